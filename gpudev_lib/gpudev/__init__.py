@@ -1,0 +1,1 @@
+"""GPU dev servers from a script, a notebook or a terminal."""

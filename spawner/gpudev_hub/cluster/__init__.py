@@ -1,0 +1,1 @@
+"""Nodes and servers as observed, one module per engine."""

@@ -1,0 +1,1 @@
+"""The reservation service: the one writer, its control loop, effects and reconciliation."""

@@ -1,0 +1,1 @@
+"""Host certificates, sshd's configuration and the keys that open a server."""

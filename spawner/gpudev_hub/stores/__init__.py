@@ -1,0 +1,1 @@
+"""Where the state is kept: every store does the same under one contract suite."""
