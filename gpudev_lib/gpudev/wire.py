@@ -1,0 +1,295 @@
+"""The JSON of the API, version 1: what client and service exchange.
+
+Times are RFC 3339 strings in UTC (``2026-11-23T14:10:00Z``), durations hours (float) unless the name says
+otherwise, ``gpus`` is per node. Unknown fields in a request are refused. The OpenAPI document of the service
+is made from these types.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+API = "api/v1"
+"""Path of the API below the service's own (``/services/gpudev/``)."""
+
+State = Literal["queued", "starting", "ready", "stopping", "ended"]
+Server = Literal["starting", "running", "stopped", "unknown"]
+Outcome = Literal[
+    "released", "cancelled", "expired", "idle", "failed", "node_lost", "access_revoked", "ended_by_operator"
+]
+
+
+class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Base of everything a client sends."""
+
+
+class ReserveRequest(_Request):
+    """``POST reservations``."""
+
+    gpus: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    """GPUs per node; left out with ``nodes``: whole nodes."""
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    hours: float | None = None
+    """Left out: the service's default (4)."""
+    gpu_type: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    """Left out: the default pool."""
+    name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    image: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+    request_id: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None = (
+        None
+    )
+    """Chosen by the client; a retry with the same one answers the same reservation."""
+
+
+class ExtendRequest(_Request):
+    """``POST reservations/{id}/extend``."""
+
+    hours: float
+
+
+class NodeRequest(_Request):
+    """``POST nodes/{name}`` (operators)."""
+
+    action: Literal["drain", "undrain", "lost"]
+
+
+class NodeSlots(msgspec.Struct, kw_only=True):
+    """GPUs of one node that a reservation holds."""
+
+    node: str
+    slots: list[int]
+
+
+class Reservation(msgspec.Struct, kw_only=True):
+    """A reservation as its owner sees it; to others ``url``, ``ssh_command`` and ``vscode_url`` are null."""
+
+    id: str
+    name: str | None
+    owner: str
+    state: State
+    server: Server | None
+    gpus: int
+    nodes: int
+    total_gpus: int
+    gpu_type: str
+    image: str
+    hours: float
+    """Hold time granted so far, extensions included."""
+    position: int | None
+    """Place in the queue of its pool, 1 = next; null when not queued."""
+    planned_start: str | None
+    guaranteed_by: str | None
+    """Promised latest start; changes only with a logged cause."""
+    likely_start: str | None
+    reason: str | None
+    """In words: why it waits, failed or changed."""
+    created_at: str
+    starts_at: str | None
+    """When it became ready (the hold counts from here)."""
+    ends_at: str | None
+    outcome: Outcome | None
+    ended_at: str | None
+    url: str | None
+    ssh_command: str | None
+    vscode_url: str | None
+    allocation: list[NodeSlots]
+    version: int
+    """Grows with every change; ``?wait=20&version=7`` answers when it is no longer 7."""
+    mine: bool
+    pretended: bool
+    """True where GPUs are pretended (no real hardware behind them)."""
+
+
+class ReservationList(msgspec.Struct, kw_only=True):
+    """``GET reservations``."""
+
+    reservations: list[Reservation]
+    next: str | None = None
+    """Cursor of the next page."""
+
+
+class SizeAvailability(msgspec.Struct, kw_only=True):
+    """When a size could start, were it asked for now."""
+
+    gpus: int
+    nodes: int
+    free_now: int
+    """How many reservations of this size could start at once."""
+    earliest_start: str | None
+    """For ``hours`` of hold; null: no node that could hold it is up."""
+
+
+class PoolAvailability(msgspec.Struct, kw_only=True):
+    """One pool."""
+
+    gpu_type: str
+    label: str
+    pretended: bool
+    gpus_per_node: int
+    nodes_up: int
+    gpus_total: int
+    gpus_free: int
+    queued: int
+    images: list[str]
+    max_hours: float
+    sizes: list[SizeAvailability]
+
+
+class Availability(msgspec.Struct, kw_only=True):
+    """``GET availability?hours=4``."""
+
+    hours: float
+    pools: list[PoolAvailability]
+
+
+class TimelineBar(msgspec.Struct, kw_only=True):
+    """One stay on one node, held or planned."""
+
+    id: str
+    name: str | None
+    owner: str
+    mine: bool
+    gpus: int
+    nodes: int
+    state: State
+    start: str
+    end: str
+
+
+class TimelineNode(msgspec.Struct, kw_only=True):
+    """One node of the pool page."""
+
+    name: str
+    status: Literal["up", "down", "unknown", "drained"]
+    gpus: int
+    bars: list[TimelineBar]
+
+
+class TimelinePool(msgspec.Struct, kw_only=True):
+    """One pool of the pool page."""
+
+    gpu_type: str
+    label: str
+    pretended: bool
+    nodes: list[TimelineNode]
+    waiting: list[Reservation]
+
+
+class Timeline(msgspec.Struct, kw_only=True):
+    """``GET timeline``: who holds what until when, who waits."""
+
+    now: str
+    pools: list[TimelinePool]
+
+
+class Me(msgspec.Struct, kw_only=True):
+    """``GET me``: who the token or cookie belongs to, and his limits."""
+
+    user: str
+    subject: str
+    operator: bool
+    max_hours: float
+    max_hours_extended: float
+    max_running_gpus: int
+    max_queued: int
+    running_gpus: int
+    queued: int
+    gpu_types: list[str]
+
+
+class SshHost(msgspec.Struct, kw_only=True):
+    """One server that the caller may enter."""
+
+    id: str
+    name: str | None
+    alias: str
+    """``gpu-NAME``, or ``gpu-ID`` where there is no name."""
+    rank: int
+    host: str
+    port: int
+    user: str
+    host_key_alias: str
+    ends_at: str | None
+
+
+class SshAccess(msgspec.Struct, kw_only=True):
+    """``GET ssh``: everything the client's include file is made from."""
+
+    known_hosts: str
+    """``@cert-authority`` line."""
+    hosts: list[SshHost]
+    identity_file: str | None
+    """A private key on this machine that the service made for a demo user; null: the user's own."""
+    accepted_keys: list[str]
+    """SHA256 fingerprints of the caller's keys that servers accept."""
+
+
+class Logs(msgspec.Struct, kw_only=True):
+    """``GET reservations/{id}/logs``."""
+
+    events: list[str]
+    """Start events, oldest first, each with its time."""
+    logs: dict[str, str]
+    """Last lines by source: ``jupyter``, ``sshd``."""
+
+
+class HistoryItem(msgspec.Struct, kw_only=True):
+    """One change in a reservation's life."""
+
+    at: str
+    cause: str
+    actor: str
+    state: str
+    planned_start: str | None
+    guaranteed_by: str | None
+    ends_at: str | None
+    detail: str
+
+
+class History(msgspec.Struct, kw_only=True):
+    """``GET reservations/{id}/history``."""
+
+    items: list[HistoryItem]
+    next: str | None = None
+
+
+class AgentReport(_Request):
+    """``POST servers/{id}/report``: a server's agent says what answers."""
+
+    attempt: int
+    rank: Annotated[int, msgspec.Meta(ge=0, le=64)]
+    jupyter: bool | None
+    """None on ranks without Jupyter."""
+    sshd: bool
+    detail: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+
+class Notice(msgspec.Struct, kw_only=True):
+    """Something to tell the user in his terminals."""
+
+    seq: int
+    text: str
+    minutes: int | None = None
+
+
+class Notices(msgspec.Struct, kw_only=True):
+    """``GET servers/{id}/notices?after=SEQ&wait=SECONDS``."""
+
+    notices: list[Notice]
+    ends_at: str | None
+
+
+class Error(msgspec.Struct, kw_only=True):
+    """Inside ``{"error": …}``."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class ErrorBody(msgspec.Struct, kw_only=True):
+    """Body of every answer that is not 2xx."""
+
+    error: Error

@@ -1,0 +1,251 @@
+"""What can happen (events), and what is to be done about it (effects).
+
+``decide(world, event, now)`` (``decide.py``) turns one event into the changes to commit and the effects to
+perform once they are durable. Events carry everything they need; none reads a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .model import Millis, Node, Outcome, Owner, Presence, Request, Reservation
+
+
+class Cause(StrEnum):
+    """Why a record changed; the history keeps it with every change."""
+
+    REQUESTED = "requested"
+    PLANNED = "planned"
+    ADMITTED = "admitted"
+    READY = "ready"
+    RELEASED = "released"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    EXTENDED = "extended"
+    MOVED_FOR_EXTENSION = "moved_for_extension"
+    WARNED = "warned"
+    SERVER_GONE = "server_gone"
+    SERVER_SEEN = "server_seen"
+    STOPPED_BY_USER = "stopped_by_user"
+    RESTARTED = "restarted"
+    START_FAILED = "start_failed"
+    NODE_CHANGED = "node_changed"
+    NODE_LOST = "node_lost"
+    NODE_DRAINED = "node_drained"
+    STOP_OVERRAN = "stop_overran"
+    OWNER_UNKNOWN = "owner_unknown"
+    OWNER_KNOWN = "owner_known"
+    OUTAGE = "outage"
+    OPERATOR = "operator"
+    MINTED = "minted"
+    USED = "used"
+
+
+# Requests: answered to somebody.
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A new request. The service mints ``id``; the request is already validated (``request.py``)."""
+
+    id: str
+    owner: Owner
+    request: Request
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Cancel (queued) or release (starting, ready) a reservation, or end it for another reason."""
+
+    id: str
+    actor: str
+    outcome: Outcome | None = None
+    """``None``: cancelled or released, as the state says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Prolong the hold by ``by`` milliseconds; all or nothing."""
+
+    id: str
+    actor: str
+    by: Millis
+
+
+@dataclass(frozen=True, slots=True)
+class Mint:
+    """Hand out an id for a spawn page."""
+
+    id: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Start the server of a READY reservation again (its user stopped it, and wants it back)."""
+
+    id: str
+    actor: str
+
+
+# Observations.
+
+
+@dataclass(frozen=True, slots=True)
+class NodesObserved:
+    """All nodes as now seen (a full list; a node not in it is gone)."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUnknown:
+    """Nothing could be learnt of the node; frees nothing, gets nothing new."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorNode:
+    """An operator drains a node, puts it back, or says it is lost for good."""
+
+    name: str
+    action: str
+    """``drain`` | ``undrain`` | ``lost``"""
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerObserved:
+    """What the cluster shows of the server of one attempt (all nodes of a gang taken together)."""
+
+    id: str
+    attempt: int
+    presence: Presence
+    detail: str = ""
+    """Why it ended, when known: an exit code, ``OOM``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReady:
+    """Jupyter answers and the service itself did a key exchange with every sshd of the attempt."""
+
+    id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The Hub or the engine could not start the attempt."""
+
+    id: str
+    attempt: int
+    reason: str
+    node: str | None = None
+    """The node at fault, if a node is."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopIntent:
+    """The user himself stopped the server in the Hub; the slots are kept for the restart window."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerKnown:
+    """Whether the Hub knows the owner (it can start nothing for one who never logged in)."""
+
+    subject: str
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The service, the Hub or the cluster API was away from ``since`` to now: allowances stood still."""
+
+    since: Millis
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: act on everything that is due (``next_due`` says when that is next)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compress:
+    """One slice of the cascade that follows freed time; stops after ``budget_ms`` of CPU."""
+
+    budget_ms: int = 15
+
+
+Event = (
+    Submit
+    | End
+    | Extend
+    | Mint
+    | Resume
+    | NodesObserved
+    | NodeUnknown
+    | OperatorNode
+    | ServerObserved
+    | ServerReady
+    | StartFailed
+    | StopIntent
+    | OwnerKnown
+    | Outage
+    | Tick
+    | Compress
+)
+
+
+# Effects: idempotent, performed after the commit, retried with back-off.
+
+
+@dataclass(frozen=True, slots=True)
+class StartServer:
+    """Ask the Hub to start the server of this attempt."""
+
+    id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopServer:
+    """Ask the Hub to stop (and forget) the server; the engine removes it itself if that takes too long."""
+
+    id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Tell the owner, wherever he is, that the end is near."""
+
+    id: str
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the owner something else in words (a place moved, the hold shortened)."""
+
+    id: str
+    message: str
+
+
+Effect = StartServer | StopServer | Warn | Tell
+
+
+@dataclass(slots=True)
+class Decision:
+    """Answer, changes and effects of one event."""
+
+    reservation: Reservation | None
+    """The reservation that the event was about, as it is after the event."""
+    effects: list[Effect]
+    more: bool = False
+    """True: freed time is left to be compressed; a ``Compress`` event should follow."""

@@ -1,0 +1,117 @@
+"""The gate's vocabulary: may this server start, and where?
+
+Asked by the spawner before any process or pod exists, answered by the service. Both sides, on any engine,
+use these types; on the wire they are JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .model import Millis, NodeSlots
+
+
+class Verdict(StrEnum):
+    """What the spawner is to do."""
+
+    START = "start"
+    """Build exactly what ``launch`` says."""
+    QUEUED = "queued"
+    """Wait outside: form → 303 to the reservation's page, REST → 409."""
+    REDIRECT = "redirect"
+    """The id can't be used (ended, never minted, somebody else's): form → 303 to ``location``, REST → 403."""
+    CONFLICT = "conflict"
+    """Options differ from the reservation's, or it is stopping: 409."""
+    INVALID = "invalid"
+    """The options are wrong: 400, with the message in the form."""
+    RETRY = "retry"
+    """Ask again soon: form → 303 to ``location``, REST → 429."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitRequest:
+    """``POST /gate/admit``, authenticated by the hub's secret."""
+
+    subject: str
+    hub_user: str
+    login: str
+    server: str
+    """The server's name in the Hub: a reservation id."""
+    form: bool
+    """The Hub's own cookie-authenticated form asks (never taken from the options)."""
+    options: dict[str, object] | None = None
+    """Canonical options ``{gpus, nodes, hours, gpu_type, name, image}`` when the form sent some."""
+
+
+@dataclass(frozen=True, slots=True)
+class SshMaterial:
+    """What sshd of one rank needs. Private: lives in 0600 files and in this answer only."""
+
+    host_key: str
+    """OpenSSH private key."""
+    host_certificate: str
+    gang_key: str | None = None
+    """Private key that the servers of one gang share."""
+    gang_public: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One attempt, complete: everything an engine needs to build the servers."""
+
+    id: str
+    attempt: int
+    name: str | None
+    subject: str
+    hub_user: str
+    gpu_type: str
+    gpus: int
+    allocation: tuple[NodeSlots, ...]
+    """Rank ``i`` runs on ``allocation[i].node``; rank 0 has Jupyter."""
+    pretended: bool
+    image: str
+    ends_at: Millis
+    token: str
+    """The servers' own token for the service (agent and key look-ups); valid for this attempt."""
+    service_url: str
+    """Where the servers reach the service."""
+    known_hosts: str
+    """``@cert-authority`` line for all servers."""
+    ssh: tuple[SshMaterial, ...]
+    """One per rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The gate's answer."""
+
+    verdict: Verdict
+    message: str = ""
+    hint: str = ""
+    location: str | None = None
+    """Path to send the browser to (under the Hub's base URL)."""
+    launch: Launch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """``POST /gate/started``: the engine built the servers of an attempt; a hint to look, safe to lose."""
+
+    server: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """``POST /gate/stop``: may the spawner really stop this server? ``user`` = its user asked for it."""
+
+    server: str
+    user: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswer:
+    """``stop`` false: leave the server alone, the service has not ended it (the Hub's own clean-up)."""
+
+    stop: bool

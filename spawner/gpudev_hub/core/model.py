@@ -1,0 +1,308 @@
+"""The records of the domain: what the store keeps and every decision is made from.
+
+All records are immutable; a change replaces a record. Instants are integer milliseconds since the epoch
+(UTC), durations integer milliseconds. The words are those of ``docs/architecture.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Millis = int
+"""An instant (milliseconds since the epoch, UTC) or a duration in milliseconds."""
+
+SECOND: Millis = 1_000
+MINUTE: Millis = 60 * SECOND
+HOUR: Millis = 60 * MINUTE
+
+
+class State(StrEnum):
+    """Where a reservation is in its life (``lifecycle.py`` has the legal moves)."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class ServerState(StrEnum):
+    """What was last observed of a reservation's server, apart from what is wanted."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+class Presence(StrEnum):
+    """An observation; ``UNKNOWN`` frees nothing and kills nothing."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+class Outcome(StrEnum):
+    """Why a reservation ended."""
+
+    RELEASED = "released"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    IDLE = "idle"
+    FAILED = "failed"
+    NODE_LOST = "node_lost"
+    ACCESS_REVOKED = "access_revoked"
+    ENDED_BY_OPERATOR = "ended_by_operator"
+
+
+class NodeStatus(StrEnum):
+    """Whether a node may be planned on. Only ``UP`` offers slots; none of the others frees any."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+    DRAINED = "drained"
+
+
+class ClaimState(StrEnum):
+    """``HELD``: the reservation's server may run there. ``RELEASING``: free once the server is seen gone."""
+
+    HELD = "held"
+    RELEASING = "releasing"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a reservation belongs to. Caps, history and audit key on ``subject``, never on a name."""
+
+    subject: str
+    """Opaque and for ever the same person: ``github:123``, ``local:alice``."""
+    hub_user: str
+    """The user's name in the Hub."""
+    login: str
+    """What is displayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """``nodes`` nodes with ``gpus`` GPUs on each; ``nodes > 1`` means whole nodes."""
+
+    gpus: int
+    nodes: int = 1
+
+    @property
+    def total_gpus(self) -> int:
+        """GPUs of all nodes together."""
+        return self.gpus * self.nodes
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSlots:
+    """Slots of one node."""
+
+    node: str
+    slots: tuple[int, ...]
+
+
+Allocation = tuple[NodeSlots, ...]
+"""The slots of a claim, one entry per node; entry ``i`` is the node of rank ``i``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A planned stay, ``start`` included and ``end`` not."""
+
+    start: Millis
+    end: Millis
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as last observed."""
+
+    name: str
+    pool: str
+    gpus: int
+    group: str
+    """Zone and placement group; the nodes of a gang share it."""
+    status: NodeStatus = NodeStatus.UP
+    until: Millis | None = None
+    """When the node itself ends (capacity block), if it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, complete (defaults resolved) and validated (``request.py``)."""
+
+    shape: Shape
+    pool: str
+    hold: Millis
+    image: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """One request for a server and all that has become of it."""
+
+    id: str
+    seq: int
+    """Queue order: the order of commits. Kept when a failed start goes back to the queue."""
+    owner: Owner
+    request: Request
+    request_id: str | None
+    """Chosen by the client; the same one again means the same request, not another."""
+    created_at: Millis
+    startup: Millis
+    """Start-up allowance, as it was when asked."""
+    teardown: Millis
+    """Tear-down allowance, as it was when asked."""
+    cap: int
+    """Most GPUs the owner may hold at once in the pool, as it was when asked."""
+    state: State = State.QUEUED
+    place: Place | None = None
+    """Planned start and nodes while queued; ``None`` while blocked."""
+    promise: Millis | None = None
+    """Guaranteed latest admission: the first planned start, changed only with a logged cause."""
+    blocked: str | None = None
+    """In words, why there is no place; never holds up anybody."""
+    excluded: frozenset[str] = frozenset()
+    """Nodes at fault in failed starts of this reservation."""
+    attempt: int = 0
+    """Number of the claim that is or was last held; 0 before the first."""
+    admitted_at: Millis | None = None
+    """When ``starting`` was committed for the current stay."""
+    start_deadline: Millis | None = None
+    """When the start-up allowance is used up (while ``starting`` before the first READY)."""
+    failed_starts: int = 0
+    """How often the start-up allowance was used up; the third time is the end."""
+    restarts: int = 0
+    """How often the server came back by itself after it ended without release."""
+    ready_at: Millis | None = None
+    """The first READY of the current stay; the hold counts from here."""
+    hard_end: Millis | None = None
+    """When the slots must be free again; the visible end is ``hard_end - teardown``."""
+    allocation: Allocation = ()
+    server: ServerState | None = None
+    """Last observation; ``None`` before the first start."""
+    stopped_at: Millis | None = None
+    """Since when the server is stopped by its user's wish while the slots are kept."""
+    warned: tuple[int, ...] = ()
+    """Warning thresholds (minutes before the end) already recorded; re-armed by an extension."""
+    stop_outcome: Outcome | None = None
+    """While ``stopping``: the outcome it will end with."""
+    outcome: Outcome | None = None
+    ended_at: Millis | None = None
+    detail: str = ""
+    """The latest thing worth telling the owner, in words (a failure, a moved place)."""
+    version: int = 0
+    """Grows with every change; clients long-poll on it."""
+
+    @property
+    def ends_at(self) -> Millis | None:
+        """The end that the owner sees: tear-down comes after it."""
+        return None if self.hard_end is None else self.hard_end - self.teardown
+
+    @property
+    def live(self) -> bool:
+        """Not ended."""
+        return self.state is not State.ENDED
+
+    @property
+    def length(self) -> Millis:
+        """Length of a place for a full new stay."""
+        return self.startup + self.request.hold + self.teardown
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Slots owned by one attempt of one reservation, whatever has become of the reservation."""
+
+    reservation: str
+    attempt: int
+    subject: str
+    pool: str
+    allocation: Allocation
+    hard_end: Millis
+    state: ClaimState = ClaimState.HELD
+    presence: Presence = Presence.UNKNOWN
+    """Last observation of the server."""
+    seen: bool = False
+    """Whether the server of this attempt was ever seen present."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """(reservation, attempt)."""
+        return (self.reservation, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class MintedId:
+    """A reservation id handed out for a spawn page and not used yet."""
+
+    id: str
+    subject: str
+    minted_at: Millis
+
+
+@dataclass(frozen=True, slots=True)
+class Allowances:
+    """Limits on one user, overridable per team (DESIGN section 5, rule 5)."""
+
+    hold_per_request: Millis = 24 * HOUR
+    hold_with_extensions: Millis = 48 * HOUR
+    running_gpus: int = 16
+    queued_requests: int = 10
+    gpu_hours: int | None = None
+    """Most GPU-hours asked for by the owner's live reservations together; ``None``: no such limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """A pool: nodes of one GPU type, its images, limits and allowances."""
+
+    name: str
+    """Also the wire's ``gpu_type``."""
+    gpus_per_node: int
+    images: tuple[str, ...]
+    """Allowed images; the first is the default."""
+    label: str = ""
+    """Shown to people: ``8 pretended GPUs``."""
+    pretended: bool = False
+    startup: Millis = 60 * SECOND
+    teardown: Millis = 30 * SECOND
+    restart_window: Millis = 10 * MINUTE
+    stop_overrun: Millis = 60 * SECOND
+    """A server still there this long after its hard end is a logged cause."""
+    max_gang: int = 2
+    """Most whole nodes of one reservation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything the decisions depend on that is not state."""
+
+    pools: tuple[PoolSettings, ...]
+    """The first is the default pool."""
+    default_hold: Millis = 4 * HOUR
+    min_hold: Millis = 1 * MINUTE
+    allowances: Allowances = Allowances()
+    team_allowances: dict[str, Allowances] = field(default_factory=dict)
+    """Overrides by subject."""
+    warn_minutes: tuple[int, ...] = (30, 15, 5)
+    start_attempts: int = 3
+    restart_attempts: int = 3
+
+    def pool(self, name: str) -> PoolSettings:
+        """The pool of that name; ``KeyError`` if there is none."""
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        raise KeyError(name)
+
+    def limits(self, subject: str) -> Allowances:
+        """The limits that hold for ``subject``."""
+        return self.team_allowances.get(subject, self.allowances)

@@ -1,0 +1,161 @@
+"""What the service needs from the outside: a store and a cluster. Adapters implement these."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from .commit import Commit, HistoryEntry, Snapshot
+from .gate import Launch
+from .model import Claim, Node, Presence, Reservation
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer; nothing is known to have changed. Try again."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store may or may not have made the commit; ``load`` again to find out (``Snapshot.n``)."""
+
+
+class StaleEpoch(Exception):
+    """Another service has taken over: this one must stop, it can write no more."""
+
+
+class SlotTaken(Exception):
+    """A slot to be taken has an owner, or a slot to be freed has another one: the state in memory is wrong."""
+
+
+class StoreLocked(Exception):
+    """Another process has this store open."""
+
+
+class Store(Protocol):
+    """Durable state with one writer. One contract suite (``tests/stores``) covers every adapter."""
+
+    async def open(self) -> Snapshot:
+        """Take the next epoch (every earlier writer is stale from now on) and return the hot state.
+
+        Raises ``StoreLocked`` if another process of this machine has it open.
+        """
+        ...
+
+    async def reload(self) -> Snapshot:
+        """The hot state again under the epoch already taken; raises ``StaleEpoch`` if it is no longer ours."""
+        ...
+
+    async def commit(self, commit: Commit) -> None:
+        """Make ``commit`` durable, all or nothing, and append it to the history.
+
+        Raises ``StaleEpoch``, ``SlotTaken`` (nothing changed), ``StoreUnavailable`` or ``OutcomeUnknown``.
+        """
+        ...
+
+    async def ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        """Ended reservations, latest first, of one owner or of all, and the cursor of the next page."""
+        ...
+
+    async def find(self, reservation: str) -> Reservation | None:
+        """The last record of a reservation, live or ended."""
+        ...
+
+    async def history(
+        self, reservation: str | None, after: int, limit: int
+    ) -> tuple[list[HistoryEntry], int | None]:
+        """History in commit order, of one reservation or of everything, and the cursor of the next page."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSight:
+    """What the cluster shows of one attempt, all ranks taken together.
+
+    ``PRESENT`` if any rank's server is there, ``ABSENT`` only if every rank is surely gone.
+    """
+
+    id: str
+    attempt: int
+    presence: Presence
+    complete: bool = True
+    """False: at least one rank is gone while others are there (a gang then restarts as a whole)."""
+    detail: str = ""
+    jupyter: tuple[str, int] | None = None
+    """Host and port where rank 0's Jupyter listens."""
+    sshd: tuple[tuple[str, int], ...] = ()
+    """Host and port of every rank's sshd, as users reach it."""
+
+
+class Cluster(Protocol):
+    """Nodes and servers as observed; never what ought to be."""
+
+    async def nodes(self) -> list[Node]:
+        """All nodes; raises ``ClusterUnavailable`` when nothing can be learnt."""
+        ...
+
+    async def servers(self) -> list[ServerSight]:
+        """Every server of ours that exists; raises ``ClusterUnavailable`` when nothing can be learnt."""
+        ...
+
+    async def look(self, claim: Claim) -> ServerSight:
+        """What is seen of one attempt now; ``UNKNOWN`` when that can't be learnt."""
+        ...
+
+    async def remove(self, id: str, attempt: int) -> None:
+        """End the servers of an attempt without the Hub's help (orphans, and stops that overran)."""
+        ...
+
+    def watch(self) -> AsyncIterator[ServerSight]:
+        """Sights of servers that came or went, as soon as they are seen."""
+        ...
+
+    def hint(self, id: str, attempt: int) -> None:
+        """Something was started: look now."""
+        ...
+
+    async def logs(self, id: str, attempt: int, lines: int) -> dict[str, str]:
+        """The last lines of the server's logs by name (``jupyter``, ``sshd``)."""
+        ...
+
+
+class ClusterUnavailable(Exception):
+    """The cluster did not answer: everything there is unknown, nothing is gone."""
+
+
+class Hub(Protocol):
+    """The Hub's REST API, as far as the service needs it. Every call is idempotent."""
+
+    async def start(self, hub_user: str, launch_id: str) -> None:
+        """Start (or go on starting) a named server. Raises ``HubUnavailable`` (not an attempt: outage, 429,
+        pending), ``OwnerUnknownToHub`` or ``StartRefused`` (with the reason)."""
+        ...
+
+    async def stop(self, hub_user: str, server: str) -> None:
+        """Stop and remove a named server; one that is not there is no error."""
+        ...
+
+
+class HubUnavailable(Exception):
+    """The Hub is away, busy or pending: try again, this is no failed start."""
+
+
+class OwnerUnknownToHub(Exception):
+    """The Hub has no such user (its database was lost, or he never logged in)."""
+
+
+class StartRefused(Exception):
+    """The Hub answered that the start failed; the message says why."""
+
+
+class LaunchMaker(Protocol):
+    """Makes everything an engine needs to start one admitted attempt (tokens, SSH keys, certificates)."""
+
+    async def make(self, reservation: Reservation) -> Launch:
+        """The launch of the current attempt: the same again if asked twice."""
+        ...
