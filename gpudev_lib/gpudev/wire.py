@@ -37,9 +37,9 @@ class ReserveRequest(_Request):
     """Left out: the default pool."""
     name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
     image: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    request_id: Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None = (
-        None
-    )
+    request_id: (
+        Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None
+    ) = None
     """Chosen by the client; a retry with the same one answers the same reservation."""
 
 

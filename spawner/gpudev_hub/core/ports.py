@@ -24,7 +24,7 @@ class StaleEpoch(Exception):
 
 
 class SlotTaken(Exception):
-    """A slot to be taken has an owner, or a slot to be freed has another one: the state in memory is wrong."""
+    """A slot to be taken has an owner, or one to be freed has another one: the state in memory is wrong."""
 
 
 class StoreLocked(Exception):
@@ -42,7 +42,7 @@ class Store(Protocol):
         ...
 
     async def reload(self) -> Snapshot:
-        """The hot state again under the epoch already taken; raises ``StaleEpoch`` if it is no longer ours."""
+        """The hot state again under the epoch already taken; raises ``StaleEpoch`` if it is not ours now."""
         ...
 
     async def commit(self, commit: Commit) -> None:
