@@ -16,7 +16,7 @@ BIN := .venv/bin
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/npm
 YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 # What goes into the wheel, which is what the users' servers get: nothing they do reaches this folder.
-SOURCES := $(shell find gpudev_lib spawner -type f -not -name '*.pyc')
+SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 PAGE_SCRIPTS := $(wildcard spawner/gpudev_hub/web/static/*.js)
 
 .PHONY: help setup install run test test-browser check format types lock bench clean
@@ -32,7 +32,8 @@ install: $(TOOLS)/system.stamp $(TOOLS)/venv.stamp $(TOOLS)/server.stamp $(TOOLS
 	@:
 
 run: setup ## hub, reservation service and servers on this machine, in the foreground
-	@exec $(BIN)/gpudev-hub
+	@# The users' own `make` must not inherit the flags of this one.
+	@exec env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MFLAGS $(BIN)/gpudev-hub
 
 test: check ## everything that needs no real browser
 	$(BIN)/pytest -m "not browser" $(PYTEST_FLAGS)
@@ -58,6 +59,7 @@ types: $(TOOLS)/yarn.stamp ## types and format of the page scripts
 bench: setup ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
+# Without addresses, so that a lock file fits any mirror.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links $(LOCK_FLAGS)
 
