@@ -1,0 +1,60 @@
+"""The clock: the one place that reads the time.
+
+Time inside is wall time as read at the start plus the monotonic clock since, so that it never jumps nor runs
+backwards while a service lives, whatever is done to the machine's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from .core.model import MINUTE, SECOND, Millis
+
+MAX_BEHIND: Final[Millis] = 10 * MINUTE
+"""A clock further behind the last commit than this is wrong: starting on it would undo promises."""
+
+
+class ClockBehind(Exception):
+    """The machine's clock is too far behind what was committed already."""
+
+
+class Clock:
+    """Milliseconds since the epoch, never backwards."""
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``wall`` and ``monotonic`` give seconds; ``wall`` is read once."""
+        self._monotonic = monotonic
+        self._base = wall() - monotonic()
+
+    def now(self) -> Millis:
+        """This instant."""
+        return round((self._base + self._monotonic()) * SECOND)
+
+    def precise(self) -> float:
+        """Seconds on a scale of its own, for measuring how long something takes."""
+        return self._monotonic()
+
+    def start_after(self, last_commit: Millis) -> Millis:
+        """Go on no earlier than the last commit; the number of milliseconds that this put the clock forward.
+
+        Raises ``ClockBehind`` where that would be more than ``MAX_BEHIND``.
+        """
+        behind = last_commit - self.now()
+        if behind <= 0:
+            return 0
+        if behind > MAX_BEHIND:
+            raise ClockBehind(
+                f"this machine's clock is {behind // SECOND} s behind the last commit "
+                f"(at most {MAX_BEHIND // SECOND} s are made up for): set the clock, then start again"
+            )
+        self._base += behind / SECOND
+        return behind
+
+    async def until(self, instant: Millis) -> None:
+        """Return at ``instant`` (a timer may be a millisecond early), or at once if it has passed."""
+        await asyncio.sleep(max(0, instant - self.now()) / SECOND)

@@ -1,0 +1,150 @@
+"""The store in memory: for tests, and the plainest statement of what a store does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gpudev_hub.core.commit import Commit, HistoryEntry, Slot, Snapshot
+from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
+from gpudev_hub.core.ports import SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
+
+from .records import reservation_of
+
+
+@dataclass
+class Disk:
+    """What outlives a ``MemoryStore``."""
+
+    state: Snapshot = field(default_factory=lambda: Snapshot(epoch=0, n=0, at=0, next_seq=1))
+    slots: dict[Slot, tuple[str, int]] = field(default_factory=dict)
+    ended: dict[str, Reservation] = field(default_factory=dict)
+    """In the order they ended."""
+    history: list[HistoryEntry] = field(default_factory=list)
+    locked: bool = False
+
+
+class MemoryStore:
+    """A ``Store`` over a ``Disk``."""
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self._disk = disk or Disk()
+        self._epoch: int | None = None
+
+    async def open(self) -> Snapshot:
+        """Take the next epoch and return the hot state."""
+        if self._disk.locked:
+            raise StoreLocked("the store in memory is open already: close it first")
+        self._disk.locked = True
+        self._disk.state.epoch += 1
+        self._epoch = self._disk.state.epoch
+        return self._copy()
+
+    async def reload(self) -> Snapshot:
+        """The hot state again, under the epoch already taken."""
+        self._check_epoch()
+        return self._copy()
+
+    async def commit(self, commit: Commit) -> None:
+        """Make the commit, all or nothing."""
+        self._check_epoch(commit.epoch)
+        state = self._disk.state
+        if commit.n != state.n + 1:
+            raise SlotTaken(f"commit {commit.n} does not follow commit {state.n}, the last one")
+        slots = dict(self._disk.slots)
+        for slot, owner in commit.free:
+            if slots.get(slot) != owner:
+                raise SlotTaken(f"{slot} can't be freed for {owner}: its owner is {slots.get(slot)}")
+            del slots[slot]
+        for slot, owner in commit.take:
+            if slot in slots:
+                raise SlotTaken(f"{slot} can't be taken by {owner}: its owner is {slots[slot]}")
+            slots[slot] = owner
+        for change in commit.changes:
+            if isinstance(change.record, Reservation) and change.record.id in self._disk.ended:
+                raise SlotTaken(f"{change.record.id} has ended: its id is never used again")
+        self._disk.slots = slots
+        for change in commit.changes:
+            self._disk.history.append(HistoryEntry(commit.n, commit.at, change))
+            match change.record:
+                case Reservation() as reservation:
+                    state.next_seq = max(state.next_seq, reservation.seq + 1)
+                    if change.gone:
+                        state.reservations.pop(reservation.id, None)
+                        self._disk.ended[reservation.id] = reservation
+                    else:
+                        state.reservations[reservation.id] = reservation
+                case Claim() as claim:
+                    if change.gone:
+                        state.claims.pop(claim.key, None)
+                    else:
+                        state.claims[claim.key] = claim
+                case MintedId() as minted:
+                    if change.gone:
+                        state.minted.pop(minted.id, None)
+                    else:
+                        state.minted[minted.id] = minted
+                case Node() as node:
+                    if change.gone:
+                        state.nodes.pop(node.name, None)
+                    else:
+                        state.nodes[node.name] = node
+        state.n, state.at = commit.n, commit.at
+
+    async def ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        """Ended reservations, latest first."""
+        found = [
+            (position, reservation)
+            for position, reservation in enumerate(self._disk.ended.values(), 1)
+            if (subject is None or reservation.owner.subject == subject)
+            and (before is None or position < before)
+        ]
+        found.reverse()
+        page = found[:limit]
+        return [reservation for _, reservation in page], page[-1][0] if len(found) > limit else None
+
+    async def find(self, reservation: str) -> Reservation | None:
+        """The last record of a reservation, live or ended."""
+        return self._disk.state.reservations.get(reservation) or self._disk.ended.get(reservation)
+
+    async def history(
+        self, reservation: str | None, after: int, limit: int
+    ) -> tuple[list[HistoryEntry], int | None]:
+        """History in commit order."""
+        found = [
+            (position, entry)
+            for position, entry in enumerate(self._disk.history, 1)
+            if position > after
+            and (reservation is None or reservation_of(entry.change.record) == reservation)
+        ]
+        page = found[:limit]
+        return [entry for _, entry in page], page[-1][0] if len(found) > limit else None
+
+    async def close(self) -> None:
+        """Let go of the disk."""
+        if self._epoch is not None:
+            self._epoch = None
+            self._disk.locked = False
+
+    def _check_epoch(self, epoch: int | None = None) -> None:
+        if self._epoch is None:
+            raise StoreUnavailable("the store is closed")
+        if self._disk.state.epoch != (self._epoch if epoch is None else epoch):
+            raise StaleEpoch(
+                f"another service has opened the store: its epoch is {self._disk.state.epoch}, "
+                f"ours was {self._epoch if epoch is None else epoch}"
+            )
+
+    def _copy(self) -> Snapshot:
+        state = self._disk.state
+        return Snapshot(
+            epoch=state.epoch,
+            n=state.n,
+            at=state.at,
+            next_seq=state.next_seq,
+            reservations=dict(state.reservations),
+            claims=dict(state.claims),
+            minted=dict(state.minted),
+            nodes=dict(state.nodes),
+        )

@@ -1,0 +1,420 @@
+"""The store in one SQLite file: WAL, synced at every commit, one process, one thread that writes.
+
+Reading of what has ended and of the history has a connection and a thread of its own, so that it never waits
+for a commit nor holds one up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NoReturn, TypeVar
+
+from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Slot, Snapshot
+from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
+from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
+
+from . import records
+from .failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
+
+SCHEMA: Final = 1
+"""Version of the tables, kept in the file as ``user_version``."""
+
+_TABLES: Final = """
+CREATE TABLE head (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch INTEGER NOT NULL, n INTEGER NOT NULL, commit_id TEXT NOT NULL, at INTEGER NOT NULL,
+    next_seq INTEGER NOT NULL
+) STRICT;
+INSERT INTO head VALUES (1, 0, 0, '', 0, 1);
+CREATE TABLE reservations (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE claims (
+    reservation TEXT NOT NULL, attempt INTEGER NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (reservation, attempt)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE minted (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE nodes (name TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE slots (
+    node TEXT NOT NULL, slot INTEGER NOT NULL, reservation TEXT NOT NULL, attempt INTEGER NOT NULL,
+    PRIMARY KEY (node, slot)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE ended (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, record BLOB NOT NULL
+) STRICT;
+CREATE INDEX ended_by_subject ON ended (subject, position);
+CREATE TABLE history (
+    position INTEGER PRIMARY KEY, n INTEGER NOT NULL, at INTEGER NOT NULL,
+    kind TEXT NOT NULL, reservation TEXT, cause TEXT NOT NULL, actor TEXT NOT NULL, gone INTEGER NOT NULL,
+    record BLOB NOT NULL
+) STRICT;
+CREATE INDEX history_by_reservation ON history (reservation, position) WHERE reservation IS NOT NULL;
+"""
+
+_T = TypeVar("_T")
+
+
+class SqliteStore:
+    """A ``Store`` in the file ``path`` (made with mode 0600), locked by ``path`` + ``.lock``."""
+
+    def __init__(self, path: Path, failpoint: Failpoint = nothing) -> None:
+        self._path = path
+        self._failpoint = failpoint
+        self._lock: int | None = None
+        self._writing: sqlite3.Connection | None = None
+        self._reading: sqlite3.Connection | None = None
+        self._writer = ThreadPoolExecutor(1, "store-write")
+        self._reader = ThreadPoolExecutor(1, "store-read")
+        self._epoch = 0
+
+    async def open(self) -> Snapshot:
+        """Lock the file, make the tables if there are none, take the next epoch, return the hot state."""
+        return await self._in(self._writer, self._open)
+
+    async def reload(self) -> Snapshot:
+        """The hot state again, under the epoch already taken."""
+        return await self._in(self._writer, self._reload)
+
+    async def commit(self, commit: Commit) -> None:
+        """Make the commit durable: it is on the disk when this returns."""
+        await self._in(self._writer, lambda: self._commit(commit))
+
+    async def ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        """Ended reservations, latest first."""
+        return await self._in(self._reader, lambda: self._ended(subject, before, limit))
+
+    async def find(self, reservation: str) -> Reservation | None:
+        """The last record of a reservation, live or ended."""
+        return await self._in(self._reader, lambda: self._find(reservation))
+
+    async def history(
+        self, reservation: str | None, after: int, limit: int
+    ) -> tuple[list[HistoryEntry], int | None]:
+        """History in commit order."""
+        return await self._in(self._reader, lambda: self._history(reservation, after, limit))
+
+    async def close(self) -> None:
+        """Finish what is under way, close the file and let go of the lock."""
+        await self._in(self._reader, self._close_reading)
+        await self._in(self._writer, self._close_writing)
+        self._reader.shutdown()
+        self._writer.shutdown()
+
+    async def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        def guarded() -> _T:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                self._unavailable(error)
+
+        return await asyncio.get_running_loop().run_in_executor(executor, guarded)
+
+    def _unavailable(self, error: sqlite3.Error) -> NoReturn:
+        if _code(error) == sqlite3.SQLITE_FULL:
+            raise StoreUnavailable(
+                f"the disk that holds {self._path} is full; nothing was changed: free some space, try again"
+            ) from error
+        raise StoreUnavailable(f"{self._path}: {error} ({_name(error)}); nothing was changed") from error
+
+    # In the writing thread.
+
+    def _open(self) -> Snapshot:
+        self._take_lock()
+        try:
+            # Made here, so that nobody else can read it even for an instant.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._writing = self._connect()
+            self._prepare(self._writing)
+            self._reading = self._connect()
+            self._reading.execute("PRAGMA query_only = ON")
+        except OSError as error:
+            self._close_writing()
+            raise StoreUnavailable(f"{self._path} can't be opened: {error.strerror}") from error
+        except (sqlite3.Error, StoreUnavailable):
+            self._close_writing()
+            raise
+        return self._snapshot()
+
+    def _take_lock(self) -> None:
+        path = self._path.with_name(self._path.name + ".lock")
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnavailable(f"{path} can't be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(lock, 32).decode(errors="replace").strip()
+            os.close(lock)
+            raise StoreLocked(
+                f"{self._path} is in use by process {holder or '?'} (it holds {path}): "
+                "stop that service first, or give this one another state folder"
+            ) from error
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            pass  # a full disk: the number is a courtesy, the lock holds without it
+        self._lock = lock
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                    raise StoreUnavailable(f"{self._path} is a database of something else: give another file")
+                for statement in _TABLES.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            elif version != SCHEMA:
+                raise StoreUnavailable(
+                    f"{self._path} has schema {version}, this version of gpudev knows {SCHEMA}: "
+                    "run the version that made it, or a later one"
+                )
+            connection.execute("UPDATE head SET epoch = epoch + 1")
+            (self._epoch,) = connection.execute("SELECT epoch FROM head").fetchone()
+            connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
+
+    def _reload(self) -> Snapshot:
+        snapshot = self._snapshot()
+        if snapshot.epoch != self._epoch:
+            raise StaleEpoch(self._stale(snapshot.epoch, self._epoch))
+        return snapshot
+
+    def _snapshot(self) -> Snapshot:
+        connection = self._open_for_writing()
+        connection.execute("BEGIN")
+        try:
+            epoch, n, at, next_seq = connection.execute("SELECT epoch, n, at, next_seq FROM head").fetchone()
+            snapshot = Snapshot(epoch, n, at, next_seq)
+            for (data,) in connection.execute("SELECT record FROM reservations"):
+                reservation = records.decode_reservation(data)
+                snapshot.reservations[reservation.id] = reservation
+            for (data,) in connection.execute("SELECT record FROM claims"):
+                claim = records.decode_claim(data)
+                snapshot.claims[claim.key] = claim
+            for (data,) in connection.execute("SELECT record FROM minted"):
+                minted = records.decode_minted(data)
+                snapshot.minted[minted.id] = minted
+            for (data,) in connection.execute("SELECT record FROM nodes"):
+                node = records.decode_node(data)
+                snapshot.nodes[node.name] = node
+        finally:
+            connection.execute("ROLLBACK")
+        return snapshot
+
+    def _commit(self, commit: Commit) -> None:
+        connection = self._open_for_writing()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            epoch, n = connection.execute("SELECT epoch, n FROM head").fetchone()
+            if epoch != commit.epoch:
+                raise StaleEpoch(self._stale(epoch, commit.epoch))
+            if commit.n != n + 1:
+                raise SlotTaken(f"commit {commit.n} does not follow commit {n}, the last one")
+            _free(connection, commit.free)
+            _take(connection, commit.take)
+            for change in commit.changes:
+                _apply(connection, change)
+            _append_history(connection, commit)
+            seqs = [change.record.seq for change in commit.changes if isinstance(change.record, Reservation)]
+            connection.execute(
+                "UPDATE head SET n = ?, commit_id = ?, at = ?, next_seq = max(next_seq, ?)",
+                (commit.n, commit.id, commit.at, max(seqs, default=0) + 1),
+            )
+            self._failpoint(BEFORE_COMMIT)
+        except sqlite3.IntegrityError as error:
+            _roll_back(connection)
+            raise SlotTaken(f"commit {commit.n} breaks a constraint of the store: {error}") from error
+        except BaseException:
+            _roll_back(connection)
+            raise
+        self._finish(connection, commit)
+        self._failpoint(AFTER_COMMIT)
+
+    def _finish(self, connection: sqlite3.Connection, commit: Commit) -> None:
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            _roll_back(connection)
+            if _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+                raise
+            # The last page may have reached the disk all the same: only reading tells.
+            raise OutcomeUnknown(f"{self._path}: {error} ({_name(error)}) at commit {commit.n}") from error
+
+    def _close_writing(self) -> None:
+        for connection in (self._reading, self._writing):
+            if connection is not None:
+                connection.close()
+        self._reading = self._writing = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _open_for_writing(self) -> sqlite3.Connection:
+        if self._writing is None:
+            raise StoreUnavailable(f"{self._path} is closed")
+        return self._writing
+
+    def _stale(self, found: int, ours: int) -> str:
+        return (
+            f"another service has opened {self._path}: its epoch is {found}, ours was {ours}; this one stops"
+        )
+
+    # In the reading thread.
+
+    def _close_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+
+    def _open_for_reading(self) -> sqlite3.Connection:
+        if self._reading is None:
+            raise StoreUnavailable(f"{self._path} is closed")
+        return self._reading
+
+    def _ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        latest = (1 << 62) if before is None else before
+        query = "SELECT position, record FROM ended WHERE position < ?{} ORDER BY position DESC LIMIT ?"
+        arguments: tuple[object, ...]
+        if subject is None:
+            query, arguments = query.format(""), (latest, limit + 1)
+        else:
+            query, arguments = query.format(" AND subject = ?"), (latest, subject, limit + 1)
+        rows = self._open_for_reading().execute(query, arguments).fetchall()
+        page = rows[:limit]
+        return (
+            [records.decode_reservation(data) for _, data in page],
+            page[-1][0] if len(rows) > limit else None,
+        )
+
+    def _find(self, reservation: str) -> Reservation | None:
+        query = (
+            "SELECT record FROM reservations WHERE id = ?1 UNION ALL SELECT record FROM ended WHERE id = ?1"
+        )
+        row = self._open_for_reading().execute(query, (reservation,)).fetchone()
+        return None if row is None else records.decode_reservation(row[0])
+
+    def _history(
+        self, reservation: str | None, after: int, limit: int
+    ) -> tuple[list[HistoryEntry], int | None]:
+        query = "SELECT position, n, at, kind, cause, actor, gone, record FROM history WHERE {} LIMIT ?"
+        arguments: tuple[object, ...]
+        if reservation is None:
+            query, arguments = query.format("position > ? ORDER BY position"), (after, limit + 1)
+        else:
+            where = "reservation = ? AND position > ? ORDER BY position"
+            query, arguments = query.format(where), (reservation, after, limit + 1)
+        rows = self._open_for_reading().execute(query, arguments).fetchall()
+        page = rows[:limit]
+        entries = [
+            HistoryEntry(n, at, Change(records.decode(kind, record), cause, actor, bool(gone)))
+            for _, n, at, kind, cause, actor, gone, record in page
+        ]
+        return entries, page[-1][0] if len(rows) > limit else None
+
+
+def _free(connection: sqlite3.Connection, free: Iterable[tuple[Slot, tuple[str, int]]]) -> None:
+    for slot, (reservation, attempt) in free:
+        done = connection.execute(
+            "DELETE FROM slots WHERE node = ? AND slot = ? AND reservation = ? AND attempt = ?",
+            (slot.node, slot.index, reservation, attempt),
+        )
+        if done.rowcount != 1:
+            raise SlotTaken(f"{slot} can't be freed for {reservation}/{attempt}: it is not the owner")
+
+
+def _take(connection: sqlite3.Connection, take: Iterable[tuple[Slot, tuple[str, int]]]) -> None:
+    for slot, (reservation, attempt) in take:
+        try:
+            connection.execute(
+                "INSERT INTO slots VALUES (?, ?, ?, ?)", (slot.node, slot.index, reservation, attempt)
+            )
+        except sqlite3.IntegrityError as error:
+            raise SlotTaken(f"{slot} can't be taken by {reservation}/{attempt}: it has an owner") from error
+
+
+def _apply(connection: sqlite3.Connection, change: Change) -> None:
+    match change.record:
+        case Reservation() as reservation:
+            if change.gone:
+                connection.execute("DELETE FROM reservations WHERE id = ?", (reservation.id,))
+                connection.execute(
+                    "INSERT INTO ended (id, subject, record) VALUES (?, ?, ?)",
+                    (reservation.id, reservation.owner.subject, records.encode(reservation)),
+                )
+            else:
+                ended = connection.execute("SELECT 1 FROM ended WHERE id = ?", (reservation.id,)).fetchone()
+                if ended is not None:
+                    raise SlotTaken(f"{reservation.id} has ended: its id is never used again")
+                _put(connection, "reservations", (reservation.id,), records.encode(reservation))
+        case Claim() as claim:
+            if change.gone:
+                connection.execute("DELETE FROM claims WHERE reservation = ? AND attempt = ?", claim.key)
+            else:
+                _put(connection, "claims", claim.key, records.encode(claim))
+        case MintedId() as minted:
+            if change.gone:
+                connection.execute("DELETE FROM minted WHERE id = ?", (minted.id,))
+            else:
+                _put(connection, "minted", (minted.id,), records.encode(minted))
+        case Node() as node:
+            if change.gone:
+                connection.execute("DELETE FROM nodes WHERE name = ?", (node.name,))
+            else:
+                _put(connection, "nodes", (node.name,), records.encode(node))
+
+
+def _put(connection: sqlite3.Connection, table: str, key: tuple[object, ...], data: bytes) -> None:
+    marks = ", ?" * len(key)
+    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?{marks})", (*key, data))  # noqa: S608
+
+
+def _append_history(connection: sqlite3.Connection, commit: Commit) -> None:
+    connection.executemany(
+        "INSERT INTO history (n, at, kind, reservation, cause, actor, gone, record) VALUES (?,?,?,?,?,?,?,?)",
+        (
+            (
+                commit.n,
+                commit.at,
+                records.kind_of(change.record),
+                records.reservation_of(change.record),
+                change.cause,
+                change.actor,
+                int(change.gone),
+                records.encode(change.record),
+            )
+            for change in commit.changes
+        ),
+    )
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _name(error: sqlite3.Error) -> str:
+    return str(getattr(error, "sqlite_errorname", type(error).__name__))

@@ -1,0 +1,294 @@
+"""What every store must do. The numbers are those of the invariants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Record, Slot, Snapshot
+from gpudev_hub.core.model import (
+    HOUR,
+    Claim,
+    MintedId,
+    Node,
+    NodeSlots,
+    Outcome,
+    Owner,
+    Place,
+    Request,
+    Reservation,
+    Shape,
+    State,
+)
+from gpudev_hub.core.ports import SlotTaken, StaleEpoch, Store, StoreLocked, StoreUnavailable
+from gpudev_hub.stores.memory import Disk, MemoryStore
+from gpudev_hub.stores.sqlite import SqliteStore
+
+Make = Callable[[], Store]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Opens the same durable state anew at each call."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "service.sqlite")
+    disk = Disk()
+    return lambda: MemoryStore(disk)
+
+
+@pytest.fixture
+async def store(make: Make) -> AsyncIterator[Store]:
+    store = make()
+    await store.open()
+    yield store
+    await store.close()
+
+
+def reservation(id: str, seq: int = 1, subject: str = "local:alice") -> Reservation:
+    return Reservation(
+        id=id,
+        seq=seq,
+        owner=Owner(subject, subject.removeprefix("local:"), "A. Lice"),
+        request=Request(Shape(2), "p5", 4 * HOUR, "image", "dëmo"),
+        request_id=f"request-{id}",
+        created_at=1_000,
+        startup=60_000,
+        teardown=30_000,
+        cap=16,
+        place=Place(5_000, 9_000, ("node-1",)),
+        excluded=frozenset({"node-2"}),
+        warned=(30, 15),
+        allocation=(NodeSlots("node-1", (0, 1)),),
+    )
+
+
+def claim(id: str, attempt: int = 1) -> Claim:
+    return Claim(id, attempt, "local:alice", "p5", (NodeSlots("node-1", (0, 1)),), hard_end=99_000)
+
+
+NODE = Node("node-1", "p5", 8, "zone-a", until=77)
+
+
+def changed(*records: Record, gone: bool = False, cause: str = "requested") -> tuple[Change, ...]:
+    return tuple(Change(record, cause, "local:alice", gone) for record in records)
+
+
+def commit(
+    n: int, *changes: Change, epoch: int = 1, **slots: tuple[tuple[Slot, tuple[str, int]], ...]
+) -> Commit:
+    return Commit(epoch, n, f"commit-{epoch}-{n}", 1_000 * n, changes, **slots)
+
+
+async def everything(store: Store) -> list[HistoryEntry]:
+    entries: list[HistoryEntry] = []
+    cursor: int | None = 0
+    while cursor is not None:
+        page, cursor = await store.history(None, cursor, 2)
+        entries += page
+    return entries
+
+
+def fold(entries: list[HistoryEntry]) -> tuple[object, ...]:
+    """The hot state that a history leads to."""
+    state: dict[type[Record], dict[object, Record]] = {Reservation: {}, Claim: {}, MintedId: {}, Node: {}}
+    for entry in entries:
+        record = entry.change.record
+        key: object
+        if isinstance(record, Claim):
+            key = record.key
+        else:
+            key = record.name if isinstance(record, Node) else record.id
+        if entry.change.gone:
+            state[type(record)].pop(key, None)
+        else:
+            state[type(record)][key] = record
+    return tuple(state.values())
+
+
+def hot(snapshot: Snapshot) -> tuple[object, ...]:
+    return snapshot.reservations, snapshot.claims, snapshot.minted, snapshot.nodes
+
+
+async def test_a_new_store_is_empty_and_has_the_first_epoch(make: Make) -> None:
+    store = make()
+    assert await store.open() == Snapshot(epoch=1, n=0, at=0, next_seq=1)
+    assert await store.ended(None, None, 10) == ([], None)
+    assert await store.history(None, 0, 10) == ([], None)
+    assert await store.find("a1") is None
+    await store.close()
+
+
+async def test_committed_records_come_back_unchanged_after_a_reopen(make: Make) -> None:
+    """3"""
+    store = make()
+    await store.open()
+    records = (reservation("a1", seq=7), claim("a1"), MintedId("m1", "local:bob", 5), NODE)
+    await store.commit(commit(1, *changed(*records)))
+    await store.close()
+    store = make()
+    found = await store.open()
+    assert (found.epoch, found.n, found.at, found.next_seq) == (2, 1, 1_000, 8)
+    assert found.reservations == {"a1": records[0]}
+    assert found.claims == {("a1", 1): records[1]}
+    assert found.minted == {"m1": records[2]}
+    assert found.nodes == {"node-1": NODE}
+    await store.close()
+
+
+async def test_the_next_sequence_number_survives_the_end_of_its_reservation(make: Make) -> None:
+    store = make()
+    await store.open()
+    await store.commit(commit(1, *changed(reservation("a1", seq=41))))
+    await store.commit(commit(2, *changed(reservation("a1", seq=41), gone=True)))
+    await store.close()
+    store = make()
+    assert (await store.open()).next_seq == 42
+    await store.close()
+
+
+async def test_a_slot_has_at_most_one_owner(store: Store) -> None:
+    """1"""
+    slot = Slot("node-1", 0)
+    await store.commit(commit(1, take=((slot, ("a1", 1)),)))
+    with pytest.raises(SlotTaken, match="b1"):
+        await store.commit(commit(2, *changed(reservation("b1")), take=((slot, ("b1", 1)),)))
+    with pytest.raises(SlotTaken):
+        await store.commit(commit(2, free=((slot, ("a1", 2)),)))
+    assert (await store.reload()).n == 1
+    assert await everything(store) == []
+    await store.commit(commit(2, free=((slot, ("a1", 1)),), take=((slot, ("b1", 1)),)))
+    with pytest.raises(SlotTaken):
+        await store.commit(commit(3, free=((slot, ("a1", 1)),)))
+
+
+async def test_a_refused_commit_leaves_nothing_behind(store: Store) -> None:
+    """3"""
+    await store.commit(commit(1, *changed(reservation("a1")), take=((Slot("node-1", 0), ("a1", 1)),)))
+    before = hot(await store.reload())
+    bad = commit(
+        2,
+        *changed(reservation("b1", seq=2), claim("b1"), NODE),
+        *changed(reservation("a1"), gone=True),
+        take=((Slot("node-1", 1), ("b1", 1)), (Slot("node-1", 0), ("b1", 1))),
+    )
+    with pytest.raises(SlotTaken):
+        await store.commit(bad)
+    assert hot(await store.reload()) == before
+    assert await store.ended(None, None, 10) == ([], None)
+    await store.commit(commit(2, take=((Slot("node-1", 1), ("c1", 1)),)))
+
+
+async def test_an_older_epoch_can_write_no_more(make: Make, tmp_path: Path) -> None:
+    """11"""
+    old = make()
+    await old.open()
+    if isinstance(old, SqliteStore):
+        # A lock that was lost (a network file system): the epoch holds all the same.
+        (tmp_path / "service.sqlite.lock").unlink()
+        new: Store = make()
+    else:
+        assert isinstance(old, MemoryStore)
+        old._disk.locked = False
+        new = make()
+    assert (await new.open()).epoch == 2
+    with pytest.raises(StaleEpoch, match="epoch is 2, ours was 1"):
+        await old.commit(commit(1, *changed(reservation("a1"))))
+    with pytest.raises(StaleEpoch):
+        await old.reload()
+    await new.commit(commit(1, *changed(reservation("b1")), epoch=2))
+    assert list((await new.reload()).reservations) == ["b1"]
+    await new.close()
+    await old.close()
+
+
+async def test_a_second_open_is_refused_while_the_first_lives(make: Make) -> None:
+    first, second = make(), make()
+    await first.open()
+    with pytest.raises(StoreLocked):
+        await second.open()
+    await first.commit(commit(1, *changed(reservation("a1"))))
+    await first.close()
+    assert list((await second.open()).reservations) == ["a1"]
+    await second.close()
+
+
+async def test_a_closed_store_says_so(make: Make) -> None:
+    store = make()
+    await store.open()
+    await store.close()
+    with pytest.raises((StoreUnavailable, RuntimeError)):
+        await store.commit(commit(1))
+
+
+async def test_commits_follow_one_another(store: Store) -> None:
+    await store.commit(commit(1, *changed(reservation("a1"))))
+    for n in (1, 3):
+        with pytest.raises(SlotTaken, match=f"commit {n} does not follow commit 1"):
+            await store.commit(commit(n, *changed(reservation("b1"))))
+
+
+async def test_an_id_is_never_used_again(store: Store) -> None:
+    """3"""
+    await store.commit(commit(1, *changed(reservation("a1"))))
+    await store.commit(commit(2, *changed(reservation("a1"), gone=True)))
+    with pytest.raises(SlotTaken, match="a1"):
+        await store.commit(commit(3, *changed(reservation("a1", seq=2))))
+
+
+async def test_folding_the_history_gives_the_hot_state(store: Store) -> None:
+    """12"""
+    ready = replace(reservation("a1"), state=State.READY, version=3)
+    await store.commit(
+        commit(1, *changed(reservation("a1"), claim("a1"), NODE, MintedId("m1", "local:bob", 5)))
+    )
+    await store.commit(commit(2, *changed(reservation("b1", seq=2), ready)))
+    await store.commit(
+        commit(3, *changed(MintedId("m1", "local:bob", 5), claim("a1"), gone=True, cause="used"))
+    )
+    await store.commit(commit(4, *changed(replace(NODE, gpus=4), reservation("b1", seq=2), gone=True)))
+    await store.commit(commit(5, *changed(replace(ready, version=4), replace(ready, version=5))))
+    entries = await everything(store)
+    assert [entry.n for entry in entries] == [1] * 4 + [2] * 2 + [3] * 2 + [4] * 2 + [5] * 2
+    assert fold(entries) == hot(await store.reload())
+    assert entries[6] == HistoryEntry(
+        3, 3_000, changed(MintedId("m1", "local:bob", 5), gone=True, cause="used")[0]
+    )
+
+
+async def test_the_history_of_one_reservation_has_its_claims_and_no_other(store: Store) -> None:
+    await store.commit(commit(1, *changed(reservation("a1"), reservation("b1", seq=2), NODE, claim("a1"))))
+    await store.commit(commit(2, *changed(reservation("b1", seq=2))))
+    await store.commit(commit(3, *changed(replace(reservation("a1"), version=1))))
+    page, cursor = await store.history("a1", 0, 2)
+    assert [entry.change.record for entry in page] == [reservation("a1"), claim("a1")]
+    assert cursor is not None
+    page, cursor = await store.history("a1", cursor, 2)
+    assert [(entry.n, entry.change.record) for entry in page] == [(3, replace(reservation("a1"), version=1))]
+    assert cursor is None
+
+
+async def test_ended_reservations_are_paged_latest_first(store: Store) -> None:
+    n = 0
+    for subject, count in (("local:alice", 5), ("local:bob", 2)):
+        for i in range(count):
+            n += 1
+            record = reservation(f"{subject[6]}{i}", seq=n, subject=subject)
+            await store.commit(commit(2 * n - 1, *changed(record)))
+            ended = replace(record, state=State.ENDED, outcome=Outcome.RELEASED, ended_at=n)
+            await store.commit(commit(2 * n, *changed(ended, gone=True)))
+    page, cursor = await store.ended("local:alice", None, 2)
+    assert [record.id for record in page] == ["a4", "a3"]
+    page, cursor = await store.ended("local:alice", cursor, 2)
+    assert [record.id for record in page] == ["a2", "a1"]
+    page, cursor = await store.ended("local:alice", cursor, 2)
+    assert ([record.id for record in page], cursor) == (["a0"], None)
+    page, cursor = await store.ended(None, None, 3)
+    assert [record.id for record in page] == ["b1", "b0", "a4"]
+    assert await store.ended("local:carol", None, 3) == ([], None)
+    found = await store.find("a3")
+    assert found is not None
+    assert found.outcome is Outcome.RELEASED
+    assert (await store.reload()).reservations == {}

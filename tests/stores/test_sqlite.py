@@ -1,0 +1,244 @@
+"""What only a store in a file can do wrong: dying, full disks, other people's files, waiting readers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpudev_hub.core.commit import Change, Commit
+from gpudev_hub.core.model import HOUR, Owner, Request, Reservation, Shape
+from gpudev_hub.core.ports import OutcomeUnknown, StoreLocked, StoreUnavailable
+from gpudev_hub.stores.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
+from gpudev_hub.stores.sqlite import SqliteStore
+
+COMMITTER = """
+import asyncio, os, sys
+from pathlib import Path
+from gpudev_hub.core.commit import Change, Commit
+from gpudev_hub.core.model import MintedId
+from gpudev_hub.stores.failpoints import from_environment
+from gpudev_hub.stores.sqlite import SqliteStore
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]), from_environment(os.environ))
+    state = await store.open()
+    n = state.n
+    while True:
+        n += 1
+        minted = tuple(Change(MintedId(f"m{n}-{i}", "local:a", n), "minted", "local:a") for i in range(8))
+        await store.commit(Commit(state.epoch, n, f"c{n}", n, minted))
+        print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def reservation(id: str, seq: int) -> Reservation:
+    owner = Owner("local:alice", "alice", "alice")
+    request = Request(Shape(1), "p5", HOUR, "image")
+    return Reservation(id, seq, owner, request, None, 0, 60_000, 30_000, 16, detail="x" * 2_000)
+
+
+def start(path: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMITTER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.integration
+async def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    """3, 11"""
+    path = tmp_path / "service.sqlite"
+    acknowledged = 0
+    for kill in range(5):
+        with start(path) as process:
+            assert process.stdout is not None
+            for _ in range(3 + 7 * kill):
+                acknowledged = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            rest = process.stdout.read().split()
+        acknowledged = max([acknowledged, *(int(word) for word in rest)])
+        store = SqliteStore(path)
+        state = await store.open()
+        await store.close()
+        assert state.n in (acknowledged, acknowledged + 1)
+        assert state.epoch == 2 * (kill + 1)
+        assert set(state.minted) == {f"m{n}-{i}" for n in range(1, state.n + 1) for i in range(8)}
+        acknowledged = state.n
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("place", "left"), [(BEFORE_COMMIT, 2), (AFTER_COMMIT, 3)])
+async def test_a_failpoint_ends_the_process_where_it_says(tmp_path: Path, place: str, left: int) -> None:
+    path = tmp_path / "service.sqlite"
+    process = start(path, GPUDEV_FAILPOINT=place, GPUDEV_FAILPOINT_AT="3")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 137
+    assert output.split() == ["1", "2"]
+    store = SqliteStore(path)
+    assert (await store.open()).n == left
+    await store.close()
+
+
+def test_failpoints_come_from_the_environment_only() -> None:
+    assert from_environment({}) is nothing
+    with pytest.raises(ValueError, match="GPUDEV_FAILPOINT=nowhere: there is before-commit"):
+        from_environment({"GPUDEV_FAILPOINT": "nowhere"})
+
+
+async def test_a_full_disk_is_said_clearly_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "service.sqlite")
+    epoch = (await store.open()).epoch
+    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+    assert store._writing is not None
+    (pages,) = store._writing.execute("PRAGMA page_count").fetchone()
+    store._writing.execute(f"PRAGMA max_page_count = {pages + 2}")
+    many = tuple(Change(reservation(f"b{i}", 2 + i), "requested", "a") for i in range(50))
+    with pytest.raises(
+        StoreUnavailable, match=r"disk that holds .*service\.sqlite is full; nothing was changed"
+    ):
+        await store.commit(Commit(epoch, 2, "c2", 2, many))
+    assert list((await store.reload()).reservations) == ["a1"]
+    store._writing.execute("PRAGMA max_page_count = 100000")
+    await store.commit(Commit(epoch, 2, "c2", 2, many))
+    assert len((await store.reload()).reservations) == 51
+    await store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.mark.root
+async def test_a_really_full_file_system(small_disk: Path) -> None:
+    store = SqliteStore(small_disk / "service.sqlite")
+    epoch = (await store.open()).epoch
+    made = 0
+
+    async def fill() -> None:
+        nonlocal made
+        while True:
+            change = Change(reservation(f"a{made}", made + 1), "requested", "a")
+            await store.commit(Commit(epoch, made + 1, f"c{made}", made, (change,)))
+            made += 1
+
+    with pytest.raises(StoreUnavailable, match="is full"):
+        await fill()
+    assert made > 10
+    state = await store.reload()
+    assert (state.n, len(state.reservations)) == (made, made)
+    await store.close()
+
+
+async def test_an_error_at_the_commit_itself_leaves_the_outcome_open(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "service.sqlite")
+    epoch = (await store.open()).epoch
+
+    class Broken:
+        in_transaction = False
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.connection = connection
+
+        def execute(self, statement: str, arguments: tuple[str | int | bytes, ...] = ()) -> sqlite3.Cursor:
+            cursor = self.connection.execute(statement, arguments)
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return cursor
+
+        def executemany(self, statement: str, rows: object) -> sqlite3.Cursor:
+            return self.connection.executemany(statement, rows)  # type: ignore[arg-type]
+
+    connection = store._writing
+    assert connection is not None
+    store._writing = Broken(connection)  # type: ignore[assignment]
+    with pytest.raises(OutcomeUnknown, match="commit 1"):
+        await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+    store._writing = connection
+    assert (await store.reload()).n == 1
+    await store.close()
+
+
+async def test_reading_does_not_wait_for_a_commit(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    reached = asyncio.Event()
+    proceed = asyncio.Event()
+
+    def hold(place: str) -> None:
+        if place == BEFORE_COMMIT and armed:
+            loop.call_soon_threadsafe(reached.set)
+            asyncio.run_coroutine_threadsafe(proceed.wait(), loop).result()
+
+    armed = False
+    store = SqliteStore(tmp_path / "service.sqlite", hold)
+    epoch = (await store.open()).epoch
+    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+    armed = True
+    change = Change(reservation("a1", 1), "released", "a", gone=True)
+    committing = asyncio.create_task(store.commit(Commit(epoch, 2, "c2", 2, (change,))))
+    await reached.wait()
+    assert await store.ended(None, None, 5) == ([], None)
+    assert len((await store.history("a1", 0, 5))[0]) == 1
+    assert await store.find("a1") == reservation("a1", 1)
+    proceed.set()
+    await committing
+    assert len((await store.ended(None, None, 5))[0]) == 1
+    await store.close()
+
+
+async def test_the_lock_names_file_and_holder(tmp_path: Path) -> None:
+    path = tmp_path / "service.sqlite"
+    first, second = SqliteStore(path), SqliteStore(path)
+    await first.open()
+    with pytest.raises(StoreLocked, match=rf"service\.sqlite is in use by process {os.getpid()} .*\.lock"):
+        await second.open()
+    await first.close()
+    await second.close()
+
+
+async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "service.sqlite")
+    state = await store.open()
+    await store.commit(Commit(state.epoch, 1, "c1", 1, ()))
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)}
+    assert len(modes) == 4
+    assert set(modes.values()) == {0o600}, modes
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("PRAGMA user_version = 99", "has schema 99, this version of gpudev knows 1"),
+        ("CREATE TABLE t (x)", "is a database of something else"),
+    ],
+)
+async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, statement: str, message: str) -> None:
+    path = tmp_path / "service.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.close()
+    with pytest.raises(StoreUnavailable, match=message):
+        await SqliteStore(path).open()
+    path.write_bytes(b"not a database at all, by any means" * 100)
+    with pytest.raises(StoreUnavailable, match="file is not a database"):
+        await SqliteStore(path).open()
+    with pytest.raises(StoreUnavailable, match="can't be opened: No such file or directory"):
+        await SqliteStore(tmp_path / "nowhere" / "service.sqlite").open()
