@@ -86,6 +86,8 @@ class ServerSight:
     complete: bool = True
     """False: at least one rank is gone while others are there (a gang then restarts as a whole)."""
     detail: str = ""
+    user_stopped: bool = False
+    """Its user shut it down from inside (Lab's "Shut Down"): as good as a stop in the Hub."""
     jupyter: tuple[str, int] | None = None
     """Host and port where rank 0's Jupyter listens."""
     sshd: tuple[tuple[str, int], ...] = ()

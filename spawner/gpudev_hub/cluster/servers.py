@@ -1,0 +1,164 @@
+"""The servers of this machine, as their records and ``/proc`` show them, and how to end them.
+
+Used by the service (``local.py``) and by the spawner inside the Hub; both see the same, and neither needs the
+other. A server is gone only when its launcher is and no process carries its marker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpudev_hub.core.model import Presence
+from gpudev_hub.core.ports import ServerSight
+from gpudev_hub.server import processes, record
+from gpudev_hub.server.record import Record
+
+HOST = "127.0.0.1"
+GRACE = 5.0
+"""Seconds a server has to end in order before what is left of it is killed."""
+_KEPT = 100
+"""Folders of ended attempts that are kept for their logs."""
+
+
+def alive(found: Record) -> bool:
+    """Whether the launcher that wrote this record still runs."""
+    return (
+        found.exit is None
+        and found.boot == record.boot_id()
+        and processes.start_time(found.pid) == found.start_time
+    )
+
+
+async def process_ended(pid: int, start_time: int, timeout: float) -> bool:
+    """Wait, without polling, until the process is gone; false if ``timeout`` seconds were not enough."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if processes.start_time(pid) != start_time:
+            return True
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await asyncio.wait_for(ended.wait(), timeout)
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(descriptor)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServers:
+    """All servers of one state folder."""
+
+    root: Path
+    """``servers/`` in the state folder."""
+
+    def folder(self, id: str, attempt: int) -> Path:
+        """Where an attempt lives; its ranks are ``0``, ``1`` … in it."""
+        return self.root / f"{id}-{attempt}"
+
+    def attempts(self) -> list[tuple[str, int]]:
+        """All attempts that have a folder. Raises ``OSError`` when that can't be told."""
+        found = []
+        for entry in self.root.iterdir():
+            reservation, _, attempt = entry.name.rpartition("-")
+            if reservation and attempt.isdigit():
+                found.append((reservation, int(attempt)))
+        return sorted(found)
+
+    def records(self, id: str, attempt: int) -> dict[int, Record | None]:
+        """The record of every rank that has a folder. Raises ``OSError`` when that can't be told."""
+        folder = self.folder(id, attempt)
+        try:
+            ranks = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+        except FileNotFoundError:
+            return {}
+        return {rank: record.read(folder / str(rank)) for rank in ranks}
+
+    def look(self, id: str, attempt: int) -> ServerSight:
+        """What is there of an attempt. Raises ``OSError`` when that can't be told."""
+        records = self.records(id, attempt)
+        running = {rank: found for rank, found in records.items() if found is not None and alive(found)}
+        gone = records.keys() - running.keys()
+        if gone or not records:
+            # A launcher that is just coming up, or what one that was killed left behind.
+            marked = processes.marked(f"{id}/{attempt}/").values()
+            left = {int(value.rsplit("/", 1)[1]) for value in marked}
+        else:
+            left = set()
+        reasons = [f.exit.reason for f in records.values() if f is not None and f.exit is not None]
+        head = records.get(0)
+        user_stopped = head is not None and head.exit is not None and head.exit.by_user
+        if not running and not left:
+            return ServerSight(
+                id,
+                attempt,
+                Presence.ABSENT,
+                complete=False,
+                detail="; ".join(dict.fromkeys(reasons)) or ("it was killed" if records else ""),
+                user_stopped=user_stopped,
+            )
+        return ServerSight(
+            id,
+            attempt,
+            Presence.PRESENT,
+            complete=not gone - left and len(records) > 0,
+            detail="; ".join(dict.fromkeys(reasons)),
+            user_stopped=user_stopped,
+            jupyter=(HOST, port) if 0 in running and (port := running[0].jupyter_port) else None,
+            sshd=tuple((HOST, running[rank].sshd_port) for rank in sorted(running)),
+        )
+
+    async def end(self, id: str, attempt: int) -> bool:
+        """End all ranks at once and wait until nothing is left; false if something outlives SIGKILL."""
+        running = [
+            found for found in self.records(id, attempt).values() if found is not None and alive(found)
+        ]
+        processes.send([found.pid for found in running], signal.SIGTERM)
+        prefix = f"{id}/{attempt}/"
+        if not running:
+            processes.send(processes.marked(prefix), signal.SIGKILL)
+        orderly = await asyncio.gather(
+            *(process_ended(found.pid, found.start_time, GRACE + 5) for found in running)
+        )
+        processes.send(
+            [found.pid for found, ok in zip(running, orderly, strict=True) if not ok], signal.SIGKILL
+        )
+        return await self._kill_left(prefix)
+
+    async def _kill_left(self, prefix: str) -> bool:
+        for _ in range(100):
+            left = processes.marked(prefix)
+            if not left:
+                return True
+            processes.send(left, signal.SIGKILL)
+            await asyncio.sleep(0.05)
+        return False
+
+    async def sweep(self, id: str, attempt: int) -> None:
+        """End what launchers that were killed left behind; ranks that run are not touched."""
+        for rank, found in self.records(id, attempt).items():
+            if found is not None and found.exit is None and not alive(found):
+                await self._kill_left(record.marker(id, attempt, rank))
+
+    def prune(self) -> None:
+        """Forget the logs of all but the latest ended attempts."""
+        ended = [
+            self.folder(*attempt)
+            for attempt in self.attempts()
+            if not any(found is not None and alive(found) for found in self.records(*attempt).values())
+        ]
+        ended.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+        for folder in ended[_KEPT:]:
+            shutil.rmtree(folder, ignore_errors=True)

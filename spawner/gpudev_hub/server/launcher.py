@@ -1,0 +1,320 @@
+"""One rank of a server: starts Jupyter, sshd and the agent, keeps their logs, and ends everything of theirs.
+
+``python -I -m gpudev_hub.server.launcher FOLDER`` reads ``FOLDER/private/spec.json`` (written by the
+spawner), becomes a session of its own and answers by its exit code once its record is on disk. It depends on
+nobody: hub, service and supervisor may come and go. Whatever users start below it, detached or not, stays
+below it (it is their sub-reaper) and is gone before it is.
+
+Jupyter's end is the end of the server; sshd and the agent are started again when they die. SIGTERM ends the
+server: Jupyter is asked to, sessions are hung up, and what is left after the grace is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from . import isolation, processes, record, sshd
+from .logs import Log
+from .record import Exit, Record
+
+RESTART_FIRST = 0.2
+RESTART_MOST = 10.0
+SETTLED = 30.0
+"""A part that lived this many seconds is started again at once when it ends."""
+
+
+class Part:
+    """A process of the server: its command, its log and, while it runs, its pid."""
+
+    def __init__(self, name: str, argv: list[str], env: dict[str, str], cwd: str, log: Log) -> None:
+        self.name = name
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.log = log
+        self.pid: int | None = None
+        self.started = 0.0
+        self.delay = RESTART_FIRST
+        self.due: float | None = None
+        """When to start it again (monotonic)."""
+
+    def start(self) -> int:
+        """Start it; returns the end of the pipe its output comes from."""
+        output, write_end = os.pipe()
+        try:
+            process = subprocess.Popen(
+                self.argv,
+                env=self.env,
+                cwd=self.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                preexec_fn=isolation.die_with_parent,
+            )
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(write_end)
+        process.returncode = 0  # we reap it ourselves, with all the others
+        self.pid = process.pid
+        self.started = time.monotonic()
+        self.due = None
+        os.set_blocking(output, False)
+        return output
+
+    def ended(self) -> None:
+        """Note its end, and when it is to be started again."""
+        self.pid = None
+        now = time.monotonic()
+        if now - self.started > SETTLED:
+            self.delay = RESTART_FIRST
+        self.due = now + self.delay
+        self.delay = min(2 * self.delay, RESTART_MOST)
+
+
+class Launcher:
+    """The main loop: one thread, everything an event."""
+
+    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.private = folder / record.PRIVATE
+        self.logs = folder / record.LOGS
+        self.selector = selectors.DefaultSelector()
+        self.jupyter: Part | None = None
+        self.parts: list[Part] = []
+        self.exit: Exit | None = None
+        """Set once the server is ending."""
+        self.deadline = 0.0
+        self.hung_up: set[int] = set()
+        self.term_received = False
+        launch = spec["launch"]
+        rank = int(spec["rank"])
+        place = launch["allocation"][rank]
+        me = processes.start_time(os.getpid())
+        assert me is not None
+        self.record = Record(
+            id=launch["id"],
+            attempt=launch["attempt"],
+            rank=rank,
+            pid=os.getpid(),
+            start_time=me,
+            boot=record.boot_id(),
+            node=place["node"],
+            slots=tuple(place["slots"]),
+            jupyter_port=spec["jupyter_port"] if rank == 0 else None,
+            sshd_port=spec["sshd_port"],
+        )
+        record.write(folder, self.record)
+
+    def _part(self, name: str, argv: list[str], env: dict[str, str]) -> Part:
+        return Part(name, argv, env, self.spec["home"], Log(self.logs / f"{name}.log"))
+
+    def prepare(self) -> None:
+        """Start the parts; Jupyter first, since it takes longest."""
+        spec = self.spec
+        env: dict[str, str] = dict(spec["env"])
+        if spec["jupyter"] is not None:
+            self.jupyter = self._part("jupyter", spec["jupyter"], env)
+            self._start(self.jupyter)
+        argv = sshd.prepare(self.private, spec["launch"], self.record.rank, self.record.sshd_port, env)
+        self.parts.append(self._part("sshd", argv, env))
+        agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.private)]
+        self.parts.append(self._part("agent", agent, env))
+        for part in self.parts:
+            self._start(part)
+
+    def _start(self, part: Part) -> None:
+        try:
+            output = part.start()
+        except OSError as error:
+            part.log.write(f"{part.argv[0]} could not be started: {error}\n".encode())
+            part.ended()
+            if part is self.jupyter:
+                self.finish(Exit(127, f"JupyterLab could not be started: {error}"))
+            return
+        self.selector.register(output, selectors.EVENT_READ, part)
+
+    def run(self) -> None:
+        """Until nothing of the server is left."""
+        wake, waker = socket.socketpair()
+        for end in (wake, waker):
+            end.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._term)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.selector.register(wake, selectors.EVENT_READ, None)
+        try:
+            self.prepare()
+        except Exception as error:
+            traceback.print_exc()
+            self.finish(Exit(1, f"the server could not be prepared: {error}"))
+        while True:
+            for key, _ in self.selector.select(self._pause()):
+                if key.data is None:
+                    wake.recv(4096)
+                else:
+                    self._read(key.fd, key.data)
+            self._reap()
+            if self.term_received and self.exit is None:
+                self.finish(Exit(0, "it was told to end"))
+            if self.exit is not None:
+                if self._sweep():
+                    return
+                continue
+            now = time.monotonic()
+            for part in self.parts:
+                if part.pid is None and part.due is not None and part.due <= now:
+                    self._start(part)
+
+    def _term(self, *_: object) -> None:
+        self.term_received = True
+
+    def _pause(self) -> float | None:
+        if self.exit is not None:
+            return 0.02
+        due = [part.due for part in self.parts if part.due is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _read(self, descriptor: int, part: Part) -> None:
+        try:
+            data = os.read(descriptor, 65536)
+        except BlockingIOError:
+            return
+        if data:
+            part.log.write(data)
+        else:
+            self.selector.unregister(descriptor)
+            os.close(descriptor)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if self.jupyter is not None and pid == self.jupyter.pid:
+                self.jupyter.pid = None
+                if code == 0:
+                    self.finish(Exit(0, "JupyterLab was shut down from inside", by_user=True))
+                elif code > 0:
+                    self.finish(Exit(code, f"JupyterLab ended with exit code {code}"))
+                else:
+                    name = signal.Signals(-code).name
+                    self.finish(Exit(code, f"JupyterLab was ended by {name}"))
+            for part in self.parts:
+                if pid == part.pid:
+                    part.ended()
+                    part.log.write(f"{part.name} ended with exit code {code}\n".encode())
+
+    def finish(self, how: Exit) -> None:
+        """Begin to end the server; the first reason given is the one recorded."""
+        if self.exit is not None:
+            return
+        self.exit = how
+        self.deadline = time.monotonic() + float(self.spec["grace"])
+        # Jupyter ends its kernels and terminals itself; a second SIGTERM would kill it in the middle of that.
+        if self.jupyter is not None and self.jupyter.pid is not None:
+            processes.send([self.jupyter.pid], signal.SIGTERM)
+
+    def _sweep(self) -> bool:
+        """One round of ending what is left; true when nothing is."""
+        left = processes.descendants(os.getpid())
+        left.update(processes.marked(record.marker(self.record.id, self.record.attempt, self.record.rank)))
+        left.discard(os.getpid())
+        if not left:
+            return True
+        if time.monotonic() > self.deadline:
+            processes.send(left, signal.SIGKILL)
+            return False
+        jupyter = self.jupyter.pid if self.jupyter is not None else None
+        shielded = {jupyter} | processes.descendants(jupyter) if jupyter is not None else set()
+        connections = {pid for pid in left if processes.is_sshd(pid)}
+        if left == connections:
+            # Only connections without a session: nothing in them could still want to end in order.
+            processes.send(left, signal.SIGKILL)
+            return False
+        new = left - shielded - connections - self.hung_up
+        processes.send(new, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT)
+        self.hung_up |= new
+        return False
+
+    def close(self) -> None:
+        """The last words: why it ended, and nothing private left behind."""
+        shutil.rmtree(self.private, ignore_errors=True)
+        final = {name: getattr(self.record, name) for name in Record.__slots__} | {"exit": self.exit}
+        record.write(self.folder, Record(**final))
+
+
+def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(
+        folder / record.LOGS / "launcher.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir("/")
+    isolation.adopt_orphans()
+    if spec["passwd_home"]:
+        try:
+            isolation.move_home(Path(spec["home"]), folder / record.PRIVATE)
+        except OSError as error:
+            sys.stderr.write(f"only $HOME says where the home is: {error}\n")
+    launcher = Launcher(folder, spec)
+    os.write(answer, b"ok")
+    os.close(answer)
+    launcher.run()
+    launcher.close()
+
+
+def main(argv: list[str]) -> int:
+    """Read the specification, go into the background, and answer 0 once the record is written."""
+    folder = Path(argv[1]).absolute()
+    (folder / record.LOGS).mkdir(mode=0o700, exist_ok=True)
+    spec: dict[str, Any] = json.loads((folder / record.PRIVATE / "spec.json").read_text())
+    heard, answer = os.pipe()
+    if os.fork() == 0:
+        os.close(heard)
+        code = 1
+        try:
+            _daemon(folder, spec, answer)
+            code = 0
+        except BaseException as error:
+            traceback.print_exc()
+            try:
+                os.write(answer, f"{type(error).__name__}: {error}".encode())
+            except OSError:
+                pass  # it had its answer already
+        finally:
+            os._exit(code)
+    os.close(answer)
+    said = b""
+    while piece := os.read(heard, 4096):
+        said += piece
+    if said == b"ok":
+        return 0
+    sys.stderr.write(f"the launcher of {folder} could not start: {said.decode(errors='replace')}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,88 @@
+"""Which processes belong to a server, read from ``/proc``; used inside servers and by who watches them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+from .record import MARKER
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name stands in parentheses and may hold anything, parentheses too.
+    return text[text.rindex(")") + 2 :].split()
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of ``/proc/PID/stat``; ``None`` if there is no such process, or nothing but its exit code."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def _everyone() -> Iterable[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def _living() -> dict[int, int]:
+    """Parent of every living process."""
+    parents = {}
+    for pid in _everyone():
+        fields = _stat(pid)
+        if fields is not None and fields[0] not in "ZX":
+            parents[pid] = int(fields[1])
+    return parents
+
+
+def marked(prefix: str) -> dict[int, str]:
+    """Processes whose environment names a server starting with ``prefix``, with the whole marker."""
+    wanted = f"{MARKER}={prefix}".encode()
+    found: dict[int, str] = {}
+    for pid in _everyone():
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue  # gone, or of another account and so not ours
+        for line in environment.split(b"\0"):
+            if line.startswith(wanted):
+                if start_time(pid) is not None:
+                    found[pid] = line.split(b"=", 1)[1].decode(errors="replace")
+                break
+    return found
+
+
+def descendants(root: int) -> set[int]:
+    """All living processes below ``root``."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _living().items():
+        children.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    new = [root]
+    while new:
+        below = [pid for parent in new for pid in children.get(parent, ()) if pid not in found]
+        found.update(below)
+        new = below
+    return found
+
+
+def is_sshd(pid: int) -> bool:
+    """Whether this is sshd itself (listener or a connection), not something that runs in a session."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith((b"sshd", b"/usr/sbin/sshd"))
+    except OSError:
+        return False
+
+
+def send(pids: Iterable[int], *signals: signal.Signals) -> None:
+    """Signal them all; who is gone already is no error."""
+    for pid in pids:
+        for number in signals:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                break
