@@ -17,7 +17,7 @@ import pytest
 from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import HOUR, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, StoreLocked, StoreUnavailable
-from gpudev_hub.stores.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
+from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
 from gpudev_hub.stores.sqlite import SqliteStore
 
 COMMITTER = """
@@ -25,7 +25,7 @@ import asyncio, os, sys
 from pathlib import Path
 from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import MintedId
-from gpudev_hub.stores.failpoints import from_environment
+from gpudev_hub.failpoints import from_environment
 from gpudev_hub.stores.sqlite import SqliteStore
 
 async def main():

@@ -20,7 +20,7 @@ from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
 
 from . import records
-from .failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
+from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
 SCHEMA: Final = 1
 """Version of the tables, kept in the file as ``user_version``."""
