@@ -1,0 +1,141 @@
+"""What the ranks of one reservation need to find and enter each other, with nothing edited by anybody."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shlex
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import preflight, private
+
+LOOPBACK = "127.0.0.1"
+HOSTFILE = "hostfile"
+
+
+def alias(server: str, rank: int) -> str:
+    """The name of a rank: certificate principal, HostKeyAlias and host of the hostfile."""
+    return server if rank == 0 else f"{server}-{rank}"
+
+
+def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` and, for a rank of several, what ``ssh``, ``scp``, ``rsync`` and ``mpirun`` need."""
+    result = dict(env)
+    if len(peers) < 2:
+        return result
+    result["PATH"] = f"{folder}/bin:{env['PATH']}"
+    result["TMPDIR"] = str(folder / "tmp")
+    if _one_machine(peers):
+        # The ranks share a host name: without this Open MPI takes them for one node and their shared memory
+        # segments collide.
+        result["OMPI_MCA_btl"] = "self,tcp"
+        result["OMPI_MCA_btl_tcp_if_include"] = "lo"
+        result["OMPI_MCA_oob_tcp_if_include"] = "lo"
+    if os.getuid() == 0:
+        result["OMPI_ALLOW_RUN_AS_ROOT"] = result["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    return result
+
+
+def prepare(
+    folder: Path,
+    launch: Mapping[str, Any],
+    rank: int,
+    user: str,
+    env: Mapping[str, str],
+    peers: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write key, ``ssh`` configuration, wrappers and hostfile into the server's private folder."""
+    material = launch["ssh"][rank]
+    public = " ".join(material["gang_public"].split()[:2])
+    fingerprint = base64.b64encode(hashlib.sha256(base64.b64decode(public.split()[1])).digest()).decode()
+    private.write(folder / "gang_key", private.line(material["gang_key"]))
+    private.write(folder / "gang_fingerprint", f"SHA256:{fingerprint.rstrip('=')}\n")
+    limit = f'from="{LOOPBACK},::1" ' if _one_machine(peers) else ""
+    private.write(folder / "gang_line", f"{limit}{public}\n")
+    private.write(folder / "gang_config", _client_config(folder, launch, user, peers))
+    # In the user's own ~/.ssh these names would be wrong in his other servers, which share it.
+    (folder / "bin").mkdir(mode=0o700, exist_ok=True)
+    config = shlex.quote(f"{folder}/gang_config")
+    for name in ("ssh", "scp", "sftp"):
+        program = preflight.program(name)
+        if program:
+            private.write(folder / "bin" / name, f'#!/bin/sh\nexec {program} -F {config} "$@"\n', 0o700)
+    (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+    hosts = [
+        f"{alias(launch['id'], other)} slots={len(place['slots'])}\n"
+        for other, place in enumerate(launch["allocation"])
+    ]
+    private.write(folder / HOSTFILE, "".join(hosts))
+    if rank == 0:
+        _link_hostfile(folder, Path(env["HOME"]))
+
+
+def cleanup(folder: Path, env: Mapping[str, str]) -> None:
+    """Take ``~/hostfile`` away if it is this server's."""
+    link = Path(env["HOME"]) / HOSTFILE
+    if link.is_symlink() and link.readlink() == folder / HOSTFILE:
+        link.unlink(missing_ok=True)
+
+
+def _one_machine(peers: Sequence[Mapping[str, Any]]) -> bool:
+    return all(peer["host"] == LOOPBACK for peer in peers)
+
+
+def _names(launch: Mapping[str, Any], rank: int) -> list[str]:
+    """Everything that ``ssh`` on one rank may call another."""
+    names = [alias(launch["id"], rank)]
+    if launch["name"]:
+        names.append(alias(launch["name"], rank))
+    return [*names, *(f"gpu-{name}" for name in names), f"rank-{rank}"]
+
+
+def _client_config(
+    folder: Path, launch: Mapping[str, Any], user: str, peers: Sequence[Mapping[str, Any]]
+) -> str:
+    lines = []
+    everybody: list[str] = []
+    for rank, peer in enumerate(peers):
+        names = _names(launch, rank)
+        everybody += names
+        lines += [
+            f"Host {' '.join(names)}",
+            f"  HostName {peer['host']}",
+            f"  Port {peer['port']}",
+            f"  HostKeyAlias {alias(launch['id'], rank)}",
+        ]
+    lines += [
+        f"Host {' '.join(everybody)}",
+        f"  User {user}",
+        f'  IdentityFile "{folder}/gang_key"',
+        "  IdentitiesOnly yes",
+        f'  UserKnownHostsFile "{folder}/known_hosts"',
+        "  GlobalKnownHostsFile /dev/null",
+        "  StrictHostKeyChecking yes",
+        "  UpdateHostKeys no",
+        "  BatchMode yes",
+        "  ConnectTimeout 10",
+        "  LogLevel ERROR",
+        # For every other host the user's configuration holds as always.
+        f"Match originalhost *,{','.join('!' + name for name in everybody)}",
+        "  Include ~/.ssh/config",
+        "  Include /etc/ssh/ssh_config",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _link_hostfile(folder: Path, home: Path) -> None:
+    """A link, because the home is shared by all of the owner's servers; a file of his own is left alone."""
+    link = home / HOSTFILE
+    try:
+        if not stat.S_ISLNK(link.lstat().st_mode):
+            return
+    except FileNotFoundError:
+        pass
+    temporary = home / f".{HOSTFILE}.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder / HOSTFILE)
+    temporary.replace(link)

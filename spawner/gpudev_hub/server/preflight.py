@@ -1,0 +1,88 @@
+"""Can this machine and this account run sshd? Asked before anything is started."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+NEEDED = ("sshd", "ssh-keygen", "ssh-keyscan", "bash", "timeout")
+_SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+)
+
+
+def program(name: str) -> str | None:
+    """Where a program of the system lies, whatever the user's own PATH says."""
+    return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
+
+
+def sftp_server() -> str | None:
+    """The program behind sftp and scp."""
+    return next((path for path in _SFTP_SERVERS if os.access(path, os.X_OK)), None)
+
+
+def missing() -> list[str]:
+    """Programs without which there is no SSH at all."""
+    return [name for name in NEEDED if program(name) is None]
+
+
+def problems() -> list[str]:
+    """What will not work on this machine, in words with what to do; empty when all is well."""
+    found = [f"{name} is not installed (on Debian: apt-get install openssh-server)" for name in missing()]
+    if sftp_server() is None:
+        found.append("sftp-server is not installed, so sftp and scp will not work")
+    account = pwd.getpwuid(os.getuid())
+    if account.pw_shell.endswith(("/nologin", "/false")):
+        found.append(
+            f"the account {account.pw_name} has no login shell ({account.pw_shell}), so sshd lets nobody in"
+        )
+    if _locked(account.pw_name):
+        found.append(
+            f"the account {account.pw_name} is locked, so sshd lets nobody in"
+            f" (usermod -p '*' {account.pw_name})"
+        )
+    terminal = terminal_problem()
+    if terminal:
+        found.append(terminal)
+    return found
+
+
+def terminal_problem() -> str | None:
+    """Why an sshd of this account can't give terminals; ``None`` if it can.
+
+    sshd gives each terminal to group ``tty``, which an ordinary user may do only where it has it already.
+    """
+    if os.getuid() == 0:
+        return None
+    try:
+        tty = grp.getgrnam("tty").gr_gid
+    except KeyError:
+        return None
+    if tty in os.getgroups():
+        return None
+    ours, terminal = os.openpty()
+    try:
+        group = os.fstat(terminal).st_gid
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    if group == tty:
+        return None
+    return (
+        "SSH sessions get no terminal, because /dev/pts is mounted without gid=5"
+        " (as root: mount -o remount,gid=5,mode=620 /dev/pts)"
+    )
+
+
+def _locked(account: str) -> bool:
+    try:
+        lines = Path("/etc/shadow").read_text().splitlines()
+    except OSError:
+        return False  # only root can read it, and only root's sshd looks at it
+    return any(entry.startswith(f"{account}:!") for entry in lines)

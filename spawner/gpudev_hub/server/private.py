@@ -1,0 +1,20 @@
+"""Files that nobody but the server's owner may read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    """All or nothing, and never readable by others, not even for a moment."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def line(text: str) -> str:
+    """``text`` with a newline at its end, as OpenSSH wants its keys."""
+    return text if text.endswith("\n") else text + "\n"

@@ -1,0 +1,269 @@
+"""sshd of one rank: everything it reads, written into one private folder, and its command line.
+
+For the launcher, in this order:
+
+1. ``gang.environment(folder, peers, env)``: the environment that Jupyter *and* the sessions get; adds what a
+   pair needs (names of the other ranks for ``ssh``, Open MPI's settings) and changes nothing else.
+2. ``sshd.prepare(folder, launch, rank, port, env, peers)`` with that environment: writes keys, configuration,
+   look-up script, banner, ``agent.json`` and, for a pair, ``~/hostfile``; returns sshd's argv. The agent is
+   ``python -I -m gpudev_hub.server.agent FOLDER``.
+3. ``gang.cleanup(folder, env)`` before the folder is removed: takes ``~/hostfile`` away if it is its own.
+
+``launch`` is the JSON of ``core.gate.Launch``; ``peers`` has one ``{"host", "port"}`` per rank, where its
+sshd listens, this rank's own included (one or none: no pair). ``env`` must have ``HOME``, ``PATH`` and the
+marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` is where rank 0's Jupyter listens.
+``preflight.missing()`` and ``.problems()`` say what is wrong with this machine before anything is started.
+
+What whoever ends a server must know: sshd overwrites its own environment with its title, so its processes
+carry no marker (what runs in a session does, from its first instruction); every connection is a session of
+its own, so no process group holds them all; and ending the listener leaves the connections.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from . import gang, preflight, private
+
+# Set by sshd for each session, or wrong in another one.
+_OF_THE_SESSION = {"TERM", "PWD", "OLDPWD", "SHLVL", "_", "MAIL", "DISPLAY", "XAUTHORITY"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_ENTER = """\
+#!/bin/bash
+# Every session starts here, so that all of them have the environment that Jupyter has.
+folder={folder}
+set -a
+. "$folder/env"
+set +a
+cd "$HOME" || exit 1
+: "${{SHELL:=/bin/bash}}"
+if [ -n "${{SSH_ORIGINAL_COMMAND+x}}" ]; then
+    exec "$SHELL" -c "$SSH_ORIGINAL_COMMAND"
+fi
+if [ -t 1 ] && ! [ -e "$HOME/.hushlogin" ]; then
+    . "$folder/banner"
+{no_terminal}fi
+# Not a login shell: /etc/profile would set PATH anew.
+exec "$SHELL"
+"""
+
+_NO_TERMINAL = """\
+elif ! [ -t 0 ]; then
+    printf '%s\\n' {problem} >&2
+"""
+
+_BANNER = """\
+ends=
+read -r ends < "$folder/ends"
+left=$((ends - EPOCHSECONDS))
+printf '\\n  %s\\n' {what}
+if ((left > 0)); then
+    printf '  Ends at %(%H:%M %Z)T, in %d h %02d min. More time: %s\\n\\n' \\
+        "$ends" $((left / 3600)) $((left / 60 % 60)) {extend}
+else
+    printf '  Its time is up: it is about to end.\\n\\n'
+fi
+"""
+
+_KEYS = """\
+# Asked by sshd which line of authorized_keys, if any, goes with the key of this fingerprint. Prints only
+# whole answers of the service; anything else is exit code 1, which lets nobody in.
+LC_ALL=C
+fingerprint=$1
+folder={folder}
+if [ -r "$folder/gang_fingerprint" ] && [ "$fingerprint" = "$(< "$folder/gang_fingerprint")" ]; then
+    printf '%s\\n' "$(< "$folder/gang_line")"
+    exit 0
+fi
+fingerprint=${{fingerprint//%/%25}}
+fingerprint=${{fingerprint//+/%2B}}
+fingerprint=${{fingerprint//\\//%2F}}
+fingerprint=${{fingerprint//=/%3D}}
+exec 3<> /dev/tcp/{host}/{port} || exit 1
+printf 'GET %s?fingerprint=%s HTTP/1.0\\r\\nHost: %s\\r\\nAuthorization: Bearer %s\\r\\n\\r\\n' \\
+    {path} "$fingerprint" {netloc} "$(< "$folder/token")" >&3
+IFS= read -r status <&3 || exit 1
+[[ $status == HTTP/1.[01]' 200 '* ]] || exit 1
+length=
+while IFS= read -r line <&3; do
+    line=${{line%$'\\r'}}
+    [ -n "$line" ] || break
+    [[ ${{line,,}} == content-length:* ]] && length=${{line#*:}} && length=${{length// /}}
+done
+[[ $length =~ ^[0-9]+$ ]] || exit 1
+((length > 0)) || exit 0
+IFS= read -r -N "$length" body <&3 || exit 1
+((${{#body}} == length)) || exit 1
+printf '%s' "$body"
+"""
+
+_CONFIG = """\
+Port {port}
+ListenAddress {listen}
+HostKey "{folder}/host_ed25519"
+HostCertificate "{folder}/host_ed25519-cert.pub"
+PidFile none
+UsePAM no
+AllowUsers {user}
+PermitRootLogin {root}
+AuthenticationMethods publickey
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+AuthorizedKeysFile none
+AuthorizedKeysCommand {timeout} 5 /bin/bash "{folder}/keys" %f
+AuthorizedKeysCommandUser {user}
+RequiredRSASize 2048
+MaxAuthTries 20
+LoginGraceTime 30
+MaxSessions 100
+MaxStartups 200:30:400
+AllowTcpForwarding yes
+AllowAgentForwarding yes
+AllowStreamLocalForwarding yes
+X11Forwarding no
+PermitTTY {tty}
+PermitUserEnvironment no
+PrintMotd no
+PrintLastLog no
+ClientAliveInterval 60
+ClientAliveCountMax 30
+LogLevel VERBOSE
+SetEnv GPUDEV_SERVER={marker}
+ForceCommand {enter}
+Subsystem sftp {sftp}
+"""
+# Unknown before 9.8, on by default since; all users and our own probes come from one address here.
+_NO_PENALTIES = "PerSourcePenalties no\n"
+
+
+class SshdUnusable(Exception):
+    """sshd can't serve here; the message says why and what to do."""
+
+
+def prepare(
+    folder: Path,
+    launch: Mapping[str, Any],
+    rank: int,
+    port: int,
+    env: Mapping[str, str],
+    peers: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """Write all that sshd of this rank reads; returns its argv. Raises ``SshdUnusable``."""
+    absent = preflight.missing()
+    if absent:
+        raise SshdUnusable(f"{absent[0]} is not installed (on Debian: apt-get install openssh-server)")
+    if not re.fullmatch(r"/[^\"'\\%\n]*", str(folder)):
+        raise SshdUnusable(
+            f"OpenSSH can't use a folder with a quote, backslash or percent sign in its name: {folder}"
+        )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    account = pwd.getpwuid(os.getuid())
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    material = launch["ssh"][rank]
+    problem = preflight.terminal_problem()
+    private.write(folder / "host_ed25519", private.line(material["host_key"]))
+    private.write(folder / "host_ed25519-cert.pub", private.line(material["host_certificate"]))
+    private.write(folder / "known_hosts", private.line(launch["known_hosts"]))
+    private.write(folder / "token", private.line(launch["token"]))
+    private.write(folder / "env", _assignments(env))
+    private.write(folder / "ends", f"{int(launch['ends_at']) // 1000}\n")
+    private.write(folder / "banner", _banner(launch, rank))
+    private.write(folder / "enter", _enter(folder, problem), 0o700)
+    private.write(folder / "keys", _keys(folder, launch))
+    private.write(folder / "agent.json", json.dumps(_agent(launch, rank, port, env), indent=1) + "\n")
+    if len(peers) > 1:
+        gang.prepare(folder, launch, rank, account.pw_name, env, peers)
+    config = _CONFIG.format(
+        port=port,
+        listen=gang.LOOPBACK,
+        folder=folder,
+        user=account.pw_name,
+        root="prohibit-password" if os.getuid() == 0 else "no",
+        timeout=preflight.program("timeout"),
+        tty="no" if problem else "yes",
+        marker=env["GPUDEV_SERVER"],
+        enter=shlex.quote(str(folder / "enter")),
+        sftp=preflight.sftp_server() or "/usr/lib/openssh/sftp-server",
+    )
+    program = preflight.program("sshd")
+    assert program is not None
+    argv = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
+    private.write(folder / "sshd_config", config + _NO_PENALTIES)
+    complaint = _complaint(argv)
+    if "PerSourcePenalties" in complaint:
+        private.write(folder / "sshd_config", config)
+        complaint = _complaint(argv)
+    if complaint:
+        raise SshdUnusable(f"sshd refuses its configuration: {complaint}")
+    return argv
+
+
+def _complaint(argv: list[str]) -> str:
+    """What ``sshd -t`` says against a configuration; empty if nothing."""
+    done = subprocess.run(
+        [argv[0], "-t", "-f", argv[-1]], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
+
+
+def _assignments(env: Mapping[str, str]) -> str:
+    """``env`` as shell assignments, without what sshd sets for each session."""
+    return "".join(
+        f"{name}={shlex.quote(value)}\n"
+        for name, value in env.items()
+        if _NAME.fullmatch(name) and name not in _OF_THE_SESSION and not name.startswith("SSH_")
+    )
+
+
+def _banner(launch: Mapping[str, Any], rank: int) -> str:
+    place = launch["allocation"][rank]
+    count = len(place["slots"])
+    gpus = f"{count} {'pretended ' if launch['pretended'] else ''}GPU{'s' if count > 1 else ''}"
+    shown = launch["name"] or launch["id"]
+    what = f"gpudev {shown}: {gpus} ({', '.join(map(str, place['slots']))}) of {place['node']}"
+    if len(launch["allocation"]) > 1:
+        what += f", rank {rank} of {len(launch['allocation'])}"
+    return _BANNER.format(what=shlex.quote(what), extend=shlex.quote(f"gpu-dev extend {shown} --hours 1"))
+
+
+def _enter(folder: Path, problem: str | None) -> str:
+    no_terminal = _NO_TERMINAL.format(problem=shlex.quote(f"gpudev: {problem}")) if problem else ""
+    return _ENTER.format(folder=shlex.quote(str(folder)), no_terminal=no_terminal)
+
+
+def _keys(folder: Path, launch: Mapping[str, Any]) -> str:
+    url = urlsplit(launch["service_url"])
+    if url.scheme != "http" or not url.hostname:
+        raise SshdUnusable(f"keys can be looked up over plain http only, not at {launch['service_url']}")
+    return _KEYS.format(
+        folder=shlex.quote(str(folder)),
+        host=url.hostname,
+        port=url.port or 80,
+        path=shlex.quote(f"{url.path.rstrip('/')}/servers/{launch['id']}/keys"),
+        netloc=shlex.quote(url.netloc),
+    )
+
+
+def _agent(launch: Mapping[str, Any], rank: int, port: int, env: Mapping[str, str]) -> dict[str, object]:
+    """What the agent needs to know; the token stays in its own file."""
+    return {
+        "id": launch["id"],
+        "attempt": launch["attempt"],
+        "rank": rank,
+        "service_url": launch["service_url"],
+        "sshd_port": port,
+        "jupyter_url": env.get("JUPYTERHUB_SERVICE_URL") if rank == 0 else None,
+        "marker": env["GPUDEV_SERVER"],
+    }
