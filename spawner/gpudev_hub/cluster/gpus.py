@@ -19,6 +19,10 @@ class Gpus(Protocol):
         """GPUs by node. Raises ``GpusUnavailable``."""
         ...
 
+    def model(self) -> str:
+        """What kind of GPU. Raises ``GpusUnavailable``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PretendedGpus:
@@ -30,6 +34,10 @@ class PretendedGpus:
     def count(self) -> dict[str, int]:
         """Always all of them."""
         return {f"node-{number}": self.gpus for number in range(1, self.nodes + 1)}
+
+    def model(self) -> str:
+        """Nothing that could be mistaken for hardware."""
+        return "pretended GPU"
 
 
 class RealGpus:

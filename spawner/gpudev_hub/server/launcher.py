@@ -123,16 +123,16 @@ class Launcher:
         return Part(name, argv, env, self.spec["home"], Log(self.logs / f"{name}.log"))
 
     def prepare(self) -> None:
-        """Start the parts; Jupyter first, since it takes longest."""
+        """Write what sshd needs and start the parts; Jupyter first, since it takes longest."""
         spec = self.spec
-        env: dict[str, str] = dict(spec["env"])
+        launch, rank, peers = spec["launch"], self.record.rank, spec["peers"]
+        env = sshd.environment(self.private, launch, rank, spec["env"], peers)
+        argv = sshd.prepare(self.private, launch, rank, self.record.sshd_port, env, peers)
         if spec["jupyter"] is not None:
             self.jupyter = self._part("jupyter", spec["jupyter"], env)
             self._start(self.jupyter)
-        argv = sshd.prepare(self.private, spec["launch"], self.record.rank, self.record.sshd_port, env)
-        self.parts.append(self._part("sshd", argv, env))
         agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.private)]
-        self.parts.append(self._part("agent", agent, env))
+        self.parts = [self._part("sshd", argv, env), self._part("agent", agent, env)]
         for part in self.parts:
             self._start(part)
 
@@ -258,6 +258,7 @@ class Launcher:
 
     def close(self) -> None:
         """The last words: why it ended, and nothing private left behind."""
+        sshd.cleanup(self.private, self.spec["env"])
         shutil.rmtree(self.private, ignore_errors=True)
         final = {name: getattr(self.record, name) for name in Record.__slots__} | {"exit": self.exit}
         record.write(self.folder, Record(**final))

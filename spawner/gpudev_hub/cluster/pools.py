@@ -1,0 +1,57 @@
+"""The policy of a hub on one machine: one pool, of the GPUs it has or pretends."""
+
+from __future__ import annotations
+
+import re
+
+from gpudev_hub.core.model import Policy, PoolSettings
+from gpudev_hub.settings import Settings
+
+from .gpus import Gpus, PretendedGpus, find_real
+
+PRETENDED = "pretended"
+IMAGES = ("default",)
+"""On one machine every server has the same programs."""
+
+
+def find_gpus(settings: Settings) -> Gpus:
+    """The nodes and GPUs to offer."""
+    if settings.pool is not None:
+        return PretendedGpus(*settings.pool)
+    return find_real() or PretendedGpus(2, 8)
+
+
+def local_policy(gpus: Gpus) -> Policy:
+    """One pool. Raises ``GpusUnavailable`` when real GPUs don't answer."""
+    if isinstance(gpus, PretendedGpus):
+        return Policy(
+            pools=(
+                PoolSettings(
+                    name=PRETENDED,
+                    gpus_per_node=gpus.gpus,
+                    images=IMAGES,
+                    label=f"{gpus.nodes} × {gpus.gpus} pretended GPUs",
+                    pretended=True,
+                    max_gang=min(gpus.nodes, 2),
+                ),
+            )
+        )
+    count = max(gpus.count().values())
+    model = gpus.model()
+    return Policy(
+        pools=(
+            PoolSettings(
+                name=pool_name(model),
+                gpus_per_node=count,
+                images=IMAGES,
+                label=f"{count} × {model}",
+                max_gang=1,
+            ),
+        )
+    )
+
+
+def pool_name(model: str) -> str:
+    """A short name for a GPU model: ``NVIDIA A100-SXM4-80GB`` → ``a100``."""
+    words = [word for word in re.split(r"[^a-z0-9]+", model.lower()) if re.search(r"[a-z]\d|\d[a-z]", word)]
+    return words[0] if words else "gpu"

@@ -1,0 +1,121 @@
+"""The Hub's side of the gate: asks the service, and turns its answer into what the Hub's handlers understand.
+
+Every spawner, whatever its engine, comes through here before it builds anything.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+
+import httpx
+import msgspec
+from jupyterhub.spawner import SpawnException
+
+from gpudev_hub.core.gate import Admission, AdmitRequest, Launch, Started, StopAnswer, StopAsked, Verdict
+
+log = logging.getLogger(__name__)
+
+ADMIT_TIMEOUT = 0.8
+"""Seconds; JupyterHub's form handler waits one second for what it can still turn into a redirect."""
+STOP_TIMEOUT = 5.0
+RETRY_AFTER = 2
+
+
+class Refusal(SpawnException):
+    """The gate did not open: an orderly answer to the user, never a failure of the Hub."""
+
+    def __init__(
+        self, status: int, message: str, *, reason: str, hint: str = "", location: str | None = None
+    ):
+        text = f"{message}\n{hint}" if hint else message
+        super().__init__(text, reason=reason, status_code=status)
+        self.headers: dict[str, str] = {}
+        page = html.escape(message)
+        if hint:
+            page += f"<br>{html.escape(hint)}"
+        if location is not None:
+            page += f' <a href="{html.escape(location)}">Go on there</a>.'
+            if 300 <= status < 400:
+                self.headers["Location"] = location
+        if status == 429:
+            self.headers["Retry-After"] = str(RETRY_AFTER)
+        # The Hub's pages show these two; SpawnException does not set them itself.
+        self.jupyterhub_message = text
+        self.jupyterhub_html_message = page
+
+
+class Queued(Refusal):
+    """Admitted to the queue, not to a server: it starts by itself when its turn comes."""
+
+
+def refusal(admission: Admission, *, form: bool, page: str) -> Refusal:
+    """What to raise for an answer other than ``START``; ``page``: where this reservation is shown."""
+    location = admission.location or page
+    verdict = admission.verdict
+    if verdict is Verdict.QUEUED:
+        status = 303 if form else 409
+        return Queued(status, admission.message, reason="queued", hint=admission.hint, location=location)
+    status = {
+        Verdict.REDIRECT: 303 if form else 403,
+        Verdict.CONFLICT: 409,
+        Verdict.INVALID: 400,
+        Verdict.RETRY: 303 if form else 429,
+    }[verdict]
+    target = location if status == 303 else admission.location
+    return Refusal(status, admission.message, reason=verdict.value, hint=admission.hint, location=target)
+
+
+class GateClient:
+    """Speaks to the gate's listener with the hub's secret."""
+
+    def __init__(self, url: str, secret: str) -> None:
+        """``url``: ``http://127.0.0.1:PORT``."""
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {secret}"},
+            trust_env=False,
+            timeout=STOP_TIMEOUT,
+        )
+
+    async def _post(self, path: str, body: object, timeout: float) -> bytes:
+        answer = await self._http.post(
+            f"/gate/{path}",
+            content=msgspec.json.encode(body),
+            headers={"Content-Type": "application/json"},
+            timeout=timeout,
+        )
+        answer.raise_for_status()
+        return answer.content
+
+    async def admit(self, request: AdmitRequest, *, page: str) -> Launch:
+        """The launch of an admitted reservation; raises ``Refusal`` for everything else."""
+        try:
+            answer = await self._post("admit", request, ADMIT_TIMEOUT)
+            admission = msgspec.json.decode(answer, type=Admission)
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning("the gate did not answer for server %s: %s", request.server, error)
+            admission = Admission(
+                Verdict.RETRY,
+                "The reservation service did not answer in time.",
+                "Try again in a few seconds.",
+            )
+        if admission.verdict is Verdict.START and admission.launch is not None:
+            return admission.launch
+        raise refusal(admission, form=request.form, page=page)
+
+    async def started(self, server: str, attempt: int) -> None:
+        """Hint that there is something to look at; the service finds out by itself if this is lost."""
+        try:
+            await self._post("started", Started(server, attempt), ADMIT_TIMEOUT)
+        except httpx.HTTPError as error:
+            log.info("the service was not told that server %s was started: %s", server, error)
+
+    async def may_stop(self, server: str, *, user: bool) -> bool:
+        """Whether to end the server; false when unsure: the service ends its servers itself if need be."""
+        try:
+            answer = await self._post("stop", StopAsked(server, user), STOP_TIMEOUT)
+            return msgspec.json.decode(answer, type=StopAnswer).stop
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning("server %s is left alone, the service did not say it may end: %s", server, error)
+            return False

@@ -1,0 +1,133 @@
+"""What all our spawners do alike: ask the gate, refuse what the gate is not for, show the picker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jinja2
+from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.spawner import Spawner, SpawnException
+from tornado import web
+from traitlets import default
+
+from gpudev_hub.core.gate import AdmitRequest, Launch
+from gpudev_hub.settings import SERVICE
+
+from .gate import GateClient, Refusal
+from .options import options_from_form
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Prefill(SpawnException):
+    """A link brought options: the form shows them, and nothing is started."""
+
+    def __init__(self) -> None:
+        super().__init__("Shown in the form only.", reason="prefill", status_code=200)
+        self.jupyterhub_message = ""
+
+
+class GatedSpawner(Spawner):
+    """Mixed into an engine's spawner. ``gate`` and ``profiles`` are set once, by ``setup.configure``."""
+
+    gate: ClassVar[GateClient]
+    profiles: ClassVar[list[dict[str, Any]]]
+
+    _templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
+
+    @property
+    def subject(self) -> str:
+        """Who the owner is to the queue."""
+        return f"local:{self.user.name}"
+
+    def _page(self, path: str) -> str:
+        """A page of ours, below the Hub's base URL."""
+        base: str = self.hub.base_url.removesuffix("hub/")
+        return f"{base}services/{SERVICE}/{path}"
+
+    async def admitted(self) -> Launch:
+        """What to build; raises ``Refusal`` if there is nothing to be built (yet)."""
+        if not self.name:
+            raise Refusal(
+                403,
+                "GPU servers have names: the default server is not for use here.",
+                reason="default_server",
+                hint="Reserve one on the page of the reservations.",
+                location=self._page(""),
+            )
+        form = self._asked_by_form()
+        request = AdmitRequest(
+            subject=self.subject,
+            hub_user=self.user.name,
+            login=self.user.name,
+            server=self.name,
+            form=form,
+            options=dict(self.user_options) if form and self.user_options else None,
+        )
+        return await self.gate.admit(request, page=self._page(f"reservations/{self.name}"))
+
+    def _asked_by_form(self) -> bool:
+        """Whether the owner himself submitted the Hub's form, with his cookie (and so past its XSRF check).
+
+        Never a field of the options: they come unchecked over REST.
+        """
+        handler = self.handler
+        return (
+            isinstance(handler, SpawnHandler)
+            and handler.request.method == "POST"
+            and not handler._token_authenticated
+            and handler.current_user is self.user
+        )
+
+    async def may_stop(self) -> bool:
+        """Whether this stop is meant: the Hub also stops what it merely believes to be broken.
+
+        ``User.stop`` clears its flags before it calls ``stop``; only ``_stop_future`` tells a stop that was
+        asked for from a clean-up.
+        """
+        return await self.gate.may_stop(self.name, user=self._stop_future is not None)
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """Refused: the server's name is the reservation's id."""
+        raise web.HTTPError(
+            403, f"Server {old_name} can't be renamed to {new_name}: it is called by its reservation's id."
+        )
+
+    @default("options_form")
+    def _default_options_form(self) -> Any:
+        return self.show_picker
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Any:
+        return self.read_form
+
+    async def show_picker(self, _: Spawner) -> str:
+        """The spawn page's form. The page of the default server leads to ours instead."""
+        handler = self.handler
+        asked = (
+            isinstance(handler, SpawnHandler) and handler.request.method == "GET" and not handler._finished
+        )
+        if not self.name and asked:
+            assert handler is not None
+            handler.redirect(self._page("new"), status=303)
+            raise web.Finish
+        filled = (
+            {
+                name: handler.get_query_argument(name, "")
+                for name in ("gpus", "nodes", "hours", "gpu_type", "name", "image")
+            }
+            if asked
+            else {}
+        )
+        template = self._templates.get_template("picker.html")
+        return template.render(profiles=self.profiles, filled=filled)
+
+    def read_form(self, form: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Canonical options of a submitted form."""
+        return options_from_form(form, self.profiles)
+
+    async def options_from_query(self, _: dict[str, list[str]]) -> dict[str, Any]:
+        """A link may only fill in the form, never reserve."""
+        raise Prefill

@@ -1,0 +1,129 @@
+"""What the picker offers, and how a filled form becomes the canonical options of a request.
+
+The profile list has KubeSpawner's structure, so that one form serves every engine; what it says about shapes
+is what the service's policy allows, and the service checks it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jupyterhub.spawner import SpawnException
+
+from gpudev_hub.core.model import HOUR, Policy
+from gpudev_hub.core.request import sizes
+
+HOURS = (1, 2, 4, 8, 12, 24)
+FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
+"""The canonical options: those of ``POST reservations``."""
+
+
+class InvalidOptions(SpawnException):
+    """The form can't be understood; shown in it again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="invalid", status_code=400)
+        self.jupyterhub_message = message
+
+
+def profile_list(policy: Policy, joinable: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One profile per size that a pool can hold; ``joinable``: nodes by pool that one gang can have.
+
+    ``gpudev`` holds the options that the profile stands for.
+    """
+    profiles: list[dict[str, Any]] = []
+    for pool in policy.pools:
+        shapes = [(count, 1) for count in sizes(pool)]
+        most = min(pool.max_gang, joinable.get(pool.name, 0))
+        shapes += [(pool.gpus_per_node, nodes) for nodes in range(2, most + 1)]
+        kind = pool.label or pool.name
+        for gpus, nodes in shapes:
+            whole = gpus == pool.gpus_per_node
+            plural = "" if gpus == 1 else "s"
+            title = f"{nodes} × {gpus} GPUs" if nodes > 1 else f"{gpus} GPU{plural}"
+            about = "whole nodes, joined" if nodes > 1 else "a whole node" if whole else "part of a node"
+            profiles.append(
+                {
+                    "slug": f"{pool.name}-{nodes}x{gpus}",
+                    "display_name": title,
+                    "description": f"{about} ({kind})",
+                    "default": not profiles,
+                    "gpudev": {"gpus": gpus, "nodes": nodes, "gpu_type": pool.name},
+                    "profile_options": _profile_options(policy, pool.images),
+                }
+            )
+    return profiles
+
+
+def _profile_options(policy: Policy, images: Sequence[str]) -> dict[str, Any]:
+    longest = policy.allowances.hold_per_request / HOUR
+    default = policy.default_hold / HOUR
+    offered = sorted({*(hours for hours in HOURS if hours <= longest), default})
+    return {
+        "hours": {
+            "display_name": "Hours",
+            "choices": {
+                f"{hours:g}": {
+                    "display_name": f"{hours:g} hour{'' if hours == 1 else 's'}",
+                    "default": hours == default,
+                }
+                for hours in offered
+            },
+            "unlisted_choice": {"enabled": True, "display_name": "Other"},
+        },
+        "image": {
+            "display_name": "Image",
+            "choices": {
+                image: {"display_name": image, "default": index == 0} for index, image in enumerate(images)
+            },
+        },
+    }
+
+
+def options_from_form(
+    form: Mapping[str, Sequence[str]], profiles: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The canonical options of a submitted form (each field a list, as the Hub hands them over).
+
+    Understands the profile form (``profile``, ``profile-option-SLUG--hours`` …) and the fields by their own
+    names. Checks what does not depend on the pool; the rest is the service's. Raises ``InvalidOptions``.
+    """
+
+    def field(name: str) -> str | None:
+        values = [value.strip() for value in form.get(name, ())]
+        return values[-1] if values and values[-1] else None
+
+    options: dict[str, Any] = dict.fromkeys(FIELDS)
+    slug = field("profile")
+    given = {name: field(name) for name in FIELDS}
+    if slug is not None:
+        profile = next((found for found in profiles if found["slug"] == slug), None)
+        if profile is None:
+            raise InvalidOptions(f"There is no size {slug!r} here; choose one of the list.")
+        options.update(profile["gpudev"])
+        prefix = f"profile-option-{slug}--"
+        for name in ("hours", "image"):
+            unlisted = field(f"{prefix}{name}--unlisted-choice")
+            given[name] = unlisted or field(prefix + name) or given[name]
+    for name in ("gpus", "nodes"):
+        if slug is None and (text := given[name]) is not None:
+            if not text.isdecimal() or len(text) > 6:
+                raise InvalidOptions(f"{name} is {text!r}: it must be a whole number.")
+            options[name] = int(text)
+    if (text := given["hours"]) is not None:
+        options["hours"] = _hours(text)
+    for name in ("name", "image") if slug is not None else ("name", "image", "gpu_type"):
+        options[name] = given[name]
+    return options
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not math.isfinite(hours):
+        raise InvalidOptions(f"Hours are {text!r}: they must be a number, for example 4 or 0.5.")
+    return hours

@@ -1,0 +1,127 @@
+"""One function sets what the product relies on in JupyterHub; a test asserts each of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gpudev_hub.cluster.gpus import Gpus
+from gpudev_hub.cluster.pools import find_gpus, local_policy
+from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
+
+from .gate import GateClient
+from .gated import TEMPLATES
+from .local import LocalGpuSpawner
+from .options import profile_list
+
+RESERVE = "custom:gpudev:reserve"
+OPERATE = "custom:gpudev:operate"
+ENTER = f"access:services!service={SERVICE}"
+SUPERVISOR = "gpudev-supervisor"
+
+LOCAL_USER_SCOPES = (ENTER, RESERVE, "access:servers!user", "read:users:name!user")
+"""Of the token in the local user's client configuration: his reservations and his servers, no more."""
+SERVER_SCOPES = ("users:activity!user", "access:servers!server", ENTER, RESERVE, "read:users:name!user")
+"""Of a server's own token, so that ``import gpudev`` works in a notebook."""
+
+
+def configure(c: Any, settings: Settings) -> None:
+    """Set up a Hub on this machine; ``c`` is JupyterHub's configuration object."""
+    ports = settings.ports()
+    gpus = find_gpus(settings)
+    _connect(c, settings)
+    _spawn(c, settings, gpus)
+    _authorize(c, settings)
+    c.JupyterHub.services = [
+        {
+            "name": SERVICE,
+            "url": f"http://{LOOPBACK}:{ports.service}",
+            "api_token": settings.secret("service-token"),
+            "oauth_client_allowed_scopes": [ENTER, RESERVE, "read:users!user"],
+            "oauth_no_confirm": True,
+            "display": False,
+        },
+        {"name": SUPERVISOR, "api_token": settings.secret("supervisor-token"), "display": False},
+    ]
+
+
+def _connect(c: Any, settings: Settings) -> None:
+    ports = settings.ports()
+    hub = c.JupyterHub
+    hub.bind_url = settings.url
+    hub.hub_bind_url = f"http://{LOOPBACK}:{ports.hub}"
+    hub.db_url = f"sqlite:///{settings.hub / 'jupyterhub.sqlite'}"
+    hub.cookie_secret_file = str(settings.hub / "cookie_secret")
+    hub.pid_file = ""
+    # The proxy outlives the Hub, and so do the routes to running servers.
+    hub.cleanup_proxy = False
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = f"http://{LOOPBACK}:{ports.proxy_api}"
+    c.ConfigurableHTTPProxy.auth_token = settings.secret("proxy-token")
+    # Our pages are the Hub's home.
+    hub.default_url = PREFIX
+    hub.template_paths = [str(TEMPLATES)]
+    hub.log_format = "%(levelname)s %(name)s: %(message)s"
+
+
+def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
+    LocalGpuSpawner.local = settings
+    ports = settings.ports()
+    LocalGpuSpawner.gate = GateClient(f"http://{LOOPBACK}:{ports.gate}", settings.secret("gate"))
+    policy = local_policy(gpus)
+    LocalGpuSpawner.profiles = profile_list(policy, {policy.pools[0].name: len(gpus.count())})
+    hub = c.JupyterHub
+    hub.spawner_class = LocalGpuSpawner
+    hub.allow_named_servers = True
+    # Ending servers is the service's decision: not a restart's, not a log-out's, not a culler's.
+    hub.cleanup_servers = False
+    hub.shutdown_on_logout = False
+    # The gate answers in less than a second; with 0 its answers would all look like "pending".
+    hub.tornado_settings = {"slow_spawn_timeout": 10, "slow_stop_timeout": 10}
+    spawner = c.LocalGpuSpawner
+    spawner.cmd = [str(settings.server_python), "-I", "-m", "jupyterhub.singleuser"]
+    spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
+    spawner.default_url = "/lab"
+    spawner.env_keep = []
+    # At most the start-up allowance, during which the service counts on an answer.
+    spawner.start_timeout = min(pool.startup for pool in policy.pools) // 1000
+    spawner.http_timeout = spawner.start_timeout
+    spawner.poll_interval = 10
+    spawner.server_token_scopes = list(SERVER_SCOPES)
+    spawner.oauth_client_allowed_scopes = []
+
+
+def _authorize(c: Any, settings: Settings) -> None:
+    hub = c.JupyterHub
+    hub.authenticator_class = "shared-password"
+    # The account that everything runs as has a password of its own; the demo users share one.
+    c.SharedPasswordAuthenticator.admin_users = {settings.user}
+    c.SharedPasswordAuthenticator.allowed_users = set(settings.demo_users)
+    c.SharedPasswordAuthenticator.admin_password = settings.secret("password")
+    c.SharedPasswordAuthenticator.user_password = settings.secret("demo-password")
+    hub.custom_scopes = {
+        RESERVE: {"description": "Reserve GPUs, and manage one's own reservations."},
+        OPERATE: {"description": "Drain nodes and end anybody's reservations."},
+    }
+    hub.extra_user_scopes = {ENTER, RESERVE}
+    # A server is its owner's alone: nobody can be given `shares`, nor a way to start one past the queue.
+    hub.load_roles = [
+        {
+            "name": f"{SERVICE}-service",
+            "description": "Starts and stops the servers that the queue admits.",
+            "services": [SERVICE],
+            "scopes": ["list:users", "read:users:name", "servers"],
+        },
+        {
+            "name": f"{SUPERVISOR}-role",
+            "description": "Renews the proxy's routes and the local user's token.",
+            "services": [SUPERVISOR],
+            "scopes": ["proxy", f"tokens!user={settings.user}", f"read:users:name!user={settings.user}"],
+        },
+        {
+            "name": "gpudev-operator",
+            "description": "Operates the GPU nodes.",
+            "users": [settings.user],
+            "scopes": [OPERATE],
+        },
+    ]
