@@ -1,8 +1,8 @@
 """The server's agent: says when Jupyter and sshd answer, and tells the user in his terminals what matters.
 
 ``python -I -m gpudev_hub.server.agent FOLDER`` reads ``FOLDER/agent.json`` (``sshd.py`` writes it) and the
-token beside it. Two threads, both asleep nearly always: one watches the ports, one waits for notices. The service
-may go away for any time: whatever was not acknowledged is sent again, with growing pauses.
+token beside it. Two threads, both asleep nearly always: one watches the ports, one waits for notices. The
+service may go away for any time: whatever was not acknowledged is sent again, with growing pauses.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Service:
     """The service's routes for this server."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self._base = f"{config['service_url'].rstrip('/')}/servers/{config['id']}"
+        self._base = f"{config['service_url'].rstrip('/')}/api/v1/servers/{config['id']}"
         self._token = (folder / "token").read_text().strip()
         # The environment's proxies are for the user's programs; the service is next door.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -104,6 +104,10 @@ done
 ((length > 0)) || exit 0
 IFS= read -r -N "$length" body <&3 || exit 1
 ((${{#body}} == length)) || exit 1
+if [[ $body =~ \ ends=([0-9]+) ]] && [ "${{BASH_REMATCH[1]}}" != "$(< "$folder/ends")" ]; then
+    # For the banner of the session that this key is about to open.
+    printf '%s\\n' "${{BASH_REMATCH[1]}}" > "$folder/ends.$$" && mv -f "$folder/ends.$$" "$folder/ends"
+fi
 printf '%s' "$body"
 """
 
@@ -251,7 +255,7 @@ def _keys(folder: Path, launch: Mapping[str, Any]) -> str:
         folder=shlex.quote(str(folder)),
         host=url.hostname,
         port=url.port or 80,
-        path=shlex.quote(f"{url.path.rstrip('/')}/servers/{launch['id']}/keys"),
+        path=shlex.quote(f"{url.path.rstrip('/')}/api/v1/servers/{launch['id']}/keys"),
         netloc=shlex.quote(url.netloc),
     )
 
