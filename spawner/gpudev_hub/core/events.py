@@ -126,6 +126,8 @@ class ServerObserved:
     presence: Presence
     detail: str = ""
     """Why it ended, when known: an exit code, ``OOM``."""
+    complete: bool = True
+    """False with ``PRESENT``: some rank of a gang is gone while others are there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,8 @@ class Node:
     status: NodeStatus = NodeStatus.UP
     until: Millis | None = None
     """When the node itself ends (capacity block), if it does."""
+    drained: bool = False
+    """An operator drained it here: however it is seen, ``status`` is never ``UP`` until he puts it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class Reservation:
     admitted_at: Millis | None = None
     """When ``starting`` was committed for the current stay."""
     start_deadline: Millis | None = None
-    """When the start-up allowance is used up (while ``starting`` before the first READY)."""
+    """When the start-up allowance is used up (while ``starting``); a restart has one of its own."""
     failed_starts: int = 0
     """How often the start-up allowance was used up; the third time is the end."""
     restarts: int = 0
@@ -190,6 +192,8 @@ class Reservation:
     """Last observation; ``None`` before the first start."""
     stopped_at: Millis | None = None
     """Since when the server is stopped by its user's wish while the slots are kept."""
+    extended: Millis = 0
+    """How much of ``request.hold`` was granted by extensions."""
     warned: tuple[int, ...] = ()
     """Warning thresholds (minutes before the end) already recorded; re-armed by an extension."""
     stop_outcome: Outcome | None = None
@@ -232,6 +236,8 @@ class Claim:
     """Last observation of the server."""
     seen: bool = False
     """Whether the server of this attempt was ever seen present."""
+    overruns: int = 0
+    """How often the slots were not free when they should have been (``timers.planned_end``)."""
 
     @property
     def key(self) -> tuple[str, int]:

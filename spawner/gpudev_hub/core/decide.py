@@ -1,0 +1,105 @@
+"""The one function that decides: an event and the time in, changes to the working state and effects out.
+
+Whatever is due is done first, ends before starts; then the event; then what has become possible through it.
+"""
+
+from __future__ import annotations
+
+from . import decide_nodes, decide_requests, decide_servers, decide_time
+from .events import (
+    Compress,
+    Decision,
+    End,
+    Event,
+    Extend,
+    Mint,
+    NodesObserved,
+    NodeUnknown,
+    OperatorNode,
+    Outage,
+    OwnerKnown,
+    Resume,
+    ServerObserved,
+    ServerReady,
+    StartFailed,
+    StopIntent,
+    Submit,
+    Tick,
+)
+from .model import Millis, Reservation
+from .stays import Turn
+from .world import World
+
+
+def decide(world: World, event: Event, now: Millis) -> Decision:
+    """Decide on one event at `now`, which never goes back from one call to the next.
+
+    `world` is changed in place; `world.drain()` tells what is to be committed. Raises `Refused` for a request
+    that is not granted; nothing of the request is then left in `world` (what was due by the clock is done all
+    the same, and its effects go out with the next decision). `Decision.more`: a `Compress` should follow.
+
+    Whether the actor may do this to that reservation is not asked here: actors are for the history.
+    """
+    turn = Turn(world, now)
+    # What was seen comes before what the clock says: a server gone at its very end has not overrun it.
+    seen = isinstance(event, Outage | ServerObserved | ServerReady)
+    if not seen:
+        decide_time.advance(turn)
+    reservation = _handle(turn, event)
+    # A new request stands behind everybody who is still to be placed again.
+    decide_time.advance(turn)
+    effects, world.owed = world.owed, []
+    if reservation is not None:
+        reservation = _latest(world, reservation)
+    return Decision(reservation, effects, more=not world.settled())
+
+
+def next_due(world: World, now: Millis) -> Millis | None:
+    """When the clock next makes something due, `now` if something already is; `None`: nothing will."""
+    instants = [at for at in (world.alarms.next(), world.starts.next()) if at is not None]
+    return max(now, min(instants)) if instants else None
+
+
+def _handle(turn: Turn, event: Event) -> Reservation | None:
+    match event:
+        case Submit():
+            return decide_requests.submit(turn, event)
+        case End():
+            return decide_requests.end(turn, event)
+        case Extend():
+            return decide_requests.extend(turn, event)
+        case Resume():
+            return decide_requests.resume(turn, event)
+        case Mint():
+            decide_requests.mint(turn, event)
+        case ServerObserved():
+            return decide_servers.observed(turn, event)
+        case ServerReady():
+            return decide_servers.ready(turn, event)
+        case StartFailed():
+            return decide_servers.start_failed(turn, event)
+        case StopIntent():
+            return decide_servers.stop_intent(turn, event)
+        case OwnerKnown():
+            decide_servers.owner_known(turn, event)
+        case NodesObserved():
+            decide_nodes.observed(turn, event)
+        case NodeUnknown():
+            decide_nodes.unknown(turn, event)
+        case OperatorNode():
+            decide_nodes.operator(turn, event)
+        case Outage():
+            decide_time.outage(turn, event)
+        case Compress():
+            decide_time.compress(turn, event)
+        case Tick():
+            decide_time.tick(turn)
+    return None
+
+
+def _latest(world: World, reservation: Reservation) -> Reservation:
+    """The reservation as it is now, also if it has just ended."""
+    ended = world.last_ended
+    if ended is not None and ended.id == reservation.id:
+        return ended
+    return world.reservations.get(reservation.id, reservation)

@@ -1,0 +1,128 @@
+"""Decisions on nodes: seen up, down, unknown, drained, gone, lost.
+
+Nothing that is known of a node frees a slot. A request that loses its place is placed again, elsewhere or
+later; where nothing is left for it, it is blocked until something is gained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .errors import Code, Refused
+from .events import Cause, NodesObserved, NodeUnknown, OperatorNode
+from .model import Claim, Node, NodeStatus, Outcome, Reservation, State
+from .records import SERVICE
+from .stays import Turn, finish, stop
+from .words import listing
+from .world import plan_node
+
+_ACTIONS = ("drain", "undrain", "lost")
+
+
+def observed(turn: Turn, event: NodesObserved) -> None:
+    """All nodes as now seen; one that is not among them is gone, and what ran there is lost."""
+    world = turn.world
+    names = {node.name for node in event.nodes}
+    for node in sorted(event.nodes, key=lambda n: n.name):
+        old = world.nodes.get(node.name)
+        if node.pool not in world.plans:
+            names.discard(node.name)
+            continue
+        drained = old is not None and old.drained
+        status = NodeStatus.DRAINED if drained and node.status is NodeStatus.UP else node.status
+        _change(turn, replace(node, status=status, drained=drained), _cause(node.name, status))
+    for name in sorted(world.nodes.keys() - names):
+        node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {name} is gone"
+        world.drop(node, cause)
+        _plan(turn, node, cause)
+        _lose(turn, name, cause)
+
+
+def unknown(turn: Turn, event: NodeUnknown) -> None:
+    """Nothing could be learnt of the node."""
+    node = turn.world.nodes.get(event.name)
+    if node is not None and node.status is not NodeStatus.UNKNOWN:
+        _change(turn, replace(node, status=NodeStatus.UNKNOWN), _cause(node.name, NodeStatus.UNKNOWN))
+
+
+def operator(turn: Turn, event: OperatorNode) -> None:
+    """An operator's word on a node holds until he takes it back."""
+    node = turn.world.nodes.get(event.name)
+    if node is None:
+        known = listing(sorted(turn.world.nodes), "and")
+        raise Refused(Code.NOT_FOUND, f"there is no node {event.name}", f"known: {known}" if known else "")
+    if event.action not in _ACTIONS:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"{event.action!r} can't be done to a node",
+            f"use {listing(_ACTIONS, 'or')}",
+        )
+    if event.action == "undrain":
+        back = NodeStatus.UP if node.status is NodeStatus.DRAINED else node.status
+        cause = f"{Cause.OPERATOR}: {node.name} is no longer drained"
+        _change(turn, replace(node, drained=False, status=back), cause, event.actor)
+        return
+    if event.action == "drain":
+        status = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
+        cause = f"{Cause.NODE_DRAINED}: {node.name} is drained"
+        _change(turn, replace(node, drained=True, status=status), cause, event.actor)
+        return
+    cause = f"{Cause.NODE_LOST}: {node.name} is lost"
+    _change(turn, replace(node, drained=True, status=NodeStatus.DOWN), cause, event.actor)
+    _lose(turn, node.name, cause, event.actor)
+
+
+def _cause(name: str, status: NodeStatus) -> str:
+    word = Cause.NODE_DRAINED if status is NodeStatus.DRAINED else Cause.NODE_CHANGED
+    return f"{word}: {name} is {status}"
+
+
+def _change(turn: Turn, node: Node, cause: str, actor: str = SERVICE) -> None:
+    """Record a node as it is now, and plan with it."""
+    world = turn.world
+    old = world.nodes.get(node.name)
+    if old == node:
+        return
+    world.put(node, cause, actor)
+    if old is not None and old.pool != node.pool:
+        world.displace(world.plans[old.pool].remove_node(old.name), cause)
+    _plan(turn, node, cause)
+
+
+def _plan(turn: Turn, node: Node, cause: str) -> None:
+    """Bring the plan in step with what is known of a node."""
+    world = turn.world
+    plan = world.plans[node.pool]
+    if world.is_up(node.name):
+        world.displace(plan.set_node(plan_node(node)), cause)
+        world.retry_blocked(node.pool, cause)
+        world.freed.add(node.pool)
+    else:
+        world.displace(plan.remove_node(node.name), cause)
+        # Why they are blocked may have changed.
+        world.retry_blocked(node.pool, cause)
+    for claim in list(world.claims.values()):
+        if claim.overruns and _is_on(claim, node.name):
+            world.refresh(claim, cause)
+
+
+def _is_on(claim: Claim, node: str) -> bool:
+    return any(part.node == node for part in claim.allocation)
+
+
+def _lose(turn: Turn, name: str, cause: str, actor: str = SERVICE) -> None:
+    """Whatever ran on the node is lost, gangs as a whole. Slots stay taken until servers are seen gone."""
+    world = turn.world
+    for claim in sorted(world.claims.values(), key=lambda c: c.key):
+        reservation = world.reservations.get(claim.reservation)
+        if reservation is None or reservation.attempt != claim.attempt or not _is_on(claim, name):
+            continue
+        if reservation.state in (State.STARTING, State.READY):
+            stop(turn, reservation, Outcome.NODE_LOST, cause, actor, detail=cause.partition(": ")[2])
+            _finish_if_stopping(turn, world.reservations.get(reservation.id))
+
+
+def _finish_if_stopping(turn: Turn, reservation: Reservation | None) -> None:
+    """The server may never be seen gone: the reservation ends now, its claim when that is seen."""
+    if reservation is not None and reservation.state is State.STOPPING:
+        finish(turn, reservation, f"{Cause.NODE_LOST}: {reservation.detail}")

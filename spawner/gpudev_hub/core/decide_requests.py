@@ -1,0 +1,247 @@
+"""Decisions on what people ask for: submit, end, extend, resume, an id for a spawn page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import quota
+from .decide_time import place_again
+from .errors import Code, Refused
+from .events import Cause, End, Extend, Mint, Resume, Submit, Tell
+from .model import HOUR, MINUTE, Millis, MintedId, Outcome, Presence, Reservation, State
+from .stays import Turn, cancel, next_attempt, stop
+from .timers import crossed
+from .words import duration, listing, moment
+from .world import demand_key, id_of
+
+#: Unused ids of one subject that are kept; the oldest are forgotten.
+_MOST_MINTED = 20
+
+_CAUSE_OF = {
+    Outcome.RELEASED: Cause.RELEASED,
+    Outcome.CANCELLED: Cause.CANCELLED,
+    Outcome.EXPIRED: Cause.EXPIRED,
+    Outcome.NODE_LOST: Cause.NODE_LOST,
+}
+
+
+def find(turn: Turn, id: str) -> Reservation:
+    """The live reservation, or `Refused`."""
+    reservation = turn.world.reservations.get(id)
+    if reservation is None:
+        raise Refused(Code.NOT_FOUND, f"there is no reservation {id}", "gpu-dev list shows yours")
+    return reservation
+
+
+def submit(turn: Turn, event: Submit) -> Reservation:
+    """A new request: refused, or in the queue with a place, which may begin now."""
+    world, now, request, subject = turn.world, turn.now, event.request, event.owner.subject
+    known = world.by_request(subject, event.request_id)
+    if known is not None:
+        if replace(known.request, hold=known.request.hold - known.extended) == request:
+            return known
+        raise Refused(
+            Code.REQUEST_ID_REUSED,
+            f"request id {event.request_id} was used for another request, reservation {known.id}",
+            "choose a new request_id for every new request",
+        )
+    minted = world.minted.get(event.id)
+    if event.id in world.reservations or world.claims_of(event.id) or (minted and minted.subject != subject):
+        raise Refused(Code.INVALID_REQUEST, f"id {event.id} can't be used", "open the spawn page again")
+    quota.check_submit(world.policy, subject, request, world.of_owner(subject))
+    namesake = world.by_name(subject, request.name)
+    if namesake is not None:
+        raise Refused(
+            Code.NAME_TAKEN,
+            f"your reservation {namesake.id} ({namesake.state}) has the name {request.name} already",
+            f"choose another name, or end that one: gpu-dev cancel {request.name}",
+        )
+    # A new request stands behind everybody who is still to be placed again.
+    place_again(turn, most=None)
+    pool = world.policy.pool(request.pool)
+    reservation = Reservation(
+        id=event.id,
+        seq=world.next_seq,
+        owner=event.owner,
+        request=request,
+        request_id=event.request_id,
+        created_at=now,
+        startup=pool.startup,
+        teardown=pool.teardown,
+        cap=world.policy.limits(subject).running_gpus,
+    )
+    world.next_seq += 1
+    if minted is not None:
+        world.drop(minted, Cause.USED, subject)
+    reservation = world.place(reservation, now)
+    world.put(reservation, Cause.REQUESTED, subject)
+    return reservation
+
+
+def end(turn: Turn, event: End) -> Reservation:
+    """Cancel what waits, release what has slots; what is being stopped or has ended stays as it is."""
+    reservation = find(turn, event.id)
+    outcome = event.outcome
+    if reservation.state is State.STOPPING:
+        return reservation
+    if reservation.state is State.QUEUED:
+        if outcome is None or outcome is Outcome.RELEASED:
+            outcome = Outcome.CANCELLED
+        cancel(turn, reservation, outcome, _cause(outcome), event.actor)
+    else:
+        if outcome is None or outcome is Outcome.CANCELLED:
+            outcome = Outcome.RELEASED
+        stop(turn, reservation, outcome, _cause(outcome), event.actor)
+    return reservation
+
+
+def _cause(outcome: Outcome) -> str:
+    cause = _CAUSE_OF.get(outcome)
+    return f"{Cause.OPERATOR}: {outcome}" if cause is None else str(cause)
+
+
+def extend(turn: Turn, event: Extend) -> Reservation:
+    """More hold, all or nothing; a refusal names the longest that would be granted."""
+    world, now = turn.world, turn.now
+    reservation = find(turn, event.id)
+    if event.by <= 0:
+        raise Refused(
+            Code.INVALID_HOURS, f"an extension by {event.by} ms is none: it must be positive", "use --hours 1"
+        )
+    if reservation.state not in (State.STARTING, State.READY) or reservation.hard_end is None:
+        raise Refused(
+            Code.WRONG_STATE,
+            f"{reservation.id} is {reservation.state}: only a reservation that has started can be extended",
+            "cancel it and ask for more hours"
+            if reservation.state is State.QUEUED
+            else "make a new reservation",
+        )
+    allowed, limit = quota.longest_extension(
+        world.policy, reservation, world.of_owner(reservation.owner.subject)
+    )
+    key = demand_key(reservation.id, reservation.attempt)
+    plan, hard_end = world.plan_of(reservation), reservation.hard_end
+    place_again(turn, most=None)
+    moves = None
+    if event.by <= allowed:
+        moves = plan.extend(key, hard_end + event.by, now, world.promise_of)
+    if moves is None:
+        why = limit if event.by > allowed else _in_the_way(turn, reservation, hard_end + event.by)
+        longest = _longest(turn, reservation, min(event.by, allowed))
+        raise _refusal(reservation, event.by, longest, why)
+    cause = str(Cause.EXTENDED)
+    claim = world.claim_of(reservation)
+    longer = replace(
+        reservation,
+        request=replace(reservation.request, hold=reservation.request.hold + event.by),
+        extended=reservation.extended + event.by,
+        hard_end=hard_end + event.by,
+    )
+    # Thresholds that lie ahead again are armed again.
+    passed = crossed(longer, world.policy.warn_minutes, now)
+    longer = replace(longer, warned=tuple(m for m in longer.warned if m in passed))
+    world.put(longer, cause, event.actor)
+    world.put(replace(claim, hard_end=hard_end + event.by), cause, event.actor)
+    for moved in world.move_places(moves, Cause.MOVED_FOR_EXTENSION):
+        assert moved.place is not None, f"{moved.id} was moved to no place"
+        text = (
+            f"planned for {moment(moved.place.start, now)} now: {reservation.owner.login} extended a "
+            f"reservation; still guaranteed by {moment(moved.promise or moved.place.start, now)}"
+        )
+        world.put(replace(moved, detail=text), Cause.MOVED_FOR_EXTENSION)
+        turn.do(Tell(moved.id, text))
+    world.freed.add(reservation.request.pool)
+    return longer
+
+
+def _longest(turn: Turn, reservation: Reservation, limit: Millis) -> Millis:
+    """The longest extension up to `limit` that would be granted now, in whole minutes if that is too."""
+    world, plan = turn.world, turn.world.plan_of(reservation)
+    key, end = demand_key(reservation.id, reservation.attempt), reservation.hard_end or 0
+    if limit <= 0:
+        return 0
+    longest = plan.longest_grantable(key, turn.now, end + limit, world.promise_of) - end
+    minutes = longest - longest % MINUTE
+    if plan.longest_grantable(key, turn.now, end + minutes, world.promise_of) - end == minutes:
+        return minutes
+    return longest
+
+
+def _refusal(reservation: Reservation, by: Millis, longest: Millis, why: str) -> Refused:
+    name = reservation.request.name or reservation.id
+    message = f"{name} can't be extended by {duration(by)}: {why}"
+    if longest < MINUTE:
+        return Refused(
+            Code.EXTENSION_REFUSED,
+            f"{message}; no extension would be granted now",
+            "save your work; a new request goes to the end of the queue",
+        )
+    return Refused(
+        Code.EXTENSION_REFUSED,
+        f"{message}; the longest that would be granted now is {duration(longest)}",
+        f"gpu-dev extend {name} --hours {_hours(longest)}",
+    )
+
+
+def _hours(length: Millis) -> str:
+    """Hours as a decimal that is never more than `length`: what is asked for is granted."""
+    hours = int(length / HOUR * 10_000) / 10_000
+    return f"{hours:g}"
+
+
+def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:
+    """In words, whose place or what else does not let it run so long."""
+    world = turn.world
+    plan = world.plan_of(reservation)
+    for part in reservation.allocation:
+        node = world.nodes.get(part.node)
+        if node is None or not world.is_up(part.node):
+            return f"{part.node} is {node.status if node else 'gone'}"
+        if node.until is not None and new_end > node.until:
+            return f"{part.node} is available until {moment(node.until, turn.now)} only"
+    keys = plan.in_the_way(demand_key(reservation.id, reservation.attempt), turn.now, new_end)
+    blocking = [world.reservations[id_of(key)] for key in keys]
+    mine = [r for r in blocking if r.owner.subject == reservation.owner.subject]
+    if blocking and len(mine) == len(blocking):
+        names = listing([r.request.name or r.id for r in mine], "and")
+        return f"your own {names}, which waits, needs the GPUs by then; cancel it if this one matters more"
+    first = [
+        f"{r.owner.login} by {moment(r.promise, turn.now)}" for r in blocking[:3] if r.promise is not None
+    ]
+    if not first:
+        return "the GPUs are taken by then"
+    return f"the GPUs are promised to {listing(first, 'and')}"
+
+
+def resume(turn: Turn, event: Resume) -> Reservation:
+    """Start the server again that its owner stopped; one that runs or starts already is left alone."""
+    reservation = find(turn, event.id)
+    if reservation.state not in (State.STARTING, State.READY):
+        raise Refused(
+            Code.WRONG_STATE,
+            f"{reservation.id} is {reservation.state}: there is no stopped server to start again",
+            "it starts by itself when its turn comes" if reservation.state is State.QUEUED else "",
+        )
+    if reservation.stopped_at is None:
+        return reservation
+    if turn.world.claim_of(reservation).presence is not Presence.ABSENT:
+        raise Refused(
+            Code.WRONG_STATE,
+            f"the server of {reservation.id} is still stopping",
+            "try again in a few seconds",
+        )
+    next_attempt(turn, reservation, Cause.RESTARTED, "", counts=False)
+    return reservation
+
+
+def mint(turn: Turn, event: Mint) -> None:
+    """Hand out an id; of those the subject never used, the oldest are forgotten."""
+    world = turn.world
+    if event.id in world.reservations or event.id in world.minted or world.claims_of(event.id):
+        raise Refused(Code.INVALID_REQUEST, f"id {event.id} was handed out before", "mint another one")
+    unused = sorted(
+        (m for m in world.minted.values() if m.subject == event.subject), key=lambda m: (m.minted_at, m.id)
+    )
+    for old in unused[: max(0, len(unused) + 1 - _MOST_MINTED)]:
+        world.drop(old, Cause.EXPIRED)
+    world.put(MintedId(event.id, event.subject, turn.now), Cause.MINTED, event.subject)

@@ -1,0 +1,233 @@
+"""Decisions that the clock makes due: ends, overruns, starts, warnings; what outages and freed time do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from .errors import IllegalMove
+from .events import Cause, Compress, Outage, StopServer, Tell, Warn
+from .model import Millis, Outcome, Reservation, State
+from .stays import Turn, admit, give_up_attempt, requeue, stop
+from .timers import Key, claim_due, crossed, reservation_due
+from .words import duration, moment
+from .world import OWNER_UNKNOWN, demand_key
+
+#: Requests that are placed again in one decision, when many have lost their places.
+SLICE = 64
+#: Queued requests looked at by the cascade per millisecond of its budget.
+_LOOKS_PER_MS = 10
+
+
+def advance(turn: Turn) -> None:
+    """Everything that is due by now: ends first, then room is handed on, then starts."""
+    world, now = turn.world, turn.now
+    while True:
+        # Claims come before reservations: who is put back into the queue must know what is not free.
+        if due := sorted(world.alarms.pop(now)):
+            for key in due:
+                _ring(turn, key)
+            continue
+        hand_on(turn)
+        starts = [world.reservations[key[1]] for key in world.starts.pop(now)]
+        if not starts:
+            return
+        for reservation in sorted(starts, key=lambda r: r.seq):
+            if reservation.id not in world.displaced:
+                admit(turn, world.reservations[reservation.id])
+
+
+def hand_on(turn: Turn) -> None:
+    """Place again who lost a place, up to a slice of them, and fill the holes that were freed."""
+    world = turn.world
+    place_again(turn, SLICE)
+    for pool in sorted(world.freed):
+        world.move_places(world.plans[pool].fill_holes(turn.now), f"{Cause.PLANNED}: earlier, time was freed")
+
+
+def place_again(turn: Turn, most: int | None) -> None:
+    """Place those who lost their places, and the blocked for whom something was gained, in queue order."""
+    world = turn.world
+    if not world.displaced and not world.retry:
+        return
+    waiting = [world.reservations[ref] for ref in world.displaced]
+    if world.retry:
+        waiting += [
+            r for r in world.reservations.values() if r.id not in world.displaced and _to_retry(turn, r)
+        ]
+    waiting.sort(key=lambda r: r.seq)
+    for reservation in waiting[:most]:
+        pool = reservation.request.pool
+        cause = world.displaced.get(reservation.id) or world.retry[pool][0]
+        placed = world.place(reservation, turn.now)
+        told = _told(turn, reservation, placed, cause)
+        if told is not None:
+            placed = replace(placed, detail=told)
+            turn.do(Tell(reservation.id, told))
+        world.put(placed, cause)
+    if most is None or len(waiting) <= most:
+        world.retry.clear()
+        return
+    for pool, (cause, _) in world.retry.items():
+        world.retry[pool] = (cause, waiting[most - 1].seq)
+
+
+def _to_retry(turn: Turn, reservation: Reservation) -> bool:
+    """Whether a blocked request is to be looked at again, and was not yet."""
+    blocked = reservation.state is State.QUEUED and reservation.blocked not in (None, OWNER_UNKNOWN)
+    retry = turn.world.retry.get(reservation.request.pool)
+    return blocked and retry is not None and reservation.seq > retry[1]
+
+
+def _told(turn: Turn, before: Reservation, after: Reservation, cause: str) -> str | None:
+    """What to tell the owner of a request that was placed again; nothing if nothing got worse."""
+    why = cause.partition(": ")[2] or cause
+    if after.place is None:
+        return f"blocked: {after.blocked}" if before.place is not None else None
+    if before.promise is not None and after.place.start > before.promise:
+        return f"planned for {moment(after.place.start, turn.now)} now: {why}"
+    return None
+
+
+def _ring(turn: Turn, key: Key) -> None:
+    world = turn.world
+    kind, ref, attempt = key
+    if kind == "claim":
+        _overrun(turn, ref, attempt)
+    elif kind == "minted":
+        world.drop(world.minted[ref], Cause.EXPIRED)
+    elif ref in world.reservations:
+        _reservation_rings(turn, world.reservations[ref])
+
+
+def _overrun(turn: Turn, id: str, attempt: int) -> None:
+    """The slots should be free by now and are not: who was planned on them is placed again."""
+    world = turn.world
+    if (id, attempt) not in world.claims:
+        return
+    claim = world.claims[id, attempt]
+    cause = f"{Cause.STOP_OVERRAN}: {id} was to be gone by {moment(claim_due(claim, world.policy), turn.now)}"
+    while claim_due(claim, world.policy) <= turn.now:
+        claim = replace(claim, overruns=claim.overruns + 1)
+    world.change_claim(claim, cause)
+    turn.do(StopServer(id, attempt))
+
+
+def _reservation_rings(turn: Turn, reservation: Reservation) -> None:
+    world, now = turn.world, turn.now
+    due = reservation_due(reservation, world.policy)
+    if due is None or due > now or reservation.ends_at is None:
+        return
+    window = world.policy.pool(reservation.request.pool).restart_window
+    if reservation.ends_at <= now:
+        stop(turn, reservation, Outcome.EXPIRED, Cause.EXPIRED)
+    elif reservation.stopped_at is not None and reservation.stopped_at + window <= now:
+        detail = f"its server was stopped, and not started again within {duration(window)}"
+        stop(turn, reservation, Outcome.RELEASED, Cause.RELEASED, detail=detail)
+    elif (
+        reservation.stopped_at is None
+        and reservation.start_deadline is not None
+        and reservation.start_deadline <= now
+    ):
+        _allowance_used_up(turn, reservation)
+    else:
+        _warn(turn, reservation)
+
+
+def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
+    """Not ready in time: back to the queue, or, the last time, the end; after READY another restart."""
+    policy = turn.world.policy
+    reason = f": {reservation.detail}" if reservation.detail else ""
+    detail = f"not ready within {duration(reservation.startup)}{reason}"
+    cause = f"{Cause.START_FAILED}: {detail}"
+    if reservation.ready_at is not None:
+        give_up_attempt(turn, replace(reservation, start_deadline=None), cause, detail)
+        return
+    failed = reservation.failed_starts + 1
+    if failed >= policy.start_attempts:
+        counted = replace(reservation, failed_starts=failed)
+        stop(turn, counted, Outcome.FAILED, cause, detail=f"{detail}, {failed} times")
+    else:
+        requeue(turn, reservation, cause, detail, failed_starts=failed)
+        turn.do(Tell(reservation.id, f"it is in the queue again: {detail}"))
+
+
+def _warn(turn: Turn, reservation: Reservation) -> None:
+    """Record the thresholds that were crossed, and tell the owner of the latest."""
+    policy = turn.world.policy
+    new = [m for m in crossed(reservation, policy.warn_minutes, turn.now) if m not in reservation.warned]
+    if not new:
+        raise IllegalMove(f"nothing is due for {reservation}")
+    warned = (*reservation.warned, *sorted(new, reverse=True))
+    turn.world.put(replace(reservation, warned=warned), f"{Cause.WARNED}: {min(new)} min")
+    turn.do(Warn(reservation.id, min(new)))
+
+
+def tick(turn: Turn) -> None:
+    """Time has passed: what is due is done with every event; the plans forget the past."""
+    for plan in turn.world.plans.values():
+        plan.trim(turn.now)
+
+
+def compress(turn: Turn, event: Compress) -> None:
+    """One slice of the cascade."""
+    world = turn.world
+    if world.displaced or world.retry:
+        return
+    looks = max(1, event.budget_ms * _LOOKS_PER_MS)
+    for pool in sorted(world.freed):
+        should_stop = _after(looks)
+        moves, through = world.plans[pool].compress(turn.now, should_stop)
+        world.move_places(moves, f"{Cause.PLANNED}: earlier, time was freed")
+        if not through:
+            return
+        world.freed.discard(pool)
+
+
+def _after(looks: int) -> Callable[[], bool]:
+    """True from the given number of calls on."""
+    left = looks
+
+    def should_stop() -> bool:
+        nonlocal left
+        left -= 1
+        return left <= 0
+
+    return should_stop
+
+
+def outage(turn: Turn, event: Outage) -> None:
+    """Start-up allowances stood still since then; ends move along where that breaks no promise."""
+    world, now = turn.world, turn.now
+    cause = f"{Cause.OUTAGE}: {event.what} was away for {duration(max(0, now - event.since))}"
+    waiting = [
+        r for r in world.reservations.values() if r.state is State.STARTING and r.start_deadline is not None
+    ]
+    for reservation in sorted(waiting, key=lambda r: r.seq):
+        assert reservation.start_deadline is not None
+        begun = reservation.admitted_at if reservation.ready_at is None else None
+        lost = now - max(event.since, begun or event.since)
+        if lost <= 0:
+            continue
+        changed = replace(reservation, start_deadline=reservation.start_deadline + lost)
+        if reservation.ready_at is None:
+            changed = _move_end(turn, changed, lost, cause)
+        world.put(changed, cause)
+
+
+def _move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str) -> Reservation:
+    """The reservation with its end moved by as much, if that fits like an extension; else he is told."""
+    world, now = turn.world, turn.now
+    assert reservation.hard_end is not None
+    end = reservation.hard_end + by
+    claim = world.claim_of(reservation)
+    key = demand_key(reservation.id, reservation.attempt)
+    moves = world.plan_of(reservation).extend(key, end, now, world.promise_of)
+    if moves is None:
+        text = f"its start was held up for {duration(by)}; others come after it, so the hold may be shorter"
+        turn.do(Tell(reservation.id, text))
+        return replace(reservation, detail=text)
+    world.put(replace(claim, hard_end=end), cause)
+    world.move_places(moves, cause)
+    world.freed.add(reservation.request.pool)
+    return replace(reservation, hard_end=end)

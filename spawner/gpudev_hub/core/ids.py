@@ -1,0 +1,51 @@
+"""Ids and names: one alphabet, because an id is also a host name, a server's name and a certificate's."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import Code, Refused
+
+#: Longest id and longest name.
+LONGEST = 30
+#: Random bytes that `mint` needs.
+ENTROPY = 9
+
+_WORD = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+#: No vowels, so no words; none of 0, 1, l: ids are read aloud and typed.
+_FIRST = "bcdfghjkmnpqrstvwxz"
+_REST = _FIRST + "23456789"
+_LENGTH = 12
+
+
+def is_word(text: str) -> bool:
+    """Whether `text` may be an id or a name: a letter first, `[a-z0-9]` and single hyphens, at most 30."""
+    return len(text) <= LONGEST and _WORD.fullmatch(text) is not None
+
+
+def check_name(name: str) -> str:
+    """The name, if it may be one; else `Refused` that says what is allowed."""
+    if is_word(name):
+        return name
+    if len(name) > LONGEST:
+        what = f"a name of {len(name)} characters is too long: at most {LONGEST} are allowed"
+    else:
+        what = f"{name!r} can't be a name"
+    raise Refused(
+        Code.INVALID_NAME,
+        what,
+        f"names have at most {LONGEST} of a-z, 0-9 and single hyphens between them, and begin with a letter",
+    )
+
+
+def mint(entropy: bytes) -> str:
+    """An id made from random bytes (at least `ENTROPY` of them): 12 characters, 57 bits."""
+    if len(entropy) < ENTROPY:
+        raise ValueError(f"{ENTROPY} random bytes are needed, got {len(entropy)}")
+    number = int.from_bytes(entropy, "big")
+    number, digit = divmod(number, len(_FIRST))
+    letters = [_FIRST[digit]]
+    while len(letters) < _LENGTH:
+        number, digit = divmod(number, len(_REST))
+        letters.append(_REST[digit])
+    return "".join(letters)

@@ -1,0 +1,68 @@
+"""Limits on one owner, checked when he asks or extends. GPUs running at once are the plan's business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .errors import Code, Refused
+from .model import HOUR, Millis, Policy, Request, Reservation, State
+from .words import duration, gpus
+
+
+def gpu_hours(reservations: Iterable[Reservation]) -> float:
+    """Σ GPUs × hours asked for, extensions included."""
+    return sum(r.request.shape.total_gpus * r.request.hold for r in reservations) / HOUR
+
+
+def check_submit(policy: Policy, subject: str, request: Request, live: list[Reservation]) -> None:
+    """Raise `Refused` if one more request like this is over the owner's limits. `live`: his reservations."""
+    limits = policy.limits(subject)
+    if request.hold > limits.hold_per_request:
+        raise Refused(
+            Code.QUOTA_EXCEEDED,
+            f"{duration(request.hold)} is longer than the {duration(limits.hold_per_request)} that one "
+            "request may ask for",
+            f"use --hours {limits.hold_per_request / HOUR:g} or less; a running reservation can be extended",
+        )
+    total = request.shape.total_gpus
+    if total > limits.running_gpus:
+        raise Refused(
+            Code.QUOTA_EXCEEDED,
+            f"{gpus(total)} are more than the {limits.running_gpus} that you may hold at once",
+            f"ask for at most {gpus(limits.running_gpus)}",
+        )
+    queued = sum(r.state is State.QUEUED for r in live)
+    if queued >= limits.queued_requests:
+        raise Refused(
+            Code.QUOTA_EXCEEDED,
+            f"you have {queued} requests in the queue, and may have {limits.queued_requests}",
+            "cancel one of them, or wait until one has started",
+        )
+    if limits.gpu_hours is not None:
+        used, more = gpu_hours(live), total * request.hold / HOUR
+        if used + more > limits.gpu_hours:
+            raise Refused(
+                Code.QUOTA_EXCEEDED,
+                f"{more:g} GPU-hours more would make {used + more:g} with the {used:g} of your other "
+                f"reservations; {limits.gpu_hours} are allowed",
+                f"ask for at most {max(0.0, limits.gpu_hours - used):g} GPU-hours, or release something",
+            )
+
+
+def longest_extension(
+    policy: Policy, reservation: Reservation, live: list[Reservation]
+) -> tuple[Millis, str]:
+    """By how much the owner's limits let the hold grow (0 or more), and the limit that says so, in words."""
+    limits = policy.limits(reservation.owner.subject)
+    longest = limits.hold_with_extensions - reservation.request.hold
+    why = (
+        f"a reservation may last {duration(limits.hold_with_extensions)} in all, and this one has "
+        f"{duration(reservation.request.hold)}"
+    )
+    if limits.gpu_hours is not None:
+        used = gpu_hours(live)
+        left = int((limits.gpu_hours - used) * HOUR / reservation.request.shape.total_gpus)
+        if left < longest:
+            longest = left
+            why = f"{limits.gpu_hours} GPU-hours are allowed, and your reservations have {used:g}"
+    return max(0, longest), why

@@ -1,0 +1,211 @@
+"""The working state's records, their indices and alarms, and the account of what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .commit import Change, Record, Slot
+from .errors import IllegalMove
+from .model import Claim, MintedId, Node, Policy, Reservation, State
+from .timers import Alarms, claim_due, minted_due, reservation_due
+
+#: The actor of what nobody asked for.
+SERVICE = "service"
+
+ClaimKey = tuple[str, int]
+"""(reservation, attempt)."""
+Owned = tuple[Slot, ClaimKey]
+
+
+class Records:
+    """Live records. Every change goes through `put` or `drop`: they bump versions and keep the account."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.reservations: dict[str, Reservation] = {}
+        self.claims: dict[ClaimKey, Claim] = {}
+        self.minted: dict[str, MintedId] = {}
+        self.nodes: dict[str, Node] = {}
+        self.next_seq = 1
+        #: What is due, apart from planned starts.
+        self.alarms = Alarms()
+        #: Planned starts.
+        self.starts = Alarms()
+        self._slots: dict[Slot, ClaimKey] = {}
+        self._claims_of: dict[str, dict[int, None]] = {}
+        self._of_owner: dict[str, dict[str, None]] = {}
+        self._by_request: dict[tuple[str, str], str] = {}
+        self._by_name: dict[tuple[str, str], str] = {}
+        self._changes: list[Change] = []
+        #: The reservation that ended last: no longer among the live ones, and still somebody's answer.
+        self.last_ended: Reservation | None = None
+        #: Owner at the last drain of every slot touched since.
+        self._touched: dict[Slot, ClaimKey | None] = {}
+
+    # Reading
+
+    def of_owner(self, subject: str) -> list[Reservation]:
+        """The owner's live reservations, in the order in which they were asked for."""
+        return [self.reservations[ref] for ref in self._of_owner.get(subject, ())]
+
+    def by_request(self, subject: str, request_id: str | None) -> Reservation | None:
+        """The owner's live reservation that was asked for with this request id."""
+        ref = self._by_request.get((subject, request_id)) if request_id is not None else None
+        return None if ref is None else self.reservations[ref]
+
+    def by_name(self, subject: str, name: str | None) -> Reservation | None:
+        """The owner's live reservation of this name."""
+        ref = self._by_name.get((subject, name)) if name is not None else None
+        return None if ref is None else self.reservations[ref]
+
+    def claims_of(self, id: str) -> list[Claim]:
+        """All claims of a reservation, live or not, oldest attempt first."""
+        return [self.claims[id, attempt] for attempt in sorted(self._claims_of.get(id, ()))]
+
+    def claim_of(self, reservation: Reservation) -> Claim:
+        """The claim of the current attempt of a reservation that holds slots."""
+        return self.claims[reservation.id, reservation.attempt]
+
+    def queued(self, pool: str | None = None) -> list[Reservation]:
+        """Queued reservations in queue order."""
+        waiting = (r for r in self.reservations.values() if r.state is State.QUEUED)
+        return sorted((r for r in waiting if pool in (None, r.request.pool)), key=lambda r: r.seq)
+
+    def free_slots(self, node: str) -> list[int]:
+        """Slots of a node that no claim owns."""
+        return [i for i in range(self.nodes[node].gpus) if Slot(node, i) not in self._slots]
+
+    # Changing
+
+    def put(self, record: Record, cause: str, actor: str = SERVICE) -> None:
+        """Replace a record, or add it. Nothing is recorded when nothing changes."""
+        if isinstance(record, Reservation):
+            old = self.reservations.get(record.id)
+            if record == old:
+                return
+            if record.version != (0 if old is None else old.version):
+                raise IllegalMove(f"{record.id} is changed from version {record.version}, not from {old}")
+            record = replace(record, version=1 if old is None else old.version + 1)
+        elif self._known(record) == record:
+            return
+        self.load(record)
+        self._changes.append(Change(record, cause, actor))
+
+    def drop(self, record: Record, cause: str, actor: str = SERVICE) -> None:
+        """The record leaves the hot state with these last values."""
+        if isinstance(record, Reservation):
+            record = replace(record, version=self.reservations[record.id].version + 1)
+            self.last_ended = record
+        self.unload(record)
+        self._changes.append(Change(record, cause, actor, gone=True))
+
+    def drain(self) -> tuple[list[Change], list[Owned], list[Owned]]:
+        """What was changed since the last call: changes in order, slots to take, slots to free.
+
+        Slots are net: one that was freed and taken again appears in both lists (free it first), one taken
+        and freed again in neither.
+        """
+        changes, touched = self._changes, self._touched
+        self._changes, self._touched = [], {}
+        take: list[Owned] = []
+        free: list[Owned] = []
+        for slot, before in touched.items():
+            after = self._slots.get(slot)
+            if before != after:
+                if before is not None:
+                    free.append((slot, before))
+                if after is not None:
+                    take.append((slot, after))
+        return changes, take, free
+
+    def _known(self, record: Claim | MintedId | Node) -> Record | None:
+        if isinstance(record, Claim):
+            return self.claims.get(record.key)
+        return self.minted.get(record.id) if isinstance(record, MintedId) else self.nodes.get(record.name)
+
+    def load(self, record: Record) -> None:
+        """Put a record into state, indices and alarms, without recording a change."""
+        match record:
+            case Reservation():
+                if record.id in self.reservations:
+                    self._unindex(self.reservations[record.id])
+                self.reservations[record.id] = record
+                self._index(record)
+            case Claim():
+                if record.key not in self.claims:
+                    for slot in slots_of(record):
+                        self._own(slot, record.key)
+                    self._claims_of.setdefault(record.reservation, {})[record.attempt] = None
+                self.claims[record.key] = record
+                self.alarms.set(("claim", *record.key), claim_due(record, self.policy))
+            case MintedId():
+                self.minted[record.id] = record
+                self.alarms.set(("minted", record.id, 0), minted_due(record))
+            case Node():
+                self.nodes[record.name] = record
+
+    def unload(self, record: Record) -> None:
+        """Take a record out of state, indices and alarms, without recording a change."""
+        match record:
+            case Reservation():
+                self._unindex(self.reservations.pop(record.id))
+                self.alarms.set(("reservation", record.id, 0), None)
+                self.starts.set(("reservation", record.id, 0), None)
+            case Claim():
+                for slot in slots_of(record):
+                    self._own(slot, None)
+                attempts = self._claims_of[record.reservation]
+                del attempts[record.attempt]
+                if not attempts:
+                    del self._claims_of[record.reservation]
+                del self.claims[record.key]
+                self.alarms.set(("claim", *record.key), None)
+            case MintedId():
+                del self.minted[record.id]
+                self.alarms.set(("minted", record.id, 0), None)
+            case Node():
+                del self.nodes[record.name]
+
+    def _own(self, slot: Slot, key: ClaimKey | None) -> None:
+        owner = self._slots.get(slot)
+        if key is not None and owner is not None:
+            raise IllegalMove(
+                f"slot {slot.index} of {slot.node} is owned by {owner}, and {key} is to have it"
+            )
+        self._touched.setdefault(slot, owner)
+        if key is None:
+            del self._slots[slot]
+        else:
+            self._slots[slot] = key
+
+    def _index(self, record: Reservation) -> None:
+        subject = record.owner.subject
+        self._of_owner.setdefault(subject, {})[record.id] = None
+        if record.request_id is not None:
+            self._by_request[subject, record.request_id] = record.id
+        if record.request.name is not None:
+            self._by_name[subject, record.request.name] = record.id
+        key = ("reservation", record.id, 0)
+        self.alarms.set(key, reservation_due(record, self.policy))
+        waits = record.state is State.QUEUED and record.place is not None
+        self.starts.set(key, record.place.start if waits and record.place else None)
+
+    def _unindex(self, record: Reservation) -> None:
+        subject = record.owner.subject
+        if record.request_id is not None:
+            self._by_request.pop((subject, record.request_id), None)
+        if record.request.name is not None:
+            self._by_name.pop((subject, record.request.name), None)
+        if record.id not in self.reservations:
+            owned = self._of_owner[subject]
+            del owned[record.id]
+            if not owned:
+                del self._of_owner[subject]
+
+
+def slots_of(claim: Claim) -> Iterator[Slot]:
+    """The slots of a claim."""
+    for part in claim.allocation:
+        for index in part.slots:
+            yield Slot(part.node, index)

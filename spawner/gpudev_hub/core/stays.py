@@ -1,0 +1,258 @@
+"""What can become of a stay: admitted, tried again, put back into the queue, stopped, ended.
+
+These are the steps that decisions are made of. They keep record, claim and plan in step, and collect effects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .errors import IllegalMove
+from .events import Cause, Effect, StartServer, StopServer
+from .lifecycle import move
+from .model import (
+    Claim,
+    ClaimState,
+    Millis,
+    NodeSlots,
+    Outcome,
+    Place,
+    Presence,
+    Reservation,
+    ServerState,
+    State,
+)
+from .records import SERVICE
+from .slots import choose_slots
+from .words import duration
+from .world import World
+
+
+@dataclass(slots=True)
+class Turn:
+    """One decision in the making."""
+
+    world: World
+    now: Millis
+
+    def do(self, effect: Effect) -> None:
+        """Perform this once the changes are durable."""
+        self.world.owed.append(effect)
+
+
+def admit(turn: Turn, reservation: Reservation) -> None:
+    """Its planned start has come: slots, a claim, and a server to start.
+
+    A start that is a little late (a timer's) keeps its planned end, at the cost of the start-up allowance.
+    One that is later than half of the allowance, after an outage, is shifted as a whole, and who is in its
+    way then is placed again.
+    """
+    world, now = turn.world, turn.now
+    place = reservation.place
+    if place is None or place.start > now:
+        raise IllegalMove(f"{reservation.id} is admitted at {now}, but planned for {place}")
+    late = now - place.start
+    shifted = 2 * late > reservation.startup
+    slots = _slots(world, reservation, place)
+    if slots is None or (shifted and not _lasts(world, place, now + reservation.length)):
+        if not late:
+            raise IllegalMove(f"{reservation.id} is planned for {now} on slots that are not free: {place}")
+        world.unplan(reservation)
+        world.displace([reservation.id], f"{Cause.OUTAGE}: its start was missed by {duration(late)}")
+        return
+    hard_end = now + reservation.length if shifted else place.end
+    admitted = move(
+        reservation,
+        State.STARTING,
+        place=None,
+        attempt=reservation.attempt + 1,
+        admitted_at=now,
+        start_deadline=hard_end - reservation.request.hold - reservation.teardown,
+        hard_end=hard_end,
+        allocation=slots,
+        server=ServerState.STARTING,
+        warned=(),
+        detail="",
+    )
+    cause = f"{Cause.OUTAGE}: starts {duration(late)} late" if shifted else str(Cause.ADMITTED)
+    world.put(admitted, cause)
+    start_attempt(turn, world.reservations[reservation.id], cause)
+    # Attempts before this one cease to count against the owner.
+    for claim in world.claims_of(reservation.id)[:-1]:
+        world.refresh(claim, cause)
+
+
+def _slots(world: World, reservation: Reservation, place: Place) -> tuple[NodeSlots, ...] | None:
+    """Slots on the nodes of the place, if enough are really free and all nodes are up."""
+    gpus = reservation.request.shape.gpus
+    parts = []
+    for name in place.nodes:
+        if not world.is_up(name):
+            return None
+        free = world.free_slots(name)
+        if len(free) < gpus:
+            return None
+        parts.append(NodeSlots(name, choose_slots(free, gpus, world.nodes[name].gpus)))
+    return tuple(parts)
+
+
+def _lasts(world: World, place: Place, end: Millis) -> bool:
+    """Whether all nodes of the place exist until `end`."""
+    untils = (world.nodes[name].until for name in place.nodes)
+    return all(until is None or end <= until for until in untils)
+
+
+def start_attempt(turn: Turn, reservation: Reservation, cause: str) -> None:
+    """A claim for the reservation's current attempt on its allocation, and a server to start."""
+    assert reservation.hard_end is not None, f"{reservation.id} starts without an end"
+    claim = Claim(
+        reservation=reservation.id,
+        attempt=reservation.attempt,
+        subject=reservation.owner.subject,
+        pool=reservation.request.pool,
+        allocation=reservation.allocation,
+        hard_end=reservation.hard_end,
+    )
+    turn.world.add_claim(claim, cause)
+    turn.do(StartServer(reservation.id, reservation.attempt))
+
+
+def next_attempt(
+    turn: Turn, reservation: Reservation, cause: str, detail: str, *, counts: bool = True
+) -> None:
+    """The current attempt's server was seen gone: start another one on the same slots, with the same end.
+
+    After READY this is a restart, and those are counted (unless the owner himself asks for it): one too many,
+    and the reservation ends as failed.
+    """
+    world, now = turn.world, turn.now
+    claim = world.claim_of(reservation)
+    again = reservation.ready_at is not None
+    restarts = reservation.restarts + (1 if again and counts else 0)
+    if restarts > world.policy.restart_attempts:
+        world.change_claim(replace(claim, presence=Presence.ABSENT), cause)
+        stop(
+            turn,
+            reservation,
+            Outcome.FAILED,
+            cause,
+            detail=f"its server ended {restarts} times; last: {detail}",
+        )
+        return
+    world.free_claim(claim, cause, now)
+    fields: dict[str, Any] = {
+        "attempt": reservation.attempt + 1,
+        "restarts": restarts,
+        "server": ServerState.STARTING,
+        "stopped_at": None,
+        "start_deadline": now + reservation.startup if again else reservation.start_deadline,
+        "detail": detail,
+    }
+    if reservation.state is State.STARTING:
+        world.put(replace(reservation, **fields), cause)
+    else:
+        world.put(move(reservation, State.STARTING, **fields), cause)
+    start_attempt(turn, world.reservations[reservation.id], cause)
+
+
+def give_up_attempt(turn: Turn, reservation: Reservation, cause: str, detail: str) -> None:
+    """Stop the current attempt's server, so that another one can be started on its slots once it is gone."""
+    claim = turn.world.claim_of(reservation)
+    turn.world.change_claim(replace(claim, state=ClaimState.RELEASING), cause)
+    turn.world.put(replace(reservation, detail=detail), cause)
+    turn.do(StopServer(reservation.id, reservation.attempt))
+
+
+def release_claim(turn: Turn, reservation: Reservation, claim: Claim, cause: str) -> None:
+    """The claim's server is to go: its slots should be free after the tear-down allowance."""
+    hard_end = min(claim.hard_end, turn.now + reservation.teardown)
+    turn.world.change_claim(replace(claim, state=ClaimState.RELEASING, hard_end=hard_end), cause)
+    turn.do(StopServer(claim.reservation, claim.attempt))
+
+
+def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fields: Any) -> None:
+    """Back to the queue with its old number, and a new place, or blocked; its slots are let go.
+
+    The promise stays if the new place keeps it.
+    """
+    world = turn.world
+    claim = world.claim_of(reservation)
+    queued = move(
+        reservation,
+        State.QUEUED,
+        admitted_at=None,
+        start_deadline=None,
+        ready_at=None,
+        hard_end=None,
+        allocation=(),
+        server=None,
+        stopped_at=None,
+        detail=detail,
+        **fields,
+    )
+    release_claim(turn, reservation, claim, cause)
+    world.put(queued if queued.blocked else world.place(queued, turn.now), cause)
+
+
+def stop(
+    turn: Turn,
+    reservation: Reservation,
+    outcome: Outcome,
+    cause: str,
+    actor: str = SERVICE,
+    detail: str | None = None,
+) -> None:
+    """It is to end with this outcome: stop its server, and end at once if that is known to be gone."""
+    world = turn.world
+    assert reservation.hard_end is not None, f"{reservation.id} is stopped, and never had an end"
+    stopping = move(
+        reservation,
+        State.STOPPING,
+        stop_outcome=outcome,
+        hard_end=min(reservation.hard_end, turn.now + reservation.teardown),
+        start_deadline=None,
+        detail=reservation.detail if detail is None else detail,
+    )
+    world.put(stopping, cause, actor)
+    claim = world.claim_of(reservation)
+    release_claim(turn, reservation, claim, cause)
+    if claim.presence is Presence.ABSENT:
+        world.free_claim(claim, cause, turn.now)
+        finish(turn, world.reservations[reservation.id], cause)
+
+
+def finish(turn: Turn, reservation: Reservation, cause: str) -> None:
+    """The end of a stay that was being stopped."""
+    turn.world.drop(
+        move(
+            reservation,
+            State.ENDED,
+            outcome=reservation.stop_outcome,
+            ended_at=turn.now,
+            server=ServerState.STOPPED,
+        ),
+        cause,
+    )
+
+
+def cancel(
+    turn: Turn, reservation: Reservation, outcome: Outcome, cause: str, actor: str = SERVICE, detail: str = ""
+) -> None:
+    """The end of a request that waited in the queue."""
+    turn.world.unplan(reservation)
+    turn.world.drop(
+        move(
+            reservation,
+            State.ENDED,
+            place=None,
+            blocked=None,
+            outcome=outcome,
+            ended_at=turn.now,
+            detail=detail or reservation.detail,
+        ),
+        cause,
+        actor,
+    )
+    # The Hub may have a server of this name that never started: it is to be forgotten.
+    turn.do(StopServer(reservation.id, reservation.attempt))

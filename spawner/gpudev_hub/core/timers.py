@@ -1,0 +1,93 @@
+"""When something is due: by the clock alone, from one record at a time."""
+
+from __future__ import annotations
+
+import heapq
+
+from .model import HOUR, MINUTE, Claim, Millis, MintedId, Policy, Reservation, State
+
+#: An id handed out for a spawn page and never used is forgotten after this time.
+MINTED_LIFE: Millis = 24 * HOUR
+#: What a claim's planned end is put off by grows up to this.
+_LONGEST_DELAY: Millis = 1 * HOUR
+
+Key = tuple[str, str, int]
+"""(kind, id, attempt) of a record: ``("reservation", id, 0)``."""
+
+
+def planned_end(claim: Claim, step: Millis) -> Millis:
+    """Until when the plan takes the claim's slots for taken: its hard end, put off by every overrun.
+
+    Each time it is put off by twice as much (`step`, the pool's ``stop_overrun``, at first; at most an hour),
+    so that a server that does not go is not planned around anew every minute.
+    """
+    end = claim.hard_end
+    delay = step
+    for _ in range(claim.overruns):
+        end += delay
+        delay = min(2 * delay, max(step, _LONGEST_DELAY))
+    return end
+
+
+def crossed(reservation: Reservation, minutes: tuple[int, ...], now: Millis) -> tuple[int, ...]:
+    """Warning thresholds that `now` has passed, or stands on, before the reservation's end."""
+    ends_at = reservation.ends_at
+    if ends_at is None:
+        return ()
+    return tuple(m for m in minutes if ends_at - m * MINUTE <= now)
+
+
+def reservation_due(reservation: Reservation, policy: Policy) -> Millis | None:
+    """When the clock next does something to a reservation that holds slots; `None` in every other state."""
+    if reservation.state not in (State.STARTING, State.READY) or reservation.ends_at is None:
+        return None
+    ends_at = reservation.ends_at
+    due = [ends_at]
+    if reservation.stopped_at is not None:
+        due.append(reservation.stopped_at + policy.pool(reservation.request.pool).restart_window)
+    elif reservation.start_deadline is not None:
+        due.append(reservation.start_deadline)
+    if reservation.ready_at is not None:
+        due.extend(ends_at - m * MINUTE for m in policy.warn_minutes if m not in reservation.warned)
+    return min(due)
+
+
+def claim_due(claim: Claim, policy: Policy) -> Millis:
+    """When the claim's slots should be free."""
+    return planned_end(claim, policy.pool(claim.pool).stop_overrun)
+
+
+def minted_due(minted: MintedId) -> Millis:
+    """When an unused id is forgotten."""
+    return minted.minted_at + MINTED_LIFE
+
+
+class Alarms:
+    """Instants by key; the earliest first. Setting one again replaces it."""
+
+    def __init__(self) -> None:
+        self._at: dict[Key, Millis] = {}
+        self._heap: list[tuple[Millis, Key]] = []
+
+    def set(self, key: Key, at: Millis | None) -> None:
+        """Ring for `key` at that instant, and only then; `None`: not at all."""
+        if at is None:
+            self._at.pop(key, None)
+        elif self._at.get(key) != at:
+            self._at[key] = at
+            heapq.heappush(self._heap, (at, key))
+
+    def next(self) -> Millis | None:
+        """The earliest instant."""
+        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self, now: Millis) -> list[Key]:
+        """The keys that are due at `now`, in order of their instants; they will not ring again unless set."""
+        due: list[Key] = []
+        while (at := self.next()) is not None and at <= now:
+            key = heapq.heappop(self._heap)[1]
+            del self._at[key]
+            due.append(key)
+        return due

@@ -1,0 +1,249 @@
+"""The working state that decisions are made on: records, and a plan per pool in step with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Self
+
+from .commit import Snapshot
+from .errors import IllegalMove
+from .events import Cause, Effect
+from .model import Claim, Millis, Node, NodeStatus, Place, Policy, Reservation
+from .plan import Demand, Plan, PlanNode
+from .records import Records
+from .timers import planned_end
+from .words import listing
+
+#: Why a request is blocked whose owner the Hub does not know.
+OWNER_UNKNOWN = "its owner is not known to JupyterHub: log in there once"
+
+#: Causes for which a promise may be broken (invariant 4).
+BREAKING = frozenset(
+    {
+        Cause.NODE_CHANGED,
+        Cause.NODE_LOST,
+        Cause.NODE_DRAINED,
+        Cause.STOP_OVERRAN,
+        Cause.START_FAILED,
+        Cause.OWNER_UNKNOWN,
+        Cause.OWNER_KNOWN,
+        Cause.OUTAGE,
+        Cause.OPERATOR,
+    }
+)
+
+
+def demand_key(id: str, attempt: int) -> str:
+    """What the plan calls an attempt: as a demand while it is queued, as an occupation once it has slots."""
+    return f"{id}/{attempt}"
+
+
+def id_of(key: str) -> str:
+    """The reservation of a plan's key."""
+    return key.partition("/")[0]
+
+
+def demand_of(reservation: Reservation) -> Demand:
+    """A queued reservation as the planner sees it."""
+    return Demand(
+        key=demand_key(reservation.id, reservation.attempt + 1),
+        owner=reservation.owner.subject,
+        gpus=reservation.request.shape.gpus,
+        nodes=reservation.request.shape.nodes,
+        length=reservation.length,
+        cap=reservation.cap,
+        order=reservation.seq,
+        excluded=reservation.excluded,
+    )
+
+
+def plan_node(node: Node) -> PlanNode:
+    """A node as the planner sees it."""
+    return PlanNode(node.name, node.gpus, node.group, node.until)
+
+
+class World(Records):
+    """Records and plans. A decision changes it in place; a failed commit throws it away and rebuilds it."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.plans: dict[str, Plan] = {pool.name: Plan() for pool in policy.pools}
+        #: Queued reservations whose stored place is not in the plan (any more), and why: placed again soon.
+        self.displaced: dict[str, str] = {}
+        #: Pools that gained something for which blocked requests should be looked at again: why, and up to
+        #: which sequence number that was done.
+        self.retry: dict[str, tuple[str, int]] = {}
+        #: Pools with freed time that holes and cascade have not been through.
+        self.freed: set[str] = set()
+        #: Effects of what was due, decided while an event was refused: they go out with the next decision.
+        self.owed: list[Effect] = []
+
+    @classmethod
+    def rebuild(cls, policy: Policy, snapshot: Snapshot, now: Millis) -> Self:
+        """The working state from the store's.
+
+        Stored places are kept as they are. One that does not fit any more is lifted, and placed again, with a
+        logged cause, by the next decision. Raises `LookupError` if a live record is of a pool that the policy
+        does not have.
+        """
+        world = cls(policy)
+        world.next_seq = snapshot.next_seq
+        stored = (snapshot.nodes, snapshot.claims, snapshot.reservations, snapshot.minted)
+        for record in (record for records in stored for record in records.values()):
+            pool = record.request.pool if isinstance(record, Reservation) else getattr(record, "pool", None)
+            if pool is not None and pool not in world.plans and not isinstance(record, Node):
+                raise LookupError(f"the settings have no pool {pool!r}, which {record} needs")
+            world.load(record)
+        world._touched.clear()
+        for node in world.nodes.values():
+            if node.status is NodeStatus.UP and node.pool in world.plans:
+                world.plans[node.pool].set_node(plan_node(node))
+        for claim in world.claims.values():
+            world._occupy(claim)
+        for reservation in world.queued():
+            plan, place, demand = world.plan_of(reservation), reservation.place, demand_of(reservation)
+            if place is not None and plan.fits(demand, place, now):
+                plan.put(demand, place)
+            elif place is not None:
+                world.displaced[reservation.id] = (
+                    f"{Cause.OUTAGE}: the place did not fit any more after a restart"
+                )
+            elif reservation.blocked != OWNER_UNKNOWN:
+                world.retry_blocked(reservation.request.pool, f"{Cause.NODE_CHANGED}: seen after a restart")
+        world.freed.update(world.plans)
+        return world
+
+    def plan_of(self, record: Reservation | Claim) -> Plan:
+        """The plan of the record's pool."""
+        return self.plans[record.request.pool if isinstance(record, Reservation) else record.pool]
+
+    def promise_of(self, key: str) -> Millis:
+        """When the queued request that the plan calls `key` must have been admitted at the latest."""
+        promise = self.reservations[id_of(key)].promise
+        assert promise is not None, f"{key} has a place and no promise"
+        return promise
+
+    # Claims and the plan
+
+    def add_claim(self, claim: Claim, cause: str) -> None:
+        """Slots get an owner."""
+        self.put(claim, cause)
+        self.displace(self._occupy(claim), cause)
+
+    def change_claim(self, claim: Claim, cause: str) -> None:
+        """A claim changes; whoever it is in the way of now is displaced."""
+        before = self.claims[claim.key]
+        self.put(claim, cause)
+        if self._end(before) != self._end(claim):
+            self.refresh(claim, cause)
+
+    def refresh(self, claim: Claim, cause: str) -> None:
+        """The claim's end in the plan, or whether it counts against its owner, may have changed."""
+        end = self._end(claim)
+        self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self._counts(claim)), cause)
+        self.freed.add(claim.pool)
+
+    def free_claim(self, claim: Claim, cause: str, now: Millis) -> None:
+        """The server was seen gone: its slots are free."""
+        self.drop(self.claims[claim.key], cause)
+        self.plan_of(claim).vacate(demand_key(*claim.key), now)
+        self.freed.add(claim.pool)
+
+    def _occupy(self, claim: Claim) -> list[str]:
+        return self.plan_of(claim).occupy(
+            demand_key(*claim.key),
+            claim.subject,
+            len(claim.allocation[0].slots),
+            tuple(part.node for part in claim.allocation),
+            0,
+            self._end(claim),
+            self._counts(claim),
+        )
+
+    def _end(self, claim: Claim) -> Millis:
+        return planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
+
+    def _counts(self, claim: Claim) -> bool:
+        """Whether a claim counts against its owner's cap.
+
+        Not if a later attempt has taken its place, and not past its end on a node of which nothing is known.
+        """
+        reservation = self.reservations.get(claim.reservation)
+        if reservation is not None and reservation.attempt > claim.attempt:
+            return False
+        return not claim.overruns or all(self.is_up(part.node) for part in claim.allocation)
+
+    def is_up(self, node: str) -> bool:
+        """Whether the node is there and may be planned on."""
+        return node in self.nodes and self.nodes[node].status is NodeStatus.UP
+
+    # Queued requests and the plan
+
+    def unplan(self, reservation: Reservation) -> None:
+        """Take a queued reservation's place out of the plan, if it is in it."""
+        key = demand_key(reservation.id, reservation.attempt + 1)
+        plan = self.plan_of(reservation)
+        if plan.place_of(key) is not None:
+            plan.lift(key)
+            self.freed.add(reservation.request.pool)
+        self.displaced.pop(reservation.id, None)
+
+    def place(self, reservation: Reservation, now: Millis) -> Reservation:
+        """Give a queued reservation, which is not in the plan, its earliest place with everything held.
+
+        It comes back with place and promise, or blocked; the caller records it. Where only nodes that failed
+        it before are left, they are tried again.
+        """
+        self.displaced.pop(reservation.id, None)
+        plan = self.plan_of(reservation)
+        place = plan.earliest(demand_of(reservation), now)
+        if place is None and reservation.excluded:
+            anywhere = replace(reservation, excluded=frozenset())
+            place = plan.earliest(demand_of(anywhere), now)
+            reservation = anywhere if place is not None else reservation
+        if place is None:
+            return replace(reservation, place=None, promise=None, blocked=self._why_blocked(reservation))
+        plan.put(demand_of(reservation), place)
+        promise = place.start if reservation.promise is None else max(reservation.promise, place.start)
+        return replace(reservation, place=place, promise=promise, blocked=None)
+
+    def move_places(
+        self, moves: Mapping[str, Place], cause: str, detail: str | None = None
+    ) -> list[Reservation]:
+        """Record places that the plan has moved; none of them may pass its promise."""
+        moved = []
+        for key, place in moves.items():
+            reservation = self.reservations[id_of(key)]
+            if reservation.promise is None or place.start > reservation.promise:
+                raise IllegalMove(f"{reservation.id} is promised {reservation.promise}, and moved to {place}")
+            told = reservation.detail if detail is None else detail
+            self.put(replace(reservation, place=place, detail=told), cause)
+            moved.append(self.reservations[reservation.id])
+        return moved
+
+    def displace(self, keys: Iterable[str], cause: str) -> None:
+        """These were lifted from the plan and are to be placed again for this cause."""
+        for key in keys:
+            self.displaced[id_of(key)] = cause
+
+    def retry_blocked(self, pool: str, cause: str) -> None:
+        """Look again at all blocked requests of a pool: something was gained."""
+        self.retry[pool] = (cause, -1)
+
+    def _why_blocked(self, reservation: Reservation) -> str:
+        """In words, what keeps a request from having a place."""
+        pool, shape = reservation.request.pool, reservation.request.shape
+        nodes = [n for n in self.nodes.values() if n.pool == pool and n.gpus >= shape.gpus]
+        away = [
+            f"{n.name} is {n.status}" for n in sorted(nodes, key=lambda n: n.name) if not self.is_up(n.name)
+        ]
+        if away:
+            return listing(away, "and")
+        if len(nodes) < shape.nodes:
+            return f"{pool} has {len(nodes)} of the {shape.nodes} nodes that it needs"
+        return f"no node of {pool} lasts long enough"
+
+    def settled(self) -> bool:
+        """Whether there is nothing left to place again, and no freed time to hand on."""
+        return not (self.displaced or self.retry or self.freed)

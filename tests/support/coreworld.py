@@ -1,0 +1,243 @@
+"""Drives the core as the service does: decisions, commits folded into a history, slots kept by constraint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gpudev_hub.core.commit import Change, Slot, Snapshot
+from gpudev_hub.core.decide import decide, next_due
+from gpudev_hub.core.events import (
+    Compress,
+    Decision,
+    Effect,
+    End,
+    Event,
+    Extend,
+    NodesObserved,
+    ServerObserved,
+    ServerReady,
+    StartServer,
+    StopServer,
+    Submit,
+    Tick,
+)
+from gpudev_hub.core.model import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    Claim,
+    Millis,
+    MintedId,
+    Node,
+    NodeStatus,
+    Outcome,
+    Owner,
+    Policy,
+    PoolSettings,
+    Presence,
+    Request,
+    Reservation,
+    Shape,
+)
+from gpudev_hub.core.world import World
+
+#: 23 Nov 2026, 12:00 UTC.
+NOON: Millis = 1_795_435_200_000
+TEARDOWN: Millis = 30 * SECOND
+STARTUP: Millis = 60 * SECOND
+
+
+def pool(name: str = "h100", gpus: int = 8, **fields: object) -> PoolSettings:
+    return PoolSettings(name=name, gpus_per_node=gpus, images=("base", "nightly"), **fields)  # type: ignore[arg-type]
+
+
+def policy(**fields: object) -> Policy:
+    return Policy(**{"pools": (pool(),), **fields})  # type: ignore[arg-type]
+
+
+def owner(name: str) -> Owner:
+    return Owner(f"local:{name}", name, name)
+
+
+def nodes(count: int = 2, gpus: int = 8, pool_name: str = "h100") -> tuple[Node, ...]:
+    return tuple(Node(f"node-{i + 1}", pool_name, gpus, "zone-a") for i in range(count))
+
+
+@dataclass
+class Folded:
+    """What a store keeps: the hot state folded from the history, and the owner of every slot."""
+
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(epoch=1, n=0, at=0, next_seq=1))
+    slots: dict[Slot, tuple[str, int]] = field(default_factory=dict)
+    history: list[tuple[int, Millis, Change]] = field(default_factory=list)
+
+    def commit(
+        self,
+        changes: list[Change],
+        take: list[tuple[Slot, tuple[str, int]]],
+        free: list[tuple[Slot, tuple[str, int]]],
+        now: Millis,
+    ) -> None:
+        for slot, key in free:
+            assert self.slots.pop(slot) == key, f"{slot} is freed by {key}, who does not own it"
+        for slot, key in take:
+            assert slot not in self.slots, f"invariant 1: {slot} is taken by {key} and {self.slots[slot]}"
+            self.slots[slot] = key
+        if changes:
+            self.snapshot.n += 1
+            self.snapshot.at = now
+        for change in changes:
+            self.history.append((self.snapshot.n, now, change))
+            self._fold(change)
+
+    def _fold(self, change: Change) -> None:
+        snapshot, record = self.snapshot, change.record
+        table: dict[object, object]
+        key: object
+        match record:
+            case Reservation():
+                table, key = snapshot.reservations, record.id  # type: ignore[assignment]
+                snapshot.next_seq = max(snapshot.next_seq, record.seq + 1)
+            case Claim():
+                table, key = snapshot.claims, record.key  # type: ignore[assignment]
+            case MintedId():
+                table, key = snapshot.minted, record.id  # type: ignore[assignment]
+            case Node():
+                table, key = snapshot.nodes, record.name  # type: ignore[assignment]
+        if change.gone:
+            del table[key]
+        else:
+            table[key] = record
+
+
+class Driver:
+    """A world with a history, and time that moves only when told to."""
+
+    def __init__(self, policy_: Policy | None = None, nodes_: tuple[Node, ...] | None = None) -> None:
+        self.policy = policy_ or policy()
+        self.world = World(self.policy)
+        self.folded = Folded()
+        self.now = NOON
+        self.effects: list[Effect] = []
+        self.more = False
+        self._count = 0
+        if nodes_ is None:
+            nodes_ = nodes()
+        if nodes_:
+            self.do(NodesObserved(nodes_))
+            self.settle()
+
+    def do(self, event: Event) -> Decision:
+        """One decision, committed."""
+        try:
+            decision = decide(self.world, event, self.now)
+            self.effects.extend(decision.effects)
+            self.more = decision.more
+            return decision
+        finally:
+            self.folded.commit(*self.world.drain(), self.now)
+
+    def settle(self) -> None:
+        """Compress until nothing is left to be handed on."""
+        for _ in range(10_000):
+            if not self.more:
+                return
+            self.do(Compress())
+        raise AssertionError("compression does not come to an end")
+
+    def go(self, to: Millis) -> None:
+        """Let time pass: ticks at every due instant on the way."""
+        while (due := next_due(self.world, self.now)) is not None and due <= to:
+            self.now = due
+            self.do(Tick())
+        self.now = to
+
+    def restart(self) -> None:
+        """Throw the working state away and build it again from what was committed."""
+        self.world = World.rebuild(self.policy, self.folded.snapshot, self.now)
+        self.more = True
+
+    # What happens, in short.
+
+    def submit(
+        self,
+        who: str,
+        gpus: int = 1,
+        hours: float = 1,
+        nodes: int = 1,
+        name: str | None = None,
+        request_id: str | None = None,
+    ) -> Reservation:
+        self._count += 1
+        settings = self.policy.pools[0]
+        request = Request(Shape(gpus, nodes), settings.name, round(hours * HOUR), "base", name)
+        decision = self.do(Submit(f"r{self._count}", owner(who), request, request_id))
+        assert decision.reservation is not None
+        return decision.reservation
+
+    def get(self, id: str) -> Reservation:
+        return self.world.reservations[id]
+
+    def see(
+        self, id: str, presence: Presence = Presence.ABSENT, detail: str = "", complete: bool = True
+    ) -> None:
+        self.do(ServerObserved(id, self.attempt(id), presence, detail, complete))
+
+    def attempt(self, id: str) -> int:
+        if id in self.world.reservations:
+            return self.world.reservations[id].attempt
+        return self.world.claims_of(id)[-1].attempt
+
+    def ready(self, id: str) -> Reservation:
+        self.see(id, Presence.PRESENT)
+        self.do(ServerReady(id, self.attempt(id)))
+        return self.get(id)
+
+    def end(self, id: str, outcome: Outcome | None = None) -> Reservation:
+        decision = self.do(End(id, "local:somebody", outcome))
+        assert decision.reservation is not None
+        return decision.reservation
+
+    def extend(self, id: str, hours: float) -> Reservation:
+        decision = self.do(Extend(id, "local:somebody", round(hours * HOUR)))
+        assert decision.reservation is not None
+        return decision.reservation
+
+    def node(self, name: str, status: NodeStatus) -> None:
+        """One node is seen in another state, the others as they are."""
+        seen = tuple(
+            Node(n.name, n.pool, n.gpus, n.group, status if n.name == name else n.status, n.until)
+            for n in self.world.nodes.values()
+        )
+        self.do(NodesObserved(seen))
+
+    def ended(self, id: str) -> Reservation:
+        """The last record of a reservation that has ended."""
+        records = [c.record for _, _, c in self.folded.history if isinstance(c.record, Reservation)]
+        return next(r for r in reversed(records) if r.id == id and not r.live)
+
+    def causes(self, id: str) -> list[str]:
+        """Why the reservation changed, in order."""
+        changes = [c for _, _, c in self.folded.history if isinstance(c.record, Reservation)]
+        return [c.cause for c in changes if c.record.id == id]  # type: ignore[union-attr]
+
+    def took(self, kind: type[StartServer] | type[StopServer]) -> list[tuple[str, int]]:
+        """(reservation, attempt) of the effects of this kind so far, which are then forgotten."""
+        found = [(e.id, e.attempt) for e in self.effects if isinstance(e, kind)]
+        self.effects = [e for e in self.effects if not isinstance(e, kind)]
+        return found
+
+
+__all__ = [
+    "HOUR",
+    "MINUTE",
+    "NOON",
+    "SECOND",
+    "STARTUP",
+    "TEARDOWN",
+    "Driver",
+    "nodes",
+    "owner",
+    "policy",
+    "pool",
+]
