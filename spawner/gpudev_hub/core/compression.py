@@ -42,17 +42,18 @@ class Compression:
         But nobody is left waiting who could start now: that is asked again until nobody moves.
         """
         moves: dict[str, Place] = {}
-        gains = self._holes.take()
-        if gains:
-            self._sweep(gains, now, FOREVER, moves)
-        while self._holes:
-            gains = self._holes.take()
-            self._sweep(gains, now, now, moves)
+        holes = self._holes.take()
+        if holes:
+            self._sweep(holes, now, FOREVER, moves)
+        while self._sweep(self._ahead.merged(self._behind), now, now, moves):
+            pass
+        self._holes.take()
         return moves
 
-    def _sweep(self, gains: Gains, now: Millis, latest: Millis, moves: dict[str, Place]) -> None:
-        """Offer the gains to everybody in queue order, for a start not later than `latest`."""
+    def _sweep(self, gains: Gains, now: Millis, latest: Millis, moves: dict[str, Place]) -> bool:
+        """Offer the gains to everybody in queue order, for a start not later than `latest`; whether any moved."""
         ledger = self._ledger
+        moved = False
         most = max((t.gpus for t in ledger.up.values()), default=0)
         if latest <= now:
             most = max((t.gpus - t.profile.at(now) for t in ledger.up.values()), default=0)
@@ -62,6 +63,8 @@ class Compression:
                 better = self._improve(demand, place, now, latest)
                 if better is not None:
                     moves[key] = better
+                    moved = True
+        return moved
 
     def compress(self, now: Millis, should_stop: Callable[[], bool]) -> tuple[dict[str, Place], bool]:
         """Go on with the cascade until nobody can start earlier with all others held, or until told to stop.
@@ -89,6 +92,7 @@ class Compression:
             self._ahead.nodes, self._ahead.owners = passed.nodes, passed.owners
             self._fresh.intersection_update(ledger.placed)
             if not self._ahead and not self._fresh:
+                self._holes.take()
                 return moves, True
 
     def _in_reach(self, demand: Demand, place: Place, gains: Gains, now: Millis, latest: Millis) -> bool:

@@ -81,14 +81,7 @@ class Plan:
         planned = self._ledger.lift(key) if key in self._ledger.placed else None
         self._ledger.occupy(claim)
         if planned is not None:
-            demand, place = planned
-            if (owner, gpus, nodes, counts) == (demand.owner, demand.gpus, place.nodes, True):
-                self._ledger.gain(nodes, owner, demand.total, place.start, min(start, place.end), demand.cap)
-                self._ledger.gain(
-                    nodes, owner, demand.total, max(claim.end, place.start), place.end, demand.cap
-                )
-            else:
-                self._ledger.gain_place(demand, place)
+            self._succeed(*planned, claim)
         return self._evict(nodes, owner if counts else None, start, claim.end)
 
     def vacate(self, key: str, now: Millis) -> None:
@@ -241,6 +234,18 @@ class Plan:
     def _end_of(self, key: str) -> Millis:
         claim = self._ledger.occupations.get(key)
         return claim.end if claim is not None else self._ledger.placed[key][1].end
+
+    def _succeed(self, demand: Demand, place: Place, claim: Occupation) -> None:
+        """Account for what a place that became a claim leaves free: mostly nothing."""
+        ledger = self._ledger
+        owner, gpus = demand.owner, demand.total
+        if (claim.owner, claim.gpus, claim.nodes, claim.counts) != (owner, demand.gpus, place.nodes, True):
+            ledger.gain_place(demand, place)
+            return
+        ledger.gain(place.nodes, owner, gpus, place.start, min(claim.start, place.end), demand.cap)
+        ledger.gain(place.nodes, owner, gpus, max(claim.end, place.start), place.end, demand.cap)
+        if ledger.owners[owner].has_looser(demand.cap):
+            ledger.gain((), owner, 0, place.start, place.end, demand.cap)
 
     def _gain(self, claim: Occupation, start: Millis, end: Millis) -> None:
         self._ledger.gain(claim.nodes, claim.owner if claim.counts else None, claim.total, start, end)

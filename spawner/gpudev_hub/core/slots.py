@@ -11,7 +11,7 @@ def choose_slots(free: Collection[int], count: int, capacity: int) -> tuple[int,
     """`count` of the free slots of a node that has slots 0 … capacity - 1, in ascending order.
 
     An aligned block, out of the smallest free block that holds one; where none is free, the slots that spoil
-    the fewest free aligned blocks. Raises ValueError when fewer than `count` are free: the plan never lets that be.
+    the fewest free aligned blocks. Raises ValueError when fewer than `count` are free, which no plan allows.
     """
     available = {slot for slot in free if 0 <= slot < capacity}
     if count < 1 or len(available) < count:

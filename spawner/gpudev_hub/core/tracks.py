@@ -24,7 +24,7 @@ class NodeTrack:
         self.profile = Profile()
         #: Keys of the occupations and placed demands on this node (a dict for its steady order).
         self.holders: dict[str, None] = {}
-        #: (GPUs, class of length) -> [since, bound]: no room for the class starts in [since, bound).
+        #: (GPUs, shortest length of the class) -> [since, bound]: no room for the class starts in [since, bound).
         self._bounds: dict[tuple[int, int], list[Millis]] = {}
 
     def earliest(
@@ -39,7 +39,8 @@ class NodeTrack:
         most = self.gpus - gpus
         profile = self.profile
         if not lifted:
-            kind = (gpus, length // _CLASS)
+            shortest = length // _CLASS * _CLASS or 1
+            kind = (gpus, shortest)
             bound = self._bounds.get(kind)
             if bound is None or start < bound[0]:
                 bound = self._bounds[kind] = [start, start]
@@ -47,15 +48,15 @@ class NodeTrack:
                 start = bound[1]
                 if start > stop:
                     return start
-                start = bound[1] = profile.earliest(start, kind[1] * _CLASS, most, stop)
+                start = bound[1] = profile.earliest(start, shortest, most, stop)
                 if start > stop:
                     return start
         return profile.earliest(start, length, most, stop)
 
     def loosen(self, start: Millis) -> None:
         """Room was gained from `start` on: windows that reach past it may be free now."""
-        for (_, kind), bound in self._bounds.items():
-            first = start - kind * _CLASS + 1
+        for (_, shortest), bound in self._bounds.items():
+            first = start - shortest + 1
             if bound[1] > first:
                 bound[1] = max(first, bound[0])
 
@@ -98,6 +99,10 @@ class OwnerTrack:
     def tightest(self, cap: int) -> int:
         """The least of this cap and those of the placed demands."""
         return min(cap, min(self._caps)) if self._caps else cap
+
+    def has_looser(self, cap: int) -> bool:
+        """Whether a placed demand has a cap above this one."""
+        return any(other > cap for other in self._caps)
 
     def never_binds(self, gpus: int, cap: int) -> bool:
         """Whether no cap can delay a demand for so many GPUs with this cap, wherever it is placed."""
@@ -161,6 +166,15 @@ class Gains:
             if known is None
             else (min(start, known[0]), max(end, known[1]), min(left, known[2]))
         )
+
+    def merged(self, other: Self) -> Self:
+        """These and the others."""
+        both = type(self)(dict(self.nodes), dict(self.owners))
+        for name, interval in other.nodes.items():
+            both.node(name, *interval)
+        for owner, freed in other.owners.items():
+            both.owner(owner, *freed)
+        return both
 
     def take(self) -> Self:
         """All of it; nothing is left here."""
