@@ -104,7 +104,7 @@ done
 ((length > 0)) || exit 0
 IFS= read -r -N "$length" body <&3 || exit 1
 ((${{#body}} == length)) || exit 1
-if [[ $body =~ \ ends=([0-9]+) ]] && [ "${{BASH_REMATCH[1]}}" != "$(< "$folder/ends")" ]; then
+if [[ $body =~ \\ ends=([0-9]+) ]] && [ "${{BASH_REMATCH[1]}}" != "$(< "$folder/ends")" ]; then
     # For the banner of the session that this key is about to open.
     printf '%s\\n' "${{BASH_REMATCH[1]}}" > "$folder/ends.$$" && mv -f "$folder/ends.$$" "$folder/ends"
 fi
