@@ -1,0 +1,69 @@
+"""Running ``ssh-keygen``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+TIME_LIMIT = 30
+"""Seconds; it needs a hundredth of one, except where the machine starves."""
+
+
+class KeygenFailed(Exception):
+    """``ssh-keygen`` did not do its work; the message has its words."""
+
+
+def ssh_keygen(*arguments: str) -> str:
+    """Run it; returns what it prints."""
+    try:
+        done = subprocess.run(
+            ["ssh-keygen", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise KeygenFailed(
+            "ssh-keygen is not installed (on Debian: apt-get install openssh-client)"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise KeygenFailed(f"ssh-keygen took more than {TIME_LIMIT} s") from error
+    if done.returncode != 0:
+        raise KeygenFailed(f"ssh-keygen {arguments[0]}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def new_pair(comment: str) -> tuple[str, str]:
+    """A new Ed25519 key: (private, public) as OpenSSH writes them; nothing stays on disk."""
+    with tempfile.TemporaryDirectory(prefix="gpudev-") as folder:
+        path = Path(folder) / "key"
+        ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
+        return path.read_text(), path.with_suffix(".pub").read_text().strip()
+
+
+def keep_pair(path: Path, comment: str) -> None:
+    """Make a key at ``path`` (and ``path.pub``) unless it is there; of two who try at once one wins."""
+    if path.exists() and public_of(path).exists():
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+        new = Path(folder) / "key"
+        ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(new))
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            # An earlier attempt that ended half-way, or somebody else's of this moment: its key is the one.
+            public = Path(folder) / "public"
+            public.write_text(ssh_keygen("-y", "-f", str(path)))
+            public.replace(public_of(path))
+        else:
+            new.with_suffix(".pub").replace(public_of(path))
+
+
+def public_of(path: Path) -> Path:
+    """Where the public part of a key lies."""
+    return path.with_name(path.name + ".pub")

@@ -1,0 +1,137 @@
+"""Public keys: which lines we let into ``authorized_keys``, and their fingerprints.
+
+``ssh-keygen -l`` is no check: it takes options, comments, certificates and several lines. Here a line is
+taken apart, judged by its inner structure, and put together anew from the type and the blob alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+
+MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 16384
+_CURVES = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
+"""Bytes of an uncompressed point."""
+_ED25519_BYTES = 32
+_SHAPE = re.compile(r"([a-z0-9@.-]+) ([A-Za-z0-9+/]+={0,2})(?: .*)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class BadKey(ValueError):
+    """A line that must not get into ``authorized_keys``; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that OpenSSH accepts and that is strong enough."""
+
+    type: str
+    blob: str
+    """Base64, as in the file."""
+
+    @property
+    def line(self) -> str:
+        """``TYPE BLOB``, nothing else."""
+        return f"{self.type} {self.blob}"
+
+    @property
+    def fingerprint(self) -> str:
+        """``SHA256:…`` as ``ssh-keygen -l`` prints it."""
+        return fingerprint(base64.b64decode(self.blob))
+
+
+def fingerprint(blob: bytes) -> str:
+    """``SHA256:…`` of a key's blob."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+class Blob:
+    """Reads OpenSSH's length-prefixed fields; anything cut short is a ``BadKey``."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        if self._at + count > len(self._data):
+            raise BadKey("the key is cut short")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def number(self, size: int) -> int:
+        """An unsigned integer of ``size`` bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def field(self) -> bytes:
+        """A string with its length before it."""
+        return self.take(self.number(4))
+
+    def end(self) -> bool:
+        """Whether everything is read."""
+        return self._at == len(self._data)
+
+
+def parse_line(line: str) -> PublicKey:
+    """The key of one line ``TYPE BLOB [comment]``. Raises ``BadKey`` for anything else."""
+    if _CONTROL.search(line):
+        raise BadKey("control characters or several lines")
+    match = _SHAPE.fullmatch(line)
+    if match is None:
+        raise BadKey("not of the form TYPE BLOB (options before a key are refused)")
+    kind, text = match.groups()
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise BadKey("not valid base64") from error
+    if base64.b64encode(data).decode() != text:
+        raise BadKey("not canonical base64")
+    blob = Blob(data)
+    if blob.field() != kind.encode():
+        raise BadKey("the type named is not that of the key")
+    _check(kind, blob)
+    if not blob.end():
+        raise BadKey("something follows the key")
+    return PublicKey(kind, text)
+
+
+def _check(kind: str, blob: Blob) -> None:
+    if kind == "ssh-rsa":
+        blob.field()
+        bits = int.from_bytes(blob.field(), "big").bit_length()
+        if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+            raise BadKey(f"an RSA key of {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
+    elif kind in ("ssh-ed25519", "sk-ssh-ed25519@openssh.com"):
+        if len(blob.field()) != _ED25519_BYTES:
+            raise BadKey("an Ed25519 key has 32 bytes")
+    elif kind == "sk-ecdsa-sha2-nistp256@openssh.com":
+        _check_curve("nistp256", blob)
+    elif kind.startswith("ecdsa-sha2-") and kind.removeprefix("ecdsa-sha2-") in _CURVES:
+        _check_curve(kind.removeprefix("ecdsa-sha2-"), blob)
+    else:
+        raise BadKey(f"keys of type {kind[:64]} are not accepted")
+    if kind.startswith("sk-"):
+        blob.field()  # the application, as the security key knows it
+
+
+def _check_curve(curve: str, blob: Blob) -> None:
+    if blob.field() != curve.encode():
+        raise BadKey("the curve named is not that of the key")
+    point = blob.field()
+    if len(point) != _CURVES[curve] or point[0] != 4:
+        raise BadKey(f"not an uncompressed point of {curve}")
+
+
+def parse(text: str) -> list[PublicKey]:
+    """Every good key of a file or an answer, each once, in order; whatever else is there is passed over."""
+    found: dict[PublicKey, None] = {}
+    for line in text.replace("\r\n", "\n").split("\n"):
+        try:
+            found[parse_line(line.strip(" \t"))] = None
+        except BadKey:
+            continue
+    return list(found)

@@ -1,0 +1,149 @@
+"""Everything an engine needs to start an admitted attempt: the server's token, host keys, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gpudev_hub.core.gate import Launch, SshMaterial
+from gpudev_hub.core.model import HOUR, SECOND, Millis, Policy, Reservation
+from gpudev_hub.server.gang import alias
+from gpudev_hub.server.private import write
+
+from .ca import HostCA
+from .keygen import new_pair
+
+_MARGIN: Millis = 7 * 24 * HOUR
+"""Certificates outlive the longest possible hold by this much."""
+
+
+def keep_secret(path: Path) -> bytes:
+    """The 32 random bytes kept at ``path``; made there if it does not exist."""
+    try:
+        value = path.read_bytes()
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        value = secrets.token_bytes(32)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(value)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    if len(value) != 32:
+        raise ValueError(f"{path} should hold 32 bytes and holds {len(value)}: was it cut short?")
+    return value
+
+
+class ServerTokens:
+    """Tokens that name one attempt of one reservation: a keyed hash, so that nothing need be kept."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def make(self, id: str, attempt: int) -> str:
+        """The token of an attempt; always the same."""
+        message = f"gpudev server token 1\n{id}\n{attempt}".encode()
+        digest = hmac.new(self._key, message, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def verify(self, id: str, attempt: int, token: str) -> bool:
+        """Whether ``token`` is that attempt's; takes the same time for all."""
+        return hmac.compare_digest(self.make(id, attempt).encode(), token.encode())
+
+
+class Launches:
+    """Makes launches. Keys are made once per (id, attempt) and kept: a launch never changes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ca: HostCA,
+        tokens: ServerTokens,
+        policy: Policy,
+        service_url: str,
+        now: Callable[[], Millis],
+    ) -> None:
+        """``service_url``: where servers reach the service, ``…/services/gpudev/``."""
+        self._folder = folder
+        self._ca = ca
+        self._tokens = tokens
+        self._policy = policy
+        self._service_url = service_url
+        self._now = now
+        self._making: dict[tuple[str, int], asyncio.Lock] = {}
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def make(self, reservation: Reservation) -> Launch:
+        """The launch of the current attempt: the same again if asked twice."""
+        if not reservation.allocation or reservation.ends_at is None:
+            raise ValueError(f"{reservation.id} has no slots, so there is nothing to start")
+        key = (reservation.id, reservation.attempt)
+        lock = self._making.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                ssh = await asyncio.to_thread(self._material, *key, len(reservation.allocation))
+        finally:
+            if not lock.locked():
+                self._making.pop(key, None)
+        request = reservation.request
+        return Launch(
+            id=reservation.id,
+            attempt=reservation.attempt,
+            name=request.name,
+            subject=reservation.owner.subject,
+            hub_user=reservation.owner.hub_user,
+            gpu_type=request.pool,
+            gpus=request.shape.gpus,
+            allocation=reservation.allocation,
+            pretended=self._policy.pool(request.pool).pretended,
+            image=request.image,
+            ends_at=reservation.ends_at,
+            token=self._tokens.make(*key),
+            service_url=self._service_url,
+            known_hosts=self._ca.known_hosts,
+            ssh=ssh,
+        )
+
+    def _longest(self) -> Millis:
+        limits = (self._policy.allowances, *self._policy.team_allowances.values())
+        pools = self._policy.pools
+        return (
+            max(one.hold_with_extensions for one in limits)
+            + max(pool.startup + pool.teardown + pool.restart_window for pool in pools)
+            + _MARGIN
+        )
+
+    def _material(self, id: str, attempt: int, ranks: int) -> tuple[SshMaterial, ...]:
+        path = self._folder / f"{id}-{attempt}.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=tuple[SshMaterial, ...])
+        except FileNotFoundError:
+            pass
+        self._prune()
+        gang = new_pair(f"gpudev-gang-{id}") if ranks > 1 else (None, None)
+        material = []
+        for rank in range(ranks):
+            name = alias(id, rank)
+            private, public = new_pair(name)
+            certificate = self._ca.sign(public, [name], self._longest() // SECOND)
+            material.append(SshMaterial(private, certificate, *gang))
+        write(path, msgspec.json.encode(material).decode())
+        return tuple(material)
+
+    def _prune(self) -> None:
+        """Remove what belongs to attempts that are over for certain."""
+        oldest = self._now() - self._longest()
+        for path in self._folder.glob("*.json"):
+            if path.stat().st_mtime * SECOND < oldest:
+                path.unlink(missing_ok=True)
