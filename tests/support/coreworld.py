@@ -221,7 +221,7 @@ class Driver:
         changes = [c for _, _, c in self.folded.history if isinstance(c.record, Reservation)]
         return [c.cause for c in changes if c.record.id == id]  # type: ignore[union-attr]
 
-    def took(self, kind: type[StartServer] | type[StopServer]) -> list[tuple[str, int]]:
+    def took(self, kind: type[StartServer | StopServer]) -> list[tuple[str, int]]:
         """(reservation, attempt) of the effects of this kind so far, which are then forgotten."""
         found = [(e.id, e.attempt) for e in self.effects if isinstance(e, kind)]
         self.effects = [e for e in self.effects if not isinstance(e, kind)]

@@ -1,0 +1,193 @@
+"""Why somebody waits, in words, and how many are before him: from committed records, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from .model import Claim, Millis, Node, NodeStatus, Outcome, Policy, Reservation, ServerState, State
+from .profile import Profile
+from .timers import planned_end
+from .words import gpus, listing, moment, size
+
+_OUTCOMES = {
+    Outcome.RELEASED: "released",
+    Outcome.CANCELLED: "cancelled",
+    Outcome.EXPIRED: "its time was up",
+    Outcome.IDLE: "idle for too long",
+    Outcome.FAILED: "failed",
+    Outcome.NODE_LOST: "its node was lost",
+    Outcome.ACCESS_REVOKED: "its owner may not use this service any more",
+    Outcome.ENDED_BY_OPERATOR: "ended by an operator",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """GPUs taken on one node during [start, end), by a claim or by a place."""
+
+    start: Millis
+    end: Millis
+    gpus: int
+    reservation: str
+    subject: str
+    who: str
+    """The owner's login, where that is known."""
+
+
+class Outlook:
+    """Committed records as a whole: positions, reasons, loads. Made anew for every commit; nothing is copied."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        reservations: Mapping[str, Reservation],
+        claims: Mapping[tuple[str, int], Claim],
+        nodes: Mapping[str, Node],
+    ) -> None:
+        self.policy = policy
+        self.reservations = reservations
+        self.claims = claims
+        self.nodes = nodes
+        self._profiles: dict[str, Profile] = {}
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Place in the queue of its pool, 1 = next, of every queued reservation that is not blocked."""
+        waiting = [r for r in self.reservations.values() if r.state is State.QUEUED and r.blocked is None]
+        counts: dict[str, int] = {}
+        positions = {}
+        for reservation in sorted(waiting, key=lambda r: r.seq):
+            pool = reservation.request.pool
+            counts[pool] = positions[reservation.id] = counts.get(pool, 0) + 1
+        return positions
+
+    def position(self, id: str) -> int | None:
+        """Place in the queue of its pool; `None` when it does not wait, or is blocked."""
+        return self.positions.get(id)
+
+    @cached_property
+    def stays(self) -> dict[str, list[Stay]]:
+        """Everything that takes GPUs now or is planned to, by node."""
+        stays: dict[str, list[Stay]] = {}
+        for claim in self.claims.values():
+            holder = self.reservations.get(claim.reservation)
+            who = holder.owner.login if holder is not None else claim.subject.rpartition(":")[2]
+            end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
+            for part in claim.allocation:
+                stay = Stay(0, end, len(part.slots), claim.reservation, claim.subject, who)
+                stays.setdefault(part.node, []).append(stay)
+        for r in self.reservations.values():
+            if r.state is State.QUEUED and r.place is not None:
+                start, end, gpus_each = r.place.start, r.place.end, r.request.shape.gpus
+                stay = Stay(start, end, gpus_each, r.id, r.owner.subject, r.owner.login)
+                for node in r.place.nodes:
+                    stays.setdefault(node, []).append(stay)
+        return stays
+
+    def profile(self, node: str) -> Profile:
+        """GPUs of the node taken over time."""
+        profile = self._profiles.get(node)
+        if profile is None:
+            profile = self._profiles[node] = Profile()
+            for stay in self.stays.get(node, ()):
+                profile.add(stay.start, stay.end, stay.gpus)
+        return profile
+
+    def explain(self, reservation: Reservation, now: Millis) -> str | None:
+        """Why it waits, failed or changed, in words; `None` when there is nothing to say."""
+        if reservation.state is State.QUEUED:
+            return self._waiting(reservation, now)
+        if reservation.state in (State.STARTING, State.READY):
+            return self._holding(reservation, now)
+        outcome = reservation.outcome or reservation.stop_outcome
+        why = _OUTCOMES[outcome] if outcome is not None else "ended"
+        return f"{why}: {reservation.detail}" if reservation.detail else why
+
+    def _holding(self, reservation: Reservation, now: Millis) -> str | None:
+        if reservation.stopped_at is not None:
+            window = self.policy.pool(reservation.request.pool).restart_window
+            until = moment(reservation.stopped_at + window, now)
+            return f"its server is stopped; the GPUs are kept until {until}: start it again, or release it"
+        if reservation.server is ServerState.UNKNOWN:
+            return "nothing can be learnt of its server at present; nothing is done to it"
+        if reservation.state is State.STARTING:
+            where = listing([part.node for part in reservation.allocation], "and")
+            again = f" again: {reservation.detail}" if reservation.detail else ""
+            return f"starting on {where}{again}"
+        return reservation.detail or None
+
+    def _waiting(self, reservation: Reservation, now: Millis) -> str:
+        if reservation.blocked is not None:
+            return f"blocked: {reservation.blocked}"
+        place = reservation.place
+        if place is None or place.start <= now:
+            return "about to start"
+        cap = self._cap(reservation, now)
+        parts = self._blockers(reservation, now, own=cap is None)
+        if cap is not None:
+            parts.append(cap)
+        parts += self._away(reservation)
+        text = f"waiting for {size(reservation.request.shape)}"
+        return f"{text}: {', '.join(parts)}" if parts else text
+
+    def _blockers(self, reservation: Reservation, now: Millis, *, own: bool) -> list[str]:
+        """`node-1 frees by 14:10 (alice)` for every node of the place that is not free until it starts.
+
+        `own`: also where only the owner's own GPUs are in the way.
+        """
+        place = reservation.place
+        if place is None:
+            return []
+        blockers: list[str] = []
+        for name in place.nodes:
+            node = self.nodes.get(name)
+            room = 0 if node is None else node.gpus - reservation.request.shape.gpus
+            frees_at = self.profile(name).last_above(now, place.start, room)
+            if frees_at is None:
+                continue
+            ending = [stay for stay in self.stays[name] if stay.end == frees_at]
+            if not own and all(stay.subject == reservation.owner.subject for stay in ending):
+                continue
+            who = dict.fromkeys(stay.who for stay in ending)
+            whom = f" ({', '.join(who)})" if who else ""
+            verb = "by" if blockers else "frees by"
+            blockers.append(f"{name} {verb} {moment(frees_at, now)}{whom}")
+        return blockers
+
+    def _cap(self, reservation: Reservation, now: Millis) -> str | None:
+        """What to say where the owner's own GPUs are what it waits for."""
+        place, subject = reservation.place, reservation.owner.subject
+        if place is None:
+            return None
+        mine = Profile()
+        ends = []
+        for claim in self.claims.values():
+            if claim.subject == subject and claim.pool == reservation.request.pool:
+                end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
+                mine.add(0, end, sum(len(part.slots) for part in claim.allocation))
+                ends.append((end, self._name(claim.reservation)))
+        for other in self.reservations.values():
+            if other.owner.subject == subject and other.place is not None and other.id != reservation.id:
+                if other.request.pool == reservation.request.pool:
+                    mine.add(other.place.start, other.place.end, other.request.shape.total_gpus)
+                    ends.append((other.place.end, other.request.name or other.id))
+        binds = mine.last_above(now, place.start, reservation.cap - reservation.request.shape.total_gpus)
+        if binds is None or binds < place.start:
+            return None
+        which = listing(sorted({name for end, name in ends if end == binds}), "and")
+        until = f"until {moment(binds, now)}" + (f", when {which} ends" if which else "")
+        return f"your limit of {gpus(reservation.cap)} at once is used up {until}"
+
+    def _name(self, id: str) -> str:
+        reservation = self.reservations.get(id)
+        return reservation.request.name or id if reservation is not None else id
+
+    def _away(self, reservation: Reservation) -> list[str]:
+        """Nodes that could serve it, were they up."""
+        return [
+            f"{node.name} is {node.status}"
+            for node in sorted(self.nodes.values(), key=lambda n: n.name)
+            if node.pool == reservation.request.pool and node.status is not NodeStatus.UP
+        ]

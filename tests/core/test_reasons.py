@@ -1,0 +1,134 @@
+"""Reasons and availability, as people read them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, policy
+from gpudev_hub.core.availability import availability
+from gpudev_hub.core.events import OwnerKnown, ServerObserved, StopIntent
+from gpudev_hub.core.model import Allowances, NodeStatus, Outcome, Presence
+from gpudev_hub.core.reasons import Outlook
+
+
+def outlook(d: Driver) -> Outlook:
+    s = d.folded.snapshot
+    return Outlook(d.policy, s.reservations, s.claims, s.nodes)
+
+
+def reason(d: Driver, id: str) -> str | None:
+    return outlook(d).explain(d.folded.snapshot.reservations[id], d.now)
+
+
+def busy_until(hours: float) -> float:
+    """A hold that ends that many hours after noon, allowances included."""
+    return hours - (STARTUP + TEARDOWN) / HOUR
+
+
+def test_a_pair_waits_for_two_nodes() -> None:
+    d = Driver()
+    d.submit("alice", 8, busy_until(2 + 1 / 6))
+    d.submit("bob", 8, busy_until(3.5))
+    d.submit("carol", 8, 1, nodes=2)
+    assert (
+        reason(d, "r3") == "waiting for 2 whole nodes: node-1 frees by 14:10 (alice), node-2 by 15:30 (bob)"
+    )
+    assert outlook(d).position("r3") == 1
+    assert outlook(d).position("r1") is None
+
+
+def test_times_on_another_day_have_the_day() -> None:
+    d = Driver()
+    d.submit("alice", 8, busy_until(14))
+    d.submit("bob", 8, busy_until(15))
+    d.submit("carol", 4)
+    assert reason(d, "r3") == "waiting for 4 GPUs: node-1 frees by 24 Nov 02:00 (alice)"
+
+
+def test_the_own_limit_is_the_reason() -> None:
+    d = Driver(policy(allowances=Allowances(running_gpus=8)))
+    d.submit("alice", 8, busy_until(2), name="train")
+    d.submit("alice", 4)
+    assert reason(d, "r2") == (
+        "waiting for 4 GPUs: your limit of 8 GPUs at once is used up until 14:00, when train ends"
+    )
+
+
+def test_blocked_and_positions_skip_it() -> None:
+    d = Driver()
+    d.submit("alice", 8, 1, nodes=2)
+    d.submit("bob", 8, 1, nodes=2)
+    d.submit("carol", 1, 1)
+    d.node("node-2", NodeStatus.DOWN)
+    assert reason(d, "r2") == "blocked: node-2 is down"
+    assert outlook(d).position("r2") is None
+    assert outlook(d).position("r3") == 1
+    assert reason(d, "r3") == "waiting for 1 GPU: node-1 frees by 13:01 (alice), node-2 is down"
+    d.do(OwnerKnown("local:carol", known=False))
+    assert reason(d, "r3") == "blocked: its owner is not known to JupyterHub: log in there once"
+
+
+def test_reasons_of_what_has_slots() -> None:
+    d = Driver()
+    d.submit("alice", 8, 1, nodes=2)
+    assert reason(d, "r1") == "starting on node-1 and node-2"
+    d.ready("r1")
+    assert reason(d, "r1") is None
+    d.do(ServerObserved("r1", 1, Presence.UNKNOWN))
+    assert reason(d, "r1") == "nothing can be learnt of its server at present; nothing is done to it"
+    d.see("r1", Presence.PRESENT)
+    d.see("r1", Presence.ABSENT, "killed by signal 9")
+    assert reason(d, "r1") == "starting on node-1 and node-2 again: killed by signal 9"
+    d.do(StopIntent("r1"))
+    assert (
+        reason(d, "r1")
+        == "its server is stopped; the GPUs are kept until 12:10: start it again, or release it"
+    )
+    d.end("r1")
+    assert reason(d, "r1") == "released: killed by signal 9"
+    d.see("r1")
+    assert (
+        outlook(d).explain(replace(d.ended("r1"), detail="", outcome=Outcome.EXPIRED), d.now)
+        == "its time was up"
+    )
+
+
+def test_availability_counts_what_could_start_and_when() -> None:
+    d = Driver()
+    d.submit("alice", 4, busy_until(2))
+    d.submit("bob", 8, busy_until(1))
+    found = {(s.gpus, s.nodes): s for s in availability(outlook(d), HOUR, d.now)[0].sizes}
+    assert {size: s.free_now for size, s in found.items()} == {
+        (1, 1): 4,
+        (2, 1): 2,
+        (4, 1): 1,
+        (8, 1): 0,
+        (8, 2): 0,
+    }
+    assert found[4, 1].earliest_start == NOON
+    assert found[8, 1].earliest_start == NOON + HOUR
+    assert found[8, 2].earliest_start == NOON + 2 * HOUR
+    pool = availability(outlook(d), HOUR, d.now)[0]
+    assert (pool.nodes_up, pool.gpus_total, pool.gpus_free, pool.queued) == (2, 16, 4, 0)
+
+
+def test_availability_holds_planned_places_and_own_limits() -> None:
+    d = Driver(policy(allowances=Allowances(running_gpus=8)))
+    d.submit("alice", 8, busy_until(1))
+    d.submit("bob", 8, busy_until(2))
+    d.submit("carol", 8)
+    d.end("r1")
+    d.see("r1")
+    # node-1 is taken by carol at once; of what is free for a minute nothing lasts an hour.
+    sizes = availability(outlook(d), HOUR, d.now)[0].sizes
+    assert [s.free_now for s in sizes] == [0, 0, 0, 0, 0]
+    own = availability(outlook(d), HOUR, d.now, "local:bob")[0].sizes
+    assert own[0].earliest_start == NOON + 2 * HOUR
+    assert sizes[0].earliest_start == NOON + HOUR + STARTUP + TEARDOWN
+
+
+def test_a_size_that_no_node_can_hold_has_no_start() -> None:
+    d = Driver()
+    d.node("node-1", NodeStatus.DOWN)
+    sizes = availability(outlook(d), HOUR + 5 * MINUTE + SECOND, d.now)[0].sizes
+    assert [(s.free_now, s.earliest_start) for s in sizes[-2:]] == [(1, NOON), (0, None)]
