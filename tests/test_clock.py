@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gpudev_hub.clock import Clock, ClockBehind
@@ -44,9 +46,13 @@ def test_a_gap_beyond_ten_minutes_is_refused_with_both_numbers() -> None:
     assert clock.now() == 1_000_000_000
 
 
-async def test_until_returns_at_once_for_an_instant_that_has_passed() -> None:
-    clock = Clock()
+async def test_waiting_ends_with_the_event_or_at_the_instant() -> None:
+    clock, event = Clock(), asyncio.Event()
     begun = clock.precise()
-    await clock.until(clock.now() - 5)
-    await clock.until(clock.now() + 20)
+    await clock.wait(event, clock.now() - 5)
+    await clock.wait(event, clock.now() + 20)
     assert 0.018 < clock.precise() - begun < 5
+    asyncio.get_running_loop().call_soon(event.set)
+    await clock.wait(event, clock.now() + 60_000)
+    await clock.wait(event, None)
+    assert clock.precise() - begun < 30

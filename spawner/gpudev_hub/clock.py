@@ -55,6 +55,15 @@ class Clock:
         self._base += behind / SECOND
         return behind
 
-    async def until(self, instant: Millis) -> None:
-        """Return at ``instant`` (a timer may be a millisecond early), or at once if it has passed."""
-        await asyncio.sleep(max(0, instant - self.now()) / SECOND)
+    async def wait(self, event: asyncio.Event, until: Millis | None) -> None:
+        """Return when ``event`` is set, or at the instant ``until`` (a timer may be a millisecond early)."""
+        if event.is_set():
+            return
+        if until is None:
+            await event.wait()
+            return
+        try:
+            async with asyncio.timeout(max(0, until - self.now()) / SECOND):
+                await event.wait()
+        except TimeoutError:
+            pass

@@ -133,9 +133,12 @@ class ClusterUnavailable(Exception):
 class Hub(Protocol):
     """The Hub's REST API, as far as the service needs it. Every call is idempotent."""
 
-    async def start(self, hub_user: str, launch_id: str) -> None:
-        """Start (or go on starting) a named server. Raises ``HubUnavailable`` (not an attempt: outage, 429,
-        pending), ``OwnerUnknownToHub`` or ``StartRefused`` (with the reason)."""
+    async def start(self, hub_user: str, launch_id: str) -> bool:
+        """Start (or go on starting) a named server; true once the Hub says that it runs.
+
+        Raises ``HubUnavailable`` (not an attempt: outage, 429), ``HubPending``, ``OwnerUnknownToHub`` or
+        ``StartRefused`` (with the reason).
+        """
         ...
 
     async def stop(self, hub_user: str, server: str) -> None:
@@ -145,6 +148,10 @@ class Hub(Protocol):
 
 class HubUnavailable(Exception):
     """The Hub is away, busy or pending: try again, this is no failed start."""
+
+
+class HubPending(HubUnavailable):
+    """The Hub answers, and is busy starting or stopping this very server: ask again, this is no outage."""
 
 
 class OwnerUnknownToHub(Exception):

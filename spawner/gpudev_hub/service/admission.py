@@ -1,0 +1,162 @@
+"""The gate's answers: may this server start, and where?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.gate import Admission, AdmitRequest, Verdict
+from gpudev_hub.core.model import HOUR, ClaimState, Owner, Reservation, State
+from gpudev_hub.core.ports import LaunchMaker, Store, StoreUnavailable
+from gpudev_hub.core.request import Ask
+from gpudev_hub.core.words import duration, size
+
+from .view import View
+
+ANSWER_WITHIN: Final = 0.8
+"""Seconds; the Hub makes its user wait for the answer."""
+PAGES: Final = "services/gpudev/reservations/"
+"""Pages of reservations, under the Hub's base URL."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Deciders:
+    """How the gate gets something decided."""
+
+    submit: Callable[[Owner, Ask, str], Awaitable[Reservation]]
+    """A new reservation with an id minted before."""
+    resume: Callable[[str, str], Awaitable[Reservation]]
+    mint: Callable[[str], Awaitable[str]]
+
+
+class Gate:
+    """Answers ``admit``."""
+
+    def __init__(self, *, view: View, store: Store, launches: LaunchMaker, deciders: Deciders) -> None:
+        self._view = view
+        self._store = store
+        self._launches = launches
+        self._deciders = deciders
+
+    async def admit(self, asked: AdmitRequest) -> Admission:
+        """The answer, within ``ANSWER_WITHIN`` seconds."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                return await self._admit(asked)
+        except TimeoutError:
+            return self._later(asked.server, "the reservation service is busy")
+        except StoreUnavailable as error:
+            return self._later(asked.server, str(error))
+        except Refused as refused:
+            if refused.code in (Code.UNAVAILABLE, Code.INTERNAL_ERROR):
+                return self._later(asked.server, refused.message)
+            if refused.code is Code.WRONG_STATE:
+                return Admission(Verdict.CONFLICT, refused.message, refused.hint, PAGES + asked.server)
+            return Admission(Verdict.INVALID, refused.message, refused.hint)
+
+    async def _admit(self, asked: AdmitRequest) -> Admission:
+        record = self._view.reservations.get(asked.server)
+        if record is None:
+            return await self._unknown(asked)
+        if record.owner.subject != asked.subject:
+            return await self._elsewhere(asked, f"{asked.server} is not yours")
+        if asked.form and asked.options and record.state in (State.QUEUED, State.STARTING):
+            difference = differs(record, read_options(asked.options))
+            if difference:
+                return Admission(
+                    Verdict.CONFLICT,
+                    f"reservation {record.id} is for {difference}",
+                    "cancel it first, or ask for the other one as a new server",
+                    PAGES + record.id,
+                )
+        return await self._known(record, asked.subject)
+
+    async def _known(self, record: Reservation, actor: str) -> Admission:
+        if record.state is State.QUEUED:
+            position = self._view.position(record.id)
+            return Admission(
+                Verdict.QUEUED,
+                f"reservation {record.id} waits, number {position} in the queue: "
+                f"{self._view.reason(record.id)}",
+                "it starts by itself when its turn comes",
+                PAGES + record.id,
+            )
+        if record.state is State.READY and record.stopped_at is not None:
+            record = await self._deciders.resume(record.id, actor)
+        claim = self._view.claim(record)
+        if record.state in (State.STARTING, State.READY) and claim and claim.state is ClaimState.HELD:
+            launch = await self._launches.make(record)
+            return Admission(Verdict.START, launch=launch, location=PAGES + record.id)
+        return Admission(
+            Verdict.CONFLICT,
+            f"the server of reservation {record.id} is being stopped",
+            "try again in a few seconds",
+            PAGES + record.id,
+        )
+
+    async def _unknown(self, asked: AdmitRequest) -> Admission:
+        """An id of which there is no live reservation: new, or of no use."""
+        minted = self._view.minted.get(asked.server)
+        if minted is not None and minted.subject == asked.subject:
+            if not asked.form:
+                return await self._elsewhere(asked, f"{asked.server} has not been reserved")
+            if asked.options is None:
+                raise Refused(Code.INVALID_REQUEST, "the form sent no options", "open the spawn page again")
+            owner = Owner(asked.subject, asked.hub_user, asked.login)
+            record = await self._deciders.submit(owner, read_options(asked.options), asked.server)
+            return await self._known(self._view.reservations.get(record.id, record), asked.subject)
+        ended = await self._store.find(asked.server)
+        if ended is not None and ended.owner.subject == asked.subject:
+            return await self._elsewhere(asked, f"reservation {asked.server} has ended ({ended.outcome})")
+        return await self._elsewhere(asked, f"there is no reservation {asked.server} of yours")
+
+    async def _elsewhere(self, asked: AdmitRequest, message: str) -> Admission:
+        hint = "reserve with the picker, `gpu-dev reserve`, or POST services/gpudev/api/v1/reservations"
+        if not asked.form:
+            return Admission(Verdict.REDIRECT, message, hint)
+        fresh = await self._deciders.mint(asked.subject)
+        fields = {key: value for key, value in (asked.options or {}).items() if value is not None}
+        location = f"hub/spawn/{quote(asked.hub_user, safe='')}/{fresh}"
+        return Admission(Verdict.REDIRECT, message, hint, f"{location}?{urlencode(fields)}".rstrip("?"))
+
+    @staticmethod
+    def _later(id: str, message: str) -> Admission:
+        return Admission(Verdict.RETRY, message, "try again in a moment", PAGES + id)
+
+
+def read_options(options: dict[str, object]) -> Ask:
+    """The canonical options as what they ask for; raises ``Refused``."""
+    unknown = options.keys() - {"gpus", "nodes", "hours", "gpu_type", "name", "image"}
+    if unknown:
+        raise Refused(Code.INVALID_REQUEST, f"there is no option {', '.join(sorted(unknown))}", "")
+    try:
+        return msgspec.convert(options, Ask)
+    except msgspec.ValidationError as error:
+        raise Refused(Code.INVALID_REQUEST, f"the options are not right: {error}", "") from error
+
+
+def differs(record: Reservation, ask: Ask) -> str:
+    """Both in words, where the ask names something else than the reservation; else empty."""
+    request, shape = record.request, record.request.shape
+    pairs = [
+        (size(shape), f"{ask.gpus} GPUs", ask.gpus not in (None, shape.gpus)),
+        (f"{shape.nodes} nodes", f"{ask.nodes}", ask.nodes not in (None, shape.nodes)),
+        (
+            duration(request.hold),
+            f"{ask.hours} hours",
+            ask.hours is not None and round(ask.hours * HOUR) != request.hold - record.extended,
+        ),
+        (request.pool, f"{ask.gpu_type}", ask.gpu_type not in (None, request.pool)),
+        (f"the name {request.name}", f"{ask.name}", ask.name not in (None, request.name)),
+        (f"the image {request.image}", f"{ask.image}", ask.image not in (None, request.image)),
+    ]
+    return "; ".join(f"{ours}, not {theirs}" for ours, theirs, other in pairs if other)

@@ -1,0 +1,244 @@
+"""What follows from commits: the Hub starts and stops servers, and is asked again until it has.
+
+Every effect names (reservation, attempt) and looks at the committed state before each try: one that is no
+longer wanted ends by itself. Nothing is kept: after a restart the same effects are derived from the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.events import Event, OwnerKnown, StartFailed
+from gpudev_hub.core.model import SECOND, Claim, ClaimState, Millis, Policy, Presence, Reservation, State
+from gpudev_hub.core.ports import (
+    Cluster,
+    ClusterUnavailable,
+    Hub,
+    HubPending,
+    HubUnavailable,
+    OwnerUnknownToHub,
+    ServerSight,
+    StartRefused,
+)
+from gpudev_hub.failpoints import BEFORE_EFFECT, Failpoint
+
+from .metrics import Metrics
+from .outages import Outages
+from .view import View
+
+FIRST_PAUSE: Final[Millis] = 250
+LONGEST_PAUSE: Final[Millis] = 10 * SECOND
+STARTED_PAUSE: Final[Millis] = 5 * SECOND
+"""The Hub has taken a start up; if nothing comes of it, it is asked again after this time."""
+HUB: Final = "the Hub"
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str, int]
+"""(``start`` | ``stop``, reservation, attempt)."""
+
+
+@dataclass(slots=True)
+class _Running:
+    task: asyncio.Task[None]
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Effects:
+    """At most one task for each effect under way."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        view: View,
+        hub: Hub,
+        cluster: Cluster,
+        clock: Clock,
+        outages: Outages,
+        post: Callable[[Event], None],
+        saw: Callable[[ServerSight], None],
+        metrics: Metrics,
+        failpoint: Failpoint,
+    ) -> None:
+        self._policy = policy
+        self._view = view
+        self._hub = hub
+        self._cluster = cluster
+        self._clock = clock
+        self._outages = outages
+        self._post = post
+        self._saw = saw
+        self._metrics = metrics
+        self._failpoint = failpoint
+        self._running: dict[Key, _Running] = {}
+        self._refusals: dict[str, int] = {}
+
+    def start(self, id: str, attempt: int) -> None:
+        """Have the Hub start the server of this attempt, until it runs."""
+        self._run(("start", id, attempt), self._start(id, attempt))
+
+    def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
+        """Have the server of this attempt stopped and forgotten, until it is gone.
+
+        ``record``: the reservation, ended or not; ``None`` when nothing is known of it any more.
+        """
+        self._run(("stop", id, attempt), self._stop(id, attempt, record))
+
+    def stopping(self, id: str) -> bool:
+        """Whether a server of the reservation is being stopped on behalf of the service."""
+        return any(kind == "stop" and of == id for kind, of, _ in self._running)
+
+    def poke(self, id: str) -> None:
+        """Something of the reservation has changed: look again now."""
+        for (_, of, _), running in self._running.items():
+            if of == id:
+                running.news.set()
+
+    async def close(self) -> None:
+        """Drop everything under way."""
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _run(self, key: Key, work: Coroutine[Any, Any, None]) -> None:
+        if key in self._running:
+            work.close()
+            return
+        task = asyncio.create_task(work, name="/".join(map(str, key)))
+        self._running[key] = _Running(task)
+        task.add_done_callback(lambda done: self._done(key, done))
+
+    def _done(self, key: Key, task: asyncio.Task[None]) -> None:
+        del self._running[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("effect %s failed", key, exc_info=error, extra={"reservation": key[1]})
+
+    async def _wait(self, key: Key, pause: Millis) -> None:
+        news = self._running[key].news
+        news.clear()
+        await self._clock.wait(news, self._clock.now() + pause)
+
+    async def _start(self, id: str, attempt: int) -> None:
+        key, pause = ("start", id, attempt), FIRST_PAUSE
+        if refusals := self._refusals.get(id, 0):
+            await self._wait(key, min(LONGEST_PAUSE, FIRST_PAUSE * 2**refusals))
+        while (record := self._to_start(id, attempt)) is not None:
+            try:
+                self._failpoint(BEFORE_EFFECT)
+                runs = await self._hub.start(record.owner.hub_user, id)
+            except HubPending as error:
+                self._heard_of_hub("start", "pending")
+                log.debug("start of %s: %s", id, error, extra={"reservation": id})
+                pause = min(2 * pause, STARTED_PAUSE)
+            except HubUnavailable as error:
+                self._no_hub(record, error)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            except OwnerUnknownToHub:
+                self._heard_of_hub("start", "owner unknown")
+                self._post(OwnerKnown(record.owner.subject, known=False))
+                return
+            except StartRefused as error:
+                self._heard_of_hub("start", "refused")
+                self._refusals[id] = min(10, self._refusals.get(id, 0) + 1)
+                log.warning("start of %s/%d refused: %s", id, attempt, error, extra={"reservation": id})
+                self._post(StartFailed(id, attempt, str(error)))
+                return
+            else:
+                self._heard_of_hub("start", "running" if runs else "accepted")
+                self._cluster.hint(id, attempt)
+                claim = self._view.claims.get((id, attempt))
+                if runs and claim is not None and claim.presence is Presence.PRESENT:
+                    self._refusals.pop(id, None)
+                    return
+                pause = STARTED_PAUSE
+            await self._wait_for_start(key, pause)
+        self._refusals.pop(id, None)
+
+    async def _wait_for_start(self, key: Key, pause: Millis) -> None:
+        """The whole pause, unless the start is no longer wanted or the server has come."""
+        of = key[1:]
+        until = self._clock.now() + pause
+        before = self._view.claims.get(of)
+        while (left := until - self._clock.now()) > 0 and self._to_start(*of) is not None:
+            await self._wait(key, left)
+            claim = self._view.claims.get(of)
+            if claim is not None and before is not None and claim.presence is not before.presence:
+                return
+
+    def _to_start(self, id: str, attempt: int) -> Reservation | None:
+        """The reservation, if this attempt's server is to run."""
+        record, claim = self._view.reservations.get(id), self._view.claims.get((id, attempt))
+        if record is None or claim is None or record.attempt != attempt or claim.state is not ClaimState.HELD:
+            return None
+        wanted = record.state in (State.STARTING, State.READY) and record.stopped_at is None
+        return record if wanted else None
+
+    async def _stop(self, id: str, attempt: int, record: Reservation | None) -> None:
+        key, pause, begun, forgotten = ("stop", id, attempt), FIRST_PAUSE, self._clock.now(), record is None
+        while True:
+            record = self._view.reservations.get(id) or record
+            claim = self._view.claims.get((id, attempt))
+            if record is not None and record.live and record.attempt > attempt:
+                forgotten = True  # the Hub's server of this name is a later attempt's by now
+            if claim is None and forgotten:
+                if id not in self._view.reservations:
+                    self._refusals.pop(id, None)
+                return
+            overran = claim is not None and self._clock.now() >= begun + self._patience(claim)
+            if not forgotten and record is not None:
+                forgotten = await self._ask_hub_to_stop(record, id)
+            alone = overran or record is None or (record.live and record.attempt > attempt)
+            if claim is not None and alone:
+                await self._remove(id, attempt)
+            if claim is not None and (forgotten or overran):
+                # The Hub's word is no proof, and it may never have begun: only looking tells.
+                self._saw(await self._cluster.look(claim))
+            if not (forgotten and (id, attempt) not in self._view.claims):
+                await self._wait(key, pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _patience(self, claim: Claim) -> Millis:
+        """How long the Hub has to stop a server before it is removed without it."""
+        return self._policy.pool(claim.pool).stop_overrun
+
+    async def _ask_hub_to_stop(self, record: Reservation, id: str) -> bool:
+        try:
+            self._failpoint(BEFORE_EFFECT)
+            await self._hub.stop(record.owner.hub_user, id)
+        except HubPending:
+            self._heard_of_hub("stop", "pending")
+            return False
+        except HubUnavailable as error:
+            self._no_hub(record, error)
+            return False
+        self._heard_of_hub("stop", "accepted")
+        return True
+
+    async def _remove(self, id: str, attempt: int) -> None:
+        log.warning("removing the server of %s/%d without the Hub", id, attempt, extra={"reservation": id})
+        try:
+            await self._cluster.remove(id, attempt)
+        except ClusterUnavailable as error:
+            self._metrics.effects["remove", "unavailable"] += 1
+            log.warning("removal of %s/%d: %s", id, attempt, error, extra={"reservation": id})
+        else:
+            self._metrics.effects["remove", "done"] += 1
+
+    def _heard_of_hub(self, effect: str, result: str) -> None:
+        self._metrics.effects[effect, result] += 1
+        outage = self._outages.over(HUB, self._clock.now())
+        if outage is not None:
+            log.warning("the Hub answers again")
+            self._post(outage)
+
+    def _no_hub(self, record: Reservation, error: HubUnavailable) -> None:
+        self._metrics.effects["hub", "unavailable"] += 1
+        if self._outages.begin(HUB, self._clock.now(), str(error)):
+            log.warning("%s", error, extra={"reservation": record.id})

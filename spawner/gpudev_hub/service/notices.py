@@ -1,0 +1,85 @@
+"""Things to tell the user of a server: kept for its agent and its pages to fetch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from gpudev_hub.core.model import MINUTE, Millis, Reservation, State
+from gpudev_hub.core.words import moment
+
+KEPT: Final = 32
+"""Notices remembered for each reservation."""
+_PER_COMMIT: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One of them."""
+
+    seq: int
+    """Grows from commit to commit, across restarts too."""
+    text: str
+    minutes: int | None = None
+    """For a warning: its threshold."""
+
+
+class Notices:
+    """Per reservation, the latest ones."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, deque[Notice]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._last = 0
+
+    def warn(self, n: int, record: Reservation, minutes: int, now: Millis) -> None:
+        """The end is near; ``n`` is the commit that recorded the warning."""
+        ends_at = record.ends_at
+        if record.state is not State.READY or ends_at is None or ends_at <= now:
+            return
+        name = record.request.name or record.id
+        left = max(1, round((ends_at - now) / MINUTE))
+        text = (
+            f"{name} ends in {left} min, at {moment(ends_at, now)} UTC: save your work, or go on with "
+            f"`gpu-dev extend {name} --hours 1`"
+        )
+        self.tell(n, record.id, text, minutes)
+
+    def tell(self, n: int, id: str, text: str, minutes: int | None = None) -> None:
+        """Anything else in words."""
+        self._last = max(self._last + 1, n * _PER_COMMIT)
+        self._kept.setdefault(id, deque(maxlen=KEPT)).append(Notice(self._last, text, minutes))
+        news = self._news.pop(id, None)
+        if news is not None:
+            news.set()
+
+    def restore(self, n: int, record: Reservation, now: Millis) -> None:
+        """After a restart: the last warning again, since nobody knows whether it was delivered."""
+        if record.warned:
+            self.warn(n, record, min(record.warned), now)
+
+    def after(self, id: str, seq: int) -> list[Notice]:
+        """Those later than ``seq``."""
+        return [notice for notice in self._kept.get(id, ()) if notice.seq > seq]
+
+    async def wait(self, id: str, seq: int, timeout: float) -> list[Notice]:
+        """Those later than ``seq``, waiting up to ``timeout`` seconds for one."""
+        found = self.after(id, seq)
+        if found or timeout <= 0:
+            return found
+        news = self._news.setdefault(id, asyncio.Event())
+        try:
+            async with asyncio.timeout(timeout):
+                await news.wait()
+        except TimeoutError:
+            pass
+        return self.after(id, seq)
+
+    def forget(self, id: str) -> None:
+        """The reservation has ended: whoever waits is let go."""
+        self._kept.pop(id, None)
+        news = self._news.pop(id, None)
+        if news is not None:
+            news.set()

@@ -1,0 +1,126 @@
+"""Ready is what users find: the agents' word on Jupyter, and our own key exchange with every sshd."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.events import Event, ServerReady
+from gpudev_hub.core.model import SECOND, Millis, Reservation, State
+from gpudev_hub.core.ports import Cluster, ServerSight
+
+from .view import View
+
+FIRST_PAUSE: Final[Millis] = 100
+LONGEST_PAUSE: Final[Millis] = 3 * SECOND
+
+log = logging.getLogger(__name__)
+
+Probe = Callable[[str, int, str], Awaitable[bool]]
+"""(host, port, host key alias) → whether an sshd there proves to be that host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an agent says of its rank."""
+
+    jupyter: bool | None
+    """``None`` where there is no Jupyter."""
+    sshd: bool
+    detail: str = ""
+
+
+def host_key_alias(id: str, rank: int) -> str:
+    """The name that the sshd of a rank proves to have."""
+    return id if rank == 0 else f"{id}-{rank}"
+
+
+class Readiness:
+    """Collects reports; when every rank is well, probes, and says so."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        cluster: Cluster,
+        probe: Probe,
+        clock: Clock,
+        post: Callable[[Event], None],
+        saw: Callable[[ServerSight], None],
+    ) -> None:
+        self._view = view
+        self._cluster = cluster
+        self._probe = probe
+        self._clock = clock
+        self._post = post
+        self._saw = saw
+        self._reports: dict[tuple[str, int], dict[int, Report]] = {}
+        self._probing: dict[tuple[str, int], asyncio.Task[None]] = {}
+
+    def report(self, record: Reservation, rank: int, report: Report) -> None:
+        """An agent of the current attempt reports."""
+        key = (record.id, record.attempt)
+        reports = self._reports.setdefault(key, {})
+        reports[rank] = report
+        if report.detail:
+            log.info("%s/%d rank %d: %s", *key, rank, report.detail, extra={"reservation": record.id})
+        if record.state is State.STARTING and self._well(record, reports) and key not in self._probing:
+            task = asyncio.create_task(self._check(*key), name=f"probe/{record.id}/{record.attempt}")
+            self._probing[key] = task
+            task.add_done_callback(lambda done: self._done(key, done))
+
+    def forget(self, id: str, attempt: int) -> None:
+        """The server is gone."""
+        self._reports.pop((id, attempt), None)
+        task = self._probing.get((id, attempt))
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Drop everything under way."""
+        tasks = list(self._probing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
+        del self._probing[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("probing %s/%d failed", *key, exc_info=error, extra={"reservation": key[0]})
+
+    @staticmethod
+    def _well(record: Reservation, reports: dict[int, Report]) -> bool:
+        ranks = range(len(record.allocation))
+        return all(rank in reports and reports[rank].sshd for rank in ranks) and reports[0].jupyter is True
+
+    async def _check(self, id: str, attempt: int) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            record, claim = self._view.reservations.get(id), self._view.claims.get((id, attempt))
+            if (
+                record is None
+                or claim is None
+                or record.attempt != attempt
+                or record.state is not State.STARTING
+            ):
+                return
+            sight = await self._cluster.look(claim)
+            self._saw(sight)
+            if len(sight.sshd) == len(record.allocation) and await self._all_answer(id, sight):
+                self._post(ServerReady(id, attempt))
+                return
+            await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _all_answer(self, id: str, sight: ServerSight) -> bool:
+        answers = await asyncio.gather(
+            *(
+                self._probe(host, port, host_key_alias(id, rank))
+                for rank, (host, port) in enumerate(sight.sshd)
+            )
+        )
+        return all(answers)

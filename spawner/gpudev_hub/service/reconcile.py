@@ -1,0 +1,140 @@
+"""The full look at everything: what events missed, what was done by hand, what a crash left half-done.
+
+It compares what is committed with what is seen and acts on the difference; where there is none it does
+nothing, however often it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.events import Event, NodesObserved, NodeUnknown
+from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Presence, Reservation, State
+from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight
+
+from .metrics import Metrics
+from .outages import Outages
+from .view import View
+
+PERIOD: Final[Millis] = 1 * MINUTE
+PATIENCE: Final = 2
+"""Passes in a row without an answer from the cluster after which its nodes count as unknown."""
+CLUSTER: Final = "the cluster"
+
+log = logging.getLogger(__name__)
+
+
+class Acts(Protocol):
+    """What it may do."""
+
+    def start(self, id: str, attempt: int) -> None:
+        """See to it that this server runs."""
+        ...
+
+    def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
+        """See to it that this server is gone."""
+        ...
+
+
+class Reconciler:
+    """One pass at a time."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        cluster: Cluster,
+        acts: Acts,
+        clock: Clock,
+        outages: Outages,
+        post: Callable[[Event], None],
+        saw: Callable[[ServerSight], None],
+        metrics: Metrics,
+    ) -> None:
+        self._view = view
+        self._cluster = cluster
+        self._acts = acts
+        self._clock = clock
+        self._outages = outages
+        self._post = post
+        self._saw = saw
+        self._metrics = metrics
+        self._wake = asyncio.Event()
+        self._silent = 0
+
+    def wake(self) -> None:
+        """A pass is due now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """A pass each minute, and whenever it is woken."""
+        while True:
+            await self._clock.wait(self._wake, self._clock.now() + PERIOD)
+            self._wake.clear()
+            try:
+                await self.once()
+            except Exception:
+                log.exception("a pass of reconciliation failed; the next one is in a minute")
+
+    async def once(self) -> None:
+        """One pass."""
+        self._metrics.reconciled += 1
+        try:
+            nodes = await self._cluster.nodes()
+            sights = await self._cluster.servers()
+        except ClusterUnavailable as error:
+            self._no_cluster(error)
+        else:
+            self._cluster_answers()
+            self._post(NodesObserved(tuple(nodes)))
+            await self._compare(sights)
+        self._derive()
+
+    def _no_cluster(self, error: ClusterUnavailable) -> None:
+        self._silent += 1
+        if self._outages.begin(CLUSTER, self._clock.now(), str(error)):
+            log.warning("the cluster does not answer: %s", error)
+        if self._silent == PATIENCE:
+            for name in self._view.nodes:
+                self._post(NodeUnknown(name))
+
+    def _cluster_answers(self) -> None:
+        self._silent = 0
+        outage = self._outages.over(CLUSTER, self._clock.now())
+        if outage is not None:
+            log.warning("the cluster answers again")
+            self._post(outage)
+
+    async def _compare(self, sights: list[ServerSight]) -> None:
+        seen = {(sight.id, sight.attempt): sight for sight in sights}
+        for claim in list(self._view.claims.values()):
+            sight = seen.get(claim.key)
+            if sight is not None:
+                self._saw(sight)
+            elif claim.seen:
+                # Not in the list: asked about by name before it counts as gone.
+                self._saw(await self._cluster.look(claim))
+        for key, sight in seen.items():
+            if key not in self._view.claims and sight.presence is Presence.PRESENT:
+                log.warning(
+                    "removing %s/%d: no live reservation holds it", *key, extra={"reservation": key[0]}
+                )
+                self._metrics.orphans += 1
+                try:
+                    await self._cluster.remove(*key)
+                except ClusterUnavailable as error:
+                    log.warning("removal of %s/%d: %s", *key, error, extra={"reservation": key[0]})
+
+    def _derive(self) -> None:
+        """What ought to be under way; stops first, since starts may need what they free."""
+        for claim in self._view.claims.values():
+            if claim.state is ClaimState.RELEASING:
+                record = self._view.reservations.get(claim.reservation)
+                self._acts.stop(claim.reservation, claim.attempt, record)
+        for record in self._view.reservations.values():
+            if record.state is State.STARTING:
+                self._acts.start(record.id, record.attempt)

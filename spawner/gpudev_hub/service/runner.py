@@ -1,0 +1,314 @@
+"""The running parts of the service: the writer, what follows its commits, and what is seen of the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.commit import Commit, Snapshot
+from gpudev_hub.core.events import (
+    Effect,
+    Event,
+    Outage,
+    ServerObserved,
+    StartServer,
+    StopServer,
+    Tell,
+    Tick,
+    Warn,
+)
+from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Policy, Presence, Reservation, State
+from gpudev_hub.core.ports import (
+    Cluster,
+    ClusterUnavailable,
+    Hub,
+    ServerSight,
+    StaleEpoch,
+    Store,
+    StoreUnavailable,
+)
+from gpudev_hub.failpoints import Failpoint
+
+from .effects import Effects
+from .metrics import Metrics
+from .notices import Notices
+from .outages import Outages
+from .readiness import Probe, Readiness
+from .reconcile import Reconciler
+from .view import View
+from .writer import Writer
+
+REMEMBERED: Final = 2_000
+"""Ended reservations kept at hand, for retries of requests and for those who wait for a change."""
+FORGET_AGAIN: Final[Millis] = 10 * MINUTE
+"""After a start the Hub is asked once more to forget servers that ended this long before."""
+STORE: Final = "the store"
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Everything that runs between ``start`` and ``stop``."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        store: Store,
+        cluster: Cluster,
+        hub: Hub,
+        probe: Probe,
+        clock: Clock,
+        failpoint: Failpoint,
+    ) -> None:
+        self.metrics = Metrics()
+        self.view = View(policy, clock.now)
+        self.outages = Outages()
+        self.notices = Notices()
+        self._clock = clock
+        self._store = store
+        self._cluster = cluster
+        self._waiters: dict[str, list[asyncio.Future[Reservation]]] = {}
+        self._recent: OrderedDict[str, Reservation] = OrderedDict()
+        self._recent_requests: dict[tuple[str, str], str] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.Task[None] | None = None
+        self.writer = Writer(
+            policy=policy, store=store, clock=clock, follower=self, metrics=self.metrics, failpoint=failpoint
+        )
+        post = self.writer.post
+        self._effects = Effects(
+            policy=policy,
+            view=self.view,
+            hub=hub,
+            cluster=cluster,
+            clock=clock,
+            outages=self.outages,
+            post=post,
+            saw=self._looked,
+            metrics=self.metrics,
+            failpoint=failpoint,
+        )
+        self.readiness = Readiness(
+            view=self.view, cluster=cluster, probe=probe, clock=clock, post=post, saw=self._saw
+        )
+        self._reconciler = Reconciler(
+            view=self.view,
+            cluster=cluster,
+            acts=self._effects,
+            clock=clock,
+            outages=self.outages,
+            post=post,
+            saw=self._saw,
+            metrics=self.metrics,
+        )
+
+    # Life
+
+    async def start(self) -> None:
+        """Take over the store, look at everything once, then go on by events.
+
+        Raises ``StoreLocked``, ``StoreUnavailable`` or ``ClockBehind``.
+        """
+        snapshot = await self.writer.open()
+        if snapshot.n:
+            self.writer.post(Outage(snapshot.at, "the service"))
+        for record in snapshot.reservations.values():
+            self.notices.restore(snapshot.n, record, self._clock.now())
+        self._loop = asyncio.create_task(self.writer.run(), name="writer")
+        self._loop.add_done_callback(self._ended)
+        self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
+        await self._remember_ended(snapshot.at)
+        await self.reconcile()
+        for record in list(self.view.reservations.values()):
+            if record.state is State.READY and record.stopped_at is None:
+                # The Hub may have been told half of it when the service before this one ended.
+                self._effects.start(record.id, record.attempt)
+        self._tasks.append(asyncio.create_task(self._reconciler.run(), name="reconcile"))
+        log.info("epoch %d, going on from commit %d", snapshot.epoch, snapshot.n)
+
+    async def stop(self) -> None:
+        """Finish the commit under way, drop the rest, close the store."""
+        self.writer.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._loop is not None:
+            await asyncio.wait([self._loop])
+        await self._effects.close()
+        await self.readiness.close()
+        await self._store.close()
+
+    async def closed(self) -> None:
+        """Return when the service has stopped; raises what ended it: ``StaleEpoch``, or a defect."""
+        assert self._loop is not None, "not started"
+        await asyncio.shield(self._loop)
+
+    def _ended(self, loop: asyncio.Task[None]) -> None:
+        error = None if loop.cancelled() else loop.exception()
+        if isinstance(error, StaleEpoch):
+            log.error("%s", error)
+        elif error is not None:
+            log.error("the service's loop ended", exc_info=error)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _remember_ended(self, last: Millis) -> None:
+        try:
+            records, _ = await self._store.ended(None, None, REMEMBERED)
+        except StoreUnavailable as error:
+            log.warning("ended reservations can't be read: %s", error)
+            return
+        for record in reversed(records):
+            self._remember(record)
+            if record.ended_at is not None and record.ended_at >= last - FORGET_AGAIN:
+                self._effects.stop(record.id, record.attempt, record)
+
+    @property
+    def live(self) -> bool:
+        """Whether the writer runs."""
+        return self._loop is not None and not self._loop.done()
+
+    async def reconcile(self) -> None:
+        """A full pass now, decided and committed when this returns."""
+        await self._reconciler.once()
+        await self.writer.ask(Tick())
+
+    # What is remembered
+
+    def recent(self, id: str) -> Reservation | None:
+        """A reservation that ended not long ago."""
+        return self._recent.get(id)
+
+    def recent_request(self, subject: str, request_id: str) -> Reservation | None:
+        """The one that was asked for with this request id, if it has ended not long ago."""
+        known = self._recent_requests.get((subject, request_id))
+        return None if known is None else self._recent.get(known)
+
+    async def changed(self, id: str, timeout: float) -> Reservation | None:
+        """The reservation after its next change; ``None`` after ``timeout`` seconds without one."""
+        waiter: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(id, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except TimeoutError:
+            return None
+        finally:
+            waiters = self._waiters.get(id, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(id, None)
+
+    # What was committed (called by the writer)
+
+    def loaded(self, snapshot: Snapshot) -> None:
+        """The committed state, read anew."""
+        self.view.load(snapshot)
+        for waited, waiters in self._waiters.items():
+            if (record := self.view.reservations.get(waited)) is not None:
+                _wake(waiters, record)
+        self._reconciler.wake()
+
+    def committed(self, commit: Commit) -> None:
+        """One more commit is durable."""
+        self.view.apply(commit.n, commit.at, commit.changes)
+        changed: dict[str, Reservation | None] = {}
+        for change in commit.changes:
+            if isinstance(change.record, Reservation):
+                changed[change.record.id] = change.record
+                if change.gone:
+                    self._remember(change.record)
+                    self.notices.forget(change.record.id)
+            elif isinstance(change.record, Claim):
+                changed.setdefault(change.record.reservation, None)
+        for changed_id, record in changed.items():
+            self._effects.poke(changed_id)
+            if record is not None and changed_id in self._waiters:
+                _wake(self._waiters.pop(changed_id), record)
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """To be done now that it is durable."""
+        for effect in effects:
+            record = self.view.reservations.get(effect.id) or self._recent.get(effect.id)
+            match effect:
+                case StartServer(id, attempt):
+                    self._effects.start(id, attempt)
+                case StopServer(id, attempt):
+                    self._effects.stop(id, attempt, record)
+                case Warn(id, minutes):
+                    if record is not None:
+                        self.notices.warn(self.view.n, record, minutes, self._clock.now())
+                case Tell(id, message):
+                    self.notices.tell(self.view.n, id, message)
+
+    def before_tick(self, now: Millis) -> Sequence[Event]:
+        """Outages first: while a part is away, allowances stand still."""
+        return self.outages.account(now)
+
+    def store_fails(self, error: StoreUnavailable) -> None:
+        """Nothing can be committed at present."""
+        if self.outages.begin(STORE, self._clock.now(), str(error)):
+            log.error("the store fails: %s", error)
+
+    def store_works(self) -> None:
+        """It can be, again."""
+        outage = self.outages.over(STORE, self._clock.now())
+        if outage is not None:
+            log.warning("the store works again")
+            self.writer.post(outage)
+            self._reconciler.wake()
+
+    def _remember(self, record: Reservation) -> None:
+        self._recent[record.id] = record
+        if record.request_id is not None:
+            self._recent_requests[record.owner.subject, record.request_id] = record.id
+        while len(self._recent) > REMEMBERED:
+            _, old = self._recent.popitem(last=False)
+            if old.request_id is not None:
+                self._recent_requests.pop((old.owner.subject, old.request_id), None)
+
+    # What is seen
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async for sight in self._cluster.watch():
+                    self._saw(sight)
+            except ClusterUnavailable as error:
+                log.warning("watching the cluster: %s", error)
+            except Exception:
+                log.exception("watching the cluster failed")
+            await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)
+            self._reconciler.wake()
+
+    def _saw(self, sight: ServerSight) -> None:
+        """By the watch or in a full list."""
+        claim = self.view.claims.get((sight.id, sight.attempt))
+        if claim is None:
+            if sight.presence is Presence.PRESENT:
+                self._reconciler.wake()
+            return
+        if sight.presence is Presence.ABSENT and not claim.seen:
+            # It may be on its way. Only who has had the Hub give it up may conclude that it is gone.
+            return
+        self._looked(sight)
+
+    def _looked(self, sight: ServerSight) -> None:
+        self.view.see(sight)
+        if sight.presence is Presence.ABSENT or not sight.complete:
+            self.readiness.forget(sight.id, sight.attempt)
+        self.writer.post(
+            ServerObserved(sight.id, sight.attempt, sight.presence, sight.detail, complete=sight.complete)
+        )
+
+
+def _wake(waiters: list[asyncio.Future[Reservation]], record: Reservation) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(record)

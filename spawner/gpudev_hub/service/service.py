@@ -1,0 +1,312 @@
+"""The reservation service: every use case, over the ports. Built by ``app.py``, shown by ``web``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.availability import PoolOutlook, availability
+from gpudev_hub.core.commit import HistoryEntry
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.events import (
+    End,
+    Event,
+    Extend,
+    Mint,
+    OperatorNode,
+    OwnerKnown,
+    Resume,
+    StopIntent,
+    Submit,
+)
+from gpudev_hub.core.gate import Admission, AdmitRequest, Started, StopAnswer, StopAsked
+from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Policy, Reservation, State
+from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Hub, LaunchMaker, Store, StoreUnavailable
+from gpudev_hub.core.request import Ask, joinable, resolve
+from gpudev_hub.core.world import OWNER_UNKNOWN
+from gpudev_hub.failpoints import Failpoint, nothing
+
+from .admission import Deciders, Gate
+from .notices import Notice
+from .readiness import Probe, Report
+from .runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the service does all of its work."""
+
+    live: bool
+    """False: it has stopped for good (another one has taken over, or a defect)."""
+    reasons: list[str] = field(default_factory=list)
+    """What is away at present, in words; empty when all is well."""
+    waiting: int = 0
+    """Events not decided yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLogs:
+    """What is known of a server's start and of its last words."""
+
+    events: list[HistoryEntry]
+    """Its reservation's history, oldest first."""
+    logs: dict[str, str]
+    """Last lines by source."""
+
+
+class Service:
+    """One per store. ``start`` it, use it, ``stop`` it."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        store: Store,
+        cluster: Cluster,
+        hub: Hub,
+        launches: LaunchMaker,
+        probe: Probe,
+        clock: Clock,
+        ids: Callable[[], str],
+        failpoint: Failpoint = nothing,
+    ) -> None:
+        """``ids`` makes a new random id at each call."""
+        self.policy = policy
+        self.clock = clock
+        self._store = store
+        self._cluster = cluster
+        self._ids = ids
+        self._runner = Runner(
+            policy=policy,
+            store=store,
+            cluster=cluster,
+            hub=hub,
+            probe=probe,
+            clock=clock,
+            failpoint=failpoint,
+        )
+        self._writer = self._runner.writer
+        self.metrics = self._runner.metrics
+        self.view = self._runner.view
+        self._gate = Gate(
+            view=self.view,
+            store=store,
+            launches=launches,
+            deciders=Deciders(self._submit_minted, self.resume, self.mint),
+        )
+
+    # Life
+
+    async def start(self) -> None:
+        """Take over the store, look at everything once, then go on by events.
+
+        Raises ``StoreLocked``, ``StoreUnavailable`` or ``ClockBehind``.
+        """
+        await self._runner.start()
+
+    async def stop(self) -> None:
+        """Finish the commit under way, drop the rest, close the store."""
+        await self._runner.stop()
+
+    async def closed(self) -> None:
+        """Return when the service has stopped; raises what ended it: ``StaleEpoch``, or a defect."""
+        await self._runner.closed()
+
+    async def reconcile(self) -> None:
+        """Look at everything now, as is done every minute anyway."""
+        await self._runner.reconcile()
+
+    # What people ask for
+
+    async def submit(
+        self, owner: Owner, ask: Ask, request_id: str | None = None, id: str | None = None
+    ) -> Reservation:
+        """A new reservation, durable when this returns; the same again for the same ``request_id``.
+
+        ``id``: minted before for this owner (``mint``); left out, one is made. Raises ``Refused``.
+        """
+        request = resolve(self.policy, ask, joinable(self.view.nodes.values()))
+        ended = self._runner.recent_request(owner.subject, request_id) if request_id is not None else None
+        if ended is not None:
+            if replace(ended.request, hold=ended.request.hold - ended.extended) == request:
+                return ended
+            raise Refused(
+                Code.REQUEST_ID_REUSED,
+                f"request id {request_id} was used for another request, {ended.id}, which has ended",
+                "choose a new request_id for every new request",
+            )
+        self.owner_seen(owner.subject)
+        decision = await self._writer.ask(Submit(id or await self._new_id(), owner, request, request_id))
+        assert decision.reservation is not None
+        return decision.reservation
+
+    async def end(self, id: str, actor: str, outcome: Outcome | None = None) -> Reservation:
+        """Cancel or release it; one that has ended stays as it is. Raises ``Refused``."""
+        ended = await self._has_ended(id)
+        return ended or await self._ask(End(id, actor, outcome))
+
+    async def extend(self, id: str, actor: str, by: Millis) -> Reservation:
+        """Prolong it by ``by`` milliseconds, all or nothing. Raises ``Refused``."""
+        await self._refuse_ended(id)
+        return await self._ask(Extend(id, actor, by))
+
+    async def resume(self, id: str, actor: str) -> Reservation:
+        """Start its server again, which its owner stopped. Raises ``Refused``."""
+        await self._refuse_ended(id)
+        return await self._ask(Resume(id, actor))
+
+    async def mint(self, subject: str) -> str:
+        """A new id for a spawn page of the subject's."""
+        self.owner_seen(subject)
+        minted = await self._new_id()
+        await self._writer.ask(Mint(minted, subject))
+        return minted
+
+    async def operate_node(self, name: str, action: str, actor: str) -> None:
+        """``drain``, ``undrain`` or ``lost``. Raises ``Refused``."""
+        await self._writer.ask(OperatorNode(name, action, actor))
+
+    def owner_seen(self, subject: str) -> None:
+        """The Hub has vouched for this owner just now: what waited for that is placed again."""
+        for record in self.view.reservations.values():
+            if record.blocked == OWNER_UNKNOWN and record.owner.subject == subject:
+                self._writer.post(OwnerKnown(subject, known=True))
+                return
+
+    async def _ask(self, event: Event) -> Reservation:
+        decision = await self._writer.ask(event)
+        assert decision.reservation is not None
+        return decision.reservation
+
+    async def _submit_minted(self, owner: Owner, ask: Ask, id: str) -> Reservation:
+        return await self.submit(owner, ask, id=id)
+
+    async def _new_id(self) -> str:
+        while True:
+            new = self._ids()
+            if new not in self.view.minted and await self.find(new) is None:
+                return new
+
+    async def _has_ended(self, id: str) -> Reservation | None:
+        found = await self.find(id)
+        return found if found is not None and not found.live else None
+
+    async def _refuse_ended(self, id: str) -> None:
+        ended = await self._has_ended(id)
+        if ended is not None:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"{id} has ended ({ended.outcome}): nothing can be done with it any more",
+                "",
+            )
+
+    # What the Hub asks
+
+    async def admit(self, request: AdmitRequest) -> Admission:
+        """May this server start, and where? Answers within 0.8 s."""
+        self.owner_seen(request.subject)
+        return await self._gate.admit(request)
+
+    async def stop_asked(self, ask: StopAsked) -> StopAnswer:
+        """May the Hub stop this server? Its user's own wish is recorded first."""
+        record = self.view.reservations.get(ask.server)
+        if record is None or record.state not in (State.STARTING, State.READY):
+            return StopAnswer(stop=True)
+        claim = self.view.claim(record)
+        if claim is None or claim.state is ClaimState.RELEASING or record.stopped_at is not None:
+            return StopAnswer(stop=True)
+        if not ask.user or record.state is not State.READY:
+            return StopAnswer(stop=False)
+        await self._writer.ask(StopIntent(record.id))
+        return StopAnswer(stop=True)
+
+    def started(self, started: Started) -> None:
+        """The engine built the servers of an attempt: look at once."""
+        self._cluster.hint(started.server, started.attempt)
+
+    # What servers say
+
+    async def agent_report(
+        self, id: str, attempt: int, rank: int, jupyter: bool | None, sshd: bool, detail: str
+    ) -> None:
+        """An agent says what answers in its server; one of an attempt that is over is not heard."""
+        record = self.view.reservations.get(id)
+        if record is not None and record.attempt == attempt:
+            self._runner.readiness.report(record, rank, Report(jupyter, sshd, detail))
+
+    async def notices(self, id: str, after: int, timeout: float) -> list[Notice]:
+        """What to tell the user of this server, later than ``after``; waits up to ``timeout`` seconds."""
+        if id not in self.view.reservations:
+            return []
+        return await self._runner.notices.wait(id, after, timeout)
+
+    # What everybody reads
+
+    async def find(self, ref: str, subject: str | None = None) -> Reservation | None:
+        """A reservation by id, live or ended, or by the name of a live one of the subject's."""
+        return self.view.get(ref, subject) or await self._find(ref)
+
+    async def _find(self, id: str) -> Reservation | None:
+        recent = self._runner.recent(id)
+        if recent is not None:
+            return recent
+        try:
+            return await self._store.find(id)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from error
+
+    async def wait_change(self, id: str, version: int, timeout: float) -> Reservation:
+        """The reservation as soon as its version is not ``version``, or as it is after ``timeout`` seconds.
+
+        Raises ``Refused`` (``not_found``).
+        """
+        record = await self.find(id)
+        if record is None:
+            raise Refused(Code.NOT_FOUND, f"there is no reservation {id}", "see `gpu-dev list`")
+        if record.version != version or not record.live or timeout <= 0:
+            return record
+        changed = await self._runner.changed(id, timeout)
+        return changed or self.view.reservations.get(id, record)
+
+    async def ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        """Ended reservations, latest first, of one subject or of all, and the next page's cursor."""
+        try:
+            return await self._store.ended(subject, before, limit)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from error
+
+    async def history(self, id: str | None, after: int, limit: int) -> tuple[list[HistoryEntry], int | None]:
+        """Changes in commit order, and the next page's cursor."""
+        try:
+            return await self._store.history(id, after, limit)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from error
+
+    async def logs(self, id: str, lines: int) -> ServerLogs:
+        """The reservation's changes, and the last lines of its server's logs."""
+        events, _ = await self.history(id, 0, 200)
+        record = await self.find(id)
+        logs: dict[str, str] = {}
+        if record is not None and record.attempt:
+            try:
+                logs = await self._cluster.logs(id, record.attempt, lines)
+            except ClusterUnavailable as error:
+                raise Refused(Code.UNAVAILABLE, str(error), "try again in a moment") from error
+        return ServerLogs(events, logs)
+
+    def availability(self, hold: Millis, subject: str | None = None) -> list[PoolOutlook]:
+        """Per pool and size: free now, and when a hold could start; for a subject: within his limits."""
+        return availability(self.view.outlook, hold, self.clock.now(), subject)
+
+    def health(self) -> Health:
+        """Whether everything works."""
+        live = self._runner.live
+        reasons = self._runner.outages.reasons() if live else ["the service's loop has ended"]
+        return Health(live, reasons, self._writer.waiting)
+
+
+def _unavailable(error: Exception) -> Refused:
+    return Refused(Code.UNAVAILABLE, str(error), "try again in a moment")

@@ -1,0 +1,108 @@
+"""The committed state, for everybody who reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from gpudev_hub.core.commit import Change, Snapshot
+from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Policy, Presence, Reservation
+from gpudev_hub.core.ports import ServerSight
+from gpudev_hub.core.reasons import Outlook
+
+
+class View:
+    """Live records as of the last commit, and what was last seen of their servers."""
+
+    def __init__(self, policy: Policy, now: Callable[[], Millis]) -> None:
+        self._policy = policy
+        self._now = now
+        self.n = 0
+        """Number of the last commit."""
+        self.at: Millis = 0
+        """Time of the last commit."""
+        self.reservations: dict[str, Reservation] = {}
+        self.claims: dict[tuple[str, int], Claim] = {}
+        self.minted: dict[str, MintedId] = {}
+        self.nodes: dict[str, Node] = {}
+        self.sights: dict[tuple[str, int], ServerSight] = {}
+        """Servers that were last seen present, by (reservation, attempt)."""
+        self._outlook: Outlook | None = None
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Show a snapshot from now on."""
+        self.n, self.at = snapshot.n, snapshot.at
+        self.reservations = dict(snapshot.reservations)
+        self.claims = dict(snapshot.claims)
+        self.minted = dict(snapshot.minted)
+        self.nodes = dict(snapshot.nodes)
+        self._outlook = None
+
+    def apply(self, n: int, at: Millis, changes: Iterable[Change]) -> None:
+        """Show what a commit changed."""
+        self.n, self.at = n, at
+        self._outlook = None
+        for change in changes:
+            match change.record:
+                case Reservation() as record:
+                    if change.gone:
+                        self.reservations.pop(record.id, None)
+                    else:
+                        self.reservations[record.id] = record
+                case Claim() as claim:
+                    if change.gone:
+                        self.claims.pop(claim.key, None)
+                    else:
+                        self.claims[claim.key] = claim
+                case MintedId() as minted:
+                    if change.gone:
+                        self.minted.pop(minted.id, None)
+                    else:
+                        self.minted[minted.id] = minted
+                case Node() as node:
+                    if change.gone:
+                        self.nodes.pop(node.name, None)
+                    else:
+                        self.nodes[node.name] = node
+
+    def see(self, sight: ServerSight) -> None:
+        """Remember where a server is; one that is gone is forgotten, one that is unknown is not."""
+        key = (sight.id, sight.attempt)
+        if sight.presence is Presence.PRESENT:
+            self.sights[key] = sight
+        elif sight.presence is Presence.ABSENT:
+            self.sights.pop(key, None)
+
+    def get(self, ref: str, subject: str | None = None) -> Reservation | None:
+        """The live reservation of that id, or the one of that name of the subject's."""
+        found = self.reservations.get(ref)
+        if found is not None or subject is None:
+            return found
+        for record in self.reservations.values():
+            if record.request.name == ref and record.owner.subject == subject:
+                return record
+        return None
+
+    def claim(self, record: Reservation) -> Claim | None:
+        """The claim of the current attempt."""
+        return self.claims.get((record.id, record.attempt))
+
+    @property
+    def outlook(self) -> Outlook:
+        """The records as a whole; good until the next commit."""
+        if self._outlook is None:
+            self._outlook = Outlook(self._policy, self.reservations, self.claims, self.nodes)
+        return self._outlook
+
+    def position(self, id: str) -> int | None:
+        """Place in the queue of its pool, 1 = next; ``None`` if it is not queued, or blocked."""
+        return self.outlook.position(id)
+
+    def reason(self, id: str) -> str | None:
+        """In words: why it waits, or the latest thing worth telling."""
+        record = self.reservations.get(id)
+        return None if record is None else self.outlook.explain(record, self._now())
+
+    def sight(self, id: str) -> ServerSight | None:
+        """Where the server of the current attempt listens; ``None`` while it is not seen."""
+        record = self.reservations.get(id)
+        return None if record is None else self.sights.get((id, record.attempt))

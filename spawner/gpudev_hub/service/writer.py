@@ -1,0 +1,354 @@
+"""The one writer: events in, decisions made, committed, and only then answered and acted upon.
+
+Events are decided on a working state, as many as have come in while the last commit was under way, and share
+the next commit. A commit that fails, or whose outcome is unknown, throws the working state away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.commit import Commit, Snapshot
+from gpudev_hub.core.decide import decide, next_due
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.events import (
+    Compress,
+    Decision,
+    Effect,
+    Event,
+    Outage,
+    ServerObserved,
+    ServerReady,
+    Tick,
+)
+from gpudev_hub.core.model import Millis, Policy
+from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, Store, StoreUnavailable
+from gpudev_hub.core.world import World
+from gpudev_hub.failpoints import BEFORE_ANSWER, Failpoint
+
+from .metrics import Metrics
+
+MAX_EVENTS: Final = 64
+"""Events that share a commit at most."""
+MAX_SECONDS: Final = 0.02
+"""After so much deciding a commit is made, whatever else waits."""
+MAX_TRIES: Final = 3
+"""A request is decided about this often, if what fails is not the request."""
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two tries while the store fails."""
+
+log = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """Who is told of what was committed."""
+
+    def loaded(self, snapshot: Snapshot) -> None:
+        """The committed state, read anew."""
+        ...
+
+    def committed(self, commit: Commit) -> None:
+        """One more commit is durable; nobody has been answered yet."""
+        ...
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """To be done now that it is durable."""
+        ...
+
+    def before_tick(self, now: Millis) -> Sequence[Event]:
+        """What must be known before anything is done because of the time."""
+        ...
+
+    def store_fails(self, error: StoreUnavailable) -> None:
+        """Nothing can be committed at present."""
+        ...
+
+    def store_works(self) -> None:
+        """It can be, again."""
+        ...
+
+
+@dataclass(slots=True)
+class _Item:
+    event: Event
+    answer: asyncio.Future[Decision] | None
+    arrived: float
+    tries: int = 0
+
+
+class _Poison(Exception):
+    """Deciding about one event failed: a defect of ours."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Events decided together, and what came of them."""
+
+    items: list[_Item] = field(default_factory=list)
+    results: list[Decision | Refused] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+
+
+class Writer:
+    """Runs until it is stopped, or another service has taken over (``StaleEpoch``)."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        store: Store,
+        clock: Clock,
+        follower: Follower,
+        metrics: Metrics,
+        failpoint: Failpoint,
+    ) -> None:
+        self._policy = policy
+        self._store = store
+        self._clock = clock
+        self._follower = follower
+        self._metrics = metrics
+        self._failpoint = failpoint
+        #: What was seen comes before what was asked: a server gone at its very end has not overrun it.
+        self._seen: deque[_Item] = deque()
+        self._asked: deque[_Item] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._closed: Refused | None = None
+        self._world: World | None = None
+        self._epoch = self._n = 0
+        self._at: Millis = 0
+        self._more = False
+        self._failures = 0
+
+    async def open(self) -> Snapshot:
+        """Take over the store and go on from what it holds."""
+        snapshot = await self._store.open()
+        ahead = self._clock.start_after(snapshot.at)
+        if ahead:
+            log.warning("the machine's clock is %d ms behind the last commit: going on from there", ahead)
+        self._adopt(snapshot)
+        return snapshot
+
+    def post(self, event: Event) -> None:
+        """Decide about it soon; nobody waits for the answer."""
+        self._put(_Item(event, None, self._clock.precise()))
+
+    async def ask(self, event: Event) -> Decision:
+        """Decide about it; returns once the decision is durable. Raises ``Refused``."""
+        answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        self._put(_Item(event, answer, self._clock.precise()))
+        return await answer
+
+    @property
+    def waiting(self) -> int:
+        """Events not decided yet."""
+        return len(self._seen) + len(self._asked)
+
+    def _put(self, item: _Item) -> None:
+        if self._closed is not None:
+            _answer(item, self._closed)
+            return
+        seen = isinstance(item.event, ServerObserved | ServerReady | Outage)
+        (self._seen if seen else self._asked).append(item)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish the commit under way, refuse everything after it."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Decide and commit until ``stop``. Raises ``StaleEpoch`` when another service has taken over."""
+        reason = "the service is stopping"
+        try:
+            while not self._stopping:
+                if self._world is None:
+                    await self._rebuild()
+                else:
+                    await self._pause()
+                    if not self._stopping:
+                        await self._turn(self._world)
+        except BaseException as error:
+            reason = str(error) or type(error).__name__
+            raise
+        finally:
+            self._closed = Refused(Code.UNAVAILABLE, reason, "try again in a moment")
+            self._refuse_all(self._closed)
+
+    async def _pause(self) -> None:
+        """Until there is something to do."""
+        if self.waiting or self._more:
+            await asyncio.sleep(0)
+            return
+        assert self._world is not None
+        self._wake.clear()
+        await self._clock.wait(self._wake, next_due(self._world, self._clock.now()))
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        self._epoch, self._n, self._at = snapshot.epoch, snapshot.n, snapshot.at
+        self._world = World.rebuild(self._policy, snapshot, self._now())
+        self._more = True
+        self._follower.loaded(snapshot)
+
+    def _now(self) -> Millis:
+        return max(self._clock.now(), self._at)
+
+    async def _rebuild(self) -> bool:
+        """Read the working state anew; false if the store does not let us."""
+        self._metrics.rebuilds += 1
+        try:
+            snapshot = await self._store.reload()
+        except StoreUnavailable as error:
+            self._follower.store_fails(error)
+            self._refuse_all(_unavailable(error))
+            await self._back_off()
+            return False
+        self._adopt(snapshot)
+        return True
+
+    async def _turn(self, world: World) -> None:
+        """Decide what has come in and what is due; commit it; answer; act."""
+        batch, now = _Batch(), self._now()
+        try:
+            self._decide_all(world, now, batch)
+            changes, take, free = world.drain()
+        except Exception as error:
+            log.exception("a decision failed: the working state is read again from the store")
+            self._world = None
+            if isinstance(error, _Poison):
+                poison = batch.items.pop()
+                _answer(poison, Refused(Code.INTERNAL_ERROR, "this could not be decided", "tell an operator"))
+            self._again(batch.items)
+            await self._back_off()
+            return
+        commit = Commit(
+            self._epoch, self._n + 1, secrets.token_hex(8), now, tuple(changes), tuple(take), tuple(free)
+        )
+        if changes and not await self._commit(commit, batch):
+            return
+        self._failpoint(BEFORE_ANSWER)
+        for item, result in zip(batch.items, batch.results, strict=True):
+            _answer(item, result)
+            self._metrics.answers.saw(self._clock.precise() - item.arrived)
+        self._follower.perform(batch.effects)
+
+    def _decide_all(self, world: World, now: Millis, batch: _Batch) -> None:
+        if _is_due(world, now):
+            for event in self._follower.before_tick(now):
+                batch.effects += decide(world, event, now).effects
+        begun = self._clock.precise()
+        while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
+            queue = self._seen or self._asked
+            if not queue:
+                break
+            item = queue.popleft()
+            batch.items.append(item)
+            self._decide(world, item, now, batch)
+        if self._more:
+            batch.effects += decide(world, Compress(), now).effects
+        elif _is_due(world, now):
+            batch.effects += decide(world, Tick(), now).effects
+        self._more = not world.settled()
+
+    def _decide(self, world: World, item: _Item, now: Millis, batch: _Batch) -> None:
+        self._metrics.events[type(item.event).__name__] += 1
+        try:
+            decision = decide(world, item.event, now)
+        except Refused as refused:
+            self._metrics.refused[refused.code] += 1
+            batch.results.append(refused)
+        except Exception as error:
+            raise _Poison(f"{item.event}") from error
+        else:
+            batch.results.append(decision)
+            batch.effects += decision.effects
+
+    async def _commit(self, commit: Commit, batch: _Batch) -> bool:
+        """Whether it is durable; if not, everybody who asked was answered, or will be asked again."""
+        begun = self._clock.precise()
+        try:
+            await self._store.commit(commit)
+        except OutcomeUnknown as error:
+            return await self._settle(commit, batch, error)
+        except StoreUnavailable as error:
+            self._world = None
+            self._follower.store_fails(error)
+            for item in batch.items:
+                _answer(item, _unavailable(error))
+            await self._back_off()
+            return False
+        except SlotTaken:
+            log.exception("the store refused commit %d: the working state is read again", commit.n)
+            self._world = None
+            self._again(batch.items)
+            await self._back_off()
+            return False
+        except StaleEpoch as error:
+            for item in batch.items:
+                _answer(item, _unavailable(error))
+            raise
+        self._metrics.commits.saw(self._clock.precise() - begun)
+        self._failures = 0
+        self._n, self._at = commit.n, commit.at
+        self._follower.committed(commit)
+        self._follower.store_works()
+        return True
+
+    async def _settle(self, commit: Commit, batch: _Batch, error: OutcomeUnknown) -> bool:
+        """Find out whether the commit was made."""
+        log.warning("commit %d: outcome unknown: %s", commit.n, error)
+        while not await self._rebuild():
+            pass
+        if self._n < commit.n:
+            self._again(batch.items)
+            return False
+        return True
+
+    def _again(self, items: list[_Item]) -> None:
+        """Decide about these once more, unless they have been tried too often."""
+        for item in reversed(items):
+            item.tries += 1
+            if item.tries < MAX_TRIES:
+                self._asked.appendleft(item)
+            else:
+                log.error("given up after %d tries: %s", item.tries, item.event)
+                error = Refused(
+                    Code.INTERNAL_ERROR, "the service could not decide about this", "tell an operator"
+                )
+                _answer(item, error)
+
+    async def _back_off(self) -> None:
+        self._failures += 1
+        await asyncio.sleep(min(LONGEST_PAUSE, 0.02 * 2 ** min(self._failures, 10)))
+
+    def _refuse_all(self, error: Refused) -> None:
+        items = [*self._seen, *self._asked]
+        self._seen.clear()
+        self._asked.clear()
+        for item in items:
+            _answer(item, error)
+
+
+def _is_due(world: World, now: Millis) -> bool:
+    due = next_due(world, now)
+    return due is not None and due <= now
+
+
+def _unavailable(error: Exception) -> Refused:
+    return Refused(Code.UNAVAILABLE, str(error), "nothing was changed; try again in a moment")
+
+
+def _answer(item: _Item, result: Decision | Refused) -> None:
+    if item.answer is None or item.answer.done():
+        return
+    if isinstance(result, Refused):
+        item.answer.set_exception(result)
+    else:
+        item.answer.set_result(result)
