@@ -1,0 +1,305 @@
+"""The service's routes, one method each, with time-outs, retries and typed errors.
+
+A request that may be repeated is repeated with back-off while nothing, something broken or "not now" is
+answered, for `PATIENCE` seconds. Each request has a connection of its own: after the long waits in between a
+kept one would be stale, and so the object can be used from any thread and after a fork.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from gpudev import wire
+from gpudev.errors import (
+    InvalidHours,
+    InvalidRequest,
+    NetworkError,
+    NotFound,
+    Unavailable,
+    UnexpectedAnswer,
+    WrongState,
+    from_answer,
+)
+
+PATIENCE = 20.0
+"""Seconds for which a request that may be repeated is repeated."""
+TIMEOUT = 15.0
+"""Seconds that one attempt may take, the wait that a long poll asks for not counted."""
+LONGEST_POLL = 25.0
+"""Seconds that one long poll asks the service to wait."""
+
+PAST = 200
+"""How many past reservations are listed at most; history has no end."""
+
+T = TypeVar("T")
+
+
+class Api:
+    """One hub's reservation service, as one user.
+
+    ``patience`` is how many seconds requests that may be repeated are repeated for; ``transport`` replaces
+    the network.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.url = url
+        self._patience = patience
+        self._http = _http_client(url, token, transport)
+
+    def close(self) -> None:
+        """Give up what the client holds; it cannot be used afterwards."""
+        self._http.close()
+
+    # Reading
+
+    def me(self) -> wire.Me:
+        """Who the token belongs to, with limits."""
+        return self._ask(wire.Me, "GET", "me")
+
+    def availability(self, hours: float | None = None) -> wire.Availability:
+        """What is free now and, for a hold of `hours`, when each size could start."""
+        return self._ask(wire.Availability, "GET", "availability", params=_params(hours=hours))
+
+    def reservations(self, *, everyone: bool = False, ended: bool = False) -> list[wire.Reservation]:
+        """All live reservations, or the last `PAST` past ones; yours, or everyone's."""
+        found: list[wire.Reservation] = []
+        cursor: str | None = None
+        while True:
+            page = self._ask(
+                wire.ReservationList,
+                "GET",
+                "reservations",
+                params=_params(owner="all" if everyone else "me", ended=ended or None, cursor=cursor),
+            )
+            found += page.reservations
+            cursor = page.next
+            if not cursor or (ended and len(found) >= PAST):
+                return found[:PAST] if ended else found
+
+    def reservation(self, ref: str) -> wire.Reservation:
+        """One reservation by id, or by the name of a live one of yours."""
+        return self._ask(wire.Reservation, "GET", _at(ref))
+
+    def poll(self, id: str, version: int, wait: float) -> wire.Reservation:
+        """The reservation once its version is not `version`, or after `wait` seconds. Not repeated."""
+        return self._once(
+            wire.Reservation,
+            "GET",
+            _at(id),
+            params=_params(wait=f"{wait:.3f}", version=version),
+            timeout=wait + TIMEOUT,
+        )
+
+    def logs(self, id: str) -> wire.Logs:
+        """Start events and last lines of Jupyter and sshd."""
+        return self._ask(wire.Logs, "GET", _at(id, "logs"))
+
+    def history(self, id: str) -> list[wire.HistoryItem]:
+        """Every change in the reservation's life, oldest first. All pages."""
+        items: list[wire.HistoryItem] = []
+        cursor: str | None = None
+        while True:
+            page = self._ask(wire.History, "GET", _at(id, "history"), params=_params(cursor=cursor))
+            items += page.items
+            cursor = page.next
+            if not cursor:
+                return items
+
+    def ssh(self) -> wire.SshAccess:
+        """The servers that may be entered, and how."""
+        return self._ask(wire.SshAccess, "GET", "ssh")
+
+    # Writing
+
+    def reserve(self, request: wire.ReserveRequest) -> wire.Reservation:
+        """Ask for a reservation. With a ``request_id`` in it, repeating can never make two."""
+        _check_hours(request.hours)
+        return self._ask(wire.Reservation, "POST", "reservations", body=request)
+
+    def release(self, id: str) -> wire.Reservation:
+        """Cancel or release. `id` must be an id: a name may be somebody else's by the time it is repeated."""
+        try:
+            return self._ask(wire.Reservation, "DELETE", _at(id))
+        except WrongState:
+            # Over already: it ended by itself, or the answer to an earlier attempt was lost.
+            record = self.reservation(id)
+            if record.state in ("stopping", "ended"):
+                return record
+            raise
+
+    def extend(self, id: str, hours: float) -> wire.Reservation:
+        """Add `hours` to the hold.
+
+        A lost answer is not simply repeated, which might extend twice: whether the hours were granted is read
+        from the reservation.
+        """
+        _check_hours(hours)
+        before = self.reservation(id).hours
+
+        def attempt() -> wire.Reservation:
+            try:
+                return self._once(
+                    wire.Reservation, "POST", _at(id, "extend"), body=wire.ExtendRequest(hours=hours)
+                )
+            except NetworkError:
+                now = self.reservation(id)
+                if now.hours > before:
+                    return now
+                raise
+
+        return persist(attempt, self._patience)
+
+    # How
+
+    def _ask(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: msgspec.Struct | None = None,
+    ) -> T:
+        """One request, repeated while it may help."""
+        return persist(lambda: self._once(kind, method, path, params=params, body=body), self._patience)
+
+    def _once(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: msgspec.Struct | None = None,
+        timeout: float = TIMEOUT,
+    ) -> T:
+        try:
+            content = None if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"The request holds what is no text: {error.object!r}") from error
+        try:
+            answer = self._http.request(
+                method,
+                path,
+                params=params,
+                content=content,
+                headers={} if body is None else {"Content-Type": "application/json"},
+                timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            )
+        except httpx.TimeoutException as error:
+            raise NetworkError(
+                f"{self.url} did not answer in time.", hint="Try again; `gpu-dev list` shows what you hold."
+            ) from error
+        except httpx.TransportError as error:
+            raise NetworkError(
+                f"{self.url} cannot be reached: {str(error) or type(error).__name__}",
+                hint="Is the address right, and the hub running? `gpu-dev config get url` shows the address.",
+            ) from error
+        return _decode(kind, answer, self.url)
+
+
+def persist(attempt: Callable[[], T], patience: float) -> T:
+    """What `attempt` returns, tried again with back-off upon `NetworkError` for `patience` seconds."""
+    until = time.monotonic() + patience
+    for pause in pauses():
+        try:
+            return attempt()
+        except NetworkError as error:
+            pause = max(pause, error.retry_after)
+            if time.monotonic() + pause > until:
+                raise
+            time.sleep(pause)
+    raise AssertionError("pauses never end")
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait before each repetition: growing to 5, spread so that clients do not come in step."""
+    longest = 0.2
+    while True:
+        yield longest * random.uniform(0.5, 1.0)  # noqa: S311
+        longest = min(longest * 2, 5.0)
+
+
+def _decode(kind: type[T], answer: httpx.Response, url: str) -> T:
+    if answer.is_success:
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except msgspec.ValidationError as error:
+            raise UnexpectedAnswer(
+                f"{url} answered what this version of gpudev does not understand: {error}",
+                hint="Update the client: pip install --upgrade gpudev",
+            ) from error
+        except msgspec.DecodeError:
+            raise _not_ours(answer, url) from None
+    try:
+        refusal = msgspec.json.decode(answer.content, type=wire.ErrorBody).error
+    except msgspec.DecodeError:
+        if answer.status_code in (401, 403):
+            raise from_answer(answer.status_code, "", f"{url} does not accept the token.", "") from None
+        raise _not_ours(answer, url) from None
+    refused = from_answer(answer.status_code, refusal.code, refusal.message, refusal.hint)
+    if isinstance(refused, NetworkError):
+        refused.retry_after = _retry_after(answer)
+    raise refused
+
+
+def _not_ours(answer: httpx.Response, url: str) -> Unavailable:
+    """While service, hub or proxy restart, the others answer in its place (502, 503, the hub's 404)."""
+    error = Unavailable(
+        f"{url} answers ({answer.status_code} {answer.reason_phrase}), but not its reservation service.",
+        hint="It may be restarting: try again. If it stays so: is this the address of a gpudev hub?",
+    )
+    error.retry_after = _retry_after(answer)
+    return error
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    try:
+        return min(max(float(answer.headers.get("Retry-After", "0")), 0.0), 60.0)
+    except ValueError:
+        return 0.0
+
+
+def _at(ref: str, *rest: str) -> str:
+    if ref in ("", ".", ".."):
+        raise NotFound(f"{ref!r} is neither the id nor the name of a reservation.", hint="See: gpu-dev list")
+    return "/".join(("reservations", quote(ref, safe=""), *rest))
+
+
+def _check_hours(hours: float | None) -> None:
+    if hours is not None and not math.isfinite(hours):  # JSON has no such numbers
+        raise InvalidHours(f"{hours} hours is not a length of time.", hint="Use a number such as 4 or 0.5.")
+
+
+def _params(**given: object) -> dict[str, str]:
+    return {key: "true" if value is True else str(value) for key, value in given.items() if value is not None}
+
+
+def _http_client(url: str, token: str, transport: httpx.BaseTransport | None) -> httpx.Client:
+    parts = urlsplit(url)
+    return httpx.Client(
+        base_url=f"{url}/services/gpudev/{wire.API}/",
+        headers={"Authorization": f"token {token}", "Accept": "application/json"},
+        limits=httpx.Limits(max_keepalive_connections=0),
+        # A proxy cannot know what is on this machine's loopback.
+        trust_env=parts.hostname not in ("127.0.0.1", "::1", "localhost"),
+        # Reading all certificate authorities costs more than the request, and plain HTTP needs none.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if parts.scheme == "http" else True,
+        transport=transport,
+    )

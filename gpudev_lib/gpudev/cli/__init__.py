@@ -1,0 +1,22 @@
+"""The ``gpu-dev`` command.
+
+Exit codes: 0 done · 1 something unexpected · 2 bad usage or input · 3 no such reservation · 4 refused (quota,
+extension, name taken, …) · 5 not logged in, or forbidden · 6 hub or service cannot be reached · 7 not ready
+in the time given · 8 it ended, or failed, while waited for · 9 the configuration file · 130 interrupted.
+``gpu-dev ssh`` exits with the status of ``ssh``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    if sys.argv[1:2] == ["ssh-sync"]:  # runs before each connection: nothing else is loaded
+        from gpudev.cli.sync import main as sync
+
+        sys.exit(sync())
+    from gpudev.cli.app import main as app
+
+    sys.exit(app(sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""``list``, ``show``, ``logs`` and ``avail``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from gpudev import wire
+from gpudev.cli import tables
+from gpudev.cli.names import reservation_name
+from gpudev.cli.output import console, emit, json_option, now, say
+from gpudev.client import Client
+from gpudev.errors import NetworkError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from gpudev.api import Api
+
+INTERVAL = 2.0
+"""Seconds between two looks of ``list --watch``."""
+
+
+@click.command()
+@click.option("-a", "--all", "everyone", is_flag=True, help="Everyone's, and who waits.")
+@click.option("--ended", is_flag=True, help="Past ones, and why they ended.")
+@click.option("-w", "--watch", is_flag=True, help="Keep it up to date until Ctrl-C.")
+@json_option
+def list_command(everyone: bool, ended: bool, watch: bool, as_json: bool) -> None:
+    """List your live reservations."""
+    if watch and as_json:
+        raise click.UsageError("--watch and --json exclude each other.")
+    api = Client().api
+    if as_json:
+        emit(wire.ReservationList(reservations=api.reservations(everyone=everyone, ended=ended)))
+        return
+    out = console()
+    if not watch:
+        out.print(_listing(api, out, everyone, ended))
+        return
+    try:
+        _watch(api, out, everyone, ended)
+    except KeyboardInterrupt:
+        return
+
+
+def _listing(api: Api, out: Console, everyone: bool, ended: bool) -> RenderableType:
+    records = api.reservations(everyone=everyone, ended=ended)
+    if not records:
+        what = "past" if ended else "live"
+        return f"There are no {what} reservations." if everyone else f"You have no {what} reservations."
+    return tables.reservations(records, owners=everyone, width=out.width, now=now())
+
+
+def _watch(api: Api, out: Console, everyone: bool, ended: bool) -> None:
+    from rich.live import Live
+
+    with Live(_listing(api, out, everyone, ended), console=out, auto_refresh=False) as live:
+        while True:
+            time.sleep(INTERVAL)
+            try:
+                live.update(_listing(api, out, everyone, ended), refresh=True)
+            except NetworkError as error:
+                say(error.message)
+
+
+@click.command()
+@reservation_name
+@json_option
+def show_command(name: str, as_json: bool) -> None:
+    """Show one reservation, by name or id."""
+    record = Client().api.reservation(name)
+    if as_json:
+        emit(record)
+    else:
+        console().print(tables.reservation(record, now=now()))
+
+
+@click.command()
+@reservation_name
+@json_option
+def logs_command(name: str, as_json: bool) -> None:
+    """Start events, and the last lines of Jupyter and sshd."""
+    api = Client().api
+    logs = api.logs(api.reservation(name).id)
+    if as_json:
+        emit(logs)
+        return
+    for event in logs.events:
+        click.echo(event)
+    for source, text in logs.logs.items():
+        click.secho(f"\n{source}", bold=True)
+        click.echo(text.rstrip("\n") or "(nothing)")
+
+
+@click.command()
+@click.option("-t", "--hours", type=float, help="For a hold of so many hours. Left out: 4.")
+@json_option
+def avail_command(hours: float | None, as_json: bool) -> None:
+    """What is free now, and when each size could start."""
+    availability = Client().api.availability(hours)
+    if as_json:
+        emit(availability)
+        return
+    out = console()
+    for index, pool in enumerate(availability.pools):
+        if index:
+            out.print()
+        out.print(tables.availability(pool, now=now()))

@@ -1,0 +1,128 @@
+"""Tables that fit: columns at 80 and more, a few lines per entry on a narrow terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from gpudev import wire, words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NARROW = 64
+"""Columns below which there are no columns."""
+STYLES: dict[words.Tone, str] = {
+    "waiting": "cyan",
+    "starting": "yellow",
+    "ready": "green",
+    "over": "dim",
+    "failed": "red",
+}
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def reservations(
+    records: list[wire.Reservation], *, owners: bool, width: int, now: datetime
+) -> RenderableType:
+    """Reservations, one row each, and below it why it waits or how it ended."""
+    if width < NARROW:
+        return Group(*(_card(record, owners, now) for record in records))
+    table = _table("NAME", *(["OWNER"] if owners else []), "GPUS", "STATE", "TIME")
+    for record in records:
+        view = words.describe(record, now)
+        details = "\n".join((*view.times, view.reason) if view.reason else view.times)
+        table.add_row(
+            words.label(record),
+            *([record.owner] if owners else []),
+            f"{words.size(record.gpus, record.nodes)} {record.gpu_type}",
+            Text(view.headline, STYLES[view.tone]),
+            Text(details),
+        )
+    return table
+
+
+def _card(record: wire.Reservation, owners: bool, now: datetime) -> Text:
+    view = words.describe(record, now)
+    card = Text()
+    card.append(words.label(record), "bold")
+    if owners:
+        card.append(f" ({record.owner})")
+    card.append(f"\n  {words.size(record.gpus, record.nodes)} {record.gpu_type}, ")
+    card.append(view.headline, STYLES[view.tone])
+    for line in (*view.times, view.reason):
+        if line:
+            card.append(f"\n  {line}")
+    return card
+
+
+def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
+    """All that is to be known of one."""
+    view = words.describe(record, now)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+
+    def row(name: str, value: str | Text | None) -> None:
+        if value:
+            grid.add_row(name, value)
+
+    def at(time: str | None) -> str | None:
+        parsed = words.parse_time(time)
+        return None if parsed is None else words.when(parsed, now)
+
+    row("state", Text(view.headline, STYLES[view.tone]))
+    row("why", view.reason)
+    row("planned start", at(record.planned_start))
+    row("guaranteed by", at(record.guaranteed_by))
+    row("likely start", at(record.likely_start))
+    row("ready since", at(record.starts_at) if record.state != "ended" else None)
+    row("ends", at(record.ends_at) if record.state != "ended" else None)
+    row("ended", at(record.ended_at))
+    row("granted", words.hours(record.hours))
+    row("JupyterLab", view.url)
+    row("SSH", view.ssh_command)
+    row("VS Code", view.vscode_url)
+    row("server", record.server)
+    row("where", ", ".join(f"{part.node} (GPUs {_list(part.slots)})" for part in record.allocation))
+    row("image", record.image)
+    row("owner", record.owner)
+    row("id", record.id)
+    return Group(Text(view.title, "bold"), grid)
+
+
+def availability(pool: wire.PoolAvailability, *, now: datetime) -> RenderableType:
+    """One pool: what is free, and when each size could start."""
+    title = Text(pool.label or pool.gpu_type, "bold")
+    if pool.pretended:
+        title.append(" (pretended)", "yellow")
+    title.append(
+        f"  {pool.gpus_free} of {pool.gpus_total} GPUs free · {pool.nodes_up} nodes up"
+        f" · {pool.queued} waiting",
+        "dim",
+    )
+    table = _table("SIZE", "FREE NOW", "OF", "EARLIEST START")
+    for size in pool.sizes:
+        earliest = words.parse_time(size.earliest_start)
+        most = pool.gpus_total // (size.gpus * size.nodes)
+        table.add_row(
+            words.size(size.gpus, size.nodes),
+            Text(str(size.free_now), "green" if size.free_now else "dim"),
+            str(most),
+            "no node is up" if earliest is None else words.when(max(earliest, now), now),
+        )
+    return Group(title, table)
+
+
+def _list(numbers: list[int]) -> str:
+    return ",".join(map(str, numbers))

@@ -1,0 +1,142 @@
+"""Progress that suits the place: a live line on a terminal, plain lines in a log, a panel in a notebook."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from gpudev import display, wire, words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.spinner import Spinner
+
+    from gpudev.reservation import Reservation
+
+
+class Progress(Protocol):
+    """What is told how a wait goes."""
+
+    def update(self, record: wire.Reservation, note: str | None) -> None:
+        """The reservation as it stands (perhaps unchanged); `note` says what hinders the wait just now."""
+
+    def close(self) -> None:
+        """The wait is over."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def update(self, record: wire.Reservation, note: str | None) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """A plain line whenever something has changed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown: object = None
+
+    def update(self, record: wire.Reservation, note: str | None) -> None:
+        """Write a line if it says something new."""
+        facts = (
+            record.state,
+            record.server,
+            record.position,
+            record.planned_start,
+            record.guaranteed_by,
+            record.reason,
+            note,
+        )
+        if facts == self._shown:
+            return
+        self._shown = facts
+        now = datetime.now(UTC)
+        view = words.describe(record, now)
+        text = f"{now.astimezone():%H:%M:%S} gpu-{words.label(record)}: {note or view.line()}"
+        print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class LiveLine:
+    """One line (two on a narrow terminal) that is drawn again as time passes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live: Live | None = None
+        self._spinner: Spinner | None = None
+        self._record: wire.Reservation | None = None
+        self._note: str | None = None
+
+    def update(self, record: wire.Reservation, note: str | None) -> None:
+        """Draw it."""
+        self._record, self._note = record, note
+        if self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream, highlight=False)
+            self._live = Live(
+                console=console, get_renderable=self._draw, refresh_per_second=8, transient=True
+            )
+            self._live.start()
+
+    def close(self) -> None:
+        """Remove it."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self) -> RenderableType:
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        assert self._record is not None
+        view = words.describe(self._record, datetime.now(UTC))
+        text = Text.assemble(
+            (view.title, "bold"), "  ", (" · ".join((view.headline, *view.times)), _STYLES[view.tone])
+        )
+        if view.reason:
+            text.append(f"\n{view.reason}", "dim")
+        if self._note:
+            text.append(f"\n{self._note}", "yellow")
+        if self._spinner is None:  # one for all drawings, or it would not turn
+            self._spinner = Spinner("dots")
+        self._spinner.update(text=text)
+        return self._spinner
+
+
+_STYLES: dict[words.Tone, str] = {
+    "waiting": "cyan",
+    "starting": "yellow",
+    "ready": "green",
+    "over": "dim",
+    "failed": "red",
+}
+
+
+def choose(wanted: Progress | bool | None, reservation: Reservation) -> Progress:
+    """What was asked for; for None and True what suits the place."""
+    if wanted is False:
+        return Silent()
+    if wanted is not None and wanted is not True:
+        return wanted
+    if display.in_notebook():
+        return display.panel(reservation)
+    return for_stream(sys.stderr)
+
+
+def for_stream(stream: TextIO) -> Progress:
+    """A live line on a terminal, plain lines elsewhere."""
+    if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", ""):
+        return LiveLine(stream)
+    return Lines(stream)

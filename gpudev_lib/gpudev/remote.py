@@ -1,0 +1,149 @@
+"""Commands and copies over the machine's own OpenSSH."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import IO, TextIO
+
+from gpudev import ssh
+from gpudev.api import Api
+from gpudev.errors import GpuDevError, RemoteCommandFailed, WrongState
+
+
+@dataclass(frozen=True)
+class Host:
+    """A server that can be entered."""
+
+    alias: str
+    """What ``ssh`` knows it by."""
+    config: Path
+    """The file that says how: used directly, so that it works whatever the user's own file includes."""
+
+    def command(self, program: str, *args: str) -> list[str]:
+        """`program` (ssh, scp) with this host's settings, never asking anything."""
+        return [program, "-F", str(self.config), "-o", "BatchMode=yes", *args]
+
+
+def find(api: Api, id: str) -> Host:
+    """The first server of the reservation `id`; its SSH settings are up to date afterwards.
+
+    Raises `WrongState` where it has none that can be entered.
+    """
+    access = api.ssh()
+    ssh.sync(access)
+    for host in access.hosts:
+        if host.id == id and host.rank == 0:
+            return Host(host.alias, ssh.include_path())
+    record = api.reservation(id)
+    raise WrongState(
+        f"Reservation {record.name or id} has no server to connect to: it is {record.state}.",
+        hint=record.reason or "See: gpu-dev show " + (record.name or id),
+    )
+
+
+def line(cmd: str | Sequence[str]) -> str:
+    """The command line for the shell at the other end: a string as it is, a list word for word."""
+    return cmd if isinstance(cmd, str) else shlex.join(cmd)
+
+
+def run(
+    host: Host,
+    cmd: str | Sequence[str],
+    *,
+    check: bool,
+    capture: bool,
+    input: str | None,
+    timeout: float | None,
+) -> CompletedProcess[str]:
+    """See `gpudev.Reservation.run`."""
+    argv = host.command("ssh", host.alias, "--", line(cmd))
+    if capture:
+        done = subprocess.run(
+            argv,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    else:
+        done = CompletedProcess(argv, _stream(argv, input, timeout), "", "")
+    result = CompletedProcess(cmd, done.returncode, done.stdout, done.stderr)
+    if check and result.returncode != 0:
+        raise RemoteCommandFailed(
+            f"{line(cmd)!r} on {host.alias} ended with status {result.returncode}.",
+            returncode=result.returncode,
+            stdout=result.stdout,
+            stderr=result.stderr,
+            hint="The connection failed." if result.returncode == 255 else "",
+        )
+    return result
+
+
+def upload(host: Host, local: Path, remote: str) -> None:
+    """See `gpudev.Reservation.upload`."""
+    if not local.exists():
+        raise FileNotFoundError(f"{local} does not exist")
+    _copy(host, str(local.absolute()), f"{host.alias}:{remote}")
+
+
+def download(host: Host, remote: str, local: Path) -> None:
+    """See `gpudev.Reservation.download`."""
+    _copy(host, f"{host.alias}:{remote}", str(local.absolute()))
+
+
+def _copy(host: Host, source: str, target: str) -> None:
+    argv = host.command("scp", "-r", "-p", "-q", "--", source, target)
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise GpuDevError(f"{source} was not copied to {target}: {done.stderr.strip()}", code="copy_failed")
+
+
+def _stream(argv: list[str], input: str | None, timeout: float | None) -> int:
+    """Run `argv`, passing on what it writes as it comes; the exit status.
+
+    Through pipes, not by inheriting: in a notebook `sys.stdout` is the cell, not the kernel's own output.
+    """
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pumps = [
+            threading.Thread(target=_pump, args=pair, daemon=True)
+            for pair in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+        ]
+        for pump in pumps:
+            pump.start()
+        try:
+            if input is not None and process.stdin is not None:
+                try:
+                    process.stdin.write(input.encode())
+                    process.stdin.close()
+                except BrokenPipeError:
+                    pass  # it ended without reading: its status says why
+            code = process.wait(timeout)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            for pump in pumps:
+                pump.join()
+    return code
+
+
+def _pump(source: IO[bytes], target: TextIO) -> None:
+    while chunk := source.read1(65536):  # type: ignore[attr-defined]
+        target.write(chunk.decode(errors="replace"))
+        target.flush()

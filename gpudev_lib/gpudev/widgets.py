@@ -1,0 +1,97 @@
+"""The panel of a notebook, with buttons (needs ``ipywidgets``: ``pip install gpudev[widgets]``)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+
+from gpudev import display, wire, words
+from gpudev.errors import GpuDevError
+
+if TYPE_CHECKING:
+    from gpudev.reservation import Reservation
+
+STEPS = ((0.5, "30 min"), (1.0, "1 h"), (2.0, "2 h"), (4.0, "4 h"))
+"""What Extend offers."""
+
+
+class Panel:
+    """One reservation: where it stands, links, Extend and Release.
+
+    While a cell waits for the reservation the kernel cannot hear a button, so there are none until then:
+    interrupting the cell gives the place up.
+    """
+
+    def __init__(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self._lock = threading.Lock()
+        self._following = False
+        self._busy = False
+        self._note: str | None = None
+        self.text = ipywidgets.HTML()
+        self.hours = ipywidgets.Dropdown(
+            options=[(text, hours) for hours, text in STEPS],
+            value=1.0,
+            layout=ipywidgets.Layout(width="7em"),
+            tooltip="How much longer",
+        )
+        self.extend = ipywidgets.Button(description="Extend", icon="clock-o")
+        self.release = ipywidgets.Button(description="Release", icon="stop", button_style="warning")
+        self.buttons = ipywidgets.HBox([self.hours, self.extend, self.release])
+        self.box = ipywidgets.VBox([self.text, self.buttons])
+        self.extend.on_click(self._on_extend)
+        self.release.on_click(self._on_release)
+        self._shown = False
+
+    def update(self, record: wire.Reservation, note: str | None) -> None:
+        """Draw it; the first time, show it."""
+        with self._lock:
+            view = words.describe(record, datetime.now(UTC))
+            if not self._following and record.state in ("queued", "starting"):
+                note = note or "Interrupt the cell (■) to give up the place."
+            self.text.value = display.html(view, note or self._note)
+            self.extend.disabled = self._busy or not view.can_extend
+            self.hours.disabled = self.extend.disabled
+            self.release.disabled = self._busy or not view.can_release
+            self.release.description = "Give up" if record.state == "queued" else "Release"
+            usable = self._following and (view.can_extend or view.can_release)
+            self.buttons.layout.display = "" if usable else "none"
+            if self._shown:
+                return
+            self._shown = True
+        from IPython.display import display as show
+
+        show(self.box)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """The wait is over: the buttons appear and a thread of its own keeps the panel up to date."""
+        self._following = True
+        self.update(self._reservation.record, None)
+        display.follow(self._reservation, self)
+
+    def _on_extend(self, _: Any) -> None:
+        hours = self.hours.value
+        self._do(lambda: self._reservation.extend(hours), f"Extended by {words.hours(hours)}.")
+
+    def _on_release(self, _: Any) -> None:
+        self._do(self._reservation.release, "")
+
+    def _do(self, action: Callable[[], object], done: str) -> None:
+        """Do it in a thread, so that the kernel stays free, and say what came of it."""
+        self._busy, self._note = True, None
+        self.update(self._reservation.record, None)
+
+        def work() -> None:
+            try:
+                action()
+                self._note = done or None
+            except GpuDevError as error:
+                self._note = str(error)
+            self._busy = False
+            self.update(self._reservation.record, None)
+
+        threading.Thread(target=work, name=f"gpudev-{self._reservation.id}-button", daemon=True).start()

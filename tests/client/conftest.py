@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fake_service import FakeService
+from gpudev.api import Api
+from gpudev.client import Client
+
+VARIABLES = ("GPUDEV_URL", "GPUDEV_TOKEN", "JUPYTERHUB_API_TOKEN", "JUPYTERHUB_PUBLIC_HUB_URL")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own: no test sees or touches the developer's files."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("GPUDEV_CONFIG", str(folder / "config.json"))
+    monkeypatch.setenv("TZ", "UTC")
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def service() -> Iterator[FakeService]:
+    with FakeService().running() as running:
+        yield running
+
+
+@pytest.fixture
+def api(service: FakeService) -> Iterator[Api]:
+    made = Api(service.url, service.token, patience=5.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(service: FakeService) -> Iterator[Client]:
+    with Client(service.url, service.token, patience=5.0) as made:
+        yield made
+
+
+@pytest.fixture
+def configured(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> FakeService:
+    """The service, with the environment that leads to it."""
+    monkeypatch.setenv("GPUDEV_URL", service.url)
+    monkeypatch.setenv("GPUDEV_TOKEN", service.token)
+    return service

@@ -1,0 +1,302 @@
+"""The commands: what they print, as JSON and for people, and how they exit."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_service import FakeService, Fault, Refusal
+from gpudev.cli.app import COMMANDS, main
+from gpudev.client import Client
+
+KEYS = {
+    *("id", "name", "owner", "state", "server", "gpus", "nodes", "total_gpus", "gpu_type", "position"),
+    *("planned_start", "guaranteed_by", "likely_start", "reason", "starts_at", "ends_at", "url"),
+    *("ssh_command", "vscode_url", "allocation"),
+}
+
+
+class Run:
+    """Runs commands and keeps what they wrote."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+        self.out = self.err = ""
+
+    def __call__(self, *args: str) -> int:
+        self._capfd.readouterr()
+        code = main(list(args))
+        self.out, self.err = self._capfd.readouterr()
+        return code
+
+    def json(self, *args: str) -> Any:
+        """The one JSON document that a command which succeeds prints."""
+        assert self(*args, "--json") == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    return Run(capfd)
+
+
+@pytest.fixture
+def service(configured: FakeService) -> FakeService:
+    return configured
+
+
+def test_reserve_and_show_print_one_document(run: Run, service: FakeService) -> None:
+    made = run.json("reserve", "--gpus", "2", "--hours", "1", "--name", "demo")
+    assert "ready" in run.err
+    assert made.keys() >= KEYS
+    assert (made["state"], made["hours"], made["ssh_command"]) == ("ready", 1.0, "ssh gpu-demo")
+    assert run.json("show", "demo") == made
+    assert run.json("wait", "demo") == made
+
+
+def test_reserve_for_people(run: Run, service: FakeService) -> None:
+    assert run("reserve", "-g", "2", "-n", "demo") == 0
+    assert "gpu-demo · 2 GPUs h100 (pretended): ready" in run.out
+    for part in (service.only.url, "ssh gpu-demo", "vscode://"):
+        assert part is not None
+        assert part in run.out
+
+
+def test_no_wait_returns_at_once_with_the_place(run: Run, service: FakeService) -> None:
+    service.starts = False
+    assert run("reserve", "--no-wait", "-n", "demo") == 0
+    assert "next in line" in run.out
+    assert run.json("reserve", "--no-wait")["position"] == 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (Refusal(400, "invalid_name", "no such name"), 2),
+        (Refusal(404, "not_found", "nothing there"), 3),
+        (Refusal(409, "quota_exceeded", "too much"), 4),
+        (Refusal(401, "unauthenticated", "who?"), 5),
+        (Refusal(403, "forbidden", "not yours"), 5),
+    ],
+)
+def test_refusals_have_exit_codes_and_json(
+    run: Run, service: FakeService, refusal: Refusal, code: int
+) -> None:
+    service.refuse = refusal
+    assert run("reserve", "--json") == code
+    assert json.loads(run.out)["error"]["code"] == refusal.error.code
+    assert refusal.error.message in run.err
+    assert run("show", "x") == code
+    assert run.out == ""
+
+
+def test_sixteen_gpus_show_the_hint(run: Run, service: FakeService) -> None:
+    assert run("reserve", "--gpus", "16") == 2
+    assert "use --gpus 8 --nodes 2" in run.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("reserve", "--gpus", "two"),
+        ("reserve", "--hours", "nan"),
+        ("frobnicate",),
+        ("extend", "demo"),
+        ("config", "set", "colour", "red"),
+        ("config", "set", "token", "secret"),
+        ("config", "set", "hours", "-1"),
+        ("config", "set", "url", "nonsense"),
+        ("reserve", "--name", "\udcff"),
+    ],
+)
+def test_bad_usage_exits_2(run: Run, service: FakeService, args: tuple[str, ...]) -> None:
+    assert run(*args) == 2
+    assert run.out == ""
+    assert run.err
+    assert not service.reservations
+
+
+@pytest.mark.parametrize("args", [("reserve", "--gpus", "two"), ("list", "--watch")])
+def test_bad_usage_with_json_is_json_too(run: Run, service: FakeService, args: tuple[str, ...]) -> None:
+    assert run(*args, "--json") == 2
+    assert json.loads(run.out)["error"]["code"] == "usage"
+
+
+def test_a_timeout_exits_7_and_keeps_the_place(run: Run, service: FakeService) -> None:
+    service.starts = False
+    assert run("reserve", "--timeout", "0.1", "--json") == 7
+    assert json.loads(run.out)["error"]["code"] == "wait_timeout"
+    assert service.only.state == "queued"
+
+
+def test_one_that_fails_while_waited_for_exits_8(run: Run, service: FakeService) -> None:
+    service.starts = False
+    assert run("reserve", "--no-wait", "-n", "demo") == 0
+    service.change(service.only.id, state="ended", outcome="failed")
+    assert run("wait", service.only.id) == 8
+
+
+def test_a_hub_that_is_down_exits_6(run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Client.__init__.__kwdefaults__, "patience", 0.3)
+    service.faults.append(Fault("503", method="GET", path="availability", times=99))
+    assert run("avail", "--json") == 6
+    assert json.loads(run.out)["error"]["code"] == "unavailable"
+
+
+def test_a_broken_file_exits_9(run: Run, service: FakeService, home: Path) -> None:
+    (home / "config.json").write_text("{")
+    assert run("list") == 9
+    assert "left as it is" in run.err
+    assert (home / "config.json").read_text() == "{"
+
+
+def test_list(run: Run, service: FakeService) -> None:
+    assert run("list") == 0
+    assert run.out == "You have no live reservations.\n"
+    run("reserve", "-n", "mine")
+    service.starts = False
+    run("reserve", "-n", "theirs", "-g", "8", "--no-wait")
+    service.change("k2", mine=False, owner="bob")
+    assert run("list") == 0
+    assert "mine" in run.out
+    assert "theirs" not in run.out
+    assert run("list", "--all") == 0
+    assert "bob" in run.out
+    assert "place 2 in line" in run.out
+    assert "node-1 frees by 12:00 (bob)" in run.out
+    assert [r["id"] for r in run.json("list", "--all")["reservations"]] == ["k1", "k2"]
+    run("cancel", "mine")
+    assert run("list", "--ended") == 0
+    assert "released" in run.out
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 120])
+def test_tables_fit(run: Run, service: FakeService, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpudev.cli.output.WIDE", width)
+    run("reserve", "-n", "a-name-of-thirty-characters-ok")
+    service.starts = False
+    run("reserve", "-g", "8", "--nodes", "2", "--no-wait")
+    for args in (("list",), ("list", "--all"), ("avail",), ("show", "k1")):
+        assert run(*args) == 0
+        assert max(map(len, run.out.splitlines())) <= width
+
+
+def test_avail(run: Run, service: FakeService) -> None:
+    assert run("avail", "--hours", "2") == 0
+    assert "NVIDIA H100 (pretended)" in run.out
+    assert "6 of 16 GPUs free" in run.out
+    assert "2 nodes × 8 GPUs" in run.out
+    assert "no node is up" in run.out
+    assert run.json("avail", "-t", "2")["hours"] == 2.0
+
+
+def test_logs(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "demo")
+    assert run("logs", "demo") == 0
+    assert "starting on node-1" in run.out
+    assert run.json("logs", "demo")["logs"]["jupyter"] == "up\n"
+
+
+def test_cancel_several_goes_on_after_a_failure(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "one")
+    run("reserve", "-n", "two")
+    assert run("cancel", "one", "nobody", "two") == 3
+    assert {r.outcome for r in service.reservations.values()} == {"released"}
+    assert "nobody" in run.err
+
+
+def test_extend(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "demo", "-t", "1")
+    assert run("extend", "demo", "--hours", "0.5") == 0
+    assert "1 h 30 min in all" in run.out
+    assert run("extend", "demo", "--hours", "11") == 4
+    assert "the longest is 1.5 hours" in run.err
+
+
+def test_open_prints_the_address(run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    run("reserve", "-n", "demo")
+    assert run("open", "demo") == 0
+    assert run.out == f"{service.only.url}\n"
+    service.starts = False
+    run("reserve", "-n", "later", "--no-wait")
+    assert run("open", "later") == 4
+
+
+def test_login_makes_a_token_with_just_these_scopes(
+    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GPUDEV_TOKEN")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("opensesame\n"))
+    (home / "config.json").write_text('{"github_user": "octo"}')
+    assert run("login", "--user", "alice", "--password-stdin") == 0
+    stored = json.loads((home / "config.json").read_text())
+    assert stored == {"github_user": "octo", "url": service.url, "token": service.token, "user": "alice"}
+    (made,) = service.tokens_made
+    assert made["scopes"] == [
+        "access:services!service=gpudev",
+        "custom:gpudev:reserve",
+        "access:servers!user",
+        "read:users:name!user",
+    ]
+    assert made["expires_in"] == 30 * 24 * 3600
+    assert run("config", "get", "token") == 0
+    assert run.out == service.token + "\n"
+    assert run("config", "list") == 0
+    assert service.token not in run.out
+    assert "github_user = octo" in run.out
+
+
+def test_a_wrong_password_stores_nothing(
+    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("guess\n"))
+    assert run("login", "--user", "alice", "--password-stdin") == 5
+    assert not (home / "config.json").exists()
+
+
+def test_a_hub_without_passwords_says_where_tokens_are_made(
+    run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.password_form = False
+    monkeypatch.setattr(sys, "stdin", io.StringIO("x\n"))
+    assert run("login", "--password-stdin") == 5
+    assert f"{service.url}/hub/token" in run.err
+
+
+@pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 5)])
+def test_a_pasted_token_is_checked_before_it_is_stored(
+    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch, good: bool, code: int
+) -> None:
+    monkeypatch.delenv("GPUDEV_TOKEN")
+    monkeypatch.setattr(sys, "stdin", io.StringIO((service.token if good else "stale") + "\n"))
+    assert run("login", "--token-stdin") == code
+    assert (home / "config.json").exists() == good
+
+
+def test_config(run: Run, home: Path) -> None:
+    assert run("config", "set", "hours", "2.5") == 0
+    assert run("config", "set", "gpu_type", "a100") == 0
+    assert run.json("config", "list") == {"hours": 2.5, "gpu_type": "a100"}
+    assert run("config", "get", "hours") == 0
+    assert run.out == "2.5\n"
+    assert run("config", "set", "gpu_type", "") == 0
+    assert run("config", "get", "gpu_type") == 3
+
+
+def test_defaults_of_the_file_are_used_and_overridden(run: Run, service: FakeService) -> None:
+    run("config", "set", "hours", "2.5")
+    assert run.json("reserve")["hours"] == 2.5
+    assert run.json("reserve", "--hours", "1")["hours"] == 1.0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run: Run, command: str) -> None:
+    assert run(command, "--help") == 0
+    assert "Usage: gpu-dev" in run.out

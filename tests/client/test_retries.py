@@ -1,0 +1,133 @@
+"""Lost and broken answers: nothing is made twice, nothing is given up too early, errors have types."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import gpudev
+from fake_service import FakeService, Fault, Refusal
+from gpudev import wire
+from gpudev.api import Api
+from gpudev.errors import from_answer
+from gpudev_hub.core.errors import STATUS, Code
+
+
+@pytest.mark.parametrize(
+    "kind", ["drop", "truncate", "garbage", "502", "503", "404"], ids=lambda kind: f"first answer {kind}"
+)
+def test_a_lost_answer_never_makes_two_reservations(
+    service: FakeService, client: gpudev.Client, kind: str
+) -> None:
+    service.faults.append(Fault(kind, times=2))
+    box = client.reserve(2, wait=False)
+    assert list(service.reservations) == [box.id]
+    assert service.count("POST", "reservations") == 3
+
+
+def test_two_requests_are_two_reservations(service: FakeService, client: gpudev.Client) -> None:
+    service.faults.append(Fault("drop"))
+    first, second = client.reserve(1, wait=False), client.reserve(1, wait=False)
+    assert sorted(service.reservations) == sorted((first.id, second.id))
+
+
+def test_it_gives_up_when_patience_is_over_and_says_what_to_do(service: FakeService) -> None:
+    service.stop()
+    try:
+        api = Api(service.url, service.token, patience=0.5)
+        began = time.monotonic()
+        with pytest.raises(gpudev.NetworkError, match="cannot be reached") as caught:
+            api.me()
+        assert time.monotonic() - began < 3
+        assert "config get url" in str(caught.value)
+        assert caught.value.exit_code == 6
+    finally:
+        service.start()
+
+
+def test_an_extension_is_not_granted_twice_when_its_answer_is_lost(
+    service: FakeService, client: gpudev.Client
+) -> None:
+    box = client.reserve(2, hours=1, wait=False)
+    service.faults.append(Fault("drop", path="extend"))
+    box.extend(0.5)
+    assert box.hours == service.only.hours == 1.5
+
+
+def test_an_extension_that_did_not_arrive_is_asked_for_again(
+    service: FakeService, client: gpudev.Client
+) -> None:
+    box = client.reserve(2, hours=1, wait=False)
+    service.faults.append(Fault("503", path="extend"))
+    box.extend(0.5)
+    assert box.hours == service.only.hours == 1.5
+    assert service.count("POST", "extend") == 2
+
+
+def test_a_release_whose_answer_is_lost_is_a_release(service: FakeService, client: gpudev.Client) -> None:
+    box = client.reserve(2, wait=False)
+    service.faults.append(Fault("drop", method="DELETE"))
+    assert box.release().state == "ended"
+    box.release()
+    assert service.count("DELETE", box.id) == 2
+
+
+@pytest.mark.parametrize("hours", [float("nan"), float("inf"), float("-inf")])
+def test_hours_that_json_has_no_word_for_are_refused(client: gpudev.Client, hours: float) -> None:
+    with pytest.raises(gpudev.InvalidHours):
+        client.reserve(1, hours=hours)
+
+
+@pytest.mark.parametrize("ref", ["", ".", ".."])
+def test_what_would_change_the_address_is_no_name(client: gpudev.Client, ref: str) -> None:
+    with pytest.raises(gpudev.NotFound):
+        client.get(ref)
+
+
+@pytest.mark.parametrize("ref", ["../x", "a/b", "a?b", "a;b", "ü" * 300])
+def test_any_other_name_is_asked_for_as_it_is(client: gpudev.Client, ref: str) -> None:
+    with pytest.raises(gpudev.NotFound, match="no reservation"):
+        client.get(ref)
+
+
+def test_a_refusal_is_typed_and_shows_the_hint(client: gpudev.Client) -> None:
+    with pytest.raises(gpudev.InvalidShape, match="use --gpus 8 --nodes 2") as caught:
+        client.reserve(16)
+    assert caught.value.code == "invalid_shape"
+
+
+def test_a_stale_token_says_how_to_log_in(service: FakeService) -> None:
+    with (
+        gpudev.Client(service.url, "stale") as client,
+        pytest.raises(gpudev.NotLoggedIn, match="gpu-dev login"),
+    ):
+        client.reservations()
+
+
+def test_an_answer_of_another_version_is_no_network_trouble(service: FakeService, api: Api) -> None:
+    service.reservations["x"] = wire.Me  # type: ignore[assignment]
+    service.handle = lambda *_: {"reservations": [{"id": 1}]}  # type: ignore[method-assign]
+    with pytest.raises(gpudev.UnexpectedAnswer, match="pip install --upgrade"):
+        api.reservations()
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_code_of_the_service_has_an_exit_code_of_its_kind(code: Code) -> None:
+    status = STATUS[code]
+    expected = {401: 5, 403: 5, 404: 3, 409: 4, 429: 6, 500: 6, 503: 6}.get(status, 2)
+    error = from_answer(status, code.value, "what", "next")
+    assert (error.exit_code, error.code, str(error)) == (expected, code.value, "what\nnext")
+
+
+def test_rate_limits_are_waited_for(service: FakeService, client: gpudev.Client) -> None:
+    service.faults.append(Fault("429", method="GET"))
+    assert client.reservations() == []
+    assert service.count("GET", "reservations") == 2
+
+
+def test_refusals_are_not_repeated(service: FakeService, client: gpudev.Client) -> None:
+    service.refuse = Refusal(409, "quota_exceeded", "16 of 16 GPUs are yours")
+    with pytest.raises(gpudev.QuotaExceeded):
+        client.reserve(1)
+    assert len(service.requests) == 1

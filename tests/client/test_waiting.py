@@ -1,0 +1,187 @@
+"""Waiting: long polls, outages, ends, time-outs, and what a script holds when something is raised."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+import gpudev
+from fake_service import FakeService, Fault
+from gpudev import wire
+from gpudev.progress import Lines
+
+
+def soon(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+class Heard:
+    """A progress that remembers."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.notes: list[str] = []
+        self.closed = 0
+
+    def update(self, record: wire.Reservation, note: str | None) -> None:
+        self.states.append(record.state)
+        if note:
+            self.notes.append(note)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def later(service: FakeService, act: Callable[[], object]) -> threading.Thread:
+    """Do it once somebody polls."""
+
+    def work() -> None:
+        soon(lambda: service.count("GET", "version="))
+        act()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_it_returns_when_the_turn_has_come(service: FakeService, client: gpudev.Client) -> None:
+    service.starts = False
+    heard = Heard()
+    thread = later(service, lambda: service.make_ready(service.only.id))
+    box = client.reserve(2, name="demo", progress=heard)
+    thread.join()
+    assert (box.state, box.name, box.ssh_command) == ("ready", "demo", "ssh gpu-demo")
+    assert box.ends_at is not None
+    assert box.ends_at.tzinfo is not None
+    assert (heard.states[0], heard.states[-1], heard.closed) == ("queued", "ready", 1)
+
+
+def test_a_restart_of_the_service_does_not_end_the_wait(service: FakeService, client: gpudev.Client) -> None:
+    service.starts = False
+    heard = Heard()
+
+    def restart() -> None:
+        service.stop()
+        soon(lambda: heard.notes)
+        service.faults.append(Fault("503", method="GET", times=1))
+        service.faults.append(Fault("404", method="GET", times=1))
+        service.start()
+        service.make_ready(service.only.id)
+
+    thread = later(service, restart)
+    box = client.reserve(2, progress=heard)
+    thread.join()
+    assert box.state == "ready"
+    assert any("Your place is kept" in note for note in heard.notes)
+    assert len(service.reservations) == 1
+
+
+def test_a_reservation_that_ends_while_waited_for_is_an_error(
+    service: FakeService, client: gpudev.Client
+) -> None:
+    service.starts = False
+    thread = later(
+        service,
+        lambda: service.change(
+            service.only.id, state="ended", outcome="failed", reason="sshd did not answer"
+        ),
+    )
+    with pytest.raises(gpudev.ReservationEnded, match="failed, sshd did not answer") as caught:
+        client.reserve(2, progress=False)
+    thread.join()
+    assert caught.value.reservation.outcome == "failed"
+    assert caught.value.exit_code == 8
+
+
+def test_after_a_time_out_of_reserve_nothing_is_held(service: FakeService, client: gpudev.Client) -> None:
+    service.starts = False
+    with pytest.raises(gpudev.WaitTimeout, match=r"still queued after 0\.1 s") as caught:
+        client.reserve(2, timeout=0.1, progress=False)
+    assert isinstance(caught.value, TimeoutError)
+    assert service.only.outcome == "cancelled"
+
+
+def test_after_a_time_out_of_wait_the_place_is_kept(service: FakeService, client: gpudev.Client) -> None:
+    service.starts = False
+    box = client.reserve(2, wait=False)
+    with pytest.raises(gpudev.WaitTimeout):
+        box.wait(0.05, progress=False)
+    assert service.only.state == "queued"
+
+
+def test_with_releases_at_the_end(service: FakeService, client: gpudev.Client) -> None:
+    with client.reserve(2, progress=False) as box:
+        held = service.only
+    assert (held.state, box.state, service.only.state) == ("ready", "ended", "ended")
+
+
+def test_with_releases_after_an_error_and_does_not_hide_it(
+    service: FakeService, client: gpudev.Client
+) -> None:
+    with pytest.raises(ZeroDivisionError), client.reserve(2, progress=False):
+        raise ZeroDivisionError
+    assert service.only.outcome == "released"
+
+
+def test_an_error_in_the_block_says_if_the_release_failed_too(service: FakeService) -> None:
+    client = gpudev.Client(service.url, service.token, patience=0.2)
+    service.faults.append(Fault("503", method="DELETE", times=99))
+    with pytest.raises(ZeroDivisionError) as caught, client.reserve(2, progress=False):
+        raise ZeroDivisionError
+    assert "could not be released" in caught.value.__notes__[0]
+
+
+def test_an_older_answer_does_not_overwrite_a_newer(service: FakeService, client: gpudev.Client) -> None:
+    service.starts = False
+    box = client.reserve(2, wait=False)
+    queued = service.only
+    service.make_ready(box.id)
+    box.refresh()
+    service.reservations[box.id] = queued
+    box.refresh()
+    assert box.state == "ready"
+
+
+def test_lines_are_written_only_when_something_changes(service: FakeService, client: gpudev.Client) -> None:
+    service.starts = False
+    box = client.reserve(2, name="demo", wait=False)
+    out = io.StringIO()
+    lines = Lines(out)
+    for _ in range(3):
+        lines.update(box.record, None)
+    lines.update(box.record, "no answer")
+    lines.update(box.record, "no answer")
+    lines.update(service.make_ready(box.id), None)
+    written = out.getvalue().splitlines()
+    assert len(written) == 3
+    assert "gpu-demo: next in line" in written[0]
+    assert "node-1 frees by 12:00 (bob)" in written[0]
+    assert "no answer" in written[1]
+    assert "ready" in written[2]
+
+
+def test_history_and_logs(client: gpudev.Client) -> None:
+    box = client.reserve(2, progress=False)
+    assert [item.state for item in box.history()] == ["queued", "ready"]
+    assert box.logs().logs["jupyter"] == "up\n"
+
+
+def test_yours_and_everyones(service: FakeService, client: gpudev.Client) -> None:
+    box = client.reserve(2, progress=False)
+    service.change(client.reserve(1, progress=False).id, mine=False, owner="bob")
+    assert [r.id for r in client.reservations()] == [box.id]
+    assert len(client.reservations(all=True)) == 2
+    box.release()
+    assert [r.id for r in client.reservations(ended=True)] == [box.id]
+
+
+def test_a_reservation_says_what_it_is(client: gpudev.Client) -> None:
+    box = client.reserve(2, name="demo", progress=False)
+    assert repr(box).startswith(f"<Reservation {box.id}: gpu-demo · 2 GPUs h100 (pretended), ready · until ")

@@ -1,0 +1,127 @@
+"""Times and states in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpudev import display, wire, words
+
+NOW = datetime(2030, 1, 1, 10, 0, tzinfo=UTC)
+
+
+def record(**values: Any) -> wire.Reservation:
+    plain: dict[str, Any] = {
+        "id": "k1",
+        "name": "demo",
+        "owner": "alice",
+        "state": "queued",
+        "gpus": 2,
+        "nodes": 1,
+        "total_gpus": 2,
+        "gpu_type": "h100",
+        "image": "default",
+        "hours": 4.0,
+        "created_at": "2030-01-01T09:00:00Z",
+        "allocation": [],
+        "version": 1,
+        "mine": True,
+        "pretended": False,
+    }
+    names = {field.name for field in msgspec.structs.fields(wire.Reservation)}
+    return msgspec.convert(dict.fromkeys(names) | plain | values, wire.Reservation)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 s"),
+        (30, "30 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (45 * 60, "45 min"),
+        (3600, "1 h"),
+        (7800, "2 h 10 min"),
+        (47 * 3600 + 59 * 60, "47 h 59 min"),
+        (48 * 3600, "2 d"),
+        (51 * 3600, "2 d 3 h"),
+    ],
+)
+def test_spans(seconds: float, text: str) -> None:
+    assert words.span(timedelta(seconds=seconds)) == text
+
+
+def test_a_queued_one_has_place_start_and_promise() -> None:
+    view = words.describe(
+        record(
+            position=3,
+            planned_start="2030-01-01T12:10:00Z",
+            guaranteed_by="2030-01-01T13:00:00Z",
+            reason="node-1 frees by 12:10 (bob)",
+        ),
+        NOW,
+    )
+    clock = words.clock(datetime(2030, 1, 1, 12, 10, tzinfo=UTC), NOW)
+    assert view.title == "gpu-demo · 2 GPUs h100"
+    assert view.headline == "place 3 in line"
+    assert view.times[0] == f"starts about {clock} (in 2 h 10 min)"
+    assert view.times[1].startswith("guaranteed by ")
+    assert (view.can_extend, view.can_release) == (False, True)
+
+
+def test_a_start_that_is_due_is_not_shown_as_past() -> None:
+    view = words.describe(record(position=1, planned_start="2030-01-01T09:00:00Z"), NOW)
+    assert view.times == ("starts about now",)
+
+
+def test_a_blocked_one_has_no_place() -> None:
+    view = words.describe(record(reason="blocked: node node-1 is down"), NOW)
+    assert (view.headline, view.times, view.reason) == ("waiting", (), "blocked: node node-1 is down")
+
+
+def test_a_ready_one_says_what_is_left() -> None:
+    view = words.describe(
+        record(
+            state="ready", server="running", ends_at="2030-01-01T11:30:00Z", url="http://x/", nodes=2, gpus=8
+        ),
+        NOW,
+    )
+    assert view.title == "gpu-demo · 2 nodes × 8 GPUs h100"
+    assert view.times[0].endswith("(1 h 30 min left)")
+    assert view.can_extend
+    assert view.url == "http://x/"
+
+
+def test_a_stopped_server_is_not_called_ready() -> None:
+    view = words.describe(record(state="ready", server="stopped"), NOW)
+    assert (view.headline, view.tone) == ("yours, its server is stopped", "starting")
+
+
+def test_somebody_elses_cannot_be_released() -> None:
+    view = words.describe(record(state="ready", server="running", mine=False), NOW)
+    assert (view.can_extend, view.can_release) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tone"), [("node_lost", "failed"), ("failed", "failed"), ("expired", "over")]
+)
+def test_ended(outcome: str, tone: str) -> None:
+    view = words.describe(
+        record(state="ended", outcome=outcome, ended_at="2030-01-01T09:00:00Z", url="http://x"), NOW
+    )
+    assert (view.headline, view.tone, view.url) == (outcome.replace("_", " "), tone, None)
+    assert view.times[0].endswith("(1 h ago)")
+
+
+def test_html_holds_no_markup_of_others() -> None:
+    view = words.describe(
+        record(reason="<script>alert(1)</script>", name="a&b", url='http://x/"><b>', state="ready"), NOW
+    )
+    text = display.html(view, note="<i>")
+    assert "<script" not in text
+    assert "<i>" not in text
+    assert '"><b>' not in text
+    assert "gpu-a&amp;b" in text

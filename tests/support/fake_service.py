@@ -1,0 +1,411 @@
+"""A reservation service in memory behind real HTTP, with failures on demand.
+
+It speaks the routes of the API as `gpudev.wire` has them, does nothing by itself (tests move reservations
+along), and stands for a hub too: ``/hub/login`` with its xsrf dance and ``/hub/api/users/NAME/tokens``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from gpudev import wire
+
+PREFIX = f"/services/gpudev/{wire.API}/"
+
+
+class Refusal(Exception):
+    def __init__(self, status: int, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = wire.Error(code=code, message=message, hint=hint)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests of `method` to paths that contain `path`."""
+
+    kind: str
+    """``drop``: done, then the connection closes without an answer; ``truncate``: done, half the answer;
+    ``garbage``: done, answered with HTML; ``NNN``: nothing done, this status from the proxy."""
+    method: str = "POST"
+    path: str = "reservations"
+    times: int = 1
+
+
+@dataclass
+class FakeService:
+    token: str = field(default_factory=lambda: "t-" + secrets.token_hex(16))
+    user: str = "alice"
+    password: str = "opensesame"
+    password_form: bool = True
+    reservations: dict[str, wire.Reservation] = field(default_factory=dict)
+    by_request: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    refuse: Refusal | None = None
+    tokens_made: list[dict[str, Any]] = field(default_factory=list)
+    starts: bool = True
+    """Whether new reservations are ready at once."""
+    ssh_hosts: list[wire.SshHost] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._changed = threading.Condition()
+        self._numbers = itertools.count(1)
+        self._port = 0
+        self._server: ThreadingHTTPServer | None = None
+        self._stopping = False
+
+    # Running
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._stopping = False
+        server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
+        server.daemon_threads = True
+        self._server = server
+        self._port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Nothing listens any more, and long polls end without an answer."""
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    @contextmanager
+    def running(self) -> Iterator[FakeService]:
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    # What tests do to it
+
+    def change(self, id: str, **values: Any) -> wire.Reservation:
+        """Change a reservation as the service would."""
+        with self._changed:
+            old = self.reservations[id]
+            new = msgspec.structs.replace(old, version=old.version + 1, **values)
+            self.reservations[id] = new
+            self._changed.notify_all()
+            return new
+
+    def make_ready(self, id: str) -> wire.Reservation:
+        name = self.reservations[id].name or id
+        return self.change(
+            id,
+            state="ready",
+            server="running",
+            position=None,
+            planned_start=None,
+            guaranteed_by=None,
+            reason=None,
+            starts_at="2030-01-01T12:00:00Z",
+            ends_at="2030-01-01T16:00:00Z",
+            url=f"{self.url}/user/{self.user}/{id}/lab",
+            ssh_command=f"ssh gpu-{name}",
+            vscode_url=f"vscode://vscode-remote/ssh-remote+gpu-{name}/home/{self.user}",
+            allocation=[wire.NodeSlots(node="node-1", slots=[0, 1])],
+        )
+
+    @property
+    def only(self) -> wire.Reservation:
+        (record,) = self.reservations.values()
+        return record
+
+    def count(self, method: str, part: str) -> int:
+        return sum(m == method and part in path for m, path in self.requests)
+
+    # What it answers
+
+    def handle(self, method: str, path: list[str], query: dict[str, str], body: bytes) -> Any:
+        if self.refuse is not None:
+            raise self.refuse
+        match method, path:
+            case "POST", ["reservations"]:
+                return self._reserve(msgspec.json.decode(body, type=wire.ReserveRequest))
+            case "GET", ["reservations"]:
+                over = query.get("ended") == "true"
+                found = [r for r in self.reservations.values() if (r.state == "ended") == over]
+                if query["owner"] != "all":
+                    found = [r for r in found if r.mine]
+                return wire.ReservationList(reservations=found)
+            case "GET", ["reservations", ref]:
+                return self._show(ref, query)
+            case "DELETE", ["reservations", ref]:
+                return self._end(self._find(ref))
+            case "POST", ["reservations", ref, "extend"]:
+                return self._extend(self._find(ref), msgspec.json.decode(body, type=wire.ExtendRequest))
+            case "GET", ["reservations", ref, "logs"]:
+                self._find(ref)
+                return wire.Logs(events=["12:00:00 starting on node-1"], logs={"jupyter": "up\n", "sshd": ""})
+            case "GET", ["reservations", ref, "history"]:
+                self._find(ref)
+                item = {"at": "2030-01-01T12:00:00Z", "cause": "submitted", "actor": "local:alice"}
+                blank = {"planned_start": None, "guaranteed_by": None, "ends_at": None, "detail": ""}
+                pages = [
+                    [msgspec.convert(item | blank | {"state": s}, wire.HistoryItem)]
+                    for s in ("queued", "ready")
+                ]
+                page = int(query.get("cursor", "0"))
+                return wire.History(items=pages[page], next=None if page else "1")
+            case "GET", ["availability"]:
+                return _availability(float(query.get("hours", "4")))
+            case "GET", ["me"]:
+                return _me(self.user)
+            case "GET", ["ssh"]:
+                return wire.SshAccess(
+                    known_hosts="@cert-authority * ssh-ed25519 AAAA",
+                    hosts=self.ssh_hosts,
+                    identity_file=None,
+                    accepted_keys=[],
+                )
+        raise Refusal(404, "not_found", f"there is nothing at {'/'.join(path)}")
+
+    def _reserve(self, request: wire.ReserveRequest) -> wire.Reservation:
+        with self._changed:
+            assert request.request_id is not None
+            known = self.by_request.get(request.request_id)
+            if known is not None:
+                return self.reservations[known]
+            gpus = request.gpus or 1
+            if gpus == 16:
+                raise Refusal(
+                    400, "invalid_shape", "16 GPUs do not fit on one node", "use --gpus 8 --nodes 2"
+                )
+            live = [r for r in self.reservations.values() if r.state != "ended"]
+            if request.name and any(r.name == request.name for r in live):
+                raise Refusal(409, "name_taken", f"{request.name} is the name of a live reservation of yours")
+            new = f"k{next(self._numbers)}"
+            self.by_request[request.request_id] = new
+            self.reservations[new] = wire.Reservation(
+                id=new,
+                name=request.name,
+                owner=self.user,
+                state="queued",
+                server=None,
+                gpus=gpus,
+                nodes=request.nodes,
+                total_gpus=gpus * request.nodes,
+                gpu_type=request.gpu_type or "h100",
+                image=request.image or "default",
+                hours=4.0 if request.hours is None else request.hours,
+                position=len(live) + 1,
+                planned_start="2030-01-01T12:00:00Z",
+                guaranteed_by="2030-01-01T13:00:00Z",
+                likely_start=None,
+                reason="waiting for 2 GPUs: node-1 frees by 12:00 (bob)",
+                created_at="2030-01-01T11:00:00Z",
+                starts_at=None,
+                ends_at=None,
+                outcome=None,
+                ended_at=None,
+                url=None,
+                ssh_command=None,
+                vscode_url=None,
+                allocation=[],
+                version=1,
+                mine=True,
+                pretended=True,
+            )
+        return self.make_ready(new) if self.starts else self.reservations[new]
+
+    def _find(self, ref: str) -> wire.Reservation:
+        for record in self.reservations.values():
+            if record.id == ref or (record.name == ref and record.state != "ended"):
+                return record
+        raise Refusal(404, "not_found", f"there is no reservation {ref!r}", "see `gpu-dev list`")
+
+    def _show(self, ref: str, query: dict[str, str]) -> wire.Reservation:
+        record = self._find(ref)
+        if "version" in query and "wait" in query:
+            until = time.monotonic() + float(query["wait"])
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._stopping or self.reservations[record.id].version != int(query["version"]),
+                    until - time.monotonic(),
+                )
+                if self._stopping:
+                    raise ConnectionAbortedError
+        return self.reservations[record.id]
+
+    def _end(self, record: wire.Reservation) -> wire.Reservation:
+        if record.state == "ended":
+            raise Refusal(409, "wrong_state", f"{record.id} has ended already")
+        outcome = "cancelled" if record.state == "queued" else "released"
+        return self.change(
+            record.id,
+            state="ended",
+            server=None,
+            outcome=outcome,
+            ended_at="2030-01-01T12:30:00Z",
+            position=None,
+        )
+
+    def _extend(self, record: wire.Reservation, request: wire.ExtendRequest) -> wire.Reservation:
+        if request.hours > 10:
+            raise Refusal(409, "extension_refused", "bob was promised 18:00", "the longest is 1.5 hours")
+        return self.change(record.id, hours=record.hours + request.hours)
+
+
+def _availability(hours: float) -> wire.Availability:
+    def size(gpus: int, nodes: int, free: int, start: str | None) -> wire.SizeAvailability:
+        return wire.SizeAvailability(gpus=gpus, nodes=nodes, free_now=free, earliest_start=start)
+
+    return wire.Availability(
+        hours=hours,
+        pools=[
+            wire.PoolAvailability(
+                gpu_type="h100",
+                label="NVIDIA H100",
+                pretended=True,
+                gpus_per_node=8,
+                nodes_up=2,
+                gpus_total=16,
+                gpus_free=6,
+                queued=1,
+                images=["default"],
+                max_hours=24.0,
+                sizes=[
+                    size(1, 1, 6, "2020-01-01T00:00:00Z"),
+                    size(8, 1, 0, "2100-01-01T00:00:00Z"),
+                    size(8, 2, 0, None),
+                ],
+            )
+        ],
+    )
+
+
+def _me(user: str) -> wire.Me:
+    return wire.Me(
+        user=user,
+        subject=f"local:{user}",
+        operator=False,
+        max_hours=24.0,
+        max_hours_extended=48.0,
+        max_running_gpus=16,
+        max_queued=10,
+        running_gpus=0,
+        queued=0,
+        gpu_types=["h100"],
+    )
+
+
+def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self._serve()
+
+        do_POST = do_DELETE = do_GET  # noqa: N815
+
+        def _serve(self) -> None:
+            url = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            service.requests.append((self.command, self.path))
+            if not url.path.startswith(PREFIX):
+                self._hub(url.path, body)
+                return
+            fault = self._fault(url.path)
+            if fault is not None and fault.kind.isdigit():
+                self._write(int(fault.kind), b"<html>Service Unavailable</html>", "text/html")
+                return
+            path = [unquote(part) for part in url.path.removeprefix(PREFIX).split("/")]
+            query = {key: values[0] for key, values in parse_qs(url.query).items()}
+            try:
+                if self.headers.get("Authorization") != f"token {service.token}":
+                    raise Refusal(401, "unauthenticated", "the Hub does not know this token")
+                status, answer = 200, msgspec.json.encode(service.handle(self.command, path, query, body))
+            except Refusal as refusal:
+                status, answer = refusal.status, msgspec.json.encode(wire.ErrorBody(error=refusal.error))
+            except ConnectionAbortedError:
+                return
+            if fault is None:
+                self._write(status, answer)
+            elif fault.kind == "truncate":
+                self._write(status, answer, cut=len(answer) // 2)
+            elif fault.kind == "garbage":
+                self._write(200, b"<html>hello</html>", "text/html")
+
+        def _fault(self, path: str) -> Fault | None:
+            for fault in service.faults:
+                if fault.times > 0 and fault.method == self.command and fault.path in path:
+                    fault.times -= 1
+                    return fault
+            return None
+
+        def _write(
+            self, status: int, body: bytes, kind: str = "application/json", cut: int | None = None
+        ) -> None:
+            try:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body if cut is None else body[:cut])
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the client gave up
+
+        def _hub(self, path: str, body: bytes) -> None:
+            cookies = SimpleCookie(self.headers.get("Cookie", ""))
+            session = cookies["session"].value if "session" in cookies else ""
+            xsrf = f"xsrf-{session or 'nobody'}"
+            match self.command, path:
+                case "GET", "/hub/login":
+                    form = (
+                        '<input name="password">' if service.password_form else "<a>Sign in with GitHub</a>"
+                    )
+                    self._page(200, form, {"_xsrf": xsrf})
+                case "POST", "/hub/login":
+                    form_data = {key: values[0] for key, values in parse_qs(body.decode()).items()}
+                    good = form_data.get("_xsrf") == xsrf and form_data.get("password") == service.password
+                    self._page(302 if good else 403, "", {"session": "s1"} if good else {})
+                case "GET", "/hub/token":
+                    self._page(200, "tokens", {"_xsrf": xsrf})
+                case "GET", "/hub/api/user" if session:
+                    self._write(200, json.dumps({"name": service.user}).encode())
+                case "POST", tokens if (
+                    tokens == f"/hub/api/users/{service.user}/tokens"
+                    and session
+                    and self.headers.get("X-XSRFToken") == xsrf == cookies["_xsrf"].value
+                ):
+                    service.tokens_made.append(json.loads(body))
+                    self._write(201, json.dumps({"token": service.token}).encode())
+                case _:
+                    self._write(403, b'{"message": "no"}')
+
+        def _page(self, status: int, text: str, cookies: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in cookies.items():
+                self.send_header("Set-Cookie", f"{name}={value}; Path=/hub/")
+            if status == 302:
+                self.send_header("Location", "/hub/home")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    return Handler
