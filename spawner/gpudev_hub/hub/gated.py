@@ -10,7 +10,7 @@ import jinja2
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.spawner import Spawner, SpawnException
 from tornado import web
-from traitlets import default
+from traitlets import HasTraits, default
 
 from gpudev_hub.core.gate import AdmitRequest, Launch
 from gpudev_hub.settings import SERVICE
@@ -29,8 +29,16 @@ class Prefill(SpawnException):
         self.jupyterhub_message = ""
 
 
-class GatedSpawner(Spawner):
-    """Mixed into an engine's spawner. ``gate`` and ``profiles`` are set once, by ``setup.configure``."""
+class Gated(HasTraits):
+    """Mixed into an engine's spawner, before it. ``setup.configure`` sets ``gate`` and ``profiles``, once."""
+
+    # Of JupyterHub's Spawner.
+    name: str
+    user: Any
+    hub: Any
+    handler: Any
+    user_options: dict[str, Any]
+    _stop_future: Any
 
     gate: ClassVar[GateClient]
     profiles: ClassVar[list[dict[str, Any]]]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
-from jupyterhub.spawner import SpawnException
+from jupyterhub.spawner import Spawner, SpawnException
 
 from gpudev_hub.cluster.servers import GRACE, HOST, LocalServers
 from gpudev_hub.core.gate import Launch
@@ -24,7 +24,7 @@ from gpudev_hub.server import record
 from gpudev_hub.settings import Settings
 
 from .environments import ensure_environment
-from .gated import GatedSpawner
+from .gated import Gated
 
 PORTS = range(20_000, 32_000)
 """Below the range that the kernel gives to outgoing connections, which would otherwise take them."""
@@ -50,7 +50,7 @@ class NotStarted(SpawnException):
         self.jupyterhub_message = message
 
 
-class LocalGpuSpawner(GatedSpawner):
+class LocalGpuSpawner(Gated, Spawner):
     """Thin: whether and where is the gate's business, watching is the service's, ending is the launcher's."""
 
     local: ClassVar[Settings]

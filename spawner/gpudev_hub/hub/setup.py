@@ -13,16 +13,7 @@ from .gate import GateClient
 from .gated import TEMPLATES
 from .local import LocalGpuSpawner
 from .options import profile_list
-
-RESERVE = "custom:gpudev:reserve"
-OPERATE = "custom:gpudev:operate"
-ENTER = f"access:services!service={SERVICE}"
-SUPERVISOR = "gpudev-supervisor"
-
-LOCAL_USER_SCOPES = (ENTER, RESERVE, "access:servers!user", "read:users:name!user")
-"""Of the token in the local user's client configuration: his reservations and his servers, no more."""
-SERVER_SCOPES = ("users:activity!user", "access:servers!server", ENTER, RESERVE, "read:users:name!user")
-"""Of a server's own token, so that ``import gpudev`` works in a notebook."""
+from .scopes import ENTER, OPERATE, RESERVE, SERVER_SCOPES, SUPERVISOR
 
 
 def configure(c: Any, settings: Settings) -> None:

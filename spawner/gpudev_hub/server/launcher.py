@@ -24,7 +24,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from . import isolation, processes, record, sshd
+from . import gang, isolation, processes, record, sshd
 from .logs import Log
 from .record import Exit, Record
 
@@ -126,7 +126,7 @@ class Launcher:
         """Write what sshd needs and start the parts; Jupyter first, since it takes longest."""
         spec = self.spec
         launch, rank, peers = spec["launch"], self.record.rank, spec["peers"]
-        env = sshd.environment(self.private, launch, rank, spec["env"], peers)
+        env = gang.environment(self.private, peers, spec["env"])
         argv = sshd.prepare(self.private, launch, rank, self.record.sshd_port, env, peers)
         if spec["jupyter"] is not None:
             self.jupyter = self._part("jupyter", spec["jupyter"], env)
@@ -258,7 +258,7 @@ class Launcher:
 
     def close(self) -> None:
         """The last words: why it ended, and nothing private left behind."""
-        sshd.cleanup(self.private, self.spec["env"])
+        gang.cleanup(self.private, self.spec["env"])
         shutil.rmtree(self.private, ignore_errors=True)
         final = {name: getattr(self.record, name) for name in Record.__slots__} | {"exit": self.exit}
         record.write(self.folder, Record(**final))

@@ -1,0 +1,15 @@
+"""Who may do what at the Hub."""
+
+from __future__ import annotations
+
+from gpudev_hub.settings import SERVICE
+
+RESERVE = "custom:gpudev:reserve"
+OPERATE = "custom:gpudev:operate"
+ENTER = f"access:services!service={SERVICE}"
+SUPERVISOR = "gpudev-supervisor"
+
+LOCAL_USER_SCOPES = (ENTER, RESERVE, "access:servers!user", "read:users:name!user")
+"""Of the token in the local user's client configuration: his reservations and his servers, no more."""
+SERVER_SCOPES = ("users:activity!user", "access:servers!server", ENTER, RESERVE, "read:users:name!user")
+"""Of a server's own token, so that ``import gpudev`` works in a notebook."""

@@ -1,0 +1,74 @@
+"""The local user's command line works without a log-in: his token lies ready in his client configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import httpx
+
+from .server.record import write_private
+from .settings import Settings
+
+
+class ConfigUnusable(Exception):
+    """The client configuration can't be read or written; it was left as it is."""
+
+
+class LocalUser:
+    """The account that runs the hub, as a client of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def check(self) -> dict[str, Any]:
+        """The configuration as it is; keys that aren't ours are somebody's. Raises ``ConfigUnusable``."""
+        path = self._settings.config
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ConfigUnusable(
+                f"{path} can't be read ({error}): repair or remove it, or name another with GPUDEV_CONFIG"
+            ) from error
+        if not isinstance(content, dict):
+            raise ConfigUnusable(f"{path} holds no JSON object: repair or remove it")
+        return content
+
+    async def prepare(self, hub_api: str, scopes: Collection[str]) -> None:
+        """See to it that address, name and a token that works are in the configuration."""
+        config = self.check()
+        ours = {"url": self._settings.url, "user": self._settings.user}
+        async with httpx.AsyncClient(base_url=hub_api, trust_env=False, timeout=15) as client:
+            token = config.get("token")
+            if not isinstance(token, str) or not await self._valid(client, token, scopes):
+                token = await self._new(client, scopes)
+        changed = config | ours | {"token": token}
+        try:
+            if changed != config or self._settings.config.stat().st_mode & 0o077:
+                self._settings.config.parent.mkdir(parents=True, exist_ok=True)
+                write_private(self._settings.config.resolve(), json.dumps(changed, indent=2) + "\n")
+        except OSError as error:
+            raise ConfigUnusable(f"{self._settings.config} can't be written: {error}") from error
+
+    async def _valid(self, client: httpx.AsyncClient, token: str, scopes: Collection[str]) -> bool:
+        if not token.isascii():
+            return False
+        answer = await client.get("/user", headers={"Authorization": f"token {token}"})
+        if answer.status_code != 200:
+            return False
+        user = answer.json()
+        name = self._settings.user
+        wanted = {scope.replace("!user", f"!user={name}") for scope in scopes}
+        return user.get("name") == name and wanted <= set(user.get("scopes", ()))
+
+    async def _new(self, client: httpx.AsyncClient, scopes: Collection[str]) -> str:
+        answer = await client.post(
+            f"/users/{self._settings.user}/tokens",
+            headers={"Authorization": f"token {self._settings.secret('supervisor-token')}"},
+            json={"note": "gpu-dev on this machine", "scopes": sorted(scopes)},
+        )
+        answer.raise_for_status()
+        return str(answer.json()["token"])

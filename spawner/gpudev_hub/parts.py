@@ -1,0 +1,130 @@
+"""A part of a hub as a process: started, watched, started again when it dies, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+
+from .server import isolation
+from .server.logs import Log, tail
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY = 0.2
+LONGEST_DELAY = 10.0
+SETTLED = 30.0
+"""A part that lived this many seconds is started again at once when it dies."""
+PATIENCE = 10.0
+"""Seconds a part has to end in order."""
+
+
+class Part:
+    """One of proxy, hub and service. Dies with its supervisor, and with nobody else."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: list[str],
+        env: Mapping[str, str],
+        logs: Path,
+        again: Callable[[], Coroutine[None, None, None]] | None = None,
+    ) -> None:
+        """``again`` is called whenever the part has been started anew after a death."""
+        self.name = name
+        self.argv = argv
+        self.restarts = 0
+        self._env = env
+        self._log_path = logs / f"{name}.log"
+        self._log = Log(self._log_path)
+        self._again = again
+        self._process: asyncio.subprocess.Process | None = None
+        self._ending = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now."""
+        return None if self._process is None or self._process.returncode is not None else self._process.pid
+
+    def start(self) -> None:
+        """Start it and keep it running."""
+        self._task = asyncio.create_task(self._keep(), name=self.name)
+
+    def last_words(self, lines: int = 15) -> str:
+        """The end of its log."""
+        return tail(self._log_path, lines)
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay = FIRST_DELAY
+        while not self._ending.is_set():
+            begun = loop.time()
+            code = await self._once()
+            if self._ending.is_set():
+                return
+            if loop.time() - begun > SETTLED:
+                delay = FIRST_DELAY
+            log.warning("%s ended with exit code %s, starting it again in %.1f s", self.name, code, delay)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
+            self.restarts += 1
+
+    async def _once(self) -> int | str:
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.argv,
+                env=self._env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                # Ctrl-C in the terminal is the supervisor's to pass on, in the right order.
+                start_new_session=True,
+                preexec_fn=isolation.die_with_parent,
+            )
+        except OSError as error:
+            self._log.write(f"{self.argv[0]} could not be started: {error}\n".encode())
+            return str(error)
+        assert self._process.stdout is not None
+        if self.restarts and self._again is not None:
+            self._telling = asyncio.create_task(self._again())
+        while data := await self._process.stdout.read(65536):
+            self._log.write(data)
+        return await self._process.wait()
+
+    async def end(self) -> None:
+        """End it and don't start it again."""
+        self._ending.set()
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), PATIENCE)
+            except TimeoutError:
+                log.warning("%s did not end within %.0f s and is killed", self.name, PATIENCE)
+                process.kill()
+                await process.wait()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def reap_strays(known: set[int | None]) -> None:
+    """Take the exit codes of servers' launchers, which became our children when the Hub's helper ended."""
+    me = os.getpid()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in known:
+            continue
+        try:
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] == "Z" and int(fields[1]) == me:
+            try:
+                os.waitpid(int(entry.name), os.WNOHANG)
+            except ChildProcessError:
+                pass

@@ -1,0 +1,107 @@
+"""The state folder: made, locked and tried out before anything is started in it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import random
+import socket
+from dataclasses import asdict
+from pathlib import Path
+
+from .settings import LOOPBACK, Ports, Settings
+
+INTERNAL = range(12_000, 20_000)
+"""Ports behind the proxy; below those of servers (``hub/local.py``) and of outgoing connections."""
+_PROBE = 1 << 20
+"""Bytes that must fit on the disk before anything is begun."""
+
+
+class StateUnusable(Exception):
+    """The folder can't be used; the message says why and what to do."""
+
+
+class StateInUse(StateUnusable):
+    """Another hub runs on it."""
+
+
+def open_state(settings: Settings) -> int:
+    """Make the folder and lock it; returns the lock, to be kept open. Raises ``StateUnusable``."""
+    folder = settings.state
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateUnusable(_unusable(folder, error)) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 64).decode(errors="replace").strip()
+        os.close(lock)
+        raise StateInUse(
+            f"another gpudev-hub (process {holder or 'unknown'}) runs on {folder}: "
+            "stop it, or name another folder with GPUDEV_STATE"
+        ) from None
+    try:
+        _try_disk(folder)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        for part in (settings.servers, settings.logs, settings.hub, folder / "homes", folder / "envs"):
+            part.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        os.close(lock)
+        raise StateUnusable(_unusable(folder, error)) from error
+    return lock
+
+
+def _try_disk(folder: Path) -> None:
+    probe = folder / ".probe"
+    try:
+        with probe.open("wb") as file:
+            file.write(b"\0" * _PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _unusable(folder: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk that holds {folder} is full ({error.strerror}): free some space, nothing was changed"
+        )
+    return f"{folder} can't be written to ({error.strerror}): name another folder with GPUDEV_STATE"
+
+
+def port_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((LOOPBACK, port))
+            candidate.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def choose_ports(settings: Settings) -> Ports:
+    """The ports behind the proxy: those chosen before, which running servers know, where still free."""
+    path = settings.state / "ports.json"
+    try:
+        before = asdict(settings.ports())
+    except Exception:  # none, or none that can be read: any will do
+        before = {}
+    chosen: dict[str, int] = {}
+    for part in Ports.__slots__:
+        candidates = [before[part]] if part in before else []
+        candidates += random.sample(INTERNAL, 200)
+        taken = (settings.port, *chosen.values())
+        chosen[part] = next(port for port in candidates if port not in taken and port_free(port))
+    temporary = path.with_name(".ports.json.new")
+    temporary.write_text(json.dumps(chosen))
+    temporary.replace(path)
+    return Ports(**chosen)
