@@ -31,6 +31,9 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INTERNAL_ERROR = "internal_error"
 
 
 STATUS: dict[Code, int] = {
@@ -52,6 +55,9 @@ STATUS: dict[Code, int] = {
     Code.TOO_LARGE: 413,
     Code.RATE_LIMITED: 429,
     Code.UNAVAILABLE: 503,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.INTERNAL_ERROR: 500,
 }
 
 

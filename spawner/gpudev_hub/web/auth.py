@@ -1,0 +1,212 @@
+"""Who is asking: Hub tokens and browser cookies, checked with the Hub itself.
+
+Both faces end in one question to the Hub, ``GET {api}/user`` with the caller's own token, answered from a
+small cache for at most ``CACHE`` (so a revoked token is refused that soon). When the Hub does not answer,
+nobody new gets in: ``unavailable``, never a guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+import msgspec
+from jupyterhub.services.auth import HubOAuth
+
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.model import SECOND, Millis, Owner
+
+RESERVE = "custom:gpudev:reserve"
+"""Hub scope that a token needs to read and manage its owner's reservations."""
+OPERATE = "custom:gpudev:operate"
+"""Hub scope that makes a token an operator's."""
+METRICS = "read:metrics"
+"""JupyterHub's own scope for monitoring."""
+
+CACHE: Millis = 30 * SECOND
+CACHED = 4096
+HUB_TIMEOUT = 5.0
+"""Seconds the Hub has to answer who a token belongs to."""
+
+log = logging.getLogger(__name__)
+
+
+class HubUser(msgspec.Struct, frozen=True):
+    """What the Hub says about the owner of a token."""
+
+    name: str
+    kind: str = "user"
+    admin: bool = False
+    groups: tuple[str, ...] = ()
+    scopes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An authenticated person, and what this token or cookie of his may do."""
+
+    owner: Owner
+    operator: bool
+
+
+class HubTokens:
+    """Asks the Hub who a token belongs to."""
+
+    def __init__(self, hub_api: str, now: Callable[[], Millis]) -> None:
+        """``hub_api``: ``http://127.0.0.1:8081/hub/api``; ``now``: the service's clock."""
+        self._url = hub_api.rstrip("/") + "/user"
+        self._now = now
+        self._client = httpx.AsyncClient(timeout=HUB_TIMEOUT, trust_env=False)
+        self._cache: OrderedDict[bytes, tuple[Millis, HubUser | None]] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[HubUser | None]] = {}
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._client.aclose()
+
+    def known(self, token: str) -> bool:
+        """Whether an answer about ``token`` is in the cache: looking it up costs the Hub nothing."""
+        entry = self._cache.get(_digest(token))
+        return entry is not None and self._now() < entry[0]
+
+    async def user(self, token: str) -> HubUser | None:
+        """The token's owner, ``None`` if the Hub knows no such token.
+
+        Raises ``Refused`` (``unavailable``) when the Hub gives no clear answer.
+        """
+        key = _digest(token)
+        entry = self._cache.get(key)
+        if entry is not None and self._now() < entry[0]:
+            return entry[1]
+        task = self._asking.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._ask(key, token))
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, key: bytes, token: str) -> HubUser | None:
+        asked_at = self._now()
+        try:
+            answer = await self._client.get(self._url, headers={"Authorization": f"token {token}"})
+        except httpx.HTTPError as error:
+            raise self._away(type(error).__name__) from error
+        user: HubUser | None = None
+        if answer.status_code == 200:
+            try:
+                user = msgspec.json.decode(answer.content, type=HubUser)
+            except msgspec.MsgspecError as error:
+                raise self._away("an answer that is no user") from error
+        elif answer.status_code not in (401, 403):
+            raise self._away(f"status {answer.status_code}")
+        self._cache[key] = (asked_at + CACHE, user)
+        self._cache.move_to_end(key)
+        if len(self._cache) > CACHED:
+            self._cache.popitem(last=False)
+        return user
+
+    def _away(self, what: str) -> Refused:
+        log.warning("the Hub did not say who a token belongs to: %s", what)
+        return Refused(
+            Code.UNAVAILABLE,
+            "the Hub did not answer who this token belongs to",
+            "nothing was changed; try again in a few seconds",
+        )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+class BrowserLogin(HubOAuth):
+    """JupyterHub's OAuth dance and XSRF check for browsers, with our look-up of tokens behind it."""
+
+    tokens: HubTokens
+
+    def user_for_token(
+        self, token: str, use_cache: bool = True, session_id: str = "", *, sync: bool = True
+    ) -> Awaitable[dict[str, object] | None]:
+        """The owner of the token that a log-in brought, as a model of the Hub's."""
+        del use_cache, session_id  # one cache for all, keyed by the token alone
+        if sync:
+            raise RuntimeError("asking the Hub would block the service")
+        return self._model(token)
+
+    async def _model(self, token: str) -> dict[str, object] | None:
+        user = await self.tokens.user(token)
+        return None if user is None else {"kind": user.kind, "name": user.name}
+
+
+class Auth:
+    """Everything the handlers ask about callers."""
+
+    def __init__(
+        self,
+        *,
+        tokens: HubTokens,
+        browser: BrowserLogin,
+        owner: Callable[[HubUser], Owner],
+        cookie_secret: bytes,
+    ) -> None:
+        self.tokens = tokens
+        self.browser = browser
+        self.cookie_secret = cookie_secret
+        self._owner = owner
+
+    def identify(self, user: HubUser, *, cookie: bool) -> Identity:
+        """The identity behind a token; raises ``Refused`` (``forbidden``) if it may not reserve.
+
+        A Hub admin is an operator in his browser. A token of his is one only if it carries that power
+        itself: the token of an admin's notebook server does not.
+        """
+        if user.kind != "user":
+            raise Refused(
+                Code.FORBIDDEN,
+                f"the token belongs to the Hub's {user.kind} {user.name}, not to a person",
+                "use a person's token",
+            )
+        if RESERVE not in user.scopes:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"the token of {user.name} lacks the scope {RESERVE}",
+                "make a token that has it, with `gpu-dev login` or on the Hub's token page",
+            )
+        operator = OPERATE in user.scopes or (user.admin and (cookie or "admin:servers" in user.scopes))
+        return Identity(self._owner(user), operator)
+
+
+def make_auth(
+    *,
+    hub_api: str,
+    api_token: str,
+    cookie_secret: bytes,
+    owner: Callable[[HubUser], Owner],
+    now: Callable[[], Millis],
+    prefix: str,
+    hub_prefix: str = "/hub/",
+    client_id: str = "service-gpudev",
+) -> Auth:
+    """Authentication against one Hub.
+
+    ``hub_api``: the Hub's REST API as this process reaches it; ``api_token``: the service's own token there
+    (it is also the OAuth client's secret); ``owner``: who a user of the Hub is to the queue;
+    ``prefix``, ``hub_prefix``: paths of the service and of the Hub as browsers see them.
+    """
+    tokens = HubTokens(hub_api, now)
+    browser = BrowserLogin(
+        api_url=hub_api,
+        api_token=api_token,
+        base_url=prefix,
+        hub_prefix=hub_prefix,
+        oauth_client_id=client_id,
+        oauth_redirect_uri=prefix + "oauth_callback",
+        cookie_options={"samesite": "Lax"},
+        access_scopes=set(),
+    )
+    browser.tokens = tokens
+    return Auth(tokens=tokens, browser=browser, owner=owner, cookie_secret=cookie_secret)

@@ -1,0 +1,266 @@
+"""What every handler shares: identity, limits, security headers, and errors in one form."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from gpudev import wire
+from gpudev_hub.core.errors import STATUS, Code, Refused
+from gpudev_hub.core.ports import StoreUnavailable
+
+from .auth import BrowserLogin, Identity
+from .limits import RateLimited
+
+if TYPE_CHECKING:
+    from .app import Site
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+AUTHORIZATION = re.compile(r"(?:token|bearer) +([!-~]{1,2048})", re.IGNORECASE)
+ENCODER = msgspec.json.Encoder()
+
+
+def bearer(handler: RequestHandler) -> str | None:
+    """The token of the ``Authorization`` header, if there is one; never one from a URL."""
+    header = handler.request.headers.get("Authorization")
+    if header is None:
+        return None
+    match = AUTHORIZATION.fullmatch(header.strip())
+    if match is None:
+        raise Refused(
+            Code.UNAUTHENTICATED,
+            "the Authorization header has no token",
+            "send `Authorization: Bearer TOKEN`",
+        )
+    return match.group(1)
+
+
+class BaseHandler(HubOAuthenticated, RequestHandler):
+    """A handler of ours: errors are ``{"error": {code, message, hint}}``, nothing is cached or framed."""
+
+    site: Site
+    csp = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+    def initialize(self, site: Site) -> None:
+        self.site = site
+        self.identity: Identity | None = None
+        self.caller = ""
+        self.reservation = ""
+        self.error_code = ""
+
+    @property
+    def hub_auth(self) -> BrowserLogin:
+        """JupyterHub's side of browser log-ins."""
+        return self.site.auth.browser
+
+    def set_default_headers(self) -> None:
+        asked = self.request.headers.get("X-Request-Id", "")
+        # Tornado calls this before `initialize`, and again before it writes an error.
+        if not hasattr(self, "request_id"):
+            self.request_id = asked if SAFE_REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
+        self.set_header("X-Request-Id", self.request_id)
+        self.set_header("Server", "gpudev")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", self.csp)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("X-Frame-Options", "DENY")
+
+    def get_current_user(self) -> Identity | None:
+        """Who ``prepare`` found; JupyterHub's own look-up would block the loop."""
+        return self.identity
+
+    def compute_etag(self) -> str | None:
+        """No ETags: nothing here may be cached."""
+        return None
+
+    async def identify(self) -> Identity | None:
+        """Who asks: by the header's token, else by the browser's cookie; ``None``: nobody.
+
+        Raises ``Refused`` for a token that is stale or may not reserve, and when the Hub is away.
+        """
+        token = bearer(self)
+        if token is not None:
+            return await self._of_token(token, cookie=False)
+        cookie = self.get_secure_cookie(self.hub_auth.cookie_name)
+        if cookie is None:
+            return None
+        try:
+            self.check_xsrf_cookie()
+        except HTTPError as error:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"the browser's request was not made by our pages: {error.log_message}",
+                "reload the page and try again",
+            ) from error
+        return await self._of_token(cookie.decode("ascii", "replace"), cookie=True)
+
+    async def _of_token(self, token: str, *, cookie: bool) -> Identity:
+        tokens = self.site.auth.tokens
+        peer = self.request.remote_ip or ""
+        if not tokens.known(token):
+            self.site.guesses.check(peer)
+        user = await tokens.user(token)
+        if user is None:
+            self.site.guesses.spend(peer)
+            if cookie:
+                self.clear_cookie(self.hub_auth.cookie_name, path=self.hub_auth.cookie_path)
+            raise Refused(
+                Code.UNAUTHENTICATED,
+                "the Hub does not know this token: it has expired, was revoked, or is another Hub's",
+                "log in again: `gpu-dev login`, or reload the page in a browser",
+            )
+        identity = self.site.auth.identify(user, cookie=cookie)
+        self.caller = identity.owner.subject
+        return identity
+
+    def limit(self, subject: str, *, write: bool) -> None:
+        """Count this request against ``subject``'s rate; raises ``RateLimited``."""
+        (self.site.writes if write else self.site.reads).spend(subject)
+
+    def check_size(self) -> None:
+        """Refuse a body beyond the limit."""
+        if len(self.request.body) > self.site.settings.max_body:
+            raise self.too_large(len(self.request.body))
+
+    def too_large(self, size: int) -> Refused:
+        """What is said about a body of ``size`` bytes."""
+        return Refused(
+            Code.TOO_LARGE,
+            f"the body has {size} bytes, {self.site.settings.max_body} are allowed",
+            "send less",
+        )
+
+    def answer(self, value: object, status: int = 200) -> None:
+        """Send ``value`` as JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", JSON)
+        self.finish(ENCODER.encode(value))
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Refusals belong in the access log; only defects are worth a traceback."""
+        if isinstance(value, Refused | HTTPError | StoreUnavailable):
+            return
+        fields = {"request_id": self.request_id, "reservation": self.reservation}
+        log.error("request failed", exc_info=(typ, value, tb), extra={"fields": fields})
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """One form for every error, whoever raised it."""
+        cause = kwargs.get("exc_info", (None, None, None))[1]
+        error, status = describe(cause, status_code, self.request.method or "", self.request_id)
+        self.error_code = error.code
+        if isinstance(cause, RateLimited):
+            self.set_header("Retry-After", str(cause.retry_after))
+        if status == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        self.show_error(error, status)
+
+    def show_error(self, error: wire.Error, status: int) -> None:
+        """Send an error; pages show it in their own way."""
+        self.answer(wire.ErrorBody(error=error), status)
+
+
+def describe(
+    cause: BaseException | None, status: int, method: str, request_id: str
+) -> tuple[wire.Error, int]:
+    """What a caller is told about an exception, and the HTTP status."""
+    if isinstance(cause, Refused):
+        return wire.Error(code=cause.code, message=cause.message, hint=cause.hint), STATUS[cause.code]
+    if isinstance(cause, StoreUnavailable):
+        return _error(
+            Code.UNAVAILABLE, "the service's store does not answer", "try again with the same request_id"
+        )
+    if status == 404:
+        return _error(Code.NOT_FOUND, "there is nothing at this address", "see api/v1/openapi.json")
+    if status == 405:
+        return _error(
+            Code.METHOD_NOT_ALLOWED, f"this address does not answer {method}", "see api/v1/openapi.json"
+        )
+    if 400 <= status < 500:
+        words = cause.log_message if isinstance(cause, HTTPError) else None
+        code = Code.FORBIDDEN if status == 403 else Code.INVALID_REQUEST
+        return wire.Error(code=code, message=words or "the request is malformed"), status
+    return _error(
+        Code.INTERNAL_ERROR,
+        f"the service failed; request {request_id} is in its log",
+        "try again; tell an operator if it stays",
+    )
+
+
+def _error(code: Code, message: str, hint: str) -> tuple[wire.Error, int]:
+    return wire.Error(code=code, message=message, hint=hint), STATUS[code]
+
+
+class NotFoundHandler(BaseHandler):
+    """Every address that is none of ours."""
+
+    def prepare(self) -> None:
+        raise HTTPError(404)
+
+
+@stream_request_body
+class TooLargeHandler(BaseHandler):
+    """Takes a body that is too large, keeps none of it, and says so."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """Throw it away."""
+
+    def refuse(self, *_: str, **__: str) -> None:
+        """Whatever the method."""
+        raise self.too_large(int(self.request.headers["Content-Length"]))
+
+    get = post = put = patch = delete = head = options = refuse
+
+
+class PageHandler(BaseHandler):
+    """A page for browsers: who is not logged in is sent to the Hub, and comes back."""
+
+    csp = (
+        "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    )
+
+    async def prepare(self) -> None:
+        """Find out who asks; afterwards ``self.person`` is him."""
+        self.check_size()
+        try:
+            self.identity = await self.identify()
+        except Refused as refused:
+            if refused.code is not Code.UNAUTHENTICATED or bearer(self) is not None:
+                raise
+        if self.identity is None:
+            if self.request.method != "GET":
+                raise Refused(Code.UNAUTHENTICATED, "nobody is logged in", "reload the page and log in")
+            self.redirect(self.get_login_url())
+            return
+        self.limit(self.identity.owner.subject, write=self.request.method != "GET")
+
+    @property
+    def person(self) -> Identity:
+        """Who asks."""
+        assert self.identity is not None
+        return self.identity
+
+
+class LoginCallback(BaseHandler, HubOAuthCallbackHandler):
+    """End of the Hub's OAuth dance: sets the cookie and goes back to the page that was asked for."""
+
+    async def get(self) -> None:
+        """``?code=&state=`` from the Hub."""
+        try:
+            await HubOAuthCallbackHandler.get(self)
+        except HTTPError as error:
+            if error.status_code < 500:
+                raise
+            raise Refused(
+                Code.UNAVAILABLE, f"the log-in could not be finished: {error.log_message}", "log in again"
+            ) from error

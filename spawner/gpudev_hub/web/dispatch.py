@@ -1,0 +1,219 @@
+"""From a request to its route's function and back: authenticate, limit, decode, call, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from tornado.web import HTTPError
+
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.model import Reservation
+
+from .auth import METRICS, Identity
+from .base import JSON, BaseHandler, bearer
+from .routes import Access, Call, Param, Route, Text
+
+if TYPE_CHECKING:
+    from .app import Site
+
+
+class RouteHandler(BaseHandler):
+    """All methods of one address."""
+
+    def initialize(self, site: Site, routes: dict[str, Route] | None = None) -> None:
+        super().initialize(site)
+        self.routes = routes or {}
+        self.route: Route | None = None
+        self.work: asyncio.Task[Any] | None = None
+
+    async def prepare(self) -> None:
+        """Find the route and who asks; refuse what needs no look at the body's meaning."""
+        self.route = self.routes.get(self.request.method or "")
+        if self.route is None:
+            self.set_header("Allow", ", ".join(sorted(self.routes)))
+            raise HTTPError(405)
+        self.check_size()
+
+    async def run(self, **path: str) -> None:
+        """Every method of every route comes through here."""
+        route = self.route
+        assert route is not None
+        server = await self.authenticate(route, path)
+        call = Call(
+            site=self.site,
+            path=path,
+            query=self._query(route),
+            body=self._body(route),
+            caller=self.caller,
+            identity=self.identity,
+            server=server,
+        )
+        if server is not None:
+            self.reservation = server.id
+        try:
+            result = await self._perform(route, call)
+        finally:
+            self.reservation = call.reservation or self.reservation
+        for name, value in call.headers.items():
+            self.set_header(name, value)
+        if isinstance(result, Text):
+            self.set_header("Content-Type", result.media)
+            self.finish(result.body)
+        elif route.answers is None:
+            self.set_status(204)
+            self.finish()
+        else:
+            self.answer(result, route.status)
+
+    get = post = delete = run
+
+    async def _perform(self, route: Route, call: Call) -> Any:
+        if route.write:
+            return await route.handle(call)
+        # A long poll ends with its connection; a write that has begun is finished whoever listens.
+        self.work = asyncio.ensure_future(route.handle(call))
+        return await self.work
+
+    def on_connection_close(self) -> None:
+        """The client has gone."""
+        if self.work is not None:
+            self.work.cancel()
+
+    async def authenticate(self, route: Route, path: dict[str, str]) -> Reservation | None:
+        """Who asks, and may he use the route? For servers: the reservation whose server it is."""
+        access = route.access
+        if access is Access.ANYBODY:
+            return None
+        if access is Access.HUB:
+            self._hub()
+            return None
+        server = None
+        if access is Access.SERVER:
+            server = self._server(path["id"])
+        elif access is Access.MONITOR and await self._monitor():
+            pass
+        else:
+            self.identity = await self._person(operator=access is Access.OPERATOR)
+        self.limit(self.caller, write=route.write and server is None)
+        return server
+
+    async def _person(self, *, operator: bool) -> Identity:
+        identity = await self.identify()
+        if identity is None:
+            raise Refused(
+                Code.UNAUTHENTICATED,
+                "no token was sent",
+                "send `Authorization: Bearer TOKEN`; `gpu-dev login` makes a token",
+            )
+        if operator and not identity.operator:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"{identity.owner.login} is no operator",
+                "only the Hub's admins may do this",
+            )
+        return identity
+
+    async def _monitor(self) -> bool:
+        """Whether the token is one for monitoring (then it need not be a person's)."""
+        token = bearer(self)
+        user = await self.site.auth.tokens.user(token) if token is not None else None
+        if user is None or METRICS not in user.scopes:
+            return False
+        self.caller = f"monitor:{user.name}"
+        return True
+
+    def _hub(self) -> None:
+        token = bearer(self)
+        if token is None or not hmac.compare_digest(token.encode(), self.site.gate_secret.encode()):
+            raise Refused(Code.UNAUTHENTICATED, "the gate opens to the Hub's secret only", "")
+        self.caller = "hub"
+
+    def _server(self, id: str) -> Reservation:
+        """The live reservation whose current attempt the token names; works without the Hub."""
+        token = bearer(self)
+        if token is None:
+            raise Refused(Code.UNAUTHENTICATED, "no token was sent", "send the server's own token")
+        reservation = self.site.service.view.reservations.get(id)
+        if (
+            reservation is None
+            or not reservation.live
+            or not self.site.server_token_ok(id, reservation.attempt, token)
+        ):
+            raise Refused(
+                Code.FORBIDDEN,
+                f"this token is not that of a running server of {id}",
+                "a server's token is good for one attempt, until the reservation ends",
+            )
+        self.caller = f"server:{id}/{reservation.attempt}"
+        return reservation
+
+    def _query(self, route: Route) -> dict[str, Any]:
+        known = {param.name: param for param in route.query}
+        values = {param.name: param.default for param in route.query}
+        for name, given in self.request.query_arguments.items():
+            param = known.get(name)
+            if param is None:
+                raise Refused(
+                    Code.INVALID_REQUEST,
+                    f"there is no query parameter {name[:64]!r} here",
+                    f"there are: {', '.join(sorted(known)) or 'none'}",
+                )
+            if len(given) > 1:
+                raise Refused(
+                    Code.INVALID_REQUEST, f"the query parameter {name} is given {len(given)} times", ""
+                )
+            values[name] = _convert(param, self.decode_argument(given[0], name))
+        for param in route.query:
+            if param.required and values[param.name] is None:
+                raise Refused(
+                    Code.INVALID_REQUEST,
+                    f"the query parameter {param.name} is missing",
+                    f"{param.name}: {param.description}",
+                )
+        return values
+
+    def _body(self, route: Route) -> Any:
+        body = self.request.body
+        if route.takes is None:
+            if route.write and body not in (b"", b"{}"):
+                raise Refused(Code.INVALID_REQUEST, "this address takes no body", "send an empty one")
+            return None
+        media = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media != JSON:
+            raise Refused(
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                f"the body is {media[:64] or 'of no stated type'}, not {JSON}",
+                f"send `Content-Type: {JSON}`",
+            )
+        try:
+            return msgspec.json.decode(body, type=route.takes)
+        except msgspec.ValidationError as error:
+            raise Refused(
+                Code.INVALID_REQUEST,
+                f"the body is not what {route.name} takes: {error}",
+                "see the API reference",
+            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused(Code.INVALID_REQUEST, f"the body is no JSON: {error}", "") from error
+
+
+def _convert(param: Param, text: str) -> Any:
+    try:
+        value = msgspec.convert(text, param.type, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"the query parameter {param.name} is {text[:64]!r}: {error}",
+            f"{param.name}: {param.description}",
+        ) from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"the query parameter {param.name} is {text[:64]!r}, not a finite number",
+            f"{param.name}: {param.description}",
+        )
+    return value

@@ -1,0 +1,85 @@
+"""The gate: what the Hub asks before, while and after a server runs. A listener of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from gpudev_hub.core.gate import Admission, AdmitRequest, Started, StopAnswer, StopAsked
+
+from .routes import Access, Call, Route
+
+
+class MintRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """``POST /gate/mint``: an id for a spawn page of this subject's."""
+
+    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Minted(msgspec.Struct):
+    """Its answer."""
+
+    id: str
+
+
+async def admit(call: Call) -> Admission:
+    """May this server start, and where?."""
+    body: AdmitRequest = call.body
+    call.reservation = body.server
+    return await call.site.service.admit(body)
+
+
+async def started(call: Call) -> None:
+    """The engine built the servers of an attempt."""
+    body: Started = call.body
+    call.reservation = body.server
+    call.site.service.started(body)
+
+
+async def stop(call: Call) -> StopAnswer:
+    """May the spawner really stop this server?."""
+    body: StopAsked = call.body
+    call.reservation = body.server
+    return await call.site.service.stop_asked(body)
+
+
+async def mint(call: Call) -> Minted:
+    """An id for a spawn page."""
+    body: MintRequest = call.body
+    return Minted(id=await call.site.service.mint(body.subject))
+
+
+GATE_ROUTES = [
+    Route(
+        "POST",
+        "gate/admit",
+        admit,
+        Access.HUB,
+        answers=Admission,
+        takes=AdmitRequest,
+    ),
+    Route(
+        "POST",
+        "gate/started",
+        started,
+        Access.HUB,
+        takes=Started,
+    ),
+    Route(
+        "POST",
+        "gate/stop",
+        stop,
+        Access.HUB,
+        answers=StopAnswer,
+        takes=StopAsked,
+    ),
+    Route(
+        "POST",
+        "gate/mint",
+        mint,
+        Access.HUB,
+        answers=Minted,
+        takes=MintRequest,
+    ),
+]

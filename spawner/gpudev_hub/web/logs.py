@@ -1,0 +1,51 @@
+"""Structured logs: one JSON object per line, with request and reservation ids, never with a token.
+
+Records carry their fields as ``extra={"fields": {...}}``. The access log knows paths, never query strings:
+those of the log-in dance hold one-time codes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+from tornado.web import RequestHandler
+
+ACCESS = logging.getLogger("gpudev.access")
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """``time``, ``level``, ``logger``, ``message``, the record's fields, and a traceback."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Tornado's ``log_function``: who asked for what, how it ended and how long it took."""
+    request = handler.request
+    status = handler.get_status()
+    fields: dict[str, object] = {
+        "method": request.method,
+        "path": request.path,
+        "status": status,
+        "ms": round(request.request_time() * 1000, 1),
+        "peer": request.remote_ip,
+    }
+    for name in ("request_id", "reservation", "caller", "error_code"):
+        value = getattr(handler, name, None)
+        if value:
+            fields[name] = value
+    level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+    ACCESS.log(level, "%s %s %s", request.method, request.path, status, extra={"fields": fields})

@@ -1,0 +1,131 @@
+"""The OpenAPI 3.1 document, made from the same routes as the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from gpudev import wire
+from gpudev_hub.core.errors import STATUS, Code
+
+from .routes import PARAMETER, Access, Param, Route, Text, by_path
+
+REF = "#/components/schemas/{name}"
+SECURITY: dict[Access, list[dict[str, list[str]]]] = {
+    Access.PERSON: [{"hubToken": []}, {"browser": []}],
+    Access.OPERATOR: [{"hubToken": []}, {"browser": []}],
+    Access.MONITOR: [{"hubToken": []}, {"browser": []}],
+    Access.SERVER: [{"serverToken": []}],
+    Access.ANYBODY: [],
+}
+PATH_PARAMETERS = {
+    "ref": "id of a reservation, or the name of a live one of the caller's",
+    "id": "id of the reservation whose server asks",
+    "name": "name of a node",
+}
+
+
+def document(routes: Iterable[Route], server: str) -> dict[str, Any]:
+    """The document for ``routes``, which are answered below the path ``server``."""
+    routes = list(routes)
+    types = [wire.ErrorBody]
+    for route in routes:
+        types += [t for t in (route.takes, route.answers) if t is not None and t is not Text]
+    references, components = msgspec.json.schema_components(types, ref_template=REF)
+    schemas = dict(zip(types, references, strict=True))
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "gpudev reservation service",
+            "version": version("gpudev"),
+            "description": "Times are RFC 3339 in UTC, durations hours, `gpus` is per node. "
+            "Errors have stable codes: `" + "`, `".join(sorted(Code)) + "`.",
+        },
+        "servers": [{"url": server.rstrip("/")}],
+        "paths": {
+            f"/{path}": {method.lower(): _operation(route, schemas) for method, route in methods.items()}
+            for path, methods in by_path(routes).items()
+        },
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "hubToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "a token of the Hub's with the scope custom:gpudev:reserve",
+                },
+                "browser": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "service-gpudev",
+                    "description": "the cookie of a log-in; needs the header X-XSRFToken too",
+                },
+                "serverToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "a running server's own token, good for one attempt",
+                },
+            },
+        },
+    }
+
+
+def _operation(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PATH_PARAMETERS[name],
+            "schema": {"type": "string", "minLength": 1},
+        }
+        for name in PARAMETER.findall(route.path)
+    ]
+    parameters += [_query(param) for param in route.query]
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "security": SECURITY[route.access],
+        "parameters": parameters,
+        "responses": _responses(route, schemas),
+    }
+    if route.takes is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schemas[route.takes]}},
+        }
+    return operation
+
+
+def _query(param: Param) -> dict[str, Any]:
+    schema = msgspec.json.schema(param.type)
+    if param.default is not None:
+        schema["default"] = param.default
+    return {
+        "name": param.name,
+        "in": "query",
+        "required": param.required,
+        "description": param.description,
+        "schema": schema,
+    }
+
+
+def _responses(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    success: dict[str, Any] = {"description": "done"}
+    if route.answers is Text:
+        success["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    elif route.answers is not None:
+        success["content"] = {"application/json": {"schema": schemas[route.answers]}}
+    responses = {str(route.success): success}
+    by_status: dict[int, list[Code]] = {}
+    for code in route.all_codes:
+        by_status.setdefault(STATUS[code], []).append(code)
+    for status in sorted(by_status):
+        responses[str(status)] = {
+            "description": "error code " + " or ".join(f"`{code}`" for code in by_status[status]),
+            "content": {"application/json": {"schema": schemas[wire.ErrorBody]}},
+        }
+    return responses

@@ -1,0 +1,315 @@
+"""From the records of the core to the JSON of the API; nothing else knows both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from gpudev import wire
+from gpudev_hub.core.availability import PoolOutlook
+from gpudev_hub.core.commit import HistoryEntry
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.model import (
+    HOUR,
+    Claim,
+    ClaimState,
+    Millis,
+    Owner,
+    Policy,
+    Reservation,
+    State,
+)
+from gpudev_hub.core.request import Ask
+from gpudev_hub.service.service import ServerLogs
+from gpudev_hub.service.view import View
+from gpudev_hub.ssh.access import SshAccess
+
+from .auth import Identity
+
+LONGEST_HOURS = 100_000.0
+"""More hours than any policy allows; beyond, arithmetic on milliseconds would overflow."""
+REACHABLE = frozenset({State.STARTING, State.READY})
+
+
+def rfc3339(at: Millis) -> str:
+    """An instant as on the wire, to the millisecond where there are any."""
+    moment = datetime.fromtimestamp(at / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds" if at % 1000 else "seconds").replace("+00:00", "Z")
+
+
+def instant(at: Millis | None) -> str | None:
+    """``rfc3339`` of an instant that may be missing."""
+    return None if at is None else rfc3339(at)
+
+
+def millis(hours: float) -> Millis:
+    """Hours from the wire as a duration; raises ``Refused`` for what is no length of time."""
+    if not math.isfinite(hours) or not 0 < hours <= LONGEST_HOURS:
+        raise Refused(
+            Code.INVALID_HOURS,
+            f"{hours:g} hours is not a length of time here",
+            "use a number such as 4 or 0.5",
+        )
+    return round(hours * HOUR)
+
+
+def ask(body: wire.ReserveRequest) -> Ask:
+    """What was asked for, in the core's words."""
+    if body.hours is not None:
+        millis(body.hours)
+    # The wire has no "left out" for nodes: one node and no number of GPUs is what neither was given means.
+    nodes = None if body.gpus is None and body.nodes == 1 else body.nodes
+    return Ask(
+        gpus=body.gpus,
+        nodes=nodes,
+        hours=body.hours,
+        gpu_type=body.gpu_type,
+        name=body.name,
+        image=body.image,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Presenter:
+    """Shows committed state to one kind of reader: people of the project."""
+
+    policy: Policy
+    view: View
+    public_url: str
+    """The Hub as browsers reach it, with its base path and a slash."""
+    home: Callable[[Owner], str]
+    """Where an owner's home is on his servers."""
+
+    def mine(self, record: Reservation, reader: Identity) -> bool:
+        """Whether the reader is the reservation's owner."""
+        return record.owner.subject == reader.owner.subject
+
+    def reservation(self, record: Reservation, reader: Identity) -> wire.Reservation:
+        """A reservation; to others than its owner without the ways in."""
+        pool = self.policy.pool(record.request.pool)
+        mine = self.mine(record, reader)
+        url, ssh, vscode = self._ways_in(record) if mine and record.state in REACHABLE else (None,) * 3
+        queued = record.state is State.QUEUED
+        return wire.Reservation(
+            id=record.id,
+            name=record.request.name,
+            owner=record.owner.login,
+            state=record.state.value,
+            server=record.server.value if record.server is not None else None,
+            gpus=record.request.shape.gpus,
+            nodes=record.request.shape.nodes,
+            total_gpus=record.request.shape.total_gpus,
+            gpu_type=record.request.pool,
+            image=record.request.image,
+            hours=record.request.hold / HOUR,
+            position=self.view.position(record.id) if queued else None,
+            planned_start=instant(record.place.start) if queued and record.place is not None else None,
+            guaranteed_by=instant(record.promise) if queued else None,
+            likely_start=None,
+            reason=self.view.reason(record.id) if record.live else record.detail or None,
+            created_at=rfc3339(record.created_at),
+            starts_at=instant(record.ready_at),
+            ends_at=instant(record.ends_at),
+            outcome=record.outcome.value if record.outcome is not None else None,
+            ended_at=instant(record.ended_at),
+            url=url,
+            ssh_command=ssh,
+            vscode_url=vscode,
+            allocation=[wire.NodeSlots(node=a.node, slots=list(a.slots)) for a in record.allocation],
+            version=record.version,
+            mine=mine,
+            pretended=pool.pretended,
+        )
+
+    def _ways_in(self, record: Reservation) -> tuple[str, str, str]:
+        user = quote(record.owner.hub_user, safe="@~")
+        alias = ssh_alias(record)
+        home = quote(self.home(record.owner))
+        return (
+            f"{self.public_url}user/{user}/{record.id}/lab",
+            f"ssh {alias}",
+            f"vscode://vscode-remote/ssh-remote+{alias}{home}",
+        )
+
+    def history(self, entries: Iterable[HistoryEntry], cursor: int | None) -> wire.History:
+        """A page of changes of one reservation."""
+        items = [
+            wire.HistoryItem(
+                at=rfc3339(entry.at),
+                cause=entry.change.cause,
+                actor=entry.change.actor,
+                state=record.state.value,
+                planned_start=instant(record.place.start) if record.place is not None else None,
+                guaranteed_by=instant(record.promise),
+                ends_at=instant(record.ends_at),
+                detail=record.detail,
+            )
+            for entry in entries
+            if isinstance(record := entry.change.record, Reservation)
+        ]
+        return wire.History(items=items, next=None if cursor is None else str(cursor))
+
+    def logs(self, found: ServerLogs) -> wire.Logs:
+        """A server's start events, one line each, and its last words."""
+        events = []
+        for entry in found.events:
+            record = entry.change.record
+            if isinstance(record, Reservation):
+                about = f" ({record.detail})" if record.detail else ""
+                events.append(f"{rfc3339(entry.at)} {record.state.value}: {entry.change.cause}{about}")
+        return wire.Logs(events=events, logs=found.logs)
+
+    def availability(
+        self, outlooks: Iterable[PoolOutlook], hold: Millis, reader: Identity
+    ) -> wire.Availability:
+        """What is free now and when each size could start, for ``hold``."""
+        longest = self.policy.limits(reader.owner.subject).hold_per_request / HOUR
+        return wire.Availability(
+            hours=hold / HOUR,
+            pools=[
+                wire.PoolAvailability(
+                    gpu_type=outlook.pool.name,
+                    label=outlook.pool.label,
+                    pretended=outlook.pool.pretended,
+                    gpus_per_node=outlook.pool.gpus_per_node,
+                    nodes_up=outlook.nodes_up,
+                    gpus_total=outlook.gpus_total,
+                    gpus_free=outlook.gpus_free,
+                    queued=outlook.queued,
+                    images=list(outlook.pool.images),
+                    max_hours=longest,
+                    sizes=[
+                        wire.SizeAvailability(
+                            gpus=size.gpus,
+                            nodes=size.nodes,
+                            free_now=size.free_now,
+                            earliest_start=instant(size.earliest_start),
+                        )
+                        for size in outlook.sizes
+                    ],
+                )
+                for outlook in outlooks
+            ],
+        )
+
+    def me(self, reader: Identity) -> wire.Me:
+        """The reader and his limits."""
+        subject = reader.owner.subject
+        limits = self.policy.limits(subject)
+        own = [r for r in self.view.reservations.values() if r.owner.subject == subject]
+        return wire.Me(
+            user=reader.owner.hub_user,
+            subject=subject,
+            operator=reader.operator,
+            max_hours=limits.hold_per_request / HOUR,
+            max_hours_extended=limits.hold_with_extensions / HOUR,
+            max_running_gpus=limits.running_gpus,
+            max_queued=limits.queued_requests,
+            running_gpus=sum(
+                len(part.slots)
+                for claim in self.view.claims.values()
+                if claim.subject == subject and claim.state is ClaimState.HELD
+                for part in claim.allocation
+            ),
+            queued=sum(r.state is State.QUEUED for r in own),
+            gpu_types=[pool.name for pool in self.policy.pools],
+        )
+
+    def timeline(self, reader: Identity, now: Millis) -> wire.Timeline:
+        """Who holds what until when, and who waits."""
+        return wire.Timeline(
+            now=rfc3339(now), pools=[self._pool(pool.name, reader, now) for pool in self.policy.pools]
+        )
+
+    def _pool(self, name: str, reader: Identity, now: Millis) -> wire.TimelinePool:
+        pool = self.policy.pool(name)
+        bars: dict[str, list[wire.TimelineBar]] = {
+            node.name: [] for node in self.view.nodes.values() if node.pool == name
+        }
+        for claim in self.view.claims.values():
+            record = self.view.reservations.get(claim.reservation)
+            if claim.pool == name and record is not None:
+                for part in claim.allocation:
+                    if part.node in bars:
+                        bars[part.node].append(self._held(record, claim, len(part.slots), reader, now))
+        waiting = sorted(
+            (
+                record
+                for record in self.view.reservations.values()
+                if record.state is State.QUEUED and record.request.pool == name
+            ),
+            key=lambda record: record.seq,
+        )
+        for record in waiting:
+            if record.place is not None:
+                for node in record.place.nodes:
+                    if node in bars:
+                        start, end = record.place.start, record.place.end
+                        bars[node].append(self._bar(record, record.request.shape.gpus, reader, start, end))
+        return wire.TimelinePool(
+            gpu_type=name,
+            label=pool.label,
+            pretended=pool.pretended,
+            nodes=[
+                wire.TimelineNode(
+                    name=node,
+                    status=self.view.nodes[node].status.value,
+                    gpus=self.view.nodes[node].gpus,
+                    bars=sorted(bars[node], key=lambda bar: (bar.start, bar.id)),
+                )
+                for node in sorted(bars)
+            ],
+            waiting=[self.reservation(record, reader) for record in waiting],
+        )
+
+    def _held(
+        self, record: Reservation, claim: Claim, gpus: int, reader: Identity, now: Millis
+    ) -> wire.TimelineBar:
+        start = record.admitted_at if record.admitted_at is not None else now
+        return self._bar(record, gpus, reader, start, max(claim.hard_end, now))
+
+    def _bar(
+        self, record: Reservation, gpus: int, reader: Identity, start: Millis, end: Millis
+    ) -> wire.TimelineBar:
+        return wire.TimelineBar(
+            id=record.id,
+            name=record.request.name,
+            owner=record.owner.login,
+            mine=self.mine(record, reader),
+            gpus=gpus,
+            nodes=record.request.shape.nodes,
+            state=record.state.value,
+            start=rfc3339(start),
+            end=rfc3339(end),
+        )
+
+
+def ssh_access(access: SshAccess) -> wire.SshAccess:
+    """What an SSH client needs, on the wire."""
+    return wire.SshAccess(
+        known_hosts=access.known_hosts,
+        hosts=[
+            wire.SshHost(
+                id=host.id,
+                name=host.name,
+                alias=host.alias,
+                rank=host.rank,
+                host=host.host,
+                port=host.port,
+                user=host.user,
+                host_key_alias=host.host_key_alias,
+                ends_at=instant(host.ends_at),
+            )
+            for host in access.hosts
+        ],
+        identity_file=access.identity_file,
+        accepted_keys=list(access.accepted_keys),
+    )
+
+
+def ssh_alias(record: Reservation) -> str:
+    """The owner's SSH alias of a reservation."""
+    return f"gpu-{record.request.name or record.id}"

@@ -1,0 +1,37 @@
+"""What can be set about the service's HTTP side: addresses, limits and rates, with generous defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A token bucket: ``burst`` requests at once, ``per_second`` in the long run."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """Everything about the listeners that is not the service's own policy."""
+
+    public_url: str
+    """The Hub as browsers and clients reach it, with its base path: ``http://127.0.0.1:8000/``."""
+    prefix: str = "/services/gpudev/"
+    """Path of the service below that host, with both slashes."""
+    max_body: int = 16 * 1024
+    """Bytes of a request's body; more is answered 413."""
+    max_wait: float = 60.0
+    """Longest ``?wait=`` in seconds."""
+    max_page: int = 200
+    """Most entries of one page of a list."""
+    max_polls: int = 64
+    """Long polls that one subject may have open at once."""
+    writes: Rate = field(default=Rate(per_second=5, burst=60))
+    """Changes, per subject."""
+    reads: Rate = field(default=Rate(per_second=50, burst=500))
+    """Everything else, per subject (a server's token counts as a subject of its own)."""
+    unknown_tokens: Rate = field(default=Rate(per_second=5, burst=100))
+    """Tokens the Hub did not know, per network address: guessing costs the Hub a look-up each."""

@@ -1,0 +1,165 @@
+"""The real service behind its two real listeners, over an engine and a Hub in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from fakehub import FakeHub
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.model import Allowances, Node, Owner, Policy, PoolSettings, Reservation, State
+from gpudev_hub.core.ports import Store
+from gpudev_hub.service.service import Service
+from gpudev_hub.ssh.access import SshAccess
+from gpudev_hub.ssh.launches import ServerTokens
+from gpudev_hub.stores.memory import MemoryStore
+from gpudev_hub.web.app import Site, make_gate_app, make_public_app, make_server, make_site
+from gpudev_hub.web.auth import HubUser, make_auth
+from gpudev_hub.web.settings import Rate, WebSettings
+from machine import Machine, answers
+
+PREFIX = "/services/gpudev/"
+SECRET = "the-hubs-own-secret-for-the-gate"
+ROOMY = Rate(per_second=10_000, burst=100_000)
+TOKENS = ServerTokens(b"k" * 32)
+POLICY = Policy(
+    pools=(
+        PoolSettings(
+            "pretend", gpus_per_node=8, images=("default",), label="8 pretended GPUs", pretended=True
+        ),
+    ),
+    allowances=Allowances(queued_requests=1000),
+)
+NODES = [Node("node-1", "pretend", 8, "here"), Node("node-2", "pretend", 8, "here")]
+
+
+def owner(user: HubUser) -> Owner:
+    return Owner(subject=f"local:{user.name}", hub_user=user.name, login=user.name)
+
+
+def new_ids() -> Callable[[], str]:
+    numbers = itertools.count(1)
+    return lambda: f"res-{next(numbers)}"
+
+
+class Keys:
+    """Lets one key into every server."""
+
+    async def hosts(self, owner: Owner) -> SshAccess:
+        return SshAccess("@cert-authority * ssh-ed25519 AAAA", (), None, ())
+
+    async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
+        return ["ssh-ed25519 AAAA alice"] if fingerprint.endswith("A" * 43) else []
+
+
+@dataclass
+class Running:
+    """Both listeners, and clients for them."""
+
+    hub: FakeHub
+    site: Site
+    service: Service
+    url: str
+    """Of the public listener with the prefix."""
+    gate_url: str
+
+    def client(self, token: str | None = None, **options: Any) -> httpx.AsyncClient:
+        headers = {} if token is None else {"Authorization": f"token {token}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=20, **options)
+
+    def gate(self, secret: str | None = SECRET) -> httpx.AsyncClient:
+        headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        return httpx.AsyncClient(base_url=self.gate_url, headers=headers, trust_env=False, timeout=20)
+
+    async def until(self, id: str, seen: Callable[[Reservation], bool]) -> Reservation:
+        """Wait until a reservation is as wanted."""
+        deadline = time.monotonic() + 10
+        while True:
+            record = await self.service.find(id)
+            assert record is not None
+            if seen(record):
+                return record
+            assert time.monotonic() < deadline, record
+            await self.service.wait_change(id, record.version, 0.2)
+
+    async def make_ready(self, id: str) -> None:
+        """Let the agents of a reservation's server say that all is well."""
+        record = await self.until(id, lambda record: record.state in (State.STARTING, State.READY))
+        for rank in range(len(record.allocation)):
+            await self.service.agent_report(id, record.attempt, rank, True if rank == 0 else None, True, "")
+        await self.until(id, lambda record: record.state is State.READY)
+
+    async def gone(self, id: str) -> None:
+        """Wait until a reservation has ended."""
+        await self.until(id, lambda record: not record.live)
+
+
+def listen(server: HTTPServer) -> int:
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    port: int = sockets[0].getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def running(
+    pages: Any = (), store: Store | None = None, policy: Policy = POLICY, **changes: Any
+) -> AsyncIterator[Running]:
+    """The service's two listeners and a Hub; ``changes``: of ``WebSettings``."""
+    hub = FakeHub()
+    hub.start()
+    settings = replace(
+        WebSettings(public_url="http://127.0.0.1:8000/", writes=ROOMY, reads=ROOMY, max_wait=2.0), **changes
+    )
+    machine = Machine(NODES)
+    service = Service(
+        policy=policy,
+        store=store or MemoryStore(),
+        cluster=machine,
+        hub=machine,
+        launches=machine,
+        probe=answers,
+        clock=Clock(),
+        ids=new_ids(),
+    )
+    machine.live = lambda name: service.view.reservations.get(name)
+    auth = make_auth(
+        hub_api=hub.api,
+        api_token="the-services-token",
+        cookie_secret=b"x" * 32,
+        owner=owner,
+        now=service.clock.now,
+        prefix=PREFIX,
+    )
+    site = make_site(
+        service,
+        auth=auth,
+        access=Keys(),
+        settings=settings,
+        server_token_ok=TOKENS.verify,
+        gate_secret=SECRET,
+        home=lambda person: f"/home/{person.hub_user}",
+    )
+    public = make_server(make_public_app(site, pages), behind_proxy=False)
+    gate = make_server(make_gate_app(site), behind_proxy=False)
+    await service.start()
+    try:
+        url = f"http://127.0.0.1:{listen(public)}{PREFIX}"
+        yield Running(hub, site, service, url, f"http://127.0.0.1:{listen(gate)}/")
+    finally:
+        for server in (public, gate):
+            server.stop()
+            await server.close_all_connections()
+        await auth.tokens.close()
+        await service.stop()
+        await hub.stop()
+        await asyncio.sleep(0)

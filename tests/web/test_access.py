@@ -1,0 +1,254 @@
+"""Who may do what: everybody against every route."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gpudev import wire
+from gpudev_hub.web.app import public_routes
+from gpudev_hub.web.gate import GATE_ROUTES
+from gpudev_hub.web.routes import Access, Route
+from gpudev_hub.web.settings import WebSettings
+from web_site import TOKENS, Running, running
+
+API = wire.API
+ROUTES = public_routes(WebSettings(public_url="http://127.0.0.1:8000/"))
+BODIES: dict[str, Any] = {
+    "reserve": {"gpus": 1, "hours": 1},
+    "extend": {"hours": 0.25},
+    "operate_node": {"action": "undrain"},
+    "report": {"attempt": 1, "rank": 0, "jupyter": True, "sshd": True},
+}
+QUERIES = {"keys": {"fingerprint": "SHA256:" + "A" * 43}}
+OF_ONE_PERSON = {"end", "extend", "resume", "logs", "history"}
+
+
+async def ask(run: Running, route: Route, token: str | None, id: str, scheme: str = "token") -> int:
+    node = min(run.service.view.nodes)
+    path = route.path.format(ref=id, id=id, name=node)
+    headers = {} if token is None else {"Authorization": f"{scheme} {token}"}
+    async with run.client() as client:
+        answer = await client.request(
+            route.method, path, json=BODIES.get(route.name), params=QUERIES.get(route.name), headers=headers
+        )
+    if answer.status_code >= 400:
+        assert set(answer.json()["error"]) == {"code", "message", "hint"}
+    return answer.status_code
+
+
+async def alices(run: Running) -> str:
+    """A ready reservation of alice's."""
+    async with run.client("alices") as alice:
+        made = (await alice.post(f"{API}/reservations", json={"gpus": 1, "hours": 1})).json()
+    await run.make_ready(made["id"])
+    one: str = made["id"]
+    return one
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+async def test_matrix(run: Running, route: Route) -> None:
+    one = await alices(run)
+    attempt = run.service.view.reservations[one].attempt
+    other = await alices(run)
+    good = TOKENS.make(one, attempt)
+    expected: dict[str | None, bool | int]
+    if route.access is Access.ANYBODY:
+        expected = dict.fromkeys((None, "alices", "bobs", "operators", "starter", good, "forged"), True)
+    elif route.access is Access.SERVER:
+        expected = {
+            None: 401,
+            "alices": 403,
+            "operators": 403,
+            "forged": 403,
+            TOKENS.make(other, attempt): 403,
+            TOKENS.make(one, attempt + 1): 403,
+            TOKENS.make(one, attempt - 1): 403,
+            good: True,
+        }
+    else:
+        expected = {None: 401, "forged": 401, "starter": 403, good: 401}
+        if route.access is Access.OPERATOR:
+            expected |= {"alices": 403, "bobs": 403, "operators": True}
+        else:
+            mine_only = route.name in OF_ONE_PERSON
+            expected |= {"bobs": 403 if mine_only else True}
+            # The last one may end the reservation: everybody else is refused before.
+            expected |= {"operators": True} if route.name == "end" else {"operators": True, "alices": True}
+    before = run.service.view.reservations[one]
+    for token, outcome in expected.items():
+        status = await ask(run, route, token, one)
+        if outcome is True:
+            assert 200 <= status < 300, (token, status)
+        else:
+            assert status == outcome, token
+            assert run.service.view.reservations[one] == before
+        before = run.service.view.reservations.get(one, before)
+
+
+@pytest.mark.parametrize("route", GATE_ROUTES, ids=lambda route: route.name)
+async def test_the_gate_opens_to_the_hubs_secret_only(run: Running, route: Route) -> None:
+    for secret in (None, "the-hubs-own-secret-for-the-gatE", "alices", "é"):
+        async with run.gate(None) as gate:
+            headers = [] if secret is None else [(b"Authorization", f"Bearer {secret}".encode())]
+            answer = await gate.post(route.path, json={}, headers=headers)
+            assert answer.status_code == 401, (secret, answer.text)
+
+
+async def test_each_listener_answers_its_own_addresses_only(run: Running) -> None:
+    async with run.gate() as gate, run.client("operators") as operator:
+        for route in ROUTES:
+            path = f"services/gpudev/{route.path}".format(ref="x", id="x", name="x")
+            assert (await gate.request(route.method, path)).status_code == 404
+            assert (await gate.request(route.method, route.path)).status_code == 404
+        for route in GATE_ROUTES:
+            assert (await operator.post(route.path, json={})).status_code == 404
+            assert (await operator.post(f"/{route.path}", json={})).status_code == 404
+
+
+async def test_others_see_a_reservation_but_no_way_in(run: Running) -> None:
+    one = await alices(run)
+    async with run.client("bobs") as bob, run.client("operators") as olga:
+        for client in (bob, olga):
+            seen = (await client.get(f"{API}/reservations/{one}")).json()
+            assert seen["owner"] == "alice"
+            assert seen["allocation"]
+            assert seen["ends_at"]
+            assert not seen["mine"]
+            assert (seen["url"], seen["ssh_command"], seen["vscode_url"]) == (None, None, None)
+            (listed,) = (await client.get(f"{API}/reservations?owner=all")).json()["reservations"]
+            assert (listed["url"], listed["ssh_command"], listed["vscode_url"]) == (None, None, None)
+            assert (await client.get(f"{API}/reservations")).json()["reservations"] == []
+
+
+async def test_names_are_each_persons_own(run: Running) -> None:
+    async with run.client("alices") as alice, run.client("bobs") as bob:
+        await alice.post(f"{API}/reservations", json={"gpus": 1, "name": "demo"})
+        assert (await bob.get(f"{API}/reservations/demo")).status_code == 404
+        assert (await bob.delete(f"{API}/reservations/demo")).status_code == 404
+
+
+async def test_an_operator_ends_with_the_outcome_that_says_so(run: Running) -> None:
+    one = await alices(run)
+    async with run.client("operators") as olga:
+        assert (await olga.delete(f"{API}/reservations/{one}")).status_code == 200
+        await run.gone(one)
+        assert (await olga.get(f"{API}/reservations/{one}")).json()["outcome"] == "ended_by_operator"
+
+
+async def test_a_server_token_ends_with_its_reservation(run: Running) -> None:
+    one = await alices(run)
+    attempt = run.service.view.reservations[one].attempt
+    async with run.client("alices") as alice:
+        await alice.delete(f"{API}/reservations/{one}")
+    await run.gone(one)
+    async with run.client(TOKENS.make(one, attempt)) as server:
+        assert (await server.get(f"{API}/servers/{one}/notices")).status_code == 403
+
+
+@pytest.mark.parametrize("failure", ["500", "garbage", "reset"])
+async def test_closed_while_the_hub_is_away(run: Running, failure: str) -> None:
+    run.hub.failure = failure
+    async with run.client("alices") as alice:
+        answer = await alice.get(f"{API}/me")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert (await alice.post(f"{API}/reservations", json={"gpus": 1})).status_code == 503
+        run.hub.failure = None
+        assert (await alice.get(f"{API}/me")).status_code == 200
+
+
+async def test_the_hub_is_asked_once_for_many(run: Running) -> None:
+    async with run.client("alices") as alice:
+        answers = await asyncio.gather(*(alice.get(f"{API}/me") for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert run.hub.asked == 1
+        run.hub.failure = "500"
+        assert (await alice.get(f"{API}/me")).status_code == 200
+
+
+async def test_a_revoked_token_is_refused_within_30_seconds(
+    run: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run.client("alices") as alice:
+        assert (await alice.get(f"{API}/me")).status_code == 200
+        del run.hub.tokens["alices"]
+        later = run.service.clock.now() + 30_000
+        monkeypatch.setattr(run.site.auth.tokens, "_now", lambda: later)
+        answer = await alice.get(f"{API}/me")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated")
+
+
+async def test_operators_power_is_not_in_every_token_of_an_admins(run: Running) -> None:
+    run.hub.person("notebook", "root", admin=True)
+    run.hub.person("full", "root", admin=True, scopes=("custom:gpudev:reserve", "admin:servers"))
+    async with run.client("notebook") as narrow, run.client("full") as wide:
+        assert (await narrow.get(f"{API}/me")).json()["operator"] is False
+        assert (await wide.get(f"{API}/me")).json()["operator"] is True
+
+
+async def test_tokens_of_hub_services_are_no_person(run: Running) -> None:
+    run.hub.tokens["svc"] = {
+        "kind": "service",
+        "name": "cull",
+        "admin": False,
+        "scopes": ["custom:gpudev:reserve"],
+    }
+    run.hub.tokens["prometheus"] = {"kind": "service", "name": "prometheus", "scopes": ["read:metrics"]}
+    async with run.client("svc") as service, run.client("prometheus") as prometheus:
+        assert (await service.get(f"{API}/me")).status_code == 403
+        assert (await prometheus.get(f"{API}/me")).status_code == 403
+        assert (await prometheus.get("metrics")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["", "token", "Basic YWxpY2U6eA==", "token a b", "Bearer é", "token " + "x" * 5000]
+)
+async def test_malformed_authorization(run: Running, header: str) -> None:
+    async with run.client() as client:
+        answer = await client.get(f"{API}/me", headers=[(b"Authorization", header.encode())])
+        assert answer.status_code == 401
+
+
+async def test_tokens_in_urls_are_no_tokens(run: Running) -> None:
+    async with run.client() as client:
+        for mode in ("navigate", "websocket", "cors"):
+            answer = await client.get(f"{API}/me?token=alices", headers={"Sec-Fetch-Mode": mode})
+            assert answer.status_code in (400, 401)
+
+
+async def test_no_token_reaches_a_log(run: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for client_library in ("httpx", "httpcore"):
+        caplog.set_level("WARNING", logger=client_library)
+    caplog.set_level("DEBUG")
+    one = await alices(run)
+    secret = run.hub.person("s3cret-t0ken", "alice")
+    server = TOKENS.make(one, 1)
+    async with run.client(secret) as client:
+        await client.get(f"{API}/me")
+        await client.get(f"{API}/me?token={secret}")
+        await client.get("oauth_callback", params={"code": secret, "state": "x"})
+        await client.get(f"{API}/servers/{one}/notices", headers={"Authorization": f"Bearer {server}"})
+        run.hub.failure = "500"
+        await client.get(f"{API}/me", headers={"Authorization": "Bearer other-s3cret-t0ken"})
+    logged = caplog.text + "".join(repr(getattr(r, "fields", "")) for r in caplog.records)
+    assert "t0ken" not in logged
+    assert server not in logged
+    assert any(getattr(r, "fields", {}).get("reservation") == one for r in caplog.records)
+
+
+async def test_guessing_tokens_is_slowed_down() -> None:
+    from gpudev_hub.web.settings import Rate
+
+    async with running(unknown_tokens=Rate(per_second=0.01, burst=3)) as run:
+        run.hub.person("alices", "alice")
+        async with run.client("alices") as alice:
+            assert (await alice.get(f"{API}/me")).status_code == 200
+            for n, expected in enumerate((401, 401, 401, 429, 429)):
+                answer = await alice.get(f"{API}/me", headers={"Authorization": f"token guess-{n}"})
+                assert answer.status_code == expected
+            asked = run.hub.asked
+            await alice.get(f"{API}/me", headers={"Authorization": "token guess-9"})
+            assert run.hub.asked == asked
+            assert (await alice.get(f"{API}/me")).status_code == 200

@@ -1,0 +1,159 @@
+"""Browsers: log-in through the Hub, the cookie, and writes that only our own pages can make."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from gpudev import wire
+from gpudev_hub.web.base import PageHandler
+from web_site import PREFIX, Running, running
+
+API = wire.API
+
+
+class Page(PageHandler):
+    """A page as pages are: greets, and takes a form."""
+
+    async def get(self) -> None:
+        self.finish(f"{self.person.owner.login} {self.xsrf_token.decode()}")
+
+    async def post(self) -> None:
+        self.finish("done")
+
+
+PAGES: list[tuple[str, type[PageHandler], dict[str, Any]]] = [("", Page, {}), ("pool", Page, {})]
+
+
+@pytest_asyncio.fixture
+async def run() -> AsyncIterator[Running]:
+    async with running(PAGES) as run:
+        run.hub.person("browsers", "alice")
+        run.hub.person("admins", "root", admin=True)
+        yield run
+
+
+async def log_in(run: Running, browser: httpx.AsyncClient, token: str, page: str = "pool") -> httpx.Response:
+    """The dance: our page → the Hub → back with a code → the page."""
+    sent = await browser.get(page)
+    assert sent.status_code == 302
+    there = urlsplit(sent.headers["Location"])
+    assert there.path == "/hub/api/oauth2/authorize"
+    asked = parse_qs(there.query)
+    assert asked["client_id"] == ["service-gpudev"]
+    assert asked["redirect_uri"] == [f"{PREFIX}oauth_callback"]
+    assert asked["code_challenge_method"] == ["S256"]
+    run.hub.codes["the-code"] = token
+    back = await browser.get("oauth_callback", params={"code": "the-code", "state": asked["state"][0]})
+    assert back.status_code == 302, back.text
+    for cookie in back.headers.get_list("Set-Cookie"):
+        assert "SameSite=Lax" in cookie or "expires=" in cookie.lower(), cookie
+    assert any("httponly" in c.lower() for c in back.headers.get_list("Set-Cookie") if "service-gpudev=" in c)
+    return await browser.get(browser.base_url.join(back.headers["Location"]))
+
+
+async def test_a_browser_logs_in_and_comes_back(run: Running) -> None:
+    async with run.client() as browser:
+        page = await log_in(run, browser, "browsers")
+        assert page.status_code == 200
+        assert page.url.path == f"{PREFIX}pool"
+        assert page.text.startswith("alice ")
+        assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+        me = await browser.get(f"{API}/me")
+        assert me.json()["user"] == "alice"
+
+
+async def test_writes_with_a_cookie_need_the_pages_own_token(run: Running) -> None:
+    async with run.client() as browser:
+        page = await log_in(run, browser, "browsers")
+        xsrf = page.text.split()[1]
+        body = {"gpus": 1, "hours": 1}
+        for headers in (
+            {},
+            {"X-XSRFToken": "guess"},
+            {"X-XSRFToken": xsrf[:-2] + "zz"},
+            {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"},
+            {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"},
+        ):
+            answer = await browser.post(f"{API}/reservations", json=body, headers=headers)
+            assert answer.status_code == 403, headers
+            assert answer.json()["error"]["code"] == "forbidden"
+            assert (await browser.post("pool", data={}, headers=headers)).status_code == 403
+        assert not run.service.view.reservations
+        made = await browser.post(f"{API}/reservations", json=body, headers={"X-XSRFToken": xsrf})
+        assert made.status_code == 201, made.text
+        assert (await browser.post("pool", data={"_xsrf": xsrf})).text == "done"
+
+
+async def test_another_persons_token_does_not_fit(run: Running) -> None:
+    run.hub.person("eves", "eve")
+    async with run.client() as hers, run.client() as his:
+        stolen = (await log_in(run, hers, "eves")).text.split()[1]
+        await log_in(run, his, "browsers")
+        answer = await his.post(f"{API}/reservations", json={"gpus": 1}, headers={"X-XSRFToken": stolen})
+        assert answer.status_code == 403
+        # Nor when her cookie was planted beside it.
+        his.cookies.set("_xsrf", stolen, domain="127.0.0.1", path=PREFIX)
+        answer = await his.post(f"{API}/reservations", json={"gpus": 1}, headers={"X-XSRFToken": stolen})
+        assert answer.status_code == 403
+
+
+async def test_scripts_of_other_pages_on_the_host_can_not_read(run: Running) -> None:
+    async with run.client() as browser:
+        page = await log_in(run, browser, "browsers")
+        script = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+        assert (await browser.get(f"{API}/me", headers=script)).status_code == 403
+        own = {**script, "X-XSRFToken": page.text.split()[1]}
+        assert (await browser.get(f"{API}/me", headers=own)).status_code == 200
+
+
+async def test_a_stale_cookie_leads_to_the_log_in_again(run: Running) -> None:
+    async with run.client() as browser:
+        await log_in(run, browser, "browsers")
+        del run.hub.tokens["browsers"]
+        later = run.service.clock.now() + 31_000
+        run.site.auth.tokens._now = lambda: later
+        page = await browser.get("pool")
+        assert page.status_code == 302
+        assert urlsplit(page.headers["Location"]).path == "/hub/api/oauth2/authorize"
+        answer = await browser.get(f"{API}/me")
+        assert answer.status_code == 401
+
+
+async def test_a_hub_admin_is_an_operator_in_his_browser(run: Running) -> None:
+    async with run.client() as browser:
+        await log_in(run, browser, "admins")
+        assert (await browser.get(f"{API}/me")).json()["operator"] is True
+
+
+@pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=forged", "?error=denied"])
+async def test_forged_callbacks_log_nobody_in(run: Running, query: str) -> None:
+    run.hub.codes["x"] = "browsers"
+    async with run.client() as browser:
+        answer = await browser.get(f"oauth_callback{query}")
+        assert answer.status_code in (400, 403)
+        assert set(answer.json()["error"]) == {"code", "message", "hint"}
+        assert not any("service-gpudev" in c.name for c in browser.cookies.jar)
+
+
+async def test_a_code_that_the_hub_refuses_is_no_defect_of_ours(run: Running) -> None:
+    async with run.client() as browser:
+        sent = await browser.get("pool")
+        state = parse_qs(urlsplit(sent.headers["Location"]).query)["state"][0]
+        answer = await browser.get("oauth_callback", params={"code": "unknown", "state": state})
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "unavailable"
+
+
+async def test_pages_are_closed_while_the_hub_is_away(run: Running) -> None:
+    async with run.client() as browser:
+        await log_in(run, browser, "browsers")
+        run.hub.failure = "500"
+        later = run.service.clock.now() + 31_000
+        run.site.auth.tokens._now = lambda: later
+        assert (await browser.get("pool")).status_code == 503

@@ -1,0 +1,99 @@
+"""Limits on rate and on open long polls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from gpudev import wire
+from gpudev_hub.web.limits import REMEMBERED, Limiter, RateLimited
+from gpudev_hub.web.settings import Rate
+from web_site import TOKENS, running
+
+API = wire.API
+
+
+async def test_too_many_writes_are_told_when_to_come_back() -> None:
+    async with running(writes=Rate(per_second=0.1, burst=2)) as run:
+        run.hub.person("alices", "alice")
+        run.hub.person("bobs", "bob")
+        async with run.client("alices") as alice, run.client("bobs") as bob:
+            answers = [await alice.post(f"{API}/reservations", json={"gpus": 1}) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [201, 201, 429]
+            assert answers[2].json()["error"]["code"] == "rate_limited"
+            assert 1 <= int(answers[2].headers["Retry-After"]) <= 10
+            assert len(run.service.view.reservations) == 2
+            # Others, and his own reading, are not held up.
+            assert (await bob.post(f"{API}/reservations", json={"gpus": 1})).status_code == 201
+            assert (await alice.get(f"{API}/me")).status_code == 200
+
+
+async def test_too_many_reads() -> None:
+    async with running(reads=Rate(per_second=0.1, burst=2)) as run:
+        run.hub.person("alices", "alice")
+        async with run.client("alices") as alice:
+            answers = [await alice.get(f"{API}/me") for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [200, 200, 429]
+            assert (await alice.get("health/live")).status_code == 200
+
+
+async def test_long_polls_are_bounded_and_end_with_their_connection() -> None:
+    async with running(max_polls=2, max_wait=30.0) as run:
+        run.hub.person("alices", "alice")
+        async with run.client("alices") as alice:
+            made = (await alice.post(f"{API}/reservations", json={"gpus": 1})).json()
+            await run.make_ready(made["id"])
+            version = run.service.view.reservations[made["id"]].version
+            path = f"{API}/reservations/{made['id']}"
+            query = {"wait": 30, "version": version}
+            polls = [asyncio.create_task(alice.get(path, params=query)) for _ in range(2)]
+            await _until(lambda: run.site.polls._open["local:alice"] == 2)
+            refused = await alice.get(path, params=query)
+            assert refused.status_code == 429
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
+            await _until(lambda: not run.site.polls._open)
+            # A server's agent has a bound of its own.
+            server = TOKENS.make(made["id"], 1)
+            headers = {"Authorization": f"Bearer {server}"}
+            notices = await alice.get(f"{API}/servers/{made['id']}/notices", headers=headers)
+            assert notices.status_code == 200
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def test_a_bucket_fills_again() -> None:
+    now = 0
+    limiter = Limiter(Rate(per_second=2, burst=3), lambda: now, "requests")
+    for _ in range(3):
+        limiter.spend("a")
+    with pytest.raises(RateLimited) as refused:
+        limiter.spend("a")
+    assert refused.value.retry_after == 1
+    limiter.spend("b")
+    now = 499
+    with pytest.raises(RateLimited):
+        limiter.spend("a")
+    now = 500
+    limiter.spend("a")
+    now = 1_000_000
+    for _ in range(3):
+        limiter.spend("a")
+    with pytest.raises(RateLimited):
+        limiter.check("a")
+
+
+def test_the_number_of_callers_remembered_is_bounded() -> None:
+    limiter = Limiter(Rate(per_second=1, burst=1), lambda: 0, "requests")
+    for n in range(REMEMBERED + 5):
+        limiter.spend(str(n))
+    assert len(limiter._buckets) == REMEMBERED
