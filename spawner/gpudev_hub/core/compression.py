@@ -45,13 +45,17 @@ class Compression:
         holes = self._holes.take()
         if holes:
             self._sweep(holes, now, FOREVER, moves)
-        while self._sweep(self._ahead.merged(self._behind), now, now, moves):
-            pass
+        while True:
+            pending = Gains()
+            pending.add(self._ahead)
+            pending.add(self._behind)
+            if not self._sweep(pending, now, now, moves):
+                break
         self._holes.take()
         return moves
 
     def _sweep(self, gains: Gains, now: Millis, latest: Millis, moves: dict[str, Place]) -> bool:
-        """Offer the gains to everybody in queue order, for a start not later than `latest`; whether any moved."""
+        """Offer the gains to all in queue order, for a start not later than `latest`; whether any moved."""
         ledger = self._ledger
         moved = False
         most = max((t.gpus for t in ledger.up.values()), default=0)
@@ -74,6 +78,8 @@ class Compression:
         ledger = self._ledger
         moves: dict[str, Place] = {}
         while True:
+            if self._at == _FRONT:
+                self._behind.take()  # the pass that begins shows them all of it
             i = bisect_right(ledger.queue, self._at)
             while i < len(ledger.queue) and (self._ahead or self._fresh):
                 self._at = ledger.queue[i]
@@ -88,8 +94,8 @@ class Compression:
                     return moves, False
                 i += 1
             self._at = _FRONT
-            passed = self._behind.take()
-            self._ahead.nodes, self._ahead.owners = passed.nodes, passed.owners
+            self._ahead.take()
+            self._ahead.add(self._behind)
             self._fresh.intersection_update(ledger.placed)
             if not self._ahead and not self._fresh:
                 self._holes.take()

@@ -53,17 +53,19 @@ def extend(
     claim = ledger.occupations[key]
     if new_end <= claim.end:
         return {}
-    if any(name not in ledger.up or ledger.up[name].until < new_end for name in claim.nodes):
+    if any(name not in ledger.up for name in claim.nodes):
         return None
     undo = _force(ledger, claim, new_end)
+    # With the placed demands in the way gone, what is still too much is other claims, and they stay.
+    granted = all(ledger.up[name].fits(0, max(claim.end, now), new_end) for name in claim.nodes)
     moves: dict[str, Place] = {}
-    for demand, _ in undo:
+    for demand, _ in undo if granted else ():
         place = ledger.search(demand, max(now, demand.not_before), promise_of(demand.key))
         if place is None:
+            granted = False
             break
         ledger.put(demand, place)
         moves[demand.key] = place
-    granted = len(moves) == len(undo)
     if not (granted and keep):
         for moved, place in moves.items():
             ledger.lift(moved)

@@ -246,18 +246,16 @@ class Ledger:
         for name, track in self.up.items():
             if track.gpus < gpus or name in demand.excluded:
                 continue
-            last = min(stop, track.until - length)
+            last = stop if stop + length <= track.until else track.until - length
             t = track.earliest(gpus, length, start, last, name in lifted)
             while account is not None and t <= last:
                 allowed = account.earliest(demand.total, demand.cap, length, t, last)
                 if allowed == t:
                     break
                 t = track.earliest(gpus, length, allowed, last, name in lifted)
-            if t > last:
-                continue
-            if t < stop:
+            if t < stop and t <= last:
                 best, stop = [track], t
-            else:
+            elif t == stop and t <= last:
                 best.append(track)
         if not best:
             return None

@@ -24,7 +24,7 @@ class NodeTrack:
         self.profile = Profile()
         #: Keys of the occupations and placed demands on this node (a dict for its steady order).
         self.holders: dict[str, None] = {}
-        #: (GPUs, shortest length of the class) -> [since, bound]: no room for the class starts in [since, bound).
+        #: (GPUs, shortest length of a class) -> [since, bound]: no room for the class in [since, bound).
         self._bounds: dict[tuple[int, int], list[Millis]] = {}
 
     def earliest(
@@ -37,21 +37,20 @@ class NodeTrack:
         if start > stop:
             return start
         most = self.gpus - gpus
-        profile = self.profile
-        if not lifted:
-            shortest = length // _CLASS * _CLASS or 1
-            kind = (gpus, shortest)
-            bound = self._bounds.get(kind)
-            if bound is None or start < bound[0]:
-                bound = self._bounds[kind] = [start, start]
-            if start <= bound[1]:
-                start = bound[1]
-                if start > stop:
-                    return start
-                start = bound[1] = profile.earliest(start, shortest, most, stop)
-                if start > stop:
-                    return start
-        return profile.earliest(start, length, most, stop)
+        if lifted:
+            return self.profile.earliest(start, length, most, stop)
+        shortest = length // _CLASS * _CLASS or 1
+        bound = self._bounds.get((gpus, shortest))
+        if bound is None or start < bound[0]:
+            bound = self._bounds[(gpus, shortest)] = [start, start]
+        known = bound[1]
+        if start <= known:
+            if known > stop:
+                return known
+            start = bound[1] = self.profile.earliest(known, shortest, most, stop)
+            if start > stop or shortest == length:
+                return start
+        return self.profile.earliest(start, length, most, stop)
 
     def loosen(self, start: Millis) -> None:
         """Room was gained from `start` on: windows that reach past it may be free now."""
@@ -167,14 +166,12 @@ class Gains:
             else (min(start, known[0]), max(end, known[1]), min(left, known[2]))
         )
 
-    def merged(self, other: Self) -> Self:
-        """These and the others."""
-        both = type(self)(dict(self.nodes), dict(self.owners))
-        for name, interval in other.nodes.items():
-            both.node(name, *interval)
-        for owner, freed in other.owners.items():
-            both.owner(owner, *freed)
-        return both
+    def add(self, others: Self) -> None:
+        """Those others too."""
+        for name, interval in others.nodes.items():
+            self.node(name, *interval)
+        for owner, freed in others.owners.items():
+            self.owner(owner, *freed)
 
     def take(self) -> Self:
         """All of it; nothing is left here."""

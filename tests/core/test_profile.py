@@ -1,0 +1,99 @@
+"""The profile against a plain list of loads per instant."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpudev_hub.core.profile import FOREVER, Profile
+
+SPAN = 24
+intervals = st.lists(st.tuples(st.integers(0, SPAN), st.integers(0, SPAN), st.integers(1, 4)), max_size=12)
+instants = st.integers(0, SPAN)
+deterministic = settings(max_examples=300, derandomize=True, deadline=None)
+
+
+def build(taken: list[tuple[int, int, int]]) -> tuple[Profile, list[int]]:
+    """The profile, and the same as a list of loads; after SPAN nothing is taken."""
+    profile, loads = Profile(), [0] * (3 * SPAN)
+    for start, end, gpus in taken:
+        profile.add(start, end, gpus)
+        for at in range(start, end):
+            loads[at] += gpus
+    return profile, loads
+
+
+@deterministic
+@given(intervals, instants)
+def test_loads_are_those_of_every_instant(taken: list[tuple[int, int, int]], since: int) -> None:
+    profile, loads = build(taken)
+    assert [profile.at(at) for at in range(SPAN)] == loads[:SPAN]
+    assert profile.times == sorted(set(profile.times))
+    assert all(a != b for a, b in zip(profile.loads, profile.loads[1:], strict=False))
+    steps = profile.steps(since)
+    assert steps[0] == (since, loads[since])
+    assert all(loads[at] == load for at, load in steps)
+
+
+@deterministic
+@given(intervals, instants, instants, st.integers(0, 8))
+def test_peak_and_first_and_last_above(
+    taken: list[tuple[int, int, int]], start: int, end: int, most: int
+) -> None:
+    profile, loads = build(taken)
+    above = [at for at in range(start, end) if loads[at] > most]
+    assert profile.peak(start, end) == max(loads[start:end], default=0)
+    assert profile.first_above(start, end, most) == (above[0] if above else None)
+    assert profile.last_above(start, end, most) == (above[-1] + 1 if above else None)
+
+
+@deterministic
+@given(intervals, instants, st.integers(1, SPAN), st.integers(0, 8), instants)
+def test_earliest(taken: list[tuple[int, int, int]], start: int, length: int, most: int, stop: int) -> None:
+    profile, loads = build(taken)
+    expected = next(t for t in range(start, 2 * SPAN) if all(x <= most for x in loads[t : t + length]))
+    assert profile.earliest(start, length, most, FOREVER) == expected
+    found = profile.earliest(start, length, most, max(start, stop))
+    if expected <= max(start, stop):
+        assert found == expected
+    else:
+        assert max(start, stop) < found <= expected
+
+
+@deterministic
+@given(intervals, instants)
+def test_idle_from(taken: list[tuple[int, int, int]], start: int) -> None:
+    profile, loads = build(taken)
+    assert profile.idle_from(start) == next(t for t in range(start, 2 * SPAN) if loads[t] == 0)
+
+
+@deterministic
+@given(intervals, st.data())
+def test_what_is_given_back_leaves_no_trace_even_after_trimming(
+    taken: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    profile, _ = build(taken)
+    now = data.draw(instants)
+    trimmed, _ = build(taken)
+    trimmed.trim(now)
+    assert trimmed.steps(now) == profile.steps(now)
+    for start, end, gpus in data.draw(st.permutations(taken)):
+        trimmed.add(start, end, -gpus)
+    assert trimmed.steps(now) == [(now, 0)]
+
+
+def test_an_unknown_end_lasts_for_ever() -> None:
+    profile = Profile()
+    profile.add(5, FOREVER, 3)
+    assert profile.at(10**15) == 3
+    assert profile.earliest(0, 6, 2, FOREVER - 1) == FOREVER
+    assert profile.earliest(0, 5, 2, FOREVER - 1) == 0
+    assert profile.idle_from(7) == FOREVER
+    profile.add(5, FOREVER, -3)
+    assert profile.steps(0) == [(0, 0)]
+
+
+def test_ends_are_half_open() -> None:
+    profile = Profile()
+    profile.add(0, 10, 8)
+    assert profile.earliest(0, 5, 0, FOREVER) == 10
+    profile.add(10, 20, 8)
+    assert profile.steps(0) == [(0, 8), (20, 0)]
