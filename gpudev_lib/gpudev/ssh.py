@@ -9,8 +9,8 @@
     ~/.ssh/gpudev/id_ed25519        a key, where the user has none that servers accept
 
 KEY stands for one gpu-dev configuration file, so that several of them (``GPUDEV_CONFIG``, users of a demo)
-leave each other's servers alone. What ``ssh-sync`` writes is read by the ``Include`` after it, so a reservation
-made elsewhere a moment ago is found at the first try.
+leave each other's servers alone. What ``ssh-sync`` writes is read by the ``Include`` after it, so a
+reservation made elsewhere a moment ago is found at the first try.
 """
 
 from __future__ import annotations

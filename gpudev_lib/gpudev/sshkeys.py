@@ -1,4 +1,4 @@
-"""Which of the user's SSH keys to offer: one that servers accept without asking anything, or one of our own."""
+"""Which of the user's SSH keys to offer: one that servers accept without a question, or one of our own."""
 
 from __future__ import annotations
 

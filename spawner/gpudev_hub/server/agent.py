@@ -7,6 +7,7 @@ service may go away for any time: whatever was not acknowledged is sent again, w
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import random
@@ -49,8 +50,11 @@ class Service:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
-        with self._opener.open(request, timeout=timeout) as answer:
-            data = answer.read()
+        try:
+            with self._opener.open(request, timeout=timeout) as answer:
+                data = answer.read()
+        except http.client.HTTPException as error:  # an answer cut short is no OSError of itself
+            raise OSError(f"no whole answer: {error!r}") from error
         return json.loads(data) if data else None
 
 
@@ -89,7 +93,7 @@ def jupyter_answers(url: str) -> bool:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)  # it is up, and keeps even this to itself
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
@@ -155,6 +159,8 @@ class Agent:
         self.config: dict[str, Any] = json.loads((folder / "agent.json").read_text())
         self.service = Service(folder, self.config)
         self.stop = threading.Event()
+        self.lost = threading.Event()
+        """The service went away: what it was told before, it may have forgotten."""
 
     def look(self, was_up: bool) -> tuple[bool | None, bool]:
         """(Jupyter, sshd): whether each answers; Jupyter is ``None`` where there is none."""
@@ -173,8 +179,11 @@ class Agent:
         while not self.stop.is_set():
             state = self.look(up)
             up = all(part is not False for part in state)
+            if self.lost.is_set():
+                self.lost.clear()
+                acknowledged = None
             if state == acknowledged or (acknowledged is None and not up and not self._long(quiet_since)):
-                self.stop.wait(_STEADY if up else _QUICK if not self._long(quiet_since) else 1.0)
+                self.lost.wait(_STEADY if up else _QUICK if not self._long(quiet_since) else 1.0)
                 continue
             body: dict[str, object] = {
                 "attempt": self.config["attempt"],
@@ -221,6 +230,7 @@ class Agent:
                     self._keep_end(answer["ends_at"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 say(f"no notices, will try again: {type(error).__name__}: {error}")
+                self.lost.set()
                 pauses.failed()
                 continue
             pauses.worked()

@@ -51,11 +51,12 @@ class SshdProbe:
 
 def certifies(line: str, ca: PublicKey, name: str) -> bool:
     """Whether a line of ``ssh-keyscan -c`` is a host certificate that ``ca`` signed for ``name``."""
-    words = line.split()
-    if len(words) < 3 or words[1] != _CERTIFICATE:
+    # ssh-keyscan writes a host before plain keys and none before certificates.
+    _, kind, rest = line.partition(_CERTIFICATE + " ")
+    if not kind or not rest.strip():
         return False
     try:
-        blob = Blob(base64.b64decode(words[2], validate=True))
+        blob = Blob(base64.b64decode(rest.split()[0], validate=True))
         if blob.field() != _CERTIFICATE.encode():
             return False
         blob.field()  # nonce

@@ -1,0 +1,26 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssh_world import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A place for servers, and a home whose ``~/.ssh`` is empty at first."""
+    with pytest.MonkeyPatch.context() as patch, World(tmp_path_factory.mktemp("ssh")) as world:
+        patch.setenv("HOME", str(world.home))
+        patch.setenv("GPUDEV_CONFIG", str(world.home / ".gpu-dev-config"))
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        (world.home / ".gpu-dev-config").write_text("{}")
+        yield world
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for one test."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GPUDEV_CONFIG", raising=False)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return tmp_path

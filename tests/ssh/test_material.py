@@ -1,0 +1,191 @@
+"""The host CA, server tokens and launches, the service's own probe, whose keys are whose."""
+
+import asyncio
+import stat
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpudev_hub.core.model import HOUR, Owner, State
+from gpudev_hub.ssh.ca import HostCA
+from gpudev_hub.ssh.directory import LocalDirectory
+from gpudev_hub.ssh.keygen import keep_pair, new_pair
+from gpudev_hub.ssh.launches import Launches, ServerTokens, keep_secret
+from gpudev_hub.ssh.probe import SshdProbe, certifies
+from ssh_world import OWNER, POLICY, World, now
+
+
+def described(certificate: str, tmp_path: Path) -> str:
+    file = tmp_path / "cert.pub"
+    file.write_text(certificate + "\n")
+    done = subprocess.run(["ssh-keygen", "-L", "-f", str(file)], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_ca_is_kept_and_signs_host_certificates(tmp_path: Path) -> None:
+    ca = HostCA(tmp_path / "ca")
+    assert HostCA(tmp_path / "ca").known_hosts == ca.known_hosts
+    assert stat.S_IMODE((tmp_path / "ca/host_ca").stat().st_mode) == 0o600
+    _, public = new_pair("x")
+    text = described(ca.sign(public, ["gx1-1"], 3600), tmp_path)
+    assert "host certificate" in text
+    assert "Principals: \n                gx1-1\n" in text
+    assert ca.public.fingerprint in text
+    assert new_pair("x") != new_pair("x")
+
+
+@pytest.mark.parametrize("names", [[], ["*"], ["a,b"], [""], ["gx1", "-n"], ["gx1\n"]])
+def test_ca_refuses_names_that_mean_more(tmp_path: Path, names: list[str]) -> None:
+    ca = HostCA(tmp_path / "ca")
+    with pytest.raises(ValueError, match="names"):
+        ca.sign(new_pair("x")[1], names, 60)
+    with pytest.raises(ValueError, match="never be valid"):
+        ca.sign(new_pair("x")[1], ["gx1"], 0)
+
+
+def test_half_made_pair_is_completed(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    keep_pair(path, "c")
+    public = path.with_name("key.pub")
+    before = (path.read_text(), public.read_text().split()[:2])
+    public.unlink()
+    keep_pair(path, "c")
+    assert (path.read_text(), public.read_text().split()[:2]) == before
+
+
+def test_tokens_name_one_attempt() -> None:
+    tokens = ServerTokens(b"k" * 32)
+    token = tokens.make("gx1", 2)
+    assert token == ServerTokens(b"k" * 32).make("gx1", 2)
+    assert tokens.verify("gx1", 2, token)
+    wrong = [("gx1", 1, token), ("gx1", 22, token), ("gx12", 2, token), ("gx1", 2, ""), ("gx1", 2, "é")]
+    assert not any(tokens.verify(*one) for one in wrong)
+    assert not ServerTokens(b"j" * 32).verify("gx1", 2, token)
+
+
+def test_secret_is_kept_and_a_cut_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "secrets" / "tokens"
+    secret = keep_secret(path)
+    assert keep_secret(path) == secret
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(secret[:7])
+    with pytest.raises(ValueError, match="32 bytes and holds 7"):
+        keep_secret(path)
+
+
+async def test_launch_is_the_same_again(tmp_path: Path) -> None:
+    """Also for two who ask at once, and for a service that was started again."""
+    with_world = World(tmp_path / "world")
+    record = with_world.reserve("gx1", gpus=8, nodes=2, name="pair")
+
+    def launches() -> Launches:
+        return Launches(
+            tmp_path / "launches",
+            ca=with_world.ca,
+            tokens=with_world.tokens,
+            policy=POLICY,
+            service_url="http://127.0.0.1:1/services/gpudev/",
+            now=now,
+        )
+
+    one = launches()
+    first, second = await asyncio.gather(one.make(record), one.make(record))
+    assert first == second == await launches().make(record)
+    assert first.ssh[0].gang_key == first.ssh[1].gang_key is not None
+    assert first.ssh[0].host_key != first.ssh[1].host_key
+    assert "gx1-1" in described(first.ssh[1].host_certificate, tmp_path)
+    other = await one.make(replace(record, attempt=2))
+    assert other.ssh[0].host_key != first.ssh[0].host_key
+    assert other.token != first.token
+    for path in (tmp_path / "launches").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_old_launches_are_removed_and_young_ones_not(tmp_path: Path) -> None:
+    world = World(tmp_path / "world")
+    at = [now()]
+    launches = Launches(
+        tmp_path / "launches",
+        ca=world.ca,
+        tokens=world.tokens,
+        policy=POLICY,
+        service_url="http://127.0.0.1:1/",
+        now=lambda: at[0],
+    )
+    await launches.make(world.reserve("gx1"))
+    at[0] += 200 * HOUR
+    await launches.make(world.reserve("gx2"))
+    assert {path.name for path in (tmp_path / "launches").iterdir()} == {"gx1-1.json", "gx2-1.json"}
+    at[0] += 200 * HOUR
+    await launches.make(world.reserve("gx3"))
+    assert {path.name for path in (tmp_path / "launches").iterdir()} == {"gx3-1.json"}
+
+
+async def test_local_directory(tmp_path: Path) -> None:
+    ssh = tmp_path / ".ssh"
+    ssh.mkdir()
+    directory = LocalDirectory(OWNER.subject, ssh, tmp_path / "demo")
+    assert await directory.keys(OWNER) == []
+    keep_pair(ssh / "id_ed25519", "mine")
+    keep_pair(ssh / "gpudev" / "id_ed25519", "made")
+    (ssh / "friend.pub").write_text(new_pair("friend")[1])
+    (ssh / "bad.pub").write_bytes(b"\xff\xfe")
+    (ssh / "bad").touch()
+    lines = {(ssh / name).read_text().split()[1] for name in ("id_ed25519.pub", "gpudev/id_ed25519.pub")}
+    assert {key.blob for key in await directory.keys(OWNER)} == lines
+    assert await directory.identity_file(OWNER) is None
+    demo = Owner("local:../eve", "../eve", "eve")
+    identity = await directory.identity_file(demo)
+    assert identity is not None
+    assert identity.resolve().is_relative_to((tmp_path / "demo").resolve())
+    (key,) = await directory.keys(demo)
+    assert key.blob == identity.with_name("id_ed25519.pub").read_text().split()[1]
+
+
+def test_certificates_that_do_not_count(tmp_path: Path) -> None:
+    ca, other = HostCA(tmp_path / "ca"), HostCA(tmp_path / "other")
+    _, public = new_pair("x")
+    good = ca.sign(public, ["gx1"], 60)
+    assert certifies(good, ca.public, "gx1")
+    assert not certifies(good, other.public, "gx1")
+    assert not certifies(good, ca.public, "gx")
+    assert not certifies(f"[127.0.0.1]:1 {public}", ca.public, "gx1")
+    assert certifies(f"[127.0.0.1]:22 {good}", ca.public, "gx1")
+    kind, blob = good.split()[:2]
+    assert not certifies(f"{kind} {blob[:100]}", ca.public, "gx1")
+    assert not certifies(f"{kind} ***", ca.public, "gx1")
+    assert not certifies(f"{kind} ", ca.public, "gx1")
+    assert not certifies("", ca.public, "gx1")
+
+
+@pytest.mark.integration
+async def test_probe(world: World) -> None:
+    (rank,) = await asyncio.to_thread(world.start, "gprobe")
+    probe = SshdProbe(world.ca.public)
+    assert await probe("127.0.0.1", rank.port, "gprobe")
+    assert not await probe("127.0.0.1", rank.port, "gother")
+    assert not await probe("127.0.0.1", 1, "gprobe")
+    await asyncio.to_thread(world.stop, "gprobe")
+    assert not await probe("127.0.0.1", rank.port, "gprobe")
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.STOPPING, State.ENDED])
+async def test_access_is_closed_unless_live(tmp_path: Path, state: State) -> None:
+    """Invariant 13: no reservation, no key."""
+    world = World(tmp_path)
+    keep_pair(world.home / ".ssh" / "id_ed25519", "mine")
+    world.reserve("gx1")
+    (key,) = await LocalDirectory(OWNER.subject, world.home / ".ssh", tmp_path).keys(OWNER)
+    (line,) = await world.access.authorized_keys("gx1", key.fingerprint)
+    assert key.line in line
+    assert line.startswith('expiry-time="')
+    assert await world.access.authorized_keys("gx2", key.fingerprint) == []
+    assert await world.access.authorized_keys("gx1", "SHA256:" + "A" * 43) == []
+    world.change("gx1", owner=Owner("local:other", "other", "other"))
+    assert await world.access.authorized_keys("gx1", key.fingerprint) == []
+    world.change("gx1", owner=OWNER, state=state)
+    assert await world.access.authorized_keys("gx1", key.fingerprint) == []
+    world.change("gx1", state=State.READY, hard_end=now() - 1)
+    assert await world.access.authorized_keys("gx1", key.fingerprint) == []

@@ -1,0 +1,377 @@
+"""Real servers without a hub: sshd, agent, a Jupyter that answers, a service that knows their routes.
+
+The service is a plain HTTP server over the real ``Access``, tokens and launches; only its state is a dict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from gpudev import wire
+from gpudev_hub.core.model import (
+    HOUR,
+    SECOND,
+    Millis,
+    NodeSlots,
+    Owner,
+    Policy,
+    PoolSettings,
+    Presence,
+    Request,
+    Reservation,
+    Shape,
+    State,
+)
+from gpudev_hub.core.ports import ServerSight
+from gpudev_hub.server import gang, processes, sshd
+from gpudev_hub.ssh.access import Access
+from gpudev_hub.ssh.ca import HostCA
+from gpudev_hub.ssh.directory import LocalDirectory
+from gpudev_hub.ssh.launches import Launches, ServerTokens
+
+OWNER = Owner("local:me", "me", "me")
+POLICY = Policy((PoolSettings("pretend", 8, ("default",), pretended=True),))
+PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+
+
+def now() -> Millis:
+    return time.time_ns() // 1_000_000
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def eventually(what: Callable[[], Any], timeout: float = 20) -> Any:
+    """The first true value of ``what()``; fails when there is none in time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = what()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.02)
+
+
+@dataclass
+class Live:
+    """The state that access is decided from."""
+
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    sights: dict[str, ServerSight] = field(default_factory=dict)
+
+    def sight(self, id: str) -> ServerSight | None:
+        return self.sights.get(id)
+
+
+class StandIn:
+    """The server routes of the service over real HTTP, at a port that outlives stopping and starting."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.port = free_port()
+        self.reports: list[dict[str, Any]] = []
+        self.notices: list[dict[str, Any]] = []
+        self.lookups = 0
+        self.override: tuple[int, bytes] | None = None
+        """Answer of the key look-up, when it is to be a bad one."""
+        self.delay = 0.0
+        self.changed = threading.Condition()
+        self.server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+            def answer(self, code: int, body: bytes = b"") -> None:
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except BrokenPipeError:
+                    pass
+
+            def handle_one(self, body: bytes) -> None:
+                url = urlsplit(self.path)
+                *_, word, server, what = url.path.split("/")
+                query = {name: values[0] for name, values in parse_qs(url.query).items()}
+                record = stand_in.world.live.reservations.get(server)
+                token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                known = word == "servers" and url.path.startswith("/services/gpudev/api/v1/")
+                if (
+                    not known
+                    or record is None
+                    or not stand_in.world.tokens.verify(server, record.attempt, token)
+                ):
+                    self.answer(403)
+                elif what == "keys":
+                    stand_in.lookups += 1
+                    time.sleep(stand_in.delay)
+                    lines = asyncio.run(stand_in.world.access.authorized_keys(server, query["fingerprint"]))
+                    code, text = stand_in.override or (200, "".join(f"{line}\n" for line in lines).encode())
+                    self.answer(code, text)
+                elif what == "report":
+                    stand_in.reports.append(json.loads(body))
+                    self.answer(204)
+                elif what == "notices":
+                    self.answer(200, stand_in.wait(record, int(query["after"]), float(query["wait"])))
+                else:
+                    self.answer(404)
+
+            def do_GET(self) -> None:
+                self.handle_one(b"")
+
+            def do_POST(self) -> None:
+                self.handle_one(self.rfile.read(int(self.headers["Content-Length"])))
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+        self.server = Server(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+        with self.changed:
+            self.changed.notify_all()
+
+    def tell(self, text: str) -> None:
+        with self.changed:
+            self.notices.append({"seq": len(self.notices) + 1, "text": text, "minutes": None})
+            self.changed.notify_all()
+
+    def wait(self, record: Reservation, after: int, wait: float) -> bytes:
+        deadline = time.monotonic() + wait
+        with self.changed:
+            while not (new := [one for one in self.notices if one["seq"] > after]) and self.server:
+                if not self.changed.wait(max(0.0, deadline - time.monotonic())):
+                    break
+        latest = self.world.live.reservations.get(record.id, record)
+        assert latest.ends_at is not None
+        return msgspec.json.encode({"notices": new, "ends_at": wire_time(latest.ends_at)})
+
+
+def wire_time(at: Millis) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at // SECOND))
+
+
+class Jupyter:
+    """Answers ``/api`` below its base, as Jupyter does."""
+
+    def __init__(self) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path.endswith("/api") else 404)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = int(self.server.server_address[1])
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Rank:
+    """sshd and agent of one rank, as the launcher starts them."""
+
+    def __init__(self, world: World, launch: dict[str, Any], rank: int, peers: list[dict[str, Any]]) -> None:
+        self.folder = world.folder / f"{launch['id']}-{launch['attempt']}" / str(rank) / "private"
+        self.port = int(peers[rank]["port"])
+        self.marker = f"{launch['id']}/{launch['attempt']}/{rank}"
+        self.jupyter = Jupyter() if rank == 0 else None
+        env = {
+            "HOME": str(world.home),
+            "PATH": PATH,
+            "SHELL": "/bin/bash",
+            "LANG": "C.UTF-8",
+            "CUDA_VISIBLE_DEVICES": ",".join(map(str, launch["allocation"][rank]["slots"])),
+            "NODE_RANK": str(rank),
+            "NNODES": str(len(peers)),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29500",
+            "GPUDEV_SERVER": self.marker,
+            "TRICKY": 'it\'s "a b"; $(false) `x`\nsecond line \\',
+        }
+        if self.jupyter is not None:
+            env["JUPYTERHUB_SERVICE_URL"] = f"http://127.0.0.1:{self.jupyter.port}/user/me/{launch['id']}/"
+        self.folder.mkdir(mode=0o700, parents=True)
+        self.env = gang.environment(self.folder, peers, env)
+        argv = sshd.prepare(self.folder, launch, rank, self.port, self.env, peers)
+        agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.folder)]
+        self.log = self.folder.parent / "sshd.log"
+        self.agent_log = self.folder.parent / "agent.log"
+        self.sshd = self._start(argv, self.log)
+        self.agent = self._start(agent, self.agent_log)
+        eventually(lambda: "Server listening" in self.log.read_text())
+
+    def _start(self, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                argv, env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
+            )
+
+    def stop(self) -> None:
+        ours = processes.descendants(self.sshd.pid) | processes.descendants(self.agent.pid)
+        ours |= {self.sshd.pid, self.agent.pid, *processes.marked(self.marker)}
+        processes.send(ours, signal.SIGKILL)
+        self.sshd.wait()
+        self.agent.wait()
+        if self.jupyter is not None:
+            self.jupyter.stop()
+        gang.cleanup(self.folder, self.env)
+
+
+class World:
+    """One account's servers, the service beside them, and the user's ``~/.ssh``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        (self.home / ".ssh").mkdir(mode=0o700, parents=True)
+        self.live = Live()
+        self.ca = HostCA(folder / "ca")
+        self.tokens = ServerTokens(b"k" * 32)
+        self.service = StandIn(self)
+        directory = LocalDirectory(OWNER.subject, self.home / ".ssh", folder / "demo")
+        self.user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        self.access = Access(self.live, directory, known_hosts=self.ca.known_hosts, user=self.user, now=now)
+        self.launches = Launches(
+            folder / "launches",
+            ca=self.ca,
+            tokens=self.tokens,
+            policy=POLICY,
+            service_url=f"http://127.0.0.1:{self.service.port}/services/gpudev/",
+            now=now,
+        )
+        self.ranks: dict[str, list[Rank]] = {}
+
+    def __enter__(self) -> Self:
+        self.service.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in list(self.ranks):
+            self.stop(server)
+        self.service.stop()
+
+    def reserve(self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None) -> Reservation:
+        """A reservation that holds its slots; nothing runs yet."""
+        at = now()
+        record = Reservation(
+            id=id,
+            seq=len(self.live.reservations) + 1,
+            owner=OWNER,
+            request=Request(Shape(gpus, nodes), "pretend", HOUR, "default", name),
+            request_id=None,
+            created_at=at,
+            startup=60 * SECOND,
+            teardown=30 * SECOND,
+            cap=16,
+            state=State.READY,
+            attempt=1,
+            admitted_at=at,
+            ready_at=at,
+            hard_end=at + 2 * HOUR + 30 * SECOND,
+            allocation=tuple(NodeSlots(f"node-{i + 1}", tuple(range(gpus))) for i in range(nodes)),
+        )
+        self.live.reservations[id] = record
+        return record
+
+    def start(self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None) -> list[Rank]:
+        """The same with its servers, and ``~/.ssh`` up to date."""
+        record = self.reserve(id, gpus=gpus, nodes=nodes, name=name)
+        launch = msgspec.json.decode(msgspec.json.encode(asyncio.run(self.launches.make(record))))
+        peers = [{"host": "127.0.0.1", "port": free_port()} for _ in range(nodes)]
+        self.ranks[id] = [Rank(self, launch, rank, peers) for rank in range(nodes)]
+        addresses = tuple(("127.0.0.1", rank.port) for rank in self.ranks[id])
+        self.live.sights[id] = ServerSight(id, 1, Presence.PRESENT, sshd=addresses)
+        self.sync()
+        return self.ranks[id]
+
+    def change(self, id: str, **fields: Any) -> None:
+        """Another state of a reservation."""
+        self.live.reservations[id] = replace(self.live.reservations[id], **fields)
+
+    def stop(self, id: str) -> None:
+        """End the servers of a reservation, and it."""
+        for rank in self.ranks.pop(id):
+            rank.stop()
+        self.live.reservations.pop(id, None)
+        self.live.sights.pop(id, None)
+
+    def wire_access(self) -> wire.SshAccess:
+        """What ``GET ssh`` answers."""
+        access = asyncio.run(self.access.hosts(OWNER))
+        hosts = [
+            wire.SshHost(**{**asdict(host), "ends_at": wire_time(host.ends_at) if host.ends_at else None})
+            for host in access.hosts
+        ]
+        return wire.SshAccess(
+            known_hosts=access.known_hosts,
+            hosts=hosts,
+            identity_file=access.identity_file,
+            accepted_keys=list(access.accepted_keys),
+        )
+
+    def sync(self) -> None:
+        """What ``gpu-dev`` does with it."""
+        from gpudev import ssh
+
+        ssh.sync(self.wire_access())
+
+    @property
+    def config(self) -> Path:
+        """For ``ssh -F``: OpenSSH looks for ``~`` in the account's record, not in ``$HOME``."""
+        return self.home / ".ssh" / "gpudev" / "config"
+
+    def run(
+        self, program: str, *arguments: str, input: str | None = None, timeout: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """``ssh``, ``scp``, ``sftp`` with the user's settings; without a terminal, so any prompt fails."""
+        return subprocess.run(
+            [program, "-F", str(self.config), *arguments],
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home), "SSH_ASKPASS_REQUIRE": "never"},
+            start_new_session=True,
+            check=False,
+        )
