@@ -28,9 +28,9 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_de
 class ReserveRequest(_Request):
     """``POST reservations``."""
 
-    gpus: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-    """GPUs per node; left out with ``nodes``: whole nodes."""
-    nodes: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    gpus: Annotated[int, msgspec.Meta(ge=-1024, le=1024)] | None = None
+    """GPUs per node; left out with ``nodes``: whole nodes. Sizes no pool has are refused in words, 0 too."""
+    nodes: Annotated[int, msgspec.Meta(ge=-1024, le=1024)] = 1
     hours: float | None = None
     """Left out: the service's default (4)."""
     gpu_type: Annotated[str, msgspec.Meta(max_length=64)] | None = None
