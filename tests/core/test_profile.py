@@ -8,7 +8,7 @@ from gpudev_hub.core.profile import FOREVER, Profile
 SPAN = 24
 intervals = st.lists(st.tuples(st.integers(0, SPAN), st.integers(0, SPAN), st.integers(1, 4)), max_size=12)
 instants = st.integers(0, SPAN)
-deterministic = settings(max_examples=300, derandomize=True, deadline=None)
+thorough = settings(max_examples=300)
 
 
 def build(taken: list[tuple[int, int, int]]) -> tuple[Profile, list[int]]:
@@ -21,7 +21,7 @@ def build(taken: list[tuple[int, int, int]]) -> tuple[Profile, list[int]]:
     return profile, loads
 
 
-@deterministic
+@thorough
 @given(intervals, instants)
 def test_loads_are_those_of_every_instant(taken: list[tuple[int, int, int]], since: int) -> None:
     profile, loads = build(taken)
@@ -33,7 +33,7 @@ def test_loads_are_those_of_every_instant(taken: list[tuple[int, int, int]], sin
     assert all(loads[at] == load for at, load in steps)
 
 
-@deterministic
+@thorough
 @given(intervals, instants, instants, st.integers(0, 8))
 def test_peak_and_first_and_last_above(
     taken: list[tuple[int, int, int]], start: int, end: int, most: int
@@ -45,7 +45,7 @@ def test_peak_and_first_and_last_above(
     assert profile.last_above(start, end, most) == (above[-1] + 1 if above else None)
 
 
-@deterministic
+@thorough
 @given(intervals, instants, st.integers(1, SPAN), st.integers(0, 8), instants)
 def test_earliest(taken: list[tuple[int, int, int]], start: int, length: int, most: int, stop: int) -> None:
     profile, loads = build(taken)
@@ -58,14 +58,14 @@ def test_earliest(taken: list[tuple[int, int, int]], start: int, length: int, mo
         assert max(start, stop) < found <= expected
 
 
-@deterministic
+@thorough
 @given(intervals, instants)
 def test_idle_from(taken: list[tuple[int, int, int]], start: int) -> None:
     profile, loads = build(taken)
     assert profile.idle_from(start) == next(t for t in range(start, 2 * SPAN) if loads[t] == 0)
 
 
-@deterministic
+@thorough
 @given(intervals, st.data())
 def test_what_is_given_back_leaves_no_trace_even_after_trimming(
     taken: list[tuple[int, int, int]], data: st.DataObject

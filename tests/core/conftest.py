@@ -1,0 +1,9 @@
+"""How Hypothesis runs here: the same examples every time; planted bugs are only found, not shrunk."""
+
+import os
+
+from hypothesis import Phase, settings
+
+settings.register_profile("core", derandomize=True, deadline=None, database=None)
+settings.register_profile("mutants", settings.get_profile("core"), phases=[Phase.explicit, Phase.generate])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "core"))
