@@ -73,7 +73,7 @@ def known_accounts() -> list[Path]:
             account = Path(json.loads(record.read_text("utf-8"))["config"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if account.exists():
+        if account in found or account.exists():
             found[account] = None
         else:
             for suffix in (".conf", ".known", ".tried", ".json"):
@@ -202,7 +202,7 @@ def _include() -> str:
     lines = ["# Written by gpu-dev; `gpu-dev ssh-config disable` takes it out of use."]
     program = Path(sys.executable).parent / "gpu-dev"
     found = str(program) if program.exists() else shutil.which("gpu-dev")
-    if found and '"' not in found:
+    if found and not re.search(r"['\"\\]", found):  # ssh's own quoting has no way to write those
         word = shlex.quote(found).replace("%", "%%")
         # Where gpu-dev is no longer installed, ssh goes on without a word.
         lines.append(f'Match originalhost gpu-* exec "test ! -x {word} || {word} ssh-sync"')

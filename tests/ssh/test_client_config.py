@@ -1,0 +1,352 @@
+"""The user's ``~/.ssh``: our line comes and goes without a trace, and everything else stays his."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpudev import ssh, sshkeys
+from gpudev.errors import ConfigError, UnexpectedAnswer
+from gpudev.wire import SshAccess, SshHost
+from ssh_world import eventually
+
+CA = "@cert-authority * ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
+
+
+def host(name: str | None = "demo", id: str = "gx1", rank: int = 0, **changes: object) -> SshHost:
+    suffix = f"-{rank}" if rank else ""
+    values: dict[str, object] = {
+        "id": id,
+        "name": name,
+        "alias": f"gpu-{name or id}{suffix}",
+        "rank": rank,
+        "host": "127.0.0.1",
+        "port": 4022,
+        "user": "me",
+        "host_key_alias": f"{id}{suffix}",
+        "ends_at": None,
+    }
+    return SshHost(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def access(*hosts: SshHost, keys: list[str] | None = None, identity: str | None = None) -> SshAccess:
+    return SshAccess(known_hosts=CA, hosts=list(hosts), identity_file=identity, accepted_keys=keys or [])
+
+
+def resolved(name: str, file: Path) -> dict[str, str]:
+    """What ssh makes of a name."""
+    done = subprocess.run(["ssh", "-GTF", str(file), name], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_from_nothing_and_back_to_nothing(home: Path) -> None:
+    ssh.sync(access(host()))
+    config = home / ".ssh" / "config"
+    assert config.read_text().startswith("Include ")
+    assert (mode(home / ".ssh"), mode(config)) == (0o700, 0o600)
+    got = resolved("gpu-demo", config)
+    assert (got["hostname"], got["port"], got["user"]) == ("127.0.0.1", "4022", "me")
+    assert (got["hostkeyalias"], got["stricthostkeychecking"], got["identitiesonly"]) == (
+        "gx1",
+        "true",
+        "yes",
+    )
+    assert got["userknownhostsfile"].endswith(".known")
+    assert resolved("gpu-gx1", config)["port"] == "4022"
+    assert resolved("example.org", config)["port"] == "22"
+    ssh.disable()
+    assert not config.exists()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"\n",
+        b"Host work\n  Port 2222\n",
+        b"Host work\n  Port 2222",
+        b"# no newline, \xff\xfe no UTF-8",
+        b"Host work\r\n  Port 2222\r\n",
+        b"\n\n\tHost *\n StrictHostKeyChecking no\n User someone\n\n",
+        b"Include other/config\nHost *\n  ServerAliveInterval 5\n",
+    ],
+)
+def test_byte_for_byte(home: Path, before: bytes) -> None:
+    config = home / ".ssh" / "config"
+    config.parent.mkdir(mode=0o700)
+    config.write_bytes(before)
+    config.chmod(0o640)
+    ssh.sync(access(host()))
+    assert config.read_bytes().endswith(before)
+    if b"\xff" not in before:
+        assert resolved("gpu-demo", config)["stricthostkeychecking"] == "true"
+    assert mode(config) == 0o640
+    ssh.sync(access(host()))
+    ssh.enable()
+    assert config.read_bytes().count(b"gpudev/config") == 1
+    ssh.disable()
+    assert config.read_bytes() == before
+    assert mode(config) == 0o640
+
+
+def test_who_takes_the_line_away_is_left_in_peace(home: Path) -> None:
+    config = home / ".ssh" / "config"
+    ssh.sync(access())
+    config.write_text("Host work\n")
+    ssh.sync(access(host()))
+    assert config.read_text() == "Host work\n"
+    ssh.disable()
+    ssh.sync(access(host()))
+    assert config.read_text() == "Host work\n"
+    ssh.enable()
+    assert config.read_text().endswith("Host work\n")
+    assert config.read_text() != "Host work\n"
+
+
+def test_lines_written_meanwhile_stay(home: Path) -> None:
+    config = home / ".ssh" / "config"
+    ssh.sync(access())
+    with config.open("a") as file:
+        file.write("Host work\n")
+    ssh.disable()
+    assert config.read_text() == "Host work\n"
+
+
+def test_a_link_stays_a_link(home: Path) -> None:
+    real = home / "dotfiles" / "ssh-config"
+    real.parent.mkdir()
+    real.write_text("Host work\n")
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "config").symlink_to("../dotfiles/ssh-config")
+    ssh.sync(access(host()))
+    assert (home / ".ssh" / "config").is_symlink()
+    assert real.read_text().startswith("Include ")
+    ssh.disable()
+    assert real.read_text() == "Host work\n"
+    assert (home / ".ssh" / "config").is_symlink()
+    assert sorted(path.name for path in real.parent.iterdir()) == ["ssh-config"]
+
+
+def test_a_config_that_cannot_be_written_is_said(home: Path) -> None:
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "config").mkdir()
+    with pytest.raises(ConfigError, match="cannot be changed"):
+        ssh.sync(access(host()))
+    assert resolved("gpu-demo", ssh.include_path())["port"] == "4022"
+
+
+def test_hosts_go_when_reservations_go(home: Path) -> None:
+    ssh.sync(access(host(), host("other", "gx2", port=4023)))
+    assert resolved("gpu-other", ssh.include_path())["port"] == "4023"
+    ssh.sync(access(host("other", "gx2", port=4023)))
+    assert resolved("gpu-demo", ssh.include_path())["hostname"] == "gpu-demo"
+    assert resolved("gpu-other", ssh.include_path())["port"] == "4023"
+    ssh.sync(access())
+    assert resolved("gpu-other", ssh.include_path())["hostname"] == "gpu-other"
+    files = "".join(path.read_text() for path in (home / ".ssh/gpudev").rglob("*.conf"))
+    assert "Host gpu" not in files
+
+
+def test_ranks_of_a_pair(home: Path) -> None:
+    ssh.sync(access(host(), host(rank=1, port=4023)))
+    assert resolved("gpu-demo-1", ssh.include_path())["hostkeyalias"] == "gx1-1"
+    assert resolved("gpu-gx1-1", ssh.include_path())["port"] == "4023"
+
+
+def test_accounts_keep_out_of_each_others_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("alice", "bob"):
+        (home / f"{name}.json").write_text("{}")
+    monkeypatch.setenv("GPUDEV_CONFIG", str(home / "alice.json"))
+    ssh.sync(access(host("a", "ga")))
+    monkeypatch.setenv("GPUDEV_CONFIG", str(home / "bob.json"))
+    ssh.sync(access(host("b", "gb", port=4023)))
+    assert resolved("gpu-a", ssh.include_path())["port"] == "4022"
+    assert resolved("gpu-b", ssh.include_path())["port"] == "4023"
+    assert set(ssh.known_accounts()) == {home / "alice.json", home / "bob.json"}
+    ssh.sync(access(), home / "alice.json")
+    assert resolved("gpu-a", ssh.include_path())["hostname"] == "gpu-a"
+    assert resolved("gpu-b", ssh.include_path())["port"] == "4023"
+    (home / "alice.json").unlink()
+    assert ssh.known_accounts() == [home / "bob.json"]
+    assert len(list((home / ".ssh/gpudev/hosts").glob("*.conf"))) == 1
+
+
+def program(home: Path, text: str) -> Path:
+    path = home / "bin" / "gpu-dev"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\n{text}")
+    path.chmod(0o755)
+    return path
+
+
+def test_what_exec_writes_is_read_after_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reservation of a second ago is found, and the command runs for our names alone."""
+    calls = home / "calls"
+    with_blank = home / "with blank %h"
+    with_blank.mkdir()
+    made = program(
+        with_blank,
+        "import pathlib, sys\n"
+        f"open({str(calls)!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))\n"
+        f"folder = pathlib.Path({str(home / '.ssh/gpudev/hosts')!r})\n"
+        "(folder / 'x.conf').write_text('Host gpu-new\\n  Port 4999\\n')\n",
+    )
+    monkeypatch.setattr(sys, "executable", str(made.parent / "python"))
+    ssh.sync(access())
+    config = home / ".ssh" / "config"
+    assert resolved("gpu-new", config)["port"] == "4999"
+    assert calls.read_text() == "ssh-sync\n"
+    assert resolved("example.org", config)["port"] == "22"
+    assert resolved("gpux", config)["port"] == "22"
+    assert calls.read_text() == "ssh-sync\n"
+
+
+@pytest.mark.parametrize("text", ["import sys; print('noise'); sys.exit(3)", "raise SystemExit(1)"])
+def test_a_failing_sync_keeps_nobody_out(home: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    made = program(home, text)
+    monkeypatch.setattr(sys, "executable", str(made.parent / "python"))
+    ssh.sync(access(host()))
+    assert resolved("gpu-demo", home / ".ssh/config")["port"] == "4022"
+    made.unlink()
+    assert resolved("gpu-demo", home / ".ssh/config")["port"] == "4022"
+
+
+def test_names_typed_never_reach_a_shell(home: Path) -> None:
+    """No ssh token (%h, %n, …) stands in what ssh hands to a shell."""
+    ssh.sync(access(host()))
+    (line,) = [one for one in ssh.include_path().read_text().splitlines() if "exec" in one]
+    assert "%" not in line.replace("%%", "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"alias": "gpu-x\n  ProxyCommand id"},
+        {"alias": "*"},
+        {"alias": "gpu-*"},
+        {"alias": "gpu-x other"},
+        {"alias": "work"},
+        {"host": "-oProxyCommand=id"},
+        {"host": "a b"},
+        {"host": "%h"},
+        {"host": "x" * 300},
+        {"user": "me\n"},
+        {"user": "-l"},
+        {"host_key_alias": "x y"},
+        {"port": 0},
+        {"port": 70000},
+    ],
+    ids=str,
+)
+def test_what_the_service_sends_is_checked(home: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(UnexpectedAnswer):
+        ssh.sync(access(host(**changes)))  # type: ignore[arg-type]
+    assert not list((home / ".ssh").rglob("*.conf"))
+
+
+@pytest.mark.parametrize(
+    "line", ["", "* ssh-ed25519 AAAA", CA + "\nevil ssh-ed25519 AAAA", "@revoked * x AAAA"]
+)
+def test_a_known_hosts_line_must_be_a_ca(home: Path, line: str) -> None:
+    sent = access(host())
+    sent.known_hosts = line
+    with pytest.raises(UnexpectedAnswer):
+        ssh.sync(sent)
+
+
+def test_an_identity_file_of_the_services(home: Path) -> None:
+    ssh.sync(access(host(), identity="/state/keys/al ice/id_ed25519"))
+    assert resolved("gpu-demo", ssh.include_path())["identityfile"] == "/state/keys/al ice/id_ed25519"
+    for bad in ("relative", '/a"\n  ProxyCommand id', "/a\nProxyCommand id"):
+        with pytest.raises(UnexpectedAnswer):
+            ssh.sync(access(host(), identity=bad))
+
+
+def key(path: Path, passphrase: str = "", *arguments: str) -> str:
+    """A key of the user's; its fingerprint."""
+    path.parent.mkdir(exist_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(path), *arguments]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    found = sshkeys.fingerprint_of(path)
+    assert found is not None
+    return found
+
+
+def test_without_any_key_one_is_made(home: Path) -> None:
+    (made,) = sshkeys.choose(home / ".ssh", [])
+    assert made == home / ".ssh/gpudev/id_ed25519"
+    assert mode(made) == 0o600
+    assert sshkeys.choose(home / ".ssh", []) == [made]
+    assert not sshkeys.locked(made)
+    assert not [path.name for path in made.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_users_own_key_if_it_asks_nothing(home: Path) -> None:
+    mine = home / ".ssh" / "id_ed25519"
+    accepted = key(mine)
+    assert sshkeys.choose(home / ".ssh", [accepted]) == [mine]
+    other = home / ".ssh" / "id_other"
+    assert sshkeys.choose(home / ".ssh", [key(other)]) == [other]
+    assert not (home / ".ssh/gpudev").exists()
+
+
+@pytest.mark.parametrize("form", [[], ["-m", "PEM", "-t", "rsa"]], ids=["openssh", "pem"])
+def test_a_passphrase_comes_last(home: Path, form: list[str]) -> None:
+    mine = home / ".ssh" / "id_mine"
+    accepted = key(mine, "secret", *form)
+    assert sshkeys.locked(mine)
+    assert sshkeys.choose(home / ".ssh", [accepted]) == [home / ".ssh/gpudev/id_ed25519", mine]
+
+
+def test_a_key_in_the_agent_asks_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = home / ".ssh" / "id_mine"
+    accepted = key(mine, "secret")
+    address = home / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(address)], stdout=subprocess.DEVNULL) as process:
+        try:
+            eventually(address.exists)
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(address))
+            assert sshkeys.agent_keys() == set()
+            asked = home / "asked"
+            asked.write_text("#!/bin/sh\necho secret\n")
+            asked.chmod(0o700)
+            env = {**os.environ, "SSH_ASKPASS": str(asked), "SSH_ASKPASS_REQUIRE": "force"}
+            subprocess.run(["ssh-add", "-q", str(mine)], env=env, check=True, stdin=subprocess.DEVNULL)
+            assert sshkeys.agent_keys() == {accepted}
+            assert sshkeys.choose(home / ".ssh", [accepted]) == [mine]
+            mine.unlink()
+            assert sshkeys.choose(home / ".ssh", [accepted]) == [mine], "its public part is enough"
+        finally:
+            process.terminate()
+
+
+def test_a_cache_of_seconds(home: Path) -> None:
+    assert not ssh.fresh()
+    ssh.sync(access(host()))
+    assert ssh.fresh()
+    for path in (home / ".ssh/gpudev/hosts").glob("*.tried"):
+        os.utime(path, (time.time() - ssh.FRESH - 1,) * 2)
+    assert not ssh.fresh()
+    ssh.sync(access())
+
+
+def test_many_at_once_ask_once(home: Path) -> None:
+    """Those who come while one asks wait for its answer; if it gets none, nobody asks again at once."""
+    code = (
+        "import time\nfrom gpudev import ssh\nif not ssh.fresh():\n    time.sleep(0.5)\n    print('asked')\n"
+    )
+    argv = [sys.executable, "-c", code]
+    running = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(5)]
+    answers = [process.communicate(timeout=30)[0] for process in running]
+    assert sorted(answers) == ["", "", "", "", "asked\n"]
