@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 POLL = 20.0
 """Seconds after which the time left is drawn again, if nothing changes before."""
+PAUSE = 5.0
+"""Seconds before the service is asked again when it did not answer."""
 
 COLOURS: dict[words.Tone, str] = {
     "waiting": "#0b7285",
@@ -119,7 +121,7 @@ def _follow(reservation: Reservation, shown: Progress) -> None:
             note = None
         except NetworkError as error:
             note = error.message
-            pause.wait(max(5.0, error.retry_after))
+            pause.wait(max(PAUSE, error.retry_after))
         except GpuDevError as error:
             shown.update(reservation.record, str(error))
             return

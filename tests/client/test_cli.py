@@ -142,7 +142,7 @@ def test_one_that_fails_while_waited_for_exits_8(run: Run, service: FakeService)
 
 
 def test_a_hub_that_is_down_exits_6(run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(Client.__init__.__kwdefaults__, "patience", 0.3)
+    monkeypatch.setitem(Client.__init__.__kwdefaults__ or {}, "patience", 0.3)
     service.faults.append(Fault("503", method="GET", path="availability", times=99))
     assert run("avail", "--json") == 6
     assert json.loads(run.out)["error"]["code"] == "unavailable"

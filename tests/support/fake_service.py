@@ -11,7 +11,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -24,6 +24,11 @@ import msgspec
 from gpudev import wire
 
 PREFIX = f"/services/gpudev/{wire.API}/"
+
+
+NO_ACCESS = wire.SshAccess(
+    known_hosts="@cert-authority * ssh-ed25519 AAAA", hosts=[], identity_file=None, accepted_keys=[]
+)
 
 
 class Refusal(Exception):
@@ -59,7 +64,7 @@ class FakeService:
     tokens_made: list[dict[str, Any]] = field(default_factory=list)
     starts: bool = True
     """Whether new reservations are ready at once."""
-    ssh_hosts: list[wire.SshHost] = field(default_factory=list)
+    ssh: Callable[[], wire.SshAccess] = field(default=lambda: NO_ACCESS)
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition()
@@ -174,12 +179,7 @@ class FakeService:
             case "GET", ["me"]:
                 return _me(self.user)
             case "GET", ["ssh"]:
-                return wire.SshAccess(
-                    known_hosts="@cert-authority * ssh-ed25519 AAAA",
-                    hosts=self.ssh_hosts,
-                    identity_file=None,
-                    accepted_keys=[],
-                )
+                return self.ssh()
         raise Refusal(404, "not_found", f"there is nothing at {'/'.join(path)}")
 
     def _reserve(self, request: wire.ReserveRequest) -> wire.Reservation:
