@@ -219,7 +219,8 @@ async def test_a_closed_store_says_so(make: Make) -> None:
     store = make()
     await store.open()
     await store.close()
-    with pytest.raises((StoreUnavailable, RuntimeError)):
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="is closed"):
         await store.commit(commit(1))
 
 

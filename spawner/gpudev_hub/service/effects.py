@@ -63,9 +63,11 @@ class Effects:
         outages: Outages,
         post: Callable[[Event], None],
         saw: Callable[[ServerSight], None],
+        opened: Callable[[str, int], None],
         metrics: Metrics,
         failpoint: Failpoint,
     ) -> None:
+        """``opened``: the Hub says that this attempt runs, so users reach it at the Hub's address."""
         self._policy = policy
         self._view = view
         self._hub = hub
@@ -74,6 +76,7 @@ class Effects:
         self._outages = outages
         self._post = post
         self._saw = saw
+        self._opened = opened
         self._metrics = metrics
         self._failpoint = failpoint
         self._running: dict[Key, _Running] = {}
@@ -130,6 +133,7 @@ class Effects:
         if refusals := self._refusals.get(id, 0):
             await self._wait(key, min(LONGEST_PAUSE, FIRST_PAUSE * 2**refusals))
         while (record := self._to_start(id, attempt)) is not None:
+            runs = False
             try:
                 self._failpoint(BEFORE_EFFECT)
                 runs = await self._hub.start(record.owner.hub_user, id)
@@ -153,24 +157,23 @@ class Effects:
             else:
                 self._heard_of_hub("start", "running" if runs else "accepted")
                 self._cluster.hint(id, attempt)
-                claim = self._view.claims.get((id, attempt))
-                if runs and claim is not None and claim.presence is Presence.PRESENT:
-                    self._refusals.pop(id, None)
-                    return
+                if runs:
+                    self._opened(id, attempt)
                 pause = STARTED_PAUSE
-            await self._wait_for_start(key, pause)
+            if await self._came(key, pause) and runs:
+                break
         self._refusals.pop(id, None)
 
-    async def _wait_for_start(self, key: Key, pause: Millis) -> None:
-        """The whole pause, unless the start is no longer wanted or the server has come."""
+    async def _came(self, key: Key, pause: Millis) -> bool:
+        """Whether the server is seen: now, within the pause, or not, or not wanted any more."""
         of = key[1:]
         until = self._clock.now() + pause
-        before = self._view.claims.get(of)
         while (left := until - self._clock.now()) > 0 and self._to_start(*of) is not None:
-            await self._wait(key, left)
             claim = self._view.claims.get(of)
-            if claim is not None and before is not None and claim.presence is not before.presence:
-                return
+            if claim is not None and claim.presence is Presence.PRESENT:
+                return True
+            await self._wait(key, left)
+        return False
 
     def _to_start(self, id: str, attempt: int) -> Reservation | None:
         """The reservation, if this attempt's server is to run."""

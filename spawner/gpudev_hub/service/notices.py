@@ -12,7 +12,8 @@ from gpudev_hub.core.words import moment
 
 KEPT: Final = 32
 """Notices remembered for each reservation."""
-_PER_COMMIT: Final = 1024
+_PER_COMMIT: Final = 1 << 20
+_AGAIN: Final = _PER_COMMIT // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Notices:
 
     def restore(self, n: int, record: Reservation, now: Millis) -> None:
         """After a restart: the last warning again, since nobody knows whether it was delivered."""
+        self._last = max(self._last, n * _PER_COMMIT + _AGAIN)
         if record.warned:
             self.warn(n, record, min(record.warned), now)
 

@@ -1,4 +1,5 @@
-"""Ready is what users find: the agents' word on Jupyter, and our own key exchange with every sshd."""
+"""Ready is what users find: the agents' word on Jupyter, the Hub's that its address leads there, and our own
+key exchange with every sshd."""
 
 from __future__ import annotations
 
@@ -59,6 +60,7 @@ class Readiness:
         self._post = post
         self._saw = saw
         self._reports: dict[tuple[str, int], dict[int, Report]] = {}
+        self._opened: set[tuple[str, int]] = set()
         self._probing: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def report(self, record: Reservation, rank: int, report: Report) -> None:
@@ -68,7 +70,18 @@ class Readiness:
         reports[rank] = report
         if report.detail:
             log.info("%s/%d rank %d: %s", *key, rank, report.detail, extra={"reservation": record.id})
-        if record.state is State.STARTING and self._well(record, reports) and key not in self._probing:
+        self._consider(record)
+
+    def opened(self, id: str, attempt: int) -> None:
+        """The Hub has a route to this attempt's Jupyter."""
+        self._opened.add((id, attempt))
+        record = self._view.reservations.get(id)
+        if record is not None and record.attempt == attempt:
+            self._consider(record)
+
+    def _consider(self, record: Reservation) -> None:
+        key = (record.id, record.attempt)
+        if record.state is State.STARTING and self._well(record) and key not in self._probing:
             task = asyncio.create_task(self._check(*key), name=f"probe/{record.id}/{record.attempt}")
             self._probing[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
@@ -76,6 +89,7 @@ class Readiness:
     def forget(self, id: str, attempt: int) -> None:
         """The server is gone."""
         self._reports.pop((id, attempt), None)
+        self._opened.discard((id, attempt))
         task = self._probing.get((id, attempt))
         if task is not None:
             task.cancel()
@@ -92,10 +106,12 @@ class Readiness:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("probing %s/%d failed", *key, exc_info=error, extra={"reservation": key[0]})
 
-    @staticmethod
-    def _well(record: Reservation, reports: dict[int, Report]) -> bool:
-        ranks = range(len(record.allocation))
-        return all(rank in reports and reports[rank].sshd for rank in ranks) and reports[0].jupyter is True
+    def _well(self, record: Reservation) -> bool:
+        key = (record.id, record.attempt)
+        reports, ranks = self._reports.get(key, {}), range(len(record.allocation))
+        if key not in self._opened or not all(rank in reports and reports[rank].sshd for rank in ranks):
+            return False
+        return reports[0].jupyter is True
 
     async def _check(self, id: str, attempt: int) -> None:
         pause = FIRST_PAUSE

@@ -16,6 +16,7 @@ from gpudev_hub.core.events import (
     Outage,
     ServerObserved,
     StartServer,
+    StopIntent,
     StopServer,
     Tell,
     Tick,
@@ -90,6 +91,7 @@ class Runner:
             outages=self.outages,
             post=post,
             saw=self._looked,
+            opened=self._open,
             metrics=self.metrics,
             failpoint=failpoint,
         )
@@ -114,7 +116,13 @@ class Runner:
 
         Raises ``StoreLocked``, ``StoreUnavailable`` or ``ClockBehind``.
         """
-        snapshot = await self.writer.open()
+        try:
+            await self._start(await self.writer.open())
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self, snapshot: Snapshot) -> None:
         if snapshot.n:
             self.writer.post(Outage(snapshot.at, "the service"))
         for record in snapshot.reservations.values():
@@ -299,10 +307,21 @@ class Runner:
             return
         self._looked(sight)
 
+    def _open(self, id: str, attempt: int) -> None:
+        self.readiness.opened(id, attempt)
+
+    def _ran(self, sight: ServerSight) -> bool:
+        """Whether this is the current server of its reservation, and was there when last looked at."""
+        record, claim = self.view.reservations.get(sight.id), self.view.claims.get((sight.id, sight.attempt))
+        current = record is not None and record.attempt == sight.attempt
+        return current and claim is not None and claim.presence is Presence.PRESENT
+
     def _looked(self, sight: ServerSight) -> None:
         self.view.see(sight)
         if sight.presence is Presence.ABSENT or not sight.complete:
             self.readiness.forget(sight.id, sight.attempt)
+        if sight.user_stopped and self._ran(sight):
+            self.writer.post(StopIntent(sight.id))
         self.writer.post(
             ServerObserved(sight.id, sight.attempt, sight.presence, sight.detail, complete=sight.complete)
         )

@@ -119,6 +119,7 @@ class Writer:
         self._seen: deque[_Item] = deque()
         self._asked: deque[_Item] = deque()
         self._wake = asyncio.Event()
+        self._batch = _Batch()
         self._stopping = False
         self._closed: Refused | None = None
         self._world: World | None = None
@@ -176,11 +177,13 @@ class Writer:
                     if not self._stopping:
                         await self._turn(self._world)
         except BaseException as error:
-            reason = str(error) or type(error).__name__
+            reason = f"the service has stopped: {str(error) or type(error).__name__}"
             raise
         finally:
             self._closed = Refused(Code.UNAVAILABLE, reason, "try again in a moment")
-            self._refuse_all(self._closed)
+            for item in self._batch.items:
+                _answer(item, self._closed)
+            self._refuse_waiting(self._closed)
 
     async def _pause(self) -> None:
         """Until there is something to do."""
@@ -207,7 +210,7 @@ class Writer:
             snapshot = await self._store.reload()
         except StoreUnavailable as error:
             self._follower.store_fails(error)
-            self._refuse_all(_unavailable(error))
+            self._refuse_waiting(_unavailable(error))
             await self._back_off()
             return False
         self._adopt(snapshot)
@@ -216,6 +219,7 @@ class Writer:
     async def _turn(self, world: World) -> None:
         """Decide what has come in and what is due; commit it; answer; act."""
         batch, now = _Batch(), self._now()
+        self._batch = batch
         try:
             self._decide_all(world, now, batch)
             changes, take, free = world.drain()
@@ -328,7 +332,7 @@ class Writer:
         self._failures += 1
         await asyncio.sleep(min(LONGEST_PAUSE, 0.02 * 2 ** min(self._failures, 10)))
 
-    def _refuse_all(self, error: Refused) -> None:
+    def _refuse_waiting(self, error: Refused) -> None:
         items = [*self._seen, *self._asked]
         self._seen.clear()
         self._asked.clear()

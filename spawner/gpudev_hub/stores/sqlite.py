@@ -70,6 +70,7 @@ class SqliteStore:
         self._writer = ThreadPoolExecutor(1, "store-write")
         self._reader = ThreadPoolExecutor(1, "store-read")
         self._epoch = 0
+        self._closed = False
 
     async def open(self) -> Snapshot:
         """Lock the file, make the tables if there are none, take the next epoch, return the hot state."""
@@ -100,9 +101,12 @@ class SqliteStore:
         return await self._in(self._reader, lambda: self._history(reservation, after, limit))
 
     async def close(self) -> None:
-        """Finish what is under way, close the file and let go of the lock."""
+        """Finish what is under way, close the file and let go of the lock; once more does nothing."""
+        if self._closed:
+            return
         await self._in(self._reader, self._close_reading)
         await self._in(self._writer, self._close_writing)
+        self._closed = True
         self._reader.shutdown()
         self._writer.shutdown()
 
@@ -113,6 +117,8 @@ class SqliteStore:
             except sqlite3.Error as error:
                 self._unavailable(error)
 
+        if self._closed:
+            raise StoreUnavailable(f"{self._path} is closed")
         return await asyncio.get_running_loop().run_in_executor(executor, guarded)
 
     def _unavailable(self, error: sqlite3.Error) -> NoReturn:

@@ -1,0 +1,357 @@
+"""What else can fail, and what must not come of it: store, Hub, cluster, events that never come."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gpudev_hub.clock import ClockBehind
+from gpudev_hub.core.commit import Commit
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.model import HOUR, MINUTE, SECOND, NodeStatus, Outcome, ServerState, State
+from gpudev_hub.core.ports import OutcomeUnknown, StaleEpoch, Store, StoreUnavailable
+from gpudev_hub.core.request import Ask
+from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
+from gpudev_hub.service.service import Service
+from service_world import ALICE, BOB, Died, ServiceWorld
+
+
+class Wrapped:
+    """A store whose next commit goes wrong in the way that ``fault`` says."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.fault: str | None = None
+        self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def commit(self, commit: Commit) -> None:
+        fault, self.fault = self.fault, None
+        self.commits += 1
+        match fault:
+            case "made":
+                await self.store.commit(commit)
+                raise OutcomeUnknown("no answer")
+            case "not made":
+                raise OutcomeUnknown("no answer")
+            case "full":
+                raise StoreUnavailable("the disk is full")
+            case _:
+                await self.store.commit(commit)
+
+
+@pytest.fixture
+def wrapped(idle_world: ServiceWorld) -> list[Wrapped]:
+    stores: list[Wrapped] = []
+
+    def wrap(store: Store) -> Store:
+        stores.append(Wrapped(store))
+        return stores[-1]
+
+    idle_world.wrap = wrap
+    return stores
+
+
+def dying(place: str, at: int) -> Failpoint:
+    left = at
+
+    def fail(passed: str) -> None:
+        nonlocal left
+        if passed == place:
+            left -= 1
+            if left == 0:
+                raise Died(place)
+
+    return fail
+
+
+async def commits(service: Service) -> int:
+    """How many have been made when nothing is under way any more."""
+    await service.reconcile()
+    return service.view.n
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("place", [BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT])
+async def test_after_a_crash_anywhere_all_goes_on(idle_world: ServiceWorld, place: str, at: int) -> None:
+    """3, 10: what was acknowledged is there, what was begun is finished, nobody lost a place."""
+    world = idle_world
+    await world.start()
+    held = await world.reserve(gpus=8, nodes=2, hours=2)
+    await world.becomes(held.id, "ready")
+    queue = [(await world.reserve(BOB, gpus=8, hours=1)).id for _ in range(2)]
+    await world.stop()
+
+    acknowledged = [*queue]
+    try:
+        await world.start(dying(place, at))
+        for n in range(4):
+            record = await asyncio.wait_for(world.service.submit(ALICE, Ask(gpus=1), f"request-{n}"), 5)
+            acknowledged.append(record.id)
+        await asyncio.wait_for(world.service.end(held.id, ALICE.subject), 5)
+    except (Died, Refused, TimeoutError):
+        pass
+    await world.stop()
+    again = await world.start()
+    view = again.view
+    for one in acknowledged:
+        assert one in view.reservations, f"{one} was acknowledged and is lost"
+    for n in range(4):
+        await again.submit(ALICE, Ask(gpus=1), f"request-{n}")
+    assert len([r for r in view.reservations.values() if r.owner == ALICE and r.id != held.id]) == 4
+    await again.end(held.id, ALICE.subject)
+    for one in queue:
+        await world.becomes(one, "ready")
+
+
+async def test_a_second_look_writes_nothing(world: ServiceWorld) -> None:
+    """10"""
+    for gpus in (8, 4, 8, 8):
+        await world.reserve(gpus=gpus)
+    await world.until(lambda: len(world.hub.rows) == 2)
+    await asyncio.sleep(0.1)
+    before = await commits(world.service)
+    for _ in range(3):
+        assert await commits(world.service) == before
+    restarted = await world.restart()
+    after = await commits(restarted)
+    assert await commits(restarted) == after
+    assert [r.state for r in sorted(restarted.view.reservations.values(), key=lambda r: r.seq)] == [
+        State.READY,
+        State.READY,
+        State.QUEUED,
+        State.QUEUED,
+    ]
+
+
+@pytest.mark.parametrize("fault", ["made", "not made"])
+async def test_a_commit_of_unknown_outcome_is_looked_up(
+    idle_world: ServiceWorld, wrapped: list[Wrapped], fault: str
+) -> None:
+    """3: one request, one reservation, whatever the store did with it."""
+    world = idle_world
+    await world.start()
+    wrapped[-1].fault = fault
+    record = await world.service.submit(ALICE, Ask(gpus=2), "request-1")
+    assert list(world.service.view.reservations) == [record.id]
+    assert (await world.service.submit(ALICE, Ask(gpus=2), "request-1")).id == record.id
+    await world.becomes(record.id, "ready")
+    (entries, _) = await world.service.history(record.id, 0, 100)
+    assert [entry.change.cause for entry in entries].count("requested") == 1
+
+
+async def test_a_full_disk_refuses_clearly(idle_world: ServiceWorld, wrapped: list[Wrapped]) -> None:
+    world = idle_world
+    await world.start()
+    wrapped[-1].fault = "full"
+    with pytest.raises(Refused) as refused:
+        await world.reserve(gpus=2)
+    assert (refused.value.code, refused.value.message) == (Code.UNAVAILABLE, "the disk is full")
+    assert world.service.view.reservations == {}
+    assert world.service.health().reasons == ["the store: the disk is full"]
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    assert world.service.health().reasons == []
+
+
+async def test_a_hub_that_is_away_costs_no_attempt_and_no_time(world: ServiceWorld) -> None:
+    """4: the start-up allowance stands still, and the end moves along."""
+    await world.hub.down()
+    record = await world.reserve(gpus=2, hours=1)
+    await world.until(lambda: bool(world.service.health().reasons))
+    assert world.service.health().reasons[0].startswith("the Hub: the Hub does not answer")
+    for _ in range(6):
+        world.clock.advance(40 * SECOND)
+        await asyncio.sleep(0.05)
+    now = world.service.view.reservations[record.id]
+    assert (now.state, now.attempt, now.failed_starts) == (State.STARTING, 1, 0)
+    world.hub.up()
+    world.clock.advance(10 * SECOND)
+    ready = await world.becomes(record.id, "ready")
+    assert ready.ends_at == (ready.ready_at or 0) + HOUR
+    assert world.service.health().reasons == []
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_busy_hub_is_asked_again(world: ServiceWorld, status: int) -> None:
+    world.hub.failure = (status, "come back later")
+    record = await world.reserve(gpus=2)
+    await world.until(lambda: bool(world.service.health().reasons))
+    world.hub.failure = None
+    ready = await world.becomes(record.id, "ready")
+    assert (ready.attempt, ready.failed_starts) == (1, 0)
+
+
+async def test_a_start_that_fails_is_tried_again_and_the_reason_is_shown(world: ServiceWorld) -> None:
+    world.hub.refuses = "no such image"
+    record = await world.reserve(gpus=2)
+    await world.until(lambda: world.service.view.reservations[record.id].attempt > 1, timeout=20)
+    assert "no such image" in world.service.view.reservations[record.id].detail
+    world.hub.refuses = None
+    ready = await world.becomes(record.id, "ready")
+    assert ready.failed_starts == 0
+    assert ready.allocation == record.allocation
+
+
+async def test_an_owner_the_hub_does_not_know_waits_until_he_logs_in(world: ServiceWorld) -> None:
+    world.hub.users.discard("alice")
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "queued")
+    assert "log in" in (world.service.view.reason(record.id) or "")
+    other = await world.reserve(BOB, gpus=8)
+    await world.becomes(other.id, "ready")
+    world.hub.users.add("alice")
+    world.service.owner_seen(ALICE.subject)
+    await world.becomes(record.id, "ready")
+
+
+async def test_a_cluster_that_does_not_answer_frees_nothing_and_kills_nothing(world: ServiceWorld) -> None:
+    """8"""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    world.cluster.away = True
+    for _ in range(3):
+        await world.service.reconcile()
+    view = world.service.view
+    assert view.reservations[record.id].state is State.READY
+    assert {node.status for node in view.nodes.values()} == {NodeStatus.UNKNOWN}
+    assert "the cluster: the cluster API does not answer" in world.service.health().reasons
+    waiting = await world.reserve(BOB, gpus=1)
+    assert (waiting.state, waiting.place) == (State.QUEUED, None)
+    world.cluster.away = False
+    await world.service.reconcile()
+    await world.becomes(waiting.id, "ready")
+    assert (record.id, 1) in world.cluster.running
+    assert world.service.view.reservations[record.id].server is ServerState.RUNNING
+
+
+async def test_what_the_watch_missed_the_next_look_finds(world: ServiceWorld) -> None:
+    """10"""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    world.cluster.deaf = True
+    world.cluster.kill(record.id, 1)
+    await asyncio.sleep(0.05)
+    assert world.service.view.reservations[record.id].attempt == 1
+    await world.service.reconcile()
+    world.cluster.deaf = False
+    await world.until(lambda: (record.id, 2) in world.cluster.running)
+
+
+async def test_orphans_are_removed_and_live_servers_adopted(world: ServiceWorld) -> None:
+    """10"""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    await world.stop()
+    world.cluster.launch("stranger", 3, 1)
+    await world.start()
+    assert world.cluster.removed == [("stranger", 3)]
+    assert list(world.cluster.running) == [(record.id, 1)]
+    adopted = world.service.view.reservations[record.id]
+    assert (adopted.state, adopted.attempt) == (State.READY, 1)
+    assert world.service.view.sight(record.id) == world.cluster.running[record.id, 1]
+    world.cluster.launch(record.id, 9, 1)
+    await world.until(lambda: (record.id, 9) in world.cluster.removed, "the removal of an unknown attempt")
+    assert (record.id, 1) in world.cluster.running
+
+
+async def test_a_start_half_way_at_a_crash_is_followed_up(idle_world: ServiceWorld) -> None:
+    """10: the Hub never got the request, or its servers came up while nobody listened."""
+    world = idle_world
+    await world.start()
+    await world.hub.down()
+    record = await world.reserve(gpus=2)
+    await world.stop()
+    world.hub.up()
+    world.hub.reports = False
+    await world.start()
+    await world.until(lambda: (record.id, 1) in world.cluster.running)
+    await world.stop()
+    await world.start()
+    await world.hub.report(record.id, 1)
+    ready = await world.becomes(record.id, "ready")
+    assert ready.attempt == 1
+    assert world.cluster.ever == [(record.id, 1)]
+
+
+async def test_after_downtime_the_overdue_are_stopped_and_the_next_start(world: ServiceWorld) -> None:
+    """4, 5"""
+    first = await world.reserve(gpus=8, nodes=2, hours=1)
+    await world.becomes(first.id, "ready")
+    second = await world.reserve(BOB, gpus=8, nodes=2, hours=1)
+    await world.stop()
+    world.clock.advance(3 * HOUR)
+    await world.start()
+    assert (await world.becomes(first.id, "ended")).outcome is Outcome.EXPIRED
+    ready = await world.becomes(second.id, "ready")
+    assert ready.ends_at == (ready.ready_at or 0) + HOUR
+    kinds = [method for method, server in world.hub.calls if server in (first.id, second.id)]
+    assert kinds == ["POST", "DELETE", "POST"]
+
+
+async def test_a_last_warning_is_repeated_after_a_restart(world: ServiceWorld) -> None:
+    """9"""
+    record = await world.reserve(gpus=1, hours=1)
+    await world.becomes(record.id, "ready")
+    world.clock.advance(46 * MINUTE)
+    (first,) = await world.service.notices(record.id, 0, 10)
+    await world.restart()
+    (again,) = await world.service.notices(record.id, first.seq, 10)
+    assert (again.minutes, again.seq > first.seq) == (15, True)
+
+
+async def test_a_service_that_was_overtaken_stops(idle_world: ServiceWorld) -> None:
+    """11"""
+    world = idle_world
+    old = await world.start()
+    (world.folder / "service.sqlite.lock").unlink()
+    new = await world.start()
+    with pytest.raises(Refused) as refused:
+        await old.submit(ALICE, Ask(gpus=1))
+    assert refused.value.code is Code.UNAVAILABLE
+    assert "its epoch is 2, ours was 1" in refused.value.message
+    with pytest.raises(StaleEpoch):
+        await old.closed()
+    assert not old.health().live
+    with pytest.raises(Refused):
+        await old.submit(ALICE, Ask(gpus=1))
+    record = await new.submit(ALICE, Ask(gpus=1))
+    await world.becomes(record.id, "ready")
+    await old.stop()
+
+
+async def test_a_clock_far_behind_the_last_commit_is_refused(idle_world: ServiceWorld) -> None:
+    world = idle_world
+    await world.start()
+    world.clock.advance(HOUR)
+    await world.reserve(gpus=1)
+    await world.stop()
+    world.clock.advance(-HOUR)
+    with pytest.raises(ClockBehind, match="behind the last commit"):
+        await world.start()
+
+
+async def test_caps_hold_under_concurrency(idle_world: ServiceWorld) -> None:
+    """7"""
+    world = idle_world
+    world.policy = replace(world.policy, allowances=replace(world.policy.allowances, queued_requests=3))
+    await world.start()
+    await world.reserve(BOB, gpus=8, nodes=2)
+    results = await asyncio.gather(*(world.reserve(gpus=1) for _ in range(10)), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Refused)]
+    assert len(refused) == 7
+    assert {result.code for result in refused} == {Code.QUOTA_EXCEEDED}
+
+
+async def test_a_hundred_requests_share_commits(world: ServiceWorld) -> None:
+    await world.reserve(BOB, gpus=8, nodes=2)
+    before = world.service.view.n
+    people = [replace(ALICE, subject=f"local:u{n}", hub_user=f"u{n}") for n in range(100)]
+    records = await asyncio.gather(*(world.reserve(owner, gpus=1) for owner in people))
+    assert len({record.seq for record in records}) == 100
+    assert world.service.view.n - before < 20
