@@ -25,18 +25,19 @@ def start_time(pid: int) -> int | None:
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
 
+def parent(pid: int) -> int | None:
+    """The parent of a living process."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[1])
+
+
 def _everyone() -> Iterable[int]:
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def _living() -> dict[int, int]:
     """Parent of every living process."""
-    parents = {}
-    for pid in _everyone():
-        fields = _stat(pid)
-        if fields is not None and fields[0] not in "ZX":
-            parents[pid] = int(fields[1])
-    return parents
+    return {pid: above for pid in _everyone() if (above := parent(pid)) is not None}
 
 
 def marked(prefix: str) -> dict[int, str]:

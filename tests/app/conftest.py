@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stack import Stack, running_stack
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A temporary folder with a short path: sockets and sshd's lines have limits."""
+    with tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A hub that the tests of a module share; each leaves nothing running in it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
+        running_stack(Path(folder)) as running,
+    ):
+        yield running

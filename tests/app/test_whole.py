@@ -1,0 +1,134 @@
+"""A reservation from the first request to the last process, and the death of any part in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gpudev_hub.server import processes
+from stack import Stack, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+def release(stack: Stack, id: str, user: str | None = None) -> None:
+    stack.api("DELETE", f"reservations/{id}", None, user)
+    stack.wait_state(id, "ended", user)
+
+
+def test_a_server_from_request_to_end(stack: Stack) -> None:
+    asked = stack.reserve(gpus=2, name="whole")
+    ready = stack.wait_state(asked["id"], "ready")
+    assert stack.jupyter(ready) == 200
+    assert ready["server"] == "running"
+    environment = (stack.settings.servers / f"{asked['id']}-1" / "0" / "private" / "env").read_text()
+    slots = ",".join(str(slot) for slot in ready["allocation"][0]["slots"])
+    assert f"CUDA_VISIBLE_DEVICES={slots}\n" in environment.replace("'", "")
+    record = json.loads((stack.settings.servers / f"{asked['id']}-1" / "0" / "record.json").read_text())
+    before = processes.descendants(record["pid"]) | {record["pid"]}
+    assert len(before) >= 4
+    release(stack, asked["id"])
+    assert [pid for pid in before if processes.start_time(pid) is not None] == []
+    assert stack.server_processes(asked["id"]) == {}
+    listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=True).stdout
+    assert f":{record['jupyter_port']} " not in listening
+    assert f":{record['sshd_port']} " not in listening
+    assert not (stack.settings.servers / f"{asked['id']}-1" / "0" / "private").exists()
+
+
+def test_nothing_private_is_readable_by_others(stack: Stack) -> None:
+    asked = stack.reserve()
+    stack.wait_state(asked["id"], "ready")
+    assert stat.S_IMODE(stack.settings.state.stat().st_mode) == 0o700
+    assert stat.S_IMODE(stack.config.stat().st_mode) == 0o600
+    secrets = [path.read_bytes() for path in (stack.settings.state / "secrets").iterdir()]
+    secrets.append(stack.token_for().encode())
+    spec = json.loads((stack.settings.servers / f"{asked['id']}-1/0/private/spec.json").read_text())
+    secrets += [spec["launch"]["token"].encode(), spec["env"]["JUPYTERHUB_API_TOKEN"].encode()]
+    for entry in processes.descendants(stack.pid) | {stack.pid}:
+        command = Path(f"/proc/{entry}/cmdline").read_bytes()
+        assert not any(secret.strip() in command for secret in secrets)
+    logs = [*stack.settings.logs.iterdir(), *stack.settings.servers.glob("*/*/logs/*")]
+    for log in logs:
+        assert not any(secret.strip() in log.read_bytes() for secret in secrets), log
+    release(stack, asked["id"])
+
+
+def test_the_local_users_token_opens_and_reserves_and_starts_nothing(stack: Stack) -> None:
+    headers = {"Authorization": f"token {stack.token_for()}"}
+    with httpx.Client(base_url=f"{stack.url}/hub/api", headers=headers, trust_env=False) as hub:
+        assert hub.get("/user").json()["name"] == stack.user
+        assert hub.post(f"/users/{stack.user}/servers/anything").status_code == 403
+        assert hub.get("/users").status_code == 403
+        assert hub.post(f"/users/{stack.user}/tokens", json={}).status_code == 403
+
+
+@pytest.mark.parametrize("part", ["hub", "proxy", "service"])
+def test_a_part_that_is_killed_comes_back_alone(stack: Stack, part: str) -> None:
+    """Invariants 3 and 10: a running server stays the same one, and what waits keeps its place."""
+    running = stack.reserve(gpus=8, nodes=2)
+    running = stack.wait_state(running["id"], "ready")
+    waiting = stack.reserve(gpus=1)
+    assert waiting["state"] == "queued"
+    launcher = stack.launcher(running["id"])
+    others = {name: stack.part(name) for name in ("hub", "proxy", "service") if name != part}
+    dead = stack.part(part)
+    stack.kill(part)
+    assert stack.part(part) != dead
+    wait_for("the server through the proxy", lambda: stack.jupyter(running) == 200)
+    seen = stack.wait_state(running["id"], "ready")
+    assert seen["ends_at"] == running["ends_at"]
+    assert stack.launcher(running["id"]) == launcher
+    assert {name: stack.part(name) for name in others} == others
+    again = stack.wait_state(waiting["id"], "queued")
+    assert again["guaranteed_by"] == waiting["guaranteed_by"]
+    release(stack, running["id"])
+    stack.wait_state(waiting["id"], "ready")
+    release(stack, waiting["id"])
+
+
+def test_the_hub_is_killed_in_the_middle_of_a_spawn(stack: Stack) -> None:
+    asked = stack.reserve()
+    wait_for("its launcher", lambda: list(stack.settings.servers.glob(f"{asked['id']}-*/0/record.json")))
+    stack.kill("hub")
+    ready = stack.wait_state(asked["id"], "ready")
+    wait_for("the server through the proxy", lambda: stack.jupyter(ready) == 200)
+    release(stack, asked["id"])
+
+
+def test_a_killed_jupyter_comes_back_on_the_same_slots(stack: Stack) -> None:
+    asked = stack.reserve(gpus=2)
+    ready = stack.wait_state(asked["id"], "ready")
+    launcher = stack.launcher(asked["id"])
+    jupyter = next(
+        pid
+        for pid in processes.descendants(launcher)
+        if b"jupyterhub.singleuser" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(jupyter, signal.SIGKILL)
+    wait_for("the end of that server", lambda: processes.start_time(launcher) is None)
+    stack.wait_state(asked["id"], "starting")
+    again = stack.wait_state(asked["id"], "ready")
+    assert again["allocation"] == ready["allocation"]
+    assert again["ends_at"] == ready["ends_at"]
+    wait_for("the server through the proxy", lambda: stack.jupyter(again) == 200)
+    release(stack, asked["id"])
+
+
+def test_a_launcher_that_is_killed_leaves_nothing_behind(stack: Stack) -> None:
+    asked = stack.reserve()
+    stack.wait_state(asked["id"], "ready")
+    launcher = stack.launcher(asked["id"])
+    old = set(stack.server_processes(asked["id"]))
+    os.kill(launcher, signal.SIGKILL)
+    wait_for("the end of all that was below it", lambda: not any(map(processes.start_time, old)))
+    stack.wait_state(asked["id"], "ready")
+    assert stack.launcher(asked["id"]) != launcher
+    release(stack, asked["id"])

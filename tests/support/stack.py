@@ -1,0 +1,262 @@
+"""A whole hub for tests: ``gpudev-hub`` as its users start it, on a free port and in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from gpudev.login import by_password
+from gpudev_hub.server import processes
+from gpudev_hub.settings import Settings
+
+COMMANDS = {
+    "proxy": "configurable-http-proxy",
+    "hub": "jupyterhub_config.py",
+    "service": "gpudev_hub.app\0service",
+}
+T = TypeVar("T")
+SLOW = 90.0
+"""Seconds that anything may take on a machine that is busy with other things."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> T:
+    """The first true answer of ``look``; fails with ``what`` when there is none in time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+class Stack:
+    """One state folder; started and stopped as often as a test likes."""
+
+    def __init__(self, folder: Path, pool: str = "2x8", environment: Mapping[str, str] | None = None) -> None:
+        """``folder`` also holds the local user's home and client configuration; keep its path short."""
+        self.folder = folder
+        self.home = folder / "home"
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.config = folder / "config.json"
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("GPUDEV", "JUPYTER"))
+        }
+        self.environment = inherited | {
+            "HOME": str(self.home),
+            "GPUDEV_PORT": str(self.port),
+            "GPUDEV_STATE": str(folder / "state"),
+            "GPUDEV_POOL": pool,
+            "GPUDEV_CONFIG": str(self.config),
+            **(environment or {}),
+        }
+        self.settings = Settings.read(self.environment)
+        self.url = self.settings.url
+        self.user = self.settings.user
+        self._tokens: dict[str, str] = {}
+        self._process: subprocess.Popen[str] | None = None
+        self._output = folder / "output"
+
+    # Life
+
+    def start(self, timeout: float = SLOW) -> None:
+        """Start it and wait until it says that it is ready."""
+        self.launch()
+        wait_for(f"gpudev ready; it said: {self.output()}", self._ready_or_dead, timeout)
+        assert self.running, f"gpudev-hub ended: {self.output()}"
+
+    def launch(self) -> None:
+        """Start it and return at once."""
+        with self._output.open("w") as output:
+            self._process = subprocess.Popen(
+                [str(Path(sys.executable).parent / "gpudev-hub")],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    def _ready_or_dead(self) -> bool:
+        return "gpudev ready: " in self.output() or not self.running
+
+    def output(self) -> str:
+        """What it has printed since its last start."""
+        return self._output.read_text() if self._output.exists() else ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's."""
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self, timeout: float = SLOW) -> int:
+        """Ctrl-C; returns the exit code."""
+        assert self._process is not None
+        if self.running:
+            self._process.send_signal(signal.SIGINT)
+        return self._process.wait(timeout)
+
+    def close(self) -> None:
+        """End whatever is left, also after a failed test."""
+        if self.running:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                assert self._process is not None
+                self._process.kill()
+                self._process.wait()
+        left = set(self.server_processes())
+        while left:
+            processes.send(left, signal.SIGKILL)
+            left = {pid for pid in left if processes.start_time(pid) is not None}
+
+    # Parts
+
+    def part(self, name: str) -> int:
+        """Pid of ``proxy``, ``hub`` or ``service``; fails if it does not come (back) in time."""
+        return wait_for(f"a {name}", lambda: self._part(name))
+
+    def _part(self, name: str) -> int | None:
+        for child in processes.descendants(self.pid):
+            try:
+                command = Path(f"/proc/{child}/cmdline").read_text()
+            except OSError:
+                continue
+            if COMMANDS[name] in command and processes.parent(child) == self.pid:
+                return child
+        return None
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill a part, or the ``supervisor``, and wait until that process is gone."""
+        pid = self.pid if name == "supervisor" else self.part(name)
+        os.kill(pid, number)
+        if name == "supervisor":
+            assert self._process is not None
+            self._process.wait()
+        else:
+            wait_for(f"the end of the {name}", lambda: processes.start_time(pid) is None)
+
+    def log(self, name: str) -> str:
+        """The log of a part."""
+        return (self.settings.logs / f"{name}.log").read_text()
+
+    # Users
+
+    def password(self, user: str) -> str:
+        """As printed at start-up."""
+        pattern = "log in as .* password (.*)" if user == self.user else "demo user .* password (.*)"
+        found = re.search(pattern, self.output())
+        assert found is not None, self.output()
+        return found[1]
+
+    def token_for(self, user: str | None = None) -> str:
+        """A Hub token: the one left in the configuration for the local user, a fresh one for a demo user."""
+        if user is None or user == self.user:
+            return str(json.loads(self.config.read_text())["token"])
+        if user not in self._tokens:
+            self._tokens[user] = by_password(self.url, user, self.password(user))
+        return self._tokens[user]
+
+    def client(self, user: str | None = None) -> httpx.Client:
+        """An HTTP client of the API with that user's token."""
+        return httpx.Client(
+            base_url=f"{self.url}/services/gpudev/api/v1/",
+            headers={"Authorization": f"token {self.token_for(user)}"},
+            trust_env=False,
+            timeout=30,
+        )
+
+    def api(self, method: str, path: str, body: object = None, user: str | None = None) -> Any:
+        """Call the API; the answer must be a success."""
+        with self.client(user) as client:
+            answer = client.request(method, path, json=body)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def reserve(self, user: str | None = None, **ask: object) -> dict[str, Any]:
+        """``POST reservations``; returns as soon as it is acknowledged."""
+        found: dict[str, Any] = self.api("POST", "reservations", {"gpus": 1, "hours": 1} | ask, user)
+        return found
+
+    def wait_state(
+        self, id: str, state: str, user: str | None = None, timeout: float = SLOW
+    ) -> dict[str, Any]:
+        """Wait until a reservation is in ``state``."""
+        last: list[dict[str, Any]] = []
+
+        def look() -> dict[str, Any] | None:
+            try:
+                last[:] = [self.api("GET", f"reservations/{id}", None, user)]
+            except (httpx.TransportError, AssertionError):
+                return None  # a part is being restarted
+            return last[0] if last[0]["state"] == state else None
+
+        try:
+            return wait_for(f"{id} {state}", look, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last seen: {last}") from None
+
+    def jupyter(self, reservation: Mapping[str, Any], user: str | None = None) -> int:
+        """Status that the server's JupyterLab answers through the proxy."""
+        url = f"{reservation['url'].removesuffix('/lab')}/api/status"
+        headers = {"Authorization": f"token {self.token_for(user)}"}
+        try:
+            return httpx.get(url, headers=headers, trust_env=False, timeout=10).status_code
+        except httpx.TransportError:
+            return 0
+
+    # What is there
+
+    def server_processes(self, id: str | None = None) -> dict[int, str]:
+        """Processes of this stack's servers (or of one), by pid, with their markers."""
+        if id is not None:
+            return processes.marked(f"{id}/")
+        folder = self.settings.servers
+        names = [entry.name.rpartition("-")[0] for entry in folder.iterdir()] if folder.exists() else []
+        return {pid: marker for pid, marker in processes.marked("").items() if marker.split("/")[0] in names}
+
+    def launcher(self, id: str) -> int:
+        """Pid of rank 0's launcher."""
+        newest = max(
+            self.settings.servers.glob(f"{id}-*"), key=lambda path: int(path.name.rpartition("-")[2])
+        )
+        return int(json.loads((newest / "0" / "record.json").read_text())["pid"])
+
+
+@contextmanager
+def running_stack(folder: Path, pool: str = "2x8") -> Iterator[Stack]:
+    """A stack that is ready, and gone at the end."""
+    stack = Stack(folder, pool)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.close()
