@@ -31,6 +31,7 @@ from .stores.sqlite import SqliteStore
 from .web.app import make_gate_app, make_public_app, make_server, make_site
 from .web.auth import HubUser, make_auth
 from .web.logs import JsonFormatter
+from .web.pages import pages
 from .web.settings import WebSettings
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ async def serve(settings: Settings) -> None:
         gate_secret=settings.secret("gate"),
         home=lambda owner: str(settings.home_of(owner.hub_user)),
     )
-    public = make_server(make_public_app(site), behind_proxy=True)
+    public = make_server(make_public_app(site, pages()), behind_proxy=True)
     gate = make_server(make_gate_app(site), behind_proxy=False)
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -115,3 +115,36 @@ class StopAnswer:
     """``stop`` false: leave the server alone, the service has not ended it (the Hub's own clean-up)."""
 
     stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PickerAsked:
+    """``POST /gate/picker``: the spawn page of an id is about to be shown."""
+
+    subject: str
+    server: str
+    hours: float | None = None
+    """The hold to look ahead for; ``None``: the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeNow:
+    """What there is of one size."""
+
+    gpu_type: str
+    gpus: int
+    nodes: int
+    free_now: int
+    """How many could start at once."""
+    earliest: Millis | None
+    """When one asked for now would start; ``None``: no node that could hold it is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PickerAnswer:
+    """What the picker needs to know of the queue."""
+
+    now: Millis
+    sizes: tuple[SizeNow, ...]
+    location: str | None = None
+    """Path below the service's own to show instead: the id is not a new one of the subject's."""

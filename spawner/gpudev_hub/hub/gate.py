@@ -12,7 +12,17 @@ import httpx
 import msgspec
 from jupyterhub.spawner import SpawnException
 
-from gpudev_hub.core.gate import Admission, AdmitRequest, Launch, Started, StopAnswer, StopAsked, Verdict
+from gpudev_hub.core.gate import (
+    Admission,
+    AdmitRequest,
+    Launch,
+    PickerAnswer,
+    PickerAsked,
+    Started,
+    StopAnswer,
+    StopAsked,
+    Verdict,
+)
 
 log = logging.getLogger(__name__)
 
@@ -119,3 +129,11 @@ class GateClient:
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             log.warning("server %s is left alone, the service did not say it may end: %s", server, error)
             return False
+
+    async def picker(self, asked: PickerAsked) -> PickerAnswer | None:
+        """What the spawn page is to show; ``None`` while the service does not answer: sizes without times."""
+        try:
+            return msgspec.json.decode(await self._post("picker", asked, ADMIT_TIMEOUT), type=PickerAnswer)
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning("the picker is shown without what is free: %s", error)
+            return None

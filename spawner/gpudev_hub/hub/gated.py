@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
-import jinja2
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.spawner import Spawner, SpawnException
 from tornado import web
 from traitlets import HasTraits, default
 
-from gpudev_hub.core.gate import AdmitRequest, Launch
+from gpudev_hub.core.gate import AdmitRequest, Launch, PickerAsked
 from gpudev_hub.settings import SERVICE
 
 from .gate import GateClient, Refusal
-from .options import options_from_form
+from .options import FIELDS, options_from_form
+from .picker import readable_hours, render_picker
 
-TEMPLATES = Path(__file__).parent / "templates"
+submitted: ContextVar[dict[str, str] | None] = ContextVar("submitted", default=None)
+"""The fields of the form that this request submitted: the Hub shows them again, but asks another spawner (the
+default server's) for the form when the submitted one was refused."""
 
 
 class Prefill(SpawnException):
@@ -42,8 +44,6 @@ class Gated(HasTraits):
 
     gate: ClassVar[GateClient]
     profiles: ClassVar[list[dict[str, Any]]]
-
-    _templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
 
     @property
     def subject(self) -> str:
@@ -117,23 +117,25 @@ class Gated(HasTraits):
         asked = (
             isinstance(handler, SpawnHandler) and handler.request.method == "GET" and not handler._finished
         )
-        if not self.name and asked:
+        prefill = submitted.get() or {}
+        hours = prefill.get("hours", "")
+        if asked:
             assert handler is not None
-            handler.redirect(self._page("new"), status=303)
+            if not self.name:
+                handler.redirect(self._page("new"), status=303)
+                raise web.Finish
+            prefill = {name: handler.get_query_argument(name, "") for name in FIELDS}
+            hours = prefill["hours"]
+        answer = await self.gate.picker(PickerAsked(self.subject, self.name, readable_hours(hours)))
+        if asked and answer is not None and answer.location is not None:
+            assert handler is not None
+            handler.redirect(self._page(answer.location), status=303)
             raise web.Finish
-        filled = (
-            {
-                name: handler.get_query_argument(name, "")
-                for name in ("gpus", "nodes", "hours", "gpu_type", "name", "image")
-            }
-            if asked
-            else {}
-        )
-        template = self._templates.get_template("picker.html")
-        return template.render(profiles=self.profiles, filled=filled)
+        return render_picker(self.profiles, answer, prefill)
 
     def read_form(self, form: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Canonical options of a submitted form."""
+        submitted.set({name: values[-1] for name, values in form.items() if values})
         return options_from_form(form, self.profiles)
 
     async def options_from_query(self, _: dict[str, list[str]]) -> dict[str, Any]:

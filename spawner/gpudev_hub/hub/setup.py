@@ -10,9 +10,9 @@ from gpudev_hub.cluster.pools import find_gpus, local_policy
 from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
 
 from .gate import GateClient
-from .gated import TEMPLATES
 from .local import LocalGpuSpawner
 from .options import profile_list
+from .picker import TEMPLATES
 from .scopes import ENTER, OPERATE, RESERVE, SERVER_SCOPES, SUPERVISOR
 
 
@@ -62,6 +62,11 @@ def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
     policy = local_policy(gpus)
     LocalGpuSpawner.profiles = profile_list(policy, {policy.pools[0].name: len(gpus.count())})
     hub = c.JupyterHub
+    # Said where people log in.
+    hub.template_vars = {
+        "gpudev_demo_users": settings.demo_users,
+        "gpudev_pretended": any(pool.pretended for pool in policy.pools),
+    }
     hub.spawner_class = LocalGpuSpawner
     hub.allow_named_servers = True
     # Ending servers is the service's decision: not a restart's, not a log-out's, not a culler's.

@@ -6,8 +6,18 @@ from typing import Annotated
 
 import msgspec
 
-from gpudev_hub.core.gate import Admission, AdmitRequest, Started, StopAnswer, StopAsked
+from gpudev_hub.core.gate import (
+    Admission,
+    AdmitRequest,
+    PickerAnswer,
+    PickerAsked,
+    SizeNow,
+    Started,
+    StopAnswer,
+    StopAsked,
+)
 
+from . import present
 from .routes import Access, Call, Route
 
 
@@ -50,6 +60,32 @@ async def mint(call: Call) -> Minted:
     return Minted(id=await call.site.service.mint(body.subject))
 
 
+async def picker(call: Call) -> PickerAnswer:
+    """What the spawn page of this id is to show."""
+    body: PickerAsked = call.body
+    service = call.site.service
+    hold = service.policy.default_hold if body.hours is None else present.millis(body.hours)
+    outlooks = service.availability(hold, body.subject)
+    return PickerAnswer(
+        now=service.clock.now(),
+        sizes=tuple(
+            SizeNow(outlook.pool.name, size.gpus, size.nodes, size.free_now, size.earliest_start)
+            for outlook in outlooks
+            for size in outlook.sizes
+        ),
+        location=await _instead(call, body),
+    )
+
+
+async def _instead(call: Call, body: PickerAsked) -> str | None:
+    """The page to show for an id that no new reservation can be made with."""
+    minted = call.site.service.view.minted.get(body.server)
+    if minted is not None and minted.subject == body.subject:
+        return None
+    record = await call.site.service.find(body.server)
+    return "new" if record is None or record.owner.subject != body.subject else f"reservations/{record.id}"
+
+
 GATE_ROUTES = [
     Route(
         "POST",
@@ -81,5 +117,13 @@ GATE_ROUTES = [
         Access.HUB,
         answers=Minted,
         takes=MintRequest,
+    ),
+    Route(
+        "POST",
+        "gate/picker",
+        picker,
+        Access.HUB,
+        answers=PickerAnswer,
+        takes=PickerAsked,
     ),
 ]

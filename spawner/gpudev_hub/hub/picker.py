@@ -1,0 +1,133 @@
+"""The picker: the form of the spawn page, rendered from the profile list, whatever the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from gpudev_hub.core.gate import PickerAnswer, SizeNow
+from gpudev_hub.core.model import Millis
+from gpudev_hub.core.words import moment
+
+TEMPLATES = Path(__file__).parent / "templates"
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One size to choose."""
+
+    slug: str
+    title: str
+    about: str
+    gpus: int
+    nodes: int
+    per_node: int
+    """GPUs of a node, for the little drawing."""
+    checked: bool
+    free: str
+    """``3 free now``, ``about 14:10 UTC``."""
+    tone: str
+    start: str | None
+    """RFC 3339, when nothing is free: scripts show it in the reader's zone."""
+
+
+def render_picker(
+    profiles: Sequence[Mapping[str, Any]], answer: PickerAnswer | None, prefill: Mapping[str, str]
+) -> str:
+    """The fields of the form, as HTML.
+
+    ``answer``: what is free, ``None`` if that is not known; ``prefill``: canonical options as texts, or a
+    submitted form's fields. Everything is escaped.
+    """
+    chosen = _chosen(profiles, prefill)
+    known = {} if answer is None else {(size.gpu_type, size.gpus, size.nodes): size for size in answer.sizes}
+    pools: dict[str, list[Card]] = {}
+    per_node = {
+        pool: max(p["gpudev"]["gpus"] for p in profiles if p["gpudev"]["gpu_type"] == pool)
+        for pool in {p["gpudev"]["gpu_type"] for p in profiles}
+    }
+    for profile in profiles:
+        shape = profile["gpudev"]
+        pool = shape["gpu_type"]
+        size = known.get((pool, shape["gpus"], shape["nodes"]))
+        free, tone, start = _words(size, answer)
+        card = Card(
+            slug=profile["slug"],
+            title=profile["display_name"],
+            about=profile["description"],
+            gpus=shape["gpus"],
+            nodes=shape["nodes"],
+            per_node=per_node[pool],
+            checked=profile["slug"] == chosen,
+            free=free,
+            tone=tone,
+            start=start,
+        )
+        pools.setdefault(pool, []).append(card)
+    options = profiles[0]["profile_options"]
+    offered = [float(key) for key in options["hours"]["choices"]]
+    default = next(key for key, choice in options["hours"]["choices"].items() if choice["default"])
+    return _ENVIRONMENT.get_template("picker.html").render(
+        pools=pools,
+        images={pool: _images(profiles, pool) for pool in pools},
+        image=prefill.get("image", ""),
+        presets=[f"{hours:g}" for hours in offered],
+        longest=f"{max(offered):g}",
+        hours=prefill.get("hours") or default,
+        name=prefill.get("name", ""),
+    )
+
+
+def readable_hours(text: str) -> float | None:
+    """Hours that availability can be asked for; ``None`` for what is none."""
+    try:
+        hours = float(text)
+    except ValueError:
+        return None
+    return hours if math.isfinite(hours) and 0 < hours <= 24 * 365 else None
+
+
+def _chosen(profiles: Sequence[Mapping[str, Any]], prefill: Mapping[str, str]) -> str:
+    """The profile that is chosen at first."""
+    slugs = [profile["slug"] for profile in profiles]
+    if prefill.get("profile") in slugs:
+        return prefill["profile"]
+    gpus, nodes = prefill.get("gpus", ""), prefill.get("nodes") or "1"
+    for profile in profiles:
+        shape = profile["gpudev"]
+        if (str(shape["gpus"]), str(shape["nodes"])) == (gpus, nodes) and prefill.get("gpu_type") in (
+            None,
+            "",
+            shape["gpu_type"],
+        ):
+            return str(profile["slug"])
+    return next((str(p["slug"]) for p in profiles if p.get("default")), str(slugs[0]))
+
+
+def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str, str | None]:
+    """(words, tone, start) of a card's last line."""
+    if size is None or answer is None:
+        return "", "", None
+    if size.free_now > 0:
+        return f"{size.free_now} free now", "good", None
+    if size.earliest is None:
+        return "no node is up", "bad", None
+    return f"about {moment(size.earliest, answer.now)} UTC", "wait", _rfc3339(size.earliest)
+
+
+def _images(profiles: Sequence[Mapping[str, Any]], pool: str) -> list[str]:
+    profile = next(p for p in profiles if p["gpudev"]["gpu_type"] == pool)
+    return list(profile["profile_options"]["image"]["choices"])
+
+
+def _rfc3339(at: Millis) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,179 @@
+"""The pool page's picture: where every rectangle of the timeline goes. Pure geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from gpudev import wire
+
+WIDTH = 1000.0
+HEAD = 30.0
+"""Room for the hours above the first node."""
+LABEL = 92.0
+"""Room for the nodes' names."""
+LANE = 17.0
+"""Height of one GPU."""
+GAP = 16.0
+"""Between nodes."""
+PAST = 0.06
+"""Share of the width that lies before now."""
+LEAST = timedelta(hours=4)
+MOST = timedelta(hours=48)
+STEPS = tuple(timedelta(hours=hours) for hours in (0.5, 1, 2, 3, 6, 12))
+TICKS = 9
+"""Hours written above the picture, at most about so many."""
+
+
+def parse(text: str) -> datetime:
+    """An instant from the wire."""
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a bar: neighbouring GPUs of one node."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stay, in as many boxes as its GPUs have groups of neighbours."""
+
+    bar: wire.TimelineBar
+    node: str
+    boxes: tuple[Box, ...]
+    later: bool
+    """It goes on beyond the right edge."""
+
+    @property
+    def planned(self) -> bool:
+        """It is a place in the queue: nothing is held yet."""
+        return self.bar.state == "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """One node."""
+
+    node: wire.TimelineNode
+    y: float
+    height: float
+    lines: tuple[float, ...]
+    """Upper edges of its GPUs' lanes."""
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A vertical line at a full hour."""
+
+    x: float
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One pool."""
+
+    height: float
+    now_x: float
+    ticks: tuple[Tick, ...]
+    nodes: tuple[Lanes, ...]
+    width: float = WIDTH
+    label: float = LABEL
+    head: float = HEAD
+    lane: float = LANE
+
+
+def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
+    """The picture of a pool at ``now_text``."""
+    now = parse(now_text)
+    ends = [parse(bar.end) for node in pool.nodes for bar in node.bars]
+    ahead = min(max(max(ends, default=now) - now, LEAST), MOST)
+    span = ahead / (1 - PAST)
+    start = now - span * PAST
+
+    def x_of(at: datetime) -> float:
+        share = (at - start) / span
+        return round(LABEL + min(max(share, 0.0), 1.0) * (WIDTH - LABEL), 1)
+
+    y = HEAD
+    nodes = []
+    for node in pool.nodes:
+        lines = tuple(y + LANE * gpu for gpu in range(node.gpus))
+        height = LANE * node.gpus
+        bars = []
+        for bar, lanes in _lanes(node):
+            left, right = x_of(parse(bar.start)), x_of(parse(bar.end))
+            boxes = tuple(
+                Box(left, y + LANE * first + 1, max(right - left - 1, 2.0), LANE * count - 2)
+                for first, count in _runs(lanes)
+            )
+            bars.append(Bar(bar, node.name, boxes, parse(bar.end) > start + span))
+        nodes.append(Lanes(node, y, height, lines, tuple(bars)))
+        y += height + GAP
+    step = next((step for step in STEPS if ahead / step <= TICKS), STEPS[-1])
+    return Drawing(
+        height=y,
+        now_x=x_of(now),
+        ticks=tuple(Tick(x_of(at), _wire(at)) for at in _hours(now, start + span, step)),
+        nodes=tuple(nodes),
+    )
+
+
+def _lanes(node: wire.TimelineNode) -> list[tuple[wire.TimelineBar, list[int]]]:
+    """Which lanes each bar is drawn on: lanes stand for a number of GPUs, not for particular ones."""
+    free_from = [datetime.min.replace(tzinfo=UTC)] * node.gpus
+    placed = []
+    # What is held comes first: it is there already, while a place may be a moment late.
+    for bar in sorted(node.bars, key=lambda bar: (bar.state == "queued", bar.start, -bar.gpus, bar.id)):
+        start = parse(bar.start)
+        free = [lane for lane in range(node.gpus) if free_from[lane] <= start]
+        if len(free) < bar.gpus:
+            free += sorted(set(range(node.gpus)) - set(free), key=lambda lane: free_from[lane])
+        lanes = sorted(_neighbours(free, bar.gpus) or free[: bar.gpus])
+        for lane in lanes:
+            free_from[lane] = max(free_from[lane], parse(bar.end))
+        placed.append((bar, lanes))
+    return placed
+
+
+def _neighbours(free: list[int], count: int) -> list[int] | None:
+    """The smallest group of neighbouring lanes that has room for ``count``."""
+    groups = [(size, first) for first, size in _runs(sorted(free)) if size >= count]
+    if not groups:
+        return None
+    _, first = min(groups)
+    return list(range(first, first + count))
+
+
+def _runs(lanes: list[int]) -> list[tuple[int, int]]:
+    """Groups of neighbours as (first, how many)."""
+    runs: list[tuple[int, int]] = []
+    for lane in lanes:
+        if runs and lane == runs[-1][0] + runs[-1][1]:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((lane, 1))
+    return runs
+
+
+def _hours(now: datetime, end: datetime, step: timedelta) -> list[datetime]:
+    """Round times after ``now``, a step apart."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    at = midnight + step * ((now - midnight) // step + 1)
+    found = []
+    while at < end - step * 0.2:
+        found.append(at)
+        at += step
+    # The first one would be written over "now".
+    return [at for at in found if at - now > step * 0.35]
+
+
+def _wire(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,299 @@
+"""What the pages say: from the wire types to words, tones and steps. Pure; the templates only lay it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from markupsafe import Markup, escape
+
+from gpudev import wire
+
+from .drawing import parse
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+WARN_MINUTES = (30, 15, 5)
+STATES = {
+    "queued": ("Waiting", "wait"),
+    "starting": ("Starting", "info"),
+    "ready": ("Ready", "good"),
+    "stopping": ("Ending", "plain"),
+    "ended": ("Ended", "plain"),
+}
+OUTCOMES = {
+    "released": ("Released", "plain", "It was released; its GPUs went back to the pool."),
+    "cancelled": ("Cancelled", "plain", "It was cancelled before it got its GPUs."),
+    "expired": ("Time was up", "plain", "Its time was up. Files in the home are still there."),
+    "idle": ("Idle", "wait", "Nothing was done on it for long, so its GPUs went back to the pool."),
+    "failed": ("Failed", "bad", "Its server did not come up."),
+    "node_lost": ("Node lost", "bad", "The machine under it was lost."),
+    "access_revoked": ("Access revoked", "bad", "Its owner may not use this service any more."),
+    "ended_by_operator": ("Ended by an operator", "wait", "An operator ended it."),
+}
+CAUSES = {
+    "requested": "Asked for",
+    "planned": "Place in the queue moved",
+    "admitted": "Its turn came: server is being started",
+    "ready": "Ready: JupyterLab and SSH answer",
+    "released": "Released",
+    "cancelled": "Cancelled",
+    "expired": "Time was up",
+    "extended": "Extended",
+    "moved_for_extension": "Place moved for somebody's extension, within the guarantee",
+    "warned": "Warned that the end is near",
+    "server_gone": "Server ended",
+    "server_seen": "Server seen",
+    "stopped_by_user": "Server stopped by its user; the GPUs are kept for a while",
+    "restarted": "Server started again",
+    "start_failed": "The start failed",
+    "node_changed": "A node changed",
+    "node_lost": "A node was lost",
+    "node_drained": "A node is drained",
+    "stop_overran": "A server took longer than allowed to end",
+    "owner_unknown": "The Hub does not know the owner at present",
+    "owner_known": "The Hub knows the owner again",
+    "outage": "A part of the service was away",
+    "operator": "An operator acted",
+}
+
+NOTHING = Markup("")
+
+
+def when(iso: str | None, now: str) -> Markup:
+    """An instant as ``<time>``: UTC here, the reader's own zone where scripts run."""
+    if iso is None:
+        return Markup("–")
+    at = parse(iso)
+    full = f"{at.day} {MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
+    return Markup('<time datetime="{}" title="{}" data-when>{}</time>').format(
+        iso, full, clock(at, parse(now))
+    )
+
+
+def clock(at: datetime, now: datetime) -> str:
+    """``14:10 UTC``, with the day where it is not today's."""
+    day = "" if at.date() == now.date() else f"{at.day} {MONTHS[at.month - 1]} "
+    return f"{day}{at:%H:%M} UTC"
+
+
+def left(iso: str, now: str) -> Markup:
+    """Time from now to ``iso``, counted down by scripts."""
+    seconds = (parse(iso) - parse(now)).total_seconds()
+    return Markup('<time datetime="{}" data-left>{}</time>').format(iso, span(seconds))
+
+
+def span(seconds: float) -> str:
+    """``2 h 14 min``; below two minutes in seconds."""
+    seconds = max(0, int(seconds))
+    if seconds < 120:
+        return f"{seconds} s"
+    hours, minutes = divmod(seconds // 60, 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def hours(value: float) -> str:
+    """``4 h``, ``1 h 30 min``."""
+    return span(value * 3600)
+
+
+def size(gpus: int, nodes: int) -> str:
+    """``4 GPUs``, ``2 × 8 GPUs``."""
+    each = f"{gpus} GPU" + ("" if gpus == 1 else "s")
+    return each if nodes == 1 else f"{nodes} × {each}"
+
+
+def ordinal(place: int) -> str:
+    """``1st``, ``12th``."""
+    tail = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place}{tail}"
+
+
+def sentence(text: str | None) -> str:
+    """With a capital letter and a full stop."""
+    if not text:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def slots(allocation: list[wire.NodeSlots]) -> list[str]:
+    """``node-1, GPUs 0–3`` for each node."""
+    return [
+        f"{part.node}, GPU{'' if len(part.slots) == 1 else 's'} {_ranges(part.slots)}" for part in allocation
+    ]
+
+
+def _ranges(numbers: list[int]) -> str:
+    groups: list[list[int]] = []
+    for number in sorted(numbers):
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(str(g[0]) if len(g) == 1 else f"{g[0]}–{g[-1]}" for g in groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of the three steps of a reservation's way: ``done``, ``now``, ``next`` or ``failed``."""
+
+    name: str
+    state: str
+    words: Markup = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A reservation as the pages show it."""
+
+    r: wire.Reservation
+    now: str
+    stopped: bool
+    """Its server was stopped; the GPUs are kept for the restart window."""
+
+    @property
+    def title(self) -> str:
+        """Its name, else its id."""
+        return self.r.name or self.r.id
+
+    @property
+    def size(self) -> str:
+        """In words."""
+        return size(self.r.gpus, self.r.nodes)
+
+    @property
+    def live(self) -> bool:
+        """Not ended."""
+        return self.r.state != "ended"
+
+    @property
+    def extendable(self) -> bool:
+        """Whether asking for more time makes sense."""
+        return self.r.state in ("starting", "ready")
+
+    @property
+    def pill(self) -> tuple[str, str]:
+        """(word, tone) of the state or outcome."""
+        if self.r.outcome is not None and not self.live:
+            word, tone, _ = OUTCOMES[self.r.outcome]
+            return word, tone
+        if self.stopped:
+            return "Stopped", "wait"
+        if self.r.state == "queued" and self.r.position is None and self.r.planned_start is None:
+            return "Blocked", "bad"
+        return STATES[self.r.state]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the visible end; ``None`` unless it is ready."""
+        if self.r.state != "ready" or self.r.ends_at is None:
+            return None
+        return (parse(self.r.ends_at) - parse(self.now)).total_seconds()
+
+    @property
+    def warning(self) -> int | None:
+        """The warning threshold (minutes) that has been passed, if any."""
+        seconds = self.seconds_left
+        if seconds is None:
+            return None
+        return next((m for m in sorted(WARN_MINUTES) if seconds <= m * 60), None)
+
+    @property
+    def statement(self) -> Markup:
+        """The one line that matters most."""
+        r = self.r
+        if r.state == "queued":
+            if r.planned_start is None:
+                return Markup("Waiting, without a planned start for now")
+            if parse(r.planned_start) <= parse(self.now):
+                return Markup("About to start")
+            return Markup("Starts about {}").format(when(r.planned_start, self.now))
+        if r.state == "starting":
+            return Markup("Starting your server") if r.mine else Markup("Server is being started")
+        if self.stopped:
+            return Markup("Server stopped, GPUs kept")
+        if r.state == "ready":
+            return Markup("{} left").format(left(r.ends_at, self.now)) if r.ends_at else Markup("Ready")
+        if r.state == "stopping":
+            return Markup("Ending: the server is being shut down")
+        return escape(OUTCOMES[r.outcome][0] if r.outcome else "Ended")
+
+    @property
+    def spoken(self) -> str:
+        """For screen readers, when it changes."""
+        r = self.r
+        if r.state == "queued":
+            return f"Waiting, {ordinal(r.position)} in the queue." if r.position else "Waiting."
+        return f"{self.pill[0]}."
+
+    @property
+    def explanation(self) -> str:
+        """Why, as a sentence."""
+        r = self.r
+        if not self.live and r.outcome is not None:
+            words = OUTCOMES[r.outcome][2]
+            return f"{words} {sentence(r.reason)}".strip() if r.reason else words
+        return sentence(r.reason)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Queued → starting → ready."""
+        r, now = self.r, self.now
+        asked = Markup("asked for {}").format(when(r.created_at, now))
+        if r.state == "queued":
+            place = (
+                Markup("{} in the queue").format(ordinal(r.position))
+                if r.position
+                else Markup("no place yet")
+            )
+            starts = Markup("about {}").format(when(r.planned_start, now)) if r.planned_start else Markup("")
+            return Step("Queued", "now", place), Step("Starting", "next", starts), Step("Ready", "next")
+        if r.state == "starting" and r.starts_at is None:
+            return (
+                Step("Queued", "done", asked),
+                Step("Starting", "now", Markup("usually a few seconds")),
+                Step("Ready", "next"),
+            )
+        began = Markup("since {}").format(when(r.starts_at, now)) if r.starts_at else Markup("")
+        if r.state == "starting":
+            return Step("Queued", "done", asked), Step("Starting again", "now"), Step("Ready", "next")
+        if r.state == "ready" and self.stopped:
+            return Step("Queued", "done", asked), Step("Started", "done"), Step("Stopped", "now")
+        if r.state == "ready":
+            return Step("Queued", "done", asked), Step("Started", "done"), Step("Ready", "done", began)
+        last = Markup("{}").format(when(r.ended_at, now)) if r.ended_at else Markup("")
+        word, tone = self.pill
+        end = Step(word, "now" if self.live else "failed" if tone == "bad" else "done", last)
+        if r.starts_at is None:
+            return Step("Queued", "done", asked), Step("Not ready", "next"), end
+        return Step("Queued", "done", asked), Step("Ready", "done", began), end
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A line of the history."""
+
+    at: str
+    what: str
+    about: str
+    by: str
+
+
+def happenings(items: list[wire.HistoryItem], owner: str) -> list[Happening]:
+    """A reservation's history in words, latest first, without what only machines care for."""
+    found: list[Happening] = []
+    for item in items:
+        cause, _, about = item.cause.partition(": ")
+        if cause == "server_seen":
+            continue
+        by = "" if item.actor in ("service", f"local:{owner}") else item.actor.rpartition(":")[2]
+        words = CAUSES.get(cause, cause.replace("_", " "))
+        found.append(Happening(item.at, words, sentence(about or item.detail), by))
+    return found[::-1]
+
+
+def grant(value: float, most: float) -> tuple[float, bool]:
+    """A meter's level between 0 and 1, and whether it is full."""
+    share = min(value / most, 1.0) if most > 0 else 0.0
+    return round(share, 3), share >= 1

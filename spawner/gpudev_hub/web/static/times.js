@@ -1,0 +1,104 @@
+/**
+ * Times in the reader's own zone, and what is left of them. The server writes UTC; without scripts that stays.
+ */
+
+/** How far the server's clock is ahead of this one, in milliseconds. */
+const skew = new Date(document.body.dataset.now ?? Date.now()).getTime() - Date.now();
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const dayAndClock = new Intl.DateTimeFormat(undefined, {
+  weekday: "short",
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+});
+const inFull = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const IN_WORDS =
+  /\b(?:(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) )?(\d{2}):(\d{2})( UTC)?\b/g;
+
+/** The server's time, in milliseconds. */
+export function now() {
+  return Date.now() + skew;
+}
+
+/**
+ * An instant as people of this place read it.
+ * @param {Date} at
+ */
+export function when(at) {
+  const today = new Date(now()).toDateString() === at.toDateString();
+  return (today ? clock : dayAndClock).format(at);
+}
+
+/**
+ * A length of time: `2 h 14 min`, below two minutes in seconds.
+ * @param {number} seconds
+ */
+export function span(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 120) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  const hours = Math.floor(minutes / 60);
+  if (hours === 0) return `${minutes} min`;
+  return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+}
+
+/**
+ * UTC times in a sentence of the server's, in this zone.
+ * @param {string} text
+ */
+export function inThisZone(text) {
+  return text.replace(IN_WORDS, (_, day, month, hour, minute) => {
+    const today = new Date(now());
+    const at = new Date(
+      Date.UTC(
+        today.getUTCFullYear(),
+        month ? MONTHS.indexOf(month) : today.getUTCMonth(),
+        day ? Number(day) : today.getUTCDate(),
+        Number(hour),
+        Number(minute),
+      ),
+    );
+    return when(at);
+  });
+}
+
+/**
+ * Rewrite every time below `root`.
+ * @param {ParentNode} root
+ */
+export function localise(root) {
+  for (const element of root.querySelectorAll("time[data-when]")) {
+    const at = new Date(element.getAttribute("datetime") ?? "");
+    element.textContent = when(at);
+    element.setAttribute("title", inFull.format(at));
+  }
+  for (const element of root.querySelectorAll("[data-times]")) {
+    element.textContent = inThisZone(element.textContent ?? "");
+  }
+  for (const element of root.querySelectorAll("[data-tick]")) {
+    const at = new Date(element.getAttribute("data-tick") ?? "");
+    element.textContent = clock.format(at);
+  }
+  for (const element of root.querySelectorAll("svg a title")) {
+    const words = inThisZone(element.textContent ?? "");
+    element.textContent = words;
+    element.parentElement?.setAttribute("aria-label", words);
+  }
+  countDown(root);
+}
+
+/**
+ * Bring every countdown below `root` up to date.
+ * @param {ParentNode} root
+ */
+export function countDown(root) {
+  for (const element of root.querySelectorAll("time[data-left]")) {
+    const end = new Date(element.getAttribute("datetime") ?? "").getTime();
+    const text = span((end - now()) / 1000);
+    if (element.textContent !== text) element.textContent = text;
+  }
+}
