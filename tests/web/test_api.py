@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from gpudev import wire
+from gpudev_hub.service.service import Health
 from web_site import PREFIX, TOKENS, Running
 
 API = wire.API
@@ -64,6 +65,7 @@ async def test_a_reservation_from_request_to_end(run: Running) -> None:
         assert story[0]["cause"] == "requested"
         assert story[0]["actor"] == "local:alice"
         assert story[-1]["state"] == "ended"
+        assert (await alice.get(f"{API}/reservations/{made.id}")).json()["reason"] == "released"
 
 
 async def test_created_answers_name_the_new_address(run: Running) -> None:
@@ -207,6 +209,7 @@ async def test_health_and_metrics(run: Running) -> None:
     async with run.client() as anybody, run.client("alices") as alice:
         assert (await anybody.get("health/live")).json() == {"ok": True}
         assert (await anybody.get("health/ready")).json() == {"ok": True}
+        error(await anybody.get("metrics"), 401, "unauthenticated")
         await reserve(alice)
         text = (await alice.get("metrics")).text
         assert 'gpudev_http_requests_total{route="reserve",method="POST",status="201"} 1' in text
@@ -214,6 +217,16 @@ async def test_health_and_metrics(run: Running) -> None:
         assert "gpudev_reservations{" in text
         for line in text.splitlines():
             assert line.startswith("# ") or float(line.rsplit(" ", 1)[1]) >= 0
+
+
+@pytest.mark.parametrize(("live", "expected"), [(True, 200), (False, 503)])
+async def test_health_says_what_is_away(
+    run: Running, monkeypatch: pytest.MonkeyPatch, live: bool, expected: int
+) -> None:
+    monkeypatch.setattr(run.service, "health", lambda: Health(live, ["the store: disk full"]))
+    async with run.client() as anybody:
+        assert "disk full" in error(await anybody.get("health/ready"), 503, "unavailable").message
+        assert (await anybody.get("health/live")).status_code == expected
 
 
 @pytest.mark.parametrize(
@@ -258,7 +271,7 @@ async def test_bad_addresses_and_queries(
         (b"{}" + b" " * 5_000_000, 413, "too_large"),
         (b'{"gpus": 2, "owner": "bob"}', 400, "invalid_request"),
         (b'{"gpus": "2"}', 400, "invalid_request"),
-        (b'{"gpus": 0}', 400, "invalid_request"),
+        (b'{"gpus": 0}', 400, "invalid_shape"),
         (b'{"gpus": 3}', 400, "invalid_shape"),
         (b'{"gpus": 9}', 400, "invalid_shape"),
         (b'{"gpus": 16}', 400, "invalid_shape"),
@@ -385,4 +398,7 @@ def test_the_log_line_is_json() -> None:
     record.fields = {"reservation": "abc", "request_id": "r1"}
     line = json.loads(JsonFormatter().format(record))
     assert line["message"] == "hello you"
+    short = logging.LogRecord("gpudev", logging.INFO, "f", 1, "hello", (), None)
+    short.reservation = "def"
+    assert json.loads(JsonFormatter().format(short))["reservation"] == "def"
     assert (line["reservation"], line["request_id"], line["level"]) == ("abc", "r1", "info")

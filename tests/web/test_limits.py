@@ -57,6 +57,7 @@ async def test_long_polls_are_bounded_and_end_with_their_connection() -> None:
                 poll.cancel()
             await asyncio.gather(*polls, return_exceptions=True)
             await _until(lambda: not run.site.polls._open)
+            await _until(lambda: run.site.metrics.requests["show", "GET", 499] == 2)
             # A server's agent has a bound of its own.
             server = TOKENS.make(made["id"], 1)
             headers = {"Authorization": f"Bearer {server}"}

@@ -29,6 +29,7 @@ class RouteHandler(BaseHandler):
         self.routes = routes or {}
         self.route: Route | None = None
         self.work: asyncio.Task[Any] | None = None
+        self.gone = False
 
     async def prepare(self) -> None:
         """Find the route and who asks; refuse what needs no look at the body's meaning."""
@@ -56,6 +57,11 @@ class RouteHandler(BaseHandler):
             self.reservation = server.id
         try:
             result = await self._perform(route, call)
+        except asyncio.CancelledError:
+            if not self.gone:
+                raise
+            self.set_status(499, "Client Closed Request")
+            return
         finally:
             self.reservation = call.reservation or self.reservation
         for name, value in call.headers.items():
@@ -80,6 +86,7 @@ class RouteHandler(BaseHandler):
 
     def on_connection_close(self) -> None:
         """The client has gone."""
+        self.gone = True
         if self.work is not None:
             self.work.cancel()
 

@@ -1,6 +1,7 @@
 """Structured logs: one JSON object per line, with request and reservation ids, never with a token.
 
-Records carry their fields as ``extra={"fields": {...}}``. The access log knows paths, never query strings:
+Records carry their fields as ``extra={"fields": {...}}``, or a reservation's id alone as
+``extra={"reservation": ...}``. The access log knows paths, never query strings:
 those of the log-in dance hold one-time codes.
 """
 
@@ -26,6 +27,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if hasattr(record, "reservation"):
+            line["reservation"] = record.reservation
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

@@ -109,7 +109,7 @@ class Presenter:
             planned_start=instant(record.place.start) if queued and record.place is not None else None,
             guaranteed_by=instant(record.promise) if queued else None,
             likely_start=None,
-            reason=self.view.reason(record.id) if record.live else record.detail or None,
+            reason=self._reason(record),
             created_at=rfc3339(record.created_at),
             starts_at=instant(record.ready_at),
             ends_at=instant(record.ends_at),
@@ -123,6 +123,11 @@ class Presenter:
             mine=mine,
             pretended=pool.pretended,
         )
+
+    def _reason(self, record: Reservation) -> str | None:
+        if record.ended_at is None:
+            return self.view.reason(record.id)
+        return self.view.outlook.explain(record, record.ended_at)
 
     def _ways_in(self, record: Reservation) -> tuple[str, str, str]:
         user = quote(record.owner.hub_user, safe="@~")

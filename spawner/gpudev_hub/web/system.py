@@ -19,8 +19,11 @@ class Health(msgspec.Struct):
     ok: bool
 
 
-async def live(_: Call) -> Health:
-    """The process answers."""
+async def live(call: Call) -> Health:
+    """The service goes on; 503 once it has ended for good, and the process should be started again."""
+    health = call.site.service.health()
+    if not health.live:
+        raise Refused(Code.UNAVAILABLE, "; ".join(health.reasons), "start the service again")
     return Health(ok=True)
 
 
@@ -52,7 +55,7 @@ SYSTEM_ROUTES = [
         Access.ANYBODY,
         answers=dict[str, Any],
     ),
-    Route("GET", "health/live", live, Access.ANYBODY, answers=Health),
+    Route("GET", "health/live", live, Access.ANYBODY, answers=Health, codes=(Code.UNAVAILABLE,)),
     Route(
         "GET",
         "health/ready",
