@@ -380,4 +380,6 @@ class ServiceWorld:
         view = self.service.view
         lines = [f"{r.id} {r.state}/{r.attempt} {r.server} {r.detail!r}" for r in view.reservations.values()]
         lines += [f"claim {c.key} {c.state} {c.presence} seen={c.seen}" for c in view.claims.values()]
-        return "; ".join([*lines, f"running {list(self.cluster.running)}", f"calls {self.hub.calls[-10:]}"])
+        return "; ".join(
+            [*lines[:40], f"running {list(self.cluster.running)}", f"calls {self.hub.calls[-10:]}"]
+        )

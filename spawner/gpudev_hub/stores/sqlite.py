@@ -18,9 +18,9 @@ from typing import Final, NoReturn, TypeVar
 from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Slot, Snapshot
 from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
+from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
 from . import records
-from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
 SCHEMA: Final = 1
 """Version of the tables, kept in the file as ``user_version``."""

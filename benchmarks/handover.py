@@ -1,0 +1,101 @@
+"""Hand-over: from "the server is seen gone" to the next one's ``starting`` committed, with 100 waiting.
+
+The real service with its real store on this disk; Hub and servers are in memory, so that nothing but the
+service is measured. ``python -m benchmarks.handover [FOLDER]``: FOLDER says which disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from gpudev_hub.core.commit import Commit
+from gpudev_hub.core.model import Allowances, Owner, Reservation, State
+from service_world import POLICY, MemoryCluster, ServiceWorld
+
+QUEUED = 100
+HANDOVERS = 300
+SHAPES = (8, 4, 2, 1, 4, 2, 8, 1)
+
+
+async def measure(folder: Path) -> dict[str, float]:
+    """Milliseconds from gone to committed, and to the start asked of the Hub."""
+    policy = replace(POLICY, allowances=Allowances(running_gpus=1_000, queued_requests=100_000))
+    world = ServiceWorld(folder, policy=policy, cluster=MemoryCluster(nodes=4))
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)
+    service = await world.start()
+    committed: dict[str, float] = {}
+    apply = service._runner.committed
+
+    def watch(commit: Commit) -> None:
+        apply(commit)
+        for change in commit.changes:
+            record = change.record
+            if isinstance(record, Reservation) and record.state is State.STARTING:
+                committed.setdefault(record.id, time.perf_counter())
+
+    service._runner.committed = watch  # type: ignore[method-assign]
+    submitted = 0
+
+    async def fill() -> None:
+        nonlocal submitted
+        while sum(r.state is State.QUEUED for r in service.view.reservations.values()) < QUEUED:
+            user = f"u{submitted % 20}"
+            world.hub.users.add(user)
+            owner = Owner(f"local:{user}", user, user)
+            await world.reserve(owner, gpus=SHAPES[submitted % len(SHAPES)], hours=1 + submitted % 7)
+            submitted += 1
+
+    await fill()
+    times: list[float] = []
+    while len(times) < HANDOVERS:
+        await world.until(
+            lambda: all(r.state in (State.READY, State.QUEUED) for r in service.view.reservations.values())
+        )
+        await asyncio.sleep(0.02)
+        record = next(r for r in service.view.reservations.values() if r.state is State.READY)
+        taken = await hand_over(world, record, committed)
+        if taken is not None:
+            times.append(taken)
+        await fill()
+    await world.close()
+    ordered = sorted(times)
+    return {
+        "hand-overs": len(times),
+        "median_ms": round(statistics.median(times), 2),
+        "p99_ms": round(ordered[int(len(ordered) * 0.99)], 2),
+        "max_ms": round(ordered[-1], 2),
+    }
+
+
+async def hand_over(world: ServiceWorld, record: Reservation, committed: dict[str, float]) -> float | None:
+    """End a running one; milliseconds from its server's end to the first start, if one could follow."""
+    world.hub.stops = False
+    await world.service.end(record.id, record.owner.subject)
+    await world.until(lambda: record.id not in world.hub.rows)
+    before = set(committed)
+    gone = time.perf_counter()
+    world.cluster.kill(record.id, record.attempt)
+    await world.until(lambda: record.id not in world.service.view.reservations)
+    await asyncio.sleep(0.01)
+    new = [at for started, at in committed.items() if started not in before]
+    return (min(new) - gone) * 1000 if new else None
+
+
+def main() -> None:
+    """Print the figures as one line of JSON."""
+    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
+        print(json.dumps(asyncio.run(measure(Path(folder)))))
+
+
+if __name__ == "__main__":
+    main()
