@@ -54,7 +54,7 @@ async def serve(settings: Settings) -> None:
     ports = settings.ports()
     clock = Clock()
     gpus = find_gpus(settings)
-    policy = local_policy(gpus)
+    policy = local_policy(gpus, settings)
     service_url = f"http://{LOOPBACK}:{ports.service}{PREFIX}"
     hub_api = f"http://{LOOPBACK}:{ports.hub}/hub/api"
     private = settings.state / "ssh"

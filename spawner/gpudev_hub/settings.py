@@ -1,7 +1,7 @@
 """What can be set from outside, and where everything of one hub lies.
 
-The environment says it: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG``. All processes
-of one hub read the same environment and so agree.
+The environment says it: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG`` and
+``GPUDEV_POLICY``. All processes of one hub read the same environment and so agree.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from .policyfile import PolicyFile, read_policy
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where ``make run`` is at home: ``hub-config/``, ``.venv-server``."""
@@ -58,6 +60,8 @@ class Settings:
     """The local user's name in the Hub: the account that everything runs as."""
     home: Path
     """The local user's home."""
+    policy: PolicyFile
+    """What the operator set of limits and times."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -78,7 +82,13 @@ class Settings:
                     f"GPUDEV_POOL is {text!r}: it must be NODESxGPUS, for example 2x8 for two nodes of 8 GPUs"
                 )
             pool = (int(match[1]), int(match[2]))
-        return cls(int(port), state, pool, config, account.pw_name.lower(), home)
+        policy = PolicyFile()
+        if path := environment.get("GPUDEV_POLICY"):
+            try:
+                policy = read_policy(Path(path).expanduser())
+            except (OSError, ValueError) as error:
+                raise SettingsError(f"GPUDEV_POLICY names {path}, which can't be used: {error}") from error
+        return cls(int(port), state, pool, config, account.pw_name.lower(), home, policy)
 
     @property
     def url(self) -> str:

@@ -21,8 +21,12 @@ def find_gpus(settings: Settings) -> Gpus:
     return find_real() or PretendedGpus(2, 8)
 
 
-def local_policy(gpus: Gpus) -> Policy:
-    """One pool. Raises ``GpusUnavailable`` when real GPUs don't answer."""
+def local_policy(gpus: Gpus, settings: Settings) -> Policy:
+    """One pool, with the operator's settings. Raises ``GpusUnavailable`` when real GPUs don't answer."""
+    return settings.policy.on(_plain_policy(gpus))
+
+
+def _plain_policy(gpus: Gpus) -> Policy:
     if isinstance(gpus, PretendedGpus):
         return Policy(
             pools=(

@@ -59,7 +59,7 @@ def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
     LocalGpuSpawner.local = settings
     ports = settings.ports()
     LocalGpuSpawner.gate = GateClient(f"http://{LOOPBACK}:{ports.gate}", settings.secret("gate"))
-    policy = local_policy(gpus)
+    policy = local_policy(gpus, settings)
     LocalGpuSpawner.profiles = profile_list(policy, {policy.pools[0].name: len(gpus.count())})
     hub = c.JupyterHub
     # Said where people log in.

@@ -1,0 +1,86 @@
+"""Limits, warnings and allowances as an operator sets them: a JSON file, named by ``GPUDEV_POLICY``.
+
+Everything in it is optional, and what is not there keeps its default. ``docs/operating.md`` has an example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from .core.model import HOUR, SECOND, Allowances, Policy, PoolSettings
+
+_Positive = Annotated[float, msgspec.Meta(gt=0, le=24 * 366)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Limits on one user (DESIGN section 5, rule 5); ``None``: as for everybody."""
+
+    hours_per_request: _Positive | None = None
+    hours_with_extensions: _Positive | None = None
+    running_gpus: _Count | None = None
+    queued_requests: _Count | None = None
+    gpu_hours: _Positive | None = None
+
+    def on(self, base: Allowances) -> Allowances:
+        """``base`` with what is said here."""
+        said = {
+            "hold_per_request": _millis(self.hours_per_request, HOUR),
+            "hold_with_extensions": _millis(self.hours_with_extensions, HOUR),
+            "running_gpus": self.running_gpus,
+            "queued_requests": self.queued_requests,
+            "gpu_hours": None if self.gpu_hours is None else round(self.gpu_hours),
+        }
+        return replace(base, **{name: value for name, value in said.items() if value is not None})
+
+
+class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The file."""
+
+    limits: UserLimits = msgspec.field(default_factory=UserLimits)
+    users: dict[str, UserLimits] = {}
+    """Other limits for single people, by subject (``local:alice``)."""
+    default_hours: _Positive | None = None
+    warn_minutes: tuple[Annotated[int, msgspec.Meta(ge=1, le=1440)], ...] | None = None
+    startup_seconds: _Seconds | None = None
+    teardown_seconds: _Seconds | None = None
+    restart_window_seconds: _Seconds | None = None
+
+    def on(self, policy: Policy) -> Policy:
+        """``policy`` with what is said here."""
+        allowances = self.limits.on(policy.allowances)
+        return replace(
+            policy,
+            pools=tuple(self._times_on(pool) for pool in policy.pools),
+            default_hold=_millis(self.default_hours, HOUR) or policy.default_hold,
+            allowances=allowances,
+            team_allowances={subject: limits.on(allowances) for subject, limits in self.users.items()},
+            warn_minutes=tuple(sorted(self.warn_minutes, reverse=True))
+            if self.warn_minutes is not None
+            else policy.warn_minutes,
+        )
+
+    def _times_on(self, pool: PoolSettings) -> PoolSettings:
+        return replace(
+            pool,
+            startup=_millis(self.startup_seconds, SECOND) or pool.startup,
+            teardown=_millis(self.teardown_seconds, SECOND) or pool.teardown,
+            restart_window=_millis(self.restart_window_seconds, SECOND) or pool.restart_window,
+        )
+
+
+def read_policy(path: Path) -> PolicyFile:
+    """The file's content. Raises ``OSError``, or ``ValueError`` in words when it says something unusable."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=PolicyFile)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+
+
+def _millis(value: float | None, unit: int) -> int | None:
+    return None if value is None else round(value * unit)
