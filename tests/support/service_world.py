@@ -313,6 +313,10 @@ class ServiceWorld:
         self._service: Service | None = None
         self._client: HubClient | None = None
 
+    def seed(self, seed: int) -> None:
+        """Ids from now on; a process that goes on with the same store needs others."""
+        self._random = random.Random(seed)
+
     @property
     def service(self) -> Service:
         assert self._service is not None
