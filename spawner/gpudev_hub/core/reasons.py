@@ -37,7 +37,7 @@ class Stay:
 
 
 class Outlook:
-    """Committed records as a whole: positions, reasons, loads. Made anew for every commit; nothing is copied."""
+    """Committed records as a whole: positions, reasons, loads. To be made anew for every commit."""
 
     def __init__(
         self,
@@ -169,10 +169,11 @@ class Outlook:
                 mine.add(0, end, sum(len(part.slots) for part in claim.allocation))
                 ends.append((end, self._name(claim.reservation)))
         for other in self.reservations.values():
-            if other.owner.subject == subject and other.place is not None and other.id != reservation.id:
-                if other.request.pool == reservation.request.pool:
-                    mine.add(other.place.start, other.place.end, other.request.shape.total_gpus)
-                    ends.append((other.place.end, other.request.name or other.id))
+            if other.id == reservation.id or other.request.pool != reservation.request.pool:
+                continue
+            if other.owner.subject == subject and other.place is not None:
+                mine.add(other.place.start, other.place.end, other.request.shape.total_gpus)
+                ends.append((other.place.end, other.request.name or other.id))
         binds = mine.last_above(now, place.start, reservation.cap - reservation.request.shape.total_gpus)
         if binds is None or binds < place.start:
             return None

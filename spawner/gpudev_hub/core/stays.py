@@ -224,7 +224,7 @@ def stop(
 
 def finish(turn: Turn, reservation: Reservation, cause: str) -> None:
     """The end of a stay that was being stopped."""
-    turn.world.drop(
+    turn.world.end(
         move(
             reservation,
             State.ENDED,
@@ -241,7 +241,7 @@ def cancel(
 ) -> None:
     """The end of a request that waited in the queue."""
     turn.world.unplan(reservation)
-    turn.world.drop(
+    turn.world.end(
         move(
             reservation,
             State.ENDED,

@@ -11,7 +11,7 @@ from .errors import IllegalMove
 from .events import Cause, Effect
 from .model import Claim, Millis, Node, NodeStatus, Place, Policy, Reservation
 from .plan import Demand, Plan, PlanNode
-from .records import Records
+from .records import SERVICE, Records
 from .timers import planned_end
 from .words import listing
 
@@ -144,6 +144,12 @@ class World(Records):
         self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self._counts(claim)), cause)
         self.freed.add(claim.pool)
 
+    def end(self, reservation: Reservation, cause: str, actor: str = SERVICE) -> None:
+        """The reservation leaves the hot state; claims left of it no longer count against its owner."""
+        self.drop(reservation, cause, actor)
+        for claim in self.claims_of(reservation.id):
+            self.refresh(claim, cause)
+
     def free_claim(self, claim: Claim, cause: str, now: Millis) -> None:
         """The server was seen gone: its slots are free."""
         self.drop(self.claims[claim.key], cause)
@@ -167,10 +173,11 @@ class World(Records):
     def _counts(self, claim: Claim) -> bool:
         """Whether a claim counts against its owner's cap.
 
-        Not if a later attempt has taken its place, and not past its end on a node of which nothing is known.
+        Not if a later attempt has taken its place or the reservation has ended; nor past its end on a node of
+        which nothing is known.
         """
         reservation = self.reservations.get(claim.reservation)
-        if reservation is not None and reservation.attempt > claim.attempt:
+        if reservation is None or reservation.attempt != claim.attempt:
             return False
         return not claim.overruns or all(self.is_up(part.node) for part in claim.allocation)
 
@@ -226,6 +233,7 @@ class World(Records):
         """These were lifted from the plan and are to be placed again for this cause."""
         for key in keys:
             self.displaced[id_of(key)] = cause
+            self.freed.add(self.reservations[id_of(key)].request.pool)
 
     def retry_blocked(self, pool: str, cause: str) -> None:
         """Look again at all blocked requests of a pool: something was gained."""

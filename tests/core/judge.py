@@ -1,0 +1,190 @@
+"""The invariants of DESIGN section 6, judged from records and history alone; messages name the number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpudev_hub.core.commit import Change
+from gpudev_hub.core.lifecycle import MOVES
+from gpudev_hub.core.model import MINUTE, Claim, Millis, NodeStatus, Reservation, State
+from gpudev_hub.core.plan import Demand, PlanNode
+from gpudev_hub.core.timers import claim_due
+from gpudev_hub.core.world import World
+
+from . import oracle
+
+#: What may break a promise (invariant 4), and what may move a place within it.
+BREAKING = {
+    "node_changed",
+    "node_lost",
+    "node_drained",
+    "stop_overran",
+    "start_failed",
+    "owner_unknown",
+    "owner_known",
+    "outage",
+    "operator",
+}
+HOLDING = (State.STARTING, State.READY, State.STOPPING)
+
+
+def word(cause: str) -> str:
+    return cause.partition(":")[0]
+
+
+def changes_are_lawful(before: Mapping[str, Reservation], changes: list[Change], now: Millis) -> None:
+    """Every step from one record to the next is one that may be, and says why."""
+    known = dict(before)
+    for change in changes:
+        new = change.record
+        if not isinstance(new, Reservation):
+            continue
+        old = known.get(new.id)
+        known[new.id] = new
+        if change.gone:
+            assert new.state is State.ENDED, f"invariant 5: {new.id} leaves without having ended"
+            assert new.outcome is not None, f"invariant 5: {new.id} ended without saying why"
+            assert new.ended_at == now
+        if old is None:
+            assert new.version == 1
+            assert new.promise == (new.place.start if new.place else None), "invariant 4: the first promise"
+            continue
+        assert new.version == old.version + 1, "every change has a version"
+        assert new.seq == old.seq, "the place in the order of requests is for ever"
+        if new.state is not old.state:
+            assert new.state in MOVES[old.state], f"{old.state} -> {new.state}"
+        promise_is_kept(old, new, change.cause)
+        warnings_are_right(old, new, now)
+
+
+def promise_is_kept(old: Reservation, new: Reservation, cause: str) -> None:
+    if old.promise != new.promise:
+        assert word(cause) in BREAKING, f"invariant 4: promise of {new.id} changed by {cause}"
+        assert old.promise is None or new.promise is None or new.promise > old.promise, (
+            "invariant 4: tightened"
+        )
+    if new.place is not None and old.place is not None and new.place.start > old.place.start:
+        assert word(cause) in {*BREAKING, "moved_for_extension"}, f"invariant 4: {new.id} later by {cause}"
+    if new.place is not None:
+        assert new.promise is not None, f"invariant 4: {new.id} has a place and no promise"
+        assert new.place.start <= new.promise, f"invariant 4: {new.id} is planned past its promise"
+        assert new.blocked is None
+    if new.state is State.QUEUED and new.place is None:
+        assert new.blocked is not None, f"rule 2: {new.id} waits without a place, and is not blocked"
+        assert new.promise is None, "rule 6: blocked, so nothing is promised"
+
+
+def warnings_are_right(old: Reservation, new: Reservation, now: Millis) -> None:
+    added = set(new.warned) - set(old.warned)
+    if added and old.state is State.READY and new.state is old.state:
+        assert new.ends_at is not None
+        assert now < new.ends_at, f"invariant 9: {new.id} is warned after its end"
+        assert all(new.ends_at - m * MINUTE <= now for m in added), "invariant 9: warned too early"
+    if set(old.warned) - set(new.warned):
+        assert new.request.hold > old.request.hold or new.state is State.STARTING, "invariant 9: forgotten"
+    assert len(set(new.warned)) == len(new.warned), "invariant 9: twice"
+
+
+def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> None:
+    """What holds between any two decisions, once what is due has been done."""
+    for reservation in world.reservations.values():
+        if reservation.state in HOLDING:
+            claim = world.claims.get((reservation.id, reservation.attempt))
+            assert claim is not None, f"{reservation.id} is {reservation.state} and has no claim"
+            assert claim.allocation == reservation.allocation
+            assert claim.hard_end == reservation.hard_end, f"{claim} differs from {reservation}"
+            gang_is_whole(world, claim, reservation)
+        if reservation.state in (State.STARTING, State.READY):
+            assert reservation.ends_at is not None
+            assert reservation.ends_at > now, f"invariant 5: {reservation.id} runs past its end"
+            if reservation.ready_at is not None:
+                due = {m for m in warn_minutes if reservation.ends_at - m * MINUTE <= now}
+                assert due <= set(reservation.warned), f"invariant 9: {reservation.id} was not warned: {due}"
+        if reservation.state is State.QUEUED and reservation.place is not None:
+            late = reservation.place.start <= now and reservation.id not in world.displaced
+            assert not late, f"rule 2: {reservation.id} is to start and waits"
+    for claim in world.claims.values():
+        assert claim_due(claim, world.policy) > now, f"invariant 5: overrun of {claim.key} is not logged"
+
+
+def gang_is_whole(world: World, claim: Claim, reservation: Reservation) -> None:
+    shape, allocation = reservation.request.shape, claim.allocation
+    names = [part.node for part in allocation]
+    assert len(set(names)) == len(names) == shape.nodes, "invariant 2: all nodes or none"
+    assert all(len(set(part.slots)) == shape.gpus for part in allocation), "invariant 2: all of each"
+    groups = {world.nodes[name].group for name in names if name in world.nodes}
+    assert len(groups) <= 1, "invariant 2: one zone and placement group"
+
+
+def quotas_hold(world: World) -> None:
+    held: dict[tuple[str, str], int] = {}
+    for reservation in world.reservations.values():
+        # Past its end on a node that is away nothing counts, and when the node is back it is too late to ask.
+        if reservation.state in HOLDING and not world.claim_of(reservation).overruns:
+            key = reservation.owner.subject, reservation.request.pool
+            held[key] = held.get(key, 0) + reservation.request.shape.total_gpus
+    for (subject, _), gpus in held.items():
+        limit = world.policy.limits(subject).running_gpus
+        assert gpus <= limit, f"invariant 7: {subject} holds {gpus} of {limit}"
+
+
+def plan_is_the_records(world: World) -> None:
+    """What the plan holds is what is recorded."""
+    for name, plan in world.plans.items():
+        placed = {demand.key.partition("/")[0]: place for demand, place in plan.placed()}
+        recorded = {
+            r.id: r.place for r in world.queued(name) if r.place is not None and r.id not in world.displaced
+        }
+        assert placed == recorded
+        ends = {key: o.end for key, o in plan.occupations().items()}
+        assert ends == {
+            f"{c.reservation}/{c.attempt}": claim_due(c, world.policy)
+            for c in world.claims.values()
+            if c.pool == name
+        }
+
+
+def nothing_could_start_earlier(world: World, now: Millis) -> None:
+    """Invariant 6, by brute force: each waiting request, all others held; and no place is impossible."""
+    for name, plan in world.plans.items():
+        nodes = {
+            n.name: PlanNode(n.name, n.gpus, n.group, n.until)
+            for n in world.nodes.values()
+            if n.pool == name and n.status is NodeStatus.UP
+        }
+        claims = [
+            oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
+            for o in plan.occupations().values()
+        ]
+        placed = plan.placed()
+        for demand, place in placed:
+            others = [*claims, *(oracle.taken_by(d, p) for d, p in placed if d.key != demand.key)]
+            assert oracle.feasible(nodes, others, demand, place), f"rule 2: {demand} can't have {place}"
+            better = oracle.earliest(nodes, others, demand, now, before=place.start)
+            assert better is None, f"invariant 6: {demand} could start at {better}, not {place.start}"
+        for reservation in world.queued(name):
+            if reservation.blocked is not None and "JupyterHub" not in reservation.blocked:
+                demand = demand_anywhere(reservation)
+                others = [*claims, *(oracle.taken_by(d, p) for d, p in placed)]
+                start = oracle.earliest(nodes, others, demand, now)
+                assert start is None, f"invariant 6: {reservation.id} is blocked, and could start at {start}"
+
+
+def demand_anywhere(reservation: Reservation) -> Demand:
+    shape = reservation.request.shape
+    length = reservation.startup + reservation.request.hold + reservation.teardown
+    key, subject = reservation.id, reservation.owner.subject
+    return Demand(key, subject, shape.gpus, shape.nodes, length, reservation.cap, reservation.seq)
+
+
+def same_state(live: World, rebuilt: World) -> None:
+    """Invariant 12: the history, folded and rebuilt, is the state that decisions are made on."""
+    for table in ("reservations", "claims", "minted", "nodes", "next_seq"):
+        assert getattr(live, table) == getattr(rebuilt, table), f"invariant 12: {table}"
+    for name, plan in live.plans.items():
+        other = rebuilt.plans[name]
+        assert {d.key: (d, p) for d, p in plan.placed()} == {d.key: (d, p) for d, p in other.placed()}
+        assert plan.occupations() == other.occupations(), f"invariant 12: {name}"
+        for node in live.nodes:
+            times = [at for o in plan.occupations().values() for at in (o.end - 1, o.end)]
+            assert [plan.free(node, t) for t in times] == [other.free(node, t) for t in times]

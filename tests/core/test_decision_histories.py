@@ -1,0 +1,433 @@
+"""Long random histories of everything that can happen, judged after every decision.
+
+Beside the core runs a tiny cluster, which knows what really runs: a server runs from the moment its start is
+made until it is stopped or crashes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from coreworld import HOUR, MINUTE, SECOND, Driver, nodes, owner, policy
+from gpudev_hub.core.decide import next_due
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.events import (
+    Compress,
+    Decision,
+    End,
+    Event,
+    Extend,
+    NodesObserved,
+    NodeUnknown,
+    OperatorNode,
+    Outage,
+    OwnerKnown,
+    Resume,
+    ServerObserved,
+    ServerReady,
+    StartFailed,
+    StartServer,
+    StopIntent,
+    StopServer,
+    Submit,
+    Tick,
+)
+from gpudev_hub.core.model import (
+    Allowances,
+    Claim,
+    ClaimState,
+    Node,
+    NodeStatus,
+    Presence,
+    Request,
+    Reservation,
+    Shape,
+    State,
+)
+from gpudev_hub.core.world import World
+
+from . import judge
+
+PEOPLE = ("ann", "bob", "cleo")
+POLICY = policy(
+    allowances=Allowances(running_gpus=8, queued_requests=4, hold_with_extensions=8 * HOUR),
+    team_allowances={"local:ann": Allowances(running_gpus=16, queued_requests=4, gpu_hours=90)},
+)
+SHAPES = (Shape(1), Shape(2), Shape(4), Shape(4), Shape(8), Shape(8, 2))
+ALIVE = (State.STARTING, State.READY)
+pick = st.integers(0, 10**6)
+Ask = tuple[str, Shape, int, int]
+ASKS: st.SearchStrategy[Ask] = st.tuples(
+    st.sampled_from(PEOPLE), st.sampled_from(SHAPES), st.integers(1, 16), st.integers(0, 9)
+)
+
+
+class Judged(Driver):
+    """Every decision is judged as it is committed; `running` is what really runs."""
+
+    def __init__(self) -> None:
+        self.running: set[tuple[str, int]] = set()
+        self.to_start: list[tuple[str, int]] = []
+        self.to_stop: list[tuple[str, int]] = []
+        super().__init__(POLICY, nodes(2))
+
+    def do(self, event: Event) -> Decision:
+        before = dict(self.world.reservations)
+        claims = dict(self.world.claims)
+        start = len(self.folded.history)
+        try:
+            decision = super().do(event)
+        except Refused:
+            assert not self.causes_of_request(event, start), "a refusal leaves nothing of the request"
+            raise
+        changes = [change for _, _, change in self.folded.history[start:]]
+        judge.changes_are_lawful(before, changes, self.now)
+        judge.state_is_right(self.world, self.now, self.policy.warn_minutes)
+        judge.quotas_hold(self.world)
+        judge.plan_is_the_records(self.world)
+        self.slots_return_only_when_gone(claims)
+        self.perform(decision)
+        return decision
+
+    def causes_of_request(self, event: Event, start: int) -> list[str]:
+        wanted = {"requested", "extended", "released", "cancelled", "restarted", "minted", "used"}
+        return [
+            c.cause for _, _, c in self.folded.history[start:] if c.cause in wanted and c.actor != "service"
+        ]
+
+    def slots_return_only_when_gone(self, before: dict[tuple[str, int], Claim]) -> None:
+        for key in before.keys() - self.world.claims.keys():
+            assert key not in self.running, f"invariant 8: slots of {key} are free, and its server runs"
+
+    def perform(self, decision: Decision) -> None:
+        for effect in decision.effects:
+            if isinstance(effect, StartServer):
+                self.to_start.append((effect.id, effect.attempt))
+            elif isinstance(effect, StopServer):
+                self.to_stop.append((effect.id, effect.attempt))
+
+    def allowed(self, key: tuple[str, int]) -> bool:
+        """What the gate answers when the Hub asks whether this attempt may start."""
+        reservation = self.world.reservations.get(key[0])
+        claim = self.world.claims.get(key)
+        return (
+            reservation is not None
+            and claim is not None
+            and claim.state is ClaimState.HELD
+            and reservation.state in ALIVE
+            and reservation.stopped_at is None
+        )
+
+    def start(self, key: tuple[str, int]) -> None:
+        if not self.allowed(key) or key in self.running:
+            return
+        mine = {(p.node, i) for p in self.world.claims[key].allocation for i in p.slots}
+        for other in self.running:
+            taken = {(p.node, i) for p in self.world.claims[other].allocation for i in p.slots}
+            assert not mine & taken, f"invariant 1: {key} and {other} run on the same slots"
+        self.running.add(key)
+        self.do(ServerObserved(*key, Presence.PRESENT))
+
+    def gone(self, key: tuple[str, int], detail: str = "") -> None:
+        self.running.discard(key)
+        self.do(ServerObserved(*key, Presence.ABSENT, detail))
+
+    def answer(self) -> None:
+        """Everything that was asked for is done: stops first, then starts, and those become ready."""
+        while self.to_stop or self.to_start:
+            stops, self.to_stop = self.to_stop, []
+            for key in dict.fromkeys(stops):
+                if not self.allowed(key):
+                    self.gone(key)
+            starts, self.to_start = self.to_start, []
+            for key in dict.fromkeys(starts):
+                self.start(key)
+                if key in self.running:
+                    self.do(ServerReady(*key))
+
+    def restart(self) -> None:
+        rebuilt = World.rebuild(self.policy, self.folded.snapshot, self.now)
+        if not self.world.displaced:
+            judge.same_state(self.world, rebuilt)
+        self.world = rebuilt
+        self.more = True
+
+
+class Histories(RuleBasedStateMachine):
+    """Two nodes of 8, three people, limits that bind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.d = Judged()
+        self.count = 0
+
+    def some(self, which: int, *states: State) -> Reservation | None:
+        found = [r for r in self.d.world.reservations.values() if r.state in states]
+        return sorted(found, key=lambda r: r.seq)[which % len(found)] if found else None
+
+    # Requests
+
+    @initialize(asks=st.lists(ASKS, min_size=4, max_size=10), ready=st.booleans())
+    def a_crowd(self, asks: list[Ask], ready: bool) -> None:
+        for ask in asks:
+            self.submit_one(*ask)
+        if ready:
+            self.d.answer()
+
+    @rule(asks=st.lists(ASKS, min_size=1, max_size=4))
+    def submit(self, asks: list[Ask]) -> None:
+        for ask in asks:
+            self.submit_one(*ask)
+
+    @rule(ask=ASKS, ready=st.booleans())
+    def submit_and_answer(self, ask: Ask, ready: bool) -> None:
+        self.submit_one(*ask)
+        if ready:
+            self.d.answer()
+
+    def submit_one(self, who: str, shape: Shape, hold: int, name: int) -> None:
+        self.count += 1
+        limits = POLICY.limits(f"local:{who}")
+        mine = self.d.world.of_owner(f"local:{who}")
+        queued = sum(r.state is State.QUEUED for r in mine)
+        words = f"n{name}" if name < 3 else None
+        request = Request(shape, "h100", hold * 15 * MINUTE, "base", words)
+        try:
+            self.d.do(Submit(f"r{self.count}", owner(who), request, f"request-{self.count}"))
+        except Refused as refused:
+            hours = sum(r.request.shape.total_gpus * r.request.hold for r in mine) / HOUR
+            more = shape.total_gpus * request.hold / HOUR
+            over = limits.gpu_hours is not None and hours + more > limits.gpu_hours
+            expected = {
+                Code.QUOTA_EXCEEDED: queued >= limits.queued_requests
+                or shape.total_gpus > limits.running_gpus
+                or over,
+                Code.NAME_TAKEN: any(words is not None and r.request.name == words for r in mine),
+            }
+            assert expected.get(refused.code), refused.message  # noqa: PT017
+            return
+        assert queued < limits.queued_requests, "invariant 7: one queued request too many"
+        again = self.d.do(Submit("another", owner(who), request, f"request-{self.count}")).reservation
+        assert again is not None
+        assert again.id == f"r{self.count}", "the same request id is the same reservation"
+
+    @rule(which=pick)
+    def end(self, which: int) -> None:
+        if reservation := self.some(which, *State):
+            self.d.do(End(reservation.id, reservation.owner.subject))
+
+    @rule(which=pick, quarters=st.integers(1, 12))
+    def extend(self, which: int, quarters: int) -> None:
+        if not (reservation := self.some(which, *ALIVE)):
+            return
+        event = Extend(reservation.id, reservation.owner.subject, quarters * 15 * MINUTE)
+        try:
+            after = self.d.do(event).reservation
+        except Refused as refused:
+            assert refused.code is Code.EXTENSION_REFUSED or reservation.id not in self.d.world.reservations  # noqa: PT017
+            if " --hours " in refused.hint and refused.code is Code.EXTENSION_REFUSED:
+                by = round(float(refused.hint.rpartition(" ")[2]) * HOUR)
+                assert by < event.by, "rule 3: more is offered than was asked for"
+                self.d.do(Extend(reservation.id, reservation.owner.subject, by))
+            return
+        assert after is not None
+        assert after.extended == reservation.extended + event.by
+
+    @rule(which=pick, gone=st.booleans(), again=st.booleans())
+    def stopped_by_its_user(self, which: int, gone: bool, again: bool) -> None:
+        if reservation := self.some(which, *ALIVE):
+            self.d.do(StopIntent(reservation.id))
+            if gone:
+                self.d.gone((reservation.id, reservation.attempt))
+            if again:
+                self.resume(which)
+
+    def resume(self, which: int) -> None:
+        if reservation := self.some(which, *ALIVE):
+            try:
+                self.d.do(Resume(reservation.id, reservation.owner.subject))
+            except Refused as refused:
+                assert refused.code is Code.WRONG_STATE  # noqa: PT017
+
+    # Time
+
+    @rule(minutes=st.integers(0, 90), answered=st.booleans())
+    def pass_time(self, minutes: int, answered: bool) -> None:
+        to = self.d.now + minutes * MINUTE + 7 * SECOND
+        while (due := next_due(self.d.world, self.d.now)) is not None and due <= to:
+            self.d.go(due)
+            if answered:
+                self.d.answer()
+        self.d.go(to)
+
+    @rule()
+    def answer(self) -> None:
+        self.d.answer()
+
+    @rule()
+    def compress(self) -> None:
+        self.d.do(Compress(budget_ms=1))
+
+    @rule(minutes=st.integers(0, 200))
+    def service_away(self, minutes: int) -> None:
+        """Down for a while, or no time at all: nothing ticked, and all is built again from the commits."""
+        since = self.d.now
+        self.d.restart()
+        if minutes % 2:
+            self.d.now += minutes * MINUTE
+            self.d.world = World.rebuild(POLICY, self.d.folded.snapshot, self.d.now)
+            self.d.do(Outage(since, "the service"))
+        self.d.do(Tick())
+
+    @rule(seconds=st.integers(1, 300))
+    def hub_away(self, seconds: int) -> None:
+        since, self.d.now = self.d.now, self.d.now + seconds * SECOND
+        self.d.do(Outage(since, "the Hub"))
+
+    # Servers
+
+    @rule(which=pick)
+    def crash(self, which: int) -> None:
+        if self.d.running:
+            self.d.gone(sorted(self.d.running)[which % len(self.d.running)], "killed by signal 9")
+        self.d.answer()
+
+    @rule(which=pick)
+    def part_of_a_gang_ends(self, which: int) -> None:
+        if self.d.running:
+            key = sorted(self.d.running)[which % len(self.d.running)]
+            self.d.do(ServerObserved(*key, Presence.PRESENT, "rank 1 ended", complete=False))
+
+    @rule(which=pick, node=st.booleans(), starts=st.booleans())
+    def start_fails(self, which: int, node: bool, starts: bool) -> None:
+        if reservation := self.some(which, State.STARTING):
+            key = (reservation.id, reservation.attempt)
+            if starts:
+                self.d.start(key)
+            fault = reservation.allocation[0].node if node else None
+            self.d.do(StartFailed(*key, "no answer", fault))
+
+    @rule(which=pick)
+    def nothing_known(self, which: int) -> None:
+        """Invariant 8: unknown changes what is shown and nothing else."""
+        claims = sorted(self.d.world.claims)
+        if not claims:
+            return
+        key = claims[which % len(claims)]
+        old_claims, old = dict(self.d.world.claims), dict(self.d.world.reservations)
+        at = next_due(self.d.world, self.d.now)
+        if (at is not None and at <= self.d.now) or not self.d.world.settled():
+            return
+        self.d.do(ServerObserved(*key, Presence.UNKNOWN))
+        assert self.d.world.claims == old_claims, "invariant 8"
+        new = self.d.world.reservations
+        for ref, before in old.items():
+            assert replace(new[ref], server=None, version=0) == replace(before, server=None, version=0)
+
+    @rule()
+    def reconcile(self) -> None:
+        """Invariant 10: what is seen is told again; a second time nothing is written."""
+        for second in (False, True):
+            before = len(self.d.folded.history)
+            self.d.do(NodesObserved(tuple(self.seen())))
+            for key in sorted(self.d.world.claims):
+                if key in self.d.running:
+                    self.d.do(ServerObserved(*key, Presence.PRESENT))
+            if second:
+                assert len(self.d.folded.history) == before, "invariant 10: a second pass writes"
+            else:
+                self.d.settle()
+
+    # Nodes
+
+    def seen(self) -> list[Node]:
+        return [replace(n, drained=False) for n in self.d.world.nodes.values()]
+
+    @rule(name=st.sampled_from(["node-1", "node-2"]), what=st.sampled_from([*NodeStatus, "?", "gone"]))
+    def node_seen(self, name: str, what: str) -> None:
+        if what == "?":
+            self.d.do(NodeUnknown(name))
+            return
+        others = [n for n in self.seen() if n.name != name]
+        here = (
+            []
+            if what == "gone"
+            else [replace(n, status=NodeStatus(what)) for n in nodes(2) if n.name == name]
+        )
+        self.d.do(NodesObserved(tuple(others + here)))
+
+    @rule()
+    def nodes_up(self) -> None:
+        self.d.do(NodesObserved(nodes(2)))
+        for name in ("node-1", "node-2"):
+            self.d.do(OperatorNode(name, "undrain", "local:root"))
+
+    @rule(name=st.sampled_from(["node-1", "node-2"]), action=st.sampled_from(["drain", "undrain", "lost"]))
+    def operator(self, name: str, action: str) -> None:
+        if name in self.d.world.nodes:
+            self.d.do(OperatorNode(name, action, "local:root"))
+
+    @rule(who=st.sampled_from(PEOPLE), known=st.booleans())
+    def owner_known(self, who: str, known: bool) -> None:
+        self.d.do(OwnerKnown(f"local:{who}", known))
+
+    # After every step
+
+    @invariant()
+    def folded_history_is_the_state(self) -> None:
+        folded, world = self.d.folded.snapshot, self.d.world
+        assert folded.reservations == world.reservations, "invariant 12"
+        assert folded.claims == world.claims, "invariant 12"
+        assert folded.nodes == world.nodes, "invariant 12"
+        owned = {(p.node, i): c.key for c in world.claims.values() for p in c.allocation for i in p.slots}
+        assert {(s.node, s.index): key for s, key in self.d.folded.slots.items()} == owned, "invariant 1"
+
+    @invariant()
+    def no_gpu_is_idle_that_somebody_could_use(self) -> None:
+        self.d.settle()
+        judge.nothing_could_start_earlier(self.d.world, self.d.now)
+
+    def teardown(self) -> None:
+        """Left alone, with everything answering, everything comes to an end."""
+        self.d.do(NodesObserved(nodes(2)))
+        for name in ("node-1", "node-2"):
+            self.d.do(OperatorNode(name, "undrain", "local:root"))
+        for who in PEOPLE:
+            self.d.do(OwnerKnown(f"local:{who}", known=True))
+        for _ in range(2_000):
+            self.d.answer()
+            for key in sorted(self.d.world.claims.keys() - self.d.running):
+                if not self.d.allowed(key):
+                    self.d.gone(key)
+            if not self.d.world.reservations and not self.d.world.claims:
+                return
+            due = next_due(self.d.world, self.d.now)
+            assert due is not None, f"invariant 10: nothing is due for {self.d.world.reservations}"
+            self.d.go(due)
+            self.d.settle()
+        raise AssertionError(f"does not come to an end: {self.d.world.reservations}")
+
+
+@pytest.mark.timeout(300)
+def test_every_history_keeps_every_invariant() -> None:
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=50,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
