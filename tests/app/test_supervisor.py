@@ -1,0 +1,153 @@
+"""What ``make run`` does when it is stopped, killed, or can't begin."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpudev_hub.server import processes
+from gpudev_hub.supervisor import Ended
+from stack import Stack, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+def test_killed_stopped_and_started_again(short_folder: Path) -> None:
+    """Invariants 3 and 10 over the whole of it: adoption after a kill, restart after an orderly end."""
+    stack = Stack(short_folder, pool="1x2")
+    try:
+        stack.config.write_text('{"github_user": "octocat", "url": "https://elsewhere.example"}')
+        stack.start()
+        kept = json.loads(stack.config.read_text())
+        assert kept["github_user"] == "octocat"
+        assert kept["url"] == stack.url
+        token = kept["token"]
+        running = stack.wait_state(stack.reserve(gpus=2)["id"], "ready")
+        waiting = stack.reserve()
+        launcher = stack.launcher(running["id"])
+        parts = [stack.part(name) for name in ("proxy", "hub", "service")]
+
+        stack.kill("supervisor")
+        wait_for("the end of its parts", lambda: not any(map(processes.start_time, parts)))
+        assert processes.start_time(launcher) is not None
+        stack.start()
+        again = stack.wait_state(running["id"], "ready")
+        assert (again["ends_at"], again["allocation"]) == (running["ends_at"], running["allocation"])
+        assert stack.launcher(running["id"]) == launcher
+        wait_for("the server through the proxy", lambda: stack.jupyter(again) == 200)
+        assert stack.token_for() == token, "a token that works is kept"
+        assert stack.wait_state(waiting["id"], "queued")["guaranteed_by"] == waiting["guaranteed_by"]
+
+        assert stack.stop() == Ended.WELL
+        assert stack.server_processes() == {}
+        assert processes.start_time(launcher) is None
+        stack.start()
+        back = stack.wait_state(running["id"], "ready")
+        assert back["ends_at"] == running["ends_at"]
+        assert stack.launcher(running["id"]) != launcher
+        wait_for("the server through the proxy", lambda: stack.jupyter(back) == 200)
+        assert stack.wait_state(waiting["id"], "queued")["state"] == "queued"
+        assert stack.stop() == Ended.WELL
+    finally:
+        stack.close()
+
+
+def run(stack: Stack) -> tuple[int, str]:
+    """Start it where it can't; exit code and what it said."""
+    stack.launch()
+    code = wait_for(
+        "its end", lambda: [stack._process.poll()] if stack._process and not stack.running else None
+    )
+    assert code[0] is not None
+    return code[0], stack.output()
+
+
+def test_a_port_in_use(short_folder: Path) -> None:
+    stack = Stack(short_folder)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", stack.port))
+        holder.listen(1)
+        code, said = run(stack)
+    assert code == Ended.PORT_IN_USE
+    assert f"port {stack.port}" in said
+    assert "GPUDEV_PORT" in said
+    assert not stack.settings.database.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("GPUDEV_POOL", "3", "NODESxGPUS"),
+        ("GPUDEV_POOL", "0x8", "NODESxGPUS"),
+        ("GPUDEV_PORT", "http", "port number"),
+        ("GPUDEV_PORT", "65536", "port number"),
+    ],
+)
+def test_a_bad_setting(short_folder: Path, name: str, value: str, words: str) -> None:
+    stack = Stack(short_folder)
+    stack.environment[name] = value
+    code, said = run(stack)
+    assert code == Ended.BAD_SETTING
+    assert name in said
+    assert words in said
+    assert not stack.settings.state.exists()
+
+
+@pytest.mark.parametrize("content", ['{"token": ', "[]", "\udcff"])
+def test_a_client_configuration_that_cannot_be_read_is_left_alone(short_folder: Path, content: str) -> None:
+    stack = Stack(short_folder)
+    before = content.encode(errors="surrogateescape")
+    stack.config.write_bytes(before)
+    code, said = run(stack)
+    assert code == Ended.CONFIG_UNUSABLE
+    assert str(stack.config) in said
+    assert stack.config.read_bytes() == before
+    assert not stack.settings.state.exists()
+
+
+def test_a_state_folder_that_is_none(short_folder: Path) -> None:
+    stack = Stack(short_folder)
+    stack.settings.state.write_text("a file")
+    code, said = run(stack)
+    assert code == Ended.STATE_UNUSABLE
+    assert "GPUDEV_STATE" in said
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk(short_folder: Path) -> None:
+    stack = Stack(short_folder)
+    stack.settings.state.mkdir()
+    mount = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=64k none "$0" && exec "$1"']
+    done = subprocess.run(
+        [*mount, str(stack.settings.state), str(Path(sys.executable).parent / "gpudev-hub")],
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == Ended.STATE_UNUSABLE, done.stderr
+    assert "is full" in done.stderr
+
+
+def test_two_on_one_state_folder(short_folder: Path) -> None:
+    first = Stack(short_folder)
+    second = Stack(short_folder)
+    try:
+        first.launch()
+        wait_for("the lock", lambda: (first.settings.state / "ports.json").exists())
+        code, said = run(second)
+        assert code == Ended.STATE_IN_USE
+        assert f"process {first.pid}" in said
+        assert first.running
+        os.kill(first.pid, signal.SIGTERM)
+        assert first.stop() == Ended.WELL, "told to end while it comes up"
+    finally:
+        first.close()
