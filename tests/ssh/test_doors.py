@@ -159,7 +159,7 @@ def test_the_agent_outlives_the_service(world: World, rank: Rank) -> None:
     """Reported at the start; what changes while the service is away is reported when it is back."""
     reports = world.service.reports
     eventually(lambda: any(one["sshd"] and one["jupyter"] for one in reports))
-    assert reports[-1] == {"attempt": 1, "rank": 0, "jupyter": True, "sshd": True, "detail": ""}
+    assert {"attempt": 1, "rank": 0, "jupyter": True, "sshd": True, "detail": ""} in reports
     world.service.stop()
     assert rank.jupyter is not None
     rank.jupyter.stop()
@@ -194,3 +194,24 @@ def test_the_end_is_kept_current_for_the_banner(world: World, rank: Rank) -> Non
     world.change("gd1", hard_end=later)
     world.service.tell("more time")
     eventually(lambda: (rank.folder / "ends").read_text().strip() == str((later - 30_000) // 1000))
+
+
+def test_a_rested_service_is_told_again(world: World, rank: Rank) -> None:
+    """A service that was started again has forgotten what it was told."""
+    reports = world.service.reports
+    world.service.stop()
+    count, told = len(reports), rank.agent_log.read_text().count("no notices, will try again")
+    eventually(lambda: rank.agent_log.read_text().count("no notices, will try again") > told)
+    world.service.start()
+    eventually(lambda: len(reports) > count, timeout=30)
+
+
+def test_sshd_is_greeted_once_while_jupyter_starts(world: World) -> None:
+    """A connection costs it a process; the kernel's table of listeners costs nothing."""
+    (rank,) = world.start("gslow", jupyter=False)
+    try:
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() - began > 1.5)
+        assert rank.log.read_text().count("Connection from") == 1
+    finally:
+        world.stop("gslow")

@@ -208,11 +208,13 @@ class Jupyter:
 class Rank:
     """sshd and agent of one rank, as the launcher starts them."""
 
-    def __init__(self, world: World, launch: dict[str, Any], rank: int, peers: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, world: World, launch: dict[str, Any], rank: int, peers: list[dict[str, Any]], jupyter: bool
+    ) -> None:
         self.folder = world.folder / f"{launch['id']}-{launch['attempt']}" / str(rank) / "private"
         self.port = int(peers[rank]["port"])
         self.marker = f"{launch['id']}/{launch['attempt']}/{rank}"
-        self.jupyter = Jupyter() if rank == 0 else None
+        self.jupyter = Jupyter() if rank == 0 and jupyter else None
         env = {
             "HOME": str(world.home),
             "PATH": PATH,
@@ -226,8 +228,9 @@ class Rank:
             "GPUDEV_SERVER": self.marker,
             "TRICKY": 'it\'s "a b"; $(false) `x`\nsecond line \\',
         }
-        if self.jupyter is not None:
-            env["JUPYTERHUB_SERVICE_URL"] = f"http://127.0.0.1:{self.jupyter.port}/user/me/{launch['id']}/"
+        if rank == 0:
+            port = self.jupyter.port if self.jupyter is not None else free_port()
+            env["JUPYTERHUB_SERVICE_URL"] = f"http://127.0.0.1:{port}/user/me/{launch['id']}/"
         self.folder.mkdir(mode=0o700, parents=True)
         self.env = gang.environment(self.folder, peers, env)
         argv = sshd.prepare(self.folder, launch, rank, self.port, self.env, peers)
@@ -313,12 +316,14 @@ class World:
         self.live.reservations[id] = record
         return record
 
-    def start(self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None) -> list[Rank]:
+    def start(
+        self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None, jupyter: bool = True
+    ) -> list[Rank]:
         """The same with its servers, and ``~/.ssh`` up to date."""
         record = self.reserve(id, gpus=gpus, nodes=nodes, name=name)
         launch = msgspec.json.decode(msgspec.json.encode(asyncio.run(self.launches.make(record))))
         peers = [{"host": "127.0.0.1", "port": free_port()} for _ in range(nodes)]
-        self.ranks[id] = [Rank(self, launch, rank, peers) for rank in range(nodes)]
+        self.ranks[id] = [Rank(self, launch, rank, peers, jupyter) for rank in range(nodes)]
         addresses = tuple(("127.0.0.1", rank.port) for rank in self.ranks[id])
         self.live.sights[id] = ServerSight(id, 1, Presence.PRESENT, sshd=addresses)
         self.sync()

@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -161,28 +162,38 @@ class Agent:
         self.stop = threading.Event()
         self.lost = threading.Event()
         """The service went away: what it was told before, it may have forgotten."""
+        self._answered: set[int] = set()
 
-    def look(self, was_up: bool) -> tuple[bool | None, bool]:
-        """(Jupyter, sshd): whether each answers; Jupyter is ``None`` where there is none."""
-        url, port = self.config["jupyter_url"], self.config["sshd_port"]
-        if was_up:
-            jupyter_port = urlsplit(url).port if url else None
-            return (listens(jupyter_port) if jupyter_port else None), listens(port)
-        return (jupyter_answers(url) if url else None), sshd_answers(port)
+    def look(self) -> tuple[bool | None, bool]:
+        """(Jupyter, sshd): whether each answers; Jupyter is ``None`` where there is none.
+
+        Each is spoken to only until it has answered once: a connection costs sshd a process and a line in its
+        log, just when Jupyter needs the processor to start.
+        """
+        url, port = self.config["jupyter_url"], int(self.config["sshd_port"])
+        jupyter = self._up(urlsplit(url).port or 80, lambda: jupyter_answers(url)) if url else None
+        return jupyter, self._up(port, lambda: sshd_answers(port))
+
+    def _up(self, port: int, answers: Callable[[], bool]) -> bool:
+        if not listens(port):
+            self._answered.discard(port)
+        elif port not in self._answered and answers():
+            self._answered.add(port)
+        return port in self._answered
 
     def report_readiness(self) -> None:
         """Report whenever what answers has changed, until the service has acknowledged it."""
         pauses = Pauses(self.stop)
         acknowledged: tuple[bool | None, bool] | None = None
-        up = False
+        starting = True
         quiet_since = time.monotonic()
         while not self.stop.is_set():
-            state = self.look(up)
+            state = self.look()
             up = all(part is not False for part in state)
             if self.lost.is_set():
                 self.lost.clear()
                 acknowledged = None
-            if state == acknowledged or (acknowledged is None and not up and not self._long(quiet_since)):
+            if state == acknowledged or (starting and not up and not self._long(quiet_since)):
                 self.lost.wait(_STEADY if up else _QUICK if not self._long(quiet_since) else 1.0)
                 continue
             body: dict[str, object] = {
@@ -199,7 +210,7 @@ class Agent:
                 pauses.failed()
                 continue
             pauses.worked()
-            acknowledged = state
+            acknowledged, starting = state, False
             quiet_since = time.monotonic()
             say(f"reported: {self._detail(state) or 'all of it answers'}")
 

@@ -48,7 +48,9 @@ set +a
 cd "$HOME" || exit 1
 : "${{SHELL:=/bin/bash}}"
 if [ -n "${{SSH_ORIGINAL_COMMAND+x}}" ]; then
-    exec "$SHELL" -c "$SSH_ORIGINAL_COMMAND"
+    original=$SSH_ORIGINAL_COMMAND
+    unset SSH_ORIGINAL_COMMAND
+    exec "$SHELL" -c "$original"
 fi
 if [ -t 1 ] && ! [ -e "$HOME/.hushlogin" ]; then
     . "$folder/banner"
