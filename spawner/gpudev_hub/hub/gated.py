@@ -85,7 +85,8 @@ class Gated(HasTraits):
         return (
             isinstance(handler, SpawnHandler)
             and handler.request.method == "POST"
-            and not handler._token_authenticated
+            # The Hub sets it only on requests that carry a token.
+            and not getattr(handler, "_token_authenticated", False)
             and handler.current_user is self.user
         )
 

@@ -51,6 +51,7 @@ def render_picker(
     chosen = _chosen(profiles, prefill)
     known = {} if answer is None else {(size.gpu_type, size.gpus, size.nodes): size for size in answer.sizes}
     pools: dict[str, list[Card]] = {}
+    kinds: dict[str, str] = {}
     per_node = {
         pool: max(p["gpudev"]["gpus"] for p in profiles if p["gpudev"]["gpu_type"] == pool)
         for pool in {p["gpudev"]["gpu_type"] for p in profiles}
@@ -73,11 +74,13 @@ def render_picker(
             start=start,
         )
         pools.setdefault(pool, []).append(card)
+        kinds[pool] = profile["gpudev_pool"]
     options = profiles[0]["profile_options"]
     offered = [float(key) for key in options["hours"]["choices"]]
     default = next(key for key, choice in options["hours"]["choices"].items() if choice["default"])
     return _ENVIRONMENT.get_template("picker.html").render(
         pools=pools,
+        kinds=kinds,
         images={pool: _images(profiles, pool) for pool in pools},
         image=prefill.get("image", ""),
         presets=[f"{hours:g}" for hours in offered],

@@ -170,7 +170,7 @@ class Shown:
     @property
     def extendable(self) -> bool:
         """Whether asking for more time makes sense."""
-        return self.r.state in ("starting", "ready")
+        return self.r.starts_at is not None and self.r.state in ("starting", "ready")
 
     @property
     def pill(self) -> tuple[str, str]:
@@ -252,7 +252,7 @@ class Shown:
         if r.state == "starting" and r.starts_at is None:
             return (
                 Step("Queued", "done", asked),
-                Step("Starting", "now", Markup("usually a few seconds")),
+                Step("Starting", "now", Markup("JupyterLab and SSH are coming up")),
                 Step("Ready", "next"),
             )
         began = Markup("since {}").format(when(r.starts_at, now)) if r.starts_at else Markup("")

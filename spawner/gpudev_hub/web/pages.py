@@ -93,7 +93,14 @@ class Page(PageHandler):
         """Send a page."""
         user = self.identity.owner.login if self.identity is not None else ""
         xsrf = self.xsrf_token.decode("ascii") if self.identity is not None else ""
-        common = {"root": self.root, "hub": self.hub_root, "user": user, "xsrf": xsrf, "here": self.here}
+        common = {
+            "root": self.root,
+            "hub": self.hub_root,
+            "user": user,
+            "operator": self.identity is not None and self.identity.operator,
+            "xsrf": xsrf,
+            "here": self.here,
+        }
         self.set_status(code)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.finish(TEMPLATES.get_template(template).render(common | {"now": self.now} | values))
