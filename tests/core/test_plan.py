@@ -113,6 +113,15 @@ def test_a_pair_is_all_or_none_in_one_group_at_one_instant() -> None:
     assert plan.earliest(demand("q", 8, 1, nodes=3), 0) is None
 
 
+def test_a_pair_takes_the_first_two_nodes_that_are_free_together() -> None:
+    plan = Plan(nodes(3))
+    plan.occupy("x", "ann", 8, ("n1",), 0, 5 * HOUR)
+    plan.occupy("y", "bob", 8, ("n3",), 0, HOUR)
+    assert plan.earliest(demand("p", 8, 2, nodes=2), 0) == Place(HOUR, 3 * HOUR, ("n2", "n3"))
+    plan.occupy("z", "bob", 8, ("n2",), 2 * HOUR, 3 * HOUR)
+    assert plan.earliest(demand("p", 8, 2, nodes=2), 0) == Place(3 * HOUR, 5 * HOUR, ("n2", "n3"))
+
+
 def test_ends_are_half_open() -> None:
     plan = Plan(nodes(1))
     plan.occupy("x", "ann", 8, ("n1",), 0, HOUR)
@@ -207,21 +216,20 @@ def test_an_extension_is_all_or_nothing_within_everybodys_promise() -> None:
 def test_an_extension_heeds_the_owners_own_queued_request() -> None:
     plan = Plan(nodes(2))
     plan.occupy("x", "ann", 8, ("n1",), 0, 2 * HOUR)
-    add(plan, demand("a", 8, 1, owner="ann", cap=8))
-    assert starts(plan) == {"a": 2}
-    plan.occupy("y", "bob", 8, ("n2",), 0, 9 * HOUR)
+    own = replace(demand("a", 8, 1, owner="ann", cap=8), excluded=frozenset({"n1"}))
+    assert add(plan, own) == Place(2 * HOUR, 3 * HOUR, ("n2",))
     assert plan.longest_extension("x", 0, 4 * HOUR) == 2 * HOUR
     assert plan.in_the_way("x", 0, 3 * HOUR) == ["a"]
     assert plan.extend("x", 3 * HOUR, 0, lambda _: 2 * HOUR) is None
-    assert plan.extend("x", 3 * HOUR, 0, lambda _: 3 * HOUR) == {"a": Place(3 * HOUR, 4 * HOUR, ("n1",))}
+    assert plan.extend("x", 3 * HOUR, 0, lambda _: 3 * HOUR) == {"a": Place(3 * HOUR, 4 * HOUR, ("n2",))}
 
 
 def test_refusing_an_extension_leaves_nothing_behind_that_hides_room() -> None:
     plan = Plan(nodes(1))
     plan.occupy("x", "ann", 8, ("n1",), 0, 2 * HOUR)
     add(plan, demand("a", 8, 1))
-    assert plan.extend("x", 8 * HOUR, 0, lambda _: 2 * HOUR) is None
     assert plan.longest_grantable("x", 0, 8 * HOUR, lambda _: 2 * HOUR) == 2 * HOUR
+    assert plan.extend("x", 8 * HOUR, 0, lambda _: 2 * HOUR) is None
     assert add(plan, demand("b", 8, 1)).start == 3 * HOUR
 
 

@@ -28,7 +28,7 @@ pick = st.integers(0, 10**6)
 
 
 class Histories(RuleBasedStateMachine):
-    """Two nodes of 8 in one group, a third that comes and goes in another; caps low enough to bind."""
+    """Two nodes of 8, a third that comes and goes, in one group or in two; caps low enough to bind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -248,11 +248,16 @@ class Histories(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.down)
-    @rule(which=pick, until=st.sampled_from([None, None, None, 40]), gpus=st.sampled_from([8, 8, 8, 4]))
-    def node_up(self, which: int, until: int | None, gpus: int) -> None:
+    @rule(
+        which=pick,
+        until=st.sampled_from([None, None, None, 40]),
+        gpus=st.sampled_from([8, 8, 8, 4]),
+        group=st.sampled_from(["rack-1", "rack-1", "rack-1", "rack-2"]),
+    )
+    def node_up(self, which: int, until: int | None, gpus: int, group: str) -> None:
         name = self.chosen({**self.down}, which)
         end = None if until is None else self.now + until * UNIT
-        self.nodes[name] = replace(self.down.pop(name), until=end, gpus=gpus)
+        self.nodes[name] = replace(self.down.pop(name), until=end, gpus=gpus, group=group)
         self.lost(self.plan.set_node(self.nodes[name]))
         waiting, self.blocked = self.blocked, []
         for demand in sorted(waiting, key=lambda demand: demand.order):
