@@ -248,7 +248,7 @@ class Supervisor:
         # First those who would take the end of a server for an event of its own.
         await asyncio.gather(service.end(), hub.end())
         servers = LocalServers(self.settings.servers)
-        await asyncio.gather(*(servers.end(*attempt) for attempt in servers.attempts()))
+        await asyncio.gather(*(servers.end(*attempt, with_hub=True) for attempt in servers.attempts()))
         await proxy.end()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpudev_hub.server import processes
+from gpudev_hub.stores.sqlite import SqliteStore
 from gpudev_hub.supervisor import Ended
 from stack import Stack, wait_for
 
@@ -55,6 +57,10 @@ def test_killed_stopped_and_started_again(short_folder: Path) -> None:
         wait_for("the server through the proxy", lambda: stack.jupyter(back) == 200)
         assert stack.wait_state(waiting["id"], "queued")["state"] == "queued"
         assert stack.stop() == Ended.WELL
+        store = SqliteStore(stack.settings.database)
+        record = asyncio.run(store.open()).reservations[running["id"]]
+        asyncio.run(store.close())
+        assert (record.attempt, record.restarts) == (2, 0), "an end of everything is no crash of the server"
     finally:
         stack.close()
 

@@ -100,6 +100,9 @@ class LocalServers:
         reasons = [f.exit.reason for f in records.values() if f is not None and f.exit is not None]
         head = records.get(0)
         user_stopped = head is not None and head.exit is not None and head.exit.by_user
+        outage = head is not None and (
+            head.boot != record.boot_id() if head.exit is None else head.exit.with_hub
+        )
         if not running and not left:
             return ServerSight(
                 id,
@@ -108,6 +111,7 @@ class LocalServers:
                 complete=False,
                 detail="; ".join(dict.fromkeys(reasons)) or ("it was killed" if records else ""),
                 user_stopped=user_stopped,
+                outage=outage,
             )
         return ServerSight(
             id,
@@ -120,12 +124,15 @@ class LocalServers:
             sshd=tuple((HOST, running[rank].sshd_port) for rank in sorted(running)),
         )
 
-    async def end(self, id: str, attempt: int) -> bool:
-        """End all ranks at once and wait until nothing is left; false if something outlives SIGKILL."""
+    async def end(self, id: str, attempt: int, *, with_hub: bool = False) -> bool:
+        """End all ranks at once and wait until nothing is left; false if something outlives SIGKILL.
+
+        ``with_hub``: because everything on this machine is being shut down.
+        """
         running = [
             found for found in self.records(id, attempt).values() if found is not None and alive(found)
         ]
-        processes.send([found.pid for found in running], signal.SIGTERM)
+        processes.send([found.pid for found in running], signal.SIGUSR1 if with_hub else signal.SIGTERM)
         prefix = f"{id}/{attempt}/"
         if not running:
             processes.send(processes.marked(prefix), signal.SIGKILL)

@@ -48,7 +48,7 @@ def observed(turn: Turn, event: ServerObserved) -> Reservation | None:
     elif reservation is None:
         turn.world.free_claim(claim, Cause.SERVER_GONE, turn.now)
     else:
-        _absent(turn, reservation, claim, event.detail or "its server ended")
+        _absent(turn, reservation, claim, event)
     return reservation
 
 
@@ -74,9 +74,10 @@ def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: S
         give_up_attempt(turn, latest, f"{Cause.SERVER_GONE}: {reason}", reason)
 
 
-def _absent(turn: Turn, reservation: Reservation, claim: Claim, detail: str) -> None:
+def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObserved) -> None:
     """The server of the current attempt is surely gone."""
     world = turn.world
+    detail = event.detail or "its server ended"
     cause = f"{Cause.SERVER_GONE}: {detail}"
     if reservation.state is State.STOPPING:
         world.free_claim(claim, cause, turn.now)
@@ -87,7 +88,7 @@ def _absent(turn: Turn, reservation: Reservation, claim: Claim, detail: str) -> 
     elif claim.state is ClaimState.RELEASING:
         next_attempt(turn, reservation, f"{Cause.RESTARTED}: {reservation.detail}", reservation.detail)
     elif claim.seen or reservation.state is State.READY:
-        next_attempt(turn, reservation, cause, detail)
+        next_attempt(turn, reservation, cause, detail, counts=not event.outage)
 
 
 def ready(turn: Turn, event: ServerReady) -> Reservation | None:

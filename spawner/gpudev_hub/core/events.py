@@ -128,6 +128,8 @@ class ServerObserved:
     """Why it ended, when known: an exit code, ``OOM``."""
     complete: bool = True
     """False with ``PRESENT``: some rank of a gang is gone while others are there."""
+    outage: bool = False
+    """With ``ABSENT``: it did not fail, its machine was shut down; the restart does not count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ class ServerSight:
     detail: str = ""
     user_stopped: bool = False
     """Its user shut it down from inside (Lab's "Shut Down"): as good as a stop in the Hub."""
+    outage: bool = False
+    """It did not fail: its machine, or everything on it, was shut down."""
     jupyter: tuple[str, int] | None = None
     """Host and port where rank 0's Jupyter listens."""
     sshd: tuple[tuple[str, int], ...] = ()

@@ -6,7 +6,8 @@ nobody: hub, service and supervisor may come and go. Whatever users start below 
 below it (it is their sub-reaper) and is gone before it is.
 
 Jupyter's end is the end of the server; sshd and the agent are started again when they die. SIGTERM ends the
-server: Jupyter is asked to, sessions are hung up, and what is left after the grace is killed.
+server: Jupyter is asked to, sessions are hung up, and what is left after the grace is killed. So does
+SIGUSR1, which says that everything on this machine is being shut down.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Launcher:
         """Set once the server is ending."""
         self.deadline = 0.0
         self.hung_up: set[int] = set()
-        self.term_received = False
+        self.told: Exit | None = None
         launch = spec["launch"]
         rank = int(spec["rank"])
         place = launch["allocation"][rank]
@@ -153,8 +154,8 @@ class Launcher:
         for end in (wake, waker):
             end.setblocking(False)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._term)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._tell)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.selector.register(wake, selectors.EVENT_READ, None)
@@ -170,8 +171,8 @@ class Launcher:
                 else:
                     self._read(key.fd, key.data)
             self._reap()
-            if self.term_received and self.exit is None:
-                self.finish(Exit(0, "it was told to end"))
+            if self.told is not None:
+                self.finish(self.told)
             if self.exit is not None:
                 if self._sweep():
                     return
@@ -181,8 +182,11 @@ class Launcher:
                 if part.pid is None and part.due is not None and part.due <= now:
                     self._start(part)
 
-    def _term(self, *_: object) -> None:
-        self.term_received = True
+    def _tell(self, number: int, _: object) -> None:
+        if number == signal.SIGUSR1:
+            self.told = Exit(0, "the hub on this machine was shut down", with_hub=True)
+        else:
+            self.told = Exit(0, "it was told to end")
 
     def _pause(self) -> float | None:
         if self.exit is not None:

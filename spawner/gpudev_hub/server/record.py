@@ -33,6 +33,8 @@ class Exit:
     """In words."""
     by_user: bool = False
     """True: its user shut it down from inside (Lab's "Shut Down")."""
+    with_hub: bool = False
+    """True: it ended because the hub on this machine was shut down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,7 +323,14 @@ class Runner:
         if sight.user_stopped and self._ran(sight):
             self.writer.post(StopIntent(sight.id))
         self.writer.post(
-            ServerObserved(sight.id, sight.attempt, sight.presence, sight.detail, complete=sight.complete)
+            ServerObserved(
+                sight.id,
+                sight.attempt,
+                sight.presence,
+                sight.detail,
+                complete=sight.complete,
+                outage=sight.outage,
+            )
         )
 
 

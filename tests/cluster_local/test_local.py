@@ -1,0 +1,293 @@
+"""Launchers and what is seen of them: real processes, with a stand-in for JupyterLab only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gpudev_hub.cluster.gpus import PretendedGpus
+from gpudev_hub.cluster.local import LocalCluster
+from gpudev_hub.cluster.pools import local_policy, pool_name
+from gpudev_hub.cluster.servers import LocalServers
+from gpudev_hub.core.model import (
+    HOUR,
+    Claim,
+    NodeSlots,
+    NodeStatus,
+    Owner,
+    Presence,
+    Request,
+    Reservation,
+    Shape,
+)
+from gpudev_hub.hub.local import free_ports
+from gpudev_hub.server import processes, record
+from gpudev_hub.settings import Settings
+from gpudev_hub.ssh.ca import HostCA
+from gpudev_hub.ssh.launches import Launches, ServerTokens
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+
+GPUS = PretendedGpus(2, 4)
+# What a user leaves behind who hides: detached, deaf to hang-ups, without our environment.
+STUBBORN = "trap '' HUP TERM; while :; do sleep 1; done"
+JUPYTER = f"""
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+subprocess.Popen(["bash", "-c", {STUBBORN!r}], start_new_session=True, env={{}})
+print("up", flush=True)
+for _ in range(600):
+    time.sleep(0.1)
+    if os.path.exists(sys.argv[1]):
+        sys.exit(int(open(sys.argv[1]).read()))
+"""
+
+
+class Engine:
+    """Starts servers without a Hub."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers = LocalServers(folder / "servers")
+        self.servers.root.mkdir()
+        self.cluster = LocalCluster(self.servers, GPUS, "pretended")
+        self.launches = Launches(
+            folder / "launches",
+            ca=HostCA(folder),
+            tokens=ServerTokens(b"k" * 32),
+            policy=local_policy(GPUS, Settings.read({"GPUDEV_STATE": str(folder / "state")})),
+            service_url="http://127.0.0.1:9/services/gpudev/",
+            now=lambda: 0,
+        )
+        self.word = folder / "exit-code"
+
+    async def start(self, id: str, ranks: int = 1, grace: float = 0.5) -> Claim:
+        allocation = tuple(NodeSlots(f"node-{rank + 1}", (0, 1)) for rank in range(ranks))
+        reservation = Reservation(
+            id=id,
+            seq=1,
+            owner=Owner("local:a", "a", "a"),
+            request=Request(Shape(2, ranks), "pretended", HOUR, "default"),
+            request_id=None,
+            created_at=0,
+            startup=0,
+            teardown=0,
+            cap=16,
+            attempt=1,
+            hard_end=2_000_000_000_000,
+            allocation=allocation,
+        )
+        launch = await self.launches.make(reservation)
+        ports = free_ports(1 + ranks)
+        for rank in range(ranks):
+            folder = self.servers.folder(id, 1) / str(rank)
+            private = folder / record.PRIVATE
+            private.mkdir(mode=0o700, parents=True)
+            env = {
+                "HOME": str(self.folder),
+                "PATH": "/usr/bin:/bin",
+                "USER": pwd.getpwuid(os.getuid()).pw_name,
+                record.MARKER: record.marker(id, 1, rank),
+            }
+            spec = {
+                "launch": msgspec.to_builtins(launch),
+                "peers": [{"host": "127.0.0.1", "port": port} for port in ports[1:]],
+                "rank": rank,
+                "jupyter_port": ports[0],
+                "sshd_port": ports[1 + rank],
+                "jupyter": [sys.executable, "-c", JUPYTER, str(self.word)] if rank == 0 else None,
+                "home": str(self.folder),
+                "passwd_home": False,
+                "grace": grace,
+                "env": env,
+            }
+            record.write_private(private / "spec.json", json.dumps(spec))
+            started = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-m", "gpudev_hub.server.launcher", str(folder)),
+                env={record.MARKER: env[record.MARKER], "PATH": "/usr/bin:/bin"},
+            )
+            assert await started.wait() == 0
+        return Claim(id, 1, "local:a", "pretended", allocation, 0)
+
+    def launcher(self, id: str, rank: int = 0) -> int:
+        found = self.servers.records(id, 1)[rank]
+        assert found is not None
+        return found.pid
+
+    def log(self, id: str) -> str:
+        path = self.servers.folder(id, 1) / "0" / "logs" / "jupyter.log"
+        return path.read_text() if path.exists() else ""
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+async def until(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    with tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder:
+        running = Engine(Path(folder))
+        yield running
+        for attempt in running.servers.attempts():
+            await running.servers.end(*attempt)
+        running.cluster.close()
+
+
+async def test_there_then_gone_with_everything_below(engine: Engine) -> None:
+    claim = await engine.start("there")
+    sight = await engine.cluster.look(claim)
+    assert (sight.presence, sight.complete) == (Presence.PRESENT, True)
+    assert sight.jupyter is not None
+    assert len(sight.sshd) == 1
+    await until(lambda: "up" in engine.log("there"), "Jupyter's stand-in")
+    launcher = engine.launcher("there")
+    below = processes.descendants(launcher)
+    assert any("bash" in command(pid) for pid in below), "the stubborn one"
+    await engine.cluster.remove("there", 1)
+    assert not any(map(processes.start_time, below | {launcher}))
+    sight = await engine.cluster.look(claim)
+    assert (sight.presence, sight.user_stopped, sight.outage) == (Presence.ABSENT, False, False)
+    assert not (engine.servers.folder("there", 1) / "0" / "private").exists()
+
+
+async def test_the_end_is_seen_at_once_and_says_why(engine: Engine) -> None:
+    claim = await engine.start("ends", grace=0.1)
+    watch = engine.cluster.watch()
+    engine.cluster.hint("ends", 1)
+    assert (await anext(watch)).presence is Presence.PRESENT
+    await until(lambda: "up" in engine.log("ends"), "Jupyter's stand-in")
+    engine.word.write_text("3")
+    sight = await asyncio.wait_for(anext(watch), 20)
+    assert sight.presence is Presence.ABSENT
+    assert "exit code 3" in sight.detail
+    assert not sight.user_stopped
+    assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
+
+
+async def test_a_shut_down_from_inside_is_its_users_wish(engine: Engine) -> None:
+    claim = await engine.start("quits", grace=0.1)
+    await until(lambda: "up" in engine.log("quits"), "Jupyter's stand-in")
+    engine.word.write_text("0")
+    launcher = engine.launcher("quits")
+    await until(lambda: processes.start_time(launcher) is None, "its end")
+    assert (await engine.cluster.look(claim)).user_stopped
+
+
+async def test_the_end_of_everything_is_no_failure(engine: Engine) -> None:
+    claim = await engine.start("down", grace=0.1)
+    await engine.servers.end("down", 1, with_hub=True)
+    assert (await engine.cluster.look(claim)).outage
+
+
+async def test_a_killed_launcher_takes_all_along(engine: Engine) -> None:
+    """Invariant 8: absent only when nothing that carries the marker is left."""
+    claim = await engine.start("killed")
+    watch = engine.cluster.watch()
+    engine.cluster.hint("killed", 1)
+    await anext(watch)
+    orphan = await asyncio.create_subprocess_exec(
+        "sleep", "600", env={record.MARKER: record.marker("killed", 1, 0)}
+    )
+    os.kill(engine.launcher("killed"), signal.SIGKILL)
+    assert (await asyncio.wait_for(anext(watch), 20)).presence is Presence.ABSENT
+    assert await orphan.wait() == -signal.SIGKILL
+    sight = await engine.cluster.look(claim)
+    assert (sight.presence, sight.user_stopped, sight.outage) == (Presence.ABSENT, False, False)
+
+
+async def test_of_a_pair_one_rank_gone_is_an_incomplete_server(engine: Engine) -> None:
+    claim = await engine.start("pair", ranks=2)
+    whole = await engine.cluster.look(claim)
+    assert (whole.complete, len(whole.sshd)) == (True, 2)
+    os.kill(engine.launcher("pair", 1), signal.SIGTERM)
+    pid = engine.launcher("pair", 1)
+    await until(lambda: processes.start_time(pid) is None, "the end of rank 1")
+    half = await engine.cluster.look(claim)
+    assert (half.presence, half.complete) == (Presence.PRESENT, False)
+    await engine.cluster.remove("pair", 1)
+    assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
+
+
+async def test_what_cannot_be_read_is_unknown(engine: Engine) -> None:
+    """Invariant 8."""
+    claim = await engine.start("odd")
+    path = engine.servers.folder("odd", 1) / "0" / "record.json"
+    good = path.read_text()
+    path.write_text("{")
+    assert (await engine.cluster.look(claim)).presence is Presence.UNKNOWN
+    path.write_text(good)
+    assert (await engine.cluster.look(claim)).presence is Presence.PRESENT
+
+
+async def test_a_record_of_another_boot_names_nobody(engine: Engine) -> None:
+    claim = await engine.start("old")
+    found = engine.servers.records("old", 1)[0]
+    assert found is not None
+    await engine.servers.end("old", 1)
+    me = os.getpid()
+    start = processes.start_time(me)
+    assert start is not None
+    before = replace(found, boot="another", pid=me, start_time=start)
+    record.write(engine.servers.folder("old", 1) / "0", before)
+    sight = await engine.cluster.look(claim)
+    assert (sight.presence, sight.outage) == (Presence.ABSENT, True)
+    await engine.servers.sweep("old", 1)
+
+
+async def test_sshd_and_agent_are_started_again(engine: Engine) -> None:
+    await engine.start("again")
+    launcher = engine.launcher("again")
+
+    def sshd() -> int | None:
+        return next(iter(pid for pid in processes.descendants(launcher) if processes.is_sshd(pid)), None)
+
+    await until(sshd, "sshd")
+    first = sshd()
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: sshd() not in (None, first), "another sshd")
+
+
+async def test_nodes_and_logs(engine: Engine) -> None:
+    nodes = await engine.cluster.nodes()
+    assert [(node.name, node.gpus, node.status) for node in nodes] == [
+        ("node-1", 4, NodeStatus.UP),
+        ("node-2", 4, NodeStatus.UP),
+    ]
+    await engine.start("logs")
+    await until(lambda: "up" in engine.log("logs"), "Jupyter's stand-in")
+    logs = await engine.cluster.logs("logs", 1, 5)
+    assert logs["jupyter"] == "up"
+    assert "listening" in logs["sshd"]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA GeForce RTX 4090", "gpu"),
+    ],
+)
+def test_names_of_pools(model: str, name: str) -> None:
+    assert pool_name(model) == name
