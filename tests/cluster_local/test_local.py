@@ -132,7 +132,10 @@ class Engine:
 
 
 def command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""  # gone
 
 
 async def until(true: Callable[[], object], what: str) -> None:
@@ -257,14 +260,15 @@ async def test_sshd_and_agent_are_started_again(engine: Engine) -> None:
     await engine.start("again")
     launcher = engine.launcher("again")
 
-    def sshd() -> int | None:
-        return next(iter(pid for pid in processes.descendants(launcher) if processes.is_sshd(pid)), None)
+    def listener() -> int | None:
+        found = processes.descendants(launcher)
+        return next((pid for pid in found if "[listener]" in command(pid)), None)
 
-    await until(sshd, "sshd")
-    first = sshd()
+    await until(listener, "sshd")
+    first = listener()
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    await until(lambda: sshd() not in (None, first), "another sshd")
+    await until(lambda: listener() not in (None, first), "another sshd")
 
 
 async def test_nodes_and_logs(engine: Engine) -> None:
