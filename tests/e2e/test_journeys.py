@@ -1,0 +1,392 @@
+"""What users come for, with everything real: hub, proxy, service, JupyterLab, sshd, ssh and gpu-dev."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pexpect
+import pytest
+
+from gpudev_hub.server import processes
+from people import GPU_DEV, Person
+from stack import Stack, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+
+People = Callable[[str], Person]
+
+
+@pytest.fixture(autouse=True)
+def clean(stack: Stack) -> Iterator[None]:
+    """Each test leaves the pool as it found it, or the next one could not tell its own faults."""
+    yield
+    operator = stack.user
+    for record in stack.api("GET", "reservations?owner=all", None, operator)["reservations"]:
+        for user in {record["owner"]}:
+            stack.api("DELETE", f"reservations/{record['id']}", None, user)
+            stack.wait_state(record["id"], "ended", user)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_a_third_user_waits_his_turn_and_does_nothing_for_it(stack: Stack, person: People) -> None:
+    """Two users fill the pool, a third waits; the first releases, and the third is ready by himself."""
+    alice, bob, carol = person("alice"), person("bob"), person("carol")
+    filling = [
+        alice.begin("reserve", "--gpus", "8", "--hours", "1", "--name", "all-of-one", "--json"),
+        bob.begin("reserve", "--gpus", "8", "--hours", "2", "--name", "the-other", "--json"),
+    ]
+    ready = []
+    for process in filling:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        ready.append(json.loads(out))
+    assert [r["state"] for r in ready] == ["ready", "ready"]
+    assert {r["allocation"][0]["node"] for r in ready} == {"node-1", "node-2"}
+
+    waiting = carol.begin("reserve", "--gpus", "4", "--hours", "1", "--name", "mine", "--json")
+    queued = wait_for("carol in the queue", lambda: _shown(carol, "mine"))
+    assert queued["state"] == "queued"
+    assert queued["position"] == 1
+    assert queued["allocation"] == []
+    # Alice's hour ends before bob's two: that is where carol is planned, and what she is promised.
+    assert at(ready[0]["ends_at"]) <= at(queued["planned_start"]) <= at(ready[1]["ends_at"])
+    assert queued["guaranteed_by"] == queued["planned_start"]
+    assert re.fullmatch(
+        r"waiting for 4 GPUs: node-[12] frees by [0-2]\d:[0-5]\d \(alice\)", queued["reason"]
+    ), queued["reason"]
+    assert waiting.poll() is None
+
+    alice.run("cancel", "all-of-one", "--yes")
+    out, err = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, err
+    mine = json.loads(out)
+    assert mine["state"] == "ready"
+    assert mine["allocation"][0]["node"] == ready[0]["allocation"][0]["node"]
+    assert at(mine["starts_at"]) < at(queued["guaranteed_by"])
+    # Progress went to the other stream, in plain lines.
+    assert "waiting for 4 GPUs" in err
+    assert carol.ssh("gpu-mine", "echo $CUDA_VISIBLE_DEVICES").stdout.strip() == _devices(mine)
+
+
+def test_a_pair_behind_a_stream_of_small_ones_starts_by_its_promise(stack: Stack, person: People) -> None:
+    """Small requests that come later fill gaps, but never keep the pair from both nodes."""
+    small = [stack.reserve("alice", gpus=8, hours=1), stack.reserve("bob", gpus=4, hours=1)]
+    small = [stack.wait_state(r["id"], "ready", r["owner"]) for r in small]
+    carol = person("carol")
+    carol.run("reserve", "--nodes", "2", "--hours", "1", "--name", "both", "--no-wait")
+    promised = carol.json("show", "both")
+    assert promised["state"] == "queued"
+    for _ in range(3):
+        late = stack.reserve("dave", gpus=1, hours=2)
+        assert late["state"] == "queued", "it would hold up the pair"
+        assert at(late["planned_start"]) >= at(promised["planned_start"])
+    fits = stack.reserve("bob", gpus=2, hours=0.5)
+    assert fits["state"] in ("starting", "ready"), "it is gone before the pair's turn"
+    stack.wait_state(fits["id"], "ready", "bob")
+    for record in [*small, fits]:
+        again = carol.json("show", "both")
+        assert again["guaranteed_by"] == promised["guaranteed_by"]
+        assert at(again["planned_start"]) <= at(promised["planned_start"])
+        stack.api("DELETE", f"reservations/{record['id']}", None, record["owner"])
+        stack.wait_state(record["id"], "ended", record["owner"])
+    pair = stack.wait_state(promised["id"], "ready", "carol")
+    assert at(pair["starts_at"]) < at(promised["guaranteed_by"])
+    assert {part["node"] for part in pair["allocation"]} == {"node-1", "node-2"}
+
+
+def test_the_servers_of_a_pair_know_each_other(person: People) -> None:
+    """Invariant 2, and the journey of ``mpirun --hostfile ~/hostfile`` with nothing edited."""
+    dave = person("dave")
+    dave.run("reserve", "--nodes", "2", "--hours", "1", "--name", "pair")
+    show = "echo $NODE_RANK $NNODES $MASTER_ADDR $MASTER_PORT $CUDA_VISIBLE_DEVICES"
+    first = dave.ssh("gpu-pair", show).stdout.split()
+    names = [line.split()[0] for line in dave.ssh("gpu-pair", "cat ~/hostfile").stdout.splitlines()]
+    assert len(names) == 2
+    other = dave.ssh("gpu-pair", f"ssh {names[1]} '{show}'").stdout.split()
+    assert (first[0], other[0]) == ("0", "1")
+    assert first[1:] == other[1:]
+    assert first[1] == "2"
+    assert first[4] == "0,1,2,3,4,5,6,7"
+    ranks = dave.ssh(
+        "gpu-pair",
+        "mpirun --hostfile ~/hostfile bash -c 'echo rank=$OMPI_COMM_WORLD_RANK node=$NODE_RANK'",
+    ).stdout.split("\n")
+    seen = sorted(line for line in ranks if line.startswith("rank="))
+    assert len(seen) == 16
+    assert {line.split("node=")[1] for line in seen} == {"0", "1"}
+    dave.release("pair")
+    assert "gpu-pair" not in _host_entries(dave)
+
+
+def test_an_extension_that_would_break_a_promise_is_refused_with_the_longest_that_would_not(
+    person: People,
+) -> None:
+    alice, bob, carol = person("alice"), person("bob"), person("carol")
+    alice.run("reserve", "--gpus", "8", "--hours", "1", "--name", "one")
+    bob.run("reserve", "--gpus", "8", "--hours", "3", "--name", "two", "--no-wait")
+    carol.run("reserve", "--gpus", "8", "--hours", "1", "--name", "next", "--no-wait")
+    carol.run("reserve", "--gpus", "8", "--hours", "1", "--name", "after", "--no-wait")
+    promise = carol.json("show", "after")["guaranteed_by"]
+    refused = alice.run("extend", "one", "--hours", "1", check=False)
+    assert refused.returncode == 4
+    assert "promised to carol" in refused.stderr
+    assert "no extension would be granted now" in refused.stderr
+    # Once the one who is promised the node is gone, there is room until the promise of the one after.
+    bob.release("two")
+    wait_for("carol's turn", lambda: _shown(carol, "next", "ready"))
+    refused = carol.run("extend", "next", "--hours", "40", check=False)
+    assert refused.returncode == 4
+    granted = re.search(r"gpu-dev extend next --hours ([0-9.]+)", refused.stderr)
+    assert granted is not None, refused.stderr
+    before = carol.json("show", "next")
+    carol.run("extend", "next", "--hours", granted[1])
+    longer = carol.json("show", "next")
+    assert at(longer["ends_at"]) > at(before["ends_at"])
+    after = carol.json("show", "after")
+    assert after["guaranteed_by"] == promise
+    assert at(after["planned_start"]) <= at(promise)
+
+
+def test_the_end_is_announced_in_the_terminal_and_leaves_nothing(stack: Stack, person: People) -> None:
+    """Invariants 5 and 9, seen by somebody who sits in an SSH session."""
+    alice = person("alice")
+    alice.run("reserve", "--gpus", "1", "--hours", "0.0225", "--name", "brief")
+    record = alice.json("show", "brief")
+    folder = next(stack.settings.servers.glob(f"{record['id']}-*"))
+    server = json.loads((folder / "0" / "record.json").read_text())
+    argv = alice.ssh_argv("-tt", "gpu-brief")
+    shell = pexpect.spawn(argv[0], argv[1:], env=alice.environment, encoding="utf-8", timeout=60)
+    try:
+        shell.expect("gpu-dev extend brief")
+        shell.expect(r"1 min")
+        shell.expect(pexpect.EOF, timeout=120)
+    finally:
+        shell.close(force=True)
+    ended = stack.wait_state(record["id"], "ended", "alice")
+    assert ended["outcome"] == "expired"
+    assert at(ended["ended_at"]) >= at(ended["ends_at"])
+    assert (at(ended["ended_at"]) - at(record["ends_at"])).total_seconds() < 15
+    assert processes.marked(f"{record['id']}/") == {}
+    listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=True).stdout
+    for port in (server["jupyter_port"], server["sshd_port"]):
+        assert f":{port} " not in listening
+    assert alice.ssh("gpu-brief", "true", check=False).returncode == 255
+    assert "gpu-brief" not in _host_entries(alice)
+    assert "expired" in alice.run("list", "--ended").stdout
+
+
+def test_a_stop_in_the_hub_keeps_the_slots_for_a_while(stack: Stack, person: People) -> None:
+    bob = person("bob")
+    bob.run("reserve", "--gpus", "8", "--hours", "1", "--name", "kept")
+    before = bob.json("show", "kept")
+    with _browser(stack, "bob") as browser:
+        _hub(browser, "DELETE", f"/users/bob/servers/{before['id']}")
+        stopped = wait_for("the stop", lambda: _server(bob, "kept", "stopped"))
+        assert stopped["state"] in ("ready", "starting")
+        assert stopped["allocation"] == before["allocation"]
+        # He comes back: the same slots, the same end.
+        stack.api("POST", f"reservations/{before['id']}/resume", None, "bob")
+        again = stack.wait_state(before["id"], "ready", "bob")
+        assert again["allocation"] == before["allocation"]
+        assert again["ends_at"] == before["ends_at"]
+        wait_for("its JupyterLab", lambda: stack.jupyter(again, "bob") == 200)
+        _hub(browser, "DELETE", f"/users/bob/servers/{before['id']}")
+        wait_for("the second stop", lambda: _server(bob, "kept", "stopped"))
+    # He does not: after the restart window the slots are free for others.
+    ended = stack.wait_state(before["id"], "ended", "bob")
+    assert ended["outcome"] == "released"
+
+
+def test_a_reservation_of_the_picker_is_reached_by_ssh_at_the_first_try(stack: Stack, person: People) -> None:
+    carol = person("carol")
+    carol.run("ssh-config", "enable")
+    with _browser(stack, "carol") as browser:
+        page = browser.get("/services/gpudev/")
+        found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+        assert found is not None
+        minted = browser.post("/services/gpudev/new", data={"_xsrf": found[1]})
+        assert "/hub/spawn/carol/" in str(minted.url), minted.url
+        fields = dict(
+            re.findall(r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', minted.text)
+        )
+        form = fields | _picker_form(minted.text, name="fresh")
+        posted = browser.post(str(minted.url), data=form)
+        assert posted.status_code == 200, posted.text
+    record = wait_for("the reservation", lambda: _shown(carol, "fresh", "ready"))
+    assert str(minted.url).rpartition("/")[2].split("?")[0] == record["id"]
+    # No gpu-dev command that writes host entries has run since: ssh itself finds it.
+    carol.ssh_config.stat()
+    entered = carol.ssh("gpu-fresh", "echo $CUDA_VISIBLE_DEVICES; hostname")
+    assert entered.stdout.split()[0] == _devices(record)
+
+
+def test_what_is_installed_in_a_server_stays_there_and_files_stay_in_the_home(
+    stack: Stack, person: People, tmp_path: Path
+) -> None:
+    """A package of a user's own reaches neither the hub's environment, nor the checkout, nor another user."""
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
+        '[project]\nname = "gpudev-e2e-mine"\nversion = "1"\n'
+    )
+    (package / "b.py").write_text(
+        "import zipfile\n"
+        "def build_wheel(folder, settings=None, metadata=None):\n"
+        "    name = 'gpudev_e2e_mine-1-py3-none-any.whl'\n"
+        "    with zipfile.ZipFile(folder + '/' + name, 'w') as z:\n"
+        "        z.writestr('gpudev_e2e_mine.py', 'x = 1')\n"
+        "        i = 'gpudev_e2e_mine-1.dist-info/'\n"
+        "        z.writestr(i + 'METADATA', 'Metadata-Version: 2.1\\nName: gpudev-e2e-mine\\nVersion: 1')\n"
+        "        z.writestr(i + 'WHEEL', 'Wheel-Version: 1.0\\nGenerator: b\\nRoot-Is-Purelib: true\\n'\n"
+        "                   'Tag: py3-none-any\\n')\n"
+        "        z.writestr(i + 'RECORD', '')\n"
+        "    return name\n"
+    )
+    alice, bob = person("alice"), person("bob")
+    alice.run("reserve", "--gpus", "1", "--hours", "1", "--name", "first")
+    bob.run("reserve", "--gpus", "1", "--hours", "1", "--name", "his", "--no-wait")
+    install = f"python -m pip install --quiet --no-index --no-build-isolation {package}"
+    alice.ssh("gpu-first", f"{install} && python -c 'import gpudev_e2e_mine' && echo kept > ~/file")
+    hub = subprocess.run(
+        [GPU_DEV.replace("gpu-dev", "python"), "-c", "import gpudev_e2e_mine"], capture_output=True
+    )
+    assert hub.returncode != 0
+    stack.wait_state(bob.json("show", "his")["id"], "ready", "bob")
+    assert bob.ssh("gpu-his", "python -c 'import gpudev_e2e_mine'", check=False).returncode != 0
+    assert bob.ssh("gpu-his", "cat ~/file", check=False).returncode != 0
+    alice.release("first")
+    alice.run("reserve", "--gpus", "1", "--hours", "1", "--name", "second")
+    again = alice.ssh(
+        "gpu-second", "cat ~/file; python -c 'import gpudev_e2e_mine; print(gpudev_e2e_mine.x)'"
+    )
+    assert again.stdout.split() == ["kept", "1"]
+
+
+def test_others_see_who_waits_but_reach_nothing(stack: Stack, person: People) -> None:
+    alice, bob = person("alice"), person("bob")
+    alice.run("reserve", "--gpus", "2", "--hours", "1", "--name", "private")
+    record = alice.json("show", "private")
+    seen = stack.api("GET", f"reservations/{record['id']}", None, "bob")
+    assert (seen["owner"], seen["url"], seen["ssh_command"], seen["vscode_url"]) == (
+        "alice",
+        None,
+        None,
+        None,
+    )
+    denied = bob.run("cancel", record["id"], "--yes", check=False)
+    assert denied.returncode == 5
+    assert bob.run("logs", record["id"], check=False).returncode in (3, 5)
+    assert alice.json("show", "private")["state"] == "ready"
+    # Alice's own door does not open for bob's key, nor her JupyterLab for his token.
+    hosts = alice.home / ".ssh" / "gpudev"
+    port = next(
+        line.split()[1]
+        for path in hosts.rglob("*")
+        if path.is_file()
+        for line in path.read_text(errors="replace").splitlines()
+        if line.strip().startswith("Port ")
+    )
+    keys = list((stack.settings.state / "ssh" / "demo").rglob("*bob*"))
+    assert keys, "bob has no key"
+    key = keys[0] / "id_ed25519" if keys[0].is_dir() else keys[0]
+    tried = subprocess.run(
+        [
+            "ssh",
+            "-F",
+            "none",
+            "-p",
+            port,
+            "-i",
+            str(key),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            f"{stack.settings.account_shell()[0]}@127.0.0.1",
+            "true",
+        ],  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert tried.returncode == 255
+    assert "Permission denied" in tried.stderr
+    assert stack.jupyter(record, "bob") in (302, 403, 404)
+
+
+def _shown(who: Person, name: str, state: str | None = None) -> dict[str, Any] | None:
+    done = who.run("show", name, "--json", check=False)
+    if done.returncode != 0:
+        return None
+    record: dict[str, Any] = json.loads(done.stdout)
+    return record if state is None or record["state"] == state else None
+
+
+def _server(who: Person, name: str, server: str) -> dict[str, Any] | None:
+    record = _shown(who, name)
+    return record if record is not None and record["server"] == server else None
+
+
+def _devices(record: dict[str, Any]) -> str:
+    return ",".join(str(slot) for slot in record["allocation"][0]["slots"])
+
+
+def _host_entries(who: Person) -> str:
+    who.run("ssh-sync", check=False)
+    return "\n".join(
+        line
+        for path in (who.home / ".ssh" / "gpudev").rglob("*")
+        if path.is_file()
+        for line in path.read_text(errors="replace").splitlines()
+        if line.startswith("Host ")
+    )
+
+
+def _browser(stack: Stack, user: str) -> httpx.Client:
+    """A session with cookies, as a browser has it after the log-in form."""
+    client = httpx.Client(base_url=stack.url, follow_redirects=True, trust_env=False, timeout=60)
+    page = client.get("/hub/login")
+    xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+    assert xsrf is not None
+    answer = client.post(
+        "/hub/login",
+        data={"username": user, "password": stack.password(user), "_xsrf": xsrf[1]},
+    )
+    assert answer.status_code == 200
+    return client
+
+
+def _hub(browser: httpx.Client, method: str, path: str) -> httpx.Response:
+    """The Hub's API as its own pages call it: with cookies."""
+    xsrf = next(c.value for c in browser.cookies.jar if c.name == "_xsrf" and c.path.startswith("/hub"))
+    answer = browser.request(
+        method,
+        f"/hub/api{path}",
+        headers={"X-XSRFToken": xsrf or "", "Referer": f"{browser.base_url}/hub/home"},
+    )
+    assert answer.is_success, answer.text
+    return answer
+
+
+def _picker_form(page: str, name: str) -> dict[str, str]:
+    """The fields that the picker sends for one GPU and one hour."""
+    sizes = re.findall(r'<input[^>]*type="radio"[^>]*name="profile"[^>]*value="([^"]+)"', page) or re.findall(
+        r'<input[^>]*name="profile"[^>]*value="([^"]+)"', page
+    )
+    assert sizes, page
+    return {"profile": sizes[0], "hours": "1", "name": name}

@@ -1,0 +1,103 @@
+"""People with a laptop: a home, a configuration, ``gpu-dev`` and ``ssh`` of their own, beside a hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from stack import Stack
+
+GPU_DEV = str(Path(sys.executable).parent / "gpu-dev")
+
+
+class Person:
+    """One user of a hub, in a home of his own, so that nobody's ``~/.ssh`` is shared."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        self.stack = stack
+        self.name = name
+        self.home = stack.folder / "people" / name
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.ssh_config = self.home / ".ssh" / "config"
+        self.environment = {
+            "HOME": str(self.home),
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            "GPUDEV_CONFIG": str(self.home / ".gpu-dev-config"),
+        }
+
+    def login(self) -> None:
+        """``gpu-dev login`` with the password printed at start-up."""
+        self.run(
+            "login",
+            "--user",
+            self.name,
+            "--url",
+            self.stack.url,
+            "--password-stdin",
+            input=self.stack.password(self.name) + "\n",
+        )
+
+    def run(
+        self, *arguments: str, check: bool = True, input: str = "", timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """``gpu-dev`` with these arguments."""
+        done = subprocess.run(
+            [GPU_DEV, *arguments],
+            env=self.environment,
+            cwd=self.home,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check:
+            assert done.returncode == 0, f"{arguments}: {done.returncode} {done.stdout} {done.stderr}"
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """The one JSON document that a command prints."""
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """``gpu-dev`` in the background, its output piped."""
+        return subprocess.Popen(
+            [GPU_DEV, *arguments],
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ssh_argv(self, *arguments: str) -> list[str]:
+        """Plain OpenSSH with this person's configuration and nothing else."""
+        return ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", *arguments]
+
+    def ssh(
+        self, *arguments: str, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """``ssh``, which may ask nothing."""
+        done = subprocess.run(
+            self.ssh_argv(*arguments),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check:
+            assert done.returncode == 0, f"ssh {arguments}: {done.returncode} {done.stdout} {done.stderr}"
+        return done
+
+    def release(self, name: str) -> None:
+        """Cancel or release, and wait until it has ended."""
+        record = self.json("show", name)
+        self.run("cancel", name, "--yes")
+        self.stack.wait_state(record["id"], "ended", self.name)
