@@ -43,6 +43,8 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _KNOWN_HOSTS = re.compile(r"@cert-authority [A-Za-z0-9*?.,!-]+ [a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+_UNTIL = "# until "
 _held: int | None = None
 """The lock's descriptor between `fresh` and `sync` of one process."""
 
@@ -65,7 +67,8 @@ def include_path() -> Path:
 def known_accounts() -> list[Path]:
     """The configuration files for which servers are kept here, and the one in use now.
 
-    Those that no longer exist are dropped, with their servers.
+    Those that no longer exist are dropped, with their servers; so is every server whose time was up when last
+    heard of, should nobody answer now.
     """
     found = {configuration().absolute(): None}
     for record in sorted(_hosts_folder().glob("*.json")):
@@ -75,6 +78,7 @@ def known_accounts() -> list[Path]:
             continue
         if account in found or account.exists():
             found[account] = None
+            _drop_ended(record.with_suffix(".conf"))
         else:
             for suffix in (".conf", ".known", ".tried", ".json"):
                 record.with_suffix(suffix).unlink(missing_ok=True)
@@ -128,8 +132,10 @@ def sync(access: SshAccess, account: Path | None = None) -> None:
             _write(_file(account, ".conf"), text)
             record = {"config": str((account or configuration()).absolute())}
             _write(_file(account, ".json"), json.dumps(record) + "\n")
-            _write(include_path(), _include())
             _file(account, ".tried").touch(mode=0o600)
+            if account is None:  # of two servers of one name, that of the account last used by hand
+                _set_state(first=_file(None, ".conf").name)
+            _write(include_path(), _include())
         except OSError as error:
             raise ConfigError(f"{folder() / 'gpudev'} cannot be written: {error}") from error
     finally:
@@ -206,7 +212,9 @@ def _include() -> str:
         word = shlex.quote(found).replace("%", "%%")
         # Where gpu-dev is no longer installed, ssh goes on without a word.
         lines.append(f'Match originalhost gpu-* exec "test ! -x {word} || {word} ssh-sync"')
-    lines += ["Match all", f"Include {_quoted(_hosts_folder() / '*.conf')}"]
+    lines.append("Match all")
+    first = _state().get("first")
+    lines += [f"Include {_quoted(_hosts_folder() / name)}" for name in (first, "*.conf") if name]
     return "\n".join(lines) + "\n"
 
 
@@ -228,6 +236,7 @@ def _blocks(access: SshAccess, known_hosts: Path) -> str:
         short = f"gpu-{host.host_key_alias}"
         names = host.alias if host.alias == short else f"{host.alias} {short}"
         lines = [
+            *([_UNTIL + host.ends_at] if host.ends_at else []),
             f"Host {names}",
             f"  HostName {host.host}",
             f"  Port {host.port}",
@@ -245,6 +254,23 @@ def _blocks(access: SshAccess, known_hosts: Path) -> str:
         ]
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
+
+
+def _drop_ended(file: Path) -> None:
+    """Leave out the blocks of servers whose end is past; RFC 3339 in UTC sorts by time."""
+    try:
+        text = file.read_text("utf-8")
+    except OSError:
+        return
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    blocks = text.split("\n\n")
+    live = [
+        block
+        for block in blocks
+        if not block.startswith(_UNTIL) or block.partition("\n")[0].removeprefix(_UNTIL) > now
+    ]
+    if live != blocks:
+        _write(file, "\n\n".join(live))
 
 
 def _identity(access: SshAccess) -> list[Path]:
@@ -267,6 +293,8 @@ def _check(host: SshHost) -> None:
     for what, value, pattern in fields:
         if len(value) > 255 or not pattern.fullmatch(value):
             raise UnexpectedAnswer(f"The service sent a server whose {what} is {value[:80]!r}.")
+    if host.ends_at is not None and not _INSTANT.fullmatch(host.ends_at):
+        raise UnexpectedAnswer(f"The service sent a server that ends at {host.ends_at[:80]!r}.")
     if not 0 < host.port < 65536:
         raise UnexpectedAnswer(f"The service sent a server at port {host.port}.")
 
@@ -285,9 +313,9 @@ def _state() -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _set_state(**values: bool) -> None:
+def _set_state(**values: bool | str) -> None:
     _make_folder(folder() / "gpudev")
-    _write(folder() / "gpudev" / "state.json", json.dumps(values) + "\n")
+    _write(folder() / "gpudev" / "state.json", json.dumps(_state() | values) + "\n")
 
 
 def _make_folder(path: Path) -> None:

@@ -182,6 +182,32 @@ def test_accounts_keep_out_of_each_others_way(home: Path, monkeypatch: pytest.Mo
     assert len(list((home / ".ssh/gpudev/hosts").glob("*.conf"))) == 1
 
 
+def test_of_two_of_one_name_the_account_last_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts = [home / f"account-{number}" for number in range(4)]
+    for port, account in enumerate(accounts, 4100):
+        account.write_text("{}")
+        monkeypatch.setenv("GPUDEV_CONFIG", str(account))
+        ssh.sync(access(host(port=port)))
+        assert resolved("gpu-demo", ssh.include_path())["port"] == str(port)
+    ssh.sync(access(host(port=4100)), accounts[0])
+    assert resolved("gpu-demo", ssh.include_path())["port"] == "4103"
+
+
+def test_what_is_over_goes_though_nobody_answers(home: Path) -> None:
+    def at(seconds: float) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%S.500Z", time.gmtime(time.time() + seconds))
+
+    (home / ".gpu-dev-config").write_text("{}")
+    hosts = [host("over", "gx1", ends_at=at(-5)), host("on", "gx2", ends_at=at(60)), host("any", "gx3")]
+    ssh.sync(access(*hosts))
+    ssh.known_accounts()
+    names = [resolved(f"gpu-{name}", ssh.include_path())["hostname"] for name in ("over", "on", "any")]
+    assert names == ["gpu-over", "127.0.0.1", "127.0.0.1"]
+    ssh.sync(access(hosts[0]))
+    ssh.known_accounts()
+    assert resolved("gpu-over", ssh.include_path())["hostname"] == "gpu-over"
+
+
 def program(home: Path, text: str) -> Path:
     path = home / "bin" / "gpu-dev"
     path.parent.mkdir()
@@ -246,6 +272,7 @@ def test_names_typed_never_reach_a_shell(home: Path) -> None:
         {"host_key_alias": "x y"},
         {"port": 0},
         {"port": 70000},
+        {"ends_at": "2026-11-24T01:18:05Z\nProxyCommand id"},
     ],
     ids=str,
 )

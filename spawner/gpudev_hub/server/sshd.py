@@ -81,6 +81,7 @@ _KEYS = """\
 # Asked by sshd which line of authorized_keys, if any, goes with the key of this fingerprint. Prints only
 # whole answers of the service; anything else is exit code 1, which lets nobody in.
 LC_ALL=C
+umask 077
 fingerprint=$1
 folder={folder}
 if [ -r "$folder/gang_fingerprint" ] && [ "$fingerprint" = "$(< "$folder/gang_fingerprint")" ]; then
