@@ -183,7 +183,7 @@ class Reservation:
                     self.poll(LONGEST_POLL if left is None else min(left, LONGEST_POLL))
                     note, troubles = None, pauses()
                 except NetworkError as error:
-                    note = f"{error.message} Your place is kept; still trying."
+                    note = f"{error.message.rstrip('.')}. Your place is kept; still trying."
                     shown.update(self._record, note)
                     pause = max(next(troubles), error.retry_after)
                     time.sleep(pause if left is None else min(left, pause))

@@ -62,6 +62,11 @@ def size(gpus: int, nodes: int) -> str:
     return each if nodes == 1 else f"{nodes} nodes × {each}"
 
 
+def marked(kind: str, pretended: bool) -> str:
+    """A GPU type or a pool's label that does not hide that there is no such hardware."""
+    return f"{kind} (pretended)" if pretended and "pretend" not in kind.lower() else kind
+
+
 def label(record: wire.Reservation) -> str:
     """What people call it: its name, else its id."""
     return record.name or record.id
@@ -94,9 +99,9 @@ def describe(record: wire.Reservation, now: datetime) -> View:
     """The view of `record` at `now`."""
     headline, tone = _headline(record)
     live = record.state != "ended"
-    kind = f"{record.gpu_type} (pretended)" if record.pretended else record.gpu_type
     return View(
-        title=f"gpu-{label(record)} · {size(record.gpus, record.nodes)} {kind}",
+        title=f"gpu-{label(record)} · {size(record.gpus, record.nodes)}"
+        f" {marked(record.gpu_type, record.pretended)}",
         headline=headline,
         times=tuple(_times(record, now)),
         reason=record.reason or "",

@@ -34,6 +34,10 @@ class Run:
         self.out, self.err = self._capfd.readouterr()
         return code
 
+    def read(self) -> str:
+        """What was written since the last command."""
+        return self._capfd.readouterr().out
+
     def json(self, *args: str) -> Any:
         """The one JSON document that a command which succeeds prints."""
         assert self(*args, "--json") == 0, self.err
@@ -294,6 +298,22 @@ def test_defaults_of_the_file_are_used_and_overridden(run: Run, service: FakeSer
     run("config", "set", "hours", "2.5")
     assert run.json("reserve")["hours"] == 2.5
     assert run.json("reserve", "--hours", "1")["hours"] == 1.0
+
+
+def test_completion_knows_commands_and_names(
+    run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("reserve", "-n", "demo")
+    monkeypatch.setenv("_GPU_DEV_COMPLETE", "bash_complete")
+    for words, index, expected in (
+        ("gpu-dev ava", "1", "plain,avail"),
+        ("gpu-dev show d", "2", "plain,demo"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", index)
+        with pytest.raises(SystemExit):
+            run()
+        assert expected in run.read()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

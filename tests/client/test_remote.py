@@ -183,7 +183,7 @@ def test_the_notebook_of_first_steps_runs(service: FakeService, world: World) ->
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
     assert "GPUs: 0,1" in text
-    assert "released" in text
+    assert "ended" in text
     shown = [output["data"] for output in outputs if "data" in output]
     assert any("application/vnd.jupyter.widget-view+json" in data for data in shown)
     assert any(data.get("text/plain") == "42" for data in shown)

@@ -116,6 +116,14 @@ def test_ended(outcome: str, tone: str) -> None:
     assert view.times[0].endswith("(1 h ago)")
 
 
+@pytest.mark.parametrize(
+    ("kind", "pretended", "shown"),
+    [("h100", False, "h100"), ("h100", True, "h100 (pretended)"), ("pretended", True, "pretended")],
+)
+def test_what_is_pretended_says_so_once(kind: str, pretended: bool, shown: str) -> None:
+    assert words.marked(kind, pretended) == shown
+
+
 def test_html_holds_no_markup_of_others() -> None:
     view = words.describe(
         record(reason="<script>alert(1)</script>", name="a&b", url='http://x/"><b>', state="ready"), NOW

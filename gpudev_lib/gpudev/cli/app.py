@@ -59,7 +59,10 @@ class Commands(click.Group):
 )
 @click.version_option(package_name="gpudev")
 def gpu_dev() -> None:
-    """GPU dev servers: reserve, wait your turn, connect."""
+    """GPU dev servers: reserve, wait your turn, connect.
+
+    Completion, for bash (zsh and fish alike): eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"
+    """
 
 
 def main(args: list[str]) -> int:

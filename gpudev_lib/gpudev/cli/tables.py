@@ -103,9 +103,7 @@ def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
 
 def availability(pool: wire.PoolAvailability, *, now: datetime) -> RenderableType:
     """One pool: what is free, and when each size could start."""
-    title = Text(pool.label or pool.gpu_type, "bold")
-    if pool.pretended:
-        title.append(" (pretended)", "yellow")
+    title = Text(words.marked(pool.label or pool.gpu_type, pool.pretended), "bold")
     title.append(
         f"  {pool.gpus_free} of {pool.gpus_total} GPUs free · {pool.nodes_up} nodes up"
         f" · {pool.queued} waiting",
