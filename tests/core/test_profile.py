@@ -51,6 +51,12 @@ def test_earliest(taken: list[tuple[int, int, int]], start: int, length: int, mo
     profile, loads = build(taken)
     expected = next(t for t in range(start, 2 * SPAN) if all(x <= most for x in loads[t : t + length]))
     assert profile.earliest(start, length, most, FOREVER) == expected
+    for shorter in range(1, length + 1):
+        pair = profile.earliest_two(start, shorter, length, most, FOREVER)
+        assert pair == (profile.earliest(start, shorter, most, FOREVER), expected)
+        bound, _ = profile.earliest_two(start, shorter, length, most, max(start, stop))
+        assert bound <= pair[0]
+        assert bound == pair[0] or bound > max(start, stop)
     found = profile.earliest(start, length, most, max(start, stop))
     if expected <= max(start, stop):
         assert found == expected
@@ -97,3 +103,12 @@ def test_ends_are_half_open() -> None:
     assert profile.earliest(0, 5, 0, FOREVER) == 10
     profile.add(10, 20, 8)
     assert profile.steps(0) == [(0, 8), (20, 0)]
+
+
+@given(taken=intervals)
+@thorough
+def test_a_profile_made_in_one_sweep_is_the_one_that_adding_gives(taken: list[tuple[int, int, int]]) -> None:
+    profile, _ = build(taken)
+    profile.add(SPAN, FOREVER, 2)
+    swept = Profile.of([*taken, (SPAN, FOREVER, 2)])
+    assert (swept.times, swept.loads) == (profile.times, profile.loads)

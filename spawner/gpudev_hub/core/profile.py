@@ -5,6 +5,7 @@ One profile describes one node, or one owner in one pool. It is a step function 
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Final
 
 from .model import Millis
@@ -22,6 +23,23 @@ class Profile:
     def __init__(self) -> None:
         self.times: list[Millis] = [_BEGINNING]
         self.loads: list[int] = [0]
+
+    @classmethod
+    def of(cls, loads: Iterable[tuple[Millis, Millis, int]]) -> "Profile":
+        """The profile that adding every (start, end, GPUs) gives, made in one sweep. All start after 1970."""
+        changes: dict[Millis, int] = {}
+        for start, end, gpus in loads:
+            if start < end:
+                changes[start] = changes.get(start, 0) + gpus
+                if end < FOREVER:
+                    changes[end] = changes.get(end, 0) - gpus
+        profile, load = cls(), 0
+        for instant in sorted(changes):
+            if changes[instant]:
+                load += changes[instant]
+                profile.times.append(instant)
+                profile.loads.append(load)
+        return profile
 
     def add(self, start: Millis, end: Millis, gpus: int) -> None:
         """Take `gpus` during [start, end); a negative number gives them back."""
@@ -72,25 +90,34 @@ class Profile:
         When there is none up to and including `stop`, the answer is some instant after `stop` before which
         none was found: still a lower bound for the same question with a later `stop`.
         """
+        return self.earliest_two(start, length, length, most, stop)[1]
+
+    def earliest_two(
+        self, start: Millis, shorter: Millis, length: Millis, most: int, stop: Millis
+    ) -> tuple[Millis, Millis]:
+        """`earliest` for a length and one not longer, in one pass: (of the shorter one, of the other)."""
         times, loads = self.times, self.loads
         count = len(times)
         i = bisect_right(times, start) - 1
         if i < 0:
             i = 0
         t = start
+        first: Millis | None = None
         while True:
             end = t + length
             while loads[i] <= most:
                 i += 1
                 if i == count or times[i] >= end:
-                    return t
+                    return t if first is None else first, t
+            if first is None and times[i] >= t + shorter:
+                first = t
             while loads[i] > most:
                 i += 1
                 if i == count:
-                    return FOREVER
+                    return FOREVER if first is None else first, FOREVER
             t = times[i]
             if t > stop:
-                return t
+                return t if first is None else first, t
 
     def first_above(self, start: Millis, end: Millis, most: int) -> Millis | None:
         """The first instant of [start, end) with more than `most` GPUs taken."""

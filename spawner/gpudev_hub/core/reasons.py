@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from .model import Claim, Millis, Node, NodeStatus, Outcome, Policy, Reservation, ServerState, State
 from .profile import Profile
@@ -23,8 +23,7 @@ _OUTCOMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
+class Stay(NamedTuple):
     """GPUs taken on one node during [start, end), by a claim or by a place."""
 
     start: Millis
@@ -90,10 +89,23 @@ class Outlook:
         """GPUs of the node taken over time."""
         profile = self._profiles.get(node)
         if profile is None:
-            profile = self._profiles[node] = Profile()
-            for stay in self.stays.get(node, ()):
-                profile.add(stay.start, stay.end, stay.gpus)
+            loads = ((stay.start, stay.end, stay.gpus) for stay in self.stays.get(node, ()))
+            profile = self._profiles[node] = Profile.of(loads)
         return profile
+
+    @cached_property
+    def _owned(self) -> dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]]:
+        """(start, end, GPUs in all, reservation) of every claim and place, by (owner's subject, pool)."""
+        owned: dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]] = {}
+        for claim in self.claims.values():
+            end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
+            total = sum(len(part.slots) for part in claim.allocation)
+            owned.setdefault((claim.subject, claim.pool), []).append((0, end, total, claim.reservation))
+        for r in self.reservations.values():
+            if r.place is not None:
+                stay = (r.place.start, r.place.end, r.request.shape.total_gpus, r.id)
+                owned.setdefault((r.owner.subject, r.request.pool), []).append(stay)
+        return owned
 
     def explain(self, reservation: Reservation, now: Millis) -> str | None:
         """Why it waits, failed or changed, in words; `None` when there is nothing to say."""
@@ -161,23 +173,17 @@ class Outlook:
         place, subject = reservation.place, reservation.owner.subject
         if place is None:
             return None
-        mine = Profile()
-        ends = []
-        for claim in self.claims.values():
-            if claim.subject == subject and claim.pool == reservation.request.pool:
-                end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
-                mine.add(0, end, sum(len(part.slots) for part in claim.allocation))
-                ends.append((end, self._name(claim.reservation)))
-        for other in self.reservations.values():
-            if other.id == reservation.id or other.request.pool != reservation.request.pool:
-                continue
-            if other.owner.subject == subject and other.place is not None:
-                mine.add(other.place.start, other.place.end, other.request.shape.total_gpus)
-                ends.append((other.place.end, other.request.name or other.id))
+        # Its own place does not count; claims of its earlier attempts do.
+        stays = [
+            stay
+            for stay in self._owned.get((subject, reservation.request.pool), ())
+            if stay[3] != reservation.id or stay[0] == 0
+        ]
+        mine = Profile.of(stay[:3] for stay in stays)
         binds = mine.last_above(now, place.start, reservation.cap - reservation.request.shape.total_gpus)
         if binds is None or binds < place.start:
             return None
-        which = listing(sorted({name for end, name in ends if end == binds}), "and")
+        which = listing(sorted({self._name(of) for _, end, _, of in stays if end == binds}), "and")
         until = f"until {moment(binds, now)}" + (f", when {which} ends" if which else "")
         return f"your limit of {gpus(reservation.cap)} at once is used up {until}"
 
