@@ -137,7 +137,7 @@ class Service:
                 "choose a new request_id for every new request",
             )
         self.owner_seen(owner.subject)
-        decision = await self._writer.ask(Submit(id or await self._new_id(), owner, request, request_id))
+        decision = await self._writer.ask(Submit(id or self._new_id(), owner, request, request_id))
         assert decision.reservation is not None
         return decision.reservation
 
@@ -159,7 +159,7 @@ class Service:
     async def mint(self, subject: str) -> str:
         """A new id for a spawn page of the subject's."""
         self.owner_seen(subject)
-        minted = await self._new_id()
+        minted = self._new_id()
         await self._writer.ask(Mint(minted, subject))
         return minted
 
@@ -182,10 +182,11 @@ class Service:
     async def _submit_minted(self, owner: Owner, ask: Ask, id: str) -> Reservation:
         return await self.submit(owner, ask, id=id)
 
-    async def _new_id(self) -> str:
+    def _new_id(self) -> str:
+        """An id that nothing live has; the store refuses one that was ever used."""
         while True:
             new = self._ids()
-            if new not in self.view.minted and await self.find(new) is None:
+            if new not in self.view.minted and new not in self.view.reservations:
                 return new
 
     async def _has_ended(self, id: str) -> Reservation | None:
