@@ -1,0 +1,63 @@
+"""What the product relies on in JupyterHub (DESIGN section 8), each of it by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from traitlets.config import Config
+
+from gpudev_hub.hub.setup import configure
+from gpudev_hub.settings import Settings
+
+
+@pytest.fixture
+def c(tmp_path: Path) -> Config:
+    settings = Settings.read({"GPUDEV_STATE": str(tmp_path), "GPUDEV_POOL": "2x8", "GPUDEV_PORT": "8123"})
+    ports = {"hub": 1, "proxy_api": 2, "service": 3, "gate": 4}
+    (tmp_path / "ports.json").write_text(json.dumps(ports))
+    config = Config()
+    configure(config, settings)
+    return config
+
+
+def test_servers_live_as_long_as_the_service_says(c: Config) -> None:
+    assert c.JupyterHub.allow_named_servers is True
+    assert c.JupyterHub.cleanup_servers is False
+    assert c.JupyterHub.cleanup_proxy is False
+    assert c.JupyterHub.shutdown_on_logout is False
+    assert c.ConfigurableHTTPProxy.should_start is False
+    names = [service["name"] for service in c.JupyterHub.services]
+    assert names == ["gpudev", "gpudev-supervisor"], "no culler"
+
+
+def test_the_gates_answers_reach_people(c: Config) -> None:
+    assert c.JupyterHub.tornado_settings["slow_spawn_timeout"] == 10
+    assert c.LocalGpuSpawner.start_timeout <= 60, "at most the start-up allowance"
+    assert "consecutive_failure_limit" not in c.LocalGpuSpawner
+
+
+def test_it_listens_on_loopback_only(c: Config) -> None:
+    assert c.JupyterHub.bind_url == "http://127.0.0.1:8123"
+    assert c.JupyterHub.hub_bind_url == "http://127.0.0.1:1"
+    assert c.ConfigurableHTTPProxy.api_url == "http://127.0.0.1:2"
+    assert all(
+        service["url"].startswith("http://127.0.0.1:")
+        for service in c.JupyterHub.services
+        if "url" in service
+    )
+
+
+def test_nobody_gets_more_than_he_needs(c: Config) -> None:
+    roles = {role["name"]: role for role in c.JupyterHub.load_roles}
+    assert set(roles["gpudev-service"]["scopes"]) == {"list:users", "read:users:name", "servers"}
+    granted = {scope for role in roles.values() for scope in role["scopes"]}
+    granted |= set(c.JupyterHub.extra_user_scopes) | set(c.LocalGpuSpawner.server_token_scopes)
+    assert not any(scope.startswith(("admin", "shares", "inherit", "self")) for scope in granted)
+    assert not any("start:servers" in scope for scope in c.LocalGpuSpawner.server_token_scopes)
+    passwords = c.SharedPasswordAuthenticator
+    assert passwords.admin_password != passwords.user_password
+    assert len(passwords.admin_password) >= 32
+    assert not passwords.admin_users & passwords.allowed_users
+    assert "allow_all" not in passwords
