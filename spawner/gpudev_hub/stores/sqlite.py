@@ -10,50 +10,17 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
-from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Slot, Snapshot
-from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
+from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Snapshot
+from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
-from . import records
-
-SCHEMA: Final = 1
-"""Version of the tables, kept in the file as ``user_version``."""
-
-_TABLES: Final = """
-CREATE TABLE head (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    epoch INTEGER NOT NULL, n INTEGER NOT NULL, commit_id TEXT NOT NULL, at INTEGER NOT NULL,
-    next_seq INTEGER NOT NULL
-) STRICT;
-INSERT INTO head VALUES (1, 0, 0, '', 0, 1);
-CREATE TABLE reservations (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE claims (
-    reservation TEXT NOT NULL, attempt INTEGER NOT NULL, record BLOB NOT NULL,
-    PRIMARY KEY (reservation, attempt)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE minted (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE nodes (name TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE slots (
-    node TEXT NOT NULL, slot INTEGER NOT NULL, reservation TEXT NOT NULL, attempt INTEGER NOT NULL,
-    PRIMARY KEY (node, slot)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE ended (
-    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, record BLOB NOT NULL
-) STRICT;
-CREATE INDEX ended_by_subject ON ended (subject, position);
-CREATE TABLE history (
-    position INTEGER PRIMARY KEY, n INTEGER NOT NULL, at INTEGER NOT NULL,
-    kind TEXT NOT NULL, reservation TEXT, cause TEXT NOT NULL, actor TEXT NOT NULL, gone INTEGER NOT NULL,
-    record BLOB NOT NULL
-) STRICT;
-CREATE INDEX history_by_reservation ON history (reservation, position) WHERE reservation IS NOT NULL;
-"""
+from . import records, tables
 
 _T = TypeVar("_T")
 
@@ -182,12 +149,12 @@ class SqliteStore:
             if version == 0:
                 if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                     raise StoreUnavailable(f"{self._path} is a database of something else: give another file")
-                for statement in _TABLES.split(";\n"):
+                for statement in tables.TABLES.split(";\n"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA}")
-            elif version != SCHEMA:
+                connection.execute(f"PRAGMA user_version = {tables.SCHEMA}")
+            elif version != tables.SCHEMA:
                 raise StoreUnavailable(
-                    f"{self._path} has schema {version}, this version of gpudev knows {SCHEMA}: "
+                    f"{self._path} has schema {version}, this version of gpudev knows {tables.SCHEMA}: "
                     "run the version that made it, or a later one"
                 )
             connection.execute("UPDATE head SET epoch = epoch + 1")
@@ -234,11 +201,11 @@ class SqliteStore:
                 raise StaleEpoch(self._stale(epoch, commit.epoch))
             if commit.n != n + 1:
                 raise SlotTaken(f"commit {commit.n} does not follow commit {n}, the last one")
-            _free(connection, commit.free)
-            _take(connection, commit.take)
+            tables.free(connection, commit.free)
+            tables.take(connection, commit.take)
             for change in commit.changes:
-                _apply(connection, change)
-            _append_history(connection, commit)
+                tables.apply(connection, change)
+            tables.append_history(connection, commit)
             seqs = [change.record.seq for change in commit.changes if isinstance(change.record, Reservation)]
             connection.execute(
                 "UPDATE head SET n = ?, commit_id = ?, at = ?, next_seq = max(next_seq, ?)",
@@ -336,81 +303,6 @@ class SqliteStore:
             for _, n, at, kind, cause, actor, gone, record in page
         ]
         return entries, page[-1][0] if len(rows) > limit else None
-
-
-def _free(connection: sqlite3.Connection, free: Iterable[tuple[Slot, tuple[str, int]]]) -> None:
-    for slot, (reservation, attempt) in free:
-        done = connection.execute(
-            "DELETE FROM slots WHERE node = ? AND slot = ? AND reservation = ? AND attempt = ?",
-            (slot.node, slot.index, reservation, attempt),
-        )
-        if done.rowcount != 1:
-            raise SlotTaken(f"{slot} can't be freed for {reservation}/{attempt}: it is not the owner")
-
-
-def _take(connection: sqlite3.Connection, take: Iterable[tuple[Slot, tuple[str, int]]]) -> None:
-    for slot, (reservation, attempt) in take:
-        try:
-            connection.execute(
-                "INSERT INTO slots VALUES (?, ?, ?, ?)", (slot.node, slot.index, reservation, attempt)
-            )
-        except sqlite3.IntegrityError as error:
-            raise SlotTaken(f"{slot} can't be taken by {reservation}/{attempt}: it has an owner") from error
-
-
-def _apply(connection: sqlite3.Connection, change: Change) -> None:
-    match change.record:
-        case Reservation() as reservation:
-            if change.gone:
-                connection.execute("DELETE FROM reservations WHERE id = ?", (reservation.id,))
-                connection.execute(
-                    "INSERT INTO ended (id, subject, record) VALUES (?, ?, ?)",
-                    (reservation.id, reservation.owner.subject, records.encode(reservation)),
-                )
-            else:
-                ended = connection.execute("SELECT 1 FROM ended WHERE id = ?", (reservation.id,)).fetchone()
-                if ended is not None:
-                    raise SlotTaken(f"{reservation.id} has ended: its id is never used again")
-                _put(connection, "reservations", (reservation.id,), records.encode(reservation))
-        case Claim() as claim:
-            if change.gone:
-                connection.execute("DELETE FROM claims WHERE reservation = ? AND attempt = ?", claim.key)
-            else:
-                _put(connection, "claims", claim.key, records.encode(claim))
-        case MintedId() as minted:
-            if change.gone:
-                connection.execute("DELETE FROM minted WHERE id = ?", (minted.id,))
-            else:
-                _put(connection, "minted", (minted.id,), records.encode(minted))
-        case Node() as node:
-            if change.gone:
-                connection.execute("DELETE FROM nodes WHERE name = ?", (node.name,))
-            else:
-                _put(connection, "nodes", (node.name,), records.encode(node))
-
-
-def _put(connection: sqlite3.Connection, table: str, key: tuple[object, ...], data: bytes) -> None:
-    marks = ", ?" * len(key)
-    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?{marks})", (*key, data))  # noqa: S608
-
-
-def _append_history(connection: sqlite3.Connection, commit: Commit) -> None:
-    connection.executemany(
-        "INSERT INTO history (n, at, kind, reservation, cause, actor, gone, record) VALUES (?,?,?,?,?,?,?,?)",
-        (
-            (
-                commit.n,
-                commit.at,
-                records.kind_of(change.record),
-                records.reservation_of(change.record),
-                change.cause,
-                change.actor,
-                int(change.gone),
-                records.encode(change.record),
-            )
-            for change in commit.changes
-        ),
-    )
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
