@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,11 +91,14 @@ def test_a_link_fills_the_form_and_reserves_nothing(stack: Stack) -> None:
         browser.get("/hub/login")
         form = {"username": "carol", "password": stack.password("carol"), "_xsrf": browser.cookies["_xsrf"]}
         browser.post("/hub/login", data=form)
+        page = browser.get("/hub/spawn")
+        assert page.url.path == "/services/gpudev/new", "the default server's page leads to ours"
         page = browser.get("/services/gpudev/new?gpus=2&hours=3&name=mine")
-        assert page.status_code == 200
-        assert page.url.path.startswith("/hub/spawn/carol/")
-        assert 'value="mine"' in page.text
-        picker = browser.get("/hub/spawn")
-        assert picker.status_code == 200
-        assert picker.url.path.startswith("/hub/spawn/carol/"), "the default server's page leads to a new one"
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+        assert xsrf is not None
+        fields = {"_xsrf": xsrf[1], "gpus": "2", "hours": "3", "name": "mine"}
+        form_page = browser.post("/services/gpudev/new", data=fields)
+        assert form_page.url.path.startswith("/hub/spawn/carol/")
+        assert form_page.status_code == 200
+        assert 'value="mine"' in form_page.text
     assert stack.api("GET", "reservations", None, "carol")["reservations"] == []
