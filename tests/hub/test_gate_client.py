@@ -45,6 +45,13 @@ def test_without_a_place_to_go_the_reservations_page_it_is() -> None:
     assert refusal(Admission(Verdict.QUEUED), form=True, page=PAGE).headers["Location"] == PAGE
 
 
+def test_the_services_locations_are_below_the_base() -> None:
+    answer = Admission(Verdict.QUEUED, location="services/gpudev/reservations/abc")
+    assert refusal(answer, form=True, page=PAGE).headers["Location"] == "/services/gpudev/reservations/abc"
+    below = refusal(answer, form=True, page=PAGE, base="/gpus/")
+    assert below.headers["Location"] == "/gpus/services/gpudev/reservations/abc"
+
+
 @pytest.fixture
 async def silent() -> AsyncIterator[str]:
     """A listener that takes requests and never answers."""

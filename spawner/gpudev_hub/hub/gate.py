@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import logging
+from urllib.parse import urljoin
 
 import httpx
 import msgspec
@@ -59,9 +60,13 @@ class Queued(Refusal):
     """Admitted to the queue, not to a server: it starts by itself when its turn comes."""
 
 
-def refusal(admission: Admission, *, form: bool, page: str) -> Refusal:
-    """What to raise for an answer other than ``START``; ``page``: where this reservation is shown."""
-    location = admission.location or page
+def refusal(admission: Admission, *, form: bool, page: str, base: str = "/") -> Refusal:
+    """What to raise for an answer other than ``START``.
+
+    ``page``: where this reservation is shown; ``base``: what the answer's own location is relative to.
+    """
+    there = None if admission.location is None else urljoin(base, admission.location)
+    location = there or page
     verdict = admission.verdict
     if verdict is Verdict.QUEUED:
         status = 303 if form else 409
@@ -72,7 +77,7 @@ def refusal(admission: Admission, *, form: bool, page: str) -> Refusal:
         Verdict.INVALID: 400,
         Verdict.RETRY: 303 if form else 429,
     }[verdict]
-    target = location if status == 303 else admission.location
+    target = location if status == 303 else there
     return Refusal(status, admission.message, reason=verdict.value, hint=admission.hint, location=target)
 
 
@@ -98,7 +103,7 @@ class GateClient:
         answer.raise_for_status()
         return answer.content
 
-    async def admit(self, request: AdmitRequest, *, page: str) -> Launch:
+    async def admit(self, request: AdmitRequest, *, page: str, base: str = "/") -> Launch:
         """The launch of an admitted reservation; raises ``Refusal`` for everything else."""
         try:
             answer = await self._post("admit", request, ADMIT_TIMEOUT)
@@ -112,7 +117,7 @@ class GateClient:
             )
         if admission.verdict is Verdict.START and admission.launch is not None:
             return admission.launch
-        raise refusal(admission, form=request.form, page=page)
+        raise refusal(admission, form=request.form, page=page, base=base)
 
     async def started(self, server: str, attempt: int) -> None:
         """Hint that there is something to look at; the service finds out by itself if this is lost."""

@@ -50,10 +50,14 @@ class Gated(HasTraits):
         """Who the owner is to the queue."""
         return f"local:{self.user.name}"
 
+    @property
+    def _base(self) -> str:
+        """Base path of everything: the Hub's and ours."""
+        return str(self.hub.base_url).removesuffix("hub/")
+
     def _page(self, path: str) -> str:
-        """A page of ours, below the Hub's base URL."""
-        base: str = self.hub.base_url.removesuffix("hub/")
-        return f"{base}services/{SERVICE}/{path}"
+        """A page of ours."""
+        return f"{self._base}services/{SERVICE}/{path}"
 
     async def admitted(self) -> Launch:
         """What to build; raises ``Refusal`` if there is nothing to be built (yet)."""
@@ -74,7 +78,7 @@ class Gated(HasTraits):
             form=form,
             options=dict(self.user_options) if form and self.user_options else None,
         )
-        return await self.gate.admit(request, page=self._page(f"reservations/{self.name}"))
+        return await self.gate.admit(request, page=self._page(f"reservations/{self.name}"), base=self._base)
 
     def _asked_by_form(self) -> bool:
         """Whether the owner himself submitted the Hub's form, with his cookie (and so past its XSRF check).

@@ -193,8 +193,11 @@ class ReservationPage(Page):
             )
         return None
 
-    async def get(self, id: str) -> None:
+    async def get(self, id: str, action: str = "") -> None:
         """``?open=1``: go to the server as soon as it is ready (for browsers without scripts)."""
+        if action:  # the address of a refused form, reloaded
+            self.redirect(f"{self.root}reservations/{quote(id)}", status=303)
+            return
         record = await self.find(id)
         if record is None:
             user = quote(self.person.owner.hub_user, safe="@~")

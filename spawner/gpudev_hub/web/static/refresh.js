@@ -42,7 +42,8 @@ export function connected(works) {
 
 /** Fetch this page again and renew what has changed. */
 export async function refresh() {
-  const answer = await ask(location.pathname);
+  // A refused form's page has the form's address.
+  const answer = await ask(document.body.dataset.page ?? location.pathname);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(part.id);

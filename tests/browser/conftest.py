@@ -1,0 +1,69 @@
+"""A whole hub and a real chromium; every page that a test opens is watched for errors and for its width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from browsing import ARGUMENTS, CHROMIUM, SLOW, Watcher
+from stack import Stack, running_stack
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with (
+        TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
+        running_stack(Path(folder)) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(stack: Stack) -> Iterator[None]:
+    """Every test leaves the pool as empty as it found it."""
+    yield
+    for record in stack.api("GET", "reservations?owner=all")["reservations"]:
+        stack.api("DELETE", f"reservations/{record['id']}", None, record["owner"])
+        stack.wait_state(record["id"], "ended")
+
+
+@pytest.fixture
+def watcher() -> Iterator[Watcher]:
+    found = Watcher()
+    yield found
+    assert not found.problems
+
+
+@pytest.fixture
+def login(stack: Stack, browser: Browser, watcher: Watcher) -> Iterator[Callable[..., Page]]:
+    """Opens a browser of one's own, logged in; ``options`` are the context's."""
+    contexts: list[BrowserContext] = []
+
+    def enter(user: str = "alice", **options: object) -> Page:
+        context = browser.new_context(base_url=stack.url, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.set_default_timeout(SLOW)
+        watcher.watch(context)
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_label("Name").fill(user)
+        page.get_by_label("Password").fill(stack.password(user))
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url("**/services/gpudev/")
+        return page
+
+    yield enter
+    for context in contexts:
+        context.close()

@@ -1,0 +1,147 @@
+"""From log-in to release, as people do it: with scripts and without, alone and in the queue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from browsing import SLOW, Watcher, choose
+from stack import Stack, wait_for
+
+pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(400)]
+
+LAB = re.compile(r"/user/alice/[a-z0-9-]+/lab")
+
+
+def only(stack: Stack, user: str = "alice") -> dict[str, object]:
+    """The one live reservation of a user."""
+    (record,) = stack.api("GET", "reservations", None, user)["reservations"]
+    return dict(record)
+
+
+def seen(stack: Stack, user: str, file: str) -> str | None:
+    """What a file in a demo user's home says, once it is there."""
+    path: Path = stack.settings.home_of(user) / file
+    return path.read_text().strip() if path.exists() and path.read_text().endswith("\n") else None
+
+
+def test_login_picker_lab_terminal_extension_release(
+    stack: Stack, login: Callable[..., Page], watcher: Watcher
+) -> None:
+    watcher.expected.add(409)
+    page = login()
+    page.get_by_role("button", name="Reserve GPUs").click()
+    expect(page.get_by_text("16 free now")).to_be_visible()
+    choose(page, "2 GPUs", "1", "first")
+
+    page.wait_for_url(LAB, timeout=SLOW)
+    page.locator(".jp-LauncherCard", has_text="Terminal").click()
+    terminal = page.locator(".jp-Terminal .xterm-helper-textarea")
+    terminal.wait_for(state="attached")
+    page.locator(".jp-Terminal").click()
+    page.keyboard.type('echo "$CUDA_VISIBLE_DEVICES" > "$HOME/seen"\n')
+    assert wait_for("the terminal's echo", lambda: seen(stack, "alice", "seen")) == "0,1"
+
+    page.goto("/services/gpudev/")
+    page.get_by_role("link", name="first", exact=True).click()
+    expect(page.get_by_text("ssh gpu-first")).to_be_visible()
+    before = only(stack)
+    page.get_by_role("button", name="+1 h").click()
+    expect(page.locator("#facts")).to_contain_text("2 h")
+    expect(page.get_by_text("Extended")).to_be_visible()
+    assert only(stack)["hours"] == 2.0
+    assert str(only(stack)["ends_at"]) > str(before["ends_at"])
+
+    page.get_by_label("Hours to add").fill("100")
+    page.get_by_role("button", name="Extend", exact=True).click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert only(stack)["hours"] == 2.0
+
+    page.get_by_text("Release …").click()
+    page.get_by_role("button", name="Release it now").click()
+    expect(page.locator("#title")).to_contain_text("Released", timeout=SLOW)
+    expect(page.get_by_role("button", name="Reserve the same again")).to_be_visible()
+    assert not stack.server_processes(str(before["id"]))
+
+
+def test_who_waits_sees_when_and_his_page_opens_by_itself(stack: Stack, login: Callable[..., Page]) -> None:
+    held = stack.reserve("bob", gpus=8, nodes=2, hours=2, name="everything")
+    stack.wait_state(held["id"], "ready", "bob")
+    page = login()
+    page.get_by_role("button", name="New reservation").click()
+    card = page.locator("label.g-size", has_text="4 GPUs")
+    expect(card).to_contain_text("about")
+    choose(page, "4 GPUs", "1", "patient")
+    page.wait_for_url("**/reservations/*")
+    expect(page.locator("#now")).to_contain_text("1st")
+    expect(page.locator("#now")).to_contain_text("Guaranteed by")
+    expect(page.locator("#now")).to_contain_text("(bob)")
+    waiting = only(stack)
+    assert waiting["state"] == "queued"
+    assert waiting["guaranteed_by"] is not None
+
+    stack.api("DELETE", f"reservations/{held['id']}", None, "bob")
+    page.wait_for_url(LAB, timeout=SLOW)
+
+
+def test_without_scripts(stack: Stack, login: Callable[..., Page]) -> None:
+    page = login(java_script_enabled=False)
+    page.get_by_role("button", name="Reserve GPUs").click()
+    expect(page.get_by_text("16 free now")).to_be_visible()
+    choose(page, "1 GPU", "0.5", "plain")
+    # The form's answer leads to the reservation's page, and that to the server, by reloading itself.
+    page.wait_for_url(LAB, timeout=SLOW)
+
+    page.goto(f"/services/gpudev/reservations/{only(stack)['id']}")
+    expect(page.locator("#now")).to_contain_text("min left")
+    page.get_by_role("button", name="+2 h").click()
+    expect(page.locator("#facts")).to_contain_text("2 h 30 min")
+    page.get_by_text("Release …").click()
+    page.get_by_role("button", name="Release it now").click()
+    page.wait_for_url("**/reservations/*")
+    assert wait_for(
+        "the release", lambda: not stack.api("GET", "reservations", None, "alice")["reservations"]
+    )
+
+
+def test_a_stopped_server_is_started_again_or_released(stack: Stack, login: Callable[..., Page]) -> None:
+    held = stack.reserve("alice", gpus=1, hours=1, name="pausing")
+    stack.wait_state(held["id"], "ready", "alice")
+    page = login()
+    page.goto(f"/services/gpudev/reservations/{held['id']}")
+    expect(page.get_by_role("link", name="Open JupyterLab")).to_be_visible()
+    # What Lab's own "Shut Down" does.
+    page.goto(str(held["url"]) if held["url"] else f"/user/alice/{held['id']}/lab")
+    page.get_by_text("File", exact=True).first.click()
+    page.get_by_text("Shut Down", exact=True).click()
+    page.get_by_role("button", name="Shut Down").click()
+    wait_for(
+        "the stop",
+        lambda: (
+            "kept until" in (stack.api("GET", f"reservations/{held['id']}", None, "alice")["reason"] or "")
+        ),
+    )
+    page.goto(f"/services/gpudev/reservations/{held['id']}")
+    expect(page.locator("#title")).to_contain_text("Stopped")
+    page.get_by_role("button", name="Start the server again").click()
+    expect(page.locator("#title")).to_contain_text("Starting")
+    page.wait_for_url(LAB, timeout=SLOW)
+
+
+def test_an_outage_is_said_and_survived(stack: Stack, login: Callable[..., Page], watcher: Watcher) -> None:
+    watcher.expected |= {502, 503, 504}
+    held = stack.reserve("alice", gpus=1, hours=1, name="steady")
+    stack.wait_state(held["id"], "ready", "alice")
+    page = login()
+    page.goto(f"/services/gpudev/reservations/{held['id']}")
+    expect(page.get_by_role("link", name="Open JupyterLab")).to_be_visible()
+    stack.kill("service")
+    watcher.problems.clear()
+    stack.wait_state(held["id"], "ready", "alice")
+    stack.api("POST", f"reservations/{held['id']}/extend", {"hours": 1}, "alice")
+    expect(page.locator("#facts")).to_contain_text("2 h", timeout=SLOW)
+    expect(page.locator("#connection")).to_be_hidden()
