@@ -1,0 +1,155 @@
+"""Time to a JupyterLab that answers: our local spawner beside JupyterHub's plain SimpleLocalProcessSpawner.
+
+Two real hubs with their proxies, the same JupyterLab environment; starts alternate between them, so that
+whatever else the machine does hits both. Ours includes the queue, the durable commit, sshd and the agent;
+``ready`` is our own READY, which also asks for a key exchange with sshd. ``python -m benchmarks.spawn [RUNS]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+import httpx
+
+from stack import Stack, free_port, running_stack, wait_for
+
+RUNS = 5
+CONFIG = """
+c = get_config()
+c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
+c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub}"
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api}"
+c.JupyterHub.spawner_class = "simple"
+c.SimpleLocalProcessSpawner.home_dir_template = "{folder}/homes/{{username}}"
+c.Spawner.cmd = [{python!r}, "-I", "-m", "jupyterhub.singleuser"]
+c.Spawner.args = ["--allow-root"]
+c.Spawner.default_url = "/lab"
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allowed_users = {{"plain"}}
+c.JupyterHub.services = [{{"name": "bench", "api_token": {token!r}}}]
+c.JupyterHub.load_roles = [
+    {{"name": "bench", "services": ["bench"], "scopes": ["servers", "access:servers", "read:hub"]}}
+]
+"""
+
+
+class Plain:
+    """JupyterHub as it comes."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.http = httpx.Client(
+            base_url=url, headers={"Authorization": f"token {token}"}, trust_env=False, timeout=60
+        )
+
+    def start(self, name: str) -> float:
+        """Seconds until a new server answers."""
+        began = time.monotonic()
+        self.http.post(f"/hub/api/users/plain/servers/{name}")
+        wait_for("a plain JupyterLab", lambda: self._status(name) == 200)
+        return time.monotonic() - began
+
+    def _status(self, name: str) -> int:
+        return self.http.get(f"/user/plain/{name}/api/status").status_code
+
+    def end(self, name: str) -> None:
+        """Stop it."""
+        self.http.request("DELETE", f"/hub/api/users/plain/servers/{name}", json={"remove": True})
+        wait_for("its end", lambda: self._status(name) != 200)
+
+
+@contextmanager
+def plain_hub(folder: Path, stack: Stack) -> Iterator[Plain]:
+    """A hub with the plain spawner, on the same JupyterLab."""
+    port, token = free_port(), secrets.token_hex(32)
+    folder.mkdir()
+    config = folder / "config.py"
+    python = str(stack.settings.server_python)
+    config.write_text(
+        CONFIG.format(port=port, hub=free_port(), api=free_port(), folder=folder, python=python, token=token)
+    )
+    programs = Path(sys.executable).parent
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [programs / "jupyterhub", "-f", config],
+            cwd=folder,
+            env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+            stdout=log,
+            stderr=log,
+        )
+    plain = Plain(f"http://127.0.0.1:{port}", token)
+
+    def up() -> bool:
+        try:
+            return plain.http.get("/hub/api/info").is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_for("the plain hub", up)
+        yield plain
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def start_ours(stack: Stack, client: httpx.Client) -> tuple[str, float, float]:
+    """Id, seconds until the new server answers, and until it is READY."""
+    began = time.monotonic()
+    asked = client.post("reservations", json={"gpus": 1, "hours": 1}).json()
+    wait_for("our JupyterLab", lambda: stack.jupyter(asked) == 200)
+    answered = time.monotonic() - began
+    while asked["state"] != "ready":
+        asked = client.get(
+            f"reservations/{asked['id']}", params={"wait": 10, "version": asked["version"]}
+        ).json()
+    return asked["id"], answered, time.monotonic() - began
+
+
+def measure(runs: int) -> dict[str, float]:
+    """Medians in seconds; one start of each beforehand warms the disk cache."""
+    ours: list[float] = []
+    ready: list[float] = []
+    plain: list[float] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
+        running_stack(Path(folder) / "ours") as stack,
+        plain_hub(Path(folder) / "plain", stack) as other,
+        stack.client() as client,
+    ):
+        for run in range(runs + 1):
+            name = f"run-{run}"
+            plain.append(other.start(name))
+            other.end(name)
+            id, answered, done = start_ours(stack, client)
+            ours.append(answered)
+            ready.append(done)
+            client.delete(f"reservations/{id}")
+            stack.wait_state(id, "ended")
+    medians = [statistics.median(found[1:]) for found in (plain, ours, ready)]
+    names = ("plain_s", "ours_s", "ours_ready_s")
+    return {name: round(value, 2) for name, value in zip(names, medians, strict=True)} | {
+        "ratio": round(medians[1] / medians[0], 3),
+        "runs": runs,
+    }
+
+
+def main() -> None:
+    """Print the figures as one line of JSON."""
+    print(json.dumps(measure(int(sys.argv[1]) if len(sys.argv) > 1 else RUNS)))
+
+
+if __name__ == "__main__":
+    main()
