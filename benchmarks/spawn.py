@@ -2,7 +2,8 @@
 
 Two real hubs with their proxies, the same JupyterLab environment; starts alternate between them, so that
 whatever else the machine does hits both. Ours includes the queue, the durable commit, sshd and the agent;
-``ready`` is our own READY, which also asks for a key exchange with sshd. ``python -m benchmarks.spawn [RUNS]``.
+``ready`` is our own READY, which also asks for a key exchange with sshd.
+``python -m benchmarks.spawn [RUNS]``
 """
 
 from __future__ import annotations
@@ -133,11 +134,11 @@ def measure(runs: int) -> dict[str, float]:
             name = f"run-{run}"
             plain.append(other.start(name))
             other.end(name)
-            id, answered, done = start_ours(stack, client)
+            reservation, answered, done = start_ours(stack, client)
             ours.append(answered)
             ready.append(done)
-            client.delete(f"reservations/{id}")
-            stack.wait_state(id, "ended")
+            client.delete(f"reservations/{reservation}")
+            stack.wait_state(reservation, "ended")
     medians = [statistics.median(found[1:]) for found in (plain, ours, ready)]
     names = ("plain_s", "ours_s", "ours_ready_s")
     return {name: round(value, 2) for name, value in zip(names, medians, strict=True)} | {
