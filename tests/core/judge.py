@@ -102,9 +102,18 @@ def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> 
                 assert due <= set(reservation.warned), f"invariant 9: {reservation.id} was not warned: {due}"
         if reservation.state is State.QUEUED and reservation.place is not None:
             late = reservation.place.start <= now and reservation.id not in world.displaced
-            assert not late, f"rule 2: {reservation.id} is to start and waits"
+            overdue = [c for c in world.claims.values() if c.hard_end <= now]
+            assert not late or any(in_its_way(c, reservation) for c in overdue), (
+                f"rule 2: {reservation.id} is to start and waits"
+            )
     for claim in world.claims.values():
         assert claim_due(claim, world.policy) > now, f"invariant 5: overrun of {claim.key} is not logged"
+
+
+def in_its_way(claim: Claim, reservation: Reservation) -> bool:
+    assert reservation.place is not None
+    there = any(part.node in reservation.place.nodes for part in claim.allocation)
+    return there or claim.subject == reservation.owner.subject
 
 
 def gang_is_whole(world: World, claim: Claim, reservation: Reservation) -> None:
@@ -138,7 +147,7 @@ def plan_is_the_records(world: World) -> None:
         assert placed == recorded
         ends = {key: o.end for key, o in plan.occupations().items()}
         assert ends == {
-            f"{c.reservation}/{c.attempt}": claim_due(c, world.policy)
+            f"{c.reservation}/{c.attempt}": claim_due(c, world.policy) if c.overruns else c.hard_end
             for c in world.claims.values()
             if c.pool == name
         }
@@ -177,7 +186,7 @@ def demand_anywhere(reservation: Reservation) -> Demand:
     return Demand(key, subject, shape.gpus, shape.nodes, length, reservation.cap, reservation.seq)
 
 
-def same_state(live: World, rebuilt: World) -> None:
+def same_state(live: World, rebuilt: World, now: Millis) -> None:
     """Invariant 12: the history, folded and rebuilt, is the state that decisions are made on."""
     for table in ("reservations", "claims", "minted", "nodes", "next_seq"):
         assert getattr(live, table) == getattr(rebuilt, table), f"invariant 12: {table}"
@@ -186,5 +195,5 @@ def same_state(live: World, rebuilt: World) -> None:
         assert {d.key: (d, p) for d, p in plan.placed()} == {d.key: (d, p) for d, p in other.placed()}
         assert plan.occupations() == other.occupations(), f"invariant 12: {name}"
         for node in live.nodes:
-            times = [at for o in plan.occupations().values() for at in (o.end - 1, o.end)]
-            assert [plan.free(node, t) for t in times] == [other.free(node, t) for t in times]
+            times = [at for o in plan.occupations().values() for at in (now, o.end - 1, o.end)]
+            assert all(plan.free(node, t) == other.free(node, t) for t in times if t >= now)

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from .errors import IllegalMove
 from .events import Cause, Compress, Outage, StopServer, Tell, Warn
-from .model import Millis, Outcome, Reservation, State
-from .stays import Turn, admit, give_up_attempt, requeue, stop
+from .model import Outcome, Reservation, State
+from .stays import Turn, admit, give_up_attempt, move_end, requeue, stop
 from .timers import Key, claim_due, crossed, reservation_due
 from .words import duration, moment
-from .world import OWNER_UNKNOWN, demand_key
+from .world import OWNER_UNKNOWN
 
 #: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
@@ -34,7 +34,7 @@ def advance(turn: Turn) -> None:
             return
         for reservation in sorted(starts, key=lambda r: r.seq):
             if reservation.id not in world.displaced:
-                admit(turn, world.reservations[reservation.id])
+                admit(turn, reservation)
 
 
 def hand_on(turn: Turn) -> None:
@@ -106,7 +106,7 @@ def _overrun(turn: Turn, id: str, attempt: int) -> None:
     if (id, attempt) not in world.claims:
         return
     claim = world.claims[id, attempt]
-    cause = f"{Cause.STOP_OVERRAN}: {id} was to be gone by {moment(claim_due(claim, world.policy), turn.now)}"
+    cause = f"{Cause.STOP_OVERRAN}: {id} was to be gone by {moment(claim.hard_end, turn.now)}"
     while claim_due(claim, world.policy) <= turn.now:
         claim = replace(claim, overruns=claim.overruns + 1)
     world.change_claim(claim, cause)
@@ -211,23 +211,5 @@ def outage(turn: Turn, event: Outage) -> None:
             continue
         changed = replace(reservation, start_deadline=reservation.start_deadline + lost)
         if reservation.ready_at is None:
-            changed = _move_end(turn, changed, lost, cause)
+            changed = move_end(turn, changed, lost, cause)
         world.put(changed, cause)
-
-
-def _move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str) -> Reservation:
-    """The reservation with its end moved by as much, if that fits like an extension; else he is told."""
-    world, now = turn.world, turn.now
-    assert reservation.hard_end is not None
-    end = reservation.hard_end + by
-    claim = world.claim_of(reservation)
-    key = demand_key(reservation.id, reservation.attempt)
-    moves = world.plan_of(reservation).extend(key, end, now, world.promise_of)
-    if moves is None:
-        text = f"its start was held up for {duration(by)}; others come after it, so the hold may be shorter"
-        turn.do(Tell(reservation.id, text))
-        return replace(reservation, detail=text)
-    world.put(replace(claim, hard_end=end), cause)
-    world.move_places(moves, cause)
-    world.freed.add(reservation.request.pool)
-    return replace(reservation, hard_end=end)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import IllegalMove
-from .events import Cause, Effect, StartServer, StopServer
+from .events import Cause, Effect, StartServer, StopServer, Tell
 from .lifecycle import move
 from .model import (
     Claim,
@@ -26,7 +26,7 @@ from .model import (
 from .records import SERVICE
 from .slots import choose_slots
 from .words import duration
-from .world import World
+from .world import World, demand_key
 
 
 @dataclass(slots=True)
@@ -44,63 +44,85 @@ class Turn:
 def admit(turn: Turn, reservation: Reservation) -> None:
     """Its planned start has come: slots, a claim, and a server to start.
 
-    A start that is a little late (a timer's) keeps its planned end, at the cost of the start-up allowance.
-    One that is later than half of the allowance, after an outage, is shifted as a whole, and who is in its
-    way then is placed again.
+    Where slots are late to be free, it waits for them, until that is an overrun and it is placed again. A
+    start that is late itself keeps its planned end, at the cost of the start-up allowance; if more than half
+    of that is gone, the end moves along if that breaks no promise, else the hold is shorter, and the owner is
+    told. One that would lose more than half of its hold is placed again.
     """
     world, now = turn.world, turn.now
     place = reservation.place
     if place is None or place.start > now:
         raise IllegalMove(f"{reservation.id} is admitted at {now}, but planned for {place}")
     late = now - place.start
-    shifted = 2 * late > reservation.startup
-    slots = _slots(world, reservation, place)
-    if slots is None or (shifted and not _lasts(world, place, now + reservation.length)):
-        if not late:
-            raise IllegalMove(f"{reservation.id} is planned for {now} on slots that are not free: {place}")
+    hold = reservation.request.hold
+    if place.end - now < reservation.startup + hold // 2 + reservation.teardown:
         world.unplan(reservation)
         world.displace([reservation.id], f"{Cause.OUTAGE}: its start was missed by {duration(late)}")
         return
-    hard_end = now + reservation.length if shifted else place.end
+    slots = _slots(world, reservation, place, now)
+    if slots is None:
+        world.waiting.add(reservation.id)
+        return
+    in_time = 2 * late <= reservation.startup
     admitted = move(
         reservation,
         State.STARTING,
         place=None,
         attempt=reservation.attempt + 1,
         admitted_at=now,
-        start_deadline=hard_end - reservation.request.hold - reservation.teardown,
-        hard_end=hard_end,
+        start_deadline=place.end - hold - reservation.teardown if in_time else now + reservation.startup,
+        hard_end=place.end,
         allocation=slots,
         server=ServerState.STARTING,
         warned=(),
         detail="",
     )
-    cause = f"{Cause.OUTAGE}: starts {duration(late)} late" if shifted else str(Cause.ADMITTED)
-    world.put(admitted, cause)
-    start_attempt(turn, world.reservations[reservation.id], cause)
+    world.put(admitted, Cause.ADMITTED)
+    start_attempt(turn, world.reservations[reservation.id], Cause.ADMITTED)
     # Attempts before this one cease to count against the owner.
     for claim in world.claims_of(reservation.id)[:-1]:
-        world.refresh(claim, cause)
+        world.refresh(claim, Cause.ADMITTED)
+    if not in_time:
+        cause = f"{Cause.OUTAGE}: its start was late by {duration(late)}"
+        world.put(move_end(turn, world.reservations[reservation.id], late, cause), cause)
 
 
-def _slots(world: World, reservation: Reservation, place: Place) -> tuple[NodeSlots, ...] | None:
-    """Slots on the nodes of the place, if enough are really free and all nodes are up."""
-    gpus = reservation.request.shape.gpus
-    parts = []
-    for name in place.nodes:
-        if not world.is_up(name):
-            return None
-        free = world.free_slots(name)
-        if len(free) < gpus:
-            return None
-        parts.append(NodeSlots(name, choose_slots(free, gpus, world.nodes[name].gpus)))
-    return tuple(parts)
+def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str) -> Reservation:
+    """The reservation with its end moved by as much, if that fits like an extension; else he is told."""
+    world, now = turn.world, turn.now
+    assert reservation.hard_end is not None
+    end = reservation.hard_end + by
+    claim = world.claim_of(reservation)
+    key = demand_key(reservation.id, reservation.attempt)
+    moves = world.plan_of(reservation).extend(key, end, now, world.promise_of)
+    if moves is None:
+        text = f"its start was held up for {duration(by)}; others come after it, so the hold may be shorter"
+        turn.do(Tell(reservation.id, text))
+        return replace(reservation, detail=text)
+    world.put(replace(claim, hard_end=end), cause)
+    world.move_places(moves, cause)
+    world.freed.add(reservation.request.pool)
+    return replace(reservation, hard_end=end)
 
 
-def _lasts(world: World, place: Place, end: Millis) -> bool:
-    """Whether all nodes of the place exist until `end`."""
-    untils = (world.nodes[name].until for name in place.nodes)
-    return all(until is None or end <= until for until in untils)
+def _slots(world: World, reservation: Reservation, place: Place, now: Millis) -> tuple[NodeSlots, ...] | None:
+    """Slots on the nodes of the place; `None` while what is past its hard end is still to be gone for it."""
+    shape, subject = reservation.request.shape, reservation.owner.subject
+    free = {name: world.free_slots(name) for name in place.nodes}
+    full = [name for name, slots in free.items() if len(slots) < shape.gpus]
+    mine = [c for c in world.claims.values() if c.subject == subject and c.pool == reservation.request.pool]
+    held = sum(len(part.slots) for c in mine if world.counts(c) for part in c.allocation)
+    if not full and held + shape.total_gpus <= reservation.cap:
+        parts = (
+            (name, choose_slots(slots, shape.gpus, world.nodes[name].gpus)) for name, slots in free.items()
+        )
+        return tuple(NodeSlots(name, slots) for name, slots in parts)
+    there = (c for c in world.claims.values() if any(part.node in full for part in c.allocation))
+    if not any(c.hard_end <= now for c in (*mine, *there)):
+        raise IllegalMove(
+            f"{reservation.id} is planned for {place}, where there is no room: {free}, {held} held"
+        )
+    return None
 
 
 def start_attempt(turn: Turn, reservation: Reservation, cause: str) -> None:

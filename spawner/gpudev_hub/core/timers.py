@@ -16,17 +16,23 @@ Key = tuple[str, str, int]
 
 
 def planned_end(claim: Claim, step: Millis) -> Millis:
-    """Until when the plan takes the claim's slots for taken: its hard end, put off by every overrun.
+    """Until when the plan takes the slots for taken: the hard end, after an overrun `overrun_due`."""
+    return overrun_due(claim, step) if claim.overruns else claim.hard_end
 
-    Each time it is put off by twice as much (`step`, the pool's ``stop_overrun``, at first; at most an hour),
-    so that a server that does not go is not planned around anew every minute.
+
+def overrun_due(claim: Claim, step: Millis) -> Millis:
+    """When it is (the next time) a logged cause that the slots are not free.
+
+    `step`, the pool's ``stop_overrun``, after the hard end; then after twice as long each time, at most an
+    hour, so that a server that does not go is not planned around anew every minute. Whoever is to start on
+    slots that are late by less just waits for them.
     """
-    end = claim.hard_end
+    due = claim.hard_end + step
     delay = step
     for _ in range(claim.overruns):
-        end += delay
         delay = min(2 * delay, max(step, _LONGEST_DELAY))
-    return end
+        due += delay
+    return due
 
 
 def crossed(reservation: Reservation, minutes: tuple[int, ...], now: Millis) -> tuple[int, ...]:
@@ -53,8 +59,8 @@ def reservation_due(reservation: Reservation, policy: Policy) -> Millis | None:
 
 
 def claim_due(claim: Claim, policy: Policy) -> Millis:
-    """When the claim's slots should be free."""
-    return planned_end(claim, policy.pool(claim.pool).stop_overrun)
+    """When the clock next does something about a claim."""
+    return overrun_due(claim, policy.pool(claim.pool).stop_overrun)
 
 
 def minted_due(minted: MintedId) -> Millis:

@@ -76,6 +76,8 @@ class World(Records):
         self.retry: dict[str, tuple[str, int]] = {}
         #: Pools with freed time that holes and cascade have not been through.
         self.freed: set[str] = set()
+        #: Queued reservations whose start has come, and which wait for slots that are late to be free.
+        self.waiting: set[str] = set()
         #: Effects of what was due, decided while an event was refused: they go out with the next decision.
         self.owed: list[Effect] = []
 
@@ -141,8 +143,17 @@ class World(Records):
     def refresh(self, claim: Claim, cause: str) -> None:
         """The claim's end in the plan, or whether it counts against its owner, may have changed."""
         end = self._end(claim)
-        self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self._counts(claim)), cause)
+        self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self.counts(claim)), cause)
         self.freed.add(claim.pool)
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Something was let go: look again at those that wait for slots."""
+        for ref in sorted(self.waiting & self.reservations.keys()):
+            waits = self.reservations[ref]
+            if waits.place is not None:
+                self.starts.set(("reservation", ref, 0), waits.place.start)
+        self.waiting.clear()
 
     def end(self, reservation: Reservation, cause: str, actor: str = SERVICE) -> None:
         """The reservation leaves the hot state; claims left of it no longer count against its owner."""
@@ -155,6 +166,7 @@ class World(Records):
         self.drop(self.claims[claim.key], cause)
         self.plan_of(claim).vacate(demand_key(*claim.key), now)
         self.freed.add(claim.pool)
+        self._start_waiting()
 
     def _occupy(self, claim: Claim) -> list[str]:
         return self.plan_of(claim).occupy(
@@ -164,13 +176,13 @@ class World(Records):
             tuple(part.node for part in claim.allocation),
             0,
             self._end(claim),
-            self._counts(claim),
+            self.counts(claim),
         )
 
     def _end(self, claim: Claim) -> Millis:
         return planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
 
-    def _counts(self, claim: Claim) -> bool:
+    def counts(self, claim: Claim) -> bool:
         """Whether a claim counts against its owner's cap.
 
         Not if a later attempt has taken its place or the reservation has ended; nor past its end on a node of

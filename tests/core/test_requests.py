@@ -1,0 +1,216 @@
+"""What may be asked for, and the words of every refusal."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from coreworld import HOUR, Driver, nodes, policy, pool
+from gpudev_hub.core.errors import STATUS, Code, IllegalMove, Refused
+from gpudev_hub.core.events import Mint
+from gpudev_hub.core.ids import ENTROPY, check_name, is_word, mint
+from gpudev_hub.core.lifecycle import MOVES, move
+from gpudev_hub.core.model import Allowances, Request, Shape, State
+from gpudev_hub.core.request import Ask, joinable, resolve
+
+H100 = policy(pools=(pool("h100", 8), pool("t4", 4)))
+KNOWN = {"h100": 2, "t4": 2}
+
+
+def refusal(ask: Ask, known: dict[str, int] | None = None) -> Refused:
+    with pytest.raises(Refused) as caught:
+        resolve(H100, ask, KNOWN if known is None else known)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("ask", "shape"),
+    [
+        (Ask(), Shape(1)),
+        (Ask(nodes=1), Shape(8)),
+        (Ask(gpus=4), Shape(4)),
+        (Ask(gpus=8, nodes=2), Shape(8, 2)),
+        (Ask(nodes=2), Shape(8, 2)),
+        (Ask(nodes=2, gpu_type="t4"), Shape(4, 2)),
+    ],
+)
+def test_shapes(ask: Ask, shape: Shape) -> None:
+    assert resolve(H100, ask, KNOWN).shape == shape
+
+
+def test_defaults_are_resolved() -> None:
+    assert resolve(H100, Ask(gpus=1), KNOWN) == Request(Shape(1), "h100", 4 * HOUR, "base", None)
+    asked = Ask(gpus=2, hours=0.5, gpu_type="t4", name="my-run-2", image="nightly")
+    assert resolve(H100, asked, KNOWN) == Request(Shape(2), "t4", HOUR // 2, "nightly", "my-run-2")
+
+
+@pytest.mark.parametrize(
+    ("ask", "code", "words"),
+    [
+        (
+            Ask(gpus=0),
+            Code.INVALID_SHAPE,
+            "0 GPUs can't be reserved: ask for 1, 2, 4 or 8 GPUs of a node of h100",
+        ),
+        (Ask(gpus=-1), Code.INVALID_SHAPE, "-1 GPUs can't be reserved"),
+        (
+            Ask(gpus=3),
+            Code.INVALID_SHAPE,
+            "3 GPUs can't be reserved: ask for 1, 2, 4 or 8 GPUs of a node of h100",
+        ),
+        (Ask(gpus=9), Code.INVALID_SHAPE, "9 GPUs do not fit on one node of h100, which has 8"),
+        (Ask(gpus=16), Code.INVALID_SHAPE, "use --gpus 8 --nodes 2 (gpus=8, nodes=2)"),
+        (Ask(gpus=8, gpu_type="t4"), Code.INVALID_SHAPE, "use --gpus 4 --nodes 2 (gpus=4, nodes=2)"),
+        (Ask(gpus=24), Code.INVALID_SHAPE, "one reservation holds at most 16"),
+        (
+            Ask(nodes=3),
+            Code.INVALID_SHAPE,
+            "3 nodes can't be reserved: at most 2 can be reserved together in h100",
+        ),
+        (Ask(nodes=3), Code.INVALID_SHAPE, "which has 2 that can be joined"),
+        (Ask(nodes=0), Code.INVALID_SHAPE, "0 nodes can't be reserved: at least 1"),
+        (Ask(gpus=4, nodes=2), Code.INVALID_SHAPE, "4 GPUs on each of 2 nodes can't be reserved"),
+        (Ask(hours=0), Code.INVALID_HOURS, "0 hours is not a length of time: it must be positive"),
+        (Ask(hours=-1), Code.INVALID_HOURS, "-1 hours is not a length of time: it must be positive"),
+        (Ask(hours=math.nan), Code.INVALID_HOURS, "nan hours is not a length of time"),
+        (Ask(hours=math.inf), Code.INVALID_HOURS, "inf hours is not a length of time"),
+        (Ask(hours=0.001), Code.INVALID_HOURS, "0.001 hours is shorter than the shortest hold, 1 min"),
+        (Ask(gpu_type="b200"), Code.UNKNOWN_GPU_TYPE, "there is no GPU type 'b200' here"),
+        (Ask(image="evil"), Code.INVALID_IMAGE, "h100 has no image 'evil'"),
+        (Ask(name="../etc"), Code.INVALID_NAME, "'../etc' can't be a name"),
+        (Ask(name="a;b"), Code.INVALID_NAME, "'a;b' can't be a name"),
+        (Ask(name=""), Code.INVALID_NAME, "'' can't be a name"),
+        (
+            Ask(name="a" * 300),
+            Code.INVALID_NAME,
+            "a name of 300 characters is too long: at most 30 are allowed",
+        ),
+    ],
+)
+def test_refusals(ask: Ask, code: Code, words: str) -> None:
+    refused = refusal(ask)
+    assert (refused.code, STATUS[refused.code]) == (code, 400)
+    assert words in refused.message
+    assert refused.hint
+
+
+def test_one_node_is_not_refused_when_none_is_known_and_two_are() -> None:
+    assert resolve(H100, Ask(gpus=8), {}).shape == Shape(8)
+    assert "has 1 that can be joined" in refusal(Ask(nodes=2), {"h100": 1}).message
+    assert refusal(Ask(gpus=16), {"h100": 1}).hint == "use --gpus 8"
+
+
+def test_nodes_are_joined_within_a_group() -> None:
+    a, b = nodes(2)
+    assert joinable([a, b]) == {"h100": 2}
+
+
+@pytest.mark.parametrize("word", ["a", "a1", "my-run-2", "a" * 30])
+def test_words(word: str) -> None:
+    assert check_name(word) == word
+
+
+@pytest.mark.parametrize("word", ["", "1a", "-a", "a-", "a--b", "A", "a_b", "ä", "a\n", "a b", "a" * 31])
+def test_no_words(word: str) -> None:
+    assert not is_word(word)
+
+
+def test_minted_ids_are_words_and_differ() -> None:
+    ids = {mint(i.to_bytes(ENTROPY, "big")) for i in range(1000)}
+    assert len(ids) == 1000
+    assert all(is_word(word) and len(word) == 12 for word in ids)
+    with pytest.raises(ValueError, match="9 random bytes"):
+        mint(b"short")
+
+
+def test_every_move_of_the_table_and_no_other() -> None:
+    d = Driver()
+    reservation = d.submit("alice")
+    for state in State:
+        at = reservation if state is reservation.state else None
+        for target in State:
+            if at is None:
+                continue
+            if target in MOVES[state]:
+                assert move(at, target).state is target
+            else:
+                with pytest.raises(IllegalMove, match=f"r1 can't go from {state} to {target}.*attempt 1"):
+                    move(at, target)
+    assert {
+        State.QUEUED: {State.STARTING, State.ENDED},
+        State.STARTING: {State.READY, State.STOPPING, State.QUEUED},
+        State.READY: {State.STARTING, State.STOPPING},
+        State.STOPPING: {State.ENDED},
+        State.ENDED: set(),
+    } == MOVES
+
+
+def over(d: Driver, **ask: object) -> Refused:
+    before = (dict(d.world.reservations), d.world.next_seq)
+    with pytest.raises(Refused) as caught:
+        d.submit("alice", **ask)  # type: ignore[arg-type]
+    assert (d.world.reservations, d.world.next_seq) == before, "a refusal leaves nothing behind"
+    return caught.value
+
+
+def test_limits_of_an_owner() -> None:
+    d = Driver(policy(allowances=Allowances(running_gpus=8, queued_requests=2, gpu_hours=100)))
+    assert over(d, hours=25).message == "25 h is longer than the 24 h that one request may ask for"
+    assert over(d, gpus=8, nodes=2).message == "16 GPUs are more than the 8 that you may hold at once"
+    d.submit("alice", 8, 10)
+    refused = over(d, gpus=4, hours=6)
+    assert refused.code is Code.QUOTA_EXCEEDED
+    assert refused.message == (
+        "24 GPU-hours more would make 104 with the 80 of your other reservations; 100 are allowed"
+    )
+    d.submit("alice", 1)
+    d.submit("alice", 1)
+    assert over(d, gpus=1).message == "you have 2 requests in the queue, and may have 2"
+    assert d.submit("bob", 1).state is State.STARTING
+
+
+def test_a_cap_is_planned_not_refused() -> None:
+    d = Driver(policy(allowances=Allowances(running_gpus=8)))
+    first = d.submit("alice", 8)
+    second = d.submit("alice", 8)
+    assert second.state is State.QUEUED
+    assert second.place is not None
+    assert second.place.start == first.hard_end
+    assert d.submit("bob", 8).state is State.STARTING
+
+
+def test_names_and_request_ids() -> None:
+    d = Driver()
+    d.submit("alice", name="demo", request_id="retry-me-1")
+    refused = over(d, name="demo")
+    assert (refused.code, STATUS[refused.code]) == (Code.NAME_TAKEN, 409)
+    assert refused.message == "your reservation r1 (starting) has the name demo already"
+    assert d.submit("bob", name="demo").id == "r3"
+    assert d.submit("alice", name="demo", request_id="retry-me-1").id == "r1"
+    d.extend("r1", 1)
+    assert d.submit("alice", name="demo", request_id="retry-me-1").id == "r1", (
+        "an extension is no other request"
+    )
+    assert over(d, name="other", request_id="retry-me-1").code is Code.REQUEST_ID_REUSED
+    assert d.submit("bob", request_id="retry-me-1").id == "r7", "request ids are each owner's own"
+    d.end("r1")
+    d.see("r1")
+    assert d.submit("alice", name="demo").id == "r8"
+
+
+def test_ids_are_used_once_and_by_whom_they_were_minted_for() -> None:
+    d = Driver()
+    d.do(Mint("r1", "local:bob"))
+    assert "can't be used" in over(d).message
+    d.do(Mint("r2", "local:alice"))
+    d.submit("alice")
+    assert "r2" not in d.world.minted
+    with pytest.raises(Refused):
+        d.do(Mint("r2", "local:alice"))
+    for i in range(25):
+        d.do(Mint(f"unused-{i}", "local:carol"))
+        d.now += 1
+    assert [m for m in d.world.minted if m.startswith("unused")] == [f"unused-{i}" for i in range(5, 25)]
+    d.go(d.now + 25 * HOUR)
+    assert not d.world.minted
