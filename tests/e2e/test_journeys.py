@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -135,13 +137,14 @@ def test_an_extension_that_would_break_a_promise_is_refused_with_the_longest_tha
     alice.run("reserve", "--gpus", "8", "--hours", "1", "--name", "one")
     bob.run("reserve", "--gpus", "8", "--hours", "3", "--name", "two", "--no-wait")
     carol.run("reserve", "--gpus", "8", "--hours", "1", "--name", "next", "--no-wait")
-    carol.run("reserve", "--gpus", "8", "--hours", "1", "--name", "after", "--no-wait")
-    promise = carol.json("show", "after")["guaranteed_by"]
+    dave = person("dave")
+    dave.run("reserve", "--nodes", "2", "--hours", "1", "--name", "pair", "--no-wait")
+    promise = dave.json("show", "pair")["guaranteed_by"]
     refused = alice.run("extend", "one", "--hours", "1", check=False)
     assert refused.returncode == 4
     assert "promised to carol" in refused.stderr
     assert "no extension would be granted now" in refused.stderr
-    # Once the one who is promised the node is gone, there is room until the promise of the one after.
+    # Bob's two hours that are left become carol's room: dave is planned earlier, and promised what he was.
     bob.release("two")
     wait_for("carol's turn", lambda: _shown(carol, "next", "ready"))
     refused = carol.run("extend", "next", "--hours", "40", check=False)
@@ -152,9 +155,9 @@ def test_an_extension_that_would_break_a_promise_is_refused_with_the_longest_tha
     carol.run("extend", "next", "--hours", granted[1])
     longer = carol.json("show", "next")
     assert at(longer["ends_at"]) > at(before["ends_at"])
-    after = carol.json("show", "after")
-    assert after["guaranteed_by"] == promise
-    assert at(after["planned_start"]) <= at(promise)
+    pair = dave.json("show", "pair")
+    assert pair["guaranteed_by"] == promise
+    assert at(longer["ends_at"]) <= at(pair["planned_start"]) <= at(promise)
 
 
 def test_the_end_is_announced_in_the_terminal_and_leaves_nothing(stack: Stack, person: People) -> None:
@@ -216,11 +219,9 @@ def test_a_reservation_of_the_picker_is_reached_by_ssh_at_the_first_try(stack: S
         assert found is not None
         minted = browser.post("/services/gpudev/new", data={"_xsrf": found[1]})
         assert "/hub/spawn/carol/" in str(minted.url), minted.url
-        fields = dict(
-            re.findall(r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', minted.text)
-        )
-        form = fields | _picker_form(minted.text, name="fresh")
-        posted = browser.post(str(minted.url), data=form)
+        action = re.search(r'<form[^>]*action="([^"]*/hub/spawn/[^"]*)"', minted.text)
+        assert action is not None, minted.text
+        posted = browser.post(html.unescape(action[1]), data=_picker_form(minted.text, name="fresh"))
         assert posted.status_code == 200, posted.text
     record = wait_for("the reservation", lambda: _shown(carol, "fresh", "ready"))
     assert str(minted.url).rpartition("/")[2].split("?")[0] == record["id"]
@@ -319,7 +320,7 @@ def test_others_see_who_waits_but_reach_nothing(stack: Stack, person: People) ->
             "UserKnownHostsFile=/dev/null",
             f"{stack.settings.account_shell()[0]}@127.0.0.1",
             "true",
-        ],  # fmt: skip
+        ],
         capture_output=True,
         text=True,
         timeout=60,
@@ -357,18 +358,19 @@ def _host_entries(who: Person) -> str:
     )
 
 
-def _browser(stack: Stack, user: str) -> httpx.Client:
+@contextmanager
+def _browser(stack: Stack, user: str) -> Iterator[httpx.Client]:
     """A session with cookies, as a browser has it after the log-in form."""
-    client = httpx.Client(base_url=stack.url, follow_redirects=True, trust_env=False, timeout=60)
-    page = client.get("/hub/login")
-    xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-    assert xsrf is not None
-    answer = client.post(
-        "/hub/login",
-        data={"username": user, "password": stack.password(user), "_xsrf": xsrf[1]},
-    )
-    assert answer.status_code == 200
-    return client
+    with httpx.Client(base_url=stack.url, follow_redirects=True, trust_env=False, timeout=60) as client:
+        page = client.get("/hub/login")
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+        assert xsrf is not None
+        answer = client.post(
+            "/hub/login",
+            data={"username": user, "password": stack.password(user), "_xsrf": xsrf[1]},
+        )
+        assert answer.status_code == 200
+        yield client
 
 
 def _hub(browser: httpx.Client, method: str, path: str) -> httpx.Response:
