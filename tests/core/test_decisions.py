@@ -593,6 +593,17 @@ def test_what_needs_a_node_that_is_away_is_blocked_until_it_is_back() -> None:
     assert d.get("r3").promise == promise
 
 
+def test_what_a_blocked_request_no_longer_holds_is_used_at_once() -> None:
+    d = Driver()
+    d.submit("alice", 1, 1)
+    d.submit("bob", 8, 2, nodes=2)
+    d.submit("carol", 2, 3)
+    assert d.get("r3").state is State.QUEUED
+    d.node("node-2", NodeStatus.DOWN)
+    assert d.get("r2").blocked == "node-2 is down"
+    assert d.get("r3").state is State.STARTING
+
+
 def test_a_node_down_frees_nothing_and_kills_nothing() -> None:
     d = Driver()
     d.submit("alice", 8)
@@ -650,6 +661,8 @@ def test_a_lost_node_ends_what_ran_there_and_keeps_its_slots_until_seen_gone(by_
     assert held(d, "r1") == [1]
     d.submit("bob", 8)
     assert d.get("r2").state is State.QUEUED, "the other node of the pair is not free yet"
+    d.go(d.now + 3 * HOUR)
+    assert held(d, "r1") == [1], "nor is it by time alone"
     d.do(ServerObserved("r1", 1, Presence.ABSENT))
     assert d.get("r2").state is State.STARTING
 
