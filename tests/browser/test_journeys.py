@@ -114,11 +114,15 @@ def test_a_stopped_server_is_started_again_or_released(stack: Stack, login: Call
     page = login()
     page.goto(f"/services/gpudev/reservations/{held['id']}")
     expect(page.get_by_role("link", name="Open JupyterLab")).to_be_visible()
-    # What Lab's own "Shut Down" does.
-    page.goto(str(held["url"]) if held["url"] else f"/user/alice/{held['id']}/lab")
-    page.get_by_text("File", exact=True).first.click()
-    page.get_by_text("Shut Down", exact=True).click()
-    page.get_by_role("button", name="Shut Down").click()
+    # What "Stop" in the Hub does.
+    page.goto("/hub/token")
+    status = page.evaluate(
+        """(id) => fetch(`/hub/api/users/alice/servers/${id}`, {
+            method: "DELETE", headers: { "X-XSRFToken": window.jhdata.xsrf_token },
+        }).then((answer) => answer.status)""",
+        held["id"],
+    )
+    assert status in (202, 204)
     wait_for(
         "the stop",
         lambda: (
