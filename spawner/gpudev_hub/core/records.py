@@ -7,11 +7,27 @@ from dataclasses import replace
 
 from .commit import Change, Record, Slot
 from .errors import IllegalMove
+from .events import Cause
 from .model import Claim, MintedId, Node, Policy, Reservation, State
 from .timers import Alarms, claim_due, minted_due, reservation_due
 
 #: The actor of what nobody asked for.
 SERVICE = "service"
+
+#: Causes for which a promise may be broken (invariant 4).
+BREAKING = frozenset(
+    {
+        Cause.NODE_CHANGED,
+        Cause.NODE_LOST,
+        Cause.NODE_DRAINED,
+        Cause.STOP_OVERRAN,
+        Cause.START_FAILED,
+        Cause.OWNER_UNKNOWN,
+        Cause.OWNER_KNOWN,
+        Cause.OUTAGE,
+        Cause.OPERATOR,
+    }
+)
 
 ClaimKey = tuple[str, int]
 """(reservation, attempt)."""
@@ -86,6 +102,8 @@ class Records:
                 return
             if record.version != (0 if old is None else old.version):
                 raise IllegalMove(f"{record.id} is changed from version {record.version}, not from {old}")
+            if old is not None and record.promise != old.promise and cause.partition(":")[0] not in BREAKING:
+                raise IllegalMove(f"the promise of {record.id} may not change from {old} because of {cause}")
             record = replace(record, version=1 if old is None else old.version + 1)
         elif self._known(record) == record:
             return

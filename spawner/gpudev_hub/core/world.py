@@ -18,21 +18,6 @@ from .words import listing
 #: Why a request is blocked whose owner the Hub does not know.
 OWNER_UNKNOWN = "its owner is not known to JupyterHub: log in there once"
 
-#: Causes for which a promise may be broken (invariant 4).
-BREAKING = frozenset(
-    {
-        Cause.NODE_CHANGED,
-        Cause.NODE_LOST,
-        Cause.NODE_DRAINED,
-        Cause.STOP_OVERRAN,
-        Cause.START_FAILED,
-        Cause.OWNER_UNKNOWN,
-        Cause.OWNER_KNOWN,
-        Cause.OUTAGE,
-        Cause.OPERATOR,
-    }
-)
-
 
 def demand_key(id: str, attempt: int) -> str:
     """What the plan calls an attempt: as a demand while it is queued, as an occupation once it has slots."""
