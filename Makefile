@@ -2,6 +2,8 @@
 PYTHON ?= python3
 LOCK_FLAGS ?=
 PYTEST_FLAGS ?=
+# Most tests wait for processes; those of one file share a hub and stay together.
+PARALLEL ?= -n 3 --dist loadfile
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,7 +21,7 @@ YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 PAGE_SCRIPTS := $(wildcard spawner/gpudev_hub/web/static/*.js)
 
-.PHONY: help setup install run test test-browser check format types lock bench clean
+.PHONY: help setup install run test test-e2e test-browser check format types lock bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,8 +37,11 @@ run: setup ## hub, reservation service and servers on this machine, in the foreg
 	@# The users' own `make` must not inherit the flags of this one.
 	@exec env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MFLAGS $(BIN)/gpudev-hub
 
-test: check ## everything that needs no real browser
-	$(BIN)/pytest -m "not browser" $(PYTEST_FLAGS)
+test: check ## linters, types and all tests but the slow suites below
+	$(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/e2e --ignore=tests/faults $(PYTEST_FLAGS)
+
+test-e2e: setup ## journeys of users and kill -9 of every part, with whole hubs
+	$(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) tests/e2e tests/faults
 
 test-browser: setup ## tests/browser, through the machine's chromium
 	$(BIN)/pytest -m browser $(PYTEST_FLAGS) tests/browser
