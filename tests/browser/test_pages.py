@@ -16,10 +16,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(
 
 SCRIPT = "<img src=x onerror=alert(1)>"
 SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
-"""A folder: every page is written there as a picture, wide and narrow, and those of the README."""
+"""A folder: every page is written there as a picture, wide and narrow; ``picker.png`` and ``pool.png`` are
+those in ``docs/images``."""
 
 
-def picture(page: Page, name: str, *, width: int = 1280) -> None:
+def picture(page: Page, name: str) -> None:
     """Keep a picture of the page if pictures are wanted."""
     if SHOTS:
         folder = Path(SHOTS)
@@ -79,7 +80,7 @@ def test_every_page_fits_and_has_no_errors(
                 wider = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 assert wider <= 0, f"{name} is {wider} px wider than {width}"
                 if width != 360:
-                    picture(page, f"{name}-{scheme}-{width}", width=width)
+                    picture(page, f"{name}-{scheme}-{width}")
     page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 1280, "height": 844})
     page.goto(picker)
@@ -87,9 +88,9 @@ def test_every_page_fits_and_has_no_errors(
     expect(page.get_by_text("1 free now")).to_be_visible()
     page.get_by_role("radio", name="8 GPUs a whole node").check(force=True)
     expect(page.locator("#summary")).to_contain_text("guaranteed")
-    picture(page, "readme-picker")
+    picture(page, "picker")
     page.goto(addresses["pool"])
-    picture(page, "readme-pool")
+    picture(page, "pool")
 
 
 def test_labels_and_landmarks(login: Callable[..., Page], busy: dict[str, str]) -> None:

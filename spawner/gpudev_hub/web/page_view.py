@@ -233,7 +233,8 @@ class Shown:
         r = self.r
         if not self.live and r.outcome is not None:
             words = OUTCOMES[r.outcome][2]
-            return f"{words} {sentence(r.reason)}".strip() if r.reason else words
+            # The reason begins with the outcome in the core's words; what follows the colon is news.
+            return f"{words} {sentence((r.reason or '').partition(': ')[2])}".strip()
         return sentence(r.reason)
 
     @property
@@ -266,7 +267,7 @@ class Shown:
         word, tone = self.pill
         end = Step(word, "now" if self.live else "failed" if tone == "bad" else "done", last)
         if r.starts_at is None:
-            return Step("Queued", "done", asked), Step("Not ready", "next"), end
+            return Step("Queued", "done", asked), Step("Ready", "next", Markup("not reached")), end
         return Step("Queued", "done", asked), Step("Ready", "done", began), end
 
 
@@ -289,7 +290,10 @@ def happenings(items: list[wire.HistoryItem], owner: str) -> list[Happening]:
             continue
         by = "" if item.actor in ("service", f"local:{owner}") else item.actor.rpartition(":")[2]
         words = CAUSES.get(cause, cause.replace("_", " "))
-        found.append(Happening(item.at, words, sentence(about or item.detail), by))
+        news = sentence(about or item.detail)
+        if news.lower().rstrip(".").endswith(words.lower()):
+            news = ""
+        found.append(Happening(item.at, words, news, by))
     return found[::-1]
 
 

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpudev import wire
+from gpudev_hub.web.drawing import LABEL, WIDTH, Box, draw
+from gpudev_hub.web.page_view import Shown, happenings, left, ordinal, sentence, size, slots, span, when
+
+NOW = "2026-11-23T14:00:00Z"
+
+
+def at(minutes: float) -> str:
+    moment = datetime.fromisoformat(NOW) + timedelta(minutes=minutes)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def bar(id: str, gpus: int, start: float, end: float, state: wire.State = "ready") -> wire.TimelineBar:
+    return wire.TimelineBar(
+        id=id,
+        name=None,
+        owner="bob",
+        mine=False,
+        gpus=gpus,
+        nodes=1,
+        state=state,
+        start=at(start),
+        end=at(end),
+    )
+
+
+def pool(bars: list[wire.TimelineBar], gpus: int = 8) -> wire.TimelinePool:
+    node = wire.TimelineNode(name="node-1", status="up", gpus=gpus, bars=bars)
+    return wire.TimelinePool(gpu_type="p", label="", pretended=True, nodes=[node], waiting=[])
+
+
+def overlap(a: Box, b: Box) -> bool:
+    beside = a.x + a.width <= b.x + 2 or b.x + b.width <= a.x + 2
+    return not beside and not (a.y + a.height <= b.y or b.y + b.height <= a.y)
+
+
+@st.composite
+def stays(draw: st.DrawFn) -> list[wire.TimelineBar]:
+    """Stays that a node of 8 can hold: what would not fit is left out."""
+    found: list[tuple[int, int, int]] = []
+    for gpus, start, length in draw(
+        st.lists(
+            st.tuples(st.sampled_from([1, 2, 4, 8]), st.integers(0, 600), st.integers(30, 600)), max_size=12
+        )
+    ):
+        end = start + length
+        points = {start, *(s for _, s, _ in found if start <= s < end)}
+        if all(gpus + sum(g for g, s, e in found if s <= point < e) <= 8 for point in points):
+            found.append((gpus, start, end))
+    return [bar(f"r{n}", g, s, e, "ready" if s == 0 else "queued") for n, (g, s, e) in enumerate(found)]
+
+
+@given(stays())
+def test_bars_never_lie_on_each_other_and_have_all_their_gpus(bars: list[wire.TimelineBar]) -> None:
+    drawing = draw(pool(bars), NOW)
+    (node,) = drawing.nodes
+    boxes = [(b.bar.id, box) for b in node.bars for box in b.boxes]
+    for n, (one, first) in enumerate(boxes):
+        assert LABEL <= first.x < first.x + first.width <= WIDTH + 2
+        for other, second in boxes[n + 1 :]:
+            assert one == other or not overlap(first, second), (one, other)
+    for b in node.bars:
+        assert sum(round((box.height + 2) / drawing.lane) for box in b.boxes) == b.bar.gpus
+
+
+def test_what_ends_beyond_the_picture_is_cut_at_its_edge() -> None:
+    drawing = draw(pool([bar("long", 2, 0, 60 * 90)]), NOW)
+    (found,) = drawing.nodes[0].bars
+    assert found.later
+    assert found.boxes[0].x + found.boxes[0].width <= WIDTH
+
+
+def reservation(**changes: object) -> wire.Reservation:
+    fields: dict[str, object] = {
+        "id": "abc",
+        "name": None,
+        "owner": "bob",
+        "state": "queued",
+        "server": None,
+        "gpus": 2,
+        "nodes": 1,
+        "total_gpus": 2,
+        "gpu_type": "p",
+        "image": "default",
+        "hours": 1.0,
+        "position": 2,
+        "planned_start": at(10),
+        "guaranteed_by": at(12),
+        "likely_start": None,
+        "reason": "waiting for 2 GPUs",
+        "created_at": at(-5),
+        "starts_at": None,
+        "ends_at": None,
+        "outcome": None,
+        "ended_at": None,
+        "url": None,
+        "ssh_command": None,
+        "vscode_url": None,
+        "allocation": [],
+        "version": 1,
+        "mine": True,
+        "pretended": True,
+    }
+    return wire.Reservation(**(fields | changes))  # type: ignore[arg-type]
+
+
+def shown(stopped: bool = False, **changes: object) -> Shown:
+    return Shown(reservation(**changes), NOW, stopped)
+
+
+def test_states_in_words() -> None:
+    assert shown().pill == ("Waiting", "wait")
+    assert "Starts about" in shown().statement
+    assert shown(planned_start=None, guaranteed_by=None, position=None).pill[0] == "Blocked"
+    assert shown(planned_start=at(-1)).statement == "About to start"
+    running: dict[str, Any] = {"state": "ready", "starts_at": at(-30), "ends_at": at(30)}
+    assert "30 min" in shown(**running).statement
+    assert shown(stopped=True, **running).pill == ("Stopped", "wait")
+    failed = shown(state="ended", outcome="failed", reason="failed: no sshd", ended_at=NOW)
+    assert failed.explanation == "Its server did not come up. No sshd."
+    assert failed.steps[-1].state == "failed"
+
+
+def test_warnings_go_by_their_thresholds() -> None:
+    for minutes, threshold in ((31, None), (30, 30), (16, 30), (15, 15), (5, 5), (1, 5)):
+        assert shown(state="ready", ends_at=at(minutes)).warning == threshold
+
+
+def test_words() -> None:
+    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111)] == (
+        ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]
+    )
+    assert [span(s) for s in (-5, 119, 120, 3599, 3600, 5400)] == (
+        ["0 s", "119 s", "2 min", "59 min", "1 h", "1 h 30 min"]
+    )
+    assert [size(1, 1), size(8, 1), size(8, 2)] == ["1 GPU", "8 GPUs", "2 × 8 GPUs"]
+    assert sentence("it failed") == "It failed."
+    assert slots([wire.NodeSlots(node="n", slots=[0, 1, 2, 5])]) == ["n, GPUs 0–2, 5"]
+    assert "24 Nov 00:10 UTC" in when("2026-11-24T00:10:00Z", NOW)
+    assert "2 h" in left(at(120), NOW)
+
+
+def test_history_leaves_out_what_only_machines_care_for() -> None:
+    def item(cause: str, actor: str = "service") -> wire.HistoryItem:
+        return wire.HistoryItem(
+            at=NOW,
+            cause=cause,
+            actor=actor,
+            state="ready",
+            planned_start=None,
+            guaranteed_by=None,
+            ends_at=None,
+            detail="",
+        )
+
+    items = [item("requested", "local:bob"), item("server_seen"), item("operator: expired", "local:root")]
+    found = happenings(items, "bob")
+    assert [(h.what, h.by) for h in found] == [("An operator acted", "root"), ("Asked for", "")]
