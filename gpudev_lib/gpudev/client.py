@@ -43,7 +43,7 @@ class Client:
     def reserve(
         self,
         gpus: int | None = 8,
-        nodes: int = 1,
+        nodes: int | None = 1,
         hours: float | None = None,
         gpu_type: str | None = None,
         name: str | None = None,
@@ -103,7 +103,7 @@ class Client:
 
 def reserve(
     gpus: int | None = 8,
-    nodes: int = 1,
+    nodes: int | None = 1,
     hours: float | None = None,
     gpu_type: str | None = None,
     name: str | None = None,
@@ -115,7 +115,7 @@ def reserve(
     """Reserve GPUs and return when they are ready.
 
     Args:
-        gpus: GPUs per node; None: one, or, of several nodes, all.
+        gpus: GPUs per node; None: all that a node has.
         nodes: more than 1: so many whole nodes, joined.
         hours: how long, from the moment it is ready.
         gpu_type: left out: the default one.

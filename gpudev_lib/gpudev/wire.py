@@ -30,7 +30,8 @@ class ReserveRequest(_Request):
 
     gpus: Annotated[int, msgspec.Meta(ge=-1024, le=1024)] | None = None
     """GPUs per node; left out with ``nodes``: whole nodes. Sizes no pool has are refused in words, 0 too."""
-    nodes: Annotated[int, msgspec.Meta(ge=-1024, le=1024)] = 1
+    nodes: Annotated[int, msgspec.Meta(ge=-1024, le=1024)] | None = None
+    """Left out, like ``gpus``: one GPU of one node."""
     hours: float | None = None
     """Left out: the service's default (4)."""
     gpu_type: Annotated[str, msgspec.Meta(max_length=64)] | None = None

@@ -196,6 +196,7 @@ class FakeService:
             live = [r for r in self.reservations.values() if r.state != "ended"]
             if request.name and any(r.name == request.name for r in live):
                 raise Refusal(409, "name_taken", f"{request.name} is the name of a live reservation of yours")
+            nodes = request.nodes or 1
             new = f"k{next(self._numbers)}"
             self.by_request[request.request_id] = new
             self.reservations[new] = wire.Reservation(
@@ -205,8 +206,8 @@ class FakeService:
                 state="queued",
                 server=None,
                 gpus=gpus,
-                nodes=request.nodes,
-                total_gpus=gpus * request.nodes,
+                nodes=nodes,
+                total_gpus=gpus * nodes,
                 gpu_type=request.gpu_type or "h100",
                 image=request.image or "default",
                 hours=4.0 if request.hours is None else request.hours,

@@ -143,6 +143,16 @@ async def test_a_long_poll_answers_at_the_change(run: Running) -> None:
         assert quiet.json()["version"] == at_once.json()["version"]
 
 
+@pytest.mark.parametrize(
+    ("body", "gpus"),
+    [({}, 1), ({"nodes": 1}, 8), ({"gpus": 2}, 2)],
+)
+async def test_nodes_without_gpus_means_whole_nodes(run: Running, body: dict[str, int], gpus: int) -> None:
+    async with run.client("alices") as alice:
+        answer = await alice.post(f"{API}/reservations", json=body)
+        assert (answer.status_code, answer.json()["gpus"], answer.json()["nodes"]) == (201, gpus, 1)
+
+
 async def test_operators_drain_nodes(run: Running) -> None:
     async with run.client("operators") as olga:
         node = min(run.service.view.nodes)

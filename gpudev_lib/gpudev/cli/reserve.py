@@ -18,9 +18,7 @@ from gpudev.words import label
 
 @click.command()
 @click.option("-g", "--gpus", type=int, help="GPUs per node: 1, 2, 4, 8. Left out: 1, or, with --nodes, all.")
-@click.option(
-    "--nodes", type=int, default=1, show_default=True, help="More than 1: so many whole nodes, joined."
-)
+@click.option("--nodes", type=int, help="So many whole nodes; several are joined.")
 @click.option("-t", "--hours", type=float, help="How long, from the moment it is ready. Left out: 4.")
 @click.option("--gpu-type", help="Left out: the default one.")
 @click.option("-n", "--name", help="Lets you say `ssh gpu-NAME`.")
@@ -30,7 +28,7 @@ from gpudev.words import label
 @json_option
 def reserve_command(
     gpus: int | None,
-    nodes: int,
+    nodes: int | None,
     hours: float | None,
     gpu_type: str | None,
     name: str | None,

@@ -60,11 +60,9 @@ def ask(body: wire.ReserveRequest) -> Ask:
     """What was asked for, in the core's words."""
     if body.hours is not None:
         millis(body.hours)
-    # The wire has no "left out" for nodes: one node and no number of GPUs is what neither was given means.
-    nodes = None if body.gpus is None and body.nodes == 1 else body.nodes
     return Ask(
         gpus=body.gpus,
-        nodes=nodes,
+        nodes=body.nodes,
         hours=body.hours,
         gpu_type=body.gpu_type,
         name=body.name,
