@@ -51,12 +51,6 @@ def test_earliest(taken: list[tuple[int, int, int]], start: int, length: int, mo
     profile, loads = build(taken)
     expected = next(t for t in range(start, 2 * SPAN) if all(x <= most for x in loads[t : t + length]))
     assert profile.earliest(start, length, most, FOREVER) == expected
-    for shorter in range(1, length + 1):
-        pair = profile.earliest_two(start, shorter, length, most, FOREVER)
-        assert pair == (profile.earliest(start, shorter, most, FOREVER), expected)
-        bound, _ = profile.earliest_two(start, shorter, length, most, max(start, stop))
-        assert bound <= pair[0]
-        assert bound == pair[0] or bound > max(start, stop)
     found = profile.earliest(start, length, most, max(start, stop))
     if expected <= max(start, stop):
         assert found == expected

@@ -225,13 +225,15 @@ class Ledger:
         `lifted`: nodes whose profile lacks a load that will come back (a place is out while it is improved):
         nothing is remembered of the search on those.
         """
-        if demand.total > demand.cap:
+        total, cap = demand.total, demand.cap
+        if total > cap:
             return None
         account = self.owners.get(demand.owner)
-        if account is not None and account.never_binds(demand.total, demand.cap):
-            account = None
         if account is not None:
-            start = account.earliest(demand.total, demand.cap, demand.length, start, stop)
+            if account.never_binds(total, cap):
+                account = None
+            else:
+                start = account.earliest(total, cap, demand.length, start, stop)
         if start > stop:
             return None
         if demand.nodes == 1:

@@ -90,34 +90,25 @@ class Profile:
         When there is none up to and including `stop`, the answer is some instant after `stop` before which
         none was found: still a lower bound for the same question with a later `stop`.
         """
-        return self.earliest_two(start, length, length, most, stop)[1]
-
-    def earliest_two(
-        self, start: Millis, shorter: Millis, length: Millis, most: int, stop: Millis
-    ) -> tuple[Millis, Millis]:
-        """`earliest` for a length and one not longer, in one pass: (of the shorter one, of the other)."""
         times, loads = self.times, self.loads
         count = len(times)
         i = bisect_right(times, start) - 1
         if i < 0:
             i = 0
         t = start
-        first: Millis | None = None
         while True:
             end = t + length
             while loads[i] <= most:
                 i += 1
                 if i == count or times[i] >= end:
-                    return t if first is None else first, t
-            if first is None and times[i] >= t + shorter:
-                first = t
+                    return t
             while loads[i] > most:
                 i += 1
                 if i == count:
-                    return FOREVER if first is None else first, FOREVER
+                    return FOREVER
             t = times[i]
             if t > stop:
-                return t if first is None else first, t
+                return t
 
     def first_above(self, start: Millis, end: Millis, most: int) -> Millis | None:
         """The first instant of [start, end) with more than `most` GPUs taken."""
