@@ -298,7 +298,7 @@ class Histories(RuleBasedStateMachine):
 
 
 Histories.TestCase.settings = settings(
-    max_examples=250, stateful_step_count=60, suppress_health_check=list(HealthCheck)
+    max_examples=180, stateful_step_count=60, suppress_health_check=list(HealthCheck)
 )
 TestHistories = pytest.mark.timeout(600)(
     Histories.TestCase
