@@ -133,6 +133,7 @@ class Supervisor:
             loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
             if await self._usable(ports):
                 await self.user.prepare(self._hub_api(ports), LOCAL_USER_SCOPES)
+                await self._prepare_ssh()
                 self._announce()
                 await self._ending.wait()
                 sys.stdout.write("gpudev: ending the servers; reservations and queue are kept\n")
@@ -205,6 +206,13 @@ class Supervisor:
                         )
                     await asyncio.sleep(0.05)
         return True
+
+    async def _prepare_ssh(self) -> None:
+        """``ssh gpu-NAME`` works for who uses the browser only, too: the client adds its line, once."""
+        client = await asyncio.create_subprocess_exec(
+            str(_program("gpu-dev")), "ssh-sync", env=self._environment, stdin=asyncio.subprocess.DEVNULL
+        )
+        await client.wait()
 
     def _announce(self) -> None:
         settings = self.settings

@@ -30,6 +30,8 @@ def test_killed_stopped_and_started_again(short_folder: Path) -> None:
         kept = json.loads(stack.config.read_text())
         assert kept["github_user"] == "octocat"
         assert kept["url"] == stack.url
+        # ssh finds servers, although nobody has run gpu-dev yet.
+        assert "gpudev/config" in (stack.home / ".ssh" / "config").read_text()
         token = kept["token"]
         running = stack.wait_state(stack.reserve(gpus=2)["id"], "ready")
         waiting = stack.reserve()

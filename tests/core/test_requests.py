@@ -75,6 +75,7 @@ def test_defaults_are_resolved() -> None:
         (Ask(hours=-1), Code.INVALID_HOURS, "-1 hours is not a length of time: it must be positive"),
         (Ask(hours=math.nan), Code.INVALID_HOURS, "nan hours is not a length of time"),
         (Ask(hours=math.inf), Code.INVALID_HOURS, "inf hours is not a length of time"),
+        (Ask(hours=1e308), Code.INVALID_HOURS, "1e+308 hours is not a length of time"),
         (Ask(hours=0.001), Code.INVALID_HOURS, "0.001 hours is shorter than the shortest hold, 1 min"),
         (Ask(gpu_type="b200"), Code.UNKNOWN_GPU_TYPE, "there is no GPU type 'b200' here"),
         (Ask(image="evil"), Code.INVALID_IMAGE, "h100 has no image 'evil'"),

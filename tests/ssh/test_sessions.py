@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,6 +112,30 @@ def test_an_interactive_shell_has_it_too(terminal: Terminal, rank: Rank) -> None
     assert json.loads(re.search(r"[\r\n](\[.*\])", text).group(1)) == [  # type: ignore[union-attr]
         rank.env[name] for name in SEEN
     ]
+
+
+def test_a_bashrc_does_not_hide_the_servers_programs(world: World, rank: Rank, tmp_path: Path) -> None:
+    """The user's .bashrc counts in a terminal, but `python` stays the one that Jupyter's notebooks run on."""
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho another python\n")
+    fake.chmod(0o755)
+    bashrc = Path(rank.env["HOME"]) / ".bashrc"
+    before = bashrc.read_bytes() if bashrc.exists() else None
+    bashrc.write_text(f"export PATH={tmp_path}:$PATH MINE=1\n")
+    try:
+        which = "command -v python"
+        wanted = shutil.which("python", path=rank.env["PATH"])
+        assert world.run("ssh", HOST, which).stdout.strip() == wanted
+        assert world.run("ssh", "-T", HOST, "bash", input=which + "\n").stdout.strip() == wanted
+        terminal = Terminal(world, "-tt", HOST)
+        try:
+            terminal.type(f"echo mine=$MINE at=$({which}).")
+            text = terminal.read_until(r"[\r\n]mine=1 at=[^$].*\.")
+        finally:
+            terminal.close()
+        assert f"mine=1 at={wanted}." in text
+    finally:
+        bashrc.unlink() if before is None else bashrc.write_bytes(before)
 
 
 def test_banner_in_shells_only_and_current_after_an_extension(

@@ -119,7 +119,7 @@ def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
 
 def resolve_hours(hours: float, least: Millis) -> Millis:
     """Hours as milliseconds; `least` is the shortest hold."""
-    if not math.isfinite(hours):
+    if not math.isfinite(hours * HOUR):
         raise Refused(
             Code.INVALID_HOURS, f"{hours} hours is not a length of time", "use --hours 4, for example"
         )

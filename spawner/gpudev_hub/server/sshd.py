@@ -50,13 +50,24 @@ cd "$HOME" || exit 1
 if [ -n "${{SSH_ORIGINAL_COMMAND+x}}" ]; then
     original=$SSH_ORIGINAL_COMMAND
     unset SSH_ORIGINAL_COMMAND
+    # Bash reads ~/.bashrc for commands over SSH, unless it is a shell in a shell.
+    export SHLVL=2
     exec "$SHELL" -c "$original"
 fi
 if [ -t 1 ] && ! [ -e "$HOME/.hushlogin" ]; then
     . "$folder/banner"
 {no_terminal}fi
 # Not a login shell: /etc/profile would set PATH anew.
+if [ "${{SHELL##*/}}" = bash ]; then exec "$SHELL" --rcfile "$folder/bashrc"; fi
 exec "$SHELL"
+"""
+
+_BASHRC = """\
+# The user's own settings; but what the server's programs are found by stays in front.
+gpudev_path=$PATH
+[ -f ~/.bashrc ] && . ~/.bashrc
+[ "$PATH" = "$gpudev_path" ] || PATH=$gpudev_path:$PATH
+unset gpudev_path
 """
 
 _NO_TERMINAL = """\
@@ -188,6 +199,7 @@ def prepare(
     private.write(folder / "ends", f"{int(launch['ends_at']) // 1000}\n")
     private.write(folder / "banner", _banner(launch, rank))
     private.write(folder / "enter", _enter(folder, problem), 0o700)
+    private.write(folder / "bashrc", _BASHRC)
     private.write(folder / "keys", _keys(folder, launch))
     private.write(folder / "agent.json", json.dumps(_agent(launch, rank, port, env), indent=1) + "\n")
     if len(peers) > 1:
