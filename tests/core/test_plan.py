@@ -51,6 +51,19 @@ def test_compression_betters_both_where_a_plan_from_scratch_would_break_a_promis
     assert starts(plan) == {"b": 5, "c": 1}
 
 
+def test_room_freed_later_lets_one_start_before_it() -> None:
+    plan = Plan(nodes(2))
+    plan.occupy("x", "ann", 8, ("n1",), 0, HOUR)
+    plan.occupy("y", "bob", 8, ("n1",), 3 * HOUR, 5 * HOUR)
+    plan.occupy("z", "cleo", 8, ("n1",), 5 * HOUR, 20 * HOUR)
+    plan.occupy("w", "dan", 8, ("n2",), 0, 5 * HOUR)
+    plan.compress(0, never)
+    assert add(plan, demand("a", 8, 4)).nodes == ("n2",)
+    plan.compress(0, never)
+    plan.vacate("y", 0)
+    assert plan.fill_holes(0) == {"a": Place(HOUR, 5 * HOUR, ("n1",))}
+
+
 def test_a_freed_cap_lets_the_owners_requests_forward_on_any_node() -> None:
     plan = Plan(nodes(3))
     plan.occupy("x", "ann", 1, ("n1",), 0, 5 * HOUR)
