@@ -69,6 +69,18 @@ async def test_a_crashed_server_comes_back_on_its_slots(world: ServiceWorld) -> 
     assert again.hard_end == ready.hard_end
 
 
+async def test_the_hub_is_not_besieged_while_a_server_comes_up(world: ServiceWorld) -> None:
+    world.hub.pending = True
+    begun = time.monotonic()
+    record = await world.reserve(gpus=1)
+    await world.until(lambda: (record.id, 1) in world.cluster.running)
+    await world.until(lambda: len(world.hub.calls) >= 4, "the fourth question")
+    assert time.monotonic() - begun > 0.5
+    world.hub.pending = False
+    await world.service.agent_report(record.id, 1, 0, True, True, "")
+    await world.becomes(record.id, "ready")
+
+
 async def test_not_ready_before_sshd_proves_who_it_is(world: ServiceWorld) -> None:
     world.sshd_answers = False
     record = await world.reserve(gpus=1)

@@ -35,6 +35,8 @@ FIRST_PAUSE: Final[Millis] = 250
 LONGEST_PAUSE: Final[Millis] = 10 * SECOND
 STARTED_PAUSE: Final[Millis] = 5 * SECOND
 """The Hub has taken a start up; if nothing comes of it, it is asked again after this time."""
+OPENING_PAUSE: Final[Millis] = SECOND
+"""Longest pause between questions whether the Hub leads users to a server that is there already."""
 HUB: Final = "the Hub"
 
 log = logging.getLogger(__name__)
@@ -129,7 +131,7 @@ class Effects:
         await self._clock.wait(news, self._clock.now() + pause)
 
     async def _start(self, id: str, attempt: int) -> None:
-        key, pause = ("start", id, attempt), FIRST_PAUSE
+        key, pause, opening = ("start", id, attempt), FIRST_PAUSE, FIRST_PAUSE
         if refusals := self._refusals.get(id, 0):
             await self._wait(key, min(LONGEST_PAUSE, FIRST_PAUSE * 2**refusals))
         while (record := self._to_start(id, attempt)) is not None:
@@ -160,8 +162,11 @@ class Effects:
                 if runs:
                     self._opened(id, attempt)
                 pause = STARTED_PAUSE
-            if await self._came(key, pause) and runs:
-                break
+            if await self._came(key, pause):
+                if runs:
+                    break
+                await self._wait(key, opening)
+                opening = min(2 * opening, OPENING_PAUSE)
         self._refusals.pop(id, None)
 
     async def _came(self, key: Key, pause: Millis) -> bool:
