@@ -38,10 +38,10 @@ run: setup ## hub, reservation service and servers on this machine, in the foreg
 	@exec env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MFLAGS $(BIN)/gpudev-hub
 
 test: check ## linters, types and all tests but the slow suites below
-	$(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/e2e $(PYTEST_FLAGS)
+	$(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/e2e --ignore=tests/faults $(PYTEST_FLAGS)
 
-test-e2e: setup ## journeys of users through whole hubs
-	$(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) tests/e2e
+test-e2e: setup ## journeys of users, and deaths of every part, with whole hubs
+	$(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) $(wildcard tests/e2e tests/faults)
 
 test-browser: setup ## tests/browser, through the machine's chromium
 	$(BIN)/pytest -m browser $(PYTEST_FLAGS) tests/browser
