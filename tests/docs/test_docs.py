@@ -4,22 +4,64 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
-import msgspec
+import click
 import pytest
 
+import gpudev
+from gpudev.cli.app import gpu_dev
 from gpudev_hub import settings, supervisor
+from gpudev_hub.core.errors import STATUS, Code
 from gpudev_hub.core.lifecycle import MOVES
-from gpudev_hub.policyfile import PolicyFile
-from reference import DOCS, PAGES
+from gpudev_hub.core.model import Outcome
+from gpudev_hub.policyfile import PolicyFile, UserLimits, read_policy
+from gpudev_hub.web.metrics import RequestMetrics, exposition
+from reference import DOCS, PAGES, WEB, commands, public_routes
 
 ROOT = DOCS.parent
+SOURCES = (ROOT / "gpudev_lib", ROOT / "spawner", ROOT / "hub-config")
+MARKDOWN = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_reference_pages_say_what_the_code_says(page: str) -> None:
-    assert (DOCS / page).read_text() == PAGES[page](), "run: .venv/bin/python tests/support/reference.py"
+    assert text_of(page) == PAGES[page](), "run: .venv/bin/python tests/support/reference.py"
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    page = text_of("reference-cli.md")
+    for name, command in commands(gpu_dev):
+        assert f"## gpu-dev {name}\n" in page
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert all(option in page for option in (*parameter.opts, *parameter.secondary_opts)), name
+
+
+def test_every_exit_code_of_the_command_is_in_the_reference() -> None:
+    said = set(re.findall(r"^\| (\d+) \|", text_of("reference-cli.md"), re.MULTILINE))
+    errors = [getattr(gpudev, name) for name in gpudev.__all__]
+    codes = {str(error.exit_code) for error in errors if hasattr(error, "exit_code")}
+    assert said == codes | {"0", "130"}
+
+
+def test_every_route_and_error_code_is_in_the_reference() -> None:
+    page = text_of("reference-api.md")
+    headings = set(re.findall(r"^### ([A-Z]+) `(.+)`$", page, re.MULTILINE))
+    assert headings == {(route.method, route.path) for route in public_routes(WEB)}
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \| .+ \|$", page, re.MULTILINE)
+    assert {Code(code): int(status) for code, status in rows} == STATUS
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = text_of("reference-library.md")
+    for name in gpudev.__all__:
+        assert f"gpudev.{name}\n" in page or f"| `{name}` |" in page, name
 
 
 def test_the_table_of_states_is_that_of_the_code() -> None:
@@ -27,30 +69,81 @@ def test_the_table_of_states_is_that_of_the_code() -> None:
         f"| `{state}` | {', '.join(f'`{s}`' for s in sorted(after))}{' ' if after else ''}|\n"
         for state, after in MOVES.items()
     )
-    assert rows in (DOCS / "architecture.md").read_text()
+    head = "<!-- states: compared with core/lifecycle.py by tests/docs -->\n\n| from | to |\n|---|---|\n"
+    assert f"{head}{rows}\n" in text_of("architecture.md")
 
 
-def test_every_setting_and_exit_code_is_documented() -> None:
-    page = (DOCS / "operating.md").read_text()
-    code = Path(settings.__file__).read_text()
-    for name in set(re.findall(r'"(GPUDEV_[A-Z]+)"', code)):
-        assert f"`{name}`" in page
-    for ended in supervisor.Ended:
-        assert re.search(rf"\b{ended.value} \w", page), ended
+def test_the_outcomes_are_those_of_the_code() -> None:
+    page = text_of("architecture.md")
+    assert all(f"`{outcome}`" in page for outcome in Outcome)
 
 
-def test_the_policy_file_of_the_page_is_one() -> None:
-    example = re.search(r"```json\n(.*?)```", (DOCS / "operating.md").read_text(), re.DOTALL)
+def test_every_invariant_is_there_and_guarded_by_tests_that_name_it() -> None:
+    rows = re.findall(r"^\| (\d+) \| .+ \| (.+) \|$", text_of("architecture.md"), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 14))
+    for number, guards in rows:
+        named = re.compile(rf'[Ii]nvariants? ([\d, and]*\b)?{number}\b|^    """{number}"""', re.MULTILINE)
+        for guard in re.findall(r"`(.+?)`", guards):
+            assert named.search((ROOT / guard).read_text()), f"{guard} does not name invariant {number}"
+
+
+def test_the_layers_are_those_that_the_linter_holds() -> None:
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(rule["layers"] for rule in rules if rule["type"] == "layers")
+    assert f"`{' > '.join(layers).replace('gpudev_hub.', '')}`" in text_of("architecture.md")
+
+
+def test_files_that_are_named_exist() -> None:
+    folders = (ROOT, ROOT / "spawner" / "gpudev_hub", ROOT / "gpudev_lib", ROOT / "gpudev_lib" / "gpudev")
+    named = set(re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|ipynb))`", text_of("architecture.md")))
+    assert len(named) > 20
+    missing = {name for name in named if not any((folder / name).is_file() for folder in folders)}
+    assert not missing
+
+
+def test_every_variable_of_ours_is_documented() -> None:
+    sources = [path for folder in SOURCES for path in folder.rglob("*.py")]
+    names = {name for path in sources for name in re.findall(r"\bGPUDEV_[A-Z_]+\b", path.read_text())}
+    assert {name for name in names if f"`{name}`" not in text_of("operating.md")} == set()
+    assert set(re.findall(r'"(GPUDEV_[A-Z]+)"', Path(settings.__file__).read_text())) <= names
+
+
+def test_every_exit_code_of_the_supervisor_is_documented() -> None:
+    rows = re.findall(r"^\| (\d+) \| [^|]+ \| [^|]*\|$", text_of("operating.md"), re.MULTILINE)
+    assert [int(code) for code in rows] == [int(ended) for ended in supervisor.Ended]
+
+
+def test_the_policy_file_of_the_page_is_one(tmp_path: Path) -> None:
+    example = re.search(r"```json\n(.*?)```", text_of("operating.md"), re.DOTALL)
     assert example is not None
-    said = msgspec.json.decode(example[1].encode(), type=PolicyFile)
-    assert set(json.loads(example[1])) == set(PolicyFile.__struct_fields__), "the example shows every field"
-    assert said.limits.running_gpus == 8
+    path = tmp_path / "policy.json"
+    path.write_text(example[1])
+    assert read_policy(path).limits.running_gpus == 8
+    content = json.loads(example[1])
+    assert set(content) == set(PolicyFile.__struct_fields__), "the example shows every field"
+    assert set(content["limits"]) == set(UserLimits.__struct_fields__), "and every limit"
 
 
-@pytest.mark.parametrize(
-    "page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda page: str(page.relative_to(ROOT))
-)
+def test_every_metric_is_documented() -> None:
+    source = (ROOT / "spawner" / "gpudev_hub" / "web" / "metrics.py").read_text()
+    assert exposition.__module__ == RequestMetrics.__module__ == "gpudev_hub.web.metrics"
+    names = set(re.findall(r'"(gpudev_\w+)"', source))
+    assert len(names) > 10
+    assert {name for name in names if f"`{name}`" not in text_of("operating.md")} == set()
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
+        if "://" in target:
+            continue
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), f"{target}#{anchor}"
