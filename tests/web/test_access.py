@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
+from tornado.web import Application, RequestHandler
 
 from gpudev import wire
-from gpudev_hub.web.app import public_routes
+from gpudev_hub.web.app import make_server, public_routes
+from gpudev_hub.web.auth import CACHE
 from gpudev_hub.web.gate import GATE_ROUTES
 from gpudev_hub.web.routes import Access, Route
-from gpudev_hub.web.settings import WebSettings
-from web_site import TOKENS, Running, running
+from gpudev_hub.web.settings import Rate, WebSettings
+from web_site import TOKENS, Running, listen, running
 
 API = wire.API
 ROUTES = public_routes(WebSettings(public_url="http://127.0.0.1:8000/"))
@@ -239,8 +242,6 @@ async def test_no_token_reaches_a_log(run: Running, caplog: pytest.LogCaptureFix
 
 
 async def test_guessing_tokens_is_slowed_down() -> None:
-    from gpudev_hub.web.settings import Rate
-
     async with running(unknown_tokens=Rate(per_second=0.01, burst=3)) as run:
         run.hub.person("alices", "alice")
         async with run.client("alices") as alice:
@@ -252,3 +253,33 @@ async def test_guessing_tokens_is_slowed_down() -> None:
             await alice.get(f"{API}/me", headers={"Authorization": "token guess-9"})
             assert run.hub.asked == asked
             assert (await alice.get(f"{API}/me")).status_code == 200
+            # Whoever had a good token shortly before goes on, from the same address.
+            later = run.service.clock.now() + CACHE
+            run.site.auth.tokens._now = lambda: later
+            assert (await alice.get(f"{API}/me")).status_code == 200
+            assert run.hub.asked == asked + 1
+
+
+@pytest.mark.parametrize("path", ["metrics", f"{API}/me"])
+async def test_no_address_is_a_door_for_guesses(path: str) -> None:
+    async with running(unknown_tokens=Rate(per_second=0.01, burst=3)) as run, run.client() as guesser:
+        for n in range(9):
+            await guesser.get(path, headers={"Authorization": f"token guess-{n}"})
+        assert run.hub.asked <= 3
+
+
+async def test_a_client_can_not_choose_the_address_it_is_known_by() -> None:
+    class Peer(RequestHandler):
+        def get(self) -> None:
+            self.finish(f"{self.request.remote_ip} {self.request.protocol}")
+
+    server = make_server(Application([("/", Peer)]), behind_proxy=True)
+    url = f"http://127.0.0.1:{listen(server)}/"
+    claimed = {"X-Real-Ip": "10.0.0.1", "X-Scheme": "https", "X-Forwarded-Proto": "http"}
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(url, headers=claimed | {"X-Forwarded-For": "10.0.0.2, 10.0.0.3"})
+            assert answer.text == "10.0.0.3 http"
+    finally:
+        server.stop()
+        await server.close_all_connections()

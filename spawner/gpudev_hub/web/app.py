@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
 from tornado.web import Application, RequestHandler, url
 
 from gpudev_hub.core.model import Owner
@@ -167,9 +174,39 @@ class _Application(Application):
         return super().find_handler(request, **kwargs)
 
 
+class _Unclaimed(HTTPMessageDelegate):
+    """Drops what tornado would believe of a client although no proxy of ours ever sets or changes it."""
+
+    def __init__(self, inner: HTTPMessageDelegate) -> None:
+        self._inner = inner
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        for name in ("X-Real-Ip", "X-Scheme"):
+            headers.pop(name, None)
+        return self._inner.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        return self._inner.data_received(chunk)
+
+    def finish(self) -> None:
+        self._inner.finish()
+
+    def on_connection_close(self) -> None:
+        self._inner.on_connection_close()
+
+
+class _Server(HTTPServer):
+    """An address that limits and logs may go by: the one that the proxy itself appends."""
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        return _Unclaimed(super().start_request(server_conn, request_conn))
+
+
 def make_server(application: Application, *, behind_proxy: bool) -> HTTPServer:
     """An HTTP server with limits; ``behind_proxy``: believe its ``X-Forwarded-For``."""
-    return HTTPServer(
+    return _Server(
         application,
         xheaders=behind_proxy,
         max_header_size=32 * 1024,

@@ -70,9 +70,9 @@ class HubTokens:
         await self._client.aclose()
 
     def known(self, token: str) -> bool:
-        """Whether an answer about ``token`` is in the cache: looking it up costs the Hub nothing."""
+        """Whether ``token`` is no guess: it was somebody's when last asked about, or asking costs nothing."""
         entry = self._cache.get(_digest(token))
-        return entry is not None and self._now() < entry[0]
+        return entry is not None and (entry[1] is not None or self._now() < entry[0])
 
     async def user(self, token: str) -> HubUser | None:
         """The token's owner, ``None`` if the Hub knows no such token.

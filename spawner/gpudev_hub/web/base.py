@@ -15,7 +15,7 @@ from gpudev import wire
 from gpudev_hub.core.errors import STATUS, Code, Refused
 from gpudev_hub.core.ports import StoreUnavailable
 
-from .auth import BrowserLogin, Identity
+from .auth import BrowserLogin, HubUser, Identity
 from .limits import RateLimited
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
             ) from error
         return await self._of_token(cookie.decode("ascii", "replace"), cookie=True)
 
-    async def _of_token(self, token: str, *, cookie: bool) -> Identity:
+    async def hub_user(self, token: str) -> HubUser | None:
+        """Whose token it is, ``None`` if nobody's; raises ``RateLimited`` to an address that guesses."""
         tokens = self.site.auth.tokens
         peer = self.request.remote_ip or ""
         if not tokens.known(token):
@@ -112,6 +113,11 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         user = await tokens.user(token)
         if user is None:
             self.site.guesses.spend(peer)
+        return user
+
+    async def _of_token(self, token: str, *, cookie: bool) -> Identity:
+        user = await self.hub_user(token)
+        if user is None:
             if cookie:
                 self.clear_cookie(self.hub_auth.cookie_name, path=self.hub_auth.cookie_path)
             raise Refused(

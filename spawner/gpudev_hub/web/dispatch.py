@@ -127,7 +127,7 @@ class RouteHandler(BaseHandler):
     async def _monitor(self) -> bool:
         """Whether the token is one for monitoring (then it need not be a person's)."""
         token = bearer(self)
-        user = await self.site.auth.tokens.user(token) if token is not None else None
+        user = await self.hub_user(token) if token is not None else None
         if user is None or METRICS not in user.scopes:
             return False
         self.caller = f"monitor:{user.name}"
