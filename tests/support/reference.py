@@ -2,62 +2,144 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import click
+import msgspec
 
 import gpudev
+from gpudev import config, wire
 from gpudev.cli.app import gpu_dev
-from gpudev_hub.core.errors import STATUS
+from gpudev_hub.core.errors import STATUS, Code
 from gpudev_hub.web.app import public_routes
+from gpudev_hub.web.routes import Access, Route, Text
 from gpudev_hub.web.settings import WebSettings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
-API_HEAD = """\
+WEB = WebSettings(public_url="http://127.0.0.1:8000/")
+MADE = "<!-- made from the code by tests/support/reference.py; change it there -->\n\n"
+
+API_HEAD = f"""\
 # API
 
-JSON over HTTP below `/services/gpudev/`, with a Hub token (`Authorization: token …`) that has the scope
-`custom:gpudev:reserve`; `gpu-dev login` makes one. The OpenAPI document at
-`/services/gpudev/api/v1/openapi.json` has every field; the types are those of `gpudev/wire.py`. Unknown
-fields and parameters are refused. Times are RFC 3339 in UTC, `gpus` is per node. A `request_id` of your own
-makes a repeated `POST reservations` safe. `?wait=20&version=7` answers when the version is no longer 7, or
-after 20 seconds.
+{MADE}JSON over HTTP below `/services/gpudev/`. The OpenAPI 3.1 document at `api/v1/openapi.json` says the
+same, in full.
 
-| method | path | what |
-|---|---|---|
+```console
+$ curl -H "Authorization: Bearer $(gpu-dev config get token)" http://127.0.0.1:8000/services/gpudev/api/v1/me
+```
+
+- **Who asks** is told by a token of the Hub's with the scope `custom:gpudev:reserve` (`Authorization: Bearer
+  …` or `token …`; `gpu-dev login` makes one), or by the cookie of a browser, which needs the header
+  `X-XSRFToken` too. An operator's token has `custom:gpudev:operate` as well. Routes of servers take the
+  server's own token.
+- **Bodies** are JSON with `Content-Type: application/json`, {WEB.max_body // 1024} KiB at most. Unknown
+  fields and parameters are refused.
+- **Times** are RFC 3339 in UTC, durations hours. `gpus` is per node, `total_gpus` over all nodes.
+- **Retries.** Send a `request_id` of your own with `POST api/v1/reservations`: the same one again answers the
+  same reservation. Everything acknowledged is durable.
+- **Waiting.** `GET api/v1/reservations/{{ref}}?wait=20&version=7` answers when the version is no longer 7, or
+  after 20 seconds ({WEB.max_wait:.0f} at most).
+- **Rates**, per person: {WEB.writes.per_second:.0f} changes a second with bursts of {WEB.writes.burst},
+  {WEB.reads.per_second:.0f} other requests with bursts of {WEB.reads.burst}, {WEB.max_polls} open long polls.
+  Beyond that 429 with `Retry-After`.
 """
-API_MIDDLE = """
+TITLES = {
+    Access.PERSON: "For everybody who may reserve",
+    Access.OPERATOR: "For operators",
+    Access.SERVER: "For servers, with their own token",
+    Access.MONITOR: "For monitoring",
+    Access.ANYBODY: "For anybody",
+}
+API_TYPES = """
+## Types
+
+A field with a default may be left out of a request; answers have every field. Not built yet, and so always null
+or never given: `likely_start`, the outcomes `idle` and `access_revoked`.
+"""
+API_ERRORS = """
 ## Errors
 
-Every answer that is not 2xx is `{"error": {"code", "message", "hint"}}`; codes are stable.
+Every answer that is not 2xx is an [ErrorBody](#errorbody): `{"error": {"code", "message", "hint"}}`. Codes
+are stable. The message says what happened, to which object; the hint what to do next.
 
-| code | HTTP status |
-|---|---|
-"""
-CLI_HEAD = """\
-# Command line
-
-`gpu-dev COMMAND --help` says all of it. Names are a reservation's name or id. Shell completion is click's:
-`eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"`.
-
-Exit codes: 0 done, 1 unexpected, 2 bad usage or input, 3 no such reservation, 4 refused, 5 not logged in or
-not allowed, 6 cannot be reached, 7 timed out, 8 ended while waited for, 9 configuration file, 130
-interrupted.
-
-The configuration is `~/.gpu-dev-config` (mode 0600, a JSON object; `GPUDEV_CONFIG` names another file).
-Keys that are not gpu-dev's own stay as they are; a file that can't be parsed is an error and is left
-untouched.
-
-| command | what | options |
+| code | HTTP status | |
 |---|---|---|
 """
-LIBRARY_HEAD = """\
+MEANINGS = {
+    Code.INVALID_REQUEST: "body, field or parameter is not what the route takes",
+    Code.INVALID_SHAPE: "no pool can ever hold so many GPUs or nodes; the hint says what could be asked for",
+    Code.INVALID_HOURS: "not a length of time, or shorter than the shortest hold",
+    Code.INVALID_NAME: "not a name: a letter first, then `a`–`z`, `0`–`9` and single hyphens, 30 at most",
+    Code.INVALID_IMAGE: "the pool has no such image",
+    Code.UNKNOWN_GPU_TYPE: "no pool has this GPU type",
+    Code.NAME_TAKEN: "a live reservation of the owner's has this name",
+    Code.NOT_FOUND: "no such reservation, node or address",
+    Code.FORBIDDEN: "known, and not allowed: somebody else's, no operator, a token without the scope",
+    Code.UNAUTHENTICATED: "no token, or one that the Hub does not know (any more)",
+    Code.QUOTA_EXCEEDED: "more than the owner may hold, queue or ask for",
+    Code.EXTENSION_REFUSED: "it would break a promise; the hint says the longest that would be granted",
+    Code.WRONG_STATE: "not possible in the reservation's state",
+    Code.OPTIONS_DIFFER: "this id is for something else already",
+    Code.REQUEST_ID_REUSED: "this `request_id` came with another request before",
+    Code.TOO_LARGE: "the body is larger than 16 KiB",
+    Code.RATE_LIMITED: "too many requests; `Retry-After` says when there is room again",
+    Code.UNAVAILABLE: "service, store or Hub do not answer just now; nothing was changed, or the same "
+    "`request_id` finds out",
+    Code.METHOD_NOT_ALLOWED: "the address does not answer this method; `Allow` says which",
+    Code.UNSUPPORTED_MEDIA_TYPE: "the body is not `application/json`",
+    Code.INTERNAL_ERROR: "a defect; the message has the request's id in the log",
+}
+CLI_HEAD = f"""\
+# Command line
+
+{MADE}`NAME` is the name of a live reservation of yours, or the id of any. `--json` prints one JSON document
+on standard output; progress and complaints go to standard error. Completion of commands and names, for bash
+(zsh and fish alike): `eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"`.
+"""
+CLI_EXITS = """
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | something unexpected |
+| 2 | bad usage or input |
+| 3 | no such reservation |
+| 4 | refused in the present state: quota, extension, name taken, … |
+| 5 | not logged in, or not allowed |
+| 6 | hub or service cannot be reached |
+| 7 | not ready in the time given; the place is kept |
+| 8 | it ended, or failed, while waited for |
+| 9 | the configuration file can't be read, parsed or written |
+| 130 | interrupted |
+
+`gpu-dev ssh` exits with the status of `ssh`: the command's own, or 255 where `ssh` itself failed. With
+`--json` a failure prints `{"error": {"code", "message", "hint"}}`.
+
+## Configuration
+
+`~/.gpu-dev-config` is a JSON object, mode 0600; `GPUDEV_CONFIG` names another file. `GPUDEV_URL` and
+`GPUDEV_TOKEN` go before it. A token is only ever sent to the hub that it came with. Keys of other tools stay
+as they are; a file that can't be parsed is an error and is left untouched.
+
+| key | meaning |
+|---|---|
+"""
+LIBRARY_HEAD = f"""\
 # Library
 
-```python
+{MADE}```python
 import gpudev
 
 with gpudev.reserve(2, hours=1, name="demo") as box:  # waits for its turn; released at the end
@@ -66,22 +148,135 @@ with gpudev.reserve(2, hours=1, name="demo") as box:  # waits for its turn; rele
 ```
 
 Settings come from arguments, then `GPUDEV_URL` and `GPUDEV_TOKEN`, then (in a notebook on a spawned server)
-the Hub's own variables, then the configuration file. A lost answer never makes two reservations. The tree
-of errors is drawn in `gpudev/errors.py`; every error has `.code`, `.message` and `.hint`.
+the Hub's own variables, then `~/.gpu-dev-config` ([its keys](reference-cli.md#configuration)). A token is
+only ever sent to the hub that it came with. A lost answer never makes two reservations: requests are
+repeated with the same `request_id`.
+`pip install gpudev` brings library and command; `gpudev[widgets]` adds the live panel of notebooks.
 
-| name | what |
-|---|---|
+## Functions
+
+Each is a method of [Client](#gpudevclient) too, which is for several hubs or users in one program.
+"""
+LIBRARY_ERRORS = """
+## Errors
+
+Every error has `.message`, `.hint` (what to do next, part of `str(error)`), a stable `.code`, which is the
+[service's](reference-api.md#errors) where the service refused, and the `.exit_code` that `gpu-dev` ends with.
+
+| error | is a | exit code | |
+|---|---|---|---|
 """
 
 
 def api_page() -> str:
     """``docs/reference-api.md``."""
-    routes = public_routes(WebSettings(public_url="http://127.0.0.1:8000/"))
-    rows = "".join(
-        f"| {route.method} | `{route.path}` | {route.summary.splitlines()[0]} |\n" for route in routes
-    )
-    codes = "".join(f"| `{code}` | {status} |\n" for code, status in STATUS.items())
-    return API_HEAD + rows + API_MIDDLE + codes
+    routes = public_routes(WEB)
+    page = API_HEAD
+    for access, title in TITLES.items():
+        page += f"\n## {title}\n"
+        for route in routes:
+            if route.access is access:
+                page += "\n" + _route(route)
+    page += API_TYPES
+    for kind in _types(routes):
+        page += f"\n### {kind.__name__}\n\n{_first(kind.__doc__)}\n\n{_fields(kind)}"
+    codes = "".join(f"| `{code}` | {status} | {MEANINGS[code]} |\n" for code, status in STATUS.items())
+    return page + API_ERRORS + codes
+
+
+def _route(route: Route) -> str:
+    text = f"### {route.method} `{route.path}`\n\n{route.summary}\n\n"
+    for param in route.query:
+        default = "" if param.default is None else f" (default {_json(param.default)})"
+        text += f"- `?{param.name}=` {param.description}{default}\n"
+    if route.takes is not None:
+        text += f"- takes {_linked(route.takes)}\n"
+    text += f"- answers {route.success}"
+    if route.answers is Text:
+        text += " with text"
+    elif isinstance(route.answers, type) and issubclass(route.answers, msgspec.Struct):
+        text += f" with {_linked(route.answers)}"
+    elif route.answers is not None:
+        text += " with JSON"
+    text += "\n"
+    codes = [code for code in STATUS if code in route.all_codes]
+    return text + (f"- errors: {', '.join(f'`{code}`' for code in codes)}\n" if codes else "")
+
+
+def _types(routes: list[Route]) -> list[type[msgspec.Struct]]:
+    """All types of requests and answers, and those inside them, in the order of their first use."""
+    found: dict[type[msgspec.Struct], None] = {}
+
+    def add(kind: Any) -> None:
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            if kind not in found:
+                found[kind] = None
+                for inner in get_type_hints(kind).values():
+                    add(inner)
+        else:
+            for inner in get_args(kind):
+                add(inner)
+
+    for route in routes:
+        add(route.takes)
+        add(route.answers)
+    add(wire.ErrorBody)
+    return list(found)
+
+
+def _fields(kind: type[msgspec.Struct]) -> str:
+    rows = "| field | type | |\n|---|---|---|\n"
+    about = _docstrings(kind)
+    for field in msgspec.structs.fields(kind):
+        default = "" if field.required else f" = {_json(field.default)}"
+        rows += f"| `{field.name}` | {_named(field.type)}{default} | {about.get(field.name, '')} |\n"
+    return rows
+
+
+def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """What the source says below each field."""
+    body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
+    return {
+        field.target.id: " ".join(str(said.value.value).replace("``", "`").split())
+        for field, said in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(said, ast.Expr)
+        and isinstance(said.value, ast.Constant)
+    }
+
+
+def _named(kind: Any) -> str:
+    """A type in words."""
+    arguments = get_args(kind)
+    origin = get_origin(kind)
+    if kind is NoneType:
+        return "null"
+    if origin is Annotated:
+        return _named(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in (UnionType, Union):
+        return " or ".join(_named(part) for part in arguments)
+    if origin is list:
+        return f"list of {_named(arguments[0])}"
+    if origin is dict:
+        return f"object of {_named(arguments[1])}"
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _linked(kind)
+    return {str: "string", int: "integer", float: "number", bool: "boolean"}[kind]
+
+
+def _linked(kind: type) -> str:
+    return f"[{kind.__name__}](#{kind.__name__.lower()})"
+
+
+def _json(value: object) -> str:
+    return f"`{msgspec.json.encode(value).decode()}`"
+
+
+def _first(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0].replace("``", "`")
 
 
 def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -98,26 +293,71 @@ def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.
 
 def cli_page() -> str:
     """``docs/reference-cli.md``."""
-    rows = ""
+    page = CLI_HEAD
     for name, command in commands(gpu_dev):
-        options = " ".join(
-            f"`{'/'.join([*parameter.opts, *parameter.secondary_opts])}`"
+        context = click.Context(command, info_name=f"gpu-dev {name}")
+        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+        about = inspect.cleandoc(command.help or "")
+        page += f"\n## gpu-dev {name}\n\n`{usage}`\n\n{about}\n"
+        rows = [
+            record
             for parameter in command.params
-            if isinstance(parameter, click.Option)
-        )
-        about = command.get_short_help_str(200)
-        rows += f"| `gpu-dev {name}` | {about} | {options} |\n"
-    return CLI_HEAD + rows
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context))
+        ]
+        if rows:
+            page += "\n| option | |\n|---|---|\n"
+            page += "".join(f"| `{option}` | {text} |\n" for option, text in rows)
+    return page + CLI_EXITS + "".join(f"| `{key}` | {text} |\n" for key, text in config.KEYS.items())
 
 
 def library_page() -> str:
     """``docs/reference-library.md``."""
-    rows = ""
-    for name in sorted(gpudev.__all__):
-        about = (getattr(gpudev, name).__doc__ or "").strip().splitlines()
-        rows += f"| `gpudev.{name}` | {about[0] if about else ''} |\n"
-    members = sorted(n for n in vars(gpudev.Reservation) if not n.startswith("_"))
-    return LIBRARY_HEAD + rows + "\nOf a `Reservation`: " + ", ".join(f"`{n}`" for n in members) + ".\n"
+    page = LIBRARY_HEAD
+    names = sorted(gpudev.__all__)
+    for name in names:
+        value = getattr(gpudev, name)
+        if inspect.isfunction(value):
+            page += f"\n### gpudev.{name}\n\n{_signature(name, value)}\n{_body(value)}\n"
+    for kind in (gpudev.Reservation, gpudev.Client, gpudev.Progress):
+        page += f"\n## gpudev.{kind.__name__}\n\n{_body(kind)}\n\n| | |\n|---|---|\n"
+        for member, value in vars(kind).items():
+            if not member.startswith("_"):
+                called = "" if isinstance(value, property) else _parameters(value)
+                page += f"| `{member}{called}` | {_line(value)} |\n"
+    page += LIBRARY_ERRORS
+    for name in names:
+        value = getattr(gpudev, name)
+        if inspect.isclass(value) and issubclass(value, gpudev.GpuDevError):
+            base = value.__bases__[0].__name__
+            below = "" if base == "Exception" else base
+            page += f"| `{name}` | {below} | {value.exit_code} | {_line(value)} |\n"
+    return page
+
+
+def _signature(name: str, function: Callable[..., object]) -> str:
+    return f"```python\n{name}{_parameters(function)}\n```\n"
+
+
+def _parameters(function: Callable[..., object]) -> str:
+    signature = inspect.signature(function)
+    kept = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
+    ]
+    return str(signature.replace(parameters=kept, return_annotation=inspect.Signature.empty))
+
+
+def _body(value: object) -> str:
+    """A docstring as Markdown: its list of arguments as a list."""
+    text = inspect.getdoc(value) or ""
+    text = re.sub(r"\n +(\w+): ", r"\n- `\1`: ", text).replace("Args:\n", "\n").replace("``", "`")
+    return re.sub(r"\n +", "\n  ", text).replace("\n\n\n", "\n\n")
+
+
+def _line(value: object) -> str:
+    paragraph = (inspect.getdoc(value) or "").split("\n\n")[0]
+    return " ".join(paragraph.replace("``", "`").split())
 
 
 PAGES = {
