@@ -64,8 +64,8 @@ TITLES = {
 API_TYPES = """
 ## Types
 
-A field with a default may be left out of a request; answers have every field. Not built yet, and so always null
-or never given: `likely_start`, the outcomes `idle` and `access_revoked`.
+A field with a default may be left out of a request; answers have every field. Not built yet, and so always
+null or never given: `likely_start`, the outcomes `idle` and `access_revoked`.
 """
 API_ERRORS = """
 ## Errors
