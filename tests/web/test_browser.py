@@ -79,6 +79,7 @@ async def test_writes_with_a_cookie_need_the_pages_own_token(run: Running) -> No
             {"X-XSRFToken": xsrf[:-2] + "zz"},
             {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"},
             {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Mode": "websocket"},
         ):
             answer = await browser.post(f"{API}/reservations", json=body, headers=headers)
             assert answer.status_code == 403, headers

@@ -94,6 +94,9 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         cookie = self.get_secure_cookie(self.hub_auth.cookie_name)
         if cookie is None:
             return None
+        if self.request.headers.get("Sec-Fetch-Mode") == "websocket":
+            # JupyterHub would let it pass without the pages' token.
+            raise Refused(Code.FORBIDDEN, "there are no websockets here", "reload the page and try again")
         try:
             self.check_xsrf_cookie()
         except HTTPError as error:
