@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
 from gpudev_hub.server import processes
 from stack import Stack, wait_for
@@ -41,6 +45,48 @@ def test_a_server_from_request_to_end(stack: Stack) -> None:
     assert f":{record['jupyter_port']} " not in listening
     assert f":{record['sshd_port']} " not in listening
     assert not (stack.settings.servers / f"{asked['id']}-1" / "0" / "private").exists()
+
+
+async def typed_in_lab(url: str, token: str, command: str, wanted: str) -> str:
+    """What a terminal of JupyterLab shows, once ``wanted`` (a pattern) is in it."""
+    headers = {"Authorization": f"token {token}"}
+    async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=30) as client:
+        name = (await client.post(f"{url}/api/terminals")).raise_for_status().json()["name"]
+    socket = await websocket_connect(
+        HTTPRequest(f"{url.replace('http', 'ws', 1)}/terminals/websocket/{name}", headers=headers)
+    )
+    await socket.write_message(json.dumps(["stdin", f"{command}\r"]))
+    seen = ""
+    try:
+        async with asyncio.timeout(30):
+            while not re.search(wanted, seen):
+                message = await socket.read_message()
+                assert message is not None, seen
+                kind, *data = json.loads(message)
+                seen += data[0] if kind == "stdout" else ""
+    except TimeoutError:
+        pytest.fail(f"no {wanted!r} in {seen!r}")
+    finally:
+        socket.close()
+    return seen
+
+
+def test_a_terminal_in_lab_finds_what_notebooks_and_ssh_find(stack: Stack) -> None:
+    """Neither /etc/profile nor the user's own settings hide the server's python."""
+    asked = stack.reserve()
+    url = stack.wait_state(asked["id"], "ready")["url"].removesuffix("/lab")
+    fake = stack.home / "fake" / "python"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho another python\n")
+    fake.chmod(0o755)
+    (stack.home / ".bashrc").write_text(f"PATH={fake.parent}:$PATH MINE=1\n")
+    try:
+        command = "echo mine=$MINE at=$(command -v python)."
+        text = asyncio.run(typed_in_lab(url, stack.token_for(), command, r"mine=1 at=[^$].*\."))
+    finally:
+        (stack.home / ".bashrc").unlink()
+    assert f"mine=1 at={stack.settings.environment_of(stack.user)}/bin/python." in text
+    release(stack, asked["id"])
 
 
 def test_nothing_private_is_readable_by_others(stack: Stack) -> None:

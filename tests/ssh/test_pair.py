@@ -158,3 +158,14 @@ def test_other_hosts_go_by_the_users_own_configuration(world: World, pair: list[
     assert second.startswith(f"127.0.0.1\nport {pair[1].port}\n")
     assert f"{pair[0].folder}/gang_key" not in first
     assert "id_ed25519\n" in first
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="Open MPI is not installed")
+def test_mpirun_on_one_node_alone(world: World) -> None:
+    """Where the account is root, Open MPI asks for its consent on a single server too."""
+    world.start("gm1", name="alone")
+    try:
+        done = world.run("ssh", "gpu-alone", "mpirun -np 2 --oversubscribe printenv OMPI_COMM_WORLD_RANK")
+    finally:
+        world.stop("gm1")
+    assert sorted(done.stdout.split()) == ["0", "1"], done.stderr

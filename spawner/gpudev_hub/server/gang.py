@@ -23,8 +23,10 @@ def alias(server: str, rank: int) -> str:
 
 
 def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[str, str]) -> dict[str, str]:
-    """``env`` and, for a rank of several, what ``ssh``, ``scp``, ``rsync`` and ``mpirun`` need."""
+    """``env`` and what ``mpirun`` needs and, for a rank of several, ``ssh``, ``scp`` and ``rsync``."""
     result = dict(env)
+    if os.getuid() == 0:
+        result["OMPI_ALLOW_RUN_AS_ROOT"] = result["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     if len(peers) < 2:
         return result
     result["PATH"] = f"{folder}/bin:{env['PATH']}"
@@ -35,8 +37,6 @@ def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[s
         result["OMPI_MCA_btl"] = "self,tcp"
         result["OMPI_MCA_btl_tcp_if_include"] = "lo"
         result["OMPI_MCA_oob_tcp_if_include"] = "lo"
-    if os.getuid() == 0:
-        result["OMPI_ALLOW_RUN_AS_ROOT"] = result["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     return result
 
 

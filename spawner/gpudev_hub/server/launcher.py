@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shlex
 import shutil
 import signal
 import socket
@@ -130,7 +131,9 @@ class Launcher:
         env = gang.environment(self.private, peers, spec["env"])
         argv = sshd.prepare(self.private, launch, rank, self.record.sshd_port, env, peers)
         if spec["jupyter"] is not None:
-            self.jupyter = self._part("jupyter", spec["jupyter"], env)
+            terminal = shlex.join(sshd.shell(self.private, env))
+            command = [*spec["jupyter"], f"--ServerApp.terminado_settings=shell_command={terminal}"]
+            self.jupyter = self._part("jupyter", command, env)
             self._start(self.jupyter)
         agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.private)]
         self.parts = [self._part("sshd", argv, env), self._part("agent", agent, env)]

@@ -57,9 +57,7 @@ fi
 if [ -t 1 ] && ! [ -e "$HOME/.hushlogin" ]; then
     . "$folder/banner"
 {no_terminal}fi
-# Not a login shell: /etc/profile would set PATH anew.
-if [ "${{SHELL##*/}}" = bash ]; then exec "$SHELL" --rcfile "$folder/bashrc"; fi
-exec "$SHELL"
+exec {shell}
 """
 
 _BASHRC = """\
@@ -198,7 +196,7 @@ def prepare(
     private.write(folder / "env", _assignments(env))
     private.write(folder / "ends", f"{int(launch['ends_at']) // 1000}\n")
     private.write(folder / "banner", _banner(launch, rank))
-    private.write(folder / "enter", _enter(folder, problem), 0o700)
+    private.write(folder / "enter", _enter(folder, env, problem), 0o700)
     private.write(folder / "bashrc", _BASHRC)
     private.write(folder / "keys", _keys(folder, launch))
     private.write(folder / "agent.json", json.dumps(_agent(launch, rank, port, env), indent=1) + "\n")
@@ -229,6 +227,17 @@ def prepare(
     return argv
 
 
+def shell(folder: Path, env: Mapping[str, str]) -> list[str]:
+    """Command line of an interactive shell, over SSH and in Jupyter's terminals.
+
+    Not a login shell: ``/etc/profile`` would set ``PATH`` anew.
+    """
+    program = env.get("SHELL") or "/bin/bash"
+    if Path(program).name == "bash":
+        return [program, "--rcfile", str(folder / "bashrc")]
+    return [program]
+
+
 def _complaint(argv: list[str]) -> str:
     """What ``sshd -t`` says against a configuration; empty if nothing."""
     done = subprocess.run(
@@ -257,9 +266,11 @@ def _banner(launch: Mapping[str, Any], rank: int) -> str:
     return _BANNER.format(what=shlex.quote(what), extend=shlex.quote(f"gpu-dev extend {shown} --hours 1"))
 
 
-def _enter(folder: Path, problem: str | None) -> str:
+def _enter(folder: Path, env: Mapping[str, str], problem: str | None) -> str:
     no_terminal = _NO_TERMINAL.format(problem=shlex.quote(f"gpudev: {problem}")) if problem else ""
-    return _ENTER.format(folder=shlex.quote(str(folder)), no_terminal=no_terminal)
+    return _ENTER.format(
+        folder=shlex.quote(str(folder)), no_terminal=no_terminal, shell=shlex.join(shell(folder, env))
+    )
 
 
 def _keys(folder: Path, launch: Mapping[str, Any]) -> str:
