@@ -65,6 +65,23 @@ async def test_long_polls_are_bounded_and_end_with_their_connection() -> None:
             assert notices.status_code == 200
 
 
+async def test_a_long_poll_that_the_services_end_cuts_short_is_no_defect() -> None:
+    async with running(max_wait=30.0) as run:
+        run.hub.person("alices", "alice")
+        async with run.client("alices") as alice:
+            made = (await alice.post(f"{API}/reservations", json={"gpus": 1})).json()
+            await run.make_ready(made["id"])
+            path = f"{API}/reservations/{made['id']}"
+            poll = asyncio.create_task(alice.get(path, params={"wait": 30}))
+            await _until(lambda: run.site.polls._open["local:alice"] == 1)
+            # As the end of the loop does it.
+            for task in asyncio.all_tasks():
+                if getattr(task.get_coro(), "__name__", "") == "show":
+                    task.cancel()
+            answer = await poll
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
 async def _until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
     while not true():

@@ -59,7 +59,9 @@ class RouteHandler(BaseHandler):
             result = await self._perform(route, call)
         except asyncio.CancelledError:
             if not self.gone:
-                raise
+                raise Refused(
+                    Code.UNAVAILABLE, "the service is about to stop", "ask again in a few seconds"
+                ) from None
             self.set_status(499, "Client Closed Request")
             return
         finally:
