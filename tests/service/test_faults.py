@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ import pytest
 from gpudev_hub.clock import ClockBehind
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import HOUR, MINUTE, SECOND, NodeStatus, Outcome, ServerState, State
+from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Allowances, NodeStatus, Outcome, ServerState, State
 from gpudev_hub.core.ports import OutcomeUnknown, StaleEpoch, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
 from gpudev_hub.service.service import Service
-from service_world import ALICE, BOB, Died, ServiceWorld
+from service_world import ALICE, BOB, POLICY, Died, ServiceWorld
 
 
 class Wrapped:
@@ -355,3 +356,36 @@ async def test_a_hundred_requests_share_commits(world: ServiceWorld) -> None:
     records = await asyncio.gather(*(world.reserve(owner, gpus=1) for owner in people))
     assert len({record.seq for record in records}) == 100
     assert world.service.view.n - before < 20
+
+
+async def test_what_ended_lately_does_not_crowd_out_what_people_wait_for(tmp_path: Path) -> None:
+    """A start with hundreds of them, and a Hub that is away, once kept the service from answering anybody."""
+    world = ServiceWorld(tmp_path, policy=replace(POLICY, allowances=Allowances(queued_requests=100)))
+    asking: list[str] = []
+    peak = 0
+
+    async def slow(id: str, *, user: bool) -> bool:
+        nonlocal peak
+        asking.append(id)
+        peak = max(peak, len(asking))
+        await asyncio.sleep(0.01)
+        asking.remove(id)
+        return False
+
+    try:
+        await world.start()
+        held = await world.reserve(BOB, gpus=8, nodes=2)
+        await world.becomes(held.id, "ready")
+        for record in [await world.reserve(gpus=1) for _ in range(80)]:
+            await world.service.end(record.id, ALICE.subject)
+        await world.hub.down()
+        await world.restart()
+        world.hub.stop = slow  # type: ignore[method-assign]
+        await asyncio.sleep(0.3)
+        world.hub.up()
+        begun = len(world.hub.calls)
+        world.clock.advance(10 * SECOND)
+        await world.until(lambda: world.hub.calls[begun:].count(("DELETE", record.id)) == 1)
+        assert 1 < peak <= 8
+    finally:
+        await world.close()

@@ -37,6 +37,8 @@ STARTED_PAUSE: Final[Millis] = 5 * SECOND
 """The Hub has taken a start up; if nothing comes of it, it is asked again after this time."""
 OPENING_PAUSE: Final[Millis] = SECOND
 """Longest pause between questions whether the Hub leads users to a server that is there already."""
+FORGETTING: Final = 8
+"""Servers that the Hub is asked to forget at once, of those that hold no slots any more."""
 HUB: Final = "the Hub"
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class Effects:
         self._failpoint = failpoint
         self._running: dict[Key, _Running] = {}
         self._refusals: dict[str, int] = {}
+        self._forgetting = asyncio.Semaphore(FORGETTING)
 
     def start(self, id: str, attempt: int) -> None:
         """Have the Hub start the server of this attempt, until it runs."""
@@ -199,6 +202,10 @@ class Effects:
                 if id not in self._view.reservations:
                     self._refusals.pop(id, None)
                 return
+            if claim is None and record is not None:
+                await self._forget(key, record)
+                forgotten = True
+                continue
             overran = claim is not None and self._clock.now() >= begun + self._patience(claim)
             if not forgotten and record is not None:
                 forgotten = await self._ask_hub_to_stop(record, id)
@@ -211,6 +218,24 @@ class Effects:
             if not (forgotten and (id, attempt) not in self._view.claims):
                 await self._wait(key, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _forget(self, key: Key, record: Reservation) -> None:
+        """Have the Hub forget a server that is gone, or was never there, until it has.
+
+        Nobody waits for this, and after a start, or while the Hub is away, there may be hundreds: a few at a
+        time, or they would crowd out what people wait for.
+        """
+        _, of, attempt = key
+        pause = FIRST_PAUSE
+        async with self._forgetting:
+            while True:
+                now = self._view.reservations.get(of)
+                if now is not None and now.attempt > attempt:
+                    return  # the name is a later attempt's by now
+                if await self._ask_hub_to_stop(record, of):
+                    return
+                await self._wait(key, pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def _patience(self, claim: Claim) -> Millis:
         """How long the Hub has to stop a server before it is removed without it."""
