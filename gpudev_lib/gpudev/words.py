@@ -62,6 +62,14 @@ def size(gpus: int, nodes: int) -> str:
     return each if nodes == 1 else f"{nodes} nodes × {each}"
 
 
+def hardware(record: wire.Reservation) -> str:
+    """``2 GPUs h100``, ``2 pretended GPUs``: how many of which."""
+    kind = record.gpu_type
+    if record.pretended and kind == "pretended":
+        return size(record.gpus, record.nodes).replace("GPU", "pretended GPU")
+    return f"{size(record.gpus, record.nodes)} {marked(kind, record.pretended)}"
+
+
 def marked(kind: str, pretended: bool) -> str:
     """A GPU type or a pool's label that does not hide that there is no such hardware."""
     return f"{kind} (pretended)" if pretended and "pretend" not in kind.lower() else kind
@@ -98,13 +106,13 @@ class View:
 def describe(record: wire.Reservation, now: datetime) -> View:
     """The view of `record` at `now`."""
     headline, tone = _headline(record)
+    reason = record.reason or ""
     live = record.state != "ended"
     return View(
-        title=f"gpu-{label(record)} · {size(record.gpus, record.nodes)}"
-        f" {marked(record.gpu_type, record.pretended)}",
+        title=f"gpu-{label(record)} · {hardware(record)}",
         headline=headline,
         times=tuple(_times(record, now)),
-        reason=record.reason or "",
+        reason="" if reason == headline else reason,
         tone=tone,
         url=record.url if live else None,
         ssh_command=record.ssh_command if live else None,

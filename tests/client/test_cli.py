@@ -214,6 +214,13 @@ def test_cancel_several_goes_on_after_a_failure(run: Run, service: FakeService) 
     assert "nobody" in run.err
 
 
+def test_release_is_a_word_for_cancel(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "demo")
+    assert run("release", "demo") == 0
+    assert "demo is released" in run.out
+    assert {r.outcome for r in service.reservations.values()} == {"released"}
+
+
 def test_extend(run: Run, service: FakeService) -> None:
     run("reserve", "-n", "demo", "-t", "1")
     assert run("extend", "demo", "--hours", "0.5") == 0

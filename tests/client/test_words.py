@@ -124,6 +124,25 @@ def test_what_is_pretended_says_so_once(kind: str, pretended: bool, shown: str) 
     assert words.marked(kind, pretended) == shown
 
 
+@pytest.mark.parametrize(
+    ("kind", "nodes", "shown"),
+    [
+        ("h100", 1, "2 GPUs h100 (pretended)"),
+        ("pretended", 1, "2 pretended GPUs"),
+        ("pretended", 2, "2 nodes × 2 pretended GPUs"),
+    ],
+)
+def test_pretended_hardware_reads_well(kind: str, nodes: int, shown: str) -> None:
+    assert words.hardware(record(gpu_type=kind, nodes=nodes, pretended=True)) == shown
+
+
+def test_an_end_is_told_once() -> None:
+    ended = {"state": "ended", "outcome": "released", "ended_at": "2030-01-01T09:00:00Z"}
+    assert words.describe(record(**ended, reason="released"), NOW).reason == ""
+    why = "failed: not ready within 1 min, 3 times"
+    assert words.describe(record(**ended | {"outcome": "failed"}, reason=why), NOW).reason == why
+
+
 def test_html_holds_no_markup_of_others() -> None:
     view = words.describe(
         record(reason="<script>alert(1)</script>", name="a&b", url='http://x/"><b>', state="ready"), NOW

@@ -129,6 +129,18 @@ def test_unknown_changes_what_is_shown_and_nothing_else() -> None:
     assert held(d, "r1") == [1]
 
 
+def test_a_release_is_not_put_down_to_an_earlier_crash() -> None:
+    d = Driver()
+    d.submit("alice", 4)
+    d.ready("r1")
+    d.see("r1", Presence.ABSENT, "killed by signal 9")
+    d.ready("r1")
+    assert d.get("r1").detail == "killed by signal 9"
+    d.end("r1")
+    d.see("r1", Presence.ABSENT)
+    assert (d.ended("r1").outcome, d.ended("r1").detail) == (Outcome.RELEASED, "")
+
+
 def test_a_gang_restarts_as_a_whole() -> None:
     d = Driver()
     d.submit("alice", 8, nodes=2)

@@ -129,11 +129,12 @@ def test_a_bashrc_does_not_hide_the_servers_programs(world: World, rank: Rank, t
         assert world.run("ssh", "-T", HOST, "bash", input=which + "\n").stdout.strip() == wanted
         terminal = Terminal(world, "-tt", HOST)
         try:
-            terminal.type(f"echo mine=$MINE at=$({which}).")
+            terminal.type(f"echo path=$PATH; echo mine=$MINE at=$({which}).")
             text = terminal.read_until(r"[\r\n]mine=1 at=[^$].*\.")
         finally:
             terminal.close()
         assert f"mine=1 at={wanted}." in text
+        assert f"path={rank.env['PATH']}:{tmp_path}\r" in text, "nothing twice, and the user's own after"
     finally:
         bashrc.unlink() if before is None else bashrc.write_bytes(before)
 

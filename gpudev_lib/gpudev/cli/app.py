@@ -28,6 +28,9 @@ COMMANDS = {
 }
 """Each command's module and what ``--help`` says of it, so that only the module of the one used is loaded."""
 
+SYNONYMS = {"release": "cancel"}
+"""Words of the pages and the library that people type here."""
+
 
 class Commands(click.Group):
     """Loads a command when it is used."""
@@ -38,6 +41,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of this name."""
+        cmd_name = SYNONYMS.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"gpudev.cli.{COMMANDS[cmd_name][0]}")

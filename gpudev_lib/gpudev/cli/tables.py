@@ -45,7 +45,7 @@ def reservations(
         table.add_row(
             words.label(record),
             *([record.owner] if owners else []),
-            f"{words.size(record.gpus, record.nodes)} {record.gpu_type}",
+            words.hardware(record),
             Text(view.headline, STYLES[view.tone]),
             Text(details),
         )
@@ -58,7 +58,7 @@ def _card(record: wire.Reservation, owners: bool, now: datetime) -> Text:
     card.append(words.label(record), "bold")
     if owners:
         card.append(f" ({record.owner})")
-    card.append(f"\n  {words.size(record.gpus, record.nodes)} {record.gpu_type}, ")
+    card.append(f"\n  {words.hardware(record)}, ")
     card.append(view.headline, STYLES[view.tone])
     for line in (*view.times, view.reason):
         if line:

@@ -91,7 +91,8 @@ def end(turn: Turn, event: End) -> Reservation:
     else:
         if outcome is None or outcome is Outcome.CANCELLED:
             outcome = Outcome.RELEASED
-        stop(turn, reservation, outcome, _cause(outcome), event.actor)
+        # An earlier restart is not why it ends.
+        stop(turn, reservation, outcome, _cause(outcome), event.actor, detail="")
     return reservation
 
 

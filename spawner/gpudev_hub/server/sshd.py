@@ -64,7 +64,10 @@ _BASHRC = """\
 # The user's own settings; but what the server's programs are found by stays in front.
 gpudev_path=$PATH
 [ -f ~/.bashrc ] && . ~/.bashrc
-[ "$PATH" = "$gpudev_path" ] || PATH=$gpudev_path:$PATH
+case $PATH in
+    "$gpudev_path" | "$gpudev_path":*) ;;
+    *) PATH=$gpudev_path:${PATH%":$gpudev_path"} ;;
+esac
 unset gpudev_path
 """
 
