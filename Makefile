@@ -37,10 +37,10 @@ run: setup ## hub, reservation service and servers on this machine, in the foreg
 	@# The users' own `make` must not inherit the flags of this one.
 	@exec env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MFLAGS $(BIN)/gpudev-hub
 
-test: check ## linters, types and all tests but the slow suites below
+test: check $(TOOLS)/tests.stamp ## linters, types and all tests but the slow suites below
 	$(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/e2e --ignore=tests/faults $(PYTEST_FLAGS)
 
-test-e2e: setup ## journeys of users, and deaths of every part, with whole hubs
+test-e2e: setup $(TOOLS)/tests.stamp ## journeys of users, and deaths of every part, with whole hubs
 	$(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) $(wildcard tests/e2e tests/faults)
 
 test-browser: setup ## tests/browser, through the machine's chromium
@@ -83,10 +83,15 @@ clean: ## remove what was installed and cached; the state of hubs is elsewhere a
 	rm -rf $(TOOLS) .venv .venv-server .yarn node_modules dist
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
-$(TOOLS)/system.stamp: tools/system-packages
+$(TOOLS)/system.stamp: tools/system-packages tools/debian-packages
 	@mkdir -p $(TOOLS)
 	@tools/system-packages '$(PYTHON)'
 	@touch $@
+
+# Without them the tests that need them are skipped, and say so.
+$(TOOLS)/tests.stamp: tools/debian-packages
+	@mkdir -p $(TOOLS)
+	@! tools/debian-packages openmpi-bin rsync || touch $@
 
 $(UV): requirements/uv.txt | $(TOOLS)/system.stamp
 	@echo 'setup: uv'

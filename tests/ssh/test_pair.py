@@ -42,6 +42,7 @@ def test_both_ranks_from_outside(world: World, pair: list[Rank]) -> None:
     assert inside(world, SHOW, "gpu-gp1-1").stdout == f"1 2 {ALL}\n"
 
 
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
 def test_copies_between_ranks(world: World, pair: list[Rank]) -> None:
     done = inside(
         world,

@@ -188,6 +188,7 @@ def test_scp_there_and_back(world: World, rank: Rank, tmp_path: Path, old: list[
     assert (world.home / "copied").exists()
 
 
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
 def test_rsync(world: World, rank: Rank, tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     for number in range(20):
