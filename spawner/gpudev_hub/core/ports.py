@@ -85,6 +85,8 @@ class ServerSight:
     presence: Presence
     complete: bool = True
     """False: at least one rank is gone while others are there (a gang then restarts as a whole)."""
+    forming: bool = False
+    """What is missing may not have been made yet; only of a server that was ready it must be gone."""
     detail: str = ""
     user_stopped: bool = False
     """Its user shut it down from inside (Lab's "Shut Down"): as good as a stop in the Hub."""
@@ -115,8 +117,11 @@ class Cluster(Protocol):
         """End the servers of an attempt without the Hub's help (orphans, and stops that overran)."""
         ...
 
-    def watch(self) -> AsyncIterator[ServerSight]:
-        """Sights of servers that came or went, as soon as they are seen."""
+    def watch(self) -> AsyncIterator[ServerSight | list[Node]]:
+        """What has changed, as soon as it is seen: a server that came or went, or all nodes if one did.
+
+        Raises ``ClusterUnavailable`` when watching is cut: look at everything, then watch on.
+        """
         ...
 
     def hint(self, id: str, attempt: int) -> None:

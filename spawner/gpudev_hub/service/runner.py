@@ -13,6 +13,7 @@ from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.events import (
     Effect,
     Event,
+    NodesObserved,
     Outage,
     ServerObserved,
     StartServer,
@@ -286,8 +287,11 @@ class Runner:
     async def _watch(self) -> None:
         while True:
             try:
-                async for sight in self._cluster.watch():
-                    self._saw(sight)
+                async for seen in self._cluster.watch():
+                    if isinstance(seen, ServerSight):
+                        self._saw(seen)
+                    else:
+                        self.writer.post(NodesObserved(tuple(seen)))
             except ClusterUnavailable as error:
                 log.warning("watching the cluster: %s", error)
             except Exception:
@@ -318,7 +322,9 @@ class Runner:
 
     def _looked(self, sight: ServerSight) -> None:
         self.view.see(sight)
-        if sight.presence is Presence.ABSENT or not sight.complete:
+        record = self.view.reservations.get(sight.id)
+        forming = sight.forming and record is not None and record.state is State.STARTING
+        if sight.presence is Presence.ABSENT or not (sight.complete or forming):
             self.readiness.forget(sight.id, sight.attempt)
         if sight.user_stopped and self._ran(sight):
             self.writer.post(StopIntent(sight.id))
@@ -328,7 +334,7 @@ class Runner:
                 sight.attempt,
                 sight.presence,
                 sight.detail,
-                complete=sight.complete,
+                complete=sight.complete or forming,
                 outage=sight.outage,
             )
         )
