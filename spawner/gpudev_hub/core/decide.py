@@ -22,6 +22,7 @@ from .events import (
     ServerObserved,
     ServerReady,
     StartFailed,
+    StartTrouble,
     StopIntent,
     Submit,
     Tick,
@@ -78,6 +79,8 @@ def _handle(turn: Turn, event: Event) -> Reservation | None:
             return decide_servers.ready(turn, event)
         case StartFailed():
             return decide_servers.start_failed(turn, event)
+        case StartTrouble():
+            return decide_servers.start_trouble(turn, event)
         case StopIntent():
             return decide_servers.stop_intent(turn, event)
         case OwnerKnown():

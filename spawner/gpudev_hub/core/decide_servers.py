@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .events import Cause, OwnerKnown, ServerObserved, ServerReady, StartFailed, StopIntent, StopServer
+from .events import (
+    Cause,
+    OwnerKnown,
+    ServerObserved,
+    ServerReady,
+    StartFailed,
+    StartTrouble,
+    StopIntent,
+    StopServer,
+)
 from .lifecycle import move
 from .model import (
     Claim,
@@ -133,6 +142,14 @@ def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
         if _elsewhere(turn, reservation, claim, cause, event.reason):
             return reservation
     give_up_attempt(turn, reservation, cause, event.reason)
+    return reservation
+
+
+def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
+    """Kept for the owner to see, and for the reason if the allowance is used up over it."""
+    reservation = _current(turn, event.id, event.attempt)
+    if reservation is not None and reservation.state is State.STARTING:
+        turn.world.put(replace(reservation, detail=event.detail), f"{Cause.SERVER_SEEN}: {event.detail}")
     return reservation
 
 

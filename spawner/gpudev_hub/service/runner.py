@@ -17,6 +17,7 @@ from gpudev_hub.core.events import (
     Outage,
     ServerObserved,
     StartServer,
+    StartTrouble,
     StopIntent,
     StopServer,
     Tell,
@@ -311,6 +312,17 @@ class Runner:
             return
         self._looked(sight)
 
+    def trouble(self, id: str, attempt: int, detail: str) -> None:
+        """Something keeps a server that starts from getting ready."""
+        record = self.view.reservations.get(id)
+        current = record is not None and record.state is State.STARTING and record.attempt == attempt
+        if current and record is not None and record.detail != detail:
+            self.writer.post(StartTrouble(id, attempt, detail))
+
+    def adopt_again(self, id: str, attempt: int) -> None:
+        """The Hub gave up a server that is there: have it taken over."""
+        self._effects.start(id, attempt)
+
     def _open(self, id: str, attempt: int) -> None:
         self.readiness.opened(id, attempt)
 
@@ -326,6 +338,8 @@ class Runner:
         forming = sight.forming and record is not None and record.state is State.STARTING
         if sight.presence is Presence.ABSENT or not (sight.complete or forming):
             self.readiness.forget(sight.id, sight.attempt)
+        if sight.presence is Presence.PRESENT and sight.detail:
+            self.trouble(sight.id, sight.attempt, sight.detail)
         if sight.user_stopped and self._ran(sight):
             self.writer.post(StopIntent(sight.id))
         self.writer.post(
