@@ -392,7 +392,7 @@ async def test_what_ended_lately_does_not_crowd_out_what_people_wait_for(tmp_pat
 
 
 async def test_a_server_that_the_hub_gives_up_is_taken_over_again(world: ServiceWorld) -> None:
-    """Invariant 10. The Hub stops what does not answer it in time, and takes it for stopped whatever it hears."""
+    """Invariant 10. What does not answer in time the Hub takes for stopped, whatever it hears."""
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "ready")
     assert not await world.hub.stop(record.id, user=False)

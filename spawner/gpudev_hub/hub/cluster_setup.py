@@ -61,7 +61,8 @@ def configure(c: Any, settings: ClusterSettings) -> None:
             "scopes": [OPERATE],
         },
     ]
-    hub.load_groups = {OPERATORS: {"users": []}, **(hub.load_groups or {})}
+    groups = hub.load_groups if isinstance(hub.load_groups, dict) else {}
+    hub.load_groups = {OPERATORS: {"users": []}, **groups}
 
 
 def _kept(configured: Any) -> list[Any]:
