@@ -17,8 +17,9 @@ import pexpect
 import pytest
 
 from gpudev_hub.server import processes
+from hub_users import wait_for
 from people import GPU_DEV, Person
-from stack import Stack, wait_for
+from stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
