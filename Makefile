@@ -21,7 +21,7 @@ YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 PAGE_SCRIPTS := $(wildcard spawner/gpudev_hub/web/static/*.js)
 
-.PHONY: help setup install run test test-e2e test-browser check format types lock bench clean
+.PHONY: help setup install run test test-e2e test-browser test-cluster check format types lock bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,7 +38,7 @@ run: setup ## hub, reservation service and servers on this machine, in the foreg
 	@exec env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MFLAGS $(BIN)/gpudev-hub
 
 test: check $(TOOLS)/tests.stamp ## linters, types and all tests but the slow suites below
-	$(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/e2e --ignore=tests/faults $(PYTEST_FLAGS)
+	$(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster $(PYTEST_FLAGS)
 
 test-e2e: setup $(TOOLS)/tests.stamp ## journeys of users, and deaths of every part, with whole hubs
 	$(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) $(wildcard tests/e2e tests/faults)

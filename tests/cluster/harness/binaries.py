@@ -1,0 +1,99 @@
+"""Kubernetes, CoreDNS, kwok and helm, built from the Go module proxy at the versions of ``go/*/go.mod``.
+
+Each module's binaries are built anew when its ``go.mod`` or ``go.sum`` has changed. Modules are apart where
+their dependencies clash (kwok needs a newer kubelet library than the kubelet built here).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from .debian import install
+from .layout import Layout
+
+MODULES = Path(__file__).with_name("go")
+NEEDED = ("kubernetes",)
+"""What a boot needs; helm and kwok are built when first asked for."""
+
+
+class BuildError(Exception):
+    """A binary could not be built."""
+
+
+def ensure_binaries(layout: Layout, modules: Iterable[str] = NEEDED) -> None:
+    """Build what is missing or out of date; minutes for the first time, nothing at all later."""
+    for module in modules:
+        folder = MODULES / module
+        key = hashlib.sha256((folder / "go.mod").read_bytes() + (folder / "go.sum").read_bytes()).hexdigest()
+        stamp = layout.binaries / f"{module}.stamp"
+        if stamp.exists() and stamp.read_text() == key:
+            continue
+        layout.binaries.mkdir(parents=True, exist_ok=True)
+        print(f"harness: building {module} (minutes for the first time)", flush=True)
+        build(folder, layout)
+        stamp.write_text(key)
+
+
+def build(folder: Path, layout: Layout) -> None:
+    """All tools of one module, in one call, so that the packages they share are compiled once."""
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "auto"}
+    command = [go(folder, layout), "build", "-trimpath", "-buildvcs=false", f"-ldflags={link_flags(folder)}"]
+    command = ["nice", *command, "-o", f"{layout.binaries}/", "tool"]
+    if subprocess.run(command, cwd=folder, env=environment).returncode != 0:
+        raise BuildError(f"the Go tools of {folder} could not be built; the compiler's words are above")
+
+
+def link_flags(folder: Path) -> str:
+    """Without symbols; and with Kubernetes' version, which its clients parse from the server's answer."""
+    flags = "-s -w"
+    if found := re.search(r"k8s\.io/kubernetes v((\d+)\.(\d+)\.\d+)", (folder / "go.mod").read_text()):
+        version, major, minor = found.groups()
+        at = "-X k8s.io/component-base/version."
+        flags += f" {at}gitVersion=v{version} {at}gitMajor={major} {at}gitMinor={minor}"
+    return flags
+
+
+def go(folder: Path, layout: Layout) -> str:
+    """A Go that can build the module: the machine's own, which fetches a newer one, or one fetched here."""
+    if not shutil.which("go"):
+        install("golang-go")
+    said = subprocess.run(["go", "version"], capture_output=True, text=True, check=True, cwd="/").stdout
+    found = re.search(r"go1\.(\d+)", said)
+    if found and int(found[1]) >= 21:  # the first one that heeds GOTOOLCHAIN
+        return "go"
+    wanted = re.search(r"^go (\S+)", (folder / "go.mod").read_text(), re.MULTILINE)
+    if not wanted:
+        raise BuildError(f"{folder / 'go.mod'} has no `go` line, which says the version of Go to build with")
+    return fetched_go(wanted[1])
+
+
+def fetched_go(version: str) -> str:
+    """Go's own distribution as a module, fetched by an old Go that does not know yet that it may."""
+    architecture = subprocess.run(
+        ["go", "env", "GOARCH"], capture_output=True, text=True, check=True, cwd="/"
+    ).stdout.strip()
+    name = f"golang.org/toolchain@v0.0.1-go{version}.linux-{architecture}"
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"GO111MODULE": "on", "GOFLAGS": "-mod=mod"}
+        done = subprocess.run(
+            ["go", "mod", "download", "-json", name],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
+        found = re.search(r'"Dir": "(.+)"', done.stdout)
+        if not found:
+            raise BuildError(f"Go {version} could not be fetched ({name}): {done.stdout}{done.stderr}")
+    root = Path(found[1])
+    # Modules are unpacked without the right to be run.
+    for file in (*root.glob("bin/*"), *root.glob("pkg/tool/*/*")):
+        file.chmod(0o755)
+    return str(root / "bin" / "go")

@@ -1,0 +1,37 @@
+"""What the machine itself must have, from Debian's (or Ubuntu's) packages."""
+
+from __future__ import annotations
+
+import subprocess
+
+from .layout import CHECKOUT
+
+PACKAGES = (
+    "conntrack",
+    "containerd",
+    "containernetworking-plugins",
+    "debootstrap",
+    "ethtool",
+    "etcd-server",
+    "gcc",
+    "iproute2",
+    "iptables",
+    "libc6-dev",
+    "mount",
+    "nftables",
+    "openssl",
+    "runc",
+    "socat",
+    "util-linux",
+)
+CNI_PLUGINS = "/usr/lib/cni"
+
+
+class MissingError(Exception):
+    """A package is neither there nor to be had."""
+
+
+def install(*packages: str) -> None:
+    """Install those that are missing, as root; MissingError when that fails."""
+    if subprocess.run([CHECKOUT / "tools" / "debian-packages", *packages]).returncode != 0:
+        raise MissingError("packages of the machine are missing; which ones is said above")

@@ -1,0 +1,182 @@
+"""From outside the namespaces: build what is missing, boot, enter, and remove what a dead cluster left."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .binaries import ensure_binaries
+from .cgroups import remove_cgroups
+from .debian import PACKAGES, install
+from .isolation import remove_empty_folders
+from .layout import Layout, Node, load_nodes, save_nodes
+from .waiting import wait_for
+
+_NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
+_PACKAGE = Path(__file__).parents[1]
+BOOT = 600.0
+"""Seconds for a boot, which on its first time brings a gigabyte of images to each node."""
+
+
+class HarnessError(Exception):
+    """What was asked for cannot be, and why."""
+
+
+def prepare(layout: Layout) -> None:
+    """Whatever a boot needs and does not make itself: packages, binaries, images. Seconds if all is there."""
+    if os.geteuid() != 0:
+        raise HarnessError(
+            "the test cluster needs root, because real kubelets make namespaces, mounts and cgroups; "
+            "run it again as root, e.g. with sudo"
+        )
+    layout.root.mkdir(parents=True, exist_ok=True)
+    with (layout.root / "prepare.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        install(*PACKAGES)
+        ensure_binaries(layout)
+        # In a namespace of its own, so that no mount outlives it.
+        _harness("images", layout, "unshare", *_NAMESPACES)
+
+
+def up(layout: Layout, nodes: list[Node], *, keep: bool) -> None:
+    """Boot a cluster; with ``keep`` it lives on after this process, else it dies with it."""
+    began = time.monotonic()
+    prepare(layout)
+    lock = _take_lock(layout)
+    if lock is None:
+        raise HarnessError(f"a cluster of {layout.root} runs already: end it with `python -m harness down`")
+    sweep(layout)
+    layout.run.mkdir()
+    layout.run.chmod(0o755)
+    save_nodes(layout, nodes)
+    prepared = time.monotonic()
+    with (layout.root / "boot.log").open("w") as log:
+        tie = () if keep else ("setpriv", "--pdeathsig", "KILL")
+        leader = subprocess.Popen(
+            [*tie, "unshare", "--net", *_NAMESPACES, *_python("lead", str(lock))],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(layout),
+            pass_fds=[lock],
+            start_new_session=True,
+            cwd="/",
+        )
+    os.close(lock)
+    children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children")
+
+    def up_or_dead() -> bool:
+        return layout.ready.exists() or leader.poll() is not None
+
+    try:
+        child = wait_for(
+            "the namespaces are made", lambda: leader.poll() is not None or children.read_text().split()
+        )
+        if isinstance(child, list):
+            layout.leader.write_text(child[0])
+        wait_for("the cluster is up", up_or_dead, timeout=BOOT)
+        if not layout.ready.exists():
+            raise HarnessError(f"the cluster did not come up: {(layout.root / 'boot.log').read_text()}")
+    except BaseException:
+        leader.kill()
+        leader.wait()
+        raise
+    now = time.monotonic()
+    print(
+        f"harness: {len(nodes)} nodes up in {now - prepared:.1f} s ({prepared - began:.1f} s before)",
+        flush=True,
+    )
+
+
+def down(layout: Layout) -> None:
+    """End the cluster, if one runs, and leave nothing of it."""
+    if runs(layout):
+        os.kill(leader_pid(layout), 9)
+    with _dead(layout):
+        remove_cgroups(layout)
+        remove_empty_folders()
+
+
+def sweep(layout: Layout) -> None:
+    """Remove what a dead cluster left: its cgroups, and its run folder. Images stay."""
+    remove_cgroups(layout)
+    # Were anything still mounted below, it would not be entered.
+    subprocess.run(["rm", "-rf", "--one-file-system", layout.run], check=True)
+
+
+def runs(layout: Layout) -> bool:
+    """Whether a cluster of this state folder lives."""
+    lock = _take_lock(layout)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def leader_pid(layout: Layout) -> int:
+    """Process 1 of its namespaces, as seen from the machine."""
+    return int(layout.leader.read_text())
+
+
+def check_nodes(layout: Layout, wanted: list[Node]) -> None:
+    """HarnessError when the running cluster's nodes are others than those wanted."""
+    if load_nodes(layout) != wanted:
+        raise HarnessError("the running cluster has other nodes; end it with `python -m harness down`")
+
+
+def enter(layout: Layout, command: Sequence[str]) -> int:
+    """Run a command beside the cluster, in this working directory and environment; its exit code."""
+    at = ("nsenter", "--target", str(leader_pid(layout)), "--net", "--mount", "--pid")
+    admin = {"KUBECONFIG": str(layout.kubeconfigs / "admin.conf"), "GPUDEV_CLUSTER_INSIDE": "1"}
+    environment = {**_environment(layout), **admin}
+    environment["PATH"] = f"{layout.binaries}:{environment['PATH']}"
+    # Entering the mount namespace changes the working directory to its root.
+    process = subprocess.Popen([*at, "--", "env", f"--chdir={Path.cwd()}", *command], env=environment)
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            continue  # the command has had it too, and decides
+        return code if code >= 0 else 128 - code
+
+
+def _take_lock(layout: Layout) -> int | None:
+    layout.root.mkdir(parents=True, exist_ok=True)
+    lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+@contextmanager
+def _dead(layout: Layout) -> Iterator[None]:
+    """Holds the lock of a cluster that has just ended: none can start meanwhile."""
+    lock = wait_for("the cluster has ended", lambda: _take_lock(layout), timeout=30)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _python(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "harness", *arguments]
+
+
+def _environment(layout: Layout) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"GPUDEV_CLUSTER_STATE": str(layout.root), "PYTHONPATH": path}
+
+
+def _harness(command: str, layout: Layout, *before: str) -> None:
+    done = subprocess.run([*before, *_python(command)], env=_environment(layout))
+    if done.returncode != 0:
+        raise HarnessError(f"`harness {command}` failed with {done.returncode}; why is said above")
