@@ -70,10 +70,11 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 lock: $(UV) ## make the lock files anew; pins stay as they are unless LOCK_FLAGS=--upgrade
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements/uv.txt
-	$(COMPILE) pyproject.toml --extra hub -o requirements/hub.txt
+	$(COMPILE) pyproject.toml --extra hub --extra kubernetes -o requirements/kubernetes.txt
+	$(COMPILE) pyproject.toml --extra hub -c requirements/kubernetes.txt -o requirements/hub.txt
 	$(COMPILE) pyproject.toml --extra server -c requirements/hub.txt -o requirements/server.txt
-	$(COMPILE) pyproject.toml --extra hub --extra widgets --group dev -c requirements/hub.txt \
-		-c requirements/server.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra hub --extra kubernetes --extra widgets --group dev \
+		-c requirements/kubernetes.txt -c requirements/server.txt -o requirements/dev.txt
 	$(MAKE) setup
 	cd requirements/node && $(NPM) install --package-lock-only --omit-lockfile-registry-resolved=true \
 		--no-audit --no-fund
