@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from . import local_service, supervisor
+from .cluster_settings import ClusterSettings
 from .core.ports import StaleEpoch, StoreLocked
 from .settings import Settings, SettingsError
 from .web.logs import JsonFormatter
@@ -36,10 +37,15 @@ def run_service(serving: Coroutine[Any, Any, None]) -> int:
 
 
 def main() -> None:
-    """Entry point of ``gpudev-hub``."""
+    """Entry point of ``gpudev-hub``; where ``GPUDEV_CLUSTER`` is set, ``service`` is a cluster's."""
     arguments = sys.argv[1:]
     if arguments == ["service"]:
         try:
+            if os.environ.get("GPUDEV_CLUSTER"):
+                # Needs the extra `kubernetes`, which a hub on one machine does without.
+                from . import cluster_service
+
+                sys.exit(run_service(cluster_service.serve(ClusterSettings.read(os.environ))))
             sys.exit(run_service(local_service.serve(Settings.read(os.environ))))
         except SettingsError as error:
             sys.exit(f"gpudev-hub: {error}")

@@ -212,6 +212,7 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
             world.put(blocked, Cause.OWNER_UNKNOWN)
         elif reservation.state is State.STARTING and reservation.stopped_at is None:
             _cannot_start(turn, reservation)
+        world.cut()
 
 
 def _cannot_start(turn: Turn, reservation: Reservation) -> None:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from .commit import Commit, HistoryEntry, Snapshot
+from .commit import Commit, HistoryEntry, Part, Snapshot
 from .gate import Launch
-from .model import Claim, Node, Presence, Reservation
+from .model import Claim, Millis, Node, Presence, Reservation
 
 
 class StoreUnavailable(Exception):
@@ -25,6 +25,10 @@ class StaleEpoch(Exception):
 
 class SlotTaken(Exception):
     """A slot to be taken has an owner, or one to be freed has another one: the state in memory is wrong."""
+
+
+class CommitTooLarge(Exception):
+    """More than the store takes at once (``Store.fits``); nothing was changed."""
 
 
 class StoreLocked(Exception):
@@ -45,10 +49,19 @@ class Store(Protocol):
         """The hot state again under the epoch already taken; raises ``StaleEpoch`` if it is not ours now."""
         ...
 
+    def fits(self, part: Part) -> bool:
+        """Whether one commit can be as large as this; answers without asking anybody.
+
+        What a decision may change in one part (``Part``) fits into every store: an extension moves at most
+        ``extension.MOST_MOVED`` places, the loss of a node ends at most what ran on it.
+        """
+        ...
+
     async def commit(self, commit: Commit) -> None:
         """Make ``commit`` durable, all or nothing, and append it to the history.
 
-        Raises ``StaleEpoch``, ``SlotTaken`` (nothing changed), ``StoreUnavailable`` or ``OutcomeUnknown``.
+        Raises ``StaleEpoch``, ``SlotTaken``, ``CommitTooLarge`` (nothing changed), ``StoreUnavailable`` or
+        ``OutcomeUnknown``.
         """
         ...
 
@@ -66,6 +79,10 @@ class Store(Protocol):
         self, reservation: str | None, after: int, limit: int
     ) -> tuple[list[HistoryEntry], int | None]:
         """History in commit order, of one reservation or of everything, and the cursor of the next page."""
+        ...
+
+    async def seek(self, at: Millis) -> int:
+        """The cursor with which ``history`` begins at the first commit made at ``at`` or later."""
         ...
 
     async def close(self) -> None:
