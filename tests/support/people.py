@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stack import Stack
+from hub_users import HubUsers
 
 GPU_DEV = str(Path(sys.executable).parent / "gpu-dev")
 
@@ -17,7 +17,7 @@ GPU_DEV = str(Path(sys.executable).parent / "gpu-dev")
 class Person:
     """One user of a hub, in a home of his own, so that nobody's ``~/.ssh`` is shared."""
 
-    def __init__(self, stack: Stack, name: str) -> None:
+    def __init__(self, stack: HubUsers, name: str) -> None:
         self.stack = stack
         self.name = name
         self.home = stack.folder / "people" / name
