@@ -43,6 +43,27 @@ class Person:
             input=self.stack.password(self.name) + "\n",
         )
 
+    def make_key(self) -> str:
+        """A key pair of his own, as ssh finds it; returns the public part."""
+        folder = self.home / ".ssh"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        subprocess.run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                self.name,
+                "-f",
+                str(folder / "id_ed25519"),
+            ],
+            check=True,
+        )
+        return (folder / "id_ed25519.pub").read_text().strip()
+
     def run(
         self, *arguments: str, check: bool = True, input: str = "", timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
