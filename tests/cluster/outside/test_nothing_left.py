@@ -45,10 +45,10 @@ def machine() -> dict[str, object]:
 
 
 def namespaces_of(pid: str) -> set[str]:
-    """Of a process, or none if it has ended."""
+    """Of a process; none if it has ended, or is not for root to look at (a container's first process)."""
     try:
         return {str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "mnt", "pid_for_children")}
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return set()
 
 
@@ -57,8 +57,9 @@ def members(namespaces: set[str]) -> list[str]:
     return [path.name for path in Path("/proc").glob("[0-9]*") if namespaces_of(path.name) & namespaces]
 
 
-def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True)
+def harness(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=lifecycle.environment(layout))
 
 
 def left_cgroups(layout: Layout) -> list[Path]:
@@ -68,7 +69,7 @@ def left_cgroups(layout: Layout) -> list[Path]:
 def test_kill_9_leaves_nothing_and_the_next_boot_takes_seconds(layout: Layout) -> None:
     lifecycle.prepare(layout)
     before = machine()
-    done = harness("up")
+    done = harness(layout, "up")
     assert done.returncode == 0, done.stdout + done.stderr
     leader = lifecycle.leader_pid(layout)
     own = namespaces_of(str(leader)) - namespaces_of("self")
@@ -81,7 +82,7 @@ def test_kill_9_leaves_nothing_and_the_next_boot_takes_seconds(layout: Layout) -
     # Until the next start or `down`: cgroups, and empty folders that were made to be mounted over.
     assert left_cgroups(layout)
     started = time.monotonic()
-    done = harness("run", "--", "kubectl", "get", "nodes", "--output=name")
+    done = harness(layout, "run", "--", "kubectl", "get", "nodes", "--output=name")
     took = time.monotonic() - started
     assert (done.returncode, done.stdout.splitlines()[-2:]) == (0, ["node/node-1", "node/node-2"]), (
         done.stderr
@@ -98,15 +99,16 @@ def test_the_cluster_ends_with_who_started_it(layout: Layout, tmp_path: Path) ->
     with subprocess.Popen(
         [sys.executable, "-m", "harness", "run", "--", "sh", "-c", f"touch {mark}; sleep infinity"],
         start_new_session=True,
+        env=lifecycle.environment(layout),
     ) as runner:
         wait_for("the command runs beside the cluster", mark.exists)
         own = namespaces_of(str(lifecycle.leader_pid(layout))) - namespaces_of("self")
         runner.kill()
     wait_for("all processes are gone", lambda: not members(own), timeout=20)
-    assert harness("down").returncode == 0
+    assert harness(layout, "down").returncode == 0
     assert not left_cgroups(layout)
 
 
 def test_the_exit_code_is_the_commands(layout: Layout) -> None:
-    done = harness("run", "--", "sh", "-c", "exit 7")
+    done = harness(layout, "run", "--", "sh", "-c", "exit 7")
     assert done.returncode == 7, done.stderr
