@@ -22,7 +22,7 @@ YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 PAGE_SCRIPTS := $(wildcard spawner/gpudev_hub/web/static/*.js)
 
-.PHONY: help setup install run test test-e2e test-browser test-cluster check format types lock bench clean
+.PHONY: help setup install run test test-e2e test-browser test-dynamodb test-cluster check format types lock bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,18 +39,22 @@ run: setup ## hub, reservation service and servers on this machine, in the foreg
 	@exec env -u MAKEFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MFLAGS $(BIN)/gpudev-hub
 
 test: check $(TOOLS)/tests.stamp ## linters, types and all tests but the slow suites below
-	$(BIN)/pytest $(PARALLEL) -m "not browser" --ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster $(PYTEST_FLAGS)
+	$(BIN)/pytest $(PARALLEL) -m "not browser and not dynamodb" $(PYTEST_FLAGS) \
+		--ignore=tests/e2e --ignore=tests/faults --ignore=tests/cluster
 
 test-e2e: setup $(TOOLS)/tests.stamp ## journeys of users, and deaths of every part, with whole hubs
-	$(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) $(wildcard tests/e2e tests/faults)
+	$(BIN)/pytest $(PARALLEL) -m "not dynamodb" $(PYTEST_FLAGS) $(wildcard tests/e2e tests/faults)
 
 test-browser: setup ## tests/browser, through the machine's chromium
 	$(BIN)/pytest -m browser $(PYTEST_FLAGS) tests/browser
 
-test-cluster: setup ## a real Kubernetes on this machine; needs root, and minutes to build for the first time
+test-cluster: setup $(TOOLS)/dynamodb.stamp ## a real Kubernetes on this machine; needs root, and minutes to build for the first time
 	$(HARNESS) prepare
 	$(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/outside
 	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) --ignore=tests/cluster/outside tests/cluster
+
+test-dynamodb: setup $(TOOLS)/dynamodb.stamp ## the DynamoDB store and the service on it, over DynamoDB Local (needs Java)
+	$(BIN)/pytest $(PARALLEL) -m dynamodb $(PYTEST_FLAGS)
 
 check: setup ## linters, types and import rules, without running anything
 	$(BIN)/ruff check
@@ -76,10 +80,11 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 
 lock: $(UV) ## make the lock files anew; pins stay as they are unless LOCK_FLAGS=--upgrade
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements/uv.txt
-	$(COMPILE) pyproject.toml --extra hub -o requirements/hub.txt
+	$(COMPILE) pyproject.toml --extra hub --extra kubernetes -o requirements/kubernetes.txt
+	$(COMPILE) pyproject.toml --extra hub -c requirements/kubernetes.txt -o requirements/hub.txt
 	$(COMPILE) pyproject.toml --extra server -c requirements/hub.txt -o requirements/server.txt
-	$(COMPILE) pyproject.toml --extra hub --extra widgets --group dev -c requirements/hub.txt \
-		-c requirements/server.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra hub --extra kubernetes --extra widgets --group dev \
+		-c requirements/kubernetes.txt -c requirements/server.txt -o requirements/dev.txt
 	$(MAKE) setup
 	cd requirements/node && $(NPM) install --package-lock-only --omit-lockfile-registry-resolved=true \
 		--no-audit --no-fund
@@ -98,6 +103,14 @@ $(TOOLS)/system.stamp: tools/system-packages tools/debian-packages
 $(TOOLS)/tests.stamp: tools/debian-packages
 	@mkdir -p $(TOOLS)
 	@! tools/debian-packages openmpi-bin rsync || touch $@
+
+$(TOOLS)/dynamodb.stamp: tests/support/dynamodb/pom.xml tools/debian-packages
+	@echo 'setup: DynamoDB Local'
+	@{ command -v java && command -v mvn; } >/dev/null || tools/debian-packages default-jre-headless maven
+	@rm -rf $(TOOLS)/dynamodb
+	@mvn --quiet --batch-mode --file tests/support/dynamodb/pom.xml dependency:copy-dependencies \
+		-DincludeScope=runtime -DoutputDirectory='$(CURDIR)/$(TOOLS)/dynamodb'
+	@touch $@
 
 $(UV): requirements/uv.txt | $(TOOLS)/system.stamp
 	@echo 'setup: uv'

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import httpx
 
-from stack import Stack, free_port, running_stack, wait_for
+from hub_users import free_port, wait_for
+from stack import Stack, running_stack
 
 RUNS = 5
 CONFIG = """

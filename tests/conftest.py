@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from dynamodb_local import DynamoDBLocal
 
 
 def pytest_configure() -> None:
@@ -25,3 +29,17 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} is skipped, which must not happen in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def dynamodb() -> Iterator[DynamoDBLocal]:
+    """DynamoDB Local, for the whole run; a test that asks for it is marked ``dynamodb``."""
+    from dynamodb_local import ENVIRONMENT, DynamoDBLocal
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        local = DynamoDBLocal()
+        yield local
+        local.close()

@@ -16,7 +16,8 @@ import pytest
 from gpudev_hub.server import processes
 from gpudev_hub.stores.sqlite import SqliteStore
 from gpudev_hub.supervisor import Ended
-from stack import Stack, wait_for
+from hub_users import wait_for
+from stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -17,7 +17,8 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from gpudev_hub.server import processes
-from stack import Stack, wait_for
+from hub_users import wait_for
+from stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

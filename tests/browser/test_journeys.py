@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browsing import SLOW, Watcher, choose
-from stack import Stack, wait_for
+from hub_users import wait_for
+from stack import Stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(400)]
 

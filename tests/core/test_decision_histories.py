@@ -19,8 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from coreworld import HOUR, MINUTE, SECOND, Driver, nodes, owner, policy
-from gpudev_hub.core.decide import next_due
+from coreworld import HOUR, MINUTE, SECOND, Driver, Folded, nodes, owner, policy
+from gpudev_hub.core.commit import Part
+from gpudev_hub.core.decide import decide, next_due
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     Compress,
@@ -86,6 +87,7 @@ class Judged(Driver):
         before = dict(self.world.reservations)
         claims = dict(self.world.claims)
         start = len(self.folded.history)
+        folded = self.folded.copy()
         try:
             decision = super().do(event)
         except Refused:
@@ -97,8 +99,29 @@ class Judged(Driver):
         judge.quotas_hold(self.world)
         judge.plan_is_the_records(self.world)
         self.slots_return_only_when_gone(claims)
+        self.dies_between_parts(folded)
         self.perform(decision)
         return decision
+
+    def dies_between_parts(self, folded: Folded) -> None:
+        """3, 12: a service that dies when half of a decision is durable goes on from there lawfully."""
+        for part in self.parts[: len(self.parts) // 2]:
+            folded.commit(part, self.now)
+        if len(self.parts) < 2:
+            return
+        world = World.rebuild(self.policy, folded.snapshot, self.now)
+        events: list[Event] = [Tick(), *[Compress()] * 50]
+        for event in events:
+            before = dict(world.reservations)
+            more = decide(world, event, self.now).more
+            whole = Part.joined(world.drain())
+            judge.changes_are_lawful(before, list(whole.changes), self.now)
+            folded.commit(whole, self.now)
+            if not more:
+                break
+        judge.state_is_right(world, self.now, self.policy.warn_minutes)
+        judge.quotas_hold(world)
+        judge.plan_is_the_records(world)
 
     def causes_of_request(self, event: Event, start: int) -> list[str]:
         wanted = {"requested", "extended", "released", "cancelled", "restarted", "minted", "used"}

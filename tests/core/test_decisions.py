@@ -21,6 +21,7 @@ from gpudev_hub.core.events import (
     ServerReady,
     StartFailed,
     StartServer,
+    StartTrouble,
     StopIntent,
     StopServer,
     Tell,
@@ -139,6 +140,20 @@ def test_a_release_is_not_put_down_to_an_earlier_crash() -> None:
     d.end("r1")
     d.see("r1", Presence.ABSENT)
     assert (d.ended("r1").outcome, d.ended("r1").detail) == (Outcome.RELEASED, "")
+
+
+def test_what_keeps_a_server_from_starting_is_told_and_is_the_reason_of_the_failure() -> None:
+    d = Driver()
+    d.submit("alice", 4)
+    d.do(StartTrouble("r1", 1, "ErrImagePull: no such image"))
+    d.do(StartTrouble("r1", 2, "of an attempt that is not"))
+    assert d.get("r1").detail == "ErrImagePull: no such image"
+    d.go(d.now + STARTUP)
+    assert any("not ready within 1 min: ErrImagePull: no such image" in cause for cause in d.causes("r1"))
+    d.ready("r1")
+    assert d.get("r1").detail == ""
+    d.do(StartTrouble("r1", d.attempt("r1"), "too late"))
+    assert d.get("r1").detail == "", "a server that is ready has no trouble starting"
 
 
 def test_a_gang_restarts_as_a_whole() -> None:

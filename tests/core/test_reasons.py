@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, policy
 from gpudev_hub.core.availability import availability
-from gpudev_hub.core.events import OwnerKnown, ServerObserved, StopIntent
+from gpudev_hub.core.events import OwnerKnown, ServerObserved, StartTrouble, StopIntent
 from gpudev_hub.core.model import Allowances, NodeStatus, Outcome, Presence
 from gpudev_hub.core.reasons import Outlook
 
@@ -72,6 +72,8 @@ def test_reasons_of_what_has_slots() -> None:
     d = Driver()
     d.submit("alice", 8, 1, nodes=2)
     assert reason(d, "r1") == "starting on node-1 and node-2"
+    d.do(StartTrouble("r1", 1, "rank 1: its image can't be fetched"))
+    assert reason(d, "r1") == "starting on node-1 and node-2: rank 1: its image can't be fetched"
     d.ready("r1")
     assert reason(d, "r1") is None
     d.do(ServerObserved("r1", 1, Presence.UNKNOWN))

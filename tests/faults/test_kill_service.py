@@ -19,9 +19,10 @@ from gpudev import wire
 from gpudev.api import Api
 from gpudev_hub.core.model import HOUR, SECOND, Claim, State
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, PLACES
+from hub_users import wait_for
 from ledger import Ledger, read_ledger
 from service_process import ServiceProcess, SmallHub
-from stack import Stack, wait_for
+from stack import Stack
 
 pytestmark = pytest.mark.integration
 

@@ -35,7 +35,7 @@ def test_servers_live_as_long_as_the_service_says(c: Config) -> None:
 def test_the_gates_answers_reach_people(c: Config) -> None:
     assert c.JupyterHub.tornado_settings["slow_spawn_timeout"] == 10
     assert c.LocalGpuSpawner.start_timeout <= 60, "at most the start-up allowance"
-    assert "consecutive_failure_limit" not in c.LocalGpuSpawner
+    assert c.LocalGpuSpawner.consecutive_failure_limit == 0, "what it refuses is no failure of the Hub's"
 
 
 def test_it_listens_on_loopback_only(c: Config) -> None:

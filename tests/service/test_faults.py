@@ -389,3 +389,43 @@ async def test_what_ended_lately_does_not_crowd_out_what_people_wait_for(tmp_pat
         assert 1 < peak <= 8
     finally:
         await world.close()
+
+
+async def test_a_server_that_the_hub_gives_up_is_taken_over_again(world: ServiceWorld) -> None:
+    """Invariant 10. What does not answer in time the Hub takes for stopped, whatever it hears."""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    assert not await world.hub.stop(record.id, user=False)
+    await world.until(lambda: record.id in world.hub.rows, "the Hub to know it again")
+    assert world.cluster.ever.count((record.id, 1)) == 1, "the same server, never a second one"
+    assert world.service.view.reservations[record.id].state is State.READY
+
+
+async def test_trouble_of_a_start_is_told(world: ServiceWorld) -> None:
+    world.hub.reports = False
+    record = await world.reserve(gpus=8, nodes=2)
+    await world.until(lambda: (record.id, 1) in world.hub.rows.items(), "the start")
+    await world.service.agent_report(record.id, 1, 1, None, False, "no answer from sshd")
+    await world.until(
+        lambda: (
+            world.service.view.reason(record.id)
+            == "starting on node-1 and node-2: rank 1: no answer from sshd"
+        )
+    )
+
+
+async def test_a_node_that_lost_gpus_to_others_is_at_fault(world: ServiceWorld) -> None:
+    """Slots that somebody outside took are not waited for where another node has free ones."""
+    world.hub.refuses = "0/2 nodes are available: Insufficient nvidia.com/gpu"
+    record = await world.reserve(gpus=8)
+    first = world.service.view.reservations[record.id].allocation[0].node
+    world.cluster.node_list = [
+        replace(node, gpus=6) if node.name == first else node for node in world.cluster.node_list
+    ]
+    await world.service.reconcile()
+    await world.until(
+        lambda: world.service.view.reservations[record.id].allocation[0].node != first, "another node"
+    )
+    world.hub.refuses = None
+    await world.becomes(record.id, "ready")
+    assert world.service.view.reservations[record.id].excluded == {first}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Record, Slot, Snapshot
+from dynamodb_local import DynamoDBLocal
+from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Record, Slot, Snapshot
 from gpudev_hub.core.model import (
     HOUR,
     Claim,
@@ -23,20 +25,29 @@ from gpudev_hub.core.model import (
     Shape,
     State,
 )
-from gpudev_hub.core.ports import SlotTaken, StaleEpoch, Store, StoreLocked, StoreUnavailable
+from gpudev_hub.core.ports import CommitTooLarge, SlotTaken, StaleEpoch, Store, StoreLocked, StoreUnavailable
+from gpudev_hub.stores.dynamodb import DynamoStore
 from gpudev_hub.stores.memory import Disk, MemoryStore
 from gpudev_hub.stores.sqlite import SqliteStore
 
 Make = Callable[[], Store]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+DYNAMODB = pytest.param("dynamodb", marks=pytest.mark.dynamodb)
+LIMIT = 60
+
+
+@pytest.fixture(params=["memory", "sqlite", DYNAMODB])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """Opens the same durable state anew at each call."""
     if request.param == "sqlite":
         return lambda: SqliteStore(tmp_path / "service.sqlite")
-    disk = Disk()
-    return lambda: MemoryStore(disk)
+    if request.param == "memory":
+        disk = Disk()
+        return lambda: MemoryStore(disk, LIMIT)
+    dynamodb: DynamoDBLocal = request.getfixturevalue("dynamodb")
+    table, client = dynamodb.table(), dynamodb.client()
+    return lambda: DynamoStore(table, client)
 
 
 @pytest.fixture
@@ -79,7 +90,7 @@ def changed(*records: Record, gone: bool = False, cause: str = "requested") -> t
 def commit(
     n: int, *changes: Change, epoch: int = 1, **slots: tuple[tuple[Slot, tuple[str, int]], ...]
 ) -> Commit:
-    return Commit(epoch, n, f"commit-{epoch}-{n}", 1_000 * n, changes, **slots)
+    return Commit(epoch, n, secrets.token_hex(8), 1_000 * n, changes, **slots)
 
 
 async def everything(store: Store) -> list[HistoryEntry]:
@@ -190,8 +201,8 @@ async def test_an_older_epoch_can_write_no_more(make: Make, tmp_path: Path) -> N
         (tmp_path / "service.sqlite.lock").unlink()
         new: Store = make()
     else:
-        assert isinstance(old, MemoryStore)
-        old._disk.locked = False
+        if isinstance(old, MemoryStore):
+            old._disk.locked = False
         new = make()
     assert (await new.open()).epoch == 2
     with pytest.raises(StaleEpoch, match="epoch is 2, ours was 1"):
@@ -204,6 +215,7 @@ async def test_an_older_epoch_can_write_no_more(make: Make, tmp_path: Path) -> N
     await old.close()
 
 
+@pytest.mark.parametrize("make", ["memory", "sqlite"], indirect=True)
 async def test_a_second_open_is_refused_while_the_first_lives(make: Make) -> None:
     first, second = make(), make()
     await first.open()
@@ -212,6 +224,24 @@ async def test_a_second_open_is_refused_while_the_first_lives(make: Make) -> Non
     await first.commit(commit(1, *changed(reservation("a1"))))
     await first.close()
     assert list((await second.open()).reservations) == ["a1"]
+    await second.close()
+
+
+@pytest.mark.dynamodb
+@pytest.mark.parametrize("make", ["dynamodb"], indirect=True)
+async def test_where_nothing_can_be_locked_the_last_to_open_takes_over(make: Make) -> None:
+    """11"""
+    first, second = make(), make()
+    await first.open()
+    await first.commit(commit(1, *changed(reservation("a1"))))
+    assert list((await second.open()).reservations) == ["a1"]
+    with pytest.raises(StaleEpoch, match="epoch is 2, ours was 1"):
+        await first.commit(commit(2, *changed(reservation("b1"))))
+    await second.commit(commit(2, *changed(reservation("c1")), epoch=2))
+    with pytest.raises(StaleEpoch, match="epoch is 2, ours was 1"):
+        await first.commit(commit(2, *changed(reservation("b1"))))
+    assert list((await second.reload()).reservations) == ["a1", "c1"]
+    await first.close()
     await second.close()
 
 
@@ -229,6 +259,33 @@ async def test_commits_follow_one_another(store: Store) -> None:
     for n in (1, 3):
         with pytest.raises(SlotTaken, match=f"commit {n} does not follow commit 1"):
             await store.commit(commit(n, *changed(reservation("b1"))))
+
+
+async def test_what_fits_is_taken_and_what_does_not_is_refused(store: Store) -> None:
+    """3"""
+    records = [reservation(f"a{i}", seq=i) for i in range(300)]
+    fitting = max(n for n in range(301) if store.fits(Part(changed(*records[:n]))))
+    assert fitting >= 32, "the parts of a decision fit"
+    await store.commit(commit(1, *changed(*records[:fitting])))
+    assert len((await store.reload()).reservations) == fitting
+    if fitting < len(records):
+        with pytest.raises(CommitTooLarge, match="commit 2 "):
+            await store.commit(commit(2, *changed(*records)))
+        assert len((await store.reload()).reservations) == fitting
+    large = changed(replace(reservation("b1"), detail="ë" * 150_000))
+    if store.fits(Part(large)):
+        await store.commit(commit(2, *large))
+        assert (await store.reload()).reservations["b1"] == large[0].record
+
+
+async def test_a_time_is_found_in_the_history(store: Store) -> None:
+    assert await store.seek(5) == 0 or await everything(store) == []
+    for n in range(1, 8):
+        await store.commit(commit(n, *changed(*(reservation(f"a{n}-{i}", seq=n) for i in range(n)))))
+    for at, first in ((0, 1), (1_000, 1), (3_000, 3), (3_001, 4), (7_000, 7)):
+        entries, _ = await store.history(None, await store.seek(at), 1)
+        assert [entry.n for entry in entries] == [first], at
+    assert await store.history(None, await store.seek(7_001), 1) == ([], None)
 
 
 async def test_an_id_is_never_used_again(store: Store) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from gpudev_hub.core.commit import Change, Slot, Snapshot
+from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
 from gpudev_hub.core.decide import decide, next_due
 from gpudev_hub.core.events import (
     Compress,
@@ -71,24 +71,30 @@ class Folded:
     slots: dict[Slot, tuple[str, int]] = field(default_factory=dict)
     history: list[tuple[int, Millis, Change]] = field(default_factory=list)
 
-    def commit(
-        self,
-        changes: list[Change],
-        take: list[tuple[Slot, tuple[str, int]]],
-        free: list[tuple[Slot, tuple[str, int]]],
-        now: Millis,
-    ) -> None:
-        for slot, key in free:
+    def commit(self, part: Part, now: Millis) -> None:
+        for slot, key in part.free:
             assert self.slots.pop(slot) == key, f"{slot} is freed by {key}, who does not own it"
-        for slot, key in take:
+        for slot, key in part.take:
             assert slot not in self.slots, f"invariant 1: {slot} is taken by {key} and {self.slots[slot]}"
             self.slots[slot] = key
-        if changes:
+        if part.changes:
             self.snapshot.n += 1
             self.snapshot.at = now
-        for change in changes:
+        for change in part.changes:
             self.history.append((self.snapshot.n, now, change))
             self._fold(change)
+
+    def copy(self) -> Folded:
+        """The same; what is committed to one of them is not in the other."""
+        now = self.snapshot
+        snapshot = replace(
+            now,
+            reservations=dict(now.reservations),
+            claims=dict(now.claims),
+            minted=dict(now.minted),
+            nodes=dict(now.nodes),
+        )
+        return Folded(snapshot, dict(self.slots), list(self.history))
 
     def _fold(self, change: Change) -> None:
         snapshot, record = self.snapshot, change.record
@@ -120,6 +126,8 @@ class Driver:
         self.now = NOON
         self.effects: list[Effect] = []
         self.more = False
+        self.parts: list[Part] = []
+        """Of the last decision."""
         self._count = 0
         if nodes_ is None:
             nodes_ = nodes()
@@ -135,7 +143,8 @@ class Driver:
             self.more = decision.more
             return decision
         finally:
-            self.folded.commit(*self.world.drain(), self.now)
+            self.parts = self.world.drain()
+            self.folded.commit(Part.joined(self.parts), self.now)
 
     def settle(self) -> None:
         """Compress until nothing is left to be handed on."""

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from gpudev_hub.settings import LOOPBACK, PREFIX, Settings
-from stack import SLOW, free_port, wait_for
+from hub_users import SLOW, free_port, wait_for
 
 RESERVE = "custom:gpudev:reserve"
 

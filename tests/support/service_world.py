@@ -217,7 +217,8 @@ class SpawningHub:
             return 202
         if self.rows.get(id) == launch.attempt and (id, launch.attempt) in self.cluster.running:
             raise HTTPError(400, log_message=f"{user}:{id} is already running")
-        self.cluster.launch(id, launch.attempt, len(launch.allocation))
+        if (id, launch.attempt) not in self.cluster.running:
+            self.cluster.launch(id, launch.attempt, len(launch.allocation))
         self.rows[id] = launch.attempt
         if self.reports:
             await self.report(id, launch.attempt, len(launch.allocation))
@@ -234,9 +235,9 @@ class SpawningHub:
         assert self.service is not None
         if id not in self.rows:
             return False
+        attempt = self.rows.pop(id)
         if not (await self.service.stop_asked(StopAsked(id, user))).stop:
             return False
-        attempt = self.rows.pop(id)
         if self.stops:
             self.cluster.kill(id, attempt, "stopped")
         return True

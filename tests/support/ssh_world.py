@@ -261,7 +261,8 @@ class Rank:
 class World:
     """One account's servers, the service beside them, and the user's ``~/.ssh``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, user: str | None = None) -> None:
+        """``user``: the account that servers run as; ``None``: this one."""
         self.folder = folder
         self.home = folder / "home"
         (self.home / ".ssh").mkdir(mode=0o700, parents=True)
@@ -270,7 +271,8 @@ class World:
         self.tokens = ServerTokens(b"k" * 32)
         self.service = StandIn(self)
         directory = LocalDirectory(OWNER.subject, self.home / ".ssh", folder / "demo")
-        self.user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        own = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        self.user = user or own
         self.access = Access(self.live, directory, known_hosts=self.ca.known_hosts, user=self.user, now=now)
         self.launches = Launches(
             folder / "launches",

@@ -6,51 +6,24 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
-import httpx
-
-from gpudev.login import by_password
 from gpudev_hub.server import processes
 from gpudev_hub.settings import Settings
+from hub_users import SLOW, HubUsers, free_port, wait_for
 
 COMMANDS = {
     "proxy": "configurable-http-proxy",
     "hub": "jupyterhub_config.py",
     "service": "gpudev_hub.app\0service",
 }
-T = TypeVar("T")
-SLOW = 90.0
-"""Seconds that anything may take on a machine that is busy with other things."""
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> T:
-    """The first true answer of ``look``; fails with ``what`` when there is none in time."""
-    deadline = time.monotonic() + timeout
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:.0f} s: {what}")
-        time.sleep(0.05)
-
-
-class Stack:
+class Stack(HubUsers):
     """One state folder; started and stopped as often as a test likes."""
 
     def __init__(self, folder: Path, pool: str = "2x8", environment: Mapping[str, str] | None = None) -> None:
@@ -72,9 +45,7 @@ class Stack:
             **(environment or {}),
         }
         self.settings = Settings.read(self.environment)
-        self.url = self.settings.url
-        self.user = self.settings.user
-        self._tokens: dict[str, str] = {}
+        super().__init__(folder, self.settings.url, self.settings.user)
         self._process: subprocess.Popen[str] | None = None
         self._output = folder / "output"
 
@@ -181,57 +152,7 @@ class Stack:
         """A Hub token: the one left in the configuration for the local user, a fresh one for a demo user."""
         if user is None or user == self.user:
             return str(json.loads(self.config.read_text())["token"])
-        if user not in self._tokens:
-            self._tokens[user] = by_password(self.url, user, self.password(user))
-        return self._tokens[user]
-
-    def client(self, user: str | None = None) -> httpx.Client:
-        """An HTTP client of the API with that user's token."""
-        return httpx.Client(
-            base_url=f"{self.url}/services/gpudev/api/v1/",
-            headers={"Authorization": f"token {self.token_for(user)}"},
-            trust_env=False,
-            timeout=30,
-        )
-
-    def api(self, method: str, path: str, body: object = None, user: str | None = None) -> Any:
-        """Call the API; the answer must be a success."""
-        with self.client(user) as client:
-            answer = client.request(method, path, json=body)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
-
-    def reserve(self, user: str | None = None, **ask: object) -> dict[str, Any]:
-        """``POST reservations``; returns as soon as it is acknowledged."""
-        found: dict[str, Any] = self.api("POST", "reservations", {"gpus": 1, "hours": 1} | ask, user)
-        return found
-
-    def wait_state(
-        self, id: str, state: str, user: str | None = None, timeout: float = SLOW
-    ) -> dict[str, Any]:
-        """Wait until a reservation is in ``state``."""
-        last: list[dict[str, Any]] = []
-
-        def look() -> dict[str, Any] | None:
-            try:
-                last[:] = [self.api("GET", f"reservations/{id}", None, user)]
-            except (httpx.TransportError, AssertionError):
-                return None  # a part is being restarted
-            return last[0] if last[0]["state"] == state else None
-
-        try:
-            return wait_for(f"{id} {state}", look, timeout)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; last seen: {last}") from None
-
-    def jupyter(self, reservation: Mapping[str, Any], user: str | None = None) -> int:
-        """Status that the server's JupyterLab answers through the proxy."""
-        url = f"{reservation['url'].removesuffix('/lab')}/api/status"
-        headers = {"Authorization": f"token {self.token_for(user)}"}
-        try:
-            return httpx.get(url, headers=headers, trust_env=False, timeout=10).status_code
-        except httpx.TransportError:
-            return 0
+        return super().token_for(user)
 
     # What is there
 

@@ -6,11 +6,15 @@ Slots are taken and freed by name, so that a store can refuse a second owner by 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from .model import Claim, Millis, MintedId, Node, Reservation
 
 Record = Reservation | Claim | MintedId | Node
+ClaimKey = tuple[str, int]
+"""(reservation, attempt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,45 @@ class Slot:
     index: int
 
 
+Owned = tuple[Slot, ClaimKey]
+"""A slot and whose it is or was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What may become durable without what was decided after it, but never by halves.
+
+    A store takes only so much at once. A decision that changes more falls into parts, and any number of them
+    from the first on is a state that the rest follows from, also after a crash in between.
+    """
+
+    changes: tuple[Change, ...] = ()
+    """In the order in which they were made."""
+    slots: Mapping[Slot, tuple[ClaimKey | None, ClaimKey | None]] = field(default_factory=dict)
+    """Slots that change hands: their owners before and after, which differ."""
+
+    @classmethod
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """Parts that follow one another, as one. What is taken and freed again in between is neither."""
+        changes: list[Change] = []
+        slots: dict[Slot, tuple[ClaimKey | None, ClaimKey | None]] = {}
+        for part in parts:
+            changes += part.changes
+            for slot, (before, after) in part.slots.items():
+                slots[slot] = (slots.get(slot, (before,))[0], after)
+        return cls(tuple(changes), {slot: hands for slot, hands in slots.items() if hands[0] != hands[1]})
+
+    @property
+    def take(self) -> tuple[Owned, ...]:
+        """Slots that get an owner; one that has another now is in ``free`` too."""
+        return tuple((slot, after) for slot, (_, after) in self.slots.items() if after is not None)
+
+    @property
+    def free(self) -> tuple[Owned, ...]:
+        """Slots that lose their owner."""
+        return tuple((slot, before) for slot, (before, _) in self.slots.items() if before is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Changes that become durable together, or not at all."""
@@ -45,9 +88,9 @@ class Commit:
     """Random; settles whether a commit with unknown outcome was made."""
     at: Millis
     changes: tuple[Change, ...]
-    take: tuple[tuple[Slot, tuple[str, int]], ...] = ()
-    """Slots that get an owner (reservation, attempt); refused if one has an owner already."""
-    free: tuple[tuple[Slot, tuple[str, int]], ...] = ()
+    take: tuple[Owned, ...] = ()
+    """Slots that get an owner; refused if one has an owner already."""
+    free: tuple[Owned, ...] = ()
     """Slots that lose the owner named; refused if the owner is another one."""
 
 

@@ -22,6 +22,7 @@ from .events import (
     ServerObserved,
     ServerReady,
     StartFailed,
+    StartTrouble,
     StopIntent,
     Submit,
     Tick,
@@ -37,6 +38,7 @@ def decide(world: World, event: Event, now: Millis) -> Decision:
     `world` is changed in place; `world.drain()` tells what is to be committed. Raises `Refused` for a request
     that is not granted; nothing of the request is then left in `world` (what was due by the clock is done all
     the same, and its effects go out with the next decision). `Decision.more`: a `Compress` should follow.
+    What is asked for is one part of the changes, whatever else is done beside it.
 
     Whether the actor may do this to that reservation is not asked here: actors are for the history.
     """
@@ -45,9 +47,12 @@ def decide(world: World, event: Event, now: Millis) -> Decision:
     seen = isinstance(event, Outage | ServerObserved | ServerReady)
     if not seen:
         decide_time.advance(turn)
+    world.cut()
     reservation = _handle(turn, event)
+    world.cut()
     # A new request stands behind everybody who is still to be placed again.
     decide_time.advance(turn)
+    world.cut()
     effects, world.owed = world.owed, []
     if reservation is not None:
         reservation = _latest(world, reservation)
@@ -78,6 +83,8 @@ def _handle(turn: Turn, event: Event) -> Reservation | None:
             return decide_servers.ready(turn, event)
         case StartFailed():
             return decide_servers.start_failed(turn, event)
+        case StartTrouble():
+            return decide_servers.start_trouble(turn, event)
         case StopIntent():
             return decide_servers.stop_intent(turn, event)
         case OwnerKnown():

@@ -31,11 +31,13 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         drained = old is not None and old.drained
         status = NodeStatus.DRAINED if drained and node.status is NodeStatus.UP else node.status
         _change(turn, replace(node, status=status, drained=drained), _cause(node.name, status))
+        world.cut()
     for name in sorted(world.nodes.keys() - names):
         node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {name} is gone"
         world.drop(node, cause)
         _plan(turn, node, cause)
         _lose(turn, name, cause)
+        world.cut()
 
 
 def unknown(turn: Turn, event: NodeUnknown) -> None:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .events import Cause, OwnerKnown, ServerObserved, ServerReady, StartFailed, StopIntent, StopServer
+from .events import (
+    Cause,
+    OwnerKnown,
+    ServerObserved,
+    ServerReady,
+    StartFailed,
+    StartTrouble,
+    StopIntent,
+    StopServer,
+)
 from .lifecycle import move
 from .model import (
     Claim,
@@ -136,6 +145,14 @@ def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
     return reservation
 
 
+def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
+    """Kept for the owner to see, and for the reason if the allowance is used up over it."""
+    reservation = _current(turn, event.id, event.attempt)
+    if reservation is not None and reservation.state is State.STARTING:
+        turn.world.put(replace(reservation, detail=event.detail), f"{Cause.SERVER_SEEN}: {event.detail}")
+    return reservation
+
+
 def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: str, detail: str) -> bool:
     """Go on, with the same end, on other nodes that are free now; false if there are none."""
     world, now = turn.world, turn.now
@@ -195,6 +212,7 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
             world.put(blocked, Cause.OWNER_UNKNOWN)
         elif reservation.state is State.STARTING and reservation.stopped_at is None:
             _cannot_start(turn, reservation)
+        world.cut()
 
 
 def _cannot_start(turn: Turn, reservation: Reservation) -> None:

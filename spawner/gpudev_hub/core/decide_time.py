@@ -27,6 +27,7 @@ def advance(turn: Turn) -> None:
         if due := sorted(world.alarms.pop(now)):
             for key in due:
                 _ring(turn, key)
+                world.cut()
             continue
         hand_on(turn)
         starts = [world.reservations[key[1]] for key in world.starts.pop(now)]
@@ -35,6 +36,7 @@ def advance(turn: Turn) -> None:
         for reservation in sorted(starts, key=lambda r: r.seq):
             if reservation.id not in world.displaced:
                 admit(turn, reservation)
+                world.cut()
 
 
 def hand_on(turn: Turn) -> None:
@@ -42,7 +44,7 @@ def hand_on(turn: Turn) -> None:
     world = turn.world
     place_again(turn, SLICE)
     for pool in sorted(world.freed):
-        world.move_places(world.plans[pool].fill_holes(turn.now), f"{Cause.PLANNED}: earlier, time was freed")
+        world.improve(world.plans[pool].fill_holes(turn.now))
 
 
 def place_again(turn: Turn, most: int | None) -> None:
@@ -65,6 +67,7 @@ def place_again(turn: Turn, most: int | None) -> None:
             placed = replace(placed, detail=told)
             turn.do(Tell(reservation.id, told))
         world.put(placed, cause)
+        world.cut()
     if most is None or len(waiting) <= most:
         world.retry.clear()
         return
@@ -178,7 +181,7 @@ def compress(turn: Turn, event: Compress) -> None:
     for pool in sorted(world.freed):
         should_stop = _after(looks)
         moves, through = world.plans[pool].compress(turn.now, should_stop)
-        world.move_places(moves, f"{Cause.PLANNED}: earlier, time was freed")
+        world.improve(moves)
         if not through:
             return
         world.freed.discard(pool)
@@ -213,3 +216,4 @@ def outage(turn: Turn, event: Outage) -> None:
         if reservation.ready_at is None:
             changed = move_end(turn, changed, lost, cause)
         world.put(changed, cause)
+        world.cut()

@@ -141,6 +141,15 @@ class ServerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class StartTrouble:
+    """Something keeps the attempt from getting ready; it may still get so."""
+
+    id: str
+    attempt: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartFailed:
     """The Hub or the engine could not start the attempt."""
 
@@ -198,6 +207,7 @@ Event = (
     | ServerObserved
     | ServerReady
     | StartFailed
+    | StartTrouble
     | StopIntent
     | OwnerKnown
     | Outage

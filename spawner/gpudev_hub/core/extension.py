@@ -8,6 +8,8 @@ from .model import MINUTE, Millis, Place
 
 #: When a queued request must have started at the latest.
 PromiseOf = Callable[[str], Millis]
+#: Places that one extension may move: it is made durable as a whole, and a store takes only so much at once.
+MOST_MOVED = 32
 
 
 def longest_extension(ledger: Ledger, key: str, now: Millis, limit: Millis) -> Millis:
@@ -58,6 +60,7 @@ def extend(
     undo = _force(ledger, claim, new_end)
     # With the placed demands in the way gone, what is still too much is other claims, and they stay.
     granted = all(ledger.up[name].fits(0, max(claim.end, now), new_end) for name in claim.nodes)
+    granted = granted and len(undo) <= MOST_MOVED
     moves: dict[str, Place] = {}
     for demand, _ in undo if granted else ():
         place = ledger.search(demand, max(now, demand.not_before), promise_of(demand.key))

@@ -80,6 +80,8 @@ class Launch:
     """``@cert-authority`` line for all servers."""
     ssh: tuple[SshMaterial, ...]
     """One per rank."""
+    devices: tuple[dict[str, str], ...] = ()
+    """What each rank gets of its node besides GPUs, by resource name; of several whole nodes only."""
 
 
 @dataclass(frozen=True, slots=True)

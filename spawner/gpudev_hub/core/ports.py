@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from .commit import Commit, HistoryEntry, Snapshot
+from .commit import Commit, HistoryEntry, Part, Snapshot
 from .gate import Launch
-from .model import Claim, Node, Presence, Reservation
+from .model import Claim, Millis, Node, Presence, Reservation
 
 
 class StoreUnavailable(Exception):
@@ -25,6 +25,10 @@ class StaleEpoch(Exception):
 
 class SlotTaken(Exception):
     """A slot to be taken has an owner, or one to be freed has another one: the state in memory is wrong."""
+
+
+class CommitTooLarge(Exception):
+    """More than the store takes at once (``Store.fits``); nothing was changed."""
 
 
 class StoreLocked(Exception):
@@ -45,10 +49,19 @@ class Store(Protocol):
         """The hot state again under the epoch already taken; raises ``StaleEpoch`` if it is not ours now."""
         ...
 
+    def fits(self, part: Part) -> bool:
+        """Whether one commit can be as large as this; answers without asking anybody.
+
+        What a decision may change in one part (``Part``) fits into every store: an extension moves at most
+        ``extension.MOST_MOVED`` places, the loss of a node ends at most what ran on it.
+        """
+        ...
+
     async def commit(self, commit: Commit) -> None:
         """Make ``commit`` durable, all or nothing, and append it to the history.
 
-        Raises ``StaleEpoch``, ``SlotTaken`` (nothing changed), ``StoreUnavailable`` or ``OutcomeUnknown``.
+        Raises ``StaleEpoch``, ``SlotTaken``, ``CommitTooLarge`` (nothing changed), ``StoreUnavailable`` or
+        ``OutcomeUnknown``.
         """
         ...
 
@@ -68,6 +81,10 @@ class Store(Protocol):
         """History in commit order, of one reservation or of everything, and the cursor of the next page."""
         ...
 
+    async def seek(self, at: Millis) -> int:
+        """The cursor with which ``history`` begins at the first commit made at ``at`` or later."""
+        ...
+
     async def close(self) -> None:
         """Let go of the store."""
         ...
@@ -85,6 +102,8 @@ class ServerSight:
     presence: Presence
     complete: bool = True
     """False: at least one rank is gone while others are there (a gang then restarts as a whole)."""
+    forming: bool = False
+    """What is missing may not have been made yet; only of a server that was ready it must be gone."""
     detail: str = ""
     user_stopped: bool = False
     """Its user shut it down from inside (Lab's "Shut Down"): as good as a stop in the Hub."""
@@ -115,8 +134,11 @@ class Cluster(Protocol):
         """End the servers of an attempt without the Hub's help (orphans, and stops that overran)."""
         ...
 
-    def watch(self) -> AsyncIterator[ServerSight]:
-        """Sights of servers that came or went, as soon as they are seen."""
+    def watch(self) -> AsyncIterator[ServerSight | list[Node]]:
+        """What has changed, as soon as it is seen: a server that came or went, or all nodes if one did.
+
+        Raises ``ClusterUnavailable`` when watching is cut: look at everything, then watch on.
+        """
         ...
 
     def hint(self, id: str, attempt: int) -> None:

@@ -126,8 +126,9 @@ class Outlook:
             return "nothing can be learnt of its server at present; nothing is done to it"
         if reservation.state is State.STARTING:
             where = listing([part.node for part in reservation.allocation], "and")
-            again = f" again: {reservation.detail}" if reservation.detail else ""
-            return f"starting on {where}{again}"
+            again = " again" if reservation.attempt > 1 else ""
+            detail = f": {reservation.detail}" if reservation.detail else ""
+            return f"starting on {where}{again}{detail}"
         return reservation.detail or None
 
     def _waiting(self, reservation: Reservation, now: Millis) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .commit import Change, Record, Slot
+from .commit import Change, ClaimKey, Part, Record, Slot
 from .errors import IllegalMove
 from .events import Cause
 from .model import Claim, MintedId, Node, Policy, Reservation, State
@@ -28,10 +28,6 @@ BREAKING = frozenset(
         Cause.OPERATOR,
     }
 )
-
-ClaimKey = tuple[str, int]
-"""(reservation, attempt)."""
-Owned = tuple[Slot, ClaimKey]
 
 
 class Records:
@@ -56,7 +52,9 @@ class Records:
         self._changes: list[Change] = []
         #: The reservation that ended last: no longer among the live ones, and still somebody's answer.
         self.last_ended: Reservation | None = None
-        #: Owner at the last drain of every slot touched since.
+        #: Parts that are complete and were not drained yet.
+        self._parts: list[Part] = []
+        #: Owner at the last cut of every slot touched since.
         self._touched: dict[Slot, ClaimKey | None] = {}
 
     # Reading
@@ -118,24 +116,25 @@ class Records:
         self.unload(record)
         self._changes.append(Change(record, cause, actor, gone=True))
 
-    def drain(self) -> tuple[list[Change], list[Owned], list[Owned]]:
-        """What was changed since the last call: changes in order, slots to take, slots to free.
-
-        Slots are net: one that was freed and taken again appears in both lists (free it first), one taken
-        and freed again in neither.
-        """
+    def cut(self) -> None:
+        """What was changed up to here may become durable without what follows (``Part``)."""
         changes, touched = self._changes, self._touched
         self._changes, self._touched = [], {}
-        take: list[Owned] = []
-        free: list[Owned] = []
-        for slot, before in touched.items():
-            after = self._slots.get(slot)
-            if before != after:
-                if before is not None:
-                    free.append((slot, before))
-                if after is not None:
-                    take.append((slot, after))
-        return changes, take, free
+        hands = {slot: (before, self._slots.get(slot)) for slot, before in touched.items()}
+        part = Part(tuple(changes), {slot: (old, new) for slot, (old, new) in hands.items() if old != new})
+        if part.changes or part.slots:
+            self._parts.append(part)
+
+    @property
+    def cuts(self) -> int:
+        """How many parts there are since the last drain."""
+        return len(self._parts)
+
+    def drain(self) -> list[Part]:
+        """What was changed since the last call, in order."""
+        self.cut()
+        parts, self._parts = self._parts, []
+        return parts
 
     def _known(self, record: Claim | MintedId | Node) -> Record | None:
         if isinstance(record, Claim):

@@ -226,6 +226,16 @@ class World(Records):
             moved.append(self.reservations[reservation.id])
         return moved
 
+    def improve(self, moves: Mapping[str, Place]) -> None:
+        """Record places that the plan has moved earlier. Each move stands by itself.
+
+        Only of a place that was moved twice is the first move not recorded: where a crash leaves the second
+        one out, what does not fit beside what was recorded is placed again (``rebuild``).
+        """
+        for key, place in moves.items():
+            self.move_places({key: place}, f"{Cause.PLANNED}: earlier, time was freed")
+            self.cut()
+
     def displace(self, keys: Iterable[str], cause: str) -> None:
         """These were lifted from the plan and are to be placed again for this cause."""
         for key in keys:

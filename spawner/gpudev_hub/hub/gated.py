@@ -42,13 +42,15 @@ class Gated(HasTraits):
     user_options: dict[str, Any]
     _stop_future: Any
 
+    realm: ClassVar[str] = "local"
+    """Whose user names these are: part of the owner's identity to the queue."""
     gate: ClassVar[GateClient]
     profiles: ClassVar[list[dict[str, Any]]]
 
     @property
     def subject(self) -> str:
         """Who the owner is to the queue."""
-        return f"local:{self.user.name}"
+        return f"{self.realm}:{self.user.name}"
 
     @property
     def _base(self) -> str:

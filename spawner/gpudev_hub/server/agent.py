@@ -219,8 +219,22 @@ class Agent:
         return time.monotonic() - since > 20
 
     def _detail(self, state: tuple[bool | None, bool]) -> str:
-        names = [name for name, part in zip(("Jupyter", "sshd"), state, strict=True) if part is False]
-        return f"no answer from {' and '.join(names)}" if names else ""
+        """Which parts do not answer, and why as far as that is known."""
+        ports = (urlsplit(self.config["jupyter_url"] or "").port or 80, int(self.config["sshd_port"]))
+        missing = [
+            f"{name} ({self._why(name.lower(), port)})"
+            for name, part, port in zip(("Jupyter", "sshd"), state, ports, strict=True)
+            if part is False
+        ]
+        return f"no answer from {' and '.join(missing)}" if missing else ""
+
+    def _why(self, name: str, port: int) -> str:
+        if listens(port):
+            return f"port {port} is open, but what listens there does not answer as it should"
+        try:
+            return private.trouble(self.folder, name).read_text().strip()
+        except OSError:
+            return f"nothing listens on port {port} yet"
 
     def deliver_notices(self) -> None:
         """Wait for notices; keep the banner's end current."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import secrets
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[s
     if len(peers) < 2:
         return result
     result["PATH"] = f"{folder}/bin:{env['PATH']}"
-    result["TMPDIR"] = str(folder / "tmp")
     if _one_machine(peers):
+        result["TMPDIR"] = str(folder / "tmp")
         # The ranks share a host name: without this Open MPI takes them for one node and their shared memory
         # segments collide.
         result["OMPI_MCA_btl"] = "self,tcp"
@@ -64,7 +65,8 @@ def prepare(
         program = preflight.program(name)
         if program:
             private.write(folder / "bin" / name, f'#!/bin/sh\nexec {program} -F {config} "$@"\n', 0o700)
-    (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+    if _one_machine(peers):
+        (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
     hosts = [
         f"{alias(launch['id'], other)} slots={len(place['slots'])}\n"
         for other, place in enumerate(launch["allocation"])
@@ -131,11 +133,11 @@ def _link_hostfile(folder: Path, home: Path) -> None:
     """A link, because the home is shared by all of the owner's servers; a file of his own is left alone."""
     link = home / HOSTFILE
     try:
-        if not stat.S_ISLNK(link.lstat().st_mode):
+        if not stat.S_ISLNK(link.lstat().st_mode) or link.readlink() == folder / HOSTFILE:
             return
     except FileNotFoundError:
         pass
-    temporary = home / f".{HOSTFILE}.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
+    # Another server may do the same at this moment, and in containers all of them have the same pid.
+    temporary = home / f".{HOSTFILE}.{secrets.token_hex(8)}"
     temporary.symlink_to(folder / HOSTFILE)
     temporary.replace(link)

@@ -19,81 +19,41 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import gang, isolation, processes, record, sshd
-from .logs import Log
+from . import gang, isolation, private, processes, record, sshd
+from .logs import Log, Sink
+from .part import Part
 from .record import Exit, Record
-
-RESTART_FIRST = 0.2
-RESTART_MOST = 10.0
-SETTLED = 30.0
-"""A part that lived this many seconds is started again at once when it ends."""
-
-
-class Part:
-    """A process of the server: its command, its log and, while it runs, its pid."""
-
-    def __init__(self, name: str, argv: list[str], env: dict[str, str], cwd: str, log: Log) -> None:
-        self.name = name
-        self.argv = argv
-        self.env = env
-        self.cwd = cwd
-        self.log = log
-        self.pid: int | None = None
-        self.started = 0.0
-        self.delay = RESTART_FIRST
-        self.due: float | None = None
-        """When to start it again (monotonic)."""
-
-    def start(self) -> int:
-        """Start it; returns the end of the pipe its output comes from."""
-        output, write_end = os.pipe()
-        try:
-            process = subprocess.Popen(
-                self.argv,
-                env=self.env,
-                cwd=self.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                preexec_fn=isolation.die_with_parent,
-            )
-        except BaseException:
-            os.close(output)
-            raise
-        finally:
-            os.close(write_end)
-        process.returncode = 0  # we reap it ourselves, with all the others
-        self.pid = process.pid
-        self.started = time.monotonic()
-        self.due = None
-        os.set_blocking(output, False)
-        return output
-
-    def ended(self) -> None:
-        """Note its end, and when it is to be started again."""
-        self.pid = None
-        now = time.monotonic()
-        if now - self.started > SETTLED:
-            self.delay = RESTART_FIRST
-        self.due = now + self.delay
-        self.delay = min(2 * self.delay, RESTART_MOST)
 
 
 class Launcher:
     """The main loop: one thread, everything an event."""
 
-    def __init__(self, folder: Path, spec: dict[str, Any]) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        folder: Path,
+        logs: Callable[[str], Sink],
+        listen: str | None = gang.LOOPBACK,
+    ) -> None:
+        """``folder`` is the server's private one, ``logs`` gives each part its log by name.
+
+        ``spec`` is a rank's specification (``hub/local.py`` shows all of it); ``listen`` is sshd's address,
+        ``None`` for all that there are.
+        """
         self.spec = spec
-        self.private = folder / record.PRIVATE
-        self.logs = folder / record.LOGS
+        self.folder = folder
+        self.logs = logs
+        self.listen = listen
+        self.rank = int(spec["rank"])
+        self.log = logs("launcher")
         self.selector = selectors.DefaultSelector()
         self.jupyter: Part | None = None
         self.parts: list[Part] = []
@@ -102,40 +62,23 @@ class Launcher:
         self.deadline = 0.0
         self.hung_up: set[int] = set()
         self.told: Exit | None = None
-        launch = spec["launch"]
-        rank = int(spec["rank"])
-        place = launch["allocation"][rank]
-        me = processes.start_time(os.getpid())
-        assert me is not None
-        self.record = Record(
-            id=launch["id"],
-            attempt=launch["attempt"],
-            rank=rank,
-            pid=os.getpid(),
-            start_time=me,
-            boot=record.boot_id(),
-            node=place["node"],
-            slots=tuple(place["slots"]),
-            jupyter_port=spec["jupyter_port"] if rank == 0 else None,
-            sshd_port=spec["sshd_port"],
-        )
-        record.write(folder, self.record)
 
     def _part(self, name: str, argv: list[str], env: dict[str, str]) -> Part:
-        return Part(name, argv, env, self.spec["home"], Log(self.logs / f"{name}.log"))
+        return Part(name, argv, env, self.spec["home"], self.logs(name))
 
     def prepare(self) -> None:
         """Write what sshd needs and start the parts; Jupyter first, since it takes longest."""
         spec = self.spec
-        launch, rank, peers = spec["launch"], self.record.rank, spec["peers"]
-        env = gang.environment(self.private, peers, spec["env"])
-        argv = sshd.prepare(self.private, launch, rank, self.record.sshd_port, env, peers)
+        env = gang.environment(self.folder, spec["peers"], spec["env"])
+        argv = sshd.prepare(
+            self.folder, spec["launch"], self.rank, spec["sshd_port"], env, spec["peers"], self.listen
+        )
         if spec["jupyter"] is not None:
-            terminal = shlex.join(sshd.shell(self.private, env))
+            terminal = shlex.join(sshd.shell(self.folder, env))
             command = [*spec["jupyter"], f"--ServerApp.terminado_settings=shell_command={terminal}"]
             self.jupyter = self._part("jupyter", command, env)
             self._start(self.jupyter)
-        agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.private)]
+        agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.folder)]
         self.parts = [self._part("sshd", argv, env), self._part("agent", agent, env)]
         for part in self.parts:
             self._start(part)
@@ -144,7 +87,7 @@ class Launcher:
         try:
             output = part.start()
         except OSError as error:
-            part.log.write(f"{part.argv[0]} could not be started: {error}\n".encode())
+            self._note(part, f"could not be started: {error}")
             part.ended()
             if part is self.jupyter:
                 self.finish(Exit(127, f"JupyterLab could not be started: {error}"))
@@ -164,8 +107,10 @@ class Launcher:
         self.selector.register(wake, selectors.EVENT_READ, None)
         try:
             self.prepare()
+        except sshd.SshdUnusable as error:
+            self.finish(Exit(1, f"sshd could not be started: {error}"))
         except Exception as error:
-            traceback.print_exc()
+            self.log.write(traceback.format_exc().encode())
             self.finish(Exit(1, f"the server could not be prepared: {error}"))
         while True:
             for key, _ in self.selector.select(self._pause()):
@@ -203,10 +148,12 @@ class Launcher:
         except BlockingIOError:
             return
         if data:
-            part.log.write(data)
+            part.take(data)
         else:
             self.selector.unregister(descriptor)
             os.close(descriptor)
+            if part.output == descriptor:
+                part.output = None
 
     def _reap(self) -> None:
         while True:
@@ -219,17 +166,24 @@ class Launcher:
             code = os.waitstatus_to_exitcode(status)
             if self.jupyter is not None and pid == self.jupyter.pid:
                 self.jupyter.pid = None
-                if code == 0:
-                    self.finish(Exit(0, "JupyterLab was shut down from inside", by_user=True))
-                elif code > 0:
-                    self.finish(Exit(code, f"JupyterLab ended with exit code {code}"))
-                else:
-                    name = signal.Signals(-code).name
-                    self.finish(Exit(code, f"JupyterLab was ended by {name}"))
+                self.jupyter.drain()
+                self.finish(_end_of_jupyter(code, self.jupyter.last_line()))
             for part in self.parts:
                 if pid == part.pid:
+                    part.drain()
                     part.ended()
-                    part.log.write(f"{part.name} ended with exit code {code}\n".encode())
+                    self._note(part, f"ended with exit code {code}")
+
+    def _note(self, part: Part, what: str) -> None:
+        """Say it in the part's log, and leave it for the agent, which tells the service."""
+        last = part.last_line()
+        part.log.write(f"{part.name} {what}\n".encode())
+        try:
+            private.write(
+                private.trouble(self.folder, part.name), f"{part.name} {what}{': ' if last else ''}{last}\n"
+            )
+        except OSError as error:
+            self.log.write(f"what became of {part.name} can't be noted: {error}\n".encode())
 
     def finish(self, how: Exit) -> None:
         """Begin to end the server; the first reason given is the one recorded."""
@@ -244,7 +198,7 @@ class Launcher:
     def _sweep(self) -> bool:
         """One round of ending what is left; true when nothing is."""
         left = processes.descendants(os.getpid())
-        left.update(processes.marked(record.marker(self.record.id, self.record.attempt, self.record.rank)))
+        left.update(processes.marked(self.spec["env"][record.MARKER]))
         left.discard(os.getpid())
         if not left:
             return True
@@ -259,16 +213,38 @@ class Launcher:
             processes.send(left, signal.SIGKILL)
             return False
         new = left - shielded - connections - self.hung_up
-        processes.send(new, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT)
+        for pid in new:
+            processes.send([pid], *processes.farewell(processes.caught(pid)), signal.SIGCONT)
         self.hung_up |= new
         return False
 
-    def close(self) -> None:
-        """The last words: why it ended, and nothing private left behind."""
-        gang.cleanup(self.private, self.spec["env"])
-        shutil.rmtree(self.private, ignore_errors=True)
-        final = {name: getattr(self.record, name) for name in Record.__slots__} | {"exit": self.exit}
-        record.write(self.folder, Record(**final))
+
+def _end_of_jupyter(code: int, last: str) -> Exit:
+    """What Jupyter's exit code (negative: a signal) and its last words say."""
+    if code == 0:
+        return Exit(0, "JupyterLab was shut down from inside", by_user=True)
+    what = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    return Exit(code, f"JupyterLab {what}{': ' if last else ''}{last}")
+
+
+def _record(spec: dict[str, Any]) -> Record:
+    """The record of this process as the launcher of a rank."""
+    launch, rank = spec["launch"], int(spec["rank"])
+    place = launch["allocation"][rank]
+    me = processes.start_time(os.getpid())
+    assert me is not None
+    return Record(
+        id=launch["id"],
+        attempt=launch["attempt"],
+        rank=rank,
+        pid=os.getpid(),
+        start_time=me,
+        boot=record.boot_id(),
+        node=place["node"],
+        slots=tuple(place["slots"]),
+        jupyter_port=spec["jupyter_port"] if rank == 0 else None,
+        sshd_port=spec["sshd_port"],
+    )
 
 
 def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
@@ -287,11 +263,17 @@ def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
             isolation.move_home(Path(spec["home"]), folder / record.PRIVATE)
         except OSError as error:
             sys.stderr.write(f"only $HOME says where the home is: {error}\n")
-    launcher = Launcher(folder, spec)
+    kept = folder / record.PRIVATE
+    launcher = Launcher(spec, kept, lambda name: Log(folder / record.LOGS / f"{name}.log"))
+    mine = _record(spec)
+    record.write(folder, mine)
     os.write(answer, b"ok")
     os.close(answer)
     launcher.run()
-    launcher.close()
+    # The last words: why it ended, and nothing private left behind.
+    gang.cleanup(kept, spec["env"])
+    shutil.rmtree(kept, ignore_errors=True)
+    record.write(folder, replace(mine, exit=launcher.exit))
 
 
 def main(argv: list[str]) -> int:

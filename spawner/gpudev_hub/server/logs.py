@@ -1,12 +1,51 @@
-"""Log files that cannot fill a disk."""
+"""Where the parts of a server put what they say: files that cannot fill a disk, or the container's log."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 LIMIT = 1 << 20
 """Bytes per file; with the one before it that makes two."""
+
+
+_LINE = 4000
+"""Bytes of a line on a pipe: what the kernel takes whole (4096) less the name in front."""
+
+
+class Sink(Protocol):
+    """Takes what a part says, as it comes."""
+
+    def write(self, data: bytes) -> None:
+        """Append; never raises, never waits."""
+
+
+class Lines:
+    """Whole lines as ``NAME| line`` on a descriptor that is shared with other parts: a container's log.
+
+    The descriptor should not block: a reader that hangs costs log lines, never the server.
+    """
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self._prefix = f"{name}| ".encode()
+        self._descriptor = descriptor
+        self._rest = b""
+
+    def write(self, data: bytes) -> None:
+        """Pass on the lines that are whole now; a line without end goes in pieces."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        while len(rest) > _LINE:
+            lines.append(rest[:_LINE])
+            rest = rest[_LINE:]
+        self._rest = rest
+        for line in lines:
+            for start in range(0, max(1, len(line)), _LINE):
+                piece = line[start : start + _LINE].rstrip(b"\r")
+                try:
+                    os.write(self._descriptor, self._prefix + piece + b"\n")
+                except OSError:
+                    return
 
 
 class Log:

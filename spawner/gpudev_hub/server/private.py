@@ -18,3 +18,8 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 def line(text: str) -> str:
     """``text`` with a newline at its end, as OpenSSH wants its keys."""
     return text if text.endswith("\n") else text + "\n"
+
+
+def trouble(folder: Path, name: str) -> Path:
+    """Where the launcher notes for the agent how a part of the server ended last."""
+    return folder / f"trouble-{name}"

@@ -79,6 +79,29 @@ def is_sshd(pid: int) -> bool:
         return False
 
 
+def caught(pid: int) -> set[signal.Signals]:
+    """Which of SIGHUP and SIGTERM a process has a handler for."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return set()
+    mask = next((int(line[7:], 16) for line in status.splitlines() if line.startswith("SigCgt:")), 0)
+    return {number for number in (signal.SIGHUP, signal.SIGTERM) if mask >> (number - 1) & 1}
+
+
+def farewell(handled: set[signal.Signals]) -> tuple[signal.Signals, ...]:
+    """What asks a process to end, by the signals it handles.
+
+    A program that saves its work at one of them must not be killed by the other. For one that handles both,
+    SIGHUP may mean no more than to read its settings again.
+    """
+    if signal.SIGTERM in handled:
+        return (signal.SIGTERM,)
+    if signal.SIGHUP in handled:
+        return (signal.SIGHUP,)
+    return (signal.SIGHUP, signal.SIGTERM)
+
+
 def send(pids: Iterable[int], *signals: signal.Signals) -> None:
     """Signal them all; who is gone already is no error."""
     for pid in pids:

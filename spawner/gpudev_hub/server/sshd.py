@@ -11,7 +11,7 @@ For the launcher, in this order:
 
 ``launch`` is the JSON of ``core.gate.Launch``; ``peers`` has one ``{"host", "port"}`` per rank, where its
 sshd listens, this rank's own included (one or none: no pair). ``env`` must have ``HOME``, ``PATH`` and the
-marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` is where rank 0's Jupyter listens.
+marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` says where rank 0's Jupyter listens.
 ``preflight.missing()`` and ``.problems()`` say what is wrong with this machine before anything is started.
 
 What whoever ends a server must know: sshd overwrites its own environment with its title, so its processes
@@ -128,8 +128,7 @@ printf '%s' "$body"
 
 _CONFIG = """\
 Port {port}
-ListenAddress {listen}
-HostKey "{folder}/host_ed25519"
+{listen}HostKey "{folder}/host_ed25519"
 HostCertificate "{folder}/host_ed25519-cert.pub"
 PidFile none
 UsePAM no
@@ -176,8 +175,12 @@ def prepare(
     port: int,
     env: Mapping[str, str],
     peers: Sequence[Mapping[str, Any]] = (),
+    listen: str | None = gang.LOOPBACK,
 ) -> list[str]:
-    """Write all that sshd of this rank reads; returns its argv. Raises ``SshdUnusable``."""
+    """Write all that sshd of this rank reads; returns its argv. Raises ``SshdUnusable``.
+
+    ``listen`` is the one address it listens on; ``None``: all that there are.
+    """
     absent = preflight.missing()
     if absent:
         raise SshdUnusable(f"{absent[0]} is not installed (on Debian: apt-get install openssh-server)")
@@ -207,7 +210,7 @@ def prepare(
         gang.prepare(folder, launch, rank, account.pw_name, env, peers)
     config = _CONFIG.format(
         port=port,
-        listen=gang.LOOPBACK,
+        listen=f"ListenAddress {listen}\n" if listen else "",
         folder=folder,
         user=account.pw_name,
         root="prohibit-password" if os.getuid() == 0 else "no",
@@ -297,6 +300,14 @@ def _agent(launch: Mapping[str, Any], rank: int, port: int, env: Mapping[str, st
         "rank": rank,
         "service_url": launch["service_url"],
         "sshd_port": port,
-        "jupyter_url": env.get("JUPYTERHUB_SERVICE_URL") if rank == 0 else None,
+        "jupyter_url": _jupyter_url(env) if rank == 0 else None,
         "marker": env["GPUDEV_SERVER"],
     }
+
+
+def _jupyter_url(env: Mapping[str, str]) -> str | None:
+    """Where Jupyter answers from inside; the Hub may have told it to listen on all addresses."""
+    if not env.get("JUPYTERHUB_SERVICE_URL"):
+        return None
+    url = urlsplit(env["JUPYTERHUB_SERVICE_URL"])
+    return f"{url.scheme}://{gang.LOOPBACK}:{url.port or 80}{url.path}"

@@ -157,7 +157,7 @@ class Effects:
                 self._heard_of_hub("start", "refused")
                 self._refusals[id] = min(10, self._refusals.get(id, 0) + 1)
                 log.warning("start of %s/%d refused: %s", id, attempt, error, extra={"reservation": id})
-                self._post(StartFailed(id, attempt, str(error)))
+                self._post(StartFailed(id, attempt, str(error), self._node_at_fault(record)))
                 return
             else:
                 self._heard_of_hub("start", "running" if runs else "accepted")
@@ -171,6 +171,16 @@ class Effects:
                 await self._wait(key, opening)
                 opening = min(2 * opening, OPENING_PAUSE)
         self._refusals.pop(id, None)
+
+    def _node_at_fault(self, record: Reservation) -> str | None:
+        """A node of the reservation's that has not got what was taken there, whoever has it now."""
+        claims = self._view.claims.values()
+        for part in record.allocation:
+            node = self._view.nodes.get(part.node)
+            taken = [other for claim in claims for other in claim.allocation if other.node == part.node]
+            if node is not None and node.gpus < sum(len(other.slots) for other in taken):
+                return part.node
+        return None
 
     async def _came(self, key: Key, pause: Millis) -> bool:
         """Whether the server is seen: now, within the pause, or not, or not wanted any more."""

@@ -13,9 +13,11 @@ from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.events import (
     Effect,
     Event,
+    NodesObserved,
     Outage,
     ServerObserved,
     StartServer,
+    StartTrouble,
     StopIntent,
     StopServer,
     Tell,
@@ -286,8 +288,11 @@ class Runner:
     async def _watch(self) -> None:
         while True:
             try:
-                async for sight in self._cluster.watch():
-                    self._saw(sight)
+                async for seen in self._cluster.watch():
+                    if isinstance(seen, ServerSight):
+                        self._saw(seen)
+                    else:
+                        self.writer.post(NodesObserved(tuple(seen)))
             except ClusterUnavailable as error:
                 log.warning("watching the cluster: %s", error)
             except Exception:
@@ -307,6 +312,17 @@ class Runner:
             return
         self._looked(sight)
 
+    def trouble(self, id: str, attempt: int, detail: str) -> None:
+        """Something keeps a server that starts from getting ready."""
+        record = self.view.reservations.get(id)
+        current = record is not None and record.state is State.STARTING and record.attempt == attempt
+        if current and record is not None and record.detail != detail:
+            self.writer.post(StartTrouble(id, attempt, detail))
+
+    def adopt_again(self, id: str, attempt: int) -> None:
+        """The Hub gave up a server that is there: have it taken over."""
+        self._effects.start(id, attempt)
+
     def _open(self, id: str, attempt: int) -> None:
         self.readiness.opened(id, attempt)
 
@@ -318,8 +334,12 @@ class Runner:
 
     def _looked(self, sight: ServerSight) -> None:
         self.view.see(sight)
-        if sight.presence is Presence.ABSENT or not sight.complete:
+        record = self.view.reservations.get(sight.id)
+        forming = sight.forming and record is not None and record.state is State.STARTING
+        if sight.presence is Presence.ABSENT or not (sight.complete or forming):
             self.readiness.forget(sight.id, sight.attempt)
+        if sight.presence is Presence.PRESENT and sight.detail:
+            self.trouble(sight.id, sight.attempt, sight.detail)
         if sight.user_stopped and self._ran(sight):
             self.writer.post(StopIntent(sight.id))
         self.writer.post(
@@ -328,7 +348,7 @@ class Runner:
                 sight.attempt,
                 sight.presence,
                 sight.detail,
-                complete=sight.complete,
+                complete=sight.complete or forming,
                 outage=sight.outage,
             )
         )

@@ -218,6 +218,8 @@ class Service:
         if claim is None or claim.state is ClaimState.RELEASING or record.stopped_at is not None:
             return StopAnswer(stop=True)
         if not ask.user or record.state is not State.READY:
+            # Refused or not, the Hub takes it for stopped from now on.
+            self._runner.adopt_again(record.id, record.attempt)
             return StopAnswer(stop=False)
         await self._writer.ask(StopIntent(record.id))
         return StopAnswer(stop=True)
@@ -235,6 +237,9 @@ class Service:
         record = self.view.reservations.get(id)
         if record is not None and record.attempt == attempt:
             self._runner.readiness.report(record, rank, Report(jupyter, sshd, detail))
+            if detail:
+                ranks = len(record.allocation)
+                self._runner.trouble(id, attempt, f"rank {rank}: {detail}" if ranks > 1 else detail)
 
     async def notices(self, id: str, after: int, timeout: float) -> list[Notice]:
         """What to tell the user of this server, later than ``after``; waits up to ``timeout`` seconds."""

@@ -1,7 +1,8 @@
 """The one writer: events in, decisions made, committed, and only then answered and acted upon.
 
 Events are decided on a working state, as many as have come in while the last commit was under way, and share
-the next commit. A commit that fails, or whose outcome is unknown, throws the working state away.
+the next commit, or as many commits as the store needs for them: between parts, never within one (``Part``).
+A commit that fails, or whose outcome is unknown, throws the working state away.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from gpudev_hub.clock import Clock
@@ -29,10 +29,18 @@ from gpudev_hub.core.events import (
     Tick,
 )
 from gpudev_hub.core.model import Millis, Policy
-from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, Store, StoreUnavailable
+from gpudev_hub.core.ports import (
+    CommitTooLarge,
+    OutcomeUnknown,
+    SlotTaken,
+    StaleEpoch,
+    Store,
+    StoreUnavailable,
+)
 from gpudev_hub.core.world import World
 from gpudev_hub.failpoints import BEFORE_ANSWER, Failpoint
 
+from .batch import Batch, Item, answer, pack
 from .metrics import Metrics
 
 MAX_EVENTS: Final = 64
@@ -75,25 +83,8 @@ class Follower(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Item:
-    event: Event
-    answer: asyncio.Future[Decision] | None
-    arrived: float
-    tries: int = 0
-
-
 class _Poison(Exception):
     """Deciding about one event failed: a defect of ours."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Events decided together, and what came of them."""
-
-    items: list[_Item] = field(default_factory=list)
-    results: list[Decision | Refused] = field(default_factory=list)
-    effects: list[Effect] = field(default_factory=list)
 
 
 class Writer:
@@ -116,10 +107,10 @@ class Writer:
         self._metrics = metrics
         self._failpoint = failpoint
         #: What was seen comes before what was asked: a server gone at its very end has not overrun it.
-        self._seen: deque[_Item] = deque()
-        self._asked: deque[_Item] = deque()
+        self._seen: deque[Item] = deque()
+        self._asked: deque[Item] = deque()
         self._wake = asyncio.Event()
-        self._batch = _Batch()
+        self._batch = Batch()
         self._stopping = False
         self._closed: Refused | None = None
         self._world: World | None = None
@@ -139,12 +130,12 @@ class Writer:
 
     def post(self, event: Event) -> None:
         """Decide about it soon; nobody waits for the answer."""
-        self._put(_Item(event, None, self._clock.precise()))
+        self._put(Item(event, None, self._clock.precise()))
 
     async def ask(self, event: Event) -> Decision:
         """Decide about it; returns once the decision is durable. Raises ``Refused``."""
         answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-        self._put(_Item(event, answer, self._clock.precise()))
+        self._put(Item(event, answer, self._clock.precise()))
         return await answer
 
     @property
@@ -152,9 +143,9 @@ class Writer:
         """Events not decided yet."""
         return len(self._seen) + len(self._asked)
 
-    def _put(self, item: _Item) -> None:
+    def _put(self, item: Item) -> None:
         if self._closed is not None:
-            _answer(item, self._closed)
+            answer(item, self._closed)
             return
         seen = isinstance(item.event, ServerObserved | ServerReady | Outage)
         (self._seen if seen else self._asked).append(item)
@@ -182,7 +173,7 @@ class Writer:
         finally:
             self._closed = Refused(Code.UNAVAILABLE, reason, "try again in a moment")
             for item in self._batch.items:
-                _answer(item, self._closed)
+                answer(item, self._closed)
             self._refuse_waiting(self._closed)
 
     async def _pause(self) -> None:
@@ -218,35 +209,51 @@ class Writer:
 
     async def _turn(self, world: World) -> None:
         """Decide what has come in and what is due; commit it; answer; act."""
-        batch, now = _Batch(), self._now()
+        batch, now = Batch(), self._now()
         self._batch = batch
         try:
             self._decide_all(world, now, batch)
-            changes, take, free = world.drain()
+            packed = pack(world.drain(), self._store.fits)
         except Exception as error:
             log.exception("a decision failed: the working state is read again from the store")
             self._world = None
             if isinstance(error, _Poison):
                 poison = batch.items.pop()
-                _answer(poison, Refused(Code.INTERNAL_ERROR, "this could not be decided", "tell an operator"))
+                answer(poison, Refused(Code.INTERNAL_ERROR, "this could not be decided", "tell an operator"))
             self._again(batch.items)
             await self._back_off()
             return
-        commit = Commit(
-            self._epoch, self._n + 1, secrets.token_hex(8), now, tuple(changes), tuple(take), tuple(free)
-        )
-        if changes and not await self._commit(commit, batch):
-            return
-        self._failpoint(BEFORE_ANSWER)
-        for item, result in zip(batch.items, batch.results, strict=True):
-            _answer(item, result)
-            self._metrics.answers.saw(self._clock.precise() - item.arrived)
-        self._follower.perform(batch.effects)
+        durable = 0
+        for part, parts in packed:
+            commit = Commit(
+                self._epoch, self._n + 1, secrets.token_hex(8), now, part.changes, part.take, part.free
+            )
+            if not await self._commit(commit, batch):
+                return
+            durable += parts
+            self._finish(batch, durable)
+            if self._world is not world:
+                # It was read anew, from after this commit: what was decided beyond that is decided again.
+                self._again(batch.items)
+                return
+        if not packed:
+            self._finish(batch, 0)
 
-    def _decide_all(self, world: World, now: Millis, batch: _Batch) -> None:
+    def _finish(self, batch: Batch, durable: int) -> None:
+        """So many parts are durable: answer and act."""
+        self._failpoint(BEFORE_ANSWER)
+        while batch.items and batch.items[0].parts <= durable:
+            item = batch.items.pop(0)
+            answer(item, batch.results.pop(0))
+            self._metrics.answers.saw(self._clock.precise() - item.arrived)
+        effects = [effect for parts, effect in batch.effects if parts <= durable]
+        batch.effects = [(parts, effect) for parts, effect in batch.effects if parts > durable]
+        self._follower.perform(effects)
+
+    def _decide_all(self, world: World, now: Millis, batch: Batch) -> None:
         if _is_due(world, now):
             for event in self._follower.before_tick(now):
-                batch.effects += decide(world, event, now).effects
+                batch.act(decide(world, event, now).effects, world.cuts)
         begun = self._clock.precise()
         while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
             queue = self._seen or self._asked
@@ -256,12 +263,12 @@ class Writer:
             batch.items.append(item)
             self._decide(world, item, now, batch)
         if self._more:
-            batch.effects += decide(world, Compress(), now).effects
+            batch.act(decide(world, Compress(), now).effects, world.cuts)
         elif _is_due(world, now):
-            batch.effects += decide(world, Tick(), now).effects
+            batch.act(decide(world, Tick(), now).effects, world.cuts)
         self._more = not world.settled()
 
-    def _decide(self, world: World, item: _Item, now: Millis, batch: _Batch) -> None:
+    def _decide(self, world: World, item: Item, now: Millis, batch: Batch) -> None:
         self._metrics.events[type(item.event).__name__] += 1
         try:
             decision = decide(world, item.event, now)
@@ -272,9 +279,10 @@ class Writer:
             raise _Poison(f"{item.event}") from error
         else:
             batch.results.append(decision)
-            batch.effects += decision.effects
+            batch.act(decision.effects, world.cuts)
+        item.parts = world.cuts
 
-    async def _commit(self, commit: Commit, batch: _Batch) -> bool:
+    async def _commit(self, commit: Commit, batch: Batch) -> bool:
         """Whether it is durable; if not, everybody who asked was answered, or will be asked again."""
         begun = self._clock.precise()
         try:
@@ -285,10 +293,10 @@ class Writer:
             self._world = None
             self._follower.store_fails(error)
             for item in batch.items:
-                _answer(item, _unavailable(error))
+                answer(item, _unavailable(error))
             await self._back_off()
             return False
-        except SlotTaken:
+        except (SlotTaken, CommitTooLarge):
             log.exception("the store refused commit %d: the working state is read again", commit.n)
             self._world = None
             self._again(batch.items)
@@ -296,7 +304,7 @@ class Writer:
             return False
         except StaleEpoch as error:
             for item in batch.items:
-                _answer(item, _unavailable(error))
+                answer(item, _unavailable(error))
             raise
         self._metrics.commits.saw(self._clock.precise() - begun)
         self._failures = 0
@@ -305,7 +313,7 @@ class Writer:
         self._follower.store_works()
         return True
 
-    async def _settle(self, commit: Commit, batch: _Batch, error: OutcomeUnknown) -> bool:
+    async def _settle(self, commit: Commit, batch: Batch, error: OutcomeUnknown) -> bool:
         """Find out whether the commit was made."""
         log.warning("commit %d: outcome unknown: %s", commit.n, error)
         while not await self._rebuild():
@@ -315,7 +323,7 @@ class Writer:
             return False
         return True
 
-    def _again(self, items: list[_Item]) -> None:
+    def _again(self, items: list[Item]) -> None:
         """Decide about these once more, unless they have been tried too often."""
         for item in reversed(items):
             item.tries += 1
@@ -326,7 +334,7 @@ class Writer:
                 error = Refused(
                     Code.INTERNAL_ERROR, "the service could not decide about this", "tell an operator"
                 )
-                _answer(item, error)
+                answer(item, error)
 
     async def _back_off(self) -> None:
         self._failures += 1
@@ -337,7 +345,7 @@ class Writer:
         self._seen.clear()
         self._asked.clear()
         for item in items:
-            _answer(item, error)
+            answer(item, error)
 
 
 def _is_due(world: World, now: Millis) -> bool:
@@ -347,12 +355,3 @@ def _is_due(world: World, now: Millis) -> bool:
 
 def _unavailable(error: Exception) -> Refused:
     return Refused(Code.UNAVAILABLE, str(error), "nothing was changed; try again in a moment")
-
-
-def _answer(item: _Item, result: Decision | Refused) -> None:
-    if item.answer is None or item.answer.done():
-        return
-    if isinstance(result, Refused):
-        item.answer.set_exception(result)
-    else:
-        item.answer.set_result(result)

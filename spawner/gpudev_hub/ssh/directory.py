@@ -67,3 +67,24 @@ class LocalDirectory:
         path = self._demo / quote(owner.hub_user, safe="") / "id_ed25519"
         keep_pair(path, f"gpudev-demo-{quote(owner.hub_user, safe='')}")
         return path
+
+
+class KeyFolder:
+    """A folder with one file per user of the Hub, in ``authorized_keys`` format, without options."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def keys(self, owner: Owner) -> list[PublicKey]:
+        """Read anew each time; a user without a file has no keys."""
+        return await asyncio.to_thread(self._read, owner)
+
+    async def identity_file(self, owner: Owner) -> Path | None:  # noqa: ARG002
+        """Everybody has his own."""
+        return None
+
+    def _read(self, owner: Owner) -> list[PublicKey]:
+        try:
+            return parse((self._folder / quote(owner.hub_user, safe="@")).read_text())
+        except (FileNotFoundError, UnicodeDecodeError):
+            return []

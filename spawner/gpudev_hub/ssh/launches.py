@@ -73,14 +73,19 @@ class Launches:
         policy: Policy,
         service_url: str,
         now: Callable[[], Millis],
+        devices: Callable[[str], dict[str, str]] = lambda _: {},
     ) -> None:
-        """``service_url``: where servers reach the service, ``…/services/gpudev/``."""
+        """``service_url``: where servers reach the service, ``…/services/gpudev/``.
+
+        ``devices``: what a server of several whole nodes gets of a node besides GPUs, by resource name.
+        """
         self._folder = folder
         self._ca = ca
         self._tokens = tokens
         self._policy = policy
         self._service_url = service_url
         self._now = now
+        self._devices = devices
         self._making: dict[tuple[str, int], asyncio.Lock] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -113,6 +118,9 @@ class Launches:
             service_url=self._service_url,
             known_hosts=self._ca.known_hosts,
             ssh=ssh,
+            devices=tuple(self._devices(part.node) for part in reservation.allocation)
+            if request.shape.nodes > 1
+            else (),
         )
 
     def _longest(self) -> Millis:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from gpudev_hub.core.commit import Commit, HistoryEntry, Slot, Snapshot
-from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
-from gpudev_hub.core.ports import SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
+from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Slot, Snapshot
+from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Reservation
+from gpudev_hub.core.ports import CommitTooLarge, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
 
 from .records import reservation_of
 
@@ -26,8 +27,10 @@ class Disk:
 class MemoryStore:
     """A ``Store`` over a ``Disk``."""
 
-    def __init__(self, disk: Disk | None = None) -> None:
+    def __init__(self, disk: Disk | None = None, limit: int | None = None) -> None:
+        """``limit``: the most changes that a commit may make; ``None``: any number."""
         self._disk = disk or Disk()
+        self._limit = limit
         self._epoch: int | None = None
 
     async def open(self) -> Snapshot:
@@ -44,9 +47,17 @@ class MemoryStore:
         self._check_epoch()
         return self._copy()
 
+    def fits(self, part: Part) -> bool:
+        """Whether a commit may make as many changes."""
+        return self._limit is None or len(part.changes) <= self._limit
+
     async def commit(self, commit: Commit) -> None:
         """Make the commit, all or nothing."""
         self._check_epoch(commit.epoch)
+        if self._limit is not None and len(commit.changes) > self._limit:
+            raise CommitTooLarge(
+                f"commit {commit.n} makes {len(commit.changes)} changes, and the limit is {self._limit}"
+            )
         state = self._disk.state
         if commit.n != state.n + 1:
             raise SlotTaken(f"commit {commit.n} does not follow commit {state.n}, the last one")
@@ -120,6 +131,10 @@ class MemoryStore:
         ]
         page = found[:limit]
         return [entry for _, entry in page], page[-1][0] if len(found) > limit else None
+
+    async def seek(self, at: Millis) -> int:
+        """The cursor before the first change at ``at`` or later."""
+        return bisect_left(self._disk.history, at, key=lambda entry: entry.at)
 
     async def close(self) -> None:
         """Let go of the disk."""

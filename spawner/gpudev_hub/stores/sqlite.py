@@ -10,13 +10,14 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Snapshot
-from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Snapshot
+from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
@@ -47,6 +48,10 @@ class SqliteStore:
         """The hot state again, under the epoch already taken."""
         return await self._in(self._writer, self._reload)
 
+    def fits(self, part: Part) -> bool:  # noqa: ARG002 (no part is too large)
+        """Whatever the size: the disk is the limit."""
+        return True
+
     async def commit(self, commit: Commit) -> None:
         """Make the commit durable: it is on the disk when this returns."""
         await self._in(self._writer, lambda: self._commit(commit))
@@ -66,6 +71,10 @@ class SqliteStore:
     ) -> tuple[list[HistoryEntry], int | None]:
         """History in commit order."""
         return await self._in(self._reader, lambda: self._history(reservation, after, limit))
+
+    async def seek(self, at: Millis) -> int:
+        """The cursor before the first change at ``at`` or later."""
+        return await self._in(self._reader, lambda: self._seek(at))
 
     async def close(self) -> None:
         """Finish what is under way, close the file and let go of the lock; once more does nothing."""
@@ -303,6 +312,17 @@ class SqliteStore:
             for _, n, at, kind, cause, actor, gone, record in page
         ]
         return entries, page[-1][0] if len(rows) > limit else None
+
+    def _seek(self, at: Millis) -> int:
+        """By halving: positions have no gaps, and time goes up with them."""
+        connection = self._open_for_reading()
+        (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM history").fetchone()
+
+        def at_of(position: int) -> Millis:
+            row = connection.execute("SELECT at FROM history WHERE position = ?", (position,)).fetchone()
+            return int(row[0])
+
+        return bisect_left(range(1, last + 1), at, key=at_of)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,216 @@
+"""Pods as Kubernetes shows them, read as servers. Pure: objects of the API in, sights out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gpudev_hub.core.model import SECOND, Millis, Presence
+from gpudev_hub.core.ports import ServerSight
+
+from .labels import ATTEMPT, CONTAINER, GPU, JUPYTER_PORT, RANK, RANKS, RESERVATION, SSHD_PORT
+
+_ENDED = ("Succeeded", "Failed")
+_COMING = ("ContainerCreating", "PodInitializing")
+"""Reasons for waiting that are no news."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a container ended."""
+
+    reason: str
+    by_user: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """What matters of a pod object: one that holds GPUs, or is a server's."""
+
+    name: str
+    uid: str
+    node: str | None
+    gpus: int
+    """Asked for by all containers together."""
+    server: tuple[str, int] | None
+    """(reservation, attempt); ``None``: somebody else's pod."""
+    rank: int = 0
+    ranks: int = 1
+    over: bool = False
+    """Its phase is final: the scheduler gives its GPUs to others."""
+    gone: bool = False
+    """Its processes have ended for certain, or never began."""
+    running: bool = False
+    ip: str | None = None
+    waiting: str = ""
+    """Why it does not run yet, in words, if that is worth telling."""
+    end: End | None = None
+    leaving: bool = False
+    """It is being deleted."""
+    over_since: Millis | None = None
+
+
+def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
+    """The facts of a pod object; ``None`` where it concerns nobody. ``namespace``: where servers live."""
+    metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
+    gpus = _gpus(spec)
+    server = _server(metadata) if metadata["namespace"] == namespace else None
+    if server is None and gpus == 0:
+        return None
+    over = status.get("phase") in _ENDED
+    facts = PodFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        node=spec.get("nodeName"),
+        gpus=gpus,
+        server=None,
+        over=over,
+    )
+    if server is None:
+        return facts
+    labels = metadata["labels"]
+    container = _container(status)
+    state = container.get("state", {})
+    return PodFacts(
+        name=facts.name,
+        uid=facts.uid,
+        node=facts.node,
+        gpus=gpus,
+        server=server,
+        rank=int(labels.get(RANK, 0)),
+        ranks=int(labels.get(RANKS, 1)),
+        over=over,
+        gone=over and "running" not in state,
+        running="running" in state,
+        ip=status.get("podIP"),
+        waiting=_waiting(status, state),
+        end=_end(status, state) if over else None,
+        leaving="deletionTimestamp" in metadata,
+        over_since=_finished(state) if over else None,
+    )
+
+
+def foreign_gpus(pods: Iterable[PodFacts]) -> dict[str, int]:
+    """GPUs by node that pods other than servers hold."""
+    held: dict[str, int] = {}
+    for pod in pods:
+        if pod.server is None and pod.node is not None and not pod.over:
+            held[pod.node] = held.get(pod.node, 0) + pod.gpus
+    return held
+
+
+def sight_of(
+    id: str, attempt: int, pods: Sequence[PodFacts], silent: Collection[str], nodes: Sequence[str] = ()
+) -> ServerSight:
+    """What the pods of one attempt show.
+
+    ``silent``: nodes whose kubelet does not report, so that nothing is known of what runs there. ``nodes``:
+    where the attempt's ranks are to run, as far as that is known.
+    """
+    unheard = sorted({*(pod.node for pod in pods if pod.node and not pod.gone), *nodes} & {*silent})
+    if unheard:
+        return ServerSight(
+            id, attempt, Presence.UNKNOWN, detail=f"nothing is heard of {' and '.join(unheard)}"
+        )
+    by_rank = {pod.rank: pod for pod in pods}
+    ranks = max((pod.ranks for pod in pods), default=0)
+    there = {rank: pod for rank, pod in by_rank.items() if not pod.gone}
+    head = by_rank.get(0)
+    user_stopped = head is not None and head.end is not None and head.end.by_user
+    if not there:
+        return ServerSight(
+            id,
+            attempt,
+            Presence.ABSENT,
+            complete=False,
+            detail=_told(by_rank, ranks),
+            user_stopped=user_stopped,
+        )
+    sshd = []
+    for rank in range(ranks):
+        pod = there.get(rank)
+        if pod is None or pod.ip is None or not pod.running:
+            break
+        sshd.append((pod.ip, SSHD_PORT))
+    first = there.get(0)
+    return ServerSight(
+        id,
+        attempt,
+        Presence.PRESENT,
+        complete=len(there) == ranks,
+        forming=len(by_rank) < ranks and len(there) == len(by_rank),
+        detail=_told(by_rank, ranks),
+        user_stopped=user_stopped,
+        jupyter=(first.ip, JUPYTER_PORT) if first is not None and first.ip and first.running else None,
+        sshd=tuple(sshd),
+    )
+
+
+def _told(by_rank: Mapping[int, PodFacts], ranks: int) -> str:
+    """What is worth telling of the pods, each thing once."""
+    told: dict[str, None] = {}
+    for rank, pod in sorted(by_rank.items()):
+        text = pod.end.reason if pod.end is not None else pod.waiting
+        if text:
+            told[f"rank {rank}: {text}" if ranks > 1 else text] = None
+    return "; ".join(told)
+
+
+def _server(metadata: Mapping[str, Any]) -> tuple[str, int] | None:
+    labels = metadata.get("labels", {})
+    reservation, attempt = labels.get(RESERVATION), labels.get(ATTEMPT, "")
+    return (reservation, int(attempt)) if reservation and attempt.isdecimal() else None
+
+
+def _gpus(spec: Mapping[str, Any]) -> int:
+    return sum(
+        int(container.get("resources", {}).get("requests", {}).get(GPU, 0))
+        for container in spec.get("containers", ())
+    )
+
+
+def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    for container in status.get("containerStatuses", ()):
+        if container["name"] == CONTAINER:
+            found: Mapping[str, Any] = container
+            return found
+    return {}
+
+
+def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    waiting = state.get("waiting")
+    if waiting is not None and waiting.get("reason") not in _COMING:
+        return _join(waiting.get("reason"), waiting.get("message"))
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return _join(condition.get("reason"), condition.get("message"))
+    return ""
+
+
+def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
+    """Its own last words if it left any, else Kubernetes'."""
+    terminated = state.get("terminated", {})
+    message = terminated.get("message", "")
+    if terminated.get("reason") == "OOMKilled":
+        return End("it used more memory than its share, and was killed (OOMKilled)")
+    try:
+        said = json.loads(message)
+        return End(str(said["reason"]), bool(said["by_user"]))
+    except (ValueError, KeyError, TypeError):
+        pass
+    if terminated:
+        code = terminated.get("exitCode")
+        return End(_join(terminated.get("reason"), message) or f"it ended with exit code {code}")
+    return End(_join(status.get("reason"), status.get("message")) or "its pod failed")
+
+
+def _finished(state: Mapping[str, Any]) -> Millis | None:
+    at = state.get("terminated", {}).get("finishedAt")
+    return round(datetime.fromisoformat(at).timestamp() * SECOND) if at else None
+
+
+def _join(reason: str | None, message: str | None) -> str:
+    return ": ".join(part.strip() for part in (reason, message) if part)

@@ -1,0 +1,331 @@
+"""The cluster port for Kubernetes: nodes and pods by list and watch. It creates nothing.
+
+What frees slots is never the watch alone: a server that is missing in it is looked for by a list of its own,
+and counts as gone only if that succeeds and the nodes it ran on report (invariant 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import aiohttp
+from kubernetes_asyncio.client import ApiException, CoreV1Api, V1DeleteOptions, V1Preconditions
+
+from gpudev_hub.core.model import MINUTE, Claim, Millis, Node, Presence
+from gpudev_hub.core.ports import ClusterUnavailable, ServerSight
+
+from .kube_nodes import NodeFacts, node_facts, nodes_of
+from .kube_pods import PodFacts, foreign_gpus, pod_facts, sight_of
+from .labels import object_name, selector
+
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds for one call."""
+WATCH_SECONDS: Final = 240
+"""After so long the API server ends a watch in order, and everything is listed anew."""
+PAGE: Final = 500
+KEPT: Final[Millis] = 1 * MINUTE
+"""Pods that have ended are left so long, for who wants to know why."""
+
+log = logging.getLogger(__name__)
+
+_Watched = tuple[str, dict[str, Any]]
+
+
+class KubernetesCluster:
+    """Nodes with a pool's label, and pods that carry a reservation's."""
+
+    def __init__(self, api: CoreV1Api, namespace: str, now: Callable[[], Millis]) -> None:
+        """``namespace``: of the servers. ``api`` is closed by who made it."""
+        self._api = api
+        self._namespace = namespace
+        self._now = now
+        self._nodes: dict[str, NodeFacts] = {}
+        self._pods: dict[str, PodFacts] = {}
+        """By uid."""
+        self._hints: set[tuple[str, int]] = set()
+        self._hinted = asyncio.Event()
+
+    # Lists
+
+    async def nodes(self) -> list[Node]:
+        """All nodes of pools, as a list shows them now."""
+        await self._list()
+        return self._seen_nodes()
+
+    async def servers(self) -> list[ServerSight]:
+        """Every server of which anything is left, as of the last list of pods (``nodes`` makes it)."""
+        await self._sweep()
+        sights = [self._sight(*key) for key in sorted({pod.server for pod in self._ours() if pod.server})]
+        return [sight for sight in sights if sight.presence is not Presence.ABSENT]
+
+    async def look(self, claim: Claim) -> ServerSight:
+        """What is seen of one attempt now; ``UNKNOWN`` when that can't be learnt."""
+        names = [part.node for part in claim.allocation]
+        try:
+            items, _ = await self._items(
+                self._api.list_namespaced_pod, namespace=self._namespace, label_selector=selector(*claim.key)
+            )
+            silent = [name for name in names if await self._is_silent(name)]
+        except ClusterUnavailable as error:
+            return ServerSight(*claim.key, Presence.UNKNOWN, detail=str(error))
+        pods = [pod for item in items if (pod := pod_facts(item, self._namespace)) is not None]
+        return sight_of(*claim.key, pods, silent, names)
+
+    async def _is_silent(self, name: str) -> bool:
+        try:
+            found = await self._call(self._api.read_node, name=name)
+        except _NotFound:
+            return False  # the node is gone, and with it what ran there
+        node = node_facts(found)
+        return node is not None and node.silent
+
+    async def _list(self) -> tuple[str, str]:
+        """List everything; returns the versions from which to watch nodes and pods."""
+        nodes, node_version = await self._items(self._api.list_node)
+        pods, pod_version = await self._items(self._api.list_pod_for_all_namespaces)
+        self._nodes = {node.name: node for item in nodes if (node := node_facts(item)) is not None}
+        self._pods = {pod.uid: pod for item in pods if (pod := pod_facts(item, self._namespace)) is not None}
+        return node_version, pod_version
+
+    def _seen_nodes(self) -> list[Node]:
+        return nodes_of(self._nodes.values(), foreign_gpus(self._pods.values()))
+
+    def _ours(self) -> list[PodFacts]:
+        return [pod for pod in self._pods.values() if pod.server is not None]
+
+    def _sight(self, id: str, attempt: int) -> ServerSight:
+        pods = [pod for pod in self._pods.values() if pod.server == (id, attempt)]
+        return sight_of(id, attempt, pods, [node.name for node in self._nodes.values() if node.silent])
+
+    async def _sweep(self) -> None:
+        """Remove the objects of pods that ended a while ago: they hold nothing but disk."""
+        for pod in self._ours():
+            if pod.gone and not pod.leaving and (pod.over_since or 0) < self._now() - KEPT:
+                try:
+                    await self._delete(pod)
+                except ClusterUnavailable as error:
+                    log.warning("the pod %s, which has ended, can't be deleted now: %s", pod.name, error)
+
+    # Watching
+
+    async def watch(self) -> AsyncIterator[ServerSight | list[Node]]:
+        """Servers that came or went, and all nodes when one has changed. One watcher at a time."""
+        node_version, pod_version = await self._list()
+        yield self._seen_nodes()
+        changes: asyncio.Queue[_Watched | Exception] = asyncio.Queue()
+        tasks = [
+            asyncio.create_task(self._follow(changes, self._api.list_node, node_version), name="watch-nodes"),
+            asyncio.create_task(
+                self._follow(changes, self._api.list_pod_for_all_namespaces, pod_version), name="watch-pods"
+            ),
+            asyncio.create_task(self._follow_hints(changes), name="watch-hints"),
+        ]
+        try:
+            while True:
+                change = await changes.get()
+                if isinstance(change, Exception):
+                    raise ClusterUnavailable(f"watching was cut: {change}") from change
+                for seen in await self._changed(*change):
+                    yield seen
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, changes: asyncio.Queue[_Watched | Exception], method: Any, version: str) -> None:
+        """Everything that happens from ``version`` on, until the watch ends; then that it has."""
+        try:
+            answer = await method(
+                watch=True,
+                resource_version=version,
+                timeout_seconds=WATCH_SECONDS,
+                _request_timeout=aiohttp.ClientTimeout(total=WATCH_SECONDS + 10, connect=REQUEST_TIMEOUT),
+                _preload_content=False,
+            )
+            async for line in answer.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise ClusterUnavailable(event["object"].get("message", "no reason was given"))
+                changes.put_nowait((event["type"], event["object"]))
+            raise ClusterUnavailable("its time was over")
+        except (
+            ApiException,
+            aiohttp.ClientError,
+            TimeoutError,
+            OSError,
+            ValueError,
+            ClusterUnavailable,
+        ) as error:
+            changes.put_nowait(error)
+
+    async def _follow_hints(self, changes: asyncio.Queue[_Watched | Exception]) -> None:
+        while True:
+            await self._hinted.wait()
+            self._hinted.clear()
+            while self._hints:
+                changes.put_nowait(("HINT", {"kind": "Hint", "server": self._hints.pop()}))
+
+    async def _changed(self, kind: str, item: dict[str, Any]) -> list[ServerSight | list[Node]]:
+        """What one event of a watch shows that is new."""
+        if item["kind"] == "Hint":
+            return [await self._confirmed(*item["server"])]
+        if item["kind"] == "Node":
+            name, before = item["metadata"]["name"], self._nodes.get(item["metadata"]["name"])
+            after = None if kind == "DELETED" else node_facts(item)
+            if after is None:
+                self._nodes.pop(name, None)
+            else:
+                self._nodes[name] = after
+            # Kubelets report every few seconds that nothing has changed.
+            if before == after:
+                return []
+            heard = before is None or after is None or before.silent != after.silent
+            there = (
+                {pod.server for pod in self._ours() if pod.node == name and pod.server} if heard else set()
+            )
+            return [self._seen_nodes(), *[await self._confirmed(*key) for key in sorted(there)]]
+        foreign = foreign_gpus(self._pods.values())
+        uid = item["metadata"]["uid"]
+        before_pod = self._pods.pop(uid, None)
+        after_pod = None if kind == "DELETED" else pod_facts(item, self._namespace)
+        if after_pod is not None:
+            self._pods[uid] = after_pod
+        seen: list[ServerSight | list[Node]] = []
+        if foreign != foreign_gpus(self._pods.values()):
+            seen.append(self._seen_nodes())
+        key = next((pod.server for pod in (after_pod, before_pod) if pod is not None and pod.server), None)
+        if key is not None and before_pod != after_pod:
+            seen.append(await self._confirmed(*key))
+        return seen
+
+    async def _confirmed(self, id: str, attempt: int) -> ServerSight:
+        """A sight by what was watched; that something is missing only after a list of its own."""
+        sight = self._sight(id, attempt)
+        if sight.presence is Presence.PRESENT and sight.complete:
+            return sight
+        try:
+            items, _ = await self._items(
+                self._api.list_namespaced_pod, namespace=self._namespace, label_selector=selector(id, attempt)
+            )
+        except ClusterUnavailable as error:
+            return ServerSight(id, attempt, Presence.UNKNOWN, detail=str(error))
+        known = {pod.uid for pod in self._pods.values() if pod.server == (id, attempt)}
+        for item in items:
+            pod = pod_facts(item, self._namespace)
+            if pod is not None:
+                self._pods[pod.uid] = pod
+                known.discard(pod.uid)
+        nodes = [pod.node for uid in known if (pod := self._pods.pop(uid)).node is not None]
+        silent = [node.name for node in self._nodes.values() if node.silent]
+        pods = [pod for pod in self._pods.values() if pod.server == (id, attempt)]
+        return sight_of(id, attempt, pods, silent, [node for node in nodes if node])
+
+    def hint(self, id: str, attempt: int) -> None:
+        """Something was started: look now."""
+        self._hints.add((id, attempt))
+        self._hinted.set()
+
+    # The rest
+
+    async def remove(self, id: str, attempt: int) -> None:
+        """Have all pods of an attempt deleted, in order; whether they are gone is for ``look`` to tell."""
+        items, _ = await self._items(
+            self._api.list_namespaced_pod, namespace=self._namespace, label_selector=selector(id, attempt)
+        )
+        for item in items:
+            pod = pod_facts(item, self._namespace)
+            if pod is not None and not pod.leaving:
+                await self._delete(pod)
+
+    async def _delete(self, pod: PodFacts) -> None:
+        """Never with a grace of its own, which could be none: the object would go before the processes."""
+        try:
+            await self._call(
+                self._api.delete_namespaced_pod,
+                name=pod.name,
+                namespace=self._namespace,
+                body=V1DeleteOptions(preconditions=V1Preconditions(uid=pod.uid)),
+            )
+        except _NotFound:
+            pass
+
+    async def logs(self, id: str, attempt: int, lines: int) -> dict[str, str]:
+        """The last lines by ``jupyter``, ``sshd`` … of rank 0, and ``sshd-1`` … of the others."""
+        ranks = sorted({pod.rank for pod in self._pods.values() if pod.server == (id, attempt)})
+        found: dict[str, str] = {}
+        for rank in ranks:
+            try:
+                text = await self._call(
+                    self._api.read_namespaced_pod_log,
+                    name=object_name(id, attempt, rank),
+                    namespace=self._namespace,
+                    tail_lines=4 * lines,
+                )
+            except (_NotFound, _NotYet):
+                continue
+            for name, said in split_log(text, lines).items():
+                found[name if rank == 0 else f"{name}-{rank}"] = said
+        return found
+
+    def devices(self, node: str) -> dict[str, str]:
+        """EFA interfaces and huge pages, where the node has them to give."""
+        facts = self._nodes.get(node)
+        return dict(facts.devices) if facts is not None else {}
+
+    async def _items(self, method: Any, **arguments: Any) -> tuple[list[dict[str, Any]], str]:
+        """A whole list, page by page, and the version it is of. Never from a cache that may be old."""
+        items: list[dict[str, Any]] = []
+        page = ""
+        while True:
+            answer = await self._call(method, limit=PAGE, _continue=page, **arguments)
+            items += answer["items"]
+            page = answer["metadata"].get("continue", "")
+            if not page:
+                return items, answer["metadata"]["resourceVersion"]
+
+    async def _call(self, method: Any, **arguments: Any) -> Any:
+        """One call; raises ``ClusterUnavailable`` for everything but what was asked for missing."""
+        what = f"{method.__name__.replace('_', ' ')} {arguments.get('name', '')}".strip()
+        try:
+            answer = await method(_request_timeout=REQUEST_TIMEOUT, _preload_content=False, **arguments)
+            body = await answer.read()
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error, ApiException):
+                raise _refusal(what, error.status, str(error.reason)) from error
+            raise ClusterUnavailable(
+                f"the Kubernetes API does not answer ({what}): {type(error).__name__} {error}".rstrip()
+            ) from error
+        if answer.status >= 400:
+            raise _refusal(what, answer.status, body.decode(errors="replace")[:300])
+        if method.__name__.endswith("_log"):
+            return body.decode(errors="replace")
+        return json.loads(body)
+
+
+class _NotFound(Exception):
+    """There is no such object."""
+
+
+class _NotYet(Exception):
+    """The object is not in a state to answer this."""
+
+
+def _refusal(what: str, status: int | None, said: str) -> Exception:
+    if status == 404:
+        return _NotFound(what)
+    if status == 400:
+        return _NotYet(said)
+    return ClusterUnavailable(f"the Kubernetes API answered {status} to {what}: {said}")
+
+
+def split_log(text: str, lines: int) -> dict[str, str]:
+    """What each part of a server said last; its container prints ``part| line``."""
+    said: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        part, bar, rest = line.partition("| ")
+        said.setdefault(part if bar and part.isalpha() else "launcher", []).append(rest if bar else line)
+    return {part: "\n".join(rows[-lines:]) for part, rows in said.items()}

@@ -1,0 +1,40 @@
+"""What names our objects on Kubernetes: labels, names, and the resources that nodes offer.
+
+Written by the spawner, read by the service; both find a server by these alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GPU: Final = "nvidia.com/gpu"
+EFA: Final = "vpc.amazonaws.com/efa"
+HUGE_PAGES: Final = "hugepages-2Mi"
+
+POOL: Final = "gpudev/pool"
+"""Of a node: the pool it belongs to. A node without it is none of ours."""
+ZONE: Final = "topology.kubernetes.io/zone"
+PLACEMENT_GROUP: Final = "gpudev/placement-group"
+UNTIL: Final = "gpudev/until"
+"""Annotation of a node: when it ends (a capacity block), RFC 3339."""
+
+RESERVATION: Final = "gpudev/reservation"
+ATTEMPT: Final = "gpudev/attempt"
+RANK: Final = "gpudev/rank"
+RANKS: Final = "gpudev/ranks"
+"""How many pods this server has, all ranks together."""
+
+CONTAINER: Final = "server"
+"""Of a server's pod; there is one."""
+JUPYTER_PORT: Final = 8888
+SSHD_PORT: Final = 2222
+
+
+def selector(id: str, attempt: int | None = None) -> str:
+    """Label selector of everything that belongs to a reservation, or to one attempt of it."""
+    return f"{RESERVATION}={id}" if attempt is None else f"{RESERVATION}={id},{ATTEMPT}={attempt}"
+
+
+def object_name(id: str, attempt: int, rank: int = 0) -> str:
+    """Name of a rank's pod; that of rank 0 is the name of the attempt's Secret, too."""
+    return f"{id}-{attempt}" if rank == 0 else f"{id}-{attempt}-{rank}"

@@ -1,0 +1,156 @@
+"""Settings of a hub on Kubernetes: one JSON file, named by ``GPUDEV_CLUSTER``, that Hub and service read.
+
+Secrets are files of their own, in the folder that ``GPUDEV_SECRETS`` names; none of them is in the JSON file.
+``docs/kubernetes.md`` has an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from .core.model import SECOND, Policy, PoolSettings
+from .policyfile import PolicyFile
+from .settings import PREFIX, SettingsError
+
+DEFAULT_SECRETS = "/etc/gpudev/secrets"
+
+_Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+_Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/]+")]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+
+
+class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The DynamoDB table of the service."""
+
+    table: str
+    region: str
+    endpoint: str | None = None
+    """Another address than AWS's, for tests."""
+
+
+class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Nodes of one GPU type: those whose label ``gpudev/pool`` is its name."""
+
+    name: _Name
+    label: str = ""
+    """Shown to people: ``8 × H100 (p5.48xlarge)``."""
+    gpus_per_node: _Count
+    images: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Images that users may choose from; the first is the default."""
+    max_gang: _Count = 2
+    """Most whole nodes of one reservation."""
+    cpus_per_node: _Positive
+    """CPUs of a node for servers, without what kubelet and system pods need; each gets its share by GPUs."""
+    memory_gib_per_node: _Positive
+    """Memory likewise, and it is a limit, too."""
+    shm_fraction: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """Part of a server's memory that ``/dev/shm`` may take."""
+    startup_seconds: _Positive = 600
+    teardown_seconds: _Positive = 300
+    pretended: bool = False
+    """True: the nodes only say that they have GPUs (tests)."""
+
+
+class Home(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A volume per user that several of his servers on different nodes can mount."""
+
+    storage_class: str
+    size: str = "100Gi"
+
+
+class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Everything that Hub and service on Kubernetes must agree on."""
+
+    public_url: _Url
+    """The Hub as browsers and clients reach it, with its base path."""
+    hub_api: _Url
+    """The Hub's REST API as the service reaches it: ``http://hub:8081/hub/api``."""
+    service_url: _Url
+    """The service as Hub, proxy and servers reach it, without a path: ``http://gpudev-service.gpudev:8100``."""
+    gate_url: _Url
+    """Its gate as the Hub reaches it."""
+    store: Store
+    pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1)]
+    """The first is the default pool."""
+    home: Home
+    namespace: _Name = "gpudev-servers"
+    """Of the users' servers."""
+    cluster_domain: str = "cluster.local"
+    image_pull_policy: str = "IfNotPresent"
+    sudo: bool = False
+    """Whether users may become root in their servers (where the image has ``sudo``)."""
+    grace_seconds: Annotated[int, msgspec.Meta(ge=5, le=300)] = 30
+    """What a server has to end in order."""
+    stuck_seconds: Annotated[int, msgspec.Meta(ge=1)] = 60
+    """After so long that Kubernetes can't place a pod, or fetch its image, the attempt has failed."""
+    keys: str = "/etc/gpudev/keys"
+    """Folder with one file in ``authorized_keys`` format per user of the Hub."""
+    public_port: int = 8100
+    gate_port: int = 8101
+    state: str = "/run/gpudev"
+    """Folder for what the service writes: nothing in it must outlive it."""
+    secrets: str = DEFAULT_SECRETS
+    policy: PolicyFile = msgspec.field(default_factory=PolicyFile)
+    """Limits and times, as in ``GPUDEV_POLICY``."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> ClusterSettings:
+        """The settings in the file that ``GPUDEV_CLUSTER`` names. Raises ``SettingsError``."""
+        path = environment.get("GPUDEV_CLUSTER", "")
+        try:
+            found = msgspec.json.decode(Path(path).read_bytes(), type=cls)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise SettingsError(f"GPUDEV_CLUSTER names {path!r}, which can't be used: {error}") from error
+        return msgspec.structs.replace(found, secrets=environment.get("GPUDEV_SECRETS") or found.secrets)
+
+    def secret(self, name: str) -> bytes:
+        """The secret of that name. Raises ``SettingsError``."""
+        path = Path(self.secrets) / name
+        try:
+            value = path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"the secret {name} can't be read: {path}: {error.strerror}") from error
+        if not value:
+            raise SettingsError(f"the secret {name} is empty: {path}")
+        return value
+
+    def word(self, name: str) -> str:
+        """A secret that is text. Raises ``SettingsError``."""
+        return self.secret(name).decode().strip()
+
+    @property
+    def service_base(self) -> str:
+        """Where servers reach the service's public side."""
+        return self.service_url.rstrip("/") + PREFIX
+
+    def pool(self, name: str) -> Pool:
+        """The pool of that name; ``KeyError`` if there is none."""
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        raise KeyError(name)
+
+    def make_policy(self) -> Policy:
+        """What the decisions depend on."""
+        return self.policy.on(
+            Policy(
+                pools=tuple(
+                    PoolSettings(
+                        name=pool.name,
+                        gpus_per_node=pool.gpus_per_node,
+                        images=pool.images,
+                        label=pool.label,
+                        pretended=pool.pretended,
+                        max_gang=pool.max_gang,
+                        startup=round(pool.startup_seconds * SECOND),
+                        teardown=round(pool.teardown_seconds * SECOND),
+                    )
+                    for pool in self.pools
+                )
+            )
+        )

@@ -1,0 +1,70 @@
+"""The Hub's configuration on Kubernetes: what the product relies on, in one function.
+
+Called from ``hub.extraConfig`` of the zero-to-jupyterhub chart (``hub-config/values.yaml``); what a site
+decides (who may log in, addresses, its database) stays in the chart's values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpudev_hub.cluster_settings import ClusterSettings
+
+from .gate import GateClient
+from .kubernetes import GpuSpawner
+from .options import profile_list
+from .pods import HOME, UID
+from .scopes import OPERATE
+from .setup import rely_on, service_entry, service_role
+
+OPERATORS = "gpudev-operators"
+"""Group of the Hub whose members may drain nodes and end anybody's reservations."""
+
+
+def configure(c: Any, settings: ClusterSettings) -> None:
+    """Set up a Hub on Kubernetes; ``c`` is JupyterHub's configuration object."""
+    policy = settings.make_policy()
+    GpuSpawner.cluster = settings
+    GpuSpawner.gate = GateClient(settings.gate_url, settings.word("gate"))
+    GpuSpawner.profiles = profile_list(policy, {pool.name: pool.max_gang for pool in policy.pools})
+    hub = c.JupyterHub
+    hub.spawner_class = GpuSpawner
+    hub.template_vars = {
+        "gpudev_demo_users": (),
+        "gpudev_pretended": any(pool.pretended for pool in policy.pools),
+    }
+    rely_on(c, policy, c.GpuSpawner)
+    spawner = c.GpuSpawner
+    spawner.namespace = settings.namespace
+    # Its pods, and so its volumes and the environment, are ours; profiles are for the picker alone.
+    spawner.cmd = ["/opt/gpudev/bin/jupyterhub-singleuser"]
+    spawner.notebook_dir = HOME
+    spawner.ip = "0.0.0.0"  # noqa: S104 (inside a pod)
+    spawner.uid = UID
+    spawner.poll_interval = 30
+    spawner.storage_pvc_ensure = True
+    spawner.delete_pvc = False
+    spawner.pvc_name_template = "gpudev-home-{username}"
+    spawner.storage_class = settings.home.storage_class
+    spawner.storage_capacity = settings.home.size
+    spawner.storage_access_modes = ["ReadWriteMany"]
+    spawner.enable_user_namespaces = False
+    spawner.after_pod_created_hook = None
+    hub.services = [*_kept(hub.services), service_entry(settings.service_url, settings.word("service-token"))]
+    hub.load_roles = [
+        *_kept(hub.load_roles),
+        service_role(),
+        {
+            "name": "gpudev-operator",
+            "description": "Operates the GPU nodes.",
+            "groups": [OPERATORS],
+            "scopes": [OPERATE],
+        },
+    ]
+    groups = hub.load_groups if isinstance(hub.load_groups, dict) else {}
+    hub.load_groups = {OPERATORS: {"users": []}, **groups}
+
+
+def _kept(configured: Any) -> list[Any]:
+    """What the site's configuration has there already; an option that was never set is no list."""
+    return list(configured) if isinstance(configured, list) else []

@@ -1,0 +1,367 @@
+"""Servers as pods: the gate's answer becomes one pod per rank, by a subclass of KubeSpawner.
+
+KubeSpawner gives the API's client, the watches that all spawners share, volumes of homes and the events on
+the spawn page. What it would decide is decided by the gate: whether and where; and it would delete what it
+finds under a name, where this one takes over what is the same attempt's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import aiohttp
+from jupyterhub.spawner import SpawnException
+from kubernetes_asyncio.client import ApiException, V1DeleteOptions, V1Preconditions
+from kubespawner import KubeSpawner
+
+from gpudev_hub.cluster.kube_pods import PodFacts, pod_facts
+from gpudev_hub.cluster.labels import JUPYTER_PORT, object_name, selector
+from gpudev_hub.cluster_settings import ClusterSettings
+from gpudev_hub.core.gate import Launch
+
+from . import pods
+from .gated import Gated
+
+LOOK_AGAIN: Final = 0.1
+"""Seconds between two looks at what the watch has brought, or at a Jupyter that is coming up."""
+POLL_PATIENCE: Final = 15.0
+"""Seconds that a poll may wait for the API before it says that nothing is known."""
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds for one call."""
+CREATE_TRIES: Final = 3
+STOP_MARGIN: Final = 30.0
+"""Seconds beyond the pods' grace that a stop waits until they are gone."""
+
+_AWAY = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+class NotStarted(SpawnException):
+    """There is no server; the service reads why, and decides what comes next."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="not_started", status_code=424)
+        self.jupyterhub_message = message
+
+
+class ApiAway(SpawnException):
+    """The Kubernetes API did not answer: no failed start, to be tried again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="api_away", status_code=503)
+        self.jupyterhub_message = message
+
+
+class GpuSpawner(Gated, KubeSpawner):
+    """Thin: whether and where is the gate's business, watching is the service's, ending is the pod's."""
+
+    realm = "hub"
+    cluster: ClassVar[ClusterSettings]
+
+    _pvc_exists: bool
+    attempt = 0
+    """The attempt that this Hub believes to run; 0: none known."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """After a restart of the Hub."""
+        super().load_state(state)
+        self.attempt = int(state.get("attempt", 0))
+
+    def get_state(self) -> dict[str, Any]:
+        """What ``poll`` and ``stop`` need; the token stays in the server's Secret."""
+        state: dict[str, Any] = super().get_state()
+        if self.attempt:
+            state["attempt"] = self.attempt
+        return state
+
+    def clear_state(self) -> None:
+        """Nothing runs."""
+        super().clear_state()
+        self.attempt = 0
+
+    # Starting
+
+    async def _start(self) -> str:
+        """Ask the gate, then adopt what runs already, or build it; returns where Jupyter answers."""
+        launch = await self.admitted()
+        self.attempt = launch.attempt
+        self.pod_name = object_name(launch.id, launch.attempt)
+        made: list[dict[str, Any]] = []
+        try:
+            return await self._launch(launch, made)
+        except NotStarted:
+            # Nobody was let in yet. What was there before this call is not ours to end.
+            await self._delete([pod["metadata"] for pod in made])
+            raise
+
+    async def _launch(self, launch: Launch, made: list[dict[str, Any]]) -> str:
+        patience = asyncio.timeout(self.start_timeout)
+        try:
+            async with patience:
+                await self._watches()
+                await self._build(launch, made)
+                await self.gate.started(launch.id, launch.attempt)
+                pod = await self._running(launch)
+                url = f"http://{pod.ip}:{JUPYTER_PORT}"
+                await self._answering(launch, url)
+                return url
+        except ApiException as error:
+            raise _refused(launch, error) from error
+        except _AWAY as error:
+            if patience.expired():
+                raise NotStarted(
+                    f"server {launch.id} did not answer within {self.start_timeout} s"
+                ) from error
+            raise ApiAway(f"the Kubernetes API does not answer: {type(error).__name__} {error}") from error
+
+    async def _build(self, launch: Launch, made: list[dict[str, Any]]) -> None:
+        """Make what is not there yet; ``made`` gets the pods that were."""
+        there = await self._pods(selector(launch.id))
+        await self._forget_ended(launch, there)
+        ranks = len(launch.allocation)
+        mine = {
+            facts.rank: pod
+            for pod in there
+            if (facts := self._facts(pod)).server == (launch.id, launch.attempt) and not facts.gone
+        }
+        if any(self._facts(pod).leaving for pod in mine.values()):
+            raise ApiAway(f"a pod of server {launch.id} is just being deleted")
+        if 0 in mine:
+            await self._adopt(launch, mine[0])
+        else:
+            await self._ensure_home()
+            await self._make_secret(launch)
+            mine[0] = await self._make_pod(launch, 0, None)
+            made.append(mine[0])
+        owner = pods.owner_reference(mine[0])
+        missing = [rank for rank in range(1, ranks) if rank not in mine]
+        if ranks > 1:
+            await self._create(
+                self.api.create_namespaced_service, pods.service(launch, owner), exists_is_fine=True
+            )
+        made += await asyncio.gather(*(self._make_pod(launch, rank, owner) for rank in missing))
+        patch = {"metadata": {"ownerReferences": [owner]}}
+        await self._call(self.api.patch_namespaced_secret, name=self.pod_name, body=patch)
+
+    async def _adopt(self, launch: Launch, pod: Mapping[str, Any]) -> None:
+        """Go on with a server that is there, with the Hub token that it was started with."""
+        self.log.info("server %s of attempt %d is there already: adopted", launch.id, launch.attempt)
+        found = await self._call(self.api.read_namespaced_secret, name=pod["metadata"]["name"])
+        self.api_token = pods.token_in(found)
+
+    async def _make_secret(self, launch: Launch) -> None:
+        """An older one of this attempt was meant for pods that never were, or are gone."""
+        env = {name: value for name, value in self.get_env().items() if value is not None}
+        around = pods.Surroundings(self.cluster, self.pvc_name, env, [*self.cmd, *self.get_args()])
+        body = pods.secret(launch, around)
+        if not await self._create(self.api.create_namespaced_secret, body, exists_is_fine=True):
+            await self._call(self.api.delete_namespaced_secret, name=self.pod_name)
+            await self._create(self.api.create_namespaced_secret, body)
+
+    async def _make_pod(self, launch: Launch, rank: int, owner: Mapping[str, Any] | None) -> dict[str, Any]:
+        body = pods.pod(launch, rank, self.cluster, self.pvc_name, owner)
+        created = await self._create(self.api.create_namespaced_pod, body, exists_is_fine=True)
+        if created is not None:
+            return created
+        # An answer that was lost, or somebody else's pod: never deleted, only taken if it is the same.
+        name = body["metadata"]["name"]
+        found: dict[str, Any] = await self._call(self.api.read_namespaced_pod, name=name)
+        facts = self._facts(found)
+        if facts.server != (launch.id, launch.attempt) or facts.rank != rank or facts.leaving or facts.gone:
+            raise NotStarted(f"there is another pod called {name}, which is not this server's")
+        return found
+
+    async def _ensure_home(self) -> None:
+        if not self._pvc_exists:
+            await self._create_home(self.get_pvc_manifest())
+            self._pvc_exists = True
+
+    async def _create_home(self, claim: Any) -> None:
+        for _ in range(CREATE_TRIES):
+            if await self._make_create_pvc_request(claim, REQUEST_TIMEOUT):
+                return
+        raise ApiAway(f"the volume {self.pvc_name} for the home could not be made in time")
+
+    async def _forget_ended(self, launch: Launch, there: list[dict[str, Any]]) -> None:
+        """Pods of this reservation that have ended, and whose names may be wanted."""
+        ended = [pod["metadata"] for pod in there if self._facts(pod).gone]
+        if not ended:
+            return
+        await self._delete(ended)
+        names = {metadata["uid"] for metadata in ended}
+        async with asyncio.timeout(REQUEST_TIMEOUT):
+            while True:
+                left = {pod["metadata"]["uid"] for pod in await self._pods(selector(launch.id))}
+                if not left & names:
+                    return
+                await asyncio.sleep(LOOK_AGAIN)
+
+    async def _running(self, launch: Launch) -> PodFacts:
+        """Rank 0's pod once all ranks run. Raises ``NotStarted`` when one can't."""
+        loop = asyncio.get_running_loop()
+        stuck_since: float | None = None
+        while True:
+            await self._watches()
+            ranks = [
+                facts
+                for pod in list(self.pod_reflector.pods.values())
+                if (facts := self._facts(pod)).server == (launch.id, launch.attempt)
+            ]
+            ended = [f"{pod.name}: {pod.end.reason}" for pod in ranks if pod.gone and pod.end is not None]
+            if ended:
+                raise NotStarted(f"server {launch.id} ended while it started: {'; '.join(ended)}")
+            waiting = [f"{pod.name}: {pod.waiting}" for pod in ranks if pod.waiting]
+            now = loop.time()
+            stuck_since = (stuck_since or now) if waiting else None
+            if stuck_since is not None and now - stuck_since > self.cluster.stuck_seconds:
+                raise NotStarted(f"server {launch.id} can't start: {'; '.join(waiting)}")
+            up = {pod.rank: pod for pod in ranks if pod.running and pod.ip}
+            if len(up) == len(launch.allocation):
+                return up[0]
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _answering(self, launch: Launch, url: str) -> None:
+        """Return once Jupyter answers anything at all; the Hub looks for itself then."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            while True:
+                try:
+                    async with session.get(f"{url}{self.server.base_url}api", allow_redirects=False):
+                        return
+                except _AWAY:
+                    pass
+                await self._running(launch)
+                await asyncio.sleep(LOOK_AGAIN)
+
+    # Looking
+
+    async def poll(self) -> int | None:
+        """``None`` while the server is there and whenever that can't be told; never raises."""
+        if not self.name:
+            return 0
+        try:
+            async with asyncio.timeout(POLL_PATIENCE):
+                await self._watches()
+                head = self._head(list(self.pod_reflector.pods.values()))
+                if head is None or head.gone:
+                    # The watch may be behind: only a list of its own tells.
+                    head = self._head(await self._pods(selector(self.name)))
+        except Exception:
+            self.log.exception("nothing can be learnt of server %s now", self._log_name)
+            return None
+        if head is None:
+            return 1 if self.attempt else 0
+        if head.gone:
+            return 0 if head.end is not None and head.end.by_user else 1
+        assert head.server is not None
+        self.attempt = head.server[1]
+        self.pod_name = head.name
+        return None
+
+    async def get_url(self) -> str:
+        """Where the server listens by its pod, not by what the Hub was told: it may have been cut short."""
+        head = self._head(list(self.pod_reflector.pods.values())) if self.pod_reflector else None
+        if head is None or head.ip is None:
+            return str(self.server.url)
+        return f"http://{head.ip}:{JUPYTER_PORT}{self.server.base_url}"
+
+    def _head(self, found: list[dict[str, Any]]) -> PodFacts | None:
+        """Rank 0's pod of the latest attempt."""
+        heads = [
+            facts
+            for pod in found
+            if (facts := self._facts(pod)).server is not None
+            and facts.server[0] == self.name
+            and facts.rank == 0
+        ]
+        return max(heads, key=lambda facts: facts.server or ("", 0), default=None)
+
+    def _facts(self, pod: Mapping[str, Any]) -> PodFacts:
+        facts = pod_facts(pod, self.namespace)
+        return facts or PodFacts(pod["metadata"]["name"], pod["metadata"]["uid"], None, 0, None)
+
+    async def _watches(self) -> None:
+        """The watches that all spawners share, started anew where they have given up.
+
+        A reflector ends for good after about a minute without the API, and says so to nobody.
+        """
+        for kind, start in (("pods", self._start_watching_pods), ("events", self._start_watching_events)):
+            if kind == "events" and not self.events_enabled:
+                continue
+            reflector = type(self).reflectors.get(self._get_reflector_key(kind))
+            dead = reflector is not None and (reflector.watch_task is None or reflector.watch_task.done())
+            loaded = reflector is not None and reflector.first_load_future.done()
+            await start(replace=dead and loaded)
+
+    # Stopping
+
+    async def stop(self, now: bool = False) -> None:  # noqa: ARG002 (a grace of none would lie about the end)
+        """Delete the attempt's pods if the service says that it is to end, and wait until they are gone."""
+        if not self.attempt and await self.poll() is not None:
+            return
+        if not self.attempt or not await self.may_stop():
+            return
+        ours = selector(self.name, self.attempt)
+        try:
+            async with asyncio.timeout(self.cluster.grace_seconds + STOP_MARGIN):
+                while found := await self._pods(ours):
+                    leaving = [pod for pod in found if self._facts(pod).leaving]
+                    await self._delete([pod["metadata"] for pod in found if pod not in leaving])
+                    await asyncio.sleep(LOOK_AGAIN)
+        except (ApiException, *_AWAY) as error:
+            # The Hub takes it for stopped whatever happens here; the service looks for itself.
+            self.log.warning("server %s may not be gone: %s %s", self.name, type(error).__name__, error)
+
+    async def _delete(self, found: list[Mapping[str, Any]]) -> None:
+        await asyncio.gather(*(self._delete_one(metadata) for metadata in found))
+
+    async def _delete_one(self, metadata: Mapping[str, Any]) -> None:
+        body = V1DeleteOptions(preconditions=V1Preconditions(uid=metadata["uid"]))
+        try:
+            await self._call(self.api.delete_namespaced_pod, name=metadata["name"], body=body)
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise
+
+    # The API
+
+    async def _pods(self, labels: str) -> list[dict[str, Any]]:
+        answer = await self._call(self.api.list_namespaced_pod, label_selector=labels)
+        items: list[dict[str, Any]] = answer["items"]
+        return items
+
+    async def _create(
+        self, method: Any, body: Mapping[str, Any], *, exists_is_fine: bool = False
+    ) -> dict[str, Any] | None:
+        """Make an object; ``None`` if one of its name exists and that is fine.
+
+        An answer that is late is no reason to fail: to ask once more is harmless, since names are ours.
+        """
+        for last in (False, True):
+            try:
+                created: dict[str, Any] = await self._call(method, body=body)
+                return created
+            except ApiException as error:
+                if error.status == 409 and (exists_is_fine or last):
+                    return None
+                raise
+            except TimeoutError:
+                if last:
+                    raise
+        return None
+
+    async def _call(self, method: Any, **arguments: Any) -> Any:
+        """One call in the servers' namespace; returns the object as the API wrote it."""
+        answer = await method(
+            namespace=self.namespace, _request_timeout=REQUEST_TIMEOUT, _preload_content=False, **arguments
+        )
+        body = await answer.json()
+        if answer.status >= 400:
+            raise ApiException(status=answer.status, reason=body.get("message", answer.reason))
+        return body
+
+
+def _refused(launch: Launch, error: ApiException) -> SpawnException:
+    """What the API said no to: a failed start if it is about rights or form, else the API's own trouble."""
+    message = f"the Kubernetes API answered {error.status} for server {launch.id}: {error.reason}"
+    return NotStarted(message) if error.status in (400, 401, 403, 422) else ApiAway(message)

@@ -1,0 +1,266 @@
+"""What a launch becomes on Kubernetes: pods, a Secret, and for several nodes a Service.
+
+Plain objects, made by pure functions of the launch and the settings.
+
+Nothing secret stands in a pod: keys and tokens are in the Secret, which only its pods mount.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from gpudev_hub.cluster.labels import (
+    ATTEMPT,
+    CONTAINER,
+    GPU,
+    JUPYTER_PORT,
+    RANK,
+    RANKS,
+    RESERVATION,
+    SSHD_PORT,
+    object_name,
+)
+from gpudev_hub.cluster_settings import ClusterSettings, Pool
+from gpudev_hub.core.gate import Launch
+from gpudev_hub.server.gang import alias
+
+ACCOUNT: Final = "dev"
+UID: Final = 1000
+HOME: Final = "/home/dev"
+PYTHON: Final = "/opt/gpudev/bin/python"
+SPEC: Final = "/etc/gpudev/spec.json"
+MASTER_PORT: Final = 29500
+SERVICE_ACCOUNT: Final = "gpudev-server"
+PRIORITY: Final = "gpudev-server"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the pods of a launch need besides it."""
+
+    settings: ClusterSettings
+    claim: str
+    """Name of the owner's PersistentVolumeClaim."""
+    env: Mapping[str, str]
+    """JupyterHub's environment for the server."""
+    jupyter: Sequence[str]
+    """Command line of rank 0's Jupyter."""
+
+
+def host(launch: Launch, rank: int, settings: ClusterSettings) -> str:
+    """Name by which the other ranks reach this one."""
+    if len(launch.allocation) == 1:
+        return "127.0.0.1"
+    return f"{alias(launch.id, rank)}.{_domain(launch, settings)}"
+
+
+def secret(launch: Launch, around: Surroundings) -> dict[str, Any]:
+    """The Secret of an attempt: what its pods read when they start."""
+    ranks = range(len(launch.allocation))
+    spec = {
+        "launch": msgspec.to_builtins(launch),
+        "peers": [{"host": host(launch, rank, around.settings), "port": SSHD_PORT} for rank in ranks],
+        "jupyter": list(around.jupyter),
+        "jupyter_port": JUPYTER_PORT,
+        "sshd_port": SSHD_PORT,
+        "env": {
+            **around.env,
+            "NNODES": str(len(launch.allocation)),
+            "MASTER_ADDR": host(launch, 0, around.settings),
+            "MASTER_PORT": str(MASTER_PORT),
+            "GPUDEV_RESERVATION": launch.id,
+            "GPUDEV_URL": around.settings.public_url.rstrip("/"),
+        },
+        "grace": max(1, around.settings.grace_seconds - 5),
+    }
+    text = base64.b64encode(json.dumps(spec).encode()).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": object_name(launch.id, launch.attempt), "labels": _labels(launch)},
+        "type": "Opaque",
+        "immutable": True,
+        "data": {"spec.json": text},
+    }
+
+
+def token_in(secret: Mapping[str, Any]) -> str:
+    """The Hub's token that a server was started with, read from its Secret."""
+    spec = json.loads(base64.b64decode(secret["data"]["spec.json"]))
+    return str(spec["env"]["JUPYTERHUB_API_TOKEN"])
+
+
+def service(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """Names for the ranks of a server of several nodes; ``owner``: reference to rank 0's pod."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": object_name(launch.id, launch.attempt),
+            "labels": _labels(launch),
+            "ownerReferences": [dict(owner)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            # Ranks look for each other while they start.
+            "publishNotReadyAddresses": True,
+            "selector": {RESERVATION: launch.id, ATTEMPT: str(launch.attempt)},
+        },
+    }
+
+
+def owner_reference(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes when this pod goes. It is a safety net: stops delete every pod themselves."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "name": pod["metadata"]["name"],
+        "uid": pod["metadata"]["uid"],
+        "controller": False,
+        "blockOwnerDeletion": False,
+    }
+
+
+def pod(
+    launch: Launch, rank: int, settings: ClusterSettings, claim: str, owner: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The pod of one rank, pinned to its planned node, with its share of it.
+
+    ``claim``: the owner's PersistentVolumeClaim; ``owner``: reference to rank 0's pod, for the other ranks.
+    """
+    pool = settings.pool(launch.gpu_type)
+    gang = len(launch.allocation) > 1
+    resources = _resources(launch, rank, pool)
+    metadata: dict[str, Any] = {
+        "name": object_name(launch.id, launch.attempt, rank),
+        "labels": {
+            **_labels(launch),
+            RANK: str(rank),
+            RANKS: str(len(launch.allocation)),
+            # The one that KubeSpawner watches for.
+            "component": "singleuser-server",
+        },
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [dict(owner)]
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "serviceAccountName": SERVICE_ACCOUNT,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "priorityClassName": PRIORITY,
+        "terminationGracePeriodSeconds": settings.grace_seconds,
+        "affinity": {"nodeAffinity": _only_on(launch, rank)},
+        "tolerations": [
+            {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
+            # Giving up a server on a silent node is the service's decision, not the taint manager's.
+            {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+        ],
+        "securityContext": {
+            "runAsUser": UID,
+            "runAsGroup": UID,
+            "fsGroup": UID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(launch, rank, settings, resources)],
+        "volumes": [
+            {"name": "home", "persistentVolumeClaim": {"claimName": claim}},
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm(resources, pool)}},
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            {
+                "name": "spec",
+                "secret": {"secretName": object_name(launch.id, launch.attempt), "defaultMode": 0o440},
+            },
+        ],
+    }
+    if any(name.startswith("hugepages-") for name in resources["limits"]):
+        spec["volumes"].append({"name": "hugepages", "emptyDir": {"medium": "HugePages"}})
+    if gang:
+        spec["hostname"] = alias(launch.id, rank)
+        spec["subdomain"] = object_name(launch.id, launch.attempt)
+        spec["dnsConfig"] = {"searches": [_domain(launch, settings)]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _container(
+    launch: Launch, rank: int, settings: ClusterSettings, resources: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    mounts = [
+        {"name": "home", "mountPath": HOME},
+        {"name": "scratch", "mountPath": "/scratch"},
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 (the mount point itself)
+        {"name": "run", "mountPath": "/run/gpudev"},
+        {"name": "spec", "mountPath": "/etc/gpudev", "readOnly": True},
+    ]
+    if any(name.startswith("hugepages-") for name in resources["limits"]):
+        mounts.append({"name": "hugepages", "mountPath": "/dev/hugepages"})
+    ports = [{"name": "sshd", "containerPort": SSHD_PORT}]
+    if rank == 0:
+        ports.append({"name": "jupyter", "containerPort": JUPYTER_PORT})
+    context: dict[str, Any] = {"allowPrivilegeEscalation": settings.sudo}
+    if not settings.sudo:
+        context["capabilities"] = {"drop": ["ALL"]}
+    return {
+        "name": CONTAINER,
+        "image": launch.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": [PYTHON, "-I", "-m", "gpudev_hub.server.pod", SPEC, str(rank)],
+        "workingDir": HOME,
+        "env": [
+            {"name": "GPUDEV_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "ports": ports,
+        "resources": resources,
+        "securityContext": context,
+        "volumeMounts": mounts,
+        # The last words of its supervisor, which the service reads.
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+    }
+
+
+def _labels(launch: Launch) -> dict[str, str]:
+    return {
+        RESERVATION: launch.id,
+        ATTEMPT: str(launch.attempt),
+        "app.kubernetes.io/managed-by": "gpudev",
+        "app.kubernetes.io/component": "server",
+    }
+
+
+def _domain(launch: Launch, settings: ClusterSettings) -> str:
+    return f"{object_name(launch.id, launch.attempt)}.{settings.namespace}.svc.{settings.cluster_domain}"
+
+
+def _only_on(launch: Launch, rank: int) -> dict[str, Any]:
+    """By name: the pod still goes through the scheduler, which checks that there is room."""
+    field = {"key": "metadata.name", "operator": "In", "values": [launch.allocation[rank].node]}
+    terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    return {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+
+
+def _resources(launch: Launch, rank: int, pool: Pool) -> dict[str, dict[str, str]]:
+    """Its share of the node by GPUs. CPUs are a request only: idle ones are anybody's; memory is a limit."""
+    share = launch.gpus / pool.gpus_per_node
+    devices = launch.devices[rank] if launch.devices else {}
+    memory = f"{round(pool.memory_gib_per_node * share * 1024)}Mi"
+    whole = {GPU: str(launch.gpus), **devices}
+    return {
+        "requests": {"cpu": f"{round(pool.cpus_per_node * share * 1000)}m", "memory": memory, **whole},
+        "limits": {"memory": memory, **whole},
+    }
+
+
+def _shm(resources: Mapping[str, Mapping[str, str]], pool: Pool) -> str:
+    memory = int(resources["limits"]["memory"].removesuffix("Mi"))
+    return f"{max(64, round(memory * pool.shm_fraction))}Mi"

@@ -1,0 +1,58 @@
+"""Events that share a commit, or as many commits as the store needs for what they change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from gpudev_hub.core.commit import Part
+from gpudev_hub.core.errors import Refused
+from gpudev_hub.core.events import Decision, Effect, Event
+
+
+@dataclass(slots=True)
+class Item:
+    """An event, and who waits for what comes of it."""
+
+    event: Event
+    answer: asyncio.Future[Decision] | None
+    arrived: float
+    tries: int = 0
+    parts: int = 0
+    """How many parts of the batch must be durable before it is answered."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events decided together, and what came of them; those that are answered leave it."""
+
+    items: list[Item] = field(default_factory=list)
+    results: list[Decision | Refused] = field(default_factory=list)
+    effects: list[tuple[int, Effect]] = field(default_factory=list)
+    """With how many parts of the batch must be durable before they are performed."""
+
+    def act(self, effects: Iterable[Effect], parts: int) -> None:
+        """Perform these once so many parts are durable."""
+        self.effects += [(parts, effect) for effect in effects]
+
+
+def pack(parts: Sequence[Part], fits: Callable[[Part], bool]) -> list[tuple[Part, int]]:
+    """What goes into each commit, and how many of the parts that is: all in one if the store takes that."""
+    if not parts:
+        return []
+    whole = Part.joined(parts)
+    if len(parts) == 1 or fits(whole):
+        return [(whole, len(parts))]
+    middle = len(parts) // 2
+    return pack(parts[:middle], fits) + pack(parts[middle:], fits)
+
+
+def answer(item: Item, result: Decision | Refused) -> None:
+    """Tell who asked, if somebody did and still waits."""
+    if item.answer is None or item.answer.done():
+        return
+    if isinstance(result, Refused):
+        item.answer.set_exception(result)
+    else:
+        item.answer.set_result(result)

@@ -1,0 +1,273 @@
+"""The store in one DynamoDB table (``docs/dynamodb.md``): every commit is one transaction.
+
+boto3 blocks, so calls are made in threads: one that writes, and a few for reading what has ended and the
+history, which never wait for a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Snapshot
+from gpudev_hub.core.model import Millis, Reservation
+from gpudev_hub.core.ports import CommitTooLarge, OutcomeUnknown, SlotTaken, StaleEpoch, StoreUnavailable
+from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
+
+from . import dynamodb_items as items
+from . import dynamodb_writes as writes
+from .dynamodb_calls import Calls, Patience, Unmet
+from .dynamodb_items import Head, Item, n_of, s_of
+from .dynamodb_reads import Reader
+
+_T = TypeVar("_T")
+_READERS: Final = 4
+
+
+class DynamoStore:
+    """A ``Store`` in the table ``table``, which must be there: a service may not make tables.
+
+    There is no lock: who opens the store last takes it over, and every earlier one can write no more.
+    """
+
+    def __init__(
+        self, table: str, client: Any, failpoint: Failpoint = nothing, patience: Patience | None = None
+    ) -> None:
+        """``client``: from ``dynamodb_calls.connect``."""
+        self._table = table
+        self._client = client
+        self._failpoint = failpoint
+        self._calls = Calls(table, patience or Patience())
+        self._read = Reader(table, client, self._calls)
+        self._writer = ThreadPoolExecutor(1, "store-write")
+        self._reader = ThreadPoolExecutor(_READERS, "store-read")
+        self._head: Head | None = None
+        """As of our last write or read."""
+        self._closed = False
+
+    async def open(self) -> Snapshot:
+        """Take the next epoch and return the hot state.
+
+        Raises ``StoreUnavailable`` also where there is no such table, or it is of another schema.
+        """
+        return await self._in(self._writer, self._open)
+
+    async def reload(self) -> Snapshot:
+        """The hot state again, under the epoch already taken.
+
+        A commit sent before and not made by then is never made: its outcome is known from now on.
+        """
+        return await self._in(self._writer, self._reload)
+
+    def fits(self, part: Part) -> bool:
+        """Whether one transaction takes so much."""
+        return writes.fits(part)
+
+    async def commit(self, commit: Commit) -> None:
+        """Make the commit in one transaction: durable in several zones when this returns."""
+        await self._in(self._writer, lambda: self._commit(commit))
+
+    async def ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        """Ended reservations, latest first.
+
+        Those of all are read consistently; those of one subject from an index, which is mostly less than a
+        second behind.
+        """
+        return await self._in(self._reader, lambda: self._read.ended(subject, before, limit))
+
+    async def find(self, reservation: str) -> Reservation | None:
+        """The last record of a reservation, live or ended."""
+        return await self._in(self._reader, lambda: self._read.find(reservation))
+
+    async def history(
+        self, reservation: str | None, after: int, limit: int
+    ) -> tuple[list[HistoryEntry], int | None]:
+        """History in commit order."""
+        return await self._in(self._reader, lambda: self._read.history(reservation, after, limit))
+
+    async def seek(self, at: Millis) -> int:
+        """The cursor before the first commit at ``at`` or later."""
+        return await self._in(self._reader, lambda: self._read.seek(at))
+
+    async def close(self) -> None:
+        """Finish the call under way; once more does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._calls.stop()
+            await asyncio.to_thread(self._reader.shutdown)
+            await asyncio.to_thread(self._writer.shutdown)
+
+    async def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        if self._closed:
+            raise StoreUnavailable(f"the store in table {self._table} is closed")
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+    # In the writing thread.
+
+    def _open(self) -> Snapshot:
+        self._head = self._take_over(secrets.token_hex(8))
+        left_over: list[Item] = []
+        snapshot = self._snapshot(self._head, left_over)
+        self._sweep(self._head, left_over)
+        return snapshot
+
+    def _take_over(self, guard: str) -> Head:
+        """Take the next epoch; ``guard`` tells our own take-over from another's, if an answer is lost."""
+        while True:
+            found = self._read.head()
+            head = None if found is None else Head.read(found)
+            if head is not None and head.guard == guard:
+                return head
+            if found is None or head is None:
+                self._change_head(
+                    self._client.put_item,
+                    Item=items.first_head(guard),
+                    ConditionExpression="attribute_not_exists(pk)",
+                )
+            else:
+                self._check_schema(found)
+                self._change_head(
+                    self._client.update_item,
+                    Key=items.HEAD,
+                    UpdateExpression="SET epoch = :next, guard = :guard",
+                    ConditionExpression="epoch = :epoch",
+                    ExpressionAttributeValues={
+                        ":next": n_of(head.epoch + 1),
+                        ":epoch": n_of(head.epoch),
+                        ":guard": s_of(guard),
+                    },
+                )
+
+    def _change_head(self, call: Callable[..., Any], **arguments: Any) -> None:
+        try:
+            self._calls.write(partial(call, TableName=self._table, **arguments))
+        except Unmet:
+            pass  # another service was quicker, or an answer of ours was lost: the head tells which
+
+    def _check_schema(self, head: Item) -> None:
+        schema = items.number(head, "schema")
+        if schema != items.SCHEMA:
+            raise StoreUnavailable(
+                f"table {self._table} has schema {schema}, this version of gpudev knows {items.SCHEMA}: "
+                "run the version that made it, or a later one"
+            )
+
+    def _reload(self) -> Snapshot:
+        ours = self._ours().epoch
+        values = {":guard": s_of(secrets.token_hex(8)), ":epoch": n_of(ours)}
+        try:
+            answer = self._calls.write(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key=items.HEAD,
+                    UpdateExpression="SET guard = :guard",
+                    ConditionExpression="epoch = :epoch",
+                    ExpressionAttributeValues=values,
+                    ReturnValues="ALL_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+            )
+        except Unmet as unmet:
+            raise self._stale(items.number(unmet.items[0][1], "epoch"), ours) from unmet
+        self._head = Head.read(answer["Attributes"])
+        return self._snapshot(self._head)
+
+    def _snapshot(self, head: Head, left_over: list[Item] | None = None) -> Snapshot:
+        """The hot state of this head; raises ``StaleEpoch`` if another service takes over meanwhile.
+
+        A page is read after the other: that they belong together is so because only we may write, which
+        the head read afterwards proves.
+        """
+        snapshot = Snapshot(head.epoch, head.n, head.at, head.next_seq)
+        for item in self._read.query("pk = :pk", {":pk": s_of("hot")}):
+            items.put_hot(snapshot, item)
+            if left_over is not None and items.is_left_over(item):
+                left_over.append(item)
+        now = self._read.head()
+        if now is None or Head.read(now) != head:
+            raise self._stale(0 if now is None else items.number(now, "epoch"), head.epoch)
+        return snapshot
+
+    def _sweep(self, head: Head, left_over: list[Item]) -> None:
+        """Remove items of nodes that are gone, as long as this epoch is ours."""
+        check = {
+            "Key": items.HEAD,
+            "ConditionExpression": "guard = :guard",
+            "ExpressionAttributeValues": {":guard": s_of(head.guard)},
+        }
+        for start in range(0, len(left_over), writes.MOST_ITEMS - 1):
+            some = left_over[start : start + writes.MOST_ITEMS - 1]
+            self._transact([{"ConditionCheck": check}, *({"Delete": {"Key": item}} for item in some)])
+
+    def _commit(self, commit: Commit) -> None:
+        head = self._ours()
+        if commit.n != head.n + 1:
+            raise SlotTaken(f"commit {commit.n} does not follow commit {head.n}, the last one")
+        count, encoded = writes.size(commit.changes, (*commit.take, *commit.free))
+        if count > writes.MOST_ITEMS or encoded > writes.MOST_BYTES:
+            raise CommitTooLarge(
+                f"commit {commit.n} writes {count} items with {encoded} bytes of JSON: DynamoDB takes "
+                f"{writes.MOST_ITEMS} items, and {writes.MOST_BYTES} bytes fit into one of them"
+            )
+        transaction = writes.transaction(commit, head)
+        self._failpoint(BEFORE_COMMIT)
+        try:
+            self._transact(transaction, commit.id)
+        except Unmet as unmet:
+            self._explain(commit, head, transaction, unmet)
+        except OutcomeUnknown:
+            if not self._was_made(commit):
+                raise
+        self._head = replace(
+            head, n=commit.n, commit_id=commit.id, at=commit.at, next_seq=writes.next_seq(commit, head)
+        )
+        self._failpoint(AFTER_COMMIT)
+
+    def _explain(self, commit: Commit, head: Head, transaction: list[Item], unmet: Unmet) -> None:
+        """Raises what stands against the commit; returns if it was made before, and the answer was lost."""
+        index, found = unmet.items[0]
+        if index:
+            raise writes.why_refused(transaction[index], found, commit) from unmet
+        there = Head.read(found)
+        if there.epoch != commit.epoch:
+            raise self._stale(there.epoch, commit.epoch) from unmet
+        if there.commit_id == commit.id:
+            return
+        if there.n != head.n:
+            raise SlotTaken(f"commit {commit.n} does not follow commit {there.n}, the last one") from unmet
+        raise SlotTaken(f"the state was read again after commit {commit.n} was decided") from unmet
+
+    def _was_made(self, commit: Commit) -> bool:
+        """Whether the head says so. If not, it may still be made, until the state is read again."""
+        try:
+            found = self._read.head()
+        except StoreUnavailable:
+            return False
+        if found is not None and Head.read(found).epoch != commit.epoch:
+            raise self._stale(Head.read(found).epoch, commit.epoch)
+        return found is not None and Head.read(found).commit_id == commit.id
+
+    def _transact(self, transaction: list[Item], token: str | None = None) -> None:
+        """``token``: the same transaction again under it changes nothing more."""
+        arguments: Item = {"TransactItems": writes.table_of(self._table, transaction)}
+        if token is not None:
+            arguments["ClientRequestToken"] = token
+        self._calls.write(lambda: self._client.transact_write_items(**arguments))
+
+    def _ours(self) -> Head:
+        if self._head is None:
+            raise StoreUnavailable(f"the store in table {self._table} is not open")
+        return self._head
+
+    def _stale(self, found: int, ours: int) -> StaleEpoch:
+        return StaleEpoch(
+            f"another service has opened table {self._table}: its epoch is {found}, ours was {ours}; "
+            "this one stops"
+        )

@@ -1,0 +1,256 @@
+"""Decisions inside a server: its environment, its log lines, who gets which signal, words about failures."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pwd
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpudev_hub.server import gang, pod, private, processes, sshd
+from gpudev_hub.server.agent import Agent
+from gpudev_hub.server.logs import Lines
+from gpudev_hub.server.part import Part
+from ssh_world import eventually, free_port
+
+ACCOUNT = pwd.struct_passwd(("dev", "x", 1000, 1000, "", "/home/dev", "/bin/bash"))
+ROOT = Path(__file__).resolve().parent.parent.parent
+BOTH = {signal.SIGHUP, signal.SIGTERM}
+
+
+def spec(**launch: Any) -> dict[str, Any]:
+    place = {"node": "node-1", "slots": [0, 1]}
+    return {
+        "launch": {"id": "g1", "attempt": 2, "image": "default", "allocation": [place], **launch},
+        "env": {},
+    }
+
+
+def environment(container: dict[str, str] | None = None, efa: bool = False, **launch: Any) -> dict[str, str]:
+    return pod.environment(container or {}, spec(**launch), 0, ACCOUNT, efa)
+
+
+def test_the_containers_environment_goes_on_and_the_spawners_goes_before_it() -> None:
+    asked = spec() | {"env": {"A": "spawner", "B": "spawner"}}
+    env = pod.environment({"A": "image", "NCCL_DEBUG": "INFO"}, asked, 0, ACCOUNT, False)
+    assert (env["A"], env["B"], env["NCCL_DEBUG"]) == ("spawner", "spawner", "INFO")
+    assert (env["HOME"], env["USER"], env["SHELL"]) == ("/home/dev", "dev", "/bin/bash")
+    assert (env["GPUDEV_SERVER"], env["NODE_RANK"], env["GPUDEV_NODE"]) == ("g1/2/0", "0", "node-1")
+
+
+def test_what_a_user_installs_is_found_first_and_apart_for_each_image() -> None:
+    env = environment({"PATH": "/opt/conda/bin:/usr/bin"}, image="registry.example/torch:2.7")
+    packages = "/home/dev/.local/share/gpudev/registry.example-torch-2.7"
+    assert env["PYTHONUSERBASE"] == packages
+    assert env["PATH"] == f"{packages}/bin:/home/dev/.local/bin:/opt/conda/bin:/usr/bin"
+    assert environment(image="..")["PYTHONUSERBASE"] == "/home/dev/.local/share/gpudev/image"
+
+
+def test_libfabric_is_told_of_efa_only_where_there_is_some() -> None:
+    assert "FI_PROVIDER" not in environment()
+    assert environment(efa=True)["FI_PROVIDER"] == "efa"
+    assert environment({"FI_PROVIDER": "tcp"}, efa=True)["FI_PROVIDER"] == "tcp"
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (3, 3), (127, 127), (-9, 137), (-15, 143)])
+def test_exit_status(code: int, status: int) -> None:
+    assert pod.exit_status(code) == status
+
+
+def test_a_full_home_lets_its_user_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """He must get in to make room."""
+
+    def full(**_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    pod._check_home(tmp_path)
+
+
+def test_a_home_in_use_is_left_as_it_is(tmp_path: Path) -> None:
+    home, skeleton = tmp_path / "home", tmp_path / "skel"
+    (skeleton / ".config").mkdir(parents=True)
+    (skeleton / ".config" / "a").write_text("a")
+    (skeleton / ".bashrc").write_text("new")
+    (home / "lost+found").mkdir(parents=True)
+    pod.furnish(home, skeleton)
+    assert ((home / ".bashrc").read_text(), (home / ".config" / "a").read_text()) == ("new", "a")
+    (home / ".config" / "a").unlink()
+    (home / ".bashrc").write_text("mine")
+    pod.furnish(home, skeleton)
+    assert (home / ".bashrc").read_text() == "mine"
+    assert not (home / ".config" / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("handled", "signals"),
+    [
+        (set(), (signal.SIGHUP, signal.SIGTERM)),
+        ({signal.SIGHUP}, (signal.SIGHUP,)),
+        ({signal.SIGTERM}, (signal.SIGTERM,)),
+        (BOTH, (signal.SIGTERM,)),
+    ],
+)
+def test_a_signal_that_is_handled_is_the_only_one_sent(
+    handled: set[signal.Signals], signals: tuple[signal.Signals, ...]
+) -> None:
+    """A training run that saves itself at SIGTERM must not be killed by a SIGHUP before it has."""
+    assert processes.farewell(handled) == signals
+
+
+def test_what_a_process_handles_is_read_from_the_kernel() -> None:
+    program = (
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: None); print('up', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert processes.caught(process.pid) == {signal.SIGTERM}
+        process.communicate(b"\n")
+    assert processes.caught(process.pid) == set()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_lines_are_whole_and_carry_the_name(pipe: tuple[int, int]) -> None:
+    lines = Lines("sshd", pipe[1])
+    lines.write(b"one\ntw")
+    lines.write(b"o\r\n\nthr")
+    assert os.read(pipe[0], 1000) == b"sshd| one\nsshd| two\nsshd| \n"
+    lines.write(b"x" * 9000)
+    pieces = os.read(pipe[0], 20_000).splitlines()
+    assert [len(piece) for piece in pieces] == [4006, 4006]
+    assert pieces[0].startswith(b"sshd| thrx")
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody(pipe: tuple[int, int]) -> None:
+    lines = Lines("jupyter", pipe[1])
+    for _ in range(100):
+        lines.write(b"y" * 3000 + b"\n")
+    kept = os.read(pipe[0], 1_000_000)
+    assert kept.endswith(b"\n")
+    assert set(re.findall(rb"^(\w+)\| ", kept, re.MULTILINE)) == {b"jupyter"}
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+def test_the_last_words_of_a_part_are_heard_before_its_end_is_told() -> None:
+    log = Heard()
+    part = Part("sshd", ["sh", "-c", "echo first; printf 'last \\033[31mwords'"], dict(os.environ), "/", log)
+    output = part.start()
+    assert part.pid is not None
+    os.waitpid(part.pid, 0)
+    part.drain()
+    os.close(output)
+    assert (log.data, part.last_line()) == (b"first\nlast \x1b[31mwords", "last [31mwords")
+
+
+def agent(folder: Path, jupyter: int | None, sshd_port: int) -> Agent:
+    config = {
+        "id": "g1",
+        "service_url": "http://127.0.0.1:9/",
+        "jupyter_url": f"http://127.0.0.1:{jupyter}/user/me/g1/" if jupyter else None,
+        "sshd_port": sshd_port,
+    }
+    (folder / "agent.json").write_text(json.dumps(config))
+    (folder / "token").write_text("t")
+    return Agent(folder)
+
+
+def test_the_agent_says_which_part_does_not_answer_and_why(tmp_path: Path) -> None:
+    jupyter, ssh = free_port(), free_port()
+    subject = agent(tmp_path, jupyter, ssh)
+    assert subject._detail((True, True)) == ""
+    assert subject._detail((False, True)) == f"no answer from Jupyter (nothing listens on port {jupyter} yet)"
+    said = f"sshd ended with exit code 255: Bind to port {ssh} on 0.0.0.0 failed: Address already in use."
+    private.write(private.trouble(tmp_path, "sshd"), f"{said}\n")
+    assert subject._detail((True, False)) == f"no answer from sshd ({said})"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", ""])
+def test_the_agent_asks_jupyter_from_inside(address: str) -> None:
+    """Where the Hub told it to listen may be no address to connect to."""
+    env = {"JUPYTERHUB_SERVICE_URL": f"http://{address}:8888/user/me/g1/"}
+    assert sshd._jupyter_url(env) == "http://127.0.0.1:8888/user/me/g1/"
+    assert sshd._jupyter_url({}) is None
+
+
+def test_two_servers_may_link_the_hostfile_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers all of them have the same pid, and the home is the same folder."""
+    replace = Path.replace
+
+    def other_first(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        gang._link_hostfile(Path("/run/gpudev/private"), tmp_path)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", other_first)
+    gang._link_hostfile(Path("/run/gpudev/private"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["hostfile"]
+    assert (tmp_path / "hostfile").readlink() == Path("/run/gpudev/private/hostfile")
+
+
+def test_temporary_files_of_a_rank_with_a_machine_of_its_own_do_not_lie_in_memory(tmp_path: Path) -> None:
+    """The private folder is in memory in a pod; two ranks on one machine must not share /tmp."""
+    apart = [{"host": "g1.g1.example", "port": 1}, {"host": "g1-1.g1.example", "port": 1}]
+    together = [{"host": "127.0.0.1", "port": 1}, {"host": "127.0.0.1", "port": 2}]
+    env = {"PATH": "/bin"}
+    assert "TMPDIR" not in gang.environment(tmp_path, apart, env)
+    assert gang.environment(tmp_path, together, env)["TMPDIR"] == f"{tmp_path}/tmp"
+
+
+def test_the_image_gives_kernels_all_that_the_client_needs() -> None:
+    """``install.sh`` names them, since our own code comes in a later, smaller step."""
+    script = (ROOT / "infra/images/server/install.sh").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
+    wanted = re.search(r"^dependencies = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
+    assert wanted is not None
+    names = re.findall(r'"([a-z0-9-]+)', wanted[1])
+    assert f"        {' '.join(names)}\n" in script
+
+
+def test_an_agent_of_a_rank_without_jupyter_speaks_of_sshd_only(tmp_path: Path) -> None:
+    subject = agent(tmp_path, None, free_port())
+    assert subject._detail((None, False)).startswith("no answer from sshd (nothing listens on port ")
+
+
+def test_the_farewell_reaches_a_process_that_saves_its_work(tmp_path: Path) -> None:
+    """Handled: one signal, and the time to finish."""
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "def save(*_):\n    pathlib.Path(sys.argv[1]).write_text('saved'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, save)\nprint('up', flush=True)\nwhile True: time.sleep(1)\n"
+    )
+    saved = tmp_path / "saved"
+    with subprocess.Popen([sys.executable, "-c", program, str(saved)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        processes.send([process.pid], *processes.farewell(processes.caught(process.pid)))
+        assert process.wait(10) == 0
+    eventually(saved.exists)

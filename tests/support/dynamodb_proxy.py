@@ -1,0 +1,209 @@
+"""Between boto3 and DynamoDB Local: everything that a network and a busy DynamoDB can do to a request."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections import Counter
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+TRANSACTION = "TransactWriteItems"
+
+
+class Fault(StrEnum):
+    """What happens to one request."""
+
+    THROTTLED = "throttled"
+    EXCEEDED = "provisioned throughput exceeded"
+    CANCELLED_BUSY = "transaction cancelled: throttled"
+    CONFLICT = "transaction cancelled: conflict"
+    IN_PROGRESS = "transaction in progress"
+    DENIED = "access denied"
+    BROKEN_BEFORE = "500, and nothing was done"
+    BROKEN_AFTER = "500, and it was done"
+    LOST = "the request does not arrive"
+    ANSWER_LOST = "it is done, and the answer does not arrive"
+    ANSWER_LATE = "it is done, and the answer comes when nobody waits any more"
+    HELD = "it arrives when it is released, which may be when nobody waits any more"
+
+
+_ERRORS = {
+    Fault.THROTTLED: (400, "ThrottlingException", None),
+    Fault.EXCEEDED: (400, "ProvisionedThroughputExceededException", None),
+    Fault.CANCELLED_BUSY: (400, "TransactionCanceledException", "ThrottlingError"),
+    Fault.CONFLICT: (400, "TransactionCanceledException", "TransactionConflict"),
+    Fault.IN_PROGRESS: (400, "TransactionInProgressException", None),
+    Fault.DENIED: (400, "AccessDeniedException", None),
+    Fault.BROKEN_BEFORE: (500, "InternalServerError", None),
+}
+
+
+class FaultProxy:
+    """Give ``url`` to boto3 in place of ``upstream``'s; nothing goes wrong until a test says so."""
+
+    def __init__(self, upstream: str) -> None:
+        self.asked: Counter[str] = Counter()
+        """Requests by operation."""
+        self.arrived = threading.Event()
+        """A request is held."""
+        self._upstream = urlsplit(upstream).netloc
+        self._faults: dict[str, list[Fault]] = {}
+        self._released = threading.Event()
+        self._landed = threading.Semaphore(0)
+        self._server: ThreadingHTTPServer | None = None
+        self._port = 0
+        self._lock = threading.Lock()
+        self.up()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def up(self) -> None:
+        """Listen (again), at the same address."""
+        server = _Server(("127.0.0.1", self._port), _handler(self))
+        self._port = server.server_address[1]
+        self._server = server
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def down(self) -> None:
+        """Connections are refused from now on, and those there are cut."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def close(self) -> None:
+        self.release()
+        self.down()
+
+    def next(self, fault: Fault, times: int = 1, operation: str = TRANSACTION) -> None:
+        """The next requests of this operation meet this fault."""
+        with self._lock:
+            self._faults.setdefault(operation, []).extend([fault] * times)
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more."""
+        with self._lock:
+            self._faults.clear()
+
+    def release(self) -> None:
+        """What is held, and will be, arrives."""
+        self._released.set()
+
+    def wait_landed(self) -> None:
+        """Until one more request that was held has arrived and was answered."""
+        assert self._landed.acquire(timeout=20)
+
+    def fault_for(self, operation: str) -> Fault | None:
+        with self._lock:
+            self.asked[operation] += 1
+            faults = self._faults.get(operation)
+            return faults.pop(0) if faults else None
+
+    def forward(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self._upstream, timeout=20)
+        try:
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def hold(self) -> None:
+        self.arrived.set()
+        assert self._released.wait(30)
+
+    def land(self) -> None:
+        self._landed.release()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._connections: list[socket.socket] = []
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.append(request)
+        super().process_request(request, client_address)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for connection in self._connections:
+            _cut(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked has hung up."""
+
+
+def _cut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fault = proxy.fault_for(self.headers.get("X-Amz-Target", ".").rpartition(".")[2])
+            if fault in _ERRORS:
+                self._refuse(*_ERRORS[fault])
+                return
+            if fault is Fault.LOST:
+                self._hang_up()
+                return
+            if fault is Fault.HELD:
+                proxy.hold()
+            answer = proxy.forward(self.path, dict(self.headers.items()), body)
+            match fault:
+                case Fault.HELD:
+                    proxy.land()
+                    self._hang_up()
+                case Fault.ANSWER_LOST:
+                    self._hang_up()
+                case Fault.ANSWER_LATE:
+                    proxy.hold()
+                    proxy.land()
+                    self._answer(*answer)
+                case Fault.BROKEN_AFTER:
+                    self._refuse(500, "InternalServerError", None)
+                case _:
+                    self._answer(*answer)
+
+        def _hang_up(self) -> None:
+            self.close_connection = True
+            _cut(self.connection)
+
+        def _refuse(self, status: int, code: str, reason: str | None) -> None:
+            body: dict[str, object] = {
+                "__type": f"com.amazonaws.dynamodb.v20120810#{code}",
+                "message": "as told",
+            }
+            if reason is not None:
+                body["CancellationReasons"] = [{"Code": reason, "Message": "as told"}, {"Code": "None"}]
+            self._answer(status, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(body).encode())
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,106 @@
+"""What users do at a hub over HTTP, and waiting for it; for hubs of any engine."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from gpudev.login import by_password
+
+T = TypeVar("T")
+SLOW = 90.0
+"""Seconds that anything may take on a machine that is busy with other things."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> T:
+    """The first true answer of ``look``; fails with ``what`` when there is none in time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+class HubUsers:
+    """Users of one hub, with the API in their names."""
+
+    def __init__(self, folder: Path, url: str, user: str) -> None:
+        """``folder``: for what the test keeps; ``user``: the one meant where none is named."""
+        self.folder = folder
+        self.url = url
+        self.user = user
+        self._tokens: dict[str, str] = {}
+
+    def password(self, user: str) -> str:
+        """What the user logs in with."""
+        raise NotImplementedError
+
+    def token_for(self, user: str | None = None) -> str:
+        """A Hub token of the user's, made when first asked for."""
+        name = user or self.user
+        if name not in self._tokens:
+            self._tokens[name] = by_password(self.url, name, self.password(name))
+        return self._tokens[name]
+
+    def client(self, user: str | None = None) -> httpx.Client:
+        """An HTTP client of the API with that user's token."""
+        return httpx.Client(
+            base_url=f"{self.url}/services/gpudev/api/v1/",
+            headers={"Authorization": f"token {self.token_for(user)}"},
+            trust_env=False,
+            timeout=30,
+        )
+
+    def api(self, method: str, path: str, body: object = None, user: str | None = None) -> Any:
+        """Call the API; the answer must be a success."""
+        with self.client(user) as client:
+            answer = client.request(method, path, json=body)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def reserve(self, user: str | None = None, **ask: object) -> dict[str, Any]:
+        """``POST reservations``; returns as soon as it is acknowledged."""
+        found: dict[str, Any] = self.api("POST", "reservations", {"gpus": 1, "hours": 1} | ask, user)
+        return found
+
+    def wait_state(
+        self, id: str, state: str, user: str | None = None, timeout: float = SLOW
+    ) -> dict[str, Any]:
+        """Wait until a reservation is in ``state``."""
+        last: list[dict[str, Any]] = []
+
+        def look() -> dict[str, Any] | None:
+            try:
+                last[:] = [self.api("GET", f"reservations/{id}", None, user)]
+            except (httpx.TransportError, AssertionError):
+                return None  # a part is being restarted
+            return last[0] if last[0]["state"] == state else None
+
+        try:
+            return wait_for(f"{id} {state}", look, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last seen: {last}") from None
+
+    def jupyter(self, reservation: Mapping[str, Any], user: str | None = None) -> int:
+        """Status that the server's JupyterLab answers through the proxy."""
+        url = f"{reservation['url'].removesuffix('/lab')}/api/status"
+        headers = {"Authorization": f"token {self.token_for(user)}"}
+        try:
+            return httpx.get(url, headers=headers, trust_env=False, timeout=10).status_code
+        except httpx.TransportError:
+            return 0
