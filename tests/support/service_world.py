@@ -300,6 +300,11 @@ class Launches:
         )
 
 
+def in_a_file(folder: Path, failpoint: Failpoint) -> Store:
+    """The store of a machine without a cluster."""
+    return SqliteStore(folder / "service.sqlite", failpoint)
+
+
 @dataclass
 class ServiceWorld:
     """Start it, use ``service``, crash it, start it again."""
@@ -310,6 +315,7 @@ class ServiceWorld:
     clock: SteppingClock = field(default_factory=SteppingClock)
     launches: Launches = field(default_factory=Launches)
     sshd_answers: bool = True
+    make_store: Callable[[Path, Failpoint], Store] = in_a_file
     wrap: Callable[[Store], Store] = lambda store: store
     probed: list[tuple[str, int, str]] = field(default_factory=list)
 
@@ -332,7 +338,7 @@ class ServiceWorld:
         self._client = HubClient(self.hub.api, TOKEN)
         self._service = self.hub.service = Service(
             policy=self.policy,
-            store=self.wrap(SqliteStore(self.folder / "service.sqlite", failpoint)),
+            store=self.wrap(self.make_store(self.folder, failpoint)),
             cluster=self.cluster,
             hub=self._client,
             launches=self.launches,

@@ -108,6 +108,7 @@ class Runner:
             outages=self.outages,
             post=post,
             saw=self._saw,
+            check=store.check,
             metrics=self.metrics,
         )
 
