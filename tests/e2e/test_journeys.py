@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pexpect
 import pytest
 
 from gpudev_hub.server import processes
 from hub_users import wait_for
 from people import GPU_DEV, Person
+from sessions import hub_api, log_in, reserve_in_picker
 from stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
@@ -193,8 +191,8 @@ def test_a_stop_in_the_hub_keeps_the_slots_for_a_while(stack: Stack, person: Peo
     bob = person("bob")
     bob.run("reserve", "--gpus", "8", "--hours", "1", "--name", "kept")
     before = bob.json("show", "kept")
-    with _browser(stack, "bob") as browser:
-        _hub(browser, "DELETE", f"/users/bob/servers/{before['id']}")
+    with log_in(stack, "bob") as browser:
+        hub_api(browser, "DELETE", f"/users/bob/servers/{before['id']}")
         stopped = wait_for("the stop", lambda: _server(bob, "kept", "stopped"))
         assert stopped["state"] in ("ready", "starting")
         assert stopped["allocation"] == before["allocation"]
@@ -204,7 +202,7 @@ def test_a_stop_in_the_hub_keeps_the_slots_for_a_while(stack: Stack, person: Peo
         assert again["allocation"] == before["allocation"]
         assert again["ends_at"] == before["ends_at"]
         wait_for("its JupyterLab", lambda: stack.jupyter(again, "bob") == 200)
-        _hub(browser, "DELETE", f"/users/bob/servers/{before['id']}")
+        hub_api(browser, "DELETE", f"/users/bob/servers/{before['id']}")
         wait_for("the second stop", lambda: _server(bob, "kept", "stopped"))
     # He does not: after the restart window the slots are free for others.
     ended = stack.wait_state(before["id"], "ended", "bob")
@@ -214,18 +212,10 @@ def test_a_stop_in_the_hub_keeps_the_slots_for_a_while(stack: Stack, person: Peo
 def test_a_reservation_of_the_picker_is_reached_by_ssh_at_the_first_try(stack: Stack, person: People) -> None:
     carol = person("carol")
     carol.run("ssh-config", "enable")
-    with _browser(stack, "carol") as browser:
-        page = browser.get("/services/gpudev/")
-        found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-        assert found is not None
-        minted = browser.post("/services/gpudev/new", data={"_xsrf": found[1]})
-        assert "/hub/spawn/carol/" in str(minted.url), minted.url
-        action = re.search(r'<form[^>]*action="([^"]*/hub/spawn/[^"]*)"', minted.text)
-        assert action is not None, minted.text
-        posted = browser.post(html.unescape(action[1]), data=_picker_form(minted.text, name="fresh"))
-        assert posted.status_code == 200, posted.text
+    with log_in(stack, "carol") as browser:
+        minted = reserve_in_picker(browser, name="fresh")
     record = wait_for("the reservation", lambda: _shown(carol, "fresh", "ready"))
-    assert str(minted.url).rpartition("/")[2].split("?")[0] == record["id"]
+    assert minted == record["id"]
     # No gpu-dev command that writes host entries has run since: ssh itself finds it.
     carol.ssh_config.stat()
     entered = carol.ssh("gpu-fresh", "echo $CUDA_VISIBLE_DEVICES; hostname")
@@ -357,39 +347,3 @@ def _host_entries(who: Person) -> str:
         for line in path.read_text(errors="replace").splitlines()
         if line.startswith("Host ")
     )
-
-
-@contextmanager
-def _browser(stack: Stack, user: str) -> Iterator[httpx.Client]:
-    """A session with cookies, as a browser has it after the log-in form."""
-    with httpx.Client(base_url=stack.url, follow_redirects=True, trust_env=False, timeout=60) as client:
-        page = client.get("/hub/login")
-        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-        assert xsrf is not None
-        answer = client.post(
-            "/hub/login",
-            data={"username": user, "password": stack.password(user), "_xsrf": xsrf[1]},
-        )
-        assert answer.status_code == 200
-        yield client
-
-
-def _hub(browser: httpx.Client, method: str, path: str) -> httpx.Response:
-    """The Hub's API as its own pages call it: with cookies."""
-    xsrf = next(c.value for c in browser.cookies.jar if c.name == "_xsrf" and c.path.startswith("/hub"))
-    answer = browser.request(
-        method,
-        f"/hub/api{path}",
-        headers={"X-XSRFToken": xsrf or "", "Referer": f"{browser.base_url}/hub/home"},
-    )
-    assert answer.is_success, answer.text
-    return answer
-
-
-def _picker_form(page: str, name: str) -> dict[str, str]:
-    """The fields that the picker sends for one GPU and one hour."""
-    sizes = re.findall(r'<input[^>]*type="radio"[^>]*name="profile"[^>]*value="([^"]+)"', page) or re.findall(
-        r'<input[^>]*name="profile"[^>]*value="([^"]+)"', page
-    )
-    assert sizes, page
-    return {"profile": sizes[0], "hours": "1", "name": name}

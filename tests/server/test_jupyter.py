@@ -64,5 +64,5 @@ def test_jupyterlab_answers_and_ends_in_order(pods: Pods, hub: str) -> None:
     left = pods.world.run("ssh", "gpu-lab", "find ~ -name '*gj1*' -o -name 'jpserver-*'")
     assert (left.stdout, left.returncode) == ("", 0), "nothing of this server lies in the shared home"
     pod.terminate()
-    code, said = within(5, pod.ended)
+    code, said = within(15, pod.ended)
     assert (code, said["reason"]) == (0, "it was told to end")

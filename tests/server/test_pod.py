@@ -109,7 +109,7 @@ def test_told_to_end(pods: Pods, terminal: list[str]) -> None:
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as session:
         eventually((pod.home / "working").exists)
         pod.terminate()
-        code, said = within(4, pod.ended)
+        code, said = within(15, pod.ended)
         session.wait(10)
     assert (pod.home / "saved").exists(), pod.log()
     assert (code, said) == (
@@ -128,7 +128,7 @@ def test_what_does_not_end_is_killed_after_the_grace(pods: Pods) -> None:
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         eventually((pod.home / "working").exists)
         pod.terminate()
-        code, said = within(3, pod.ended)
+        code, said = within(15, pod.ended)
     assert (code, said["code"]) == (0, 0)
 
 

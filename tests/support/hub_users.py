@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -38,8 +39,9 @@ def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> 
 class HubUsers:
     """Users of one hub, with the API in their names."""
 
-    def __init__(self, url: str, user: str) -> None:
-        """``user``: the one meant where none is named."""
+    def __init__(self, folder: Path, url: str, user: str) -> None:
+        """``folder``: for what the test keeps; ``user``: the one meant where none is named."""
+        self.folder = folder
         self.url = url
         self.user = user
         self._tokens: dict[str, str] = {}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stack import Stack
+from hub_users import HubUsers
 
 GPU_DEV = str(Path(sys.executable).parent / "gpu-dev")
 
@@ -17,7 +17,7 @@ GPU_DEV = str(Path(sys.executable).parent / "gpu-dev")
 class Person:
     """One user of a hub, in a home of his own, so that nobody's ``~/.ssh`` is shared."""
 
-    def __init__(self, stack: Stack, name: str) -> None:
+    def __init__(self, stack: HubUsers, name: str) -> None:
         self.stack = stack
         self.name = name
         self.home = stack.folder / "people" / name
@@ -42,6 +42,27 @@ class Person:
             "--password-stdin",
             input=self.stack.password(self.name) + "\n",
         )
+
+    def make_key(self) -> str:
+        """A key pair of his own, as ssh finds it; returns the public part."""
+        folder = self.home / ".ssh"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        subprocess.run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                self.name,
+                "-f",
+                str(folder / "id_ed25519"),
+            ],
+            check=True,
+        )
+        return (folder / "id_ed25519.pub").read_text().strip()
 
     def run(
         self, *arguments: str, check: bool = True, input: str = "", timeout: float = 120

@@ -114,7 +114,7 @@ class Pod:
                 "MASTER_ADDR": peers[0]["host"],
                 "MASTER_PORT": "29500",
             },
-            "grace": 5,
+            "grace": 30,
         }
         self.process: subprocess.Popen[bytes] | None = None
 

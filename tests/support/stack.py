@@ -45,7 +45,7 @@ class Stack(HubUsers):
             **(environment or {}),
         }
         self.settings = Settings.read(self.environment)
-        super().__init__(self.settings.url, self.settings.user)
+        super().__init__(folder, self.settings.url, self.settings.user)
         self._process: subprocess.Popen[str] | None = None
         self._output = folder / "output"
 

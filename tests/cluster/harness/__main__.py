@@ -6,6 +6,8 @@ import argparse
 import sys
 
 from . import controllers, leader, lifecycle
+from .binaries import ensure_binaries
+from .kwok import prepare_kwok
 from .layout import Layout, Node, make_nodes
 from .server_image import base_image, pause_image
 
@@ -27,6 +29,9 @@ def _do(arguments: argparse.Namespace, layout: Layout) -> int:
     match arguments.command:
         case "prepare":
             lifecycle.prepare(layout)
+            if arguments.all:
+                ensure_binaries(layout, ["helm"])
+                prepare_kwok(layout)
         case "up":
             lifecycle.up(layout, _nodes(arguments), keep=True)
         case "down":
@@ -65,7 +70,8 @@ def _nodes(arguments: argparse.Namespace) -> list[Node]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("prepare", help="build what is missing; boot nothing")
+    prepare = commands.add_parser("prepare", help="build what is missing; boot nothing")
+    prepare.add_argument("--all", action="store_true", help="helm and kwok too, which no boot needs")
     commands.add_parser("down", help="end the cluster")
     up = commands.add_parser("up", help="boot a cluster that stays until `down`")
     run = commands.add_parser(

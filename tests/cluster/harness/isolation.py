@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from .layout import DNS_ADDRESS, Layout, Node, host_addresses
+from .layout import DNS_ADDRESS, SERVICES, Layout, Node, host_addresses
 
 _OWN = ("/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet")
 """Folders that containerd, CNI and kubelets write to, whatever they are told."""
@@ -39,6 +39,8 @@ def isolate(layout: Layout, nodes: list[Node]) -> None:
         _mount("--bind", str(shown), f"/proc/sys/{name}")
     bridge = [f"address add {address} dev host0" for address in host_addresses(nodes)]
     lines = ["link set lo up", "link add host0 type bridge", *bridge, "link set host0 up"]
+    # A service's address must have a route before it is turned into a pod's.
+    lines.append(f"route add {SERVICES} dev host0")
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
     for name, value in _NETWORK_SETTINGS.items():
         Path("/proc/sys/net", name).write_text(f"{value}\n")

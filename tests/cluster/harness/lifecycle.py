@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .binaries import ensure_binaries
 from .cgroups import remove_cgroups
+from .cluster import INSIDE
 from .debian import PACKAGES, install
 from .isolation import remove_empty_folders
 from .layout import Layout, Node, load_nodes, save_nodes
@@ -133,7 +134,7 @@ def check_nodes(layout: Layout, wanted: list[Node]) -> None:
 def enter(layout: Layout, command: Sequence[str]) -> int:
     """Run a command beside the cluster, in this working directory and environment; its exit code."""
     at = ("nsenter", "--target", str(leader_pid(layout)), "--net", "--mount", "--pid")
-    admin = {"KUBECONFIG": str(layout.kubeconfigs / "admin.conf"), "GPUDEV_CLUSTER_INSIDE": "1"}
+    admin = {"KUBECONFIG": str(layout.kubeconfigs / "admin.conf"), INSIDE: "1"}
     environment = {**_environment(layout), **admin}
     environment["PATH"] = f"{layout.binaries}:{environment['PATH']}"
     # Entering the mount namespace changes the working directory to its root.

@@ -1,7 +1,6 @@
 """The users' server image, on Debian in place of the public CUDA image; and the image that pods pause with.
 
-System packages come from ``infra/images/server/packages.txt`` and Python's from ``requirements/server.txt``,
-as in the image that ships; a test adds the start-up files as one more, small layer.
+The stages of ``infra/images/server/install.sh`` make it, as they make the image that ships: a layer for each.
 """
 
 from __future__ import annotations
@@ -17,40 +16,48 @@ from .images import ImageError, Layer, ensure_image, run_in
 from .layout import CHECKOUT, Layout
 from .oci import Image
 
-PACKAGES = CHECKOUT / "infra" / "images" / "server" / "packages.txt"
+SERVER = CHECKOUT / "infra" / "images" / "server"
 REQUIREMENTS = CHECKOUT / "requirements" / "server.txt"
-ENVIRONMENT = "/opt/gpudev"
-"""Where the servers' Python environment lies in the image."""
+WHEELS = CHECKOUT / ".tools" / "wheel"
 BASE = "localhost/gpudev-base:test"
 """Everything but our own code."""
+IMAGE = "localhost/gpudev-server:test"
 PAUSE = "localhost/pause:test"
 _STAND_IN = ("ca-certificates", "python3", "python3-venv")
 """What the public CUDA image has and Debian's minimum has not."""
 
 
 def base_image(layout: Layout) -> Image:
-    """The server image without our own code; what a test adds goes on top of ``server_layers``."""
-    return ensure_image(layout, BASE, server_layers(layout), {"Env": [f"PATH={ENVIRONMENT}/bin:{_PATH}"]})
+    """The server image without our own code, which each node has from its first boot on."""
+    return ensure_image(layout, BASE, server_layers(layout), _CONFIG)
 
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+def server_image(layout: Layout) -> Image:
+    """The whole server image, with the code of this checkout."""
+    return ensure_image(layout, IMAGE, [*server_layers(layout), _code(layout)], _CONFIG)
+
+
+_CONFIG = {"Env": ["PATH=/opt/gpudev/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]}
 
 
 def server_layers(layout: Layout) -> list[Layer]:
-    """Debian, its packages, Python's packages: lowest first."""
-    packages = [*_STAND_IN, *read_packages(PACKAGES)]
+    """Debian, programs of the system, Python's packages: lowest first."""
     archives = layout.images / "apt"
+    script = (SERVER / "install.sh").read_text()
     return [
         Layer("debian", _suite(), _debootstrap),
-        Layer("packages", " ".join(packages), lambda root: _install(root, packages, archives)),
-        Layer("python", _hash(REQUIREMENTS), _python),
+        Layer(
+            "packages",
+            script + (SERVER / "packages.txt").read_text(),
+            lambda root: _install_packages(root, archives),
+        ),
+        Layer("python", script + _hash(REQUIREMENTS), _install_python),
     ]
 
 
-def read_packages(path: Path) -> list[str]:
-    """Names of packages, one a line; ``#`` begins a comment."""
-    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
-    return [line for line in lines if line]
+def _code(layout: Layout) -> Layer:
+    (wheel,) = WHEELS.glob("*.whl")
+    return Layer("code", _hash(wheel), lambda root: _install_code(root, wheel))
 
 
 def _debootstrap(root: Path) -> None:
@@ -62,46 +69,45 @@ def _debootstrap(root: Path) -> None:
     (root / "etc/resolv.conf").write_text("")
     (root / "etc/hostname").write_text("localhost\n")
     (root / "etc/dpkg/dpkg.cfg.d/small").write_text(
-        "force-unsafe-io\npath-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\n"
+        "force-unsafe-io\npath-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\n"
     )
     for left in (*root.glob("var/cache/apt/archives/*.deb"), *root.glob("var/lib/apt/lists/*_*")):
         left.unlink()
 
 
-def _install(root: Path, packages: list[str], archives: Path) -> None:
+def _install_packages(root: Path, archives: Path) -> None:
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     script = (
         "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d\n"
         "apt-get update -q\n"
-        'apt-get install -q -y --no-install-recommends "$@"\n'
-        # A host key in an image would be everybody's.
-        "rm -rf /usr/sbin/policy-rc.d /var/lib/apt/lists/* /etc/ssh/ssh_host_*"
-    )
-    run_in(
-        root,
-        ["sh", "-euc", script, "sh", *packages],
-        {Path("/etc/resolv.conf"): "/etc/resolv.conf", archives: "/var/cache/apt/archives"},
-        {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **_passed_on("http_proxy", "https_proxy")},
-    )
-
-
-def _python(root: Path) -> None:
-    """The environment has its final path while it is made: scripts and byte code name it."""
-    cache = Path(
-        subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-    )
-    cache.mkdir(parents=True, exist_ok=True)
-    authorities = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
-    script = (
-        f"/tmp/uv venv --quiet --python /usr/bin/python3 {ENVIRONMENT}\n"
-        f"/tmp/uv pip sync --quiet --require-hashes --compile-bytecode --python {ENVIRONMENT}/bin/python"
-        " /tmp/requirements.txt"
+        f"apt-get install -q -y --no-install-recommends {' '.join(_STAND_IN)}\n"
+        "rm /usr/sbin/policy-rc.d\n"
+        "/tmp/image/install.sh system"
     )
     run_in(
         root,
         ["sh", "-euc", script],
         {
             Path("/etc/resolv.conf"): "/etc/resolv.conf",
+            archives: "/var/cache/apt/archives",
+            SERVER: "/tmp/image",
+        },
+        {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **_passed_on("http_proxy", "https_proxy")},
+    )
+
+
+def _install_python(root: Path) -> None:
+    cache = Path(
+        subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    )
+    cache.mkdir(parents=True, exist_ok=True)
+    authorities = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+    run_in(
+        root,
+        ["/tmp/image/install.sh", "python", "/tmp/uv", "/tmp/requirements.txt"],
+        {
+            Path("/etc/resolv.conf"): "/etc/resolv.conf",
+            SERVER: "/tmp/image",
             UV: "/tmp/uv",
             cache: "/tmp/cache",
             REQUIREMENTS: "/tmp/requirements.txt",
@@ -109,11 +115,18 @@ def _python(root: Path) -> None:
         },
         {
             "UV_CACHE_DIR": "/tmp/cache",
-            "UV_LINK_MODE": "copy",
-            "UV_PYTHON_DOWNLOADS": "never",
             "SSL_CERT_FILE": "/tmp/ca.crt",
             **_passed_on("http_proxy", "https_proxy", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX"),
         },
+    )
+
+
+def _install_code(root: Path, wheel: Path) -> None:
+    run_in(
+        root,
+        ["/tmp/image/install.sh", "gpudev", "/tmp/uv", f"/tmp/{wheel.name}"],
+        {SERVER: "/tmp/image", UV: "/tmp/uv", wheel: f"/tmp/{wheel.name}"},
+        {},
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-PATIENCE = 120.0
+PATIENCE = 90.0
 """Seconds that anything may take on a machine that is busy with other things."""
 
 

@@ -1,0 +1,228 @@
+"""gpudev on the test cluster: hub, proxy and service as processes beside it, each under its own account.
+
+They run in the cluster's namespaces, on an address that pods reach, and not in pods, so that a test can kill
+each of them like any process and read what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from dynamodb_local import ENVIRONMENT as AWS
+from dynamodb_local import DynamoDBLocal
+from gpudev_hub.server.isolation import die_with_parent
+from gpudev_hub.ssh.keygen import new_pair
+from harness.cluster import Cluster
+from harness.layout import API_ADDRESS, HOME_CLASS
+from hub_users import HubUsers, wait_for
+
+ADDRESS: Final = API_ADDRESS
+"""Of the machine, as pods see it."""
+NAMESPACE: Final = "gpudev-servers"
+USERS: Final = ("alice", "bob", "carol", "dave")
+PASSWORD: Final = "demo-password"
+BIN: Final = Path(sys.executable).parent
+HERE: Final = Path(__file__).parent
+
+
+def pool(image: str, **fields: Any) -> dict[str, Any]:
+    """The pool of the test cluster's nodes; small servers, since all of them share one machine."""
+    return {
+        "name": "test",
+        "label": "8 pretended GPUs",
+        "gpus_per_node": 8,
+        "images": [image],
+        "cpus_per_node": 0.4,
+        "memory_gib_per_node": 6,
+        "startup_seconds": 120,
+        "teardown_seconds": 30,
+        "pretended": True,
+        **fields,
+    }
+
+
+class ClusterStack(HubUsers):
+    """Started and stopped as often as a test likes; its parts, too."""
+
+    def __init__(
+        self, folder: Path, cluster: Cluster, image: str, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """``settings``: fields of ``ClusterSettings`` that differ."""
+        super().__init__(folder, f"http://{ADDRESS}:8000", USERS[0])
+        self.cluster = cluster
+        self.dynamodb = DynamoDBLocal()
+        self.secrets = folder / "secrets"
+        self.keys = folder / "keys"
+        for path in (self.secrets, self.keys):
+            path.mkdir(parents=True)
+        self._proxy_token = secrets.token_urlsafe(16)
+        for name in ("gate", "service-token", "service-cookies"):
+            (self.secrets / name).write_text(secrets.token_urlsafe(32))
+        (self.secrets / "server-tokens").write_bytes(secrets.token_bytes(32))
+        (self.secrets / "host-ca").write_text(new_pair("gpudev-host-ca")[0])
+        self.settings: dict[str, Any] = {
+            "public_url": self.url,
+            "hub_api": f"http://{ADDRESS}:8081/hub/api",
+            "service_url": f"http://{ADDRESS}:8100",
+            "gate_url": f"http://{ADDRESS}:8101",
+            "store": {
+                "table": self.dynamodb.table(),
+                "region": AWS["AWS_DEFAULT_REGION"],
+                "endpoint": self.dynamodb.url,
+            },
+            "pools": [pool(image)],
+            "home": {"storage_class": HOME_CLASS, "size": "1Gi"},
+            "namespace": NAMESPACE,
+            "image_pull_policy": "Never",
+            "grace_seconds": 10,
+            "stuck_seconds": 15,
+            "keys": str(self.keys),
+            "state": str(folder / "state"),
+            "secrets": str(self.secrets),
+            **(settings or {}),
+        }
+        self._parts: dict[str, subprocess.Popen[bytes]] = {}
+
+    def password(self, user: str) -> str:
+        """The same for all."""
+        return PASSWORD
+
+    # Life
+
+    def start(self) -> None:
+        """Start everything and wait until it works."""
+        for name in ("proxy", "hub", "service"):
+            self.start_part(name)
+        self.wait_until_up()
+
+    def wait_until_up(self) -> None:
+        """Until users get answers from both, and the service finds nothing away."""
+        for name, path in (("hub", "hub/api/"), ("service", "services/gpudev/health/ready")):
+            try:
+                wait_for(name, lambda name=name, path=path: self._answers(name, path), 120)  # type: ignore[misc]
+            except AssertionError as error:
+                raise AssertionError(f"{error}; the {name} said: {self.log(name)[-4000:]}") from None
+
+    def _answers(self, name: str, path: str) -> bool:
+        assert self.runs(name), "it ended"
+        try:
+            return httpx.get(f"{self.url}/{path}", trust_env=False, timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def start_part(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start ``proxy``, ``hub`` or ``service``; returns at once."""
+        config = self.folder / "cluster.json"
+        config.write_text(json.dumps(self.settings))
+        common = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "HOME")}
+        common |= {"GPUDEV_CLUSTER": str(config), "GPUDEV_SECRETS": str(self.secrets)} | AWS
+        account = {"hub": ("gpudev", "hub"), "service": ("gpudev", "gpudev-service")}.get(name)
+        if account is not None:
+            common["KUBECONFIG"] = str(self.cluster.kubeconfig(*account))
+        self._run(name, self._command(name), {**common, **self._environment(name), **(environment or {})})
+
+    def _run(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+        assert name not in self._parts or self._parts[name].poll() is not None, f"{name} runs"
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._parts[name] = subprocess.Popen(
+                command,
+                env=dict(environment),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+
+    def _command(self, name: str) -> list[str]:
+        match name:
+            case "proxy":
+                ports = ["--port", "8000", "--api-port", "8001"]
+                return [
+                    str(BIN / "configurable-http-proxy"),
+                    "--ip",
+                    ADDRESS,
+                    "--api-ip",
+                    ADDRESS,
+                    *ports,
+                    "--error-target",
+                    f"http://{ADDRESS}:8081/hub/error",
+                ]
+            case "hub":
+                return [str(BIN / "jupyterhub"), "-f", str(HERE / "hub_config.py")]
+            case _:
+                return [str(BIN / "gpudev-hub"), "service"]
+
+    def _environment(self, name: str) -> dict[str, str]:
+        token = {"CONFIGPROXY_AUTH_TOKEN": self._proxy_token}
+        return {"proxy": token, "hub": token | {"PYTHONPATH": str(HERE)}}.get(name, {})
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End a part and wait until it is gone."""
+        self._parts[name].send_signal(number)
+        self._parts[name].wait(60)
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Stop or continue a part."""
+        self._parts[name].send_signal(number)
+
+    def runs(self, name: str) -> bool:
+        """Whether the part's process lives."""
+        return self._parts[name].poll() is None
+
+    def restart(self, *names: str) -> None:
+        """Kill and start parts, and wait until all works."""
+        for name in names:
+            self.kill(name)
+        for name in names:
+            self.start_part(name)
+        self.wait_until_up()
+
+    def log(self, name: str) -> str:
+        """All that a part has said."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def close(self) -> None:
+        """End every part, and everything of users."""
+        for process in self._parts.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.dynamodb.close()
+        api = self.cluster.api
+        for kind in ("pods", "services", "secrets", "persistentvolumeclaims"):
+            path = f"/api/v1/namespaces/{NAMESPACE}/{kind}"
+            selector = {} if kind == "persistentvolumeclaims" else {"labelSelector": "gpudev/reservation"}
+            api.delete(path, params={**selector, "gracePeriodSeconds": "0"})
+        wait_for("the pods' end", lambda: not self.pods())
+
+    # What is there
+
+    def pods(self, id: str | None = None) -> list[dict[str, Any]]:
+        """Pods of servers, or of one reservation, by name."""
+        found = self.cluster.pods(NAMESPACE)
+        return [
+            pod
+            for _, pod in sorted(found.items())
+            if (of := pod["metadata"].get("labels", {}).get("gpudev/reservation")) and id in (None, of)
+        ]
+
+    def allow(self, user: str, public: str) -> None:
+        """Give a user an SSH key."""
+        (self.keys / user).write_text(public + "\n")
+
+    def end(self, id: str, user: str | None = None) -> None:
+        """Release it and wait for its end."""
+        self.api("DELETE", f"reservations/{id}", None, user)
+        self.wait_state(id, "ended", user)

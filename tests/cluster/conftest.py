@@ -1,0 +1,95 @@
+"""The cluster that these tests run beside."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster_stack import ClusterStack
+from dynamodb_local import ENVIRONMENT as AWS
+from harness.cluster import Cluster
+from harness.server_image import server_image
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Fails, and says how to run the tests, where there is none."""
+    with Cluster.attach() as attached:
+        yield attached
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """One for each test."""
+    with cluster.namespace() as name:
+        yield name
+
+
+BASICS = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: gpudev}
+---
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: gpudev-servers
+  labels: {pod-security.kubernetes.io/enforce: restricted}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: gpudev-service, namespace: gpudev}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: hub, namespace: gpudev}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: gpudev-server, namespace: gpudev-servers}
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: gpudev-server}
+value: 100
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: temporary}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects:
+- {kind: ServiceAccount, name: hub, namespace: gpudev}
+- {kind: ServiceAccount, name: gpudev-service, namespace: gpudev}
+"""
+
+
+@pytest.fixture(scope="session")
+def image(cluster: Cluster) -> str:
+    """The server image with the code of this checkout, on every node."""
+    made = server_image(cluster.layout)
+    cluster.load(made)
+    return made.reference
+
+
+@pytest.fixture(scope="session")
+def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
+    """gpudev on the cluster, up; what its parts said stays in the cluster's state folder."""
+    cluster.kubectl("apply", "-f", "-", given=BASICS)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
+    ):
+        for name, value in AWS.items():
+            patch.setenv(name, value)
+        running = ClusterStack(Path(folder), cluster, image)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.close()
+            for log in Path(folder).glob("*.log"):
+                shutil.copy(log, cluster.layout.root)

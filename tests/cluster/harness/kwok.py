@@ -1,0 +1,73 @@
+"""Simulated nodes beside the real ones, for scale: kwok keeps them alive and plays their pods."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from .api import Object
+from .binaries import MODULES, ensure_binaries, go
+from .cluster import Cluster
+from .layout import EFA, GPU, PODS, Layout
+
+_ANNOTATION = ("kwok.x-k8s.io/node", "fake")
+_STAGES = ("node/fast", "node/heartbeat-with-lease", "pod/fast")
+_POD_ADDRESSES = list(PODS.subnets(new_prefix=17))[1]
+TAINT: Object = {"key": _ANNOTATION[0], "value": _ANNOTATION[1], "effect": "NoSchedule"}
+"""Of every simulated node: pods that do not tolerate it stay on the real ones."""
+
+
+def start_kwok(cluster: Cluster) -> None:
+    """Needs ``python -m harness prepare --all`` once, outside: there is no network inside."""
+    config = cluster.layout.run / "kwok.yaml"
+    config.write_text(stages_file(cluster.layout).read_text())
+    cluster.processes.start(
+        "kwok",
+        [
+            str(cluster.layout.binaries / "kwok"),
+            f"--kubeconfig={cluster.admin}",
+            f"--config={config}",
+            f"--manage-nodes-with-annotation-selector={'='.join(_ANNOTATION)}",
+            f"--cidr={_POD_ADDRESSES}",
+            "--node-lease-duration-seconds=40",
+        ],
+    )
+
+
+def make_simulated_nodes(cluster: Cluster, count: int, *, zone: str = "test-a") -> None:
+    """``count`` nodes named ``fake-1`` … with 8 GPUs and 32 EFA each."""
+    capacity = {GPU: "8", EFA: "32", "cpu": "192", "memory": "2Ti", "pods": "110"}
+    usual = dict(cluster.nodes[0].labels)
+    for number in range(1, count + 1):
+        name = f"fake-{number}"
+        labels = usual | {"topology.kubernetes.io/zone": zone, "kubernetes.io/hostname": name}
+        node = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "annotations": dict([_ANNOTATION]), "labels": labels},
+            "spec": {"taints": [TAINT]},
+            "status": {"capacity": capacity, "allocatable": capacity},
+        }
+        cluster.api.post("/api/v1/nodes", json=node).raise_for_status()
+
+
+def prepare_kwok(layout: Layout) -> None:
+    """Build kwok, and lay beside it the rules by which its nodes and pods live; it has none by itself."""
+    ensure_binaries(layout, ["kwok"])
+    module = MODULES / "kwok"
+    command = [go(module, layout), "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
+    root = Path(
+        subprocess.run(command, cwd=module, capture_output=True, text=True, check=True).stdout.strip()
+    )
+    files = [
+        path
+        for stage in _STAGES
+        for path in sorted((root / "kustomize" / "stage" / stage).glob("*.yaml"))
+        if path.name != "kustomization.yaml"
+    ]
+    stages_file(layout).write_text("\n---\n".join(path.read_text() for path in files))
+
+
+def stages_file(layout: Layout) -> Path:
+    """Kept beside the binary."""
+    return layout.binaries / "kwok-stages.yaml"

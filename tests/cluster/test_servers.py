@@ -1,0 +1,171 @@
+"""Servers as pods: reserved, opened, entered, ended. Everything real but the GPUs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cluster_stack import NAMESPACE, ClusterStack
+from harness.cluster import Cluster
+from hub_users import wait_for
+from people import Person
+from sessions import hub_api, log_in, reserve_in_picker
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+
+People = Callable[[str], Person]
+
+
+@pytest.fixture(autouse=True)
+def clean(stack: ClusterStack) -> Iterator[None]:
+    """Each test leaves the pool as it found it."""
+    yield
+    for record in stack.api("GET", "reservations?owner=all")["reservations"]:
+        stack.end(record["id"], record["owner"])
+    wait_for("no pods", lambda: not stack.pods())
+
+
+@pytest.fixture(scope="module")
+def person(stack: ClusterStack) -> People:
+    """A user with a laptop and an SSH key that the service knows."""
+    known: dict[str, Person] = {}
+
+    def find(name: str) -> Person:
+        if name not in known:
+            known[name] = Person(stack, name)
+            known[name].login()
+            stack.allow(name, known[name].make_key())
+        return known[name]
+
+    return find
+
+
+def gpus_of(pod: dict[str, Any]) -> str:
+    found: str = pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+    return found
+
+
+def test_every_size_in_the_picker_becomes_a_server(stack: ClusterStack, person: People) -> None:
+    """1, 2, 4 and 8 GPUs on two nodes of 8: JupyterLab through the proxy, and SSH into the pod."""
+    names = {"1": "alice", "2": "bob", "4": "carol", "8": "dave"}
+    ids: dict[str, str] = {}
+    for gpus, user in names.items():
+        with log_in(stack, user) as browser:
+            ids[gpus] = reserve_in_picker(browser, f"of-{gpus}", f"test-{gpus}")
+    for gpus, user in names.items():
+        ready = stack.wait_state(ids[gpus], "ready", user)
+        assert stack.jupyter(ready, user) == 200
+        (pod,) = stack.pods(ids[gpus])
+        assert gpus_of(pod) == gpus
+        assert pod["spec"]["nodeName"] == ready["allocation"][0]["node"], "the scheduler agrees with the plan"
+        said = person(user).ssh(
+            f"gpu-of-{gpus}", "echo $GPUDEV_RESERVATION $GPUDEV_NODE $NNODES; id -un; pwd"
+        )
+        assert said.stdout.split() == [ids[gpus], pod["spec"]["nodeName"], "1", "dev", "/home/dev"]
+
+
+def test_a_full_pool_queues_and_moves_on(stack: ClusterStack) -> None:
+    first, second = stack.reserve("alice", gpus=8), stack.reserve("bob", gpus=8)
+    third = stack.reserve("carol", gpus=4)
+    assert third["state"] == "queued"
+    assert (third["position"], third["planned_start"]) == (1, third["guaranteed_by"])
+    assert re.search(r"waiting for 4 GPUs: node-[12] frees by ..:..", third["reason"])
+    for record in (first, second):
+        stack.wait_state(record["id"], "ready", record["owner"])
+    stack.api("DELETE", f"reservations/{first['id']}", None, "alice")
+    ready = stack.wait_state(third["id"], "ready", "carol")
+    assert stack.jupyter(ready, "carol") == 200
+
+
+def test_a_pair_is_two_pods_that_know_each_other(stack: ClusterStack, person: People) -> None:
+    """Invariant 2: an all-reduce over both with nothing edited; both gone at once."""
+    alice = person("alice")
+    record = alice.json("reserve", "--nodes", "2", "--hours", "1", "--name", "pair")
+    pods = stack.pods(record["id"])
+    assert sorted(pod["spec"]["nodeName"] for pod in pods) == ["node-1", "node-2"]
+    for pod in pods:
+        limits = pod["spec"]["containers"][0]["resources"]["limits"]
+        assert (limits["nvidia.com/gpu"], limits["vpc.amazonaws.com/efa"]) == ("8", "32")
+        assert "hostNetwork" not in pod["spec"]
+    show = "echo $NODE_RANK $NNODES $MASTER_ADDR $MASTER_PORT"
+    first = alice.ssh("gpu-pair", show).stdout.split()
+    for name in ("rank-1", f"{record['id']}-1", "pair-1", "gpu-pair-1"):
+        other = alice.ssh("gpu-pair", f"ssh {name} '{show}'").stdout.split()
+        assert (first[0], other[0], first[1:]) == ("0", "1", other[1:])
+    assert alice.ssh("gpu-pair-1", "echo $NODE_RANK").stdout == "1\n"
+    alice.ssh("gpu-pair", f"cat > /tmp/sum.c <<'X'\n{ALL_REDUCE}\nX\nmpicc -o ~/sum /tmp/sum.c")
+    said = alice.ssh("gpu-pair", "mpirun --hostfile ~/hostfile --map-by ppr:2:node ~/sum", timeout=120).stdout
+    assert sorted(said.splitlines()) == [f"rank {rank} of 4: sum 6" for rank in range(4)]
+    stack.end(record["id"], "alice")
+    assert alice.ssh("gpu-pair", "true", check=False).returncode == 255
+    wait_for("both pods gone", lambda: not stack.pods(record["id"]), 20)
+
+
+ALL_REDUCE = """
+#include <mpi.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+    int rank, size, sum;
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    printf("rank %d of %d: sum %d\\n", rank, size, sum);
+    MPI_Finalize();
+    return 0;
+}
+"""
+
+
+def test_a_jupyter_that_dies_comes_back_on_the_same_node(
+    stack: ClusterStack, cluster: Cluster, person: People
+) -> None:
+    before = stack.wait_state(stack.reserve("bob", gpus=2)["id"], "ready", "bob")
+    name = stack.pods(before["id"])[0]["metadata"]["name"]
+    cluster.execute(NAMESPACE, name, "pkill", "-9", "-f", "jupyterhub-singleuser")
+
+    def again() -> dict[str, Any] | None:
+        found: dict[str, Any] = stack.api("GET", f"reservations/{before['id']}", None, "bob")
+        return (
+            found
+            if found["state"] == "ready" and stack.pods(before["id"])[-1]["metadata"]["name"] != name
+            else None
+        )
+
+    after = wait_for("the same server again", again, 120)
+    assert after["allocation"] == before["allocation"]
+    assert after["ends_at"] == before["ends_at"]
+    assert "SIGKILL" in str(stack.api("GET", f"reservations/{before['id']}/history", None, "bob"))
+    assert stack.jupyter(after, "bob") == 200
+
+
+def test_a_stop_in_the_hub_keeps_the_slots(stack: ClusterStack) -> None:
+    before = stack.wait_state(stack.reserve("carol", gpus=8)["id"], "ready", "carol")
+    with log_in(stack, "carol") as browser:
+        hub_api(browser, "DELETE", f"/users/carol/servers/{before['id']}")
+
+    def shown(server: str) -> dict[str, Any] | None:
+        found: dict[str, Any] = stack.api("GET", f"reservations/{before['id']}", None, "carol")
+        return found if found["server"] == server else None
+
+    stopped = wait_for("the stop", lambda: shown("stopped"))
+    assert stopped["allocation"] == before["allocation"]
+    assert "the GPUs are kept until" in stopped["reason"]
+    stack.api("POST", f"reservations/{before['id']}/resume", None, "carol")
+    after = stack.wait_state(before["id"], "ready", "carol")
+    assert after["allocation"] == before["allocation"]
+    assert stack.jupyter(after, "carol") == 200
+
+
+def test_a_home_is_its_owners_on_every_node(stack: ClusterStack, person: People) -> None:
+    dave = person("dave")
+    dave.run("reserve", "--gpus", "8", "--hours", "1", "--name", "one")
+    dave.run("reserve", "--gpus", "8", "--hours", "1", "--name", "two")
+    dave.ssh("gpu-one", "echo kept > ~/file; echo gone > /scratch/file")
+    assert dave.ssh("gpu-two", "cat ~/file").stdout == "kept\n"
+    assert dave.ssh("gpu-two", "cat /scratch/file", check=False).returncode != 0
+    shm = dave.ssh("gpu-one", "df --output=size -BM /dev/shm | tail -1").stdout.strip()
+    assert shm == "3072M"

@@ -1,0 +1,64 @@
+"""What browsers do at a hub, by hand: log-in, the Hub's own calls, the picker's form."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from hub_users import HubUsers
+
+
+@contextmanager
+def log_in(hub: HubUsers, user: str) -> Iterator[httpx.Client]:
+    """A session with cookies, as a browser has it after the log-in form."""
+    with httpx.Client(base_url=hub.url, follow_redirects=True, trust_env=False, timeout=60) as client:
+        page = client.get("/hub/login")
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+        assert xsrf is not None
+        answer = client.post(
+            "/hub/login",
+            data={"username": user, "password": hub.password(user), "_xsrf": xsrf[1]},
+        )
+        assert answer.status_code == 200
+        yield client
+
+
+def hub_api(browser: httpx.Client, method: str, path: str) -> httpx.Response:
+    """The Hub's API as its own pages call it: with cookies."""
+    xsrf = next(c.value for c in browser.cookies.jar if c.name == "_xsrf" and c.path.startswith("/hub"))
+    answer = browser.request(
+        method,
+        f"/hub/api{path}",
+        headers={"X-XSRFToken": xsrf or "", "Referer": f"{browser.base_url}/hub/home"},
+    )
+    assert answer.is_success, answer.text
+    return answer
+
+
+def reserve_in_picker(browser: httpx.Client, name: str, profile: str | None = None) -> str:
+    """Reserve for an hour with the spawn page's form, the first size if none is named; the reservation's id."""
+    page = browser.get("/services/gpudev/")
+    found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+    assert found is not None
+    minted = browser.post("/services/gpudev/new", data={"_xsrf": found[1]})
+    assert "/hub/spawn/" in str(minted.url), minted.url
+    action = re.search(r'<form[^>]*action="([^"]*/hub/spawn/[^"]*)"', minted.text)
+    assert action is not None, minted.text
+    offered = profiles(minted.text)
+    assert profile is None or profile in offered, offered
+    form = {"profile": profile or offered[0], "hours": "1", "name": name}
+    posted = browser.post(html.unescape(action[1]), data=form)
+    assert posted.status_code == 200, posted.text
+    return str(minted.url).rpartition("/")[2].split("?")[0]
+
+
+def profiles(page: str) -> list[str]:
+    """Sizes that a spawn page offers, by the names that its form sends."""
+    fields = [tag for tag in re.findall(r"<input[^>]*>", page) if 'name="profile"' in tag]
+    found = [re.search(r'value="([^"]+)"', tag) for tag in fields]
+    assert found, page
+    return [match[1] for match in found if match]
