@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from all_reduce import ALL_REDUCE
 from cluster_stack import NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
@@ -37,6 +38,7 @@ def person(stack: ClusterStack) -> People:
         if name not in known:
             known[name] = Person(stack, name)
             known[name].login()
+            known[name].run("ssh-config", "enable")
             stack.allow(name, known[name].make_key())
         return known[name]
 
@@ -54,7 +56,7 @@ def test_every_size_in_the_picker_becomes_a_server(stack: ClusterStack, person: 
     ids: dict[str, str] = {}
     for gpus, user in names.items():
         with log_in(stack, user) as browser:
-            ids[gpus] = reserve_in_picker(browser, f"of-{gpus}", f"test-{gpus}")
+            ids[gpus] = reserve_in_picker(browser, f"of-{gpus}", f"test-1x{gpus}")
     for gpus, user in names.items():
         ready = stack.wait_state(ids[gpus], "ready", user)
         assert stack.jupyter(ready, user) == 200
@@ -96,28 +98,12 @@ def test_a_pair_is_two_pods_that_know_each_other(stack: ClusterStack, person: Pe
         other = alice.ssh("gpu-pair", f"ssh {name} '{show}'").stdout.split()
         assert (first[0], other[0], first[1:]) == ("0", "1", other[1:])
     assert alice.ssh("gpu-pair-1", "echo $NODE_RANK").stdout == "1\n"
-    alice.ssh("gpu-pair", f"cat > /tmp/sum.c <<'X'\n{ALL_REDUCE}\nX\nmpicc -o ~/sum /tmp/sum.c")
-    said = alice.ssh("gpu-pair", "mpirun --hostfile ~/hostfile --map-by ppr:2:node ~/sum", timeout=120).stdout
-    assert sorted(said.splitlines()) == [f"rank {rank} of 4: sum 6" for rank in range(4)]
+    alice.ssh("gpu-pair", f"cat > ~/sum.py <<'X'\n{ALL_REDUCE}\nX")
+    run = "mpirun --hostfile ~/hostfile --map-by ppr:2:node python ~/sum.py"
+    assert alice.ssh("gpu-pair", run, timeout=120).stdout == "6 2\n"
     stack.end(record["id"], "alice")
     assert alice.ssh("gpu-pair", "true", check=False).returncode == 255
     wait_for("both pods gone", lambda: not stack.pods(record["id"]), 20)
-
-
-ALL_REDUCE = """
-#include <mpi.h>
-#include <stdio.h>
-int main(int argc, char **argv) {
-    int rank, size, sum;
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    printf("rank %d of %d: sum %d\\n", rank, size, sum);
-    MPI_Finalize();
-    return 0;
-}
-"""
 
 
 def test_a_jupyter_that_dies_comes_back_on_the_same_node(

@@ -75,15 +75,15 @@ def test_a_pair_finds_itself_by_names() -> None:
     launch = launch_of(nodes=2)
     around = pods.Surroundings(settings_of(), "c", {"JUPYTERHUB_API_TOKEN": "t"}, ["jupyter"])
     spec = json.loads(base64.b64decode(pods.secret(launch, around)["data"]["spec.json"]))
-    domain = "a1-3.gpudev-servers.svc.cluster.local"
+    domain = "gang-a1-3.gpudev-servers.svc.cluster.local"
     assert [peer["host"] for peer in spec["peers"]] == [f"a1.{domain}", f"a1-1.{domain}"]
     assert (spec["env"]["MASTER_ADDR"], spec["env"]["NNODES"]) == (f"a1.{domain}", "2")
     second = pods.pod(launch, 1, settings_of(), "c", {"uid": "u"})
-    assert (second["spec"]["hostname"], second["spec"]["subdomain"]) == ("a1-1", "a1-3")
+    assert (second["spec"]["hostname"], second["spec"]["subdomain"]) == ("a1-1", "gang-a1-3")
     assert second["spec"]["dnsConfig"] == {"searches": [domain]}
     assert second["metadata"]["ownerReferences"] == [{"uid": "u"}]
     service = pods.service(launch, {"uid": "u"})
-    assert service["metadata"]["name"] == "a1-3"
+    assert service["metadata"]["name"] == "gang-a1-3"
     labels = second["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from all_reduce import ALL_REDUCE
 from gpudev_hub.server import gang
 from ssh_world import Rank, World
 
@@ -116,31 +117,9 @@ def test_mpirun_over_both(world: World, pair: list[Rank]) -> None:
     assert sorted(done.stdout.splitlines()) == ["0/4 node 0", "1/4 node 0", "2/4 node 1", "3/4 node 1"]
 
 
-# Open MPI's library through ctypes: no compiler and no headers needed.
-PROGRAM = """
-import ctypes, os
-mpi = ctypes.CDLL("libmpi.so.40", mode=ctypes.RTLD_GLOBAL)
-world, number, add = (
-    ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(mpi, name)))
-    for name in ("ompi_mpi_comm_world", "ompi_mpi_int", "ompi_mpi_op_sum")
-)
-def total(value):
-    out = ctypes.c_int()
-    mpi.MPI_Allreduce(ctypes.byref(ctypes.c_int(value)), ctypes.byref(out), 1, number, add, world)
-    return out.value
-mpi.MPI_Init(None, None)
-rank = ctypes.c_int()
-mpi.MPI_Comm_rank(world, ctypes.byref(rank))
-ranks, nodes = total(rank.value), total(int(os.environ["NODE_RANK"]))
-if rank.value == 0:
-    print(ranks, nodes)
-mpi.MPI_Finalize()
-"""
-
-
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="Open MPI is not installed")
 def test_mpi_messages_pass_between_the_ranks(world: World, pair: list[Rank]) -> None:
-    (world.home / "sum.py").write_text(PROGRAM)
+    (world.home / "sum.py").write_text(ALL_REDUCE)
     # One process for each slot, 16 of them, would starve a small machine.
     done = inside(world, "mpirun --hostfile $HOME/hostfile --map-by ppr:2:node python $HOME/sum.py")
     assert (done.stdout, done.returncode) == ("6 2\n", 0), done.stderr

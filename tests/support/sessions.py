@@ -40,7 +40,7 @@ def hub_api(browser: httpx.Client, method: str, path: str) -> httpx.Response:
 
 
 def reserve_in_picker(browser: httpx.Client, name: str, profile: str | None = None) -> str:
-    """Reserve for an hour with the spawn page's form, the first size if none is named; the reservation's id."""
+    """Reserve for an hour with the spawn page's form, by default its first size; the reservation's id."""
     page = browser.get("/services/gpudev/")
     found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
     assert found is not None

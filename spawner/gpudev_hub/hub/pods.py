@@ -53,6 +53,14 @@ class Surroundings:
     """Command line of rank 0's Jupyter."""
 
 
+def gang(launch: Launch) -> str:
+    """Name of the Service, and of the ranks' domain below the namespace's.
+
+    Not an alias of any rank: a search through the namespace would find all of them under it.
+    """
+    return f"gang-{object_name(launch.id, launch.attempt)}"
+
+
 def host(launch: Launch, rank: int, settings: ClusterSettings) -> str:
     """Name by which the other ranks reach this one."""
     if len(launch.allocation) == 1:
@@ -102,7 +110,7 @@ def service(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": object_name(launch.id, launch.attempt),
+            "name": gang(launch),
             "labels": _labels(launch),
             "ownerReferences": [dict(owner)],
         },
@@ -135,7 +143,6 @@ def pod(
     ``claim``: the owner's PersistentVolumeClaim; ``owner``: reference to rank 0's pod, for the other ranks.
     """
     pool = settings.pool(launch.gpu_type)
-    gang = len(launch.allocation) > 1
     resources = _resources(launch, rank, pool)
     metadata: dict[str, Any] = {
         "name": object_name(launch.id, launch.attempt, rank),
@@ -185,9 +192,9 @@ def pod(
     }
     if any(name.startswith("hugepages-") for name in resources["limits"]):
         spec["volumes"].append({"name": "hugepages", "emptyDir": {"medium": "HugePages"}})
-    if gang:
+    if len(launch.allocation) > 1:
         spec["hostname"] = alias(launch.id, rank)
-        spec["subdomain"] = object_name(launch.id, launch.attempt)
+        spec["subdomain"] = gang(launch)
         spec["dnsConfig"] = {"searches": [_domain(launch, settings)]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
@@ -239,7 +246,7 @@ def _labels(launch: Launch) -> dict[str, str]:
 
 
 def _domain(launch: Launch, settings: ClusterSettings) -> str:
-    return f"{object_name(launch.id, launch.attempt)}.{settings.namespace}.svc.{settings.cluster_domain}"
+    return f"{gang(launch)}.{settings.namespace}.svc.{settings.cluster_domain}"
 
 
 def _only_on(launch: Launch, rank: int) -> dict[str, Any]:
