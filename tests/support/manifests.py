@@ -66,3 +66,8 @@ def containers(pod: Mapping[str, Any]) -> Iterator[Object]:
     """All containers of a pod's ``spec``, the initial ones first."""
     yield from pod.get("initContainers", ())
     yield from pod["containers"]
+
+
+def surroundings() -> list[Object]:
+    """What a cluster needs before Hub and service run in it or beside it: the base without its workloads."""
+    return [item for item in load() if item["kind"] not in ("Deployment", "DaemonSet")]
