@@ -1,0 +1,289 @@
+"""The chart with our values: the objects it makes, the configuration that wins, and a hub that boots from it.
+
+Needs the chart's package (``GPUDEV_CHART``) and helm, and no cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+import chart
+from cluster_world import settings_of
+from gpudev_hub.cluster.labels import JUPYTER_PORT
+from harness_policies import Endpoint, ruleset
+from hub_users import free_port, wait_for
+from manifests import Object, containers, key, load, of_kind, one, pod_templates
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(chart.what_is_missing() is not None, reason=chart.what_is_missing() or ""),
+]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[Object]:
+    return chart.render(os.environ[chart.VARIABLE])
+
+
+def hub(objects: list[Object]) -> Object:
+    found: Object = one(objects, "Deployment", "hub")["spec"]
+    return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> dict[str, str]:
+    """What the Hub's pod has from elsewhere: settings, its part of the secrets, GitHub's client."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for name in ("gate", "service-token"):
+        (secrets / name).write_text(f"{name}-0123456789abcdef\n")
+    settings = tmp_path / "cluster.json"
+    settings.write_bytes(msgspec.json.encode(settings_of()))
+    return {
+        "GPUDEV_CLUSTER": str(settings),
+        "GPUDEV_SECRETS": str(secrets),
+        "GITHUB_CLIENT_ID": "client",
+        "GITHUB_CLIENT_SECRET": "client-secret",
+    }
+
+
+# Objects
+
+
+def test_it_makes_a_hub_and_a_proxy_and_nothing_else(objects: list[Object]) -> None:
+    """No culler, no scheduler, no image puller, and above all no rights: those are ours."""
+    assert {key(item)[::2] for item in objects} == {
+        ("ConfigMap", "hub"),
+        ("Deployment", "hub"),
+        ("Deployment", "proxy"),
+        ("NetworkPolicy", "hub"),
+        ("NetworkPolicy", "proxy"),
+        ("PersistentVolumeClaim", "hub-db-dir"),
+        ("Secret", "hub"),
+        ("Service", "hub"),
+        ("Service", "proxy-api"),
+        ("Service", "proxy-public"),
+    }
+
+
+def test_the_hub_is_one_under_our_account(objects: list[Object]) -> None:
+    spec = hub(objects)
+    assert spec["replicas"] == 1
+    assert spec["strategy"]["type"] == "Recreate"
+    pod = spec["template"]["spec"]
+    assert one(load(), "ServiceAccount", pod["serviceAccountName"], chart.NAMESPACE)
+    assert pod["priorityClassName"] == one(load(), "PriorityClass", "gpudev-service")["metadata"]["name"]
+
+
+def test_the_hub_has_the_settings_and_its_part_of_the_secrets(objects: list[Object]) -> None:
+    pod = hub(objects)["template"]["spec"]
+    (container,) = pod["containers"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert mounts["/etc/gpudev/config"]["configMap"]["name"] == "gpudev-config"
+    assert mounts["/etc/gpudev/secrets"]["secret"] == {"secretName": "gpudev-shared", "defaultMode": 0o440}
+    assert not [volume for volume in pod["volumes"] if "gpudev-service" in str(volume)], "the CA's key"
+    env = {entry["name"]: entry for entry in container["env"]}
+    assert env["GPUDEV_CLUSTER"]["value"] == "/etc/gpudev/config/cluster.json"
+    assert env["GPUDEV_SECRETS"]["value"] == "/etc/gpudev/secrets"
+    for name in ("GITHUB_CLIENT_ID", "GITHUB_CLIENT_SECRET"):
+        assert env[name]["valueFrom"]["secretKeyRef"]["name"] == "gpudev-github", "nothing secret in values"
+
+
+def test_both_pass_the_standard_of_their_namespace(objects: list[Object]) -> None:
+    """What ``restricted`` of PodSecurity asks for, and resources."""
+    templates = pod_templates(objects)
+    assert set(templates) == {"Deployment/hub", "Deployment/proxy"}
+    for template in templates.values():
+        pod = template["spec"].get("securityContext", {})
+        for container in containers(template["spec"]):
+            context = pod | container["securityContext"]
+            assert context["runAsNonRoot"] is True
+            assert context["runAsUser"] > 0
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"]["drop"] == ["ALL"]
+            assert context["seccompProfile"]["type"] == "RuntimeDefault"
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_the_charts_policies_and_ours_agree(objects: list[Object]) -> None:
+    """Who sends is allowed to send, and who gets is allowed to get: checked on the rules made of both."""
+    labels = {
+        component: pod_templates(objects)[f"Deployment/{component}"]["metadata"]["labels"]
+        for component in ("hub", "proxy")
+    }
+    server = {"app.kubernetes.io/component": "server", "gpudev/ranks": "1"}
+    service = {"app.kubernetes.io/name": "gpudev", "app.kubernetes.io/component": "service"}
+    who = {
+        "hub": Endpoint("gpudev", labels["hub"], "198.19.0.1", {"http": 8081}),
+        "proxy": Endpoint("gpudev", labels["proxy"], "198.19.0.2", {"http": 8000, "api": 8001}),
+        "service": Endpoint("gpudev", service, "198.19.0.3"),
+        "server": Endpoint("gpudev-servers", server, "198.19.0.4"),
+    }
+    namespaced = [
+        item | {"metadata": {"namespace": chart.NAMESPACE, **item["metadata"]}}
+        for item in of_kind(objects, "NetworkPolicy")
+    ]
+    chains = chains_of(ruleset([*load(), *namespaced], list(who.values())))
+    numbers = {name: number for number, name in enumerate(who)}
+    for sender, receiver, port in (
+        ("hub", "proxy", 8001),
+        ("proxy", "hub", 8081),
+        ("hub", "server", JUPYTER_PORT),
+        ("proxy", "server", JUPYTER_PORT),
+        ("hub", "service", 8100),
+        ("hub", "service", 8101),
+        ("proxy", "service", 8100),
+        ("service", "hub", 8081),
+        ("server", "hub", 8081),
+        ("server", "service", 8100),
+    ):
+        sends = chains[f"egress_{numbers[sender]}"]
+        gets = chains[f"ingress_{numbers[receiver]}"]
+        assert f"ip daddr {who[receiver].address} tcp dport {port} return" in sends, (sender, receiver, port)
+        assert f"ip saddr {who[sender].address} tcp dport {port} return" in gets, (sender, receiver, port)
+    for name in ("hub", "proxy"):
+        assert "return" not in chains[f"egress_{numbers[name]}"], "never everything"
+        internet = [line for line in chains[f"egress_{numbers[name]}"] if "0.0.0.0/0" in line]
+        assert all("169.254.0.0/16" in line for line in internet)
+
+
+def chains_of(text: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("chain "):
+            name = line.split()[1]
+            found[name] = []
+        elif name:
+            found[name].append(line)
+    return found
+
+
+# Configuration
+
+
+def test_what_the_product_relies_on_wins_over_the_chart(
+    objects: list[Object], tmp_path: Path, site: dict[str, str]
+) -> None:
+    """The chart's lines come first, then ``hub.config``, then ``extraConfig`` by name: ours is the last."""
+    wins = chart.what_wins(chart.unpack_hub(objects, tmp_path / "hub"), site)
+    hub, spawner = wins["JupyterHub"], wins["GpuSpawner"]
+    assert "GpuSpawner" in hub["spawner_class"]
+    assert hub["tornado_settings"]["slow_spawn_timeout"] == 10, "the chart says 0"
+    assert hub["allow_named_servers"] is True, "the chart says False"
+    assert hub["cleanup_servers"] is hub["cleanup_proxy"] is hub["shutdown_on_logout"] is False
+    assert [entry["name"] for entry in hub["services"]] == ["gpudev"], "the culler is off"
+    assert hub["template_paths"], "the chart says []"
+    assert spawner["consecutive_failure_limit"] == 0, "the chart says 5: a few bad requests would end the Hub"
+    assert spawner["start_timeout"] == 600, "the chart says 300"
+    assert spawner["namespace"] == "gpudev-servers", "the chart says the Hub's own"
+    assert spawner["cmd"] == ["/opt/gpudev/bin/jupyterhub-singleuser"]
+    assert spawner["pvc_name_template"] == "gpudev-home-{username}"
+    assert spawner["delete_pvc"] is False
+    assert spawner["init_containers"] == [], "no privileged one of the chart's"
+    assert "scheduler_name" not in spawner, "pods go through kube-scheduler"
+
+
+def test_what_a_site_writes_can_not_undo_it(
+    objects: list[Object], tmp_path: Path, site: dict[str, str]
+) -> None:
+    values = tmp_path / "site.yaml"
+    values.write_text(
+        "hub:\n"
+        "  config:\n"
+        "    JupyterHub: {cleanup_servers: true, allow_named_servers: false}\n"
+        "    GpuSpawner: {consecutive_failure_limit: 3}\n"
+        "  extraConfig:\n"
+        "    site: |\n"
+        "      c.JupyterHub.shutdown_on_logout = True\n"
+        "      c.JupyterHub.services.append({'name': 'of-the-site'})\n"
+    )
+    rendered = chart.render(os.environ[chart.VARIABLE], [chart.VALUES, values])
+    wins = chart.what_wins(chart.unpack_hub(rendered, tmp_path / "hub"), site)
+    assert wins["JupyterHub"]["cleanup_servers"] is False
+    assert wins["JupyterHub"]["allow_named_servers"] is True
+    assert wins["JupyterHub"]["shutdown_on_logout"] is False
+    assert wins["GpuSpawner"]["consecutive_failure_limit"] == 0
+    assert [entry["name"] for entry in wins["JupyterHub"]["services"]] == ["of-the-site", "gpudev"]
+
+
+def test_servers_find_the_hub_and_nobody_gets_in_unasked(
+    objects: list[Object], tmp_path: Path, site: dict[str, str]
+) -> None:
+    wins = chart.what_wins(chart.unpack_hub(objects, tmp_path / "hub"), site)
+    service = one(objects, "Service", "hub")
+    assert wins["JupyterHub"]["hub_connect_url"] == f"http://hub.gpudev:{service['spec']['ports'][0]['port']}"
+    assert wins["JupyterHub"]["authenticator_class"] == "github"
+    allowed = {name: value for name, value in wins["GitHubOAuthenticator"].items() if "allow" in name}
+    assert allowed == {"allow_all": False}
+
+
+# A hub
+
+
+@contextmanager
+def running(command: list[Any], log: Path, env: dict[str, str], cwd: Path) -> Iterator[None]:
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env, cwd=cwd)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def test_a_hub_boots_from_it_with_addresses_alone_overridden(
+    objects: list[Object], tmp_path: Path, site: dict[str, str]
+) -> None:
+    public, api, port, nobody = free_port(), free_port(), free_port(), free_port()
+    # The Hub looks for the service when it starts: here, and not in the names of the machine's network.
+    settings = settings_of(service_url=f"http://127.0.0.1:{nobody}")
+    Path(site["GPUDEV_CLUSTER"]).write_bytes(msgspec.json.encode(settings))
+    overrides = f"""
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api}"
+c.JupyterHub.hub_bind_url = c.JupyterHub.hub_connect_url = "http://127.0.0.1:{port}"
+c.JupyterHub.db_url = "sqlite:///{tmp_path}/jupyterhub.sqlite"
+"""
+    files = chart.unpack_hub(objects, tmp_path / "hub", overrides)
+    path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    env = os.environ | path | dict(files.env) | site
+    proxy = [BIN / "configurable-http-proxy", "--ip=127.0.0.1", f"--port={public}"]
+    proxy += ["--api-ip=127.0.0.1", f"--api-port={api}", f"--default-target=http://127.0.0.1:{port}"]
+    log = tmp_path / "hub.log"
+    with (
+        running(proxy, tmp_path / "proxy.log", env, tmp_path),
+        running([BIN / "jupyterhub", "--config", files.config], log, env, tmp_path),
+        httpx.Client(base_url=f"http://127.0.0.1:{public}") as client,
+    ):
+        wait_for("the hub answers through its proxy", lambda: answers(client))
+        token = {"Authorization": "token service-token-0123456789abcdef"}
+        found = client.get("/hub/api/user", headers=token).raise_for_status().json()
+        assert (found["kind"], found["name"]) == ("service", "gpudev"), "the service is known by its secret"
+        assert "GitHub" in client.get("/hub/login").text
+    said = log.read_text()
+    assert "not recognized" not in said, said
+    assert "Traceback" not in said, said
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/hub/health").is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,367 @@
+"""What each account may do on a real API server, and what it is refused: rights, admission, eviction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster_world import launch_of, settings_of
+from gpudev_hub.hub import pods
+from harness.cluster import Cluster
+from harness.waiting import wait_for
+from manifests import Object, load, pod_templates, surroundings
+
+pytestmark = pytest.mark.cluster
+
+SERVERS = "/api/v1/namespaces/gpudev-servers"
+HOME = "/api/v1/namespaces/gpudev"
+SYSTEM = "/api/v1/namespaces/kube-system"
+NAMESPACES = ("gpudev", "gpudev-servers", "kube-system", "default")
+DRY = {"dryRun": "All"}
+"""Everything but storing: rights and admission are asked as for real."""
+
+SERVICE = ("gpudev", "gpudev-service")
+HUB = ("gpudev", "hub")
+SERVER = ("gpudev-servers", "gpudev-server")
+PREPULL = ("gpudev", "gpudev-prepull")
+Account = tuple[str, str]
+Rights = set[tuple[str, str]]
+
+
+class Accounts:
+    """Clients of the API under each account."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._clients: dict[Account, httpx.Client] = {}
+
+    def __getitem__(self, account: Account) -> httpx.Client:
+        if account not in self._clients:
+            self._clients[account] = self._cluster.client(self._cluster.kubeconfig(*account))
+        return self._clients[account]
+
+    def rights(self, account: Account, namespace: str) -> Rights:
+        """(resource, verb) of everything it may do there beyond what every account may."""
+        mine = self._reviewed(account, namespace)
+        return mine - self._reviewed(("default", "default"), namespace)
+
+    def _reviewed(self, account: Account, namespace: str) -> Rights:
+        answer = self[account].post(
+            "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", json={"spec": {"namespace": namespace}}
+        )
+        rules = answer.raise_for_status().json()["status"]["resourceRules"]
+        return {
+            (f"{group}/{resource}" if group else resource, verb)
+            for rule in rules
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+
+
+@pytest.fixture(scope="module")
+def accounts(cluster: Cluster) -> Accounts:
+    """Once the manifests are applied and their policies in force."""
+    cluster.apply(*surroundings())
+    found = Accounts(cluster)
+    wait_for(
+        "the policies of admission are in force",
+        lambda: all(
+            found[HUB].post(f"{SERVERS}/{kind}", params=DRY, json=body).status_code == 422
+            for kind, body in (
+                ("pods", changed(server(), lambda pod: pod["metadata"]["labels"].clear())),
+                ("services", headless() | {"spec": {"ports": [{"port": 80}]}}),
+                ("secrets", opaque() | {"type": "example.org/other"}),
+            )
+        ),
+    )
+    return found
+
+
+def server() -> Object:
+    """A pod as the spawner makes it, that nothing will ever place."""
+    made: Object = pods.pod(launch_of(), 0, settings_of(), "home")
+    made["spec"]["schedulerName"] = "nobody"
+    return made
+
+
+def changed(body: Object, change: Any) -> Object:
+    copy = deepcopy(body)
+    change(copy)
+    return copy
+
+
+def headless() -> Object:
+    return pods.service(launch_of(nodes=2), {"apiVersion": "v1", "kind": "Pod", "name": "a1-3", "uid": "u"})
+
+
+def opaque() -> Object:
+    around = pods.Surroundings(settings_of(), "home", {}, [])
+    return pods.secret(launch_of(), around)
+
+
+def each(resource: str, verbs: str) -> Rights:
+    return {(resource, verb) for verb in verbs.split()}
+
+
+LOOK = each("nodes", "get list watch") | each("pods", "get list watch")
+ALLOWED = {
+    (SERVICE, "gpudev-servers"): LOOK | {("pods", "delete"), ("pods/log", "get")},
+    (SERVICE, "gpudev"): LOOK,
+    (SERVICE, "kube-system"): LOOK,
+    (SERVICE, "default"): LOOK,
+    (HUB, "gpudev-servers"): (
+        each("pods", "get list watch create delete")
+        | each("secrets", "get list create patch delete")
+        | each("services", "get create")
+        | each("persistentvolumeclaims", "get create")
+        | each("events", "get list watch")
+    ),
+}
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+@pytest.mark.parametrize("account", [SERVICE, HUB, SERVER, PREPULL], ids=lambda account: account[1])
+def test_each_account_may_do_this_and_no_more(accounts: Accounts, account: Account, namespace: str) -> None:
+    assert accounts.rights(account, namespace) == ALLOWED.get((account, namespace), set())
+
+
+REFUSED = [
+    # A user in his server, who has somehow got a token of its account.
+    (SERVER, "GET", f"{SERVERS}/secrets"),
+    (SERVER, "GET", f"{SERVERS}/secrets/a1-3"),
+    (SERVER, "GET", f"{SERVERS}/pods"),
+    (SERVER, "GET", f"{SERVERS}/pods/a1-3"),
+    (SERVER, "GET", f"{SERVERS}/pods/a1-3/log"),
+    (SERVER, "DELETE", f"{SERVERS}/pods/a1-3"),
+    (SERVER, "GET", f"{SERVERS}/services"),
+    (SERVER, "GET", f"{HOME}/secrets"),
+    (SERVER, "GET", f"{HOME}/configmaps/gpudev-config"),
+    (SERVER, "GET", "/api/v1/nodes"),
+    (SERVER, "GET", "/api/v1/namespaces"),
+    (PREPULL, "GET", f"{HOME}/secrets"),
+    (PREPULL, "GET", "/api/v1/nodes"),
+    # The service looks and ends; it makes nothing, and reads no secret by the API.
+    (SERVICE, "POST", f"{SERVERS}/pods"),
+    (SERVICE, "PATCH", f"{SERVERS}/pods/a1-3"),
+    (SERVICE, "DELETE", f"{SERVERS}/pods"),
+    (SERVICE, "POST", f"{SERVERS}/pods/a1-3/eviction"),
+    (SERVICE, "POST", f"{SERVERS}/pods/a1-3/exec?command=id"),
+    (SERVICE, "GET", f"{SERVERS}/secrets/a1-3"),
+    (SERVICE, "GET", f"{SERVERS}/secrets"),
+    (SERVICE, "GET", f"{HOME}/secrets"),
+    (SERVICE, "GET", f"{SYSTEM}/secrets"),
+    (SERVICE, "GET", f"{HOME}/configmaps"),
+    (SERVICE, "DELETE", f"{HOME}/pods/hub"),
+    (SERVICE, "DELETE", f"{SYSTEM}/pods/kube-dns"),
+    (SERVICE, "GET", f"{SYSTEM}/pods/kube-dns/log"),
+    (SERVICE, "PATCH", "/api/v1/nodes/node-1"),
+    (SERVICE, "DELETE", "/api/v1/nodes/node-1"),
+    (SERVICE, "POST", f"{SERVERS}/serviceaccounts/gpudev-server/token"),
+    # The Hub makes servers among the servers, and has no business elsewhere.
+    (HUB, "GET", f"{HOME}/secrets"),
+    (HUB, "GET", f"{HOME}/secrets/gpudev-service"),
+    (HUB, "GET", f"{HOME}/pods"),
+    (HUB, "POST", f"{HOME}/pods"),
+    (HUB, "DELETE", f"{HOME}/pods/gpudev-service"),
+    (HUB, "GET", f"{HOME}/configmaps"),
+    (HUB, "GET", f"{SYSTEM}/secrets"),
+    (HUB, "GET", "/api/v1/secrets"),
+    (HUB, "GET", "/api/v1/pods"),
+    (HUB, "GET", "/api/v1/nodes"),
+    (HUB, "PATCH", "/api/v1/nodes/node-1"),
+    (HUB, "PATCH", f"{SERVERS}/pods/a1-3"),
+    (HUB, "DELETE", f"{SERVERS}/pods"),
+    (HUB, "POST", f"{SERVERS}/pods/a1-3/exec?command=id"),
+    (HUB, "POST", f"{SERVERS}/pods/a1-3/eviction"),
+    (HUB, "PATCH", f"{SERVERS}/pods/a1-3/ephemeralcontainers"),
+    (HUB, "DELETE", f"{SERVERS}/persistentvolumeclaims/gpudev-home-alice"),
+    (HUB, "DELETE", f"{SERVERS}/services/a1"),
+    (HUB, "POST", f"{SERVERS}/serviceaccounts/gpudev-server/token"),
+    (HUB, "POST", f"{SERVERS}/serviceaccounts"),
+    (HUB, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/gpudev-servers/rolebindings"),
+    (HUB, "POST", "/apis/networking.k8s.io/v1/namespaces/gpudev-servers/networkpolicies"),
+]
+
+
+@pytest.mark.parametrize(("account", "method", "path"), REFUSED, ids=lambda part: str(part)[-60:])
+def test_refused(accounts: Accounts, account: Account, method: str, path: str) -> None:
+    headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+    body: Object | None = None if method == "GET" else {}
+    answer = accounts[account].request(
+        method, path, json=body, headers=headers, params=httpx.URL(path).params
+    )
+    assert answer.status_code == 403, answer.text
+    assert "cannot" in answer.json()["message"], "by its rights, whatever the object"
+
+
+# What the Hub may make
+
+
+def test_the_hub_makes_servers(accounts: Accounts) -> None:
+    """Exactly as the spawner writes them: nothing that admission refuses."""
+    for nodes in (1, 2):
+        for rank in range(nodes):
+            pod: Object = changed(
+                pods.pod(launch_of(nodes=nodes), rank, settings_of(), "home"),
+                lambda pod: pod["spec"].update(schedulerName="nobody"),
+            )
+            answer = accounts[HUB].post(f"{SERVERS}/pods", params=DRY, json=pod)
+            assert answer.status_code == 201, answer.text
+            assert "warning" not in answer.headers, answer.headers.get("warning")
+    for kind, body in (("services", headless()), ("secrets", opaque())):
+        answer = accounts[HUB].post(f"{SERVERS}/{kind}", params=DRY, json=body)
+        assert answer.status_code == 201, answer.text
+
+
+def _host_path(pod: Object) -> None:
+    pod["spec"]["volumes"].append({"name": "host", "hostPath": {"path": "/"}})
+
+
+def _container(**fields: Any) -> Any:
+    return lambda pod: pod["spec"]["containers"][0]["securityContext"].update(fields)
+
+
+NOT_SERVERS = {
+    "without labels": (lambda pod: pod["metadata"].pop("labels"), "carries the labels"),
+    "without its attempt": (
+        lambda pod: pod["metadata"]["labels"].pop("gpudev/attempt"),
+        "carries the labels",
+    ),
+    "out of the policies' sight": (
+        lambda pod: pod["metadata"]["labels"].update({"app.kubernetes.io/component": "other"}),
+        "by which network policies find it",
+    ),
+    "another account": (
+        lambda pod: pod["spec"].update(serviceAccountName="default"),
+        "account is gpudev-server",
+    ),
+    "a token": (
+        lambda pod: pod["spec"].update(automountServiceAccountToken=True),
+        "its token is not mounted",
+    ),
+    "a token by default": (
+        lambda pod: pod["spec"].pop("automountServiceAccountToken"),
+        "its token is not mounted",
+    ),
+    "more important": (
+        lambda pod: pod["spec"].update(priorityClassName="gpudev-service"),
+        "priority class is gpudev-server",
+    ),
+    "no priority": (lambda pod: pod["spec"].pop("priorityClassName"), "priority class is gpudev-server"),
+    "privileged": (_container(privileged=True, allowPrivilegeEscalation=True), "privileged"),
+    "capabilities": (_container(capabilities={"add": ["SYS_ADMIN"]}), "unrestricted capabilities"),
+    "root": (lambda pod: pod["spec"]["securityContext"].update(runAsUser=0), "runAsUser=0"),
+    "a host's folder": (_host_path, "hostPath"),
+    "the host's network": (lambda pod: pod["spec"].update(hostNetwork=True), "host namespaces"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_SERVERS)
+def test_the_hub_can_not_make_other_pods(accounts: Accounts, what: str) -> None:
+    change, said = NOT_SERVERS[what]
+    answer = accounts[HUB].post(f"{SERVERS}/pods", params=DRY, json=changed(server(), change))
+    assert answer.status_code in (403, 422), answer.text
+    assert said in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("services", {"type": "LoadBalancer", "ports": [{"port": 22}]}, "is headless"),
+        ("services", {"type": "ClusterIP", "ports": [{"port": 22}]}, "is headless"),
+        ("services", {"type": "ExternalName", "externalName": "example.org"}, "is headless"),
+        (
+            "services",
+            {"clusterIP": "None", "ports": [{"port": 22}], "externalIPs": ["192.0.2.1"]},
+            "no external addresses",
+        ),
+    ],
+)
+def test_the_hub_can_not_open_doors(accounts: Accounts, kind: str, body: Object, said: str) -> None:
+    answer = accounts[HUB].post(f"{SERVERS}/{kind}", params=DRY, json=headless() | {"spec": body})
+    assert answer.status_code == 422, answer.text
+    assert said in answer.json()["message"]
+
+
+def test_the_hub_can_not_have_a_token_made(accounts: Accounts) -> None:
+    body: Object = opaque() | {"type": "kubernetes.io/service-account-token", "data": {}}
+    body["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "default"}
+    answer = accounts[HUB].post(f"{SERVERS}/secrets", params=DRY, json=body)
+    assert answer.status_code == 422, answer.text
+    assert "of type Opaque" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("name", sorted(pod_templates(load())))
+def test_our_workloads_pass_the_standard_of_their_namespace(
+    cluster: Cluster, accounts: Accounts, name: str
+) -> None:
+    body = {"apiVersion": "v1", "kind": "Pod", **pod_templates(load())[name]}
+    body["metadata"] = {**body["metadata"], "generateName": "dry-"}
+    answer = cluster.api.post(f"{HOME}/pods", params=DRY, json=body)
+    assert answer.status_code == 201, answer.text
+
+
+# What is ended, and by whom
+
+
+@pytest.fixture
+def pod(cluster: Cluster) -> Iterator[Object]:
+    """A server's pod, made by the admin, that no node has."""
+    yield from _made(cluster, server())
+
+
+@pytest.fixture
+def stranger(cluster: Cluster) -> Iterator[Object]:
+    """A pod in the servers' namespace that is no server."""
+    yield from _made(cluster, changed(server(), lambda pod: pod["metadata"].update(name="other", labels={})))
+
+
+def _made(cluster: Cluster, body: Object) -> Iterator[Object]:
+    # A name of its own: the cluster may have servers.
+    body["metadata"]["name"] = f"rights-{body['metadata']['name']}"
+    path = f"{SERVERS}/pods/{body['metadata']['name']}"
+    cluster.api.post(f"{SERVERS}/pods", json=body).raise_for_status()
+    try:
+        yield body
+    finally:
+        cluster.api.request("DELETE", path, json={"gracePeriodSeconds": 0})
+        wait_for("the pod is gone", lambda: cluster.api.get(path).status_code == 404)
+
+
+def test_the_service_ends_servers_and_no_other_pod(accounts: Accounts, pod: Object, stranger: Object) -> None:
+    path = f"{SERVERS}/pods/{stranger['metadata']['name']}"
+    answer = accounts[SERVICE].delete(path)
+    assert answer.status_code == 422, answer.text
+    assert "only pods of gpudev-servers with the label gpudev/reservation" in answer.json()["message"]
+    assert accounts[SERVICE].get(path).is_success, "it is still there"
+    accounts[SERVICE].delete(f"{SERVERS}/pods/{pod['metadata']['name']}").raise_for_status()
+
+
+def test_others_are_not_bound_by_that(cluster: Cluster, stranger: Object, accounts: Accounts) -> None:
+    cluster.api.delete(f"{SERVERS}/pods/{stranger['metadata']['name']}").raise_for_status()
+
+
+def test_not_even_an_admin_evicts_a_server(cluster: Cluster, accounts: Accounts, pod: Object) -> None:
+    """``kubectl drain`` asks for evictions: it waits until the reservation has ended."""
+    path = f"{SERVERS}/pods/{pod['metadata']['name']}"
+    status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    cluster.api.patch(f"{path}/status", json=status, headers=merge).raise_for_status()
+    budget = "/apis/policy/v1/namespaces/gpudev-servers/poddisruptionbudgets/servers"
+    wait_for(
+        "the budget has seen the server",
+        lambda: cluster.api.get(budget).json().get("status", {}).get("currentHealthy"),
+    )
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod["metadata"]["name"], "namespace": "gpudev-servers"},
+    }
+    answer = cluster.api.post(f"{path}/eviction", json=eviction)
+    assert answer.status_code == 429, answer.text
+    assert "disruption budget" in answer.json()["message"]
