@@ -173,8 +173,9 @@ class Service:
     async def operate_node(self, name: str, action: str, actor: str) -> None:
         """``drain``, ``undrain`` or ``lost``. Raises ``Refused``."""
         await self._writer.ask(OperatorNode(name, action, actor))
-        # What the node is really like shows in what is seen of it: that need not wait for the next minute.
-        self._runner.look_again()
+        if action == "undrain":
+            # One that was lost is up when it is seen up: that need not wait for the next minute.
+            self._runner.look_again()
 
     def owner_seen(self, subject: str) -> None:
         """The Hub has vouched for this owner just now: what waited for that is placed again."""
