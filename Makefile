@@ -72,7 +72,7 @@ types: $(TOOLS)/yarn.stamp ## types and format of the page scripts
 	$(if $(PAGE_SCRIPTS),$(YARN) format --check)
 
 bench: setup ## the figures of docs/benchmarks.md
-	for part in plan handover submissions spawn; do $(BIN)/python -m benchmarks.$$part; done
+	for part in plan handover submissions release spawn; do $(BIN)/python -m benchmarks.$$part; done
 
 # Without addresses, so that a lock file fits any mirror.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,8 @@ class SpawningHub:
         """The spawner fails with these words."""
         self.stops = True
         """False: it says it has stopped a server, and has not."""
+        self.before_stop: Callable[[], Awaitable[None]] | None = None
+        """What happens before a DELETE is done."""
         self.reports = True
         """Whether servers come up so far that their agents report."""
         self.pending = False
@@ -269,7 +271,9 @@ class _Servers(RequestHandler):
     async def delete(self, user: str, id: str) -> None:
         self.hub.calls.append(("DELETE", id))
         assert json.loads(self.request.body) == {"remove": True}
-        await self.hub.stop(id, user=False)
+        if self.hub.before_stop is not None:
+            await self.hub.before_stop()
+        await self.hub.stop(id, user=True)  # the real one does not tell whose wish a DELETE is
         self.set_status(204)
 
 

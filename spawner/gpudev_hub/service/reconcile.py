@@ -154,5 +154,9 @@ class Reconciler:
                 record = self._view.reservations.get(claim.reservation)
                 self._acts.stop(claim.reservation, claim.attempt, record)
         for record in self._view.reservations.values():
-            if record.state is State.STARTING:
+            if record.state is not State.STARTING:
+                continue
+            if record.stopped_at is None:
                 self._acts.start(record.id, record.attempt)
+            elif (held := self._view.claim(record)) is not None and held.presence is not Presence.ABSENT:
+                self._acts.stop(record.id, record.attempt, record)

@@ -189,6 +189,14 @@ class Runner:
         await self._reconciler.once()
         await self.writer.ask(Tick())
 
+    def stopping(self, id: str) -> bool:
+        """Whether it is the service itself that is asking the Hub to stop a server of this reservation."""
+        return self._effects.stopping(id)
+
+    def look_again(self) -> None:
+        """Something may have changed that nothing reports: a full pass is due now."""
+        self._reconciler.wake()
+
     # What is remembered
 
     def recent(self, id: str) -> Reservation | None:
