@@ -3,7 +3,9 @@
 Two real hubs with their proxies, the same JupyterLab environment. Starts come in pairs, one of each, and
 whose turn is first alternates; the ratio is the median of the pairs' own ratios, so that what else the
 machine does hits both sides of each. Ours includes the queue, the durable commit, sshd and the agent;
-``ready`` is our own READY, which also asks for a key exchange with sshd. ``python -m benchmarks.spawn [PAIRS]``
+``ready`` is our own READY, which also asks for a key exchange with sshd.
+
+``python -m benchmarks.spawn [PAIRS]``
 """
 
 from __future__ import annotations
