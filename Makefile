@@ -16,6 +16,7 @@ TOOLS := .tools
 UV := $(TOOLS)/bin/uv
 BIN := .venv/bin
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(CURDIR)/$(BIN)/npm
+HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
 YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 # What goes into the wheel, which is what the users' servers get: nothing they do reaches this folder.
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
@@ -47,6 +48,11 @@ test-e2e: setup $(TOOLS)/tests.stamp ## journeys of users, and deaths of every p
 test-browser: setup ## tests/browser, through the machine's chromium
 	$(BIN)/pytest -m browser $(PYTEST_FLAGS) tests/browser
 
+test-cluster: setup $(TOOLS)/dynamodb.stamp ## a real Kubernetes on this machine; needs root, and minutes to build for the first time
+	$(HARNESS) prepare
+	$(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/outside
+	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) --ignore=tests/cluster/outside tests/cluster
+
 test-dynamodb: setup $(TOOLS)/dynamodb.stamp ## the DynamoDB store and the service on it, over DynamoDB Local (needs Java)
 	$(BIN)/pytest $(PARALLEL) -m dynamodb $(PYTEST_FLAGS)
 
@@ -66,7 +72,7 @@ types: $(TOOLS)/yarn.stamp ## types and format of the page scripts
 	$(if $(PAGE_SCRIPTS),$(YARN) format --check)
 
 bench: setup ## the figures of docs/benchmarks.md
-	for part in plan handover submissions spawn; do $(BIN)/python -m benchmarks.$$part; done
+	for part in plan handover submissions release spawn; do $(BIN)/python -m benchmarks.$$part; done
 
 # Without addresses, so that a lock file fits any mirror.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

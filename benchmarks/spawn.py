@@ -1,9 +1,11 @@
 """Time to a JupyterLab that answers: our local spawner beside JupyterHub's plain SimpleLocalProcessSpawner.
 
-Two real hubs with their proxies, the same JupyterLab environment; starts alternate between them, so that
-whatever else the machine does hits both. Ours includes the queue, the durable commit, sshd and the agent;
+Two real hubs with their proxies, the same JupyterLab environment. Starts come in pairs, one of each, and
+whose turn is first alternates; the ratio is the median of the pairs' own ratios, so that what else the
+machine does hits both sides of each. Ours includes the queue, the durable commit, sshd and the agent;
 ``ready`` is our own READY, which also asks for a key exchange with sshd.
-``python -m benchmarks.spawn [RUNS]``
+
+``python -m benchmarks.spawn [PAIRS]``
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import httpx
 from hub_users import free_port, wait_for
 from stack import Stack, running_stack
 
-RUNS = 5
+PAIRS = 15
 CONFIG = """
 c = get_config()
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
@@ -107,8 +109,8 @@ def plain_hub(folder: Path, stack: Stack) -> Iterator[Plain]:
         process.wait()
 
 
-def start_ours(stack: Stack, client: httpx.Client) -> tuple[str, float, float]:
-    """Id, seconds until the new server answers, and until it is READY."""
+def start_ours(stack: Stack, client: httpx.Client) -> tuple[float, float]:
+    """Seconds until a new server of ours answers, and until it is READY; it is gone afterwards."""
     began = time.monotonic()
     asked = client.post("reservations", json={"gpus": 1, "hours": 1}).json()
     wait_for("our JupyterLab", lambda: stack.jupyter(asked) == 200)
@@ -117,40 +119,50 @@ def start_ours(stack: Stack, client: httpx.Client) -> tuple[str, float, float]:
         asked = client.get(
             f"reservations/{asked['id']}", params={"wait": 10, "version": asked["version"]}
         ).json()
-    return asked["id"], answered, time.monotonic() - began
+    ready = time.monotonic() - began
+    client.delete(f"reservations/{asked['id']}")
+    stack.wait_state(asked["id"], "ended")
+    return answered, ready
 
 
-def measure(runs: int) -> dict[str, float]:
-    """Medians in seconds; one start of each beforehand warms the disk cache."""
-    ours: list[float] = []
-    ready: list[float] = []
-    plain: list[float] = []
+def start_plain(other: Plain, name: str) -> float:
+    """Seconds until a new server of the plain hub answers; it is gone afterwards."""
+    taken = other.start(name)
+    other.end(name)
+    return taken
+
+
+def measure(pairs: int) -> dict[str, float]:
+    """Medians in seconds, and of the ratios; one pair beforehand warms the disk cache."""
+    found: list[tuple[float, float, float]] = []
     with (
         tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
         running_stack(Path(folder) / "ours") as stack,
         plain_hub(Path(folder) / "plain", stack) as other,
         stack.client() as client,
     ):
-        for run in range(runs + 1):
-            name = f"run-{run}"
-            plain.append(other.start(name))
-            other.end(name)
-            reservation, answered, done = start_ours(stack, client)
-            ours.append(answered)
-            ready.append(done)
-            client.delete(f"reservations/{reservation}")
-            stack.wait_state(reservation, "ended")
-    medians = [statistics.median(found[1:]) for found in (plain, ours, ready)]
+        for pair in range(pairs + 1):
+            if pair % 2:
+                ours, ready = start_ours(stack, client)
+                plain = start_plain(other, f"pair-{pair}")
+            else:
+                plain = start_plain(other, f"pair-{pair}")
+                ours, ready = start_ours(stack, client)
+            found.append((plain, ours, ready))
+    ratios = sorted(ours / plain for plain, ours, _ in found[1:])
     names = ("plain_s", "ours_s", "ours_ready_s")
+    medians = [statistics.median(column) for column in zip(*found[1:], strict=True)]
     return {name: round(value, 2) for name, value in zip(names, medians, strict=True)} | {
-        "ratio": round(medians[1] / medians[0], 3),
-        "runs": runs,
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_quarter": round(ratios[len(ratios) // 4], 3),
+        "ratio_three_quarters": round(ratios[-1 - len(ratios) // 4], 3),
+        "pairs": pairs,
     }
 
 
 def main() -> None:
     """Print the figures as one line of JSON."""
-    print(json.dumps(measure(int(sys.argv[1]) if len(sys.argv) > 1 else RUNS)))
+    print(json.dumps(measure(int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS)))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from dynamodb_local import DynamoDBLocal
+    from dynamodb_proxy import FaultProxy
 
 
 def pytest_configure() -> None:
@@ -43,3 +44,13 @@ def dynamodb() -> Iterator[DynamoDBLocal]:
         local = DynamoDBLocal()
         yield local
         local.close()
+
+
+@pytest.fixture
+def proxy(dynamodb: DynamoDBLocal) -> Iterator[FaultProxy]:
+    """A way to that DynamoDB on which requests and answers can be made to fail."""
+    from dynamodb_proxy import FaultProxy
+
+    proxy = FaultProxy(dynamodb.url)
+    yield proxy
+    proxy.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import msgspec
 
 from gpudev import wire
 from gpudev.errors import (
+    GpuDevError,
     InvalidHours,
     InvalidRequest,
     NetworkError,
@@ -144,26 +146,19 @@ class Api:
             raise
 
     def extend(self, id: str, hours: float) -> wire.Reservation:
-        """Add `hours` to the hold.
-
-        A lost answer is not simply repeated, which might extend twice: whether the hours were granted is read
-        from the reservation.
-        """
+        """Add `hours` to the hold; a lost answer never extends twice."""
         _check_hours(hours)
-        before = self.reservation(id).hours
+        body = wire.ExtendRequest(hours=hours, request_id=new_request_id())
+        return self._ask(wire.Reservation, "POST", _at(id, "extend"), body=body)
 
-        def attempt() -> wire.Reservation:
-            try:
-                return self._once(
-                    wire.Reservation, "POST", _at(id, "extend"), body=wire.ExtendRequest(hours=hours)
-                )
-            except NetworkError:
-                now = self.reservation(id)
-                if now.hours > before:
-                    return now
-                raise
+    def operate_node(self, name: str, action: wire.NodeAction) -> None:
+        """Drain a node, put it back, or say that it is lost for good. For operators."""
+        body = wire.NodeRequest(action=action)
+        persist(lambda: self._send("POST", f"nodes/{quote(name, safe='')}", body=body), self._patience)
 
-        return persist(attempt, self._patience)
+    def timeline(self) -> wire.Timeline:
+        """The nodes, who holds what on them until when, and who waits."""
+        return self._ask(wire.Timeline, "GET", "timeline")
 
     # How
 
@@ -189,6 +184,19 @@ class Api:
         body: msgspec.Struct | None = None,
         timeout: float = TIMEOUT,
     ) -> T:
+        answer = self._send(method, path, params=params, body=body, timeout=timeout)
+        return _decode(kind, answer, self.url)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: msgspec.Struct | None = None,
+        timeout: float = TIMEOUT,
+    ) -> httpx.Response:
+        """The answer of the service, if it is no refusal."""
         try:
             content = None if body is None else msgspec.json.encode(body)
         except UnicodeEncodeError as error:
@@ -211,7 +219,14 @@ class Api:
                 f"{self.url} cannot be reached: {str(error) or type(error).__name__}",
                 hint="Is the address right, and the hub running? `gpu-dev config get url` shows the address.",
             ) from error
-        return _decode(kind, answer, self.url)
+        if not answer.is_success:
+            raise _refused(answer, self.url)
+        return answer
+
+
+def new_request_id() -> str:
+    """The client's own name for one request, whatever is lost on the way."""
+    return secrets.token_urlsafe(16)
 
 
 def persist(attempt: Callable[[], T], patience: float) -> T:
@@ -237,26 +252,28 @@ def pauses() -> Iterator[float]:
 
 
 def _decode(kind: type[T], answer: httpx.Response, url: str) -> T:
-    if answer.is_success:
-        try:
-            return msgspec.json.decode(answer.content, type=kind)
-        except msgspec.ValidationError as error:
-            raise UnexpectedAnswer(
-                f"{url} answered what this version of gpudev does not understand: {error}",
-                hint="Update the client: pip install --upgrade gpudev",
-            ) from error
-        except msgspec.DecodeError:
-            raise _not_ours(answer, url) from None
+    try:
+        return msgspec.json.decode(answer.content, type=kind)
+    except msgspec.ValidationError as error:
+        raise UnexpectedAnswer(
+            f"{url} answered what this version of gpudev does not understand: {error}",
+            hint="Update the client: pip install --upgrade gpudev",
+        ) from error
+    except msgspec.DecodeError:
+        raise _not_ours(answer, url) from None
+
+
+def _refused(answer: httpx.Response, url: str) -> GpuDevError:
     try:
         refusal = msgspec.json.decode(answer.content, type=wire.ErrorBody).error
     except msgspec.DecodeError:
         if answer.status_code in (401, 403):
-            raise from_answer(answer.status_code, "", f"{url} does not accept the token.", "") from None
-        raise _not_ours(answer, url) from None
+            return from_answer(answer.status_code, "", f"{url} does not accept the token.", "")
+        return _not_ours(answer, url)
     refused = from_answer(answer.status_code, refusal.code, refusal.message, refusal.hint)
     if isinstance(refused, NetworkError):
         refused.retry_after = _retry_after(answer)
-    raise refused
+    return refused
 
 
 def _not_ours(answer: httpx.Response, url: str) -> Unavailable:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from types import TracebackType
 from typing import Self
 
 import httpx
 
 from gpudev import config, wire
-from gpudev.api import PATIENCE, Api
+from gpudev.api import PATIENCE, Api, new_request_id
 from gpudev.progress import Progress
 from gpudev.reservation import Reservation
 
@@ -60,7 +59,7 @@ class Client:
             gpu_type=gpu_type or self._defaults.gpu_type,
             name=name,
             image=image,
-            request_id=secrets.token_urlsafe(16),
+            request_id=new_request_id(),
         )
         reservation = Reservation(self.api, self.api.reserve(request))
         if wait:

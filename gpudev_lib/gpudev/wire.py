@@ -21,6 +21,10 @@ Outcome = Literal[
 ]
 
 
+RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+"""Chosen by the client, a new one for every new request."""
+
+
 class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Base of everything a client sends."""
 
@@ -38,9 +42,7 @@ class ReserveRequest(_Request):
     """Left out: the default pool."""
     name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
     image: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    request_id: (
-        Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None
-    ) = None
+    request_id: RequestId | None = None
     """Chosen by the client; a retry with the same one answers the same reservation."""
 
 
@@ -48,12 +50,17 @@ class ExtendRequest(_Request):
     """``POST reservations/{id}/extend``."""
 
     hours: float
+    request_id: RequestId | None = None
+    """Chosen by the client; a retry with the same one is not granted again. The last 8 are remembered."""
+
+
+NodeAction = Literal["drain", "undrain", "lost"]
 
 
 class NodeRequest(_Request):
     """``POST nodes/{name}`` (operators)."""
 
-    action: Literal["drain", "undrain", "lost"]
+    action: NodeAction
 
 
 class NodeSlots(msgspec.Struct, kw_only=True):

@@ -133,9 +133,9 @@ def _headline(record: wire.Reservation) -> tuple[str, Tone]:
             if record.position is None:
                 return "waiting", "waiting"
             return ("next in line" if record.position == 1 else f"place {record.position} in line"), "waiting"
-        case "starting":
+        case "starting" if record.server != "stopped":
             return "starting", "starting"
-        case "ready":
+        case "starting" | "ready":
             if record.server in ("stopped", "unknown"):
                 return f"yours, its server is {record.server}", "starting"
             return "ready", "ready"

@@ -97,6 +97,8 @@ def _check_programs(settings: Settings) -> None:
             f"not installed on this machine: {', '.join(missing)} "
             "(on Debian: apt-get install openssh-server openssh-client)",
         )
+    for problem in preflight.problems():
+        log.warning("%s", problem)
     for path in (settings.server_python, _program("configurable-http-proxy"), _program("jupyterhub")):
         if not path.exists():
             raise CannotRun(Ended.PROGRAM_MISSING, f"{path} is missing: run `make setup`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,45 @@ def test_extend(run: Run, service: FakeService) -> None:
     assert "1 h 30 min in all" in run.out
     assert run("extend", "demo", "--hours", "11") == 4
     assert "the longest is 1.5 hours" in run.err
+
+
+def test_node_list_shows_who_holds_what(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "demo", "-g", "2")
+    service.starts = False
+    run("reserve", "-g", "4", "--no-wait")
+    expected = {
+        "name": "node-1",
+        "gpu_type": "h100",
+        "status": "up",
+        "gpus": 8,
+        "held": 2,
+        "owners": ["alice"],
+    }
+    assert run.json("node", "list") == {"nodes": [expected]}
+    assert run("node", "list") == 0
+    assert re.search(r"node-1 +up +2 of 8 held +alice +h100", run.out)
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "says"),
+    [
+        ("drain", "drained", "gets nothing new"),
+        ("undrain", "up", "no longer drained"),
+        ("lost", "down", "node-1 is lost"),
+    ],
+)
+def test_operators_take_nodes_out(
+    run: Run, service: FakeService, action: str, status: str, says: str
+) -> None:
+    assert run("node", action, "node-1") == 5
+    assert "not an operator's" in run.err
+    assert "GPUDEV_TOKEN" in run.err
+    service.operator, service.node_status = True, "unknown"
+    assert run("node", action, "node-1") == 0
+    assert says in run.out
+    assert service.node_status == status
+    assert run("node", action, "node-9") == 3
+    assert "there are: node-1" in run.err
 
 
 def test_open_prints_the_address(run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:

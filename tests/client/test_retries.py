@@ -50,9 +50,12 @@ def test_an_extension_is_not_granted_twice_when_its_answer_is_lost(
     service: FakeService, client: gpudev.Client
 ) -> None:
     box = client.reserve(2, hours=1, wait=False)
-    service.faults.append(Fault("drop", path="extend"))
+    service.faults.append(Fault("drop", path="extend", times=2))
     box.extend(0.5)
     assert box.hours == service.only.hours == 1.5
+    assert service.count("POST", "extend") == 3
+    box.extend(0.5)
+    assert box.hours == service.only.hours == 2, "another one is another one"
 
 
 def test_an_extension_that_did_not_arrive_is_asked_for_again(

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import httpx
 
+import chart
 from dynamodb_local import ENVIRONMENT as AWS
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.server.isolation import die_with_parent
@@ -35,10 +36,23 @@ BIN: Final = Path(sys.executable).parent
 HERE: Final = Path(__file__).parent
 
 
+OVERRIDES: Final = f"""
+c.JupyterHub.bind_url = "http://{ADDRESS}:8000"
+c.JupyterHub.hub_bind_url = c.JupyterHub.hub_connect_url = "http://{ADDRESS}:8081"
+c.JupyterHub.db_url = "sqlite:///jupyterhub.sqlite"
+c.ConfigurableHTTPProxy.should_start = False
+c.ConfigurableHTTPProxy.api_url = "http://{ADDRESS}:8001"
+c.JupyterHub.authenticator_class = "shared-password"
+c.SharedPasswordAuthenticator.user_password = "{PASSWORD}"
+c.SharedPasswordAuthenticator.allowed_users = set({USERS})
+"""
+"""Where things are beside the cluster, and who may log in; nothing of what the product relies on."""
+
+
 def pool(image: str, **fields: Any) -> dict[str, Any]:
     """The pool of the test cluster's nodes; small servers, since all of them share one machine."""
     return {
-        "name": "test",
+        "name": "h100",
         "label": "8 pretended GPUs",
         "gpus_per_node": 8,
         "images": [image],
@@ -60,6 +74,13 @@ class ClusterStack(HubUsers):
         """``settings``: fields of ``ClusterSettings`` that differ."""
         super().__init__(folder, f"http://{ADDRESS}:8000", USERS[0])
         self.cluster = cluster
+        self._hub_config = HERE / "hub_config.py"
+        self._hub_environment = {"GPUDEV_TEST_OVERRIDES": OVERRIDES}
+        if package := os.environ.get(chart.VARIABLE):
+            # As the chart configures it; without its package the same function does it alone.
+            files = chart.unpack_hub(chart.render(package), folder / "chart", OVERRIDES)
+            self._hub_config = files.config
+            self._hub_environment = dict(files.env)
         self.dynamodb = DynamoDBLocal()
         self.secrets = folder / "secrets"
         self.keys = folder / "keys"
@@ -129,7 +150,7 @@ class ClusterStack(HubUsers):
         account = {"hub": ("gpudev", "hub"), "service": ("gpudev", "gpudev-service")}.get(name)
         if account is not None:
             common["KUBECONFIG"] = str(self.cluster.kubeconfig(*account))
-        self._run(name, self._command(name), {**common, **self._environment(name), **(environment or {})})
+        self._run(name, self._command(name), {**self._environment(name), **common, **(environment or {})})
 
     def _run(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         assert name not in self._parts or self._parts[name].poll() is not None, f"{name} runs"
@@ -159,13 +180,13 @@ class ClusterStack(HubUsers):
                     f"http://{ADDRESS}:8081/hub/error",
                 ]
             case "hub":
-                return [str(BIN / "jupyterhub"), "-f", str(HERE / "hub_config.py")]
+                return [str(BIN / "jupyterhub"), "-f", str(self._hub_config)]
             case _:
                 return [str(BIN / "gpudev-hub"), "service"]
 
     def _environment(self, name: str) -> dict[str, str]:
         token = {"CONFIGPROXY_AUTH_TOKEN": self._proxy_token}
-        return {"proxy": token, "hub": token | {"PYTHONPATH": str(HERE)}}.get(name, {})
+        return {"proxy": token, "hub": self._hub_environment | token}.get(name, {})
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """End a part and wait until it is gone."""

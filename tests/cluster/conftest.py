@@ -13,6 +13,7 @@ from cluster_stack import ClusterStack
 from dynamodb_local import ENVIRONMENT as AWS
 from harness.cluster import Cluster
 from harness.server_image import server_image
+from manifests import surroundings
 
 
 @pytest.fixture(scope="session")
@@ -29,44 +30,6 @@ def namespace(cluster: Cluster) -> Iterator[str]:
         yield name
 
 
-BASICS = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: gpudev}
----
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: gpudev-servers
-  labels: {pod-security.kubernetes.io/enforce: restricted}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: gpudev-service, namespace: gpudev}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: hub, namespace: gpudev}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: gpudev-server, namespace: gpudev-servers}
----
-apiVersion: scheduling.k8s.io/v1
-kind: PriorityClass
-metadata: {name: gpudev-server}
-value: 100
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: temporary}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
-subjects:
-- {kind: ServiceAccount, name: hub, namespace: gpudev}
-- {kind: ServiceAccount, name: gpudev-service, namespace: gpudev}
-"""
-
-
 @pytest.fixture(scope="session")
 def image(cluster: Cluster) -> str:
     """The server image with the code of this checkout, on every node."""
@@ -78,7 +41,7 @@ def image(cluster: Cluster) -> str:
 @pytest.fixture(scope="session")
 def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
     """gpudev on the cluster, up; what its parts said stays in the cluster's state folder."""
-    cluster.kubectl("apply", "-f", "-", given=BASICS)
+    cluster.apply(*surroundings())
     with (
         pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,

@@ -38,8 +38,8 @@ def person(stack: ClusterStack) -> People:
         if name not in known:
             known[name] = Person(stack, name)
             known[name].login()
-            known[name].run("ssh-config", "enable")
             stack.allow(name, known[name].make_key())
+            known[name].run("ssh-config", "enable")
         return known[name]
 
     return find
@@ -56,7 +56,7 @@ def test_every_size_in_the_picker_becomes_a_server(stack: ClusterStack, person: 
     ids: dict[str, str] = {}
     for gpus, user in names.items():
         with log_in(stack, user) as browser:
-            ids[gpus] = reserve_in_picker(browser, f"of-{gpus}", f"test-1x{gpus}")
+            ids[gpus] = reserve_in_picker(browser, f"of-{gpus}", f"h100-1x{gpus}")
     for gpus, user in names.items():
         ready = stack.wait_state(ids[gpus], "ready", user)
         assert stack.jupyter(ready, user) == 200

@@ -11,6 +11,7 @@ from gpudev_hub.core.decide import next_due
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     Compress,
+    Extend,
     NodesObserved,
     NodeUnknown,
     OperatorNode,
@@ -277,6 +278,34 @@ def test_a_stop_by_its_user_keeps_the_slots_for_the_window() -> None:
     ended = d.ended("r1")
     assert (ended.outcome, ended.ended_at) == (Outcome.RELEASED, d.now)
     assert ended.detail == "its server was stopped, and not started again within 10 min"
+    assert not d.folded.slots
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_stop_while_it_starts_gives_the_start_up_and_keeps_the_slots(seen: bool) -> None:
+    d = Driver()
+    d.submit("alice", 2, 4)
+    if seen:
+        d.see("r1", Presence.PRESENT)
+    d.now += 50 * SECOND
+    d.do(StopIntent("r1"))
+    assert d.took(StopServer) == ([] if seen else [("r1", 1)]), "what was never seen has to be looked for"
+    with pytest.raises(Refused, match="still stopping"):
+        d.do(Resume("r1", "local:alice"))
+    d.see("r1", Presence.ABSENT, "it was told to end")
+    d.do(ServerReady("r1", 1))
+    d.go(d.now + 5 * MINUTE)
+    kept = d.get("r1")
+    assert (kept.state, kept.server, kept.failed_starts) == (State.STARTING, ServerState.STOPPED, 0)
+    assert held(d, "r1") == [1]
+    d.do(Resume("r1", "local:alice"))
+    again = d.get("r1")
+    assert (again.attempt, again.hard_end, again.stopped_at) == (2, kept.hard_end, None)
+    assert again.start_deadline == d.now + STARTUP, "the allowance that his own stop used up is given anew"
+    d.do(StopIntent("r1"))
+    d.see("r1", Presence.ABSENT)
+    d.go(d.now + 10 * MINUTE)
+    assert d.ended("r1").outcome is Outcome.RELEASED
     assert not d.folded.slots
 
 
@@ -566,6 +595,35 @@ def test_an_extension_in_the_way_of_ones_own_request_says_so() -> None:
     d.now += 5 * SECOND
     d.ready("r1")
     assert "your own next, which waits, needs the GPUs by then" in refused(d, "r1", 1).message
+
+
+def test_an_extension_asked_for_twice_is_granted_once() -> None:
+    """A lost answer, and the client asks again: with the same id it is the same extension."""
+    d = Driver()
+    d.submit("alice", 2, 1)
+    d.ready("r1")
+
+    def extend(by: int, request_id: str | None) -> None:
+        d.do(Extend("r1", "local:alice", by, request_id))
+
+    for n in range(3):
+        extend(MINUTE, f"extension-{n}")
+    for n in (1, 0, 2):
+        extend(MINUTE, f"extension-{n}")
+    assert d.get("r1").extended == 3 * MINUTE
+    extend(MINUTE, None)
+    extend(MINUTE, None)
+    assert d.get("r1").extended == 5 * MINUTE
+    with pytest.raises(Refused, match="was used for an extension by 1 min, not by 2 min") as caught:
+        extend(2 * MINUTE, "extension-1")
+    assert caught.value.code is Code.REQUEST_ID_REUSED
+    for n in range(3, 10):
+        extend(MINUTE, f"extension-{n}")
+    assert len(d.get("r1").extensions) == 8, "a record does not grow for ever"
+    d.end("r1")
+    extend(MINUTE, "extension-9")
+    with pytest.raises(Refused, match="only a reservation that has started"):
+        extend(MINUTE, "extension-10")
 
 
 def test_extensions_have_a_limit_in_all() -> None:

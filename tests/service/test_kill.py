@@ -9,13 +9,18 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.model import Reservation
-from gpudev_hub.failpoints import PLACES
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.core.ports import Store
+from gpudev_hub.failpoints import PLACES, nothing
+from gpudev_hub.stores.dynamodb import DynamoStore
+from service_world import in_a_file
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -26,11 +31,19 @@ from pathlib import Path
 from gpudev_hub.core.model import Allowances
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import from_environment
-from service_world import ALICE, BOB, POLICY, ServiceWorld
+from gpudev_hub.stores.dynamodb import DynamoStore
+from gpudev_hub.stores.dynamodb_calls import connect
+from service_world import ALICE, BOB, POLICY, ServiceWorld, in_a_file
+
+def make_store(folder, failpoint):
+    if "DYNAMODB_TABLE" not in os.environ:
+        return in_a_file(folder, failpoint)
+    client = connect(endpoint_url=os.environ["DYNAMODB_URL"], timeout=20)
+    return DynamoStore(os.environ["DYNAMODB_TABLE"], client, failpoint)
 
 async def main(folder, round_, pending):
     policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000))
-    world = ServiceWorld(Path(folder), policy=policy)
+    world = ServiceWorld(Path(folder), policy=policy, make_store=make_store)
     world.seed(round_)
     service = await world.start(from_environment(os.environ))
     if not service.view.reservations:
@@ -78,21 +91,39 @@ def run(
     return said
 
 
+@dataclass
+class Place:
+    """Where the services of a test keep their state."""
+
+    make: Callable[[], Store]
+    environment: dict[str, str]
+    """How a service is told."""
+
+
+@pytest.fixture(params=["sqlite", pytest.param("dynamodb", marks=pytest.mark.dynamodb)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return Place(lambda: in_a_file(tmp_path, nothing), {})
+    dynamodb: DynamoDBLocal = request.getfixturevalue("dynamodb")
+    table, client = dynamodb.table(), dynamodb.client(timeout=20)
+    return Place(lambda: DynamoStore(table, client), {"DYNAMODB_TABLE": table, "DYNAMODB_URL": dynamodb.url})
+
+
 @pytest.mark.integration
-@pytest.mark.timeout(300)
-async def test_nothing_acknowledged_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
+@pytest.mark.timeout(400)
+async def test_nothing_acknowledged_is_lost_and_nothing_doubled(tmp_path: Path, place: Place) -> None:
     """3"""
     chance = random.Random(20261124)
     kills: list[tuple[dict[str, str], int]] = [({}, chance.randrange(40, 400)) for _ in range(4)]
-    for place in PLACES:
+    for point in PLACES:
         for _ in range(2):
             at = chance.randrange(1, 40)
-            kills.append(({"GPUDEV_FAILPOINT": place, "GPUDEV_FAILPOINT_AT": str(at)}, 0))
+            kills.append(({"GPUDEV_FAILPOINT": point, "GPUDEV_FAILPOINT_AT": str(at)}, 0))
     chance.shuffle(kills)
     acknowledged: dict[str, str] = {}
     pending: list[str] = []
     for number, (environment, lines) in enumerate(kills):
-        said = run(tmp_path, number, pending, environment, lines)
+        said = run(tmp_path, number, pending, place.environment | environment, lines)
         sent = {line[1]: None for line in said if line[0] == "sent"}
         for _, request_id, *found in said:
             if found:
@@ -100,7 +131,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_doubled(tmp_path: Path) 
         pending = [
             request_id for request_id in {**dict.fromkeys(pending), **sent} if request_id not in acknowledged
         ]
-        store = SqliteStore(tmp_path / "service.sqlite")
+        store = place.make()
         snapshot = await store.open()
         assert snapshot.epoch == 2 * (number + 1)
         for request_id, reservation in acknowledged.items():

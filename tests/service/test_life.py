@@ -8,7 +8,7 @@ import time
 import pytest
 
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.gate import StopAsked
+from gpudev_hub.core.gate import AdmitRequest, StopAsked
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Outcome, State
 from gpudev_hub.core.request import Ask
 from service_world import ALICE, BOB, ServiceWorld
@@ -162,6 +162,61 @@ async def test_the_user_stops_his_server_and_starts_it_again(world: ServiceWorld
     assert resumed.state is State.STARTING
     again = await world.becomes(record.id, "ready")
     assert (again.allocation, again.hard_end, again.restarts) == (ready.allocation, ready.hard_end, 0)
+
+
+async def test_the_user_stops_a_start_and_makes_another(world: ServiceWorld) -> None:
+    world.hub.reports = False
+    record = await world.reserve(gpus=1)
+    await world.until(lambda: (record.id, 1) in world.cluster.running)
+    await world.until(lambda: world.service.view.claims[record.id, 1].seen)
+    assert await world.hub.stop(record.id, user=True)
+    await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
+    calls = len(world.hub.calls)
+    world.clock.advance(2 * MINUTE)
+    await world.service.reconcile()
+    kept = world.service.view.reservations[record.id]
+    assert (kept.state, kept.attempt, kept.failed_starts) == (State.STARTING, 1, 0)
+    assert len(world.hub.calls) == calls, "nobody asks for the start that he gave up"
+    world.hub.reports = True
+    asked = AdmitRequest(ALICE.subject, "alice", "alice", record.id, form=True)
+    assert (await world.service.admit(asked)).launch is not None, "the Hub's own button starts it again"
+    again = await world.becomes(record.id, "ready")
+    assert (again.attempt, again.allocation, again.hard_end) == (2, record.allocation, record.hard_end)
+
+
+async def test_a_start_that_was_stopped_before_anything_was_seen(world: ServiceWorld) -> None:
+    """10: whether something came of it after all is looked up, also by a service that comes after."""
+    world.hub.failure = (503, "busy")
+    record = await world.reserve(gpus=1)
+    await world.until(lambda: world.hub.calls or record.id in world.service.view.reservations)
+    assert (await world.service.stop_asked(StopAsked(record.id, user=True))).stop
+    await world.restart()
+    world.hub.failure = None
+    await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
+    assert world.cluster.ever == []
+    assert (await world.service.resume(record.id, ALICE.subject)).attempt == 2
+    await world.becomes(record.id, "ready")
+
+
+async def test_a_stop_of_our_own_is_not_taken_for_the_users(world: ServiceWorld) -> None:
+    """The Hub stops what is left of a failed start when the next attempt has that name already."""
+    world.hub.refuses = "no port is free"
+
+    async def late() -> None:
+        world.hub.before_stop, world.hub.refuses = None, None
+        world.cluster.launch(record.id, 1, 1)
+        await world.until(lambda: world.service.view.claims[record.id, 1].seen)
+        world.cluster.kill(record.id, 1)
+        await world.until(lambda: world.hub.rows.get(record.id) == 2)
+        stops.append(await world.hub.stop(record.id, user=True))
+
+    stops: list[bool] = []
+    world.hub.before_stop = late
+    record = await world.reserve(gpus=1)
+    await world.until(lambda: stops)
+    assert stops == [False]
+    again = await world.becomes(record.id, "ready")
+    assert (again.attempt, again.stopped_at) == (2, None)
 
 
 async def test_a_stopped_server_is_released_after_the_restart_window(world: ServiceWorld) -> None:

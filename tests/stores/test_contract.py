@@ -209,6 +209,9 @@ async def test_an_older_epoch_can_write_no_more(make: Make, tmp_path: Path) -> N
         await old.commit(commit(1, *changed(reservation("a1"))))
     with pytest.raises(StaleEpoch):
         await old.reload()
+    with pytest.raises(StaleEpoch):
+        await old.check()
+    await new.check()
     await new.commit(commit(1, *changed(reservation("b1")), epoch=2))
     assert list((await new.reload()).reservations) == ["b1"]
     await new.close()

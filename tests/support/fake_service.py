@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
@@ -62,6 +62,10 @@ class FakeService:
     requests: list[tuple[str, str]] = field(default_factory=list)
     refuse: Refusal | None = None
     tokens_made: list[dict[str, Any]] = field(default_factory=list)
+    operator: bool = False
+    """Whether the token is an operator's."""
+    node_status: Literal["up", "down", "unknown", "drained"] = "up"
+    extensions: set[str] = field(default_factory=set)
     starts: bool = True
     """Whether new reservations are ready at once."""
     ssh: Callable[[], wire.SshAccess] = field(default=lambda: NO_ACCESS)
@@ -178,6 +182,10 @@ class FakeService:
                 return _availability(float(query.get("hours", "4")))
             case "GET", ["me"]:
                 return _me(self.user)
+            case "GET", ["timeline"]:
+                return self._timeline()
+            case "POST", ["nodes", name]:
+                return self._operate(name, msgspec.json.decode(body, type=wire.NodeRequest))
             case "GET", ["ssh"]:
                 return self.ssh()
         raise Refusal(404, "not_found", f"there is nothing at {'/'.join(path)}")
@@ -264,9 +272,41 @@ class FakeService:
         )
 
     def _extend(self, record: wire.Reservation, request: wire.ExtendRequest) -> wire.Reservation:
+        assert request.request_id is not None
+        if request.request_id in self.extensions:
+            return self.reservations[record.id]
         if request.hours > 10:
             raise Refusal(409, "extension_refused", "bob was promised 18:00", "the longest is 1.5 hours")
+        self.extensions.add(request.request_id)
         return self.change(record.id, hours=record.hours + request.hours)
+
+    def _operate(self, name: str, request: wire.NodeRequest) -> None:
+        if not self.operator:
+            raise Refusal(403, "forbidden", f"the token of {self.user} is not an operator's", "GPUDEV_TOKEN")
+        if name != "node-1":
+            raise Refusal(404, "not_found", f"there is no node {name!r}", "there are: node-1")
+        after: dict[str, Literal["up", "down", "drained"]]
+        after = {"drain": "drained", "undrain": "up", "lost": "down"}
+        self.node_status = after[request.action]
+
+    def _timeline(self) -> wire.Timeline:
+        bars = [
+            wire.TimelineBar(
+                id=record.id,
+                name=record.name,
+                owner=record.owner,
+                mine=True,
+                gpus=record.gpus,
+                nodes=1,
+                state=record.state,
+                start="2030-01-01T12:00:00Z",
+                end="2030-01-01T16:00:00Z",
+            )
+            for record in self.reservations.values()
+        ]
+        node = wire.TimelineNode(name="node-1", status=self.node_status, gpus=8, bars=bars)
+        pool = wire.TimelinePool(gpu_type="h100", label="", pretended=True, nodes=[node], waiting=[])
+        return wire.Timeline(now="2030-01-01T12:00:00Z", pools=[pool])
 
 
 def _availability(hours: float) -> wire.Availability:
@@ -340,7 +380,8 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             try:
                 if self.headers.get("Authorization") != f"token {service.token}":
                     raise Refusal(401, "unauthenticated", "the Hub does not know this token")
-                status, answer = 200, msgspec.json.encode(service.handle(self.command, path, query, body))
+                found = service.handle(self.command, path, query, body)
+                status, answer = (204, b"") if found is None else (200, msgspec.json.encode(found))
             except Refusal as refusal:
                 status, answer = refusal.status, msgspec.json.encode(wire.ErrorBody(error=refusal.error))
             except ConnectionAbortedError:

@@ -20,6 +20,7 @@ import gpudev
 from gpudev import config, wire
 from gpudev.cli.app import gpu_dev
 from gpudev_hub.core.errors import STATUS, Code
+from gpudev_hub.service.runner import REMEMBERED
 from gpudev_hub.web.app import public_routes
 from gpudev_hub.web.routes import Access, Route, Text
 from gpudev_hub.web.settings import WebSettings
@@ -47,7 +48,9 @@ $ curl -H "Authorization: Bearer $(gpu-dev config get token)" http://127.0.0.1:8
   fields and parameters are refused.
 - **Times** are RFC 3339 in UTC, durations hours. `gpus` is per node, `total_gpus` over all nodes.
 - **Retries.** Send a `request_id` of your own with `POST api/v1/reservations`: the same one again answers the
-  same reservation. Everything acknowledged is durable.
+  same reservation, as long as it is live or among the last {REMEMBERED:,} that ended, whoever's. Older ids
+  are forgotten and would make a new reservation: repeat within minutes, not days. With `POST …/extend` it is
+  good for the last 8 extensions of the reservation. Everything acknowledged is durable.
 - **Waiting.** `GET api/v1/reservations/{{ref}}?wait=20&version=7` answers when the version is no longer 7, or
   after 20 seconds ({WEB.max_wait:.0f} at most).
 - **Rates**, per person: {WEB.writes.per_second:.0f} changes a second with bursts of {WEB.writes.burst},
@@ -90,7 +93,6 @@ MEANINGS = {
     Code.QUOTA_EXCEEDED: "more than the owner may hold, queue or ask for",
     Code.EXTENSION_REFUSED: "it would break a promise; the hint says the longest that would be granted",
     Code.WRONG_STATE: "not possible in the reservation's state",
-    Code.OPTIONS_DIFFER: "this id is for something else already",
     Code.REQUEST_ID_REUSED: "this `request_id` came with another request before",
     Code.TOO_LARGE: "the body is larger than 16 KiB",
     Code.RATE_LIMITED: "too many requests; `Retry-After` says when there is room again",

@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,8 @@ class SpawningHub:
         """The spawner fails with these words."""
         self.stops = True
         """False: it says it has stopped a server, and has not."""
+        self.before_stop: Callable[[], Awaitable[None]] | None = None
+        """What happens before a DELETE is done."""
         self.reports = True
         """Whether servers come up so far that their agents report."""
         self.pending = False
@@ -269,7 +271,9 @@ class _Servers(RequestHandler):
     async def delete(self, user: str, id: str) -> None:
         self.hub.calls.append(("DELETE", id))
         assert json.loads(self.request.body) == {"remove": True}
-        await self.hub.stop(id, user=False)
+        if self.hub.before_stop is not None:
+            await self.hub.before_stop()
+        await self.hub.stop(id, user=True)  # the real one does not tell whose wish a DELETE is
         self.set_status(204)
 
 
@@ -300,6 +304,11 @@ class Launches:
         )
 
 
+def in_a_file(folder: Path, failpoint: Failpoint) -> Store:
+    """The store of a machine without a cluster."""
+    return SqliteStore(folder / "service.sqlite", failpoint)
+
+
 @dataclass
 class ServiceWorld:
     """Start it, use ``service``, crash it, start it again."""
@@ -310,6 +319,7 @@ class ServiceWorld:
     clock: SteppingClock = field(default_factory=SteppingClock)
     launches: Launches = field(default_factory=Launches)
     sshd_answers: bool = True
+    make_store: Callable[[Path, Failpoint], Store] = in_a_file
     wrap: Callable[[Store], Store] = lambda store: store
     probed: list[tuple[str, int, str]] = field(default_factory=list)
 
@@ -332,7 +342,7 @@ class ServiceWorld:
         self._client = HubClient(self.hub.api, TOKEN)
         self._service = self.hub.service = Service(
             policy=self.policy,
-            store=self.wrap(SqliteStore(self.folder / "service.sqlite", failpoint)),
+            store=self.wrap(self.make_store(self.folder, failpoint)),
             cluster=self.cluster,
             hub=self._client,
             launches=self.launches,

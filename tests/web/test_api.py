@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import httpx
@@ -80,6 +81,22 @@ async def test_a_repeated_request_id_makes_no_second_reservation(run: Running) -
         again = await reserve(alice, request_id="once-and-only")
         assert again.id == first.id
         assert len((await alice.get(f"{API}/reservations")).json()["reservations"]) == 1
+
+
+async def test_a_repeated_extension_is_granted_once(run: Running) -> None:
+    async with run.client("alices") as alice:
+        made = await reserve(alice)
+        await run.make_ready(made.id)
+        body = {"hours": 1, "request_id": "once-and-only"}
+        for _ in range(2):
+            answer = await alice.post(f"{API}/reservations/{made.id}/extend", json=body)
+            assert (answer.status_code, answer.json()["hours"]) == (200, 2)
+        other = await alice.post(f"{API}/reservations/{made.id}/extend", json={**body, "hours": 2})
+        error(other, 409, "request_id_reused")
+        await alice.delete(f"{API}/reservations/{made.id}")
+        await run.gone(made.id)
+        late = await alice.post(f"{API}/reservations/{made.id}/extend", json=body)
+        assert (late.status_code, late.json()["state"]) == (200, "ended"), "it was granted, and is over"
 
 
 async def test_every_plain_read_is_answered(run: Running) -> None:
@@ -161,6 +178,21 @@ async def test_operators_drain_nodes(run: Running) -> None:
             assert answer.status_code == 204, answer.text
             assert answer.content == b""
         error(await olga.post(f"{API}/nodes/nope", json={"action": "drain"}), 404, "not_found")
+    async with run.client("alices") as alice:
+        refused = error(await alice.post(f"{API}/nodes/{node}", json={"action": "drain"}), 403, "forbidden")
+        assert "the token of alice is not an operator's" in refused.message
+        assert "custom:gpudev:operate" in refused.hint
+
+
+async def test_a_node_that_was_lost_is_up_as_soon_as_it_is_put_back(run: Running) -> None:
+    node = min(run.service.view.nodes)
+    async with run.client("operators") as olga:
+        for action, status in (("lost", "down"), ("undrain", "up")):
+            await olga.post(f"{API}/nodes/{node}", json={"action": action})
+            deadline = time.monotonic() + 10
+            while run.service.view.nodes[node].status != status:
+                assert time.monotonic() < deadline, f"{node} is {run.service.view.nodes[node].status}"
+                await asyncio.sleep(0.01)
 
 
 async def test_what_a_server_may_ask(run: Running) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "extend": ("changing", "Hold a reservation longer."),
     "ssh": ("connect", "Open a shell on a server, or run a command there."),
     "open": ("connect", "Open JupyterLab in the browser."),
+    "node": ("operating", "See the nodes; drain them, put them back."),
     "ssh-config": ("connect", "Let ssh, scp, rsync and VS Code find gpu-NAME."),
     "login": ("account", "Get a token of the hub's."),
     "config": ("account", "Read and change the configuration file."),

@@ -12,6 +12,8 @@ from rich.text import Text
 from gpudev import wire, words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import RenderableType
 
 NARROW = 64
@@ -29,6 +31,14 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
+    return table
+
+
+def plain(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> RenderableType:
+    """A table of plain text."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -8,7 +8,7 @@ from . import quota
 from .decide_time import place_again
 from .errors import Code, Refused
 from .events import Cause, End, Extend, Mint, Resume, Submit, Tell
-from .model import HOUR, MINUTE, Millis, MintedId, Outcome, Presence, Reservation, State
+from .model import HOUR, MINUTE, Extension, Millis, MintedId, Outcome, Presence, Reservation, State
 from .stays import Turn, cancel, next_attempt, stop
 from .timers import crossed
 from .words import duration, listing, moment
@@ -16,6 +16,8 @@ from .world import demand_key, id_of
 
 #: Unused ids of one subject that are kept; the oldest are forgotten.
 _MOST_MINTED = 20
+#: Extensions of one reservation of which a repetition is recognised; retries come within seconds.
+_MOST_EXTENSIONS = 8
 
 _CAUSE_OF = {
     Outcome.RELEASED: Cause.RELEASED,
@@ -105,6 +107,8 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     """More hold, all or nothing; a refusal names the longest that would be granted."""
     world, now = turn.world, turn.now
     reservation = find(turn, event.id)
+    if is_repeated(reservation, event.request_id, event.by):
+        return reservation
     if event.by <= 0:
         raise Refused(
             Code.INVALID_HOURS, f"an extension by {event.by} ms is none: it must be positive", "use --hours 1"
@@ -136,6 +140,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         reservation,
         request=replace(reservation.request, hold=reservation.request.hold + event.by),
         extended=reservation.extended + event.by,
+        extensions=_remembered(reservation, event),
         hard_end=hard_end + event.by,
     )
     # Thresholds that lie ahead again are armed again.
@@ -153,6 +158,27 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         turn.do(Tell(moved.id, text))
     world.freed.add(reservation.request.pool)
     return longer
+
+
+def is_repeated(reservation: Reservation, request_id: str | None, by: Millis) -> bool:
+    """Whether this very extension was granted before; `Refused` if its id was another one's."""
+    for granted in reservation.extensions:
+        if granted.request_id == request_id:
+            if granted.by == by:
+                return True
+            raise Refused(
+                Code.REQUEST_ID_REUSED,
+                f"request id {request_id} was used for an extension by {duration(granted.by)}, "
+                f"not by {duration(by)}",
+                "choose a new request_id for every new request",
+            )
+    return False
+
+
+def _remembered(reservation: Reservation, event: Extend) -> tuple[Extension, ...]:
+    if event.request_id is None:
+        return reservation.extensions
+    return (*reservation.extensions, Extension(event.request_id, event.by))[-_MOST_EXTENSIONS:]
 
 
 def _longest(turn: Turn, reservation: Reservation, limit: Millis) -> Millis:

@@ -185,7 +185,7 @@ def _slots_of(turn: Turn, place: Place, gpus: int) -> tuple[NodeSlots, ...] | No
 
 
 def stop_intent(turn: Turn, event: StopIntent) -> Reservation | None:
-    """Its owner stopped the server: the slots stay his for the restart window."""
+    """Its owner stopped the server, or its start: the slots stay his for the restart window."""
     reservation = turn.world.reservations.get(event.id)
     if (
         reservation is None
@@ -195,6 +195,9 @@ def stop_intent(turn: Turn, event: StopIntent) -> Reservation | None:
         return reservation
     stopped = replace(reservation, stopped_at=turn.now, start_deadline=None)
     turn.world.put(stopped, Cause.STOPPED_BY_USER, reservation.owner.subject)
+    if not turn.world.claim_of(reservation).seen:
+        # Nobody would notice the end of what was never seen: it has to be looked for.
+        turn.do(StopServer(reservation.id, reservation.attempt))
     return reservation
 
 

@@ -26,7 +26,6 @@ class Code(StrEnum):
     QUOTA_EXCEEDED = "quota_exceeded"
     EXTENSION_REFUSED = "extension_refused"
     WRONG_STATE = "wrong_state"
-    OPTIONS_DIFFER = "options_differ"
     REQUEST_ID_REUSED = "request_id_reused"
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"
@@ -50,7 +49,6 @@ STATUS: dict[Code, int] = {
     Code.QUOTA_EXCEEDED: 409,
     Code.EXTENSION_REFUSED: 409,
     Code.WRONG_STATE: 409,
-    Code.OPTIONS_DIFFER: 409,
     Code.REQUEST_ID_REUSED: 409,
     Code.TOO_LARGE: 413,
     Code.RATE_LIMITED: 429,

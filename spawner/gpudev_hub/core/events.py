@@ -72,6 +72,8 @@ class Extend:
     id: str
     actor: str
     by: Millis
+    request_id: str | None = None
+    """The same one again means the same extension, not another."""
 
 
 @dataclass(frozen=True, slots=True)

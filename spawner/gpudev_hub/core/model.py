@@ -147,6 +147,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Extension:
+    """An extension that was granted, by the client's own id for it."""
+
+    request_id: str
+    by: Millis
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """One request for a server and all that has become of it."""
 
@@ -194,6 +202,8 @@ class Reservation:
     """Since when the server is stopped by its user's wish while the slots are kept."""
     extended: Millis = 0
     """How much of ``request.hold`` was granted by extensions."""
+    extensions: tuple[Extension, ...] = ()
+    """The last ones that came with a request id, so that a repeated one is not granted again."""
     warned: tuple[int, ...] = ()
     """Warning thresholds (minutes before the end) already recorded; re-armed by an extension."""
     stop_outcome: Outcome | None = None

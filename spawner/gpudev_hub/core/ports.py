@@ -49,6 +49,10 @@ class Store(Protocol):
         """The hot state again under the epoch already taken; raises ``StaleEpoch`` if it is not ours now."""
         ...
 
+    async def check(self) -> None:
+        """Raises ``StaleEpoch`` if another service has taken over, ``StoreUnavailable`` if nobody knows."""
+        ...
+
     def fits(self, part: Part) -> bool:
         """Whether one commit can be as large as this; answers without asking anybody.
 

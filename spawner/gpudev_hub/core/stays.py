@@ -151,6 +151,7 @@ def next_attempt(
     world, now = turn.world, turn.now
     claim = world.claim_of(reservation)
     again = reservation.ready_at is not None
+    deadline = None if again else reservation.start_deadline
     restarts = reservation.restarts + (1 if again and counts else 0)
     if restarts > world.policy.restart_attempts:
         world.change_claim(replace(claim, presence=Presence.ABSENT), cause)
@@ -168,7 +169,8 @@ def next_attempt(
         "restarts": restarts,
         "server": ServerState.STARTING,
         "stopped_at": None,
-        "start_deadline": now + reservation.startup if again else reservation.start_deadline,
+        # Attempts to become ready share one allowance, unless the owner himself gave a start up.
+        "start_deadline": now + reservation.startup if deadline is None else deadline,
         "detail": detail,
     }
     if reservation.state is State.STARTING:

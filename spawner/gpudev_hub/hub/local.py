@@ -240,9 +240,9 @@ class LocalGpuSpawner(Gated, Spawner):
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 (the launcher has its own grace)
         """End the server if the service says that it is to end."""
-        if not self.attempt or not await self.may_stop():
-            return
-        await self._servers.end(self.name, self.attempt)
+        # Asked even when a start was given up before it knew its attempt: the wish is to be recorded.
+        if await self.may_stop() and self.attempt:
+            await self._servers.end(self.name, self.attempt)
 
     async def progress(self) -> AsyncIterator[dict[str, object]]:
         """The spawn page's bar: there is one step, and it takes a second or two."""

@@ -33,8 +33,8 @@ def missing() -> list[str]:
 
 
 def problems() -> list[str]:
-    """What will not work on this machine, in words with what to do; empty when all is well."""
-    found = [f"{name} is not installed (on Debian: apt-get install openssh-server)" for name in missing()]
+    """What will not work on this machine although nothing is missing, in words with what to do."""
+    found = []
     if sftp_server() is None:
         found.append("sftp-server is not installed, so sftp and scp will not work")
     account = pwd.getpwuid(os.getuid())

@@ -90,7 +90,7 @@ class Gate:
                 "it starts by itself when its turn comes",
                 PAGES + record.id,
             )
-        if record.state is State.READY and record.stopped_at is not None:
+        if record.state in (State.STARTING, State.READY) and record.stopped_at is not None:
             record = await self._deciders.resume(record.id, actor)
         claim = self._view.claim(record)
         if record.state in (State.STARTING, State.READY) and claim and claim.state is ClaimState.HELD:

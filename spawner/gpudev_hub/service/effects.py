@@ -85,6 +85,7 @@ class Effects:
         self._failpoint = failpoint
         self._running: dict[Key, _Running] = {}
         self._refusals: dict[str, int] = {}
+        self._stopping: set[str] = set()
         self._forgetting = asyncio.Semaphore(FORGETTING)
 
     def start(self, id: str, attempt: int) -> None:
@@ -99,8 +100,8 @@ class Effects:
         self._run(("stop", id, attempt), self._stop(id, attempt, record))
 
     def stopping(self, id: str) -> bool:
-        """Whether a server of the reservation is being stopped on behalf of the service."""
-        return any(kind == "stop" and of == id for kind, of, _ in self._running)
+        """Whether the Hub is being asked, on behalf of the service, to stop a server of the reservation."""
+        return id in self._stopping
 
     def poke(self, id: str) -> None:
         """Something of the reservation has changed: look again now."""
@@ -208,6 +209,8 @@ class Effects:
             claim = self._view.claims.get((id, attempt))
             if record is not None and record.live and record.attempt > attempt:
                 forgotten = True  # the Hub's server of this name is a later attempt's by now
+            if forgotten and claim is not None and _kept(claim):
+                return
             if claim is None and forgotten:
                 if id not in self._view.reservations:
                     self._refusals.pop(id, None)
@@ -252,6 +255,7 @@ class Effects:
         return self._policy.pool(claim.pool).stop_overrun
 
     async def _ask_hub_to_stop(self, record: Reservation, id: str) -> bool:
+        self._stopping.add(id)
         try:
             self._failpoint(BEFORE_EFFECT)
             await self._hub.stop(record.owner.hub_user, id)
@@ -261,6 +265,8 @@ class Effects:
         except HubUnavailable as error:
             self._no_hub(record, error)
             return False
+        finally:
+            self._stopping.discard(id)
         self._heard_of_hub("stop", "accepted")
         return True
 
@@ -285,3 +291,8 @@ class Effects:
         self._metrics.effects["hub", "unavailable"] += 1
         if self._outages.begin(HUB, self._clock.now(), str(error)):
             log.warning("%s", error, extra={"reservation": record.id})
+
+
+def _kept(claim: Claim) -> bool:
+    """Whether its user gave the start up: the slots stay his, and nothing runs there any more."""
+    return claim.state is ClaimState.HELD and claim.presence is Presence.ABSENT

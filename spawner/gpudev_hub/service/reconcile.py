@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import Event, NodesObserved, NodeUnknown
 from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Presence, Reservation, State
-from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight
+from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight, StaleEpoch, StoreUnavailable
 
 from .metrics import Metrics
 from .outages import Outages
@@ -53,8 +53,10 @@ class Reconciler:
         outages: Outages,
         post: Callable[[Event], None],
         saw: Callable[[ServerSight], None],
+        check: Callable[[], Awaitable[None]],
         metrics: Metrics,
     ) -> None:
+        """``check``: raises if another service has taken over the store."""
         self._view = view
         self._cluster = cluster
         self._acts = acts
@@ -62,6 +64,7 @@ class Reconciler:
         self._outages = outages
         self._post = post
         self._saw = saw
+        self._check = check
         self._metrics = metrics
         self._wake = asyncio.Event()
         self._silent = 0
@@ -118,16 +121,31 @@ class Reconciler:
             elif claim.seen:
                 # Not in the list: asked about by name before it counts as gone.
                 self._saw(await self._cluster.look(claim))
-        for key, sight in seen.items():
-            if key not in self._view.claims and sight.presence is Presence.PRESENT:
-                log.warning(
-                    "removing %s/%d: no live reservation holds it", *key, extra={"reservation": key[0]}
-                )
-                self._metrics.orphans += 1
-                try:
-                    await self._cluster.remove(*key)
-                except ClusterUnavailable as error:
-                    log.warning("removal of %s/%d: %s", *key, error, extra={"reservation": key[0]})
+        orphans = [
+            key
+            for key, sight in seen.items()
+            if key not in self._view.claims and sight.presence is Presence.PRESENT
+        ]
+        if orphans and await self._still_ours():
+            for key in orphans:
+                await self._remove(key)
+
+    async def _still_ours(self) -> bool:
+        """Whether the view was up to date when the servers were listed: else some are another service's."""
+        try:
+            await self._check()
+        except (StaleEpoch, StoreUnavailable) as error:
+            log.warning("servers that no live reservation holds are left alone: %s", error)
+            return False
+        return True
+
+    async def _remove(self, key: tuple[str, int]) -> None:
+        log.warning("removing %s/%d: no live reservation holds it", *key, extra={"reservation": key[0]})
+        self._metrics.orphans += 1
+        try:
+            await self._cluster.remove(*key)
+        except ClusterUnavailable as error:
+            log.warning("removal of %s/%d: %s", *key, error, extra={"reservation": key[0]})
 
     def _derive(self) -> None:
         """What ought to be under way; stops first, since starts may need what they free."""
@@ -136,5 +154,9 @@ class Reconciler:
                 record = self._view.reservations.get(claim.reservation)
                 self._acts.stop(claim.reservation, claim.attempt, record)
         for record in self._view.reservations.values():
-            if record.state is State.STARTING:
+            if record.state is not State.STARTING:
+                continue
+            if record.stopped_at is None:
                 self._acts.start(record.id, record.attempt)
+            elif (held := self._view.claim(record)) is not None and held.presence is not Presence.ABSENT:
+                self._acts.stop(record.id, record.attempt, record)

@@ -108,6 +108,7 @@ class Runner:
             outages=self.outages,
             post=post,
             saw=self._saw,
+            check=store.check,
             metrics=self.metrics,
         )
 
@@ -187,6 +188,14 @@ class Runner:
         """A full pass now, decided and committed when this returns."""
         await self._reconciler.once()
         await self.writer.ask(Tick())
+
+    def stopping(self, id: str) -> bool:
+        """Whether it is the service itself that is asking the Hub to stop a server of this reservation."""
+        return self._effects.stopping(id)
+
+    def look_again(self) -> None:
+        """Something may have changed that nothing reports: a full pass is due now."""
+        self._reconciler.wake()
 
     # What is remembered
 

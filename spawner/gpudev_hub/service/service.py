@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.availability import PoolOutlook, availability
 from gpudev_hub.core.commit import HistoryEntry
+from gpudev_hub.core.decide_requests import is_repeated
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     End,
@@ -146,10 +147,16 @@ class Service:
         ended = await self._has_ended(id)
         return ended or await self._ask(End(id, actor, outcome))
 
-    async def extend(self, id: str, actor: str, by: Millis) -> Reservation:
-        """Prolong it by ``by`` milliseconds, all or nothing. Raises ``Refused``."""
+    async def extend(self, id: str, actor: str, by: Millis, request_id: str | None = None) -> Reservation:
+        """Prolong it by ``by`` milliseconds, all or nothing; once only for the same ``request_id``.
+
+        Raises ``Refused``.
+        """
+        ended = await self._has_ended(id)
+        if ended is not None and is_repeated(ended, request_id, by):
+            return ended
         await self._refuse_ended(id)
-        return await self._ask(Extend(id, actor, by))
+        return await self._ask(Extend(id, actor, by, request_id))
 
     async def resume(self, id: str, actor: str) -> Reservation:
         """Start its server again, which its owner stopped. Raises ``Refused``."""
@@ -166,6 +173,9 @@ class Service:
     async def operate_node(self, name: str, action: str, actor: str) -> None:
         """``drain``, ``undrain`` or ``lost``. Raises ``Refused``."""
         await self._writer.ask(OperatorNode(name, action, actor))
+        if action == "undrain":
+            # One that was lost is up when it is seen up: that need not wait for the next minute.
+            self._runner.look_again()
 
     def owner_seen(self, subject: str) -> None:
         """The Hub has vouched for this owner just now: what waited for that is placed again."""
@@ -217,7 +227,7 @@ class Service:
         claim = self.view.claim(record)
         if claim is None or claim.state is ClaimState.RELEASING or record.stopped_at is not None:
             return StopAnswer(stop=True)
-        if not ask.user or record.state is not State.READY:
+        if not ask.user or self._runner.stopping(record.id):
             # Refused or not, the Hub takes it for stopped from now on.
             self._runner.adopt_again(record.id, record.attempt)
             return StopAnswer(stop=False)

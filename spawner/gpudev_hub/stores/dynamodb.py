@@ -64,6 +64,10 @@ class DynamoStore:
         """
         return await self._in(self._writer, self._reload)
 
+    async def check(self) -> None:
+        """Raises ``StaleEpoch`` if another service has taken over."""
+        await self._in(self._reader, self._check)
+
     def fits(self, part: Part) -> bool:
         """Whether one transaction takes so much."""
         return writes.fits(part)
@@ -253,6 +257,12 @@ class DynamoStore:
         if found is not None and Head.read(found).epoch != commit.epoch:
             raise self._stale(Head.read(found).epoch, commit.epoch)
         return found is not None and Head.read(found).commit_id == commit.id
+
+    def _check(self) -> None:
+        ours, found = self._ours().epoch, self._read.head()
+        epoch = 0 if found is None else Head.read(found).epoch
+        if epoch != ours:
+            raise self._stale(epoch, ours)
 
     def _transact(self, transaction: list[Item], token: str | None = None) -> None:
         """``token``: the same transaction again under it changes nothing more."""

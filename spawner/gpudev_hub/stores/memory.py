@@ -47,6 +47,10 @@ class MemoryStore:
         self._check_epoch()
         return self._copy()
 
+    async def check(self) -> None:
+        """Raises ``StaleEpoch`` if another service has taken over."""
+        self._check_epoch()
+
     def fits(self, part: Part) -> bool:
         """Whether a commit may make as many changes."""
         return self._limit is None or len(part.changes) <= self._limit

@@ -48,6 +48,10 @@ class SqliteStore:
         """The hot state again, under the epoch already taken."""
         return await self._in(self._writer, self._reload)
 
+    async def check(self) -> None:
+        """Raises ``StaleEpoch`` if another service has taken over."""
+        await self._in(self._reader, self._check)
+
     def fits(self, part: Part) -> bool:  # noqa: ARG002 (no part is too large)
         """Whatever the size: the disk is the limit."""
         return True
@@ -270,6 +274,11 @@ class SqliteStore:
         if self._reading is None:
             raise StoreUnavailable(f"{self._path} is closed")
         return self._reading
+
+    def _check(self) -> None:
+        (epoch,) = self._open_for_reading().execute("SELECT epoch FROM head").fetchone()
+        if epoch != self._epoch:
+            raise StaleEpoch(self._stale(epoch, self._epoch))
 
     def _ended(
         self, subject: str | None, before: int | None, limit: int

@@ -120,7 +120,8 @@ async def extend(call: Call) -> wire.Reservation:
     body: wire.ExtendRequest = call.body
     by = present.millis(body.hours)
     record = await find(call, own=True)
-    return shown(call, await call.site.service.extend(record.id, call.person.owner.subject, by))
+    actor = call.person.owner.subject
+    return shown(call, await call.site.service.extend(record.id, actor, by, body.request_id))
 
 
 async def resume(call: Call) -> wire.Reservation:
@@ -251,6 +252,7 @@ def api_routes(settings: WebSettings) -> list[Route]:
                 Code.EXTENSION_REFUSED,
                 Code.QUOTA_EXCEEDED,
                 Code.WRONG_STATE,
+                Code.REQUEST_ID_REUSED,
             ),
         ),
         Route(

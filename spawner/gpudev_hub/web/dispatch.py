@@ -13,7 +13,7 @@ from tornado.web import HTTPError
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Reservation
 
-from .auth import METRICS, Identity
+from .auth import METRICS, OPERATE, Identity
 from .base import JSON, BaseHandler, bearer
 from .routes import Access, Call, Param, Route, Text
 
@@ -121,8 +121,9 @@ class RouteHandler(BaseHandler):
         if operator and not identity.operator:
             raise Refused(
                 Code.FORBIDDEN,
-                f"{identity.owner.login} is no operator",
-                "only the Hub's admins may do this",
+                f"this is for operators, and the token of {identity.owner.login} is not an operator's",
+                f"an operator makes one with the scope {OPERATE} on the Hub's token page; "
+                "gpu-dev takes it from GPUDEV_TOKEN",
             )
         return identity
 

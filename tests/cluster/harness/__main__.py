@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from . import controllers, leader, lifecycle
@@ -29,8 +30,9 @@ def _do(arguments: argparse.Namespace, layout: Layout) -> int:
     match arguments.command:
         case "prepare":
             lifecycle.prepare(layout)
-            if arguments.all:
+            if arguments.all or os.environ.get("GPUDEV_CHART"):
                 ensure_binaries(layout, ["helm"])
+            if arguments.all:
                 prepare_kwok(layout)
         case "up":
             lifecycle.up(layout, _nodes(arguments), keep=True)

@@ -64,7 +64,7 @@ def up(layout: Layout, nodes: list[Node], *, keep: bool) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(layout),
+            env=environment(layout),
             pass_fds=[lock],
             start_new_session=True,
             cwd="/",
@@ -135,10 +135,10 @@ def enter(layout: Layout, command: Sequence[str]) -> int:
     """Run a command beside the cluster, in this working directory and environment; its exit code."""
     at = ("nsenter", "--target", str(leader_pid(layout)), "--net", "--mount", "--pid")
     admin = {"KUBECONFIG": str(layout.kubeconfigs / "admin.conf"), INSIDE: "1"}
-    environment = {**_environment(layout), **admin}
-    environment["PATH"] = f"{layout.binaries}:{environment['PATH']}"
+    beside = {**environment(layout), **admin}
+    beside["PATH"] = f"{layout.binaries}:{beside['PATH']}"
     # Entering the mount namespace changes the working directory to its root.
-    process = subprocess.Popen([*at, "--", "env", f"--chdir={Path.cwd()}", *command], env=environment)
+    process = subprocess.Popen([*at, "--", "env", f"--chdir={Path.cwd()}", *command], env=beside)
     while True:
         try:
             code = process.wait()
@@ -172,12 +172,13 @@ def _python(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "harness", *arguments]
 
 
-def _environment(layout: Layout) -> dict[str, str]:
+def environment(layout: Layout) -> dict[str, str]:
+    """With which another process finds this package, and this state folder."""
     path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
     return os.environ | {"GPUDEV_CLUSTER_STATE": str(layout.root), "PYTHONPATH": path}
 
 
 def _harness(command: str, layout: Layout, *before: str) -> None:
-    done = subprocess.run([*before, *_python(command)], env=_environment(layout))
+    done = subprocess.run([*before, *_python(command)], env=environment(layout))
     if done.returncode != 0:
         raise HarnessError(f"`harness {command}` failed with {done.returncode}; why is said above")

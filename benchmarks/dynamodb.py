@@ -1,0 +1,191 @@
+"""What the service costs on DynamoDB, and how fast it is on DynamoDB Local.
+
+Counted: 1,000 reservations through their whole lives (asked for, queued, started, ready, released, seen gone)
+by the real service over the real store. Then the rate of durable submissions, in process, from 16 clients.
+``python -m benchmarks.dynamodb``; needs `make test-dynamodb` once, which fetches DynamoDB Local.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+SUPPORT = Path(__file__).parents[1] / "tests" / "support"
+LIVES = 1_000
+CLIENTS = 16
+EACH = 63
+#: Dollars per million request units and per GB-month, on demand, us-east-1, as of 2025: look them up.
+WRITE, READ, STORED = 0.625, 0.125, 0.25
+
+
+@dataclass
+class Meter:
+    """What a client's calls consume."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    writes: int = 0
+    """Write units by AWS's rules: in a transaction two per item and begun KB, one per KB in the index.
+
+    Updated and deleted items (head, log, node, live records) are below 1 KB each.
+    """
+    reads: float = 0
+    """Read units, as DynamoDB Local says."""
+    items: int = 0
+    """Items of all transactions together."""
+    most: int = 0
+    """Items of the largest transaction."""
+    sent: int = 0
+    """Bytes of requests, which is more than what is stored."""
+
+    def watch(self, client: Any) -> Any:
+        client.meta.events.register("provide-client-params.dynamodb.*", self._ask)
+        client.meta.events.register("before-call.dynamodb.*", self._sent)
+        client.meta.events.register("after-call.dynamodb.*", self._answered)
+        return client
+
+    def _ask(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        params["ReturnConsumedCapacity"] = "TOTAL"
+        if model.name != "TransactWriteItems":
+            return
+        self.items += len(params["TransactItems"])
+        self.most = max(self.most, len(params["TransactItems"]))
+        for write in params["TransactItems"]:
+            item = write.get("Put", {}).get("Item")
+            kilobytes = 1 if item is None else -(-size_of(item) // 1024)
+            self.writes += 2 * kilobytes
+            if item is not None and "subject" in item:
+                self.writes += kilobytes
+
+    def _sent(self, model: Any, params: dict[str, Any], **_: Any) -> None:
+        self.calls[model.name] += 1
+        self.sent += len(params["body"])
+
+    def _answered(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+        if model.name in ("GetItem", "Query"):
+            self.reads += parsed["ConsumedCapacity"]["CapacityUnits"]
+
+
+async def lives(table: str, client: Any, folder: Path) -> int:
+    """A thousand reservations on two nodes, one after another as room is given back; returns the commits."""
+    from gpudev_hub.core.model import Allowances
+    from gpudev_hub.stores.dynamodb import DynamoStore
+    from service_world import ALICE, POLICY, ServiceWorld
+
+    policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000, running_gpus=16))
+    world = ServiceWorld(
+        folder, policy=policy, make_store=lambda _, failpoint: DynamoStore(table, client, failpoint)
+    )
+    service = await world.start()
+    room = asyncio.Semaphore(48)
+
+    async def one(n: int) -> None:
+        async with room:
+            record = await world.reserve(ALICE, gpus=(1, 2, 4, 8)[n % 4], hours=1 + n % 8)
+            await world.becomes(record.id, "ready", timeout=600)
+            await service.end(record.id, ALICE.subject)
+            await world.becomes(record.id, "ended", timeout=600)
+
+    await asyncio.gather(*(one(n) for n in range(LIVES)))
+    await service.reconcile()
+    commits = service.view.n
+    await world.close()
+    return commits
+
+
+async def submissions(table: str, client: Any, folder: Path) -> float:
+    """Acknowledged submissions per second from 16 clients into a full pool, without HTTP."""
+    from gpudev_hub.core.model import Allowances
+    from gpudev_hub.core.request import Ask
+    from gpudev_hub.stores.dynamodb import DynamoStore
+    from service_world import ALICE, BOB, POLICY, ServiceWorld
+
+    policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000))
+    world = ServiceWorld(
+        folder, policy=policy, make_store=lambda _, failpoint: DynamoStore(table, client, failpoint)
+    )
+    service = await world.start()
+    held = await world.reserve(BOB, gpus=8, nodes=2)
+    await world.becomes(held.id, "ready")
+
+    async def client_of(number: int) -> None:
+        for n in range(EACH):
+            await service.submit(ALICE, Ask(gpus=(1, 2, 4, 8)[n % 4], hours=1 + n % 8), f"r{number}-{n}")
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(client_of(number) for number in range(CLIENTS)))
+    seconds = time.perf_counter() - begun
+    await world.close()
+    return CLIENTS * EACH / seconds
+
+
+def stored(client: Any, table: str) -> dict[str, tuple[int, int]]:
+    """Items and bytes in the table by kind. A scan: this is a benchmark, not the service."""
+    found: dict[str, tuple[int, int]] = {}
+    for page in client.get_paginator("scan").paginate(TableName=table):
+        for item in page["Items"]:
+            pk, sk = item["pk"]["S"], item["sk"]["S"]
+            kind = sk.partition("#")[0] if pk == "hot" else pk.partition("#")[0]
+            size = size_of(item)
+            count, total = found.get(kind, (0, 0))
+            found[kind] = (count + 1, total + size)
+    return found
+
+
+def size_of(item: dict[str, Any]) -> int:
+    """An item's size by DynamoDB's rules."""
+    return sum(len(name) + _bytes(value) for name, value in item.items())
+
+
+def _bytes(value: dict[str, Any]) -> int:
+    """An attribute's size by DynamoDB's rules."""
+    ((kind, content),) = value.items()
+    if kind == "S":
+        return len(content.encode())
+    if kind == "N":
+        return (len(content) + 1) // 2 + 1
+    if kind == "B":
+        return len(content)
+    return 3 + sum(1 + _bytes(each) for each in content)
+
+
+def main() -> None:
+    """Count first, then time."""
+    sys.path.insert(0, str(SUPPORT))
+    import os
+
+    from dynamodb_local import ENVIRONMENT, DynamoDBLocal
+
+    logging.basicConfig(level=logging.ERROR)
+    os.environ.update(ENVIRONMENT)
+    local = DynamoDBLocal()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            table, meter = local.table(), Meter()
+            commits = asyncio.run(lives(table, meter.watch(local.client(timeout=20)), Path(folder)))
+            found = stored(local.client(timeout=20), table)
+        print(f"{LIVES} reservations from request to end: {commits} commits, calls {dict(meter.calls)}")
+        print(f"{meter.items} items written, at most {meter.most} at once, {meter.sent / 1e6:.1f} MB sent")
+        print(f"write units {meter.writes}, read units {meter.reads:.0f}")
+        for kind, (count, size) in sorted(found.items()):
+            print(f"  {kind:12} {count:6} items, {size / count:7.0f} bytes each, {size / 1e6:.2f} MB")
+        total = sum(size for _, size in found.values())
+        dollars = meter.writes / 1e6 * WRITE + meter.reads / 1e6 * READ
+        print(f"stays: {total / 1e6:.2f} MB, ${total / 1e9 * STORED:.5f} a month; requests: ${dollars:.3f}")
+        rates = []
+        for _ in range(3):
+            with tempfile.TemporaryDirectory() as folder:
+                rates.append(asyncio.run(submissions(local.table(), local.client(timeout=20), Path(folder))))
+        print(f"submissions/s over DynamoDB Local: {', '.join(f'{rate:.0f}' for rate in sorted(rates))}")
+    finally:
+        local.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""From a release to the next one READY, step by step, on the whole stack: hub, proxy, service, Lab, sshd.
+
+One reservation holds a pool of one GPU, the next waits; the first is released, and whoever waits becomes
+ready by himself. What is not in the history is read off the machine: when the old server's last process is
+gone (pidfds), when the new one's specification and its launcher's record were written (times of files), when
+its JupyterLab first answers at its own port. ``python -m benchmarks.release [ROUNDS]``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+import httpx
+
+from stack import Stack, running_stack, wait_for
+
+ROUNDS = 12
+STEPS = {
+    "stop": "release asked for → the old server's last process gone",
+    "gone": "→ that is seen, and decided on",
+    "commit": "→ committed, with the next one's start, and told to who waits",
+    "asked": "→ the Hub was asked, has asked the gate, and builds",
+    "launcher": "→ the launcher runs",
+    "jupyter": "→ JupyterLab answers at its port",
+    "ready": "→ the Hub leads there, sshd is probed, READY",
+    "all": "release → next READY",
+}
+LOOK = 0.005
+"""Seconds between two looks at what can only be asked."""
+
+
+def gone_at(pids: Iterable[int]) -> float:
+    """Wall time at which the last of these processes has ended."""
+    descriptors = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            descriptors.append(os.pidfd_open(pid))
+    for descriptor in descriptors:
+        select.select([descriptor], [], [])
+        os.close(descriptor)
+    return time.time()
+
+
+def first_answer(folder: Path, base: str) -> float:
+    """Wall time at which the JupyterLab of the rank in ``folder`` first answers, whatever it answers."""
+    record = folder / "record.json"
+    wait_for("a record", record.exists)
+    port = json.loads(record.read_text())["jupyter_port"]
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        while True:
+            with suppress(httpx.TransportError):
+                client.get(f"http://127.0.0.1:{port}{base}/api")
+                return time.time()
+            time.sleep(LOOK)
+
+
+def decided_at(client: httpx.Client, id: str, cause: str) -> float:
+    """Wall time of a reservation's first change for this cause."""
+    items = client.get(f"reservations/{id}/history", params={"limit": 50}).json()["items"]
+    at = next(item["at"] for item in items if item["cause"].partition(":")[0] == cause)
+    return datetime.fromisoformat(at).timestamp()
+
+
+def hand_over(stack: Stack, client: httpx.Client, old: str) -> tuple[str, dict[str, float]]:
+    """Release ``old`` with one waiting behind it; the next one's id, and milliseconds of each step."""
+    waiting = stack.reserve(gpus=1)
+    new = waiting["id"]
+    folder = stack.settings.servers / f"{new}-1" / "0"
+    old_processes = list(stack.server_processes(old))
+    base = f"/user/{stack.user}/{new}"
+    with ThreadPoolExecutor(3) as watchers:
+        gone = watchers.submit(gone_at, old_processes)
+        told = watchers.submit(left_the_queue, stack, new, waiting["version"])
+        answered = watchers.submit(first_answer, folder, base)
+        asked = time.time()
+        client.delete(f"reservations/{old}").raise_for_status()
+        stack.wait_state(new, "ready")
+        marks = [
+            asked,
+            gone.result(),
+            decided_at(client, new, "admitted"),
+            told.result(),
+            (folder / "private" / "spec.json").stat().st_mtime,
+            (folder / "record.json").stat().st_mtime,
+            answered.result(),
+            decided_at(client, new, "ready"),
+        ]
+    spans = [(after - before) * 1000 for before, after in pairwise(marks)]
+    return new, dict(zip(STEPS, [*spans, (marks[-1] - marks[0]) * 1000], strict=True))
+
+
+def left_the_queue(stack: Stack, id: str, version: int) -> float:
+    """Wall time at which who waits is told that it starts."""
+    with stack.client() as client:
+        while True:
+            now = client.get(f"reservations/{id}", params={"wait": 20, "version": version}).json()
+            if now["state"] != "queued":
+                return time.time()
+            version = now["version"]
+
+
+def measure(rounds: int) -> list[dict[str, float]]:
+    """Milliseconds of each step, one record a round; one round beforehand warms the disk cache."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
+        running_stack(Path(folder), pool="1x1") as stack,
+        stack.client() as client,
+    ):
+        holder = stack.wait_state(stack.reserve(gpus=1)["id"], "ready")["id"]
+        found = []
+        for _ in range(rounds + 1):
+            holder, steps = hand_over(stack, client, holder)
+            found.append(steps)
+        client.delete(f"reservations/{holder}")
+        stack.wait_state(holder, "ended")
+    return found[1:]
+
+
+def main() -> None:
+    """Print a table: milliseconds of each step, median and most."""
+    found = measure(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
+    print(f"{f'ms, {len(found)} rounds':<70} {'median':>7} {'most':>7}")
+    for step, text in STEPS.items():
+        times = [steps[step] for steps in found]
+        print(f"{text:<70} {statistics.median(times):>7.0f} {max(times):>7.0f}")
+
+
+if __name__ == "__main__":
+    main()
