@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -309,3 +310,23 @@ def test_homes_are_kept_and_are_the_servers_accounts() -> None:
     assert home["reclaimPolicy"] == "Retain"
     assert home["parameters"]["uid"] == home["parameters"]["gid"] == str(pods.UID)
     assert home["parameters"]["directoryPerms"] == "700"
+
+
+def test_the_page_has_every_secret_right_and_door() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    sources = [
+        ROOT / "spawner" / "gpudev_hub" / name for name in ("cluster_service.py", "hub/cluster_setup.py")
+    ]
+    asked = re.compile(r"settings\.(?:word|secret)\(\"([\w-]+)\"\)")
+    files = {name for path in sources for name in asked.findall(path.read_text())}
+    assert len(files) > 3
+    for name in files:
+        assert f"--from-file={name}" in page, name
+    for role in of_kind(BASE, "Role", "ClusterRole"):
+        for rule in role["rules"]:
+            said = f"`{', '.join(rule['resources'])}: {', '.join(rule['verbs'])}`"
+            assert said in page, said
+    for item in of_kind(BASE, "NetworkPolicy"):
+        for rule in [*item["spec"].get("ingress", ()), *item["spec"].get("egress", ())]:
+            for port in rule.get("ports", ()):
+                assert re.search(rf"^\| .* \| .*\b{port['port']}\b.* \|$", page, re.MULTILINE), port
