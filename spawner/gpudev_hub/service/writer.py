@@ -235,7 +235,8 @@ class Writer:
         commit = Commit(
             self._epoch, self._n + 1, secrets.token_hex(8), now, tuple(changes), tuple(take), tuple(free)
         )
-        if changes and not await self._commit(commit, batch):
+        # After a failure the store is tried until it works: an idle service would never learn that it does.
+        if (changes or self._failures) and not await self._commit(commit, batch):
             return
         self._failpoint(BEFORE_ANSWER)
         for item, result in zip(batch.items, batch.results, strict=True):
