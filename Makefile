@@ -22,7 +22,7 @@ YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 PAGE_SCRIPTS := $(wildcard spawner/gpudev_hub/web/static/*.js)
 
-.PHONY: help setup install run test test-e2e test-browser test-dynamodb test-cluster check format types lock bench clean
+.PHONY: help setup install run test test-e2e test-browser test-dynamodb test-cluster test-faults check format types lock bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,7 +51,12 @@ test-browser: setup ## tests/browser, through the machine's chromium
 test-cluster: setup $(TOOLS)/dynamodb.stamp ## a real Kubernetes on this machine; needs root, and minutes to build for the first time
 	$(HARNESS) prepare
 	$(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/outside
-	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) --ignore=tests/cluster/outside tests/cluster
+	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) --ignore=tests/cluster/outside --ignore=tests/cluster/faults \
+		tests/cluster
+
+test-faults: setup $(TOOLS)/dynamodb.stamp ## deaths and outages of every part, on that Kubernetes
+	$(HARNESS) prepare
+	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/faults
 
 test-dynamodb: setup $(TOOLS)/dynamodb.stamp ## the DynamoDB store and the service on it, over DynamoDB Local (needs Java)
 	$(BIN)/pytest $(PARALLEL) -m dynamodb $(PYTEST_FLAGS)

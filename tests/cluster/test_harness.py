@@ -25,7 +25,7 @@ def pod(namespace: str, name: str, node: str, *command: str, gpus: int = 0, **sp
         "name": "main",
         "image": BASE,
         "imagePullPolicy": "Never",
-        "command": ["tini", "--", *(command or ("sleep", "infinity"))],
+        "command": [*(command or ("sleep", "infinity"))],
     }
     if gpus:
         container["resources"] = {"limits": {GPU: str(gpus)}}
