@@ -51,13 +51,17 @@ c.SharedPasswordAuthenticator.allowed_users = set({USERS})
 """Where things are beside the cluster, and who may log in; nothing of what the product relies on."""
 
 
+MISSING: Final = "localhost/is-nowhere:1"
+"""An image of the pool that no node has."""
+
+
 def pool(image: str, **fields: Any) -> dict[str, Any]:
     """The pool of the test cluster's nodes; small servers, since all of them share one machine."""
     return {
         "name": "h100",
         "label": "8 pretended GPUs",
         "gpus_per_node": 8,
-        "images": [image],
+        "images": [image, MISSING],
         "cpus_per_node": 0.4,
         "memory_gib_per_node": 6,
         "startup_seconds": 120,

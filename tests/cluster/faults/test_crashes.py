@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from checks import CONVERGED, again, history, one_owner_each, ready, uids, untouched
 from cluster_stack import NAMESPACE, ClusterStack
 from dynamodb_proxy import Fault
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT
@@ -15,40 +16,6 @@ from harness.cluster import Cluster
 from hub_users import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
-
-CONVERGED = 60.0
-"""Seconds after which everything must be as it was to be; on two cores that all parts share."""
-
-
-def uids(stack: ClusterStack, id: str) -> dict[str, str]:
-    """Pods of a reservation, and which they are."""
-    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stack.pods(id)}
-
-
-def ready(stack: ClusterStack, user: str = "alice", **ask: object) -> dict[str, Any]:
-    """A reservation whose server is ready."""
-    return stack.wait_state(stack.reserve(user, **ask)["id"], "ready", user)
-
-
-def untouched(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> None:
-    """The same pods, ready, with Jupyter answering, and nothing lost of the reservation."""
-    after = stack.wait_state(record["id"], "ready", record["owner"], CONVERGED)
-    assert uids(stack, record["id"]) == before
-    assert after["allocation"] == record["allocation"]
-    assert after["ends_at"] == record["ends_at"]
-    wait_for("Jupyter through the proxy", lambda: stack.jupyter(after, record["owner"]) == 200, CONVERGED)
-
-
-def one_owner_each(stack: ClusterStack) -> None:
-    """1: no GPU is held by two pods, as the cluster sees it: never more asked for than a node has."""
-    held: dict[str, int] = {}
-    for pod in stack.pods():
-        if pod["status"]["phase"] in ("Succeeded", "Failed"):
-            continue
-        node = pod["spec"].get("nodeName") or pod["spec"]["affinity"]
-        limits = pod["spec"]["containers"][0]["resources"]["limits"]
-        held[str(node)] = held.get(str(node), 0) + int(limits["nvidia.com/gpu"])
-    assert all(count <= 8 for count in held.values()), held
 
 
 @pytest.mark.parametrize("place", [BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT])
@@ -186,7 +153,7 @@ def test_a_pod_of_a_pair_is_deleted_by_hand(stack: ClusterStack, cluster: Cluste
     before = uids(stack, record["id"])
     name = sorted(before)[rank]
     cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}").raise_for_status()
-    after = _again(stack, record, before)
+    after = again(stack, record, before)
     assert len(uids(stack, record["id"])) == 2
     assert after["allocation"] == record["allocation"]
     assert after["ends_at"] == record["ends_at"]
@@ -199,7 +166,7 @@ def test_a_worker_of_a_pair_dies(stack: ClusterStack, cluster: Cluster) -> None:
     before = uids(stack, record["id"])
     # Process 1 of its container, killed from the node: the pod fails.
     cluster.execute(NAMESPACE, sorted(before)[1], "sh", "-c", "kill -TERM 1")
-    after = _again(stack, record, before)
+    after = again(stack, record, before)
     assert after["allocation"] == record["allocation"]
     assert stack.jupyter(after, "bob") == 200
 
@@ -211,22 +178,10 @@ def test_a_pod_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster) -> None
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
     cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{next(iter(before))}").raise_for_status()
-    after = _again(stack, record, before)
+    after = again(stack, record, before)
     assert after["allocation"] == record["allocation"]
     assert stack.record(waiting["id"], "carol")["state"] == "queued"
     assert stack.wait_state(other["id"], "ready", "bob")["allocation"] == other["allocation"]
-
-
-def _again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
-    """The reservation once all its pods are others than before, and it is ready."""
-
-    def look() -> dict[str, Any] | None:
-        found = stack.record(record["id"], record["owner"])
-        now = uids(stack, record["id"])
-        fresh = len(now) == len(before) and not set(now.values()) & set(before.values())
-        return found if found["state"] == "ready" and fresh else None
-
-    return wait_for(f"{record['id']} again", look, 2 * CONVERGED)
 
 
 def test_dynamodb_answers_late_after_it_has_committed(stack: ClusterStack) -> None:
@@ -247,9 +202,3 @@ def test_dynamodb_answers_late_after_it_has_committed(stack: ClusterStack) -> No
     assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
     untouched(stack, running, before)
     one_owner_each(stack)
-
-
-def history(stack: ClusterStack, id: str, user: str) -> list[dict[str, Any]]:
-    """What has happened to a reservation."""
-    found: list[dict[str, Any]] = stack.api("GET", f"reservations/{id}/history", None, user)["items"]
-    return found

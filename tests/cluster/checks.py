@@ -1,0 +1,60 @@
+"""What must hold of servers whatever happens to the parts around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster_stack import ClusterStack
+from hub_users import wait_for
+
+CONVERGED = 60.0
+"""Seconds after which everything must be as it was to be; on two cores that all parts share."""
+
+
+def uids(stack: ClusterStack, id: str) -> dict[str, str]:
+    """Pods of a reservation, and which they are."""
+    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stack.pods(id)}
+
+
+def ready(stack: ClusterStack, user: str = "alice", **ask: object) -> dict[str, Any]:
+    """A reservation whose server is ready."""
+    return stack.wait_state(stack.reserve(user, **ask)["id"], "ready", user)
+
+
+def untouched(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> None:
+    """The same pods, ready, with Jupyter answering, and nothing lost of the reservation."""
+    after = stack.wait_state(record["id"], "ready", record["owner"], CONVERGED)
+    assert uids(stack, record["id"]) == before
+    assert after["allocation"] == record["allocation"]
+    assert after["ends_at"] == record["ends_at"]
+    wait_for("Jupyter through the proxy", lambda: stack.jupyter(after, record["owner"]) == 200, CONVERGED)
+
+
+def one_owner_each(stack: ClusterStack) -> None:
+    """1: no GPU is held by two pods, as the cluster sees it: never more asked for than a node has."""
+    held: dict[str, int] = {}
+    for pod in stack.pods():
+        if pod["status"]["phase"] in ("Succeeded", "Failed"):
+            continue
+        node = pod["spec"].get("nodeName") or pod["spec"]["affinity"]
+        limits = pod["spec"]["containers"][0]["resources"]["limits"]
+        held[str(node)] = held.get(str(node), 0) + int(limits["nvidia.com/gpu"])
+    assert all(count <= 8 for count in held.values()), held
+
+
+def history(stack: ClusterStack, id: str, user: str) -> list[dict[str, Any]]:
+    """What has happened to a reservation."""
+    found: list[dict[str, Any]] = stack.api("GET", f"reservations/{id}/history", None, user)["items"]
+    return found
+
+
+def again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
+    """The reservation once all its pods are others than before, and it is ready."""
+
+    def look() -> dict[str, Any] | None:
+        found = stack.record(record["id"], record["owner"])
+        now = uids(stack, record["id"])
+        fresh = len(now) == len(before) and not set(now.values()) & set(before.values())
+        return found if found["state"] == "ready" and fresh else None
+
+    return wait_for(f"{record['id']} again", look, 2 * CONVERGED)

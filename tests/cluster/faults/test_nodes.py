@@ -1,0 +1,219 @@
+"""Nodes and pods as a cluster really has them: silent, gone, cordoned, short of GPUs, stuck, wrong images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from checks import CONVERGED, one_owner_each, ready, uids, untouched
+from cluster_stack import MISSING, NAMESPACE, ClusterStack
+from harness.cluster import Cluster
+from hub_users import wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
+
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+@pytest.fixture(autouse=True)
+def mended(cluster: Cluster, clean: None) -> Iterator[None]:
+    """Whatever a test did to nodes is undone before its reservations are ended."""
+    yield
+    for node in cluster.nodes:
+        cluster.cordon(node.name, False)
+
+
+def node_of(record: dict[str, Any]) -> str:
+    found: str = record["allocation"][0]["node"]
+    return found
+
+
+def shown(
+    stack: ClusterStack, record: dict[str, Any], server: str, within: float = CONVERGED
+) -> dict[str, Any]:
+    """The reservation once its server is shown so."""
+
+    def look() -> dict[str, Any] | None:
+        found = stack.record(record["id"], record["owner"])
+        return found if found["server"] == server else None
+
+    return wait_for(f"{record['id']} shown as {server}", look, CONVERGED)
+
+
+@pytest.mark.parametrize("seconds", [0, 40])
+def test_a_node_is_silent_for_a_while(stack: ClusterStack, cluster: Cluster, seconds: int) -> None:
+    """8: unknown frees nothing and kills nothing, however long; who needs the node is told so.
+
+    The node counts as silent after 8 s here, after 50 s by Kubernetes' own settings: 40 s more stand for
+    several minutes there, far beyond the time after which a taint would have evicted the pod.
+    """
+    record = ready(stack, "alice", gpus=8)
+    other = ready(stack, "bob", gpus=8)
+    before = uids(stack, record["id"])
+    lost = node_of(record)
+    cluster.kill_kubelet(lost)
+    try:
+        unknown = shown(stack, record, "unknown")
+        assert unknown["state"] == "ready"
+        assert "nothing can be learnt of its server" in unknown["reason"]
+        pair = stack.reserve("carol", gpus=8, nodes=2)
+        assert pair["state"] == "queued"
+        assert f"{lost} is unknown" in stack.record(pair["id"], "carol")["reason"]
+        if seconds:
+            with pytest.raises(AssertionError, match="not within"):
+                wait_for(
+                    "a pod that is told to go",
+                    lambda: "deletionTimestamp" in str(stack.pods(record["id"])),
+                    seconds,
+                )
+        assert uids(stack, record["id"]) == before
+    finally:
+        cluster.start_kubelet(lost)
+        cluster.wait_for_node(lost)
+    shown(stack, record, "running")
+    untouched(stack, record, before)
+    assert stack.record(other["id"], "bob")["state"] == "ready"
+    planned = wait_for("carol's place", lambda: stack.record(pair["id"], "carol")["planned_start"], CONVERGED)
+    assert planned
+
+
+def test_a_node_is_deleted(stack: ClusterStack, cluster: Cluster) -> None:
+    """A node that is gone takes its servers along: told so, and nobody else is harmed."""
+    record = ready(stack, "alice", gpus=8)
+    other = ready(stack, "bob", gpus=8)
+    before = uids(stack, other["id"])
+    lost = node_of(record)
+    cluster.kill_kubelet(lost)
+    cluster.delete_node(lost)
+    try:
+        ended = stack.wait_state(record["id"], "ended", "alice", CONVERGED)
+        assert ended["outcome"] == "node_lost"
+        assert f"{lost} is gone" in ended["reason"]
+    finally:
+        cluster.register_again(lost)
+    untouched(stack, other, before)
+    again = stack.wait_state(stack.reserve("carol", gpus=8)["id"], "ready", "carol", 2 * CONVERGED)
+    assert node_of(again) == lost
+    one_owner_each(stack)
+
+
+def test_a_node_is_cordoned_while_servers_run_there(stack: ClusterStack, cluster: Cluster) -> None:
+    record = ready(stack, "alice", gpus=2)
+    before = uids(stack, record["id"])
+    closed = node_of(record)
+    cluster.cordon(closed)
+    wait_for(
+        "the service to see it", lambda: _size(stack, 8)["free_now"] <= 1 and _size(stack, 2)["free_now"] == 4
+    )
+    elsewhere = ready(stack, "bob", gpus=2)
+    assert node_of(elsewhere) != closed
+    untouched(stack, record, before)
+    cluster.cordon(closed, False)
+    wait_for("the service to see it again", lambda: _size(stack, 2)["free_now"] == 6)
+
+
+def _size(stack: ClusterStack, gpus: int) -> dict[str, Any]:
+    pools = stack.api("GET", "availability")["pools"]
+    found: dict[str, Any] = next(s for s in pools[0]["sizes"] if (s["gpus"], s["nodes"]) == (gpus, 1))
+    return found
+
+
+def test_an_image_that_is_nowhere(stack: ClusterStack) -> None:
+    """It is said which and why, it fails for good, and it holds up nobody."""
+    record = stack.reserve("alice", gpus=8, image=MISSING)
+    told = wait_for(
+        "the reason", lambda: "ErrImageNeverPull" in (stack.record(record["id"])["reason"] or ""), CONVERGED
+    )
+    assert told
+    assert MISSING in stack.record(record["id"])["reason"]
+    other = ready(stack, "bob", gpus=2)
+    assert other["state"] == "ready"
+
+
+def test_a_foreign_pod_takes_gpus_of_a_node(
+    stack: ClusterStack, cluster: Cluster, namespace: str, image: str
+) -> None:
+    """1: somebody else's pod is counted, whatever we had planned there; nothing of ours is harmed."""
+    with_room = stack.api("GET", "availability")["pools"][0]["sizes"]
+    assert next(s for s in with_room if (s["gpus"], s["nodes"]) == (8, 2))["free_now"] == 1
+    cluster.apply(_foreign(namespace, image, "node-1", 6))
+    cluster.wait_for_pod(namespace, "stranger")
+    wait_for(
+        "it to be counted", lambda: _size(stack, 8)["free_now"] == 1 and _size(stack, 2)["free_now"] == 5
+    )
+    whole = ready(stack, "alice", gpus=8)
+    assert node_of(whole) == "node-2"
+    small = ready(stack, "bob", gpus=2)
+    assert node_of(small) == "node-1"
+    waits = stack.reserve("carol", gpus=4)
+    assert waits["state"] == "queued"
+    cluster.api.delete(f"/api/v1/namespaces/{namespace}/pods/stranger").raise_for_status()
+    stack.wait_state(waits["id"], "ready", "carol", CONVERGED)
+    one_owner_each(stack)
+
+
+def test_a_foreign_pod_is_quicker_than_a_start(
+    stack: ClusterStack, cluster: Cluster, namespace: str, image: str
+) -> None:
+    """1: the planned GPUs are gone when the pod is made: another node has it, with the cause logged."""
+    stack.kill("service")
+    cluster.apply(_foreign(namespace, image, "node-1", 8))
+    cluster.wait_for_pod(namespace, "stranger")
+    stack.start_part("service")
+    stack.wait_until_up()
+    record = ready(stack, "alice", gpus=8)
+    assert node_of(record) == "node-2"
+    one_owner_each(stack)
+    cluster.api.delete(f"/api/v1/namespaces/{namespace}/pods/stranger").raise_for_status()
+
+
+def _foreign(namespace: str, image: str, node: str, gpus: int) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "stranger", "namespace": namespace},
+        "spec": {
+            "nodeSelector": {"kubernetes.io/hostname": node},
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "imagePullPolicy": "Never",
+                    "command": ["sleep", "600"],
+                    "resources": {"limits": {"nvidia.com/gpu": str(gpus)}},
+                }
+            ],
+        },
+    }
+
+
+def test_a_pod_that_can_not_go_keeps_its_gpus(stack: ClusterStack, cluster: Cluster) -> None:
+    """8: a slot returns only when its server is seen gone; the next in line starts then."""
+    record = ready(stack, "alice", gpus=8)
+    other = ready(stack, "bob", gpus=8)
+    waiting = stack.reserve("carol", gpus=8)
+    (pod,) = stack.pods(record["id"])
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
+    hold = {"metadata": {"finalizers": ["gpudev.test/hold"]}}
+    cluster.api.patch(path, json=hold, headers=MERGE).raise_for_status()
+    stack.api("DELETE", f"reservations/{record['id']}", None, "alice")
+    # Its processes have ended, which the kubelet says: that is enough, though the object stays.
+    after = stack.wait_state(waiting["id"], "ready", "carol", CONVERGED)
+    assert node_of(after) == node_of(record)
+    one_owner_each(stack)
+    cluster.api.patch(path, json={"metadata": {"finalizers": None}}, headers=MERGE).raise_for_status()
+    assert stack.record(other["id"], "bob")["state"] == "ready"
+
+
+def test_allocatable_changes_under_running_servers(stack: ClusterStack, cluster: Cluster) -> None:
+    record = ready(stack, "alice", gpus=2)
+    before = uids(stack, record["id"])
+    node = node_of(record)
+    cluster.set_allocatable(node, "nvidia.com/gpu", 4)
+    wait_for("the service to see it", lambda: _size(stack, 2)["free_now"] == 5)
+    untouched(stack, record, before)
+    cluster.set_allocatable(node, "nvidia.com/gpu", 8)
+    wait_for("the service to see it again", lambda: _size(stack, 2)["free_now"] == 7)
