@@ -208,7 +208,9 @@ class LocalGpuSpawner(Gated, Spawner):
             if not self.attempt:
                 self._find()
             if not self.attempt:
-                return 0
+                # The Hub calls ``stop`` only for what runs, and the stop of a start that was broken off
+                # before the gate had answered is to be recorded, too.
+                return None if self._stop_future is not None else 0
             sight = self._servers.look(self.name, self.attempt)
             if sight.presence is not Presence.ABSENT and sight.jupyter is not None:
                 if not self.api_token:
