@@ -209,7 +209,8 @@ def test_a_stop_in_the_hub_keeps_the_slots_for_a_while(stack: Stack, person: Peo
     assert ended["outcome"] == "released"
 
 
-def test_a_stop_while_it_starts_gives_the_start_up(stack: Stack, person: People) -> None:
+@pytest.mark.parametrize("runs", [False, True], ids=["before it runs", "before it answers"])
+def test_a_stop_while_it_starts_gives_the_start_up(stack: Stack, person: People, runs: bool) -> None:
     """As a stop of a running one: the slots stay his for a while, and nothing starts by itself."""
     bob = person("bob")
     with log_in(stack, "bob") as browser:
@@ -220,6 +221,8 @@ def test_a_stop_while_it_starts_gives_the_start_up(stack: Stack, person: People)
             servers = hub_api(browser, "GET", "/users/bob?include_stopped_servers").json()["servers"]
             return bool(servers.get(record["id"], {}).get("pending") == "spawn")
 
+        if runs:
+            wait_for("its processes", lambda: stack.server_processes(record["id"]))
         wait_for("the Hub's start", pending)
         hub_api(browser, "DELETE", server)
     stopped = wait_for("the stop", lambda: _server(bob, "early", "stopped"))

@@ -28,6 +28,8 @@ from .gated import Gated
 
 PORTS = range(20_000, 32_000)
 """Below the range that the kernel gives to outgoing connections, which would otherwise take them."""
+LOOK = 0.05
+"""Seconds between two looks whether a JupyterLab listens."""
 _PASSED_ON = (
     "CUDA_HOME",
     "LANG",
@@ -99,7 +101,21 @@ class LocalGpuSpawner(Gated, Spawner):
         except OSError as error:
             raise NotStarted(f"server {launch.id} could not be started: {error}") from error
         await self.gate.started(launch.id, launch.attempt)
+        await self._listening(launch)
         return f"http://{HOST}:{self.port}"
+
+    async def _listening(self, launch: Launch) -> None:
+        """Return once JupyterLab listens: the Hub looks with ever longer pauses, of seconds in the end."""
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(HOST, self.port)
+            except OSError:
+                if self._servers.look(launch.id, launch.attempt).presence is Presence.ABSENT:
+                    raise NotStarted(f"server {launch.id} ended while it started") from None
+                await asyncio.sleep(LOOK)
+            else:
+                writer.close()
+                return
 
     def _adopt(self, sight: ServerSight) -> bool:
         """Take over a server that runs, with the port and the Hub token it was started with."""
@@ -208,7 +224,9 @@ class LocalGpuSpawner(Gated, Spawner):
             if not self.attempt:
                 self._find()
             if not self.attempt:
-                return 0
+                # The Hub calls ``stop`` only for what runs, and the stop of a start that was broken off
+                # before the gate had answered is to be recorded, too.
+                return None if self._stop_future is not None else 0
             sight = self._servers.look(self.name, self.attempt)
             if sight.presence is not Presence.ABSENT and sight.jupyter is not None:
                 if not self.api_token:
