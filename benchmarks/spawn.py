@@ -45,7 +45,11 @@ c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allowed_users = {{"plain"}}
 c.JupyterHub.services = [{{"name": "bench", "api_token": {token!r}}}]
 c.JupyterHub.load_roles = [
-    {{"name": "bench", "services": ["bench"], "scopes": ["servers", "access:servers", "read:hub"]}}
+    {{
+        "name": "bench",
+        "services": ["bench"],
+        "scopes": ["servers", "access:servers", "read:hub", "read:users"],
+    }}
 ]
 """
 
@@ -62,16 +66,18 @@ class Plain:
         """Seconds until a new server answers."""
         began = time.monotonic()
         self.http.post(f"/hub/api/users/plain/servers/{name}")
-        wait_for("a plain JupyterLab", lambda: self._status(name) == 200)
+        address = f"/user/plain/{name}/api/status"
+        wait_for("a plain JupyterLab", lambda: self.http.get(address).status_code == 200)
         return time.monotonic() - began
-
-    def _status(self, name: str) -> int:
-        return self.http.get(f"/user/plain/{name}/api/status").status_code
 
     def end(self, name: str) -> None:
         """Stop it."""
         self.http.request("DELETE", f"/hub/api/users/plain/servers/{name}", json={"remove": True})
-        wait_for("its end", lambda: self._status(name) != 200)
+        wait_for("its end", lambda: name not in self._servers())
+
+    def _servers(self) -> dict[str, object]:
+        found: dict[str, object] = self.http.get("/hub/api/users/plain").json()["servers"]
+        return found
 
 
 @contextmanager
@@ -113,7 +119,8 @@ def start_ours(stack: Stack, client: httpx.Client) -> tuple[float, float]:
     """Seconds until a new server of ours answers, and until it is READY; it is gone afterwards."""
     began = time.monotonic()
     asked = client.post("reservations", json={"gpus": 1, "hours": 1}).json()
-    wait_for("our JupyterLab", lambda: stack.jupyter(asked) == 200)
+    address = f"{stack.url}/user/{stack.user}/{asked['id']}/api/status"
+    wait_for("our JupyterLab", lambda: client.get(address).status_code == 200)
     answered = time.monotonic() - began
     while asked["state"] != "ready":
         asked = client.get(

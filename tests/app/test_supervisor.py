@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_hub.server import processes
+from gpudev_hub.server import preflight, processes
 from gpudev_hub.stores.sqlite import SqliteStore
 from gpudev_hub.supervisor import Ended
 from hub_users import wait_for
@@ -144,6 +144,42 @@ def test_a_full_disk(short_folder: Path) -> None:
     )
     assert done.returncode == Ended.STATE_UNUSABLE, done.stderr
     assert "is full" in done.stderr
+
+
+def without(program: str, stack: Stack) -> subprocess.CompletedProcess[str]:
+    """``gpudev-hub`` on a machine that lacks a program."""
+    start = 'mount --bind /dev/null "$0" && exec "$1"'
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", start, program, str(Path(sys.executable).parent / "gpudev-hub")],
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="hiding a program needs root")
+def test_a_missing_sshd(short_folder: Path) -> None:
+    stack = Stack(short_folder)
+    done = without(preflight.program("sshd") or "", stack)
+    assert done.returncode == Ended.PROGRAM_MISSING, done.stderr
+    assert "not installed on this machine: sshd" in done.stderr
+    assert "apt-get install openssh-server" in done.stderr
+    assert not stack.settings.state.exists()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="hiding a program needs root")
+def test_what_will_not_work_here_is_said_at_the_start(short_folder: Path) -> None:
+    stack = Stack(short_folder)
+    with socket.socket() as holder:  # so that it ends by itself
+        holder.bind(("127.0.0.1", stack.port))
+        holder.listen(1)
+        done = without(preflight.sftp_server() or "", stack)
+    assert done.returncode == Ended.PORT_IN_USE, done.stderr
+    assert "gpudev: sftp-server is not installed, so sftp and scp will not work" in done.stderr
+    assert "apt-get install openssh-sftp-server" in done.stderr
 
 
 def test_two_on_one_state_folder(short_folder: Path) -> None:

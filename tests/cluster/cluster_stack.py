@@ -12,7 +12,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +21,13 @@ import httpx
 import chart
 from dynamodb_local import ENVIRONMENT as AWS
 from dynamodb_local import DynamoDBLocal
+from dynamodb_proxy import FaultProxy
 from gpudev_hub.server.isolation import die_with_parent
 from gpudev_hub.ssh.keygen import new_pair
 from harness.cluster import Cluster
 from harness.layout import API_ADDRESS, HOME_CLASS
 from hub_users import HubUsers, wait_for
+from people import Person
 
 ADDRESS: Final = API_ADDRESS
 """Of the machine, as pods see it."""
@@ -65,6 +67,9 @@ def pool(image: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+People = Callable[[str], Person]
+
+
 class ClusterStack(HubUsers):
     """Started and stopped as often as a test likes; its parts, too."""
 
@@ -82,6 +87,8 @@ class ClusterStack(HubUsers):
             self._hub_config = files.config
             self._hub_environment = dict(files.env)
         self.dynamodb = DynamoDBLocal()
+        self.faults = FaultProxy(self.dynamodb.url)
+        """Between the service and its table: what it does to requests is a test's to say."""
         self.secrets = folder / "secrets"
         self.keys = folder / "keys"
         for path in (self.secrets, self.keys):
@@ -99,7 +106,7 @@ class ClusterStack(HubUsers):
             "store": {
                 "table": self.dynamodb.table(),
                 "region": AWS["AWS_DEFAULT_REGION"],
-                "endpoint": self.dynamodb.url,
+                "endpoint": self.faults.url,
             },
             "pools": [pool(image)],
             "home": {"storage_class": HOME_CLASS, "size": "1Gi"},
@@ -220,6 +227,7 @@ class ClusterStack(HubUsers):
             if process.poll() is None:
                 process.kill()
                 process.wait()
+        self.faults.close()
         self.dynamodb.close()
         api = self.cluster.api
         for kind in ("pods", "services", "secrets", "persistentvolumeclaims"):
@@ -242,6 +250,21 @@ class ClusterStack(HubUsers):
     def allow(self, user: str, public: str) -> None:
         """Give a user an SSH key."""
         (self.keys / user).write_text(public + "\n")
+
+    def clean(self) -> None:
+        """Start what does not run, end every reservation, and wait until no pod is left."""
+        dead = [name for name in self._parts if not self.runs(name)]
+        for name in dead:
+            self.start_part(name)
+        self.wait_until_up()
+        for record in self.api("GET", "reservations?owner=all")["reservations"]:
+            self.end(record["id"], record["owner"])
+        wait_for("no pods", lambda: not self.pods())
+
+    def record(self, id: str, user: str | None = None) -> dict[str, Any]:
+        """The reservation as the API shows it now."""
+        found: dict[str, Any] = self.api("GET", f"reservations/{id}", None, user)
+        return found
 
     def end(self, id: str, user: str | None = None) -> None:
         """Release it and wait for its end."""

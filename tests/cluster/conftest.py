@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster_stack import ClusterStack
+from cluster_stack import ClusterStack, People
 from dynamodb_local import ENVIRONMENT as AWS
 from harness.cluster import Cluster
 from harness.server_image import server_image
 from manifests import surroundings
+from people import Person
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +57,26 @@ def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
             running.close()
             for log in Path(folder).glob("*.log"):
                 shutil.copy(log, cluster.layout.root)
+
+
+@pytest.fixture
+def clean(stack: ClusterStack) -> Iterator[None]:
+    """Each test leaves the pool as it found it, and every part running."""
+    yield
+    stack.clean()
+
+
+@pytest.fixture(scope="session")
+def person(stack: ClusterStack) -> People:
+    """A user with a laptop and an SSH key that the service knows."""
+    known: dict[str, Person] = {}
+
+    def find(name: str) -> Person:
+        if name not in known:
+            known[name] = Person(stack, name)
+            known[name].login()
+            stack.allow(name, known[name].make_key())
+            known[name].run("ssh-config", "enable")
+        return known[name]
+
+    return find

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from all_reduce import ALL_REDUCE
-from cluster_stack import NAMESPACE, ClusterStack
+from cluster_stack import NAMESPACE, ClusterStack, People
 from harness.cluster import Cluster
 from hub_users import wait_for
-from people import Person
 from sessions import hub_api, log_in, reserve_in_picker
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
-
-People = Callable[[str], Person]
-
-
-@pytest.fixture(autouse=True)
-def clean(stack: ClusterStack) -> Iterator[None]:
-    """Each test leaves the pool as it found it."""
-    yield
-    for record in stack.api("GET", "reservations?owner=all")["reservations"]:
-        stack.end(record["id"], record["owner"])
-    wait_for("no pods", lambda: not stack.pods())
-
-
-@pytest.fixture(scope="module")
-def person(stack: ClusterStack) -> People:
-    """A user with a laptop and an SSH key that the service knows."""
-    known: dict[str, Person] = {}
-
-    def find(name: str) -> Person:
-        if name not in known:
-            known[name] = Person(stack, name)
-            known[name].login()
-            stack.allow(name, known[name].make_key())
-            known[name].run("ssh-config", "enable")
-        return known[name]
-
-    return find
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420), pytest.mark.usefixtures("clean")]
 
 
 def gpus_of(pod: dict[str, Any]) -> str:

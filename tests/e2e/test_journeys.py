@@ -209,6 +209,30 @@ def test_a_stop_in_the_hub_keeps_the_slots_for_a_while(stack: Stack, person: Peo
     assert ended["outcome"] == "released"
 
 
+def test_a_stop_while_it_starts_gives_the_start_up(stack: Stack, person: People) -> None:
+    """As a stop of a running one: the slots stay his for a while, and nothing starts by itself."""
+    bob = person("bob")
+    with log_in(stack, "bob") as browser:
+        record = stack.reserve("bob", gpus=8, hours=1, name="early")
+        server = f"/users/bob/servers/{record['id']}"
+
+        def pending() -> bool:
+            servers = hub_api(browser, "GET", "/users/bob?include_stopped_servers").json()["servers"]
+            return bool(servers.get(record["id"], {}).get("pending") == "spawn")
+
+        wait_for("the Hub's start", pending)
+        hub_api(browser, "DELETE", server)
+    stopped = wait_for("the stop", lambda: _server(bob, "early", "stopped"))
+    assert (stopped["state"], stopped["starts_at"]) == ("starting", None)
+    assert stopped["allocation"] == record["allocation"]
+    assert "stopped" in stopped["reason"]
+    assert stack.server_processes(record["id"]) == {}
+    stack.api("POST", f"reservations/{record['id']}/resume", None, "bob")
+    again = stack.wait_state(record["id"], "ready", "bob")
+    assert again["allocation"] == record["allocation"]
+    wait_for("its JupyterLab", lambda: stack.jupyter(again, "bob") == 200)
+
+
 def test_a_reservation_of_the_picker_is_reached_by_ssh_at_the_first_try(stack: Stack, person: People) -> None:
     carol = person("carol")
     carol.run("ssh-config", "enable")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,11 +26,11 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-@pytest.fixture
-def hub(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    """Alice with a token that may start and edit her servers, and nothing else."""
+def alice_with(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, scopes: tuple[str, ...]
+) -> Iterator[httpx.Client]:
     with monkeypatch.context() as patch:
-        patch.setattr(login, "SCOPES", ("start:servers!user", "read:servers!user", "delete:servers!user"))
+        patch.setattr(login, "SCOPES", scopes)
         token = login.by_password(stack.url, "alice", stack.password("alice"))
     with httpx.Client(
         base_url=f"{stack.url}/hub/api/users/alice",
@@ -40,8 +41,26 @@ def hub(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]
         yield client
 
 
-def nothing_started(stack: Stack) -> bool:
-    return not list(stack.settings.servers.iterdir()) and stack.server_processes() == {}
+@pytest.fixture
+def hub(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """Alice with a token that may start and edit her servers, and nothing else."""
+    scopes = ("start:servers!user", "read:servers!user", "delete:servers!user")
+    yield from alice_with(stack, monkeypatch, scopes)
+
+
+@pytest.fixture
+def strict(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """Alice with a token that may start her servers, and nothing else."""
+    yield from alice_with(stack, monkeypatch, ("start:servers!user",))
+
+
+def folders(stack: Stack) -> set[Path]:
+    """One for each server that was ever started."""
+    return set(stack.settings.servers.iterdir())
+
+
+def nothing_started(stack: Stack, before: set[Path] | frozenset[Path] = frozenset()) -> bool:
+    return folders(stack) <= before and stack.server_processes() == {}
 
 
 def test_no_server_past_the_queue(stack: Stack, hub: httpx.Client) -> None:
@@ -86,18 +105,80 @@ def test_a_server_keeps_its_name(stack: Stack, hub: httpx.Client) -> None:
     assert hub.request("DELETE", "/servers/one", json={"remove": True}).status_code == 204
 
 
-def test_a_link_fills_the_form_and_reserves_nothing(stack: Stack) -> None:
+@contextmanager
+def in_the_browser(stack: Stack, user: str) -> Iterator[httpx.Client]:
+    """Logged in at the Hub's form."""
     with httpx.Client(base_url=stack.url, trust_env=False, follow_redirects=True, timeout=30) as browser:
         browser.get("/hub/login")
-        form = {"username": "carol", "password": stack.password("carol"), "_xsrf": browser.cookies["_xsrf"]}
+        form = {"username": user, "password": stack.password(user), "_xsrf": browser.cookies["_xsrf"]}
         browser.post("/hub/login", data=form)
+        yield browser
+
+
+def new_spawn_page(browser: httpx.Client, **fields: str) -> httpx.Response:
+    """The picker, on an id that was handed out for it."""
+    page = browser.get("/services/gpudev/new", params=fields)
+    xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+    assert xsrf is not None
+    return browser.post("/services/gpudev/new", data={"_xsrf": xsrf[1], **fields})
+
+
+def test_an_id_of_the_picker_is_no_way_past_the_queue(stack: Stack, strict: httpx.Client) -> None:
+    """An id that was handed out to her own browser; only the form, with her cookie, makes something of it."""
+    before = folders(stack)
+    with in_the_browser(stack, "alice") as browser:
+        page = new_spawn_page(browser)
+        minted = page.url.path.rpartition("/")[2]
+        options = {"profile": "1x1", "gpus": "1", "hours": "1", "name": "sneaky"}
+        for body in ({}, {"gpus": 1, "hours": 1}, {"user_options": options, "form": True}):
+            answer = strict.post(f"/servers/{minted}", json=body)
+            assert answer.status_code == 403, answer.text
+            assert "has not been reserved" in answer.json()["message"]
+        token = {"Authorization": strict.headers["Authorization"]}
+        with httpx.Client(base_url=stack.url, headers=token, trust_env=False, timeout=30) as robot:
+            for at in (page.url.path, f"{page.url.path}?gpus=1&hours=1", "/hub/spawn/alice?gpus=1"):
+                robot.get(at)
+                robot.post(at, data=options)
+        # Nor does a link, followed with her cookie.
+        shown = browser.get(f"{page.url.path}?gpus=1&hours=1&name=linked")
+        assert 'value="linked"' in shown.text
+    assert nothing_started(stack, before)
+    assert stack.api("GET", "reservations", None, "alice")["reservations"] == []
+
+
+def test_what_has_ended_or_waits_can_be_neither_started_nor_taken_over(
+    stack: Stack, hub: httpx.Client, strict: httpx.Client
+) -> None:
+    """Neither her own, which the queue has not admitted (any more), nor by giving another server its name."""
+    ended = stack.reserve("alice", gpus=1)
+    stack.wait_state(ended["id"], "ready", "alice")
+    stack.api("DELETE", f"reservations/{ended['id']}", None, "alice")
+    stack.wait_state(ended["id"], "ended", "alice")
+    answer = strict.post(f"/servers/{ended['id']}", json={"gpus": 1})
+    assert answer.status_code == 403
+    assert f"reservation {ended['id']} has ended (released)" in answer.json()["message"]
+    first, waiting = stack.reserve("bob", gpus=2), stack.reserve("alice", gpus=1)
+    running = stack.wait_state(first["id"], "ready", "bob")
+    assert hub.put("/servers/spare").status_code == 201
+    for name in (waiting["id"], running["id"], ended["id"]):
+        assert hub.patch("/servers/spare", json={"name": name}).status_code in (403, 409)
+        assert strict.post("/servers/spare").status_code == 403
+        assert not list(stack.settings.servers.glob(f"{waiting['id']}-*"))
+    assert strict.post(f"/servers/{running['id']}").status_code == 403
+    others = str(strict.base_url).replace("/users/alice", "/users/bob")
+    assert strict.post(f"{others}/servers/{running['id']}").status_code in (403, 404)
+    assert stack.api("GET", f"reservations/{waiting['id']}", None, "alice")["state"] == "queued"
+    assert hub.request("DELETE", "/servers/spare", json={"remove": True}).status_code == 204
+    for record, owner in ((waiting, "alice"), (first, "bob")):
+        stack.api("DELETE", f"reservations/{record['id']}", None, owner)
+        stack.wait_state(record["id"], "ended", owner)
+
+
+def test_a_link_fills_the_form_and_reserves_nothing(stack: Stack) -> None:
+    with in_the_browser(stack, "carol") as browser:
         page = browser.get("/hub/spawn")
         assert page.url.path == "/services/gpudev/new", "the default server's page leads to ours"
-        page = browser.get("/services/gpudev/new?gpus=2&hours=3&name=mine")
-        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-        assert xsrf is not None
-        fields = {"_xsrf": xsrf[1], "gpus": "2", "hours": "3", "name": "mine"}
-        form_page = browser.post("/services/gpudev/new", data=fields)
+        form_page = new_spawn_page(browser, gpus="2", hours="3", name="mine")
         assert form_page.url.path.startswith("/hub/spawn/carol/")
         assert form_page.status_code == 200
         assert 'value="mine"' in form_page.text

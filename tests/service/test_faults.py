@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,17 @@ import pytest
 from gpudev_hub.clock import ClockBehind
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Allowances, NodeStatus, Outcome, ServerState, State
+from gpudev_hub.core.model import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    Allowances,
+    NodeStatus,
+    Outcome,
+    Owner,
+    ServerState,
+    State,
+)
 from gpudev_hub.core.ports import OutcomeUnknown, StaleEpoch, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
@@ -158,6 +173,85 @@ async def test_a_full_disk_refuses_clearly(idle_world: ServiceWorld, wrapped: li
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "ready")
     assert world.service.health().reasons == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.mark.root
+async def test_a_really_full_disk_loses_nothing_and_is_over_when_there_is_room(small_disk: Path) -> None:
+    """3, 8, 10: what happened meanwhile is not lost, nothing is half-made, and nobody restarts anything."""
+    world = ServiceWorld(small_disk)
+    try:
+        await full_disk(world, small_disk / "ballast")
+    finally:
+        await world.close()
+
+
+def fill(ballast: Path) -> None:
+    """Take all the room of a file system."""
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+
+
+def make_room(ballast: Path) -> None:
+    ballast.unlink()
+
+
+async def full_disk(world: ServiceWorld, ballast: Path) -> None:
+    """Somebody runs, others wait; the disk fills, a server ends, requests are refused; then there is room."""
+    service = await world.start()
+    running, crashing = [await world.reserve(gpus=8), await world.reserve(BOB, gpus=8)]
+    for record in (running, crashing):
+        await world.becomes(record.id, "ready")
+    acknowledged = {running.id, crashing.id}
+    fill(ballast)
+    for owner in (Owner(f"local:u{n}", f"u{n}", f"u{n}") for n in itertools.count()):
+        world.hub.users.add(owner.hub_user)
+        try:
+            acknowledged.add((await service.submit(owner, Ask(gpus=8), "request-of-the-full-disk")).id)
+        except Refused as refused:
+            assert refused.code is Code.UNAVAILABLE  # noqa: PT017
+            assert f"the disk that holds {world.folder / 'service.sqlite'} is full" in refused.message  # noqa: PT017
+            assert "nothing was changed" in refused.message  # noqa: PT017
+            break  # until then there was room in the store's own files
+    for attempt in (service.end(running.id, ALICE.subject), service.mint(ALICE.subject)):
+        with pytest.raises(Refused, match="is full"):
+            await attempt
+    world.cluster.kill(crashing.id, 1, "killed by signal 9")
+    assert set(service.view.reservations) == acknowledged
+    assert service.view.reservations[running.id].state is State.READY
+    assert (await service.history(running.id, 0, 50))[0], "what is there can be read"
+    assert [reason for reason in service.health().reasons if "is full" in reason]
+
+    make_room(ballast)
+    await world.until(lambda: service.health().reasons == [], "the store to be well, with nobody asking")
+    again = await world.becomes(crashing.id, "ready")
+    assert (again.attempt, again.allocation) == (2, crashing.allocation)
+    late = await service.submit(owner, Ask(gpus=8), "request-of-the-full-disk")
+    await service.end(running.id, ALICE.subject)
+    await world.becomes(running.id, "ended")
+    before = dict(service.view.reservations)
+    assert set(before) == acknowledged - {running.id} | {late.id}
+    assert (await world.restart()).view.reservations.keys() == before.keys()
+
+
+async def test_a_store_that_failed_once_is_tried_again_although_nobody_asks(
+    idle_world: ServiceWorld, wrapped: list[Wrapped]
+) -> None:
+    await idle_world.start()
+    wrapped[-1].fault = "full"
+    with pytest.raises(Refused):
+        await idle_world.reserve(gpus=2)
+    assert idle_world.service.health().reasons == ["the store: the disk is full"]
+    await idle_world.until(lambda: idle_world.service.health().reasons == [])
 
 
 async def test_a_hub_that_is_away_costs_no_attempt_and_no_time(world: ServiceWorld) -> None:

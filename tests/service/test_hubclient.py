@@ -11,7 +11,13 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartRefused
+from gpudev_hub.core.ports import (
+    HubPending,
+    HubUnavailable,
+    OwnerUnknownToHub,
+    StartBrokenOff,
+    StartRefused,
+)
 from gpudev_hub.service.hubclient import HubClient
 
 
@@ -72,6 +78,7 @@ async def test_starts_that_go_on(status: int, message: str, runs: bool) -> None:
         (302, "", HubUnavailable),
         (500, "Spawner failed: no such image", StartRefused),
         (400, "Invalid user options", StartRefused),
+        (500, "Internal Server Error", StartBrokenOff),
     ],
 )
 async def test_starts_that_do_not(status: int, message: str, error: type[Exception]) -> None:

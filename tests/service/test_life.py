@@ -198,6 +198,19 @@ async def test_a_start_that_was_stopped_before_anything_was_seen(world: ServiceW
     await world.becomes(record.id, "ready")
 
 
+async def test_a_start_that_its_user_breaks_off_is_no_failed_start(world: ServiceWorld) -> None:
+    """The Hub answers the start with a bare 500 first, and asks about the stop a second later."""
+    world.hub.refuses = "Internal Server Error"
+    record = await world.reserve(gpus=1)
+    await world.until(lambda: world.service.metrics.effects["start", "refused"] == 1)
+    assert (await world.service.stop_asked(StopAsked(record.id, user=True))).stop
+    world.hub.refuses = None
+    await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
+    history, _ = await world.service.history(record.id, 0, 100)
+    assert not [entry.change.cause for entry in history if entry.change.cause.startswith("start_failed")]
+    assert world.service.view.reservations[record.id].attempt == 1
+
+
 async def test_a_stop_of_our_own_is_not_taken_for_the_users(world: ServiceWorld) -> None:
     """The Hub stops what is left of a failed start when the next attempt has that name already."""
     world.hub.refuses = "no port is free"

@@ -29,7 +29,8 @@ class Fault(StrEnum):
     LOST = "the request does not arrive"
     ANSWER_LOST = "it is done, and the answer does not arrive"
     ANSWER_LATE = "it is done, and the answer comes when nobody waits any more"
-    HELD = "it arrives when it is released, which may be when nobody waits any more"
+    HELD = "it arrives, and the answer too, when it is released"
+    LANDS_LATE = "the connection is cut, and the request arrives when it is released"
 
 
 _ERRORS = {
@@ -163,13 +164,17 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
             if fault is Fault.LOST:
                 self._hang_up()
                 return
-            if fault is Fault.HELD:
+            if fault is Fault.LANDS_LATE:
+                self._hang_up()
+            if fault in (Fault.HELD, Fault.LANDS_LATE):
                 proxy.hold()
             answer = proxy.forward(self.path, dict(self.headers.items()), body)
             match fault:
+                case Fault.LANDS_LATE:
+                    proxy.land()
                 case Fault.HELD:
                     proxy.land()
-                    self._hang_up()
+                    self._answer(*answer)
                 case Fault.ANSWER_LOST:
                     self._hang_up()
                 case Fault.ANSWER_LATE:

@@ -190,6 +190,10 @@ class StartRefused(Exception):
     """The Hub answered that the start failed; the message says why."""
 
 
+class StartBrokenOff(StartRefused):
+    """So it was, without a word of the spawner's: a defect of the Hub's, or its user stops it just now."""
+
+
 class LaunchMaker(Protocol):
     """Makes everything an engine needs to start one admitted attempt (tokens, SSH keys, certificates)."""
 

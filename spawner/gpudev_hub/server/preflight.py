@@ -36,7 +36,10 @@ def problems() -> list[str]:
     """What will not work on this machine although nothing is missing, in words with what to do."""
     found = []
     if sftp_server() is None:
-        found.append("sftp-server is not installed, so sftp and scp will not work")
+        found.append(
+            "sftp-server is not installed, so sftp and scp will not work"
+            " (on Debian: apt-get install openssh-sftp-server)"
+        )
     account = pwd.getpwuid(os.getuid())
     if account.pw_shell.endswith(("/nologin", "/false")):
         found.append(

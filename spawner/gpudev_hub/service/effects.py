@@ -23,6 +23,7 @@ from gpudev_hub.core.ports import (
     HubUnavailable,
     OwnerUnknownToHub,
     ServerSight,
+    StartBrokenOff,
     StartRefused,
 )
 from gpudev_hub.failpoints import BEFORE_EFFECT, Failpoint
@@ -37,6 +38,8 @@ STARTED_PAUSE: Final[Millis] = 5 * SECOND
 """The Hub has taken a start up; if nothing comes of it, it is asked again after this time."""
 OPENING_PAUSE: Final[Millis] = SECOND
 """Longest pause between questions whether the Hub leads users to a server that is there already."""
+BREAKING_OFF: Final[Millis] = 3 * SECOND
+"""When a user stops a start, the Hub breaks it off at once, and stops the server a second later."""
 FORGETTING: Final = 8
 """Servers that the Hub is asked to forget at once, of those that hold no slots any more."""
 HUB: Final = "the Hub"
@@ -156,6 +159,8 @@ class Effects:
                 return
             except StartRefused as error:
                 self._heard_of_hub("start", "refused")
+                if isinstance(error, StartBrokenOff) and await self._given_up(key):
+                    return
                 self._refusals[id] = min(10, self._refusals.get(id, 0) + 1)
                 log.warning("start of %s/%d refused: %s", id, attempt, error, extra={"reservation": id})
                 self._post(StartFailed(id, attempt, str(error), self._node_at_fault(record)))
@@ -182,6 +187,13 @@ class Effects:
             if node is not None and node.gpus < sum(len(other.slots) for other in taken):
                 return part.node
         return None
+
+    async def _given_up(self, key: Key) -> bool:
+        """Whether the start turns out, in a moment, to be no longer wanted: its user stopped it."""
+        until = self._clock.now() + BREAKING_OFF
+        while (left := until - self._clock.now()) > 0 and self._to_start(*key[1:]) is not None:
+            await self._wait(key, left)
+        return self._to_start(*key[1:]) is None
 
     async def _came(self, key: Key, pause: Millis) -> bool:
         """Whether the server is seen: now, within the pause, or not, or not wanted any more."""

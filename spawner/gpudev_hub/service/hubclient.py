@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
 import httpx
 
-from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartRefused
+from gpudev_hub.core.ports import (
+    HubPending,
+    HubUnavailable,
+    OwnerUnknownToHub,
+    StartBrokenOff,
+    StartRefused,
+)
 
 START_TIMEOUT: Final = 45.0
 """Seconds; the Hub answers a start after ``slow_spawn_timeout`` (10 s) at the latest, if it is well."""
@@ -50,7 +57,9 @@ class HubClient:
             raise HubUnavailable(
                 f"the Hub does not accept the service's token ({answer.status_code}): {message}"
             )
-        raise StartRefused(message or f"the Hub answered {answer.status_code}")
+        if message in ("", HTTPStatus.INTERNAL_SERVER_ERROR.phrase):
+            raise StartBrokenOff(f"the Hub answered {answer.status_code} {message}".rstrip())
+        raise StartRefused(message)
 
     async def stop(self, hub_user: str, server: str) -> None:
         """Stop and remove a named server; returns when the Hub has taken it up (or never had it)."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.commit import Commit, Snapshot
+from gpudev_hub.core.commit import Commit, Part, Snapshot
 from gpudev_hub.core.decide import decide, next_due
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
@@ -223,6 +223,9 @@ class Writer:
             self._again(batch.items)
             await self._back_off()
             return
+        if not packed and self._failures:
+            # The store is tried until it works: an idle service would never learn that it does.
+            packed = [(Part(), 0)]
         durable = 0
         for part, parts in packed:
             commit = Commit(

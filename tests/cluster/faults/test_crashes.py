@@ -1,0 +1,255 @@
+"""Parts that die or go away while servers start and run. The numbers are those of the invariants."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster_stack import NAMESPACE, ClusterStack
+from dynamodb_proxy import Fault
+from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT
+from harness.cluster import Cluster
+from hub_users import wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
+
+CONVERGED = 60.0
+"""Seconds after which everything must be as it was to be; on two cores that all parts share."""
+
+
+def uids(stack: ClusterStack, id: str) -> dict[str, str]:
+    """Pods of a reservation, and which they are."""
+    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stack.pods(id)}
+
+
+def ready(stack: ClusterStack, user: str = "alice", **ask: object) -> dict[str, Any]:
+    """A reservation whose server is ready."""
+    return stack.wait_state(stack.reserve(user, **ask)["id"], "ready", user)
+
+
+def untouched(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> None:
+    """The same pods, ready, with Jupyter answering, and nothing lost of the reservation."""
+    after = stack.wait_state(record["id"], "ready", record["owner"], CONVERGED)
+    assert uids(stack, record["id"]) == before
+    assert after["allocation"] == record["allocation"]
+    assert after["ends_at"] == record["ends_at"]
+    wait_for("Jupyter through the proxy", lambda: stack.jupyter(after, record["owner"]) == 200, CONVERGED)
+
+
+def one_owner_each(stack: ClusterStack) -> None:
+    """1: no GPU is held by two pods, as the cluster sees it: never more asked for than a node has."""
+    held: dict[str, int] = {}
+    for pod in stack.pods():
+        if pod["status"]["phase"] in ("Succeeded", "Failed"):
+            continue
+        node = pod["spec"].get("nodeName") or pod["spec"]["affinity"]
+        limits = pod["spec"]["containers"][0]["resources"]["limits"]
+        held[str(node)] = held.get(str(node), 0) + int(limits["nvidia.com/gpu"])
+    assert all(count <= 8 for count in held.values()), held
+
+
+@pytest.mark.parametrize("place", [BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT])
+def test_the_service_dies_between_two_steps_of_a_reservation(stack: ClusterStack, place: str) -> None:
+    """3, 10: what the client was told, or asks for again with the same request id, is there once."""
+    running = ready(stack, "bob", gpus=8)
+    before = uids(stack, running["id"])
+    stack.kill("service")
+    stack.start_part("service", {"GPUDEV_FAILPOINT": place, "GPUDEV_FAILPOINT_AT": "1"})
+    ask = {"gpus": 2, "hours": 1, "request_id": f"at-{place}-{time.monotonic_ns()}"}
+
+    def asked() -> dict[str, Any] | None:
+        if not stack.runs("service"):
+            stack.start_part("service")
+        try:
+            with stack.client("alice") as client:
+                answer = client.post("reservations", json=ask)
+        except httpx.TransportError:
+            return None
+        return answer.json() if answer.status_code in (200, 201) else None
+
+    record = wait_for("an answer", asked, CONVERGED)
+    if stack.runs("service"):
+        # The failpoint may be one that the second request has to pass.
+        wait_for("ready or dead", lambda: _settled(stack, record["id"]), CONVERGED)
+    if not stack.runs("service"):
+        stack.start_part("service")
+    stack.wait_until_up()
+    stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+    mine = stack.api("GET", "reservations", None, "alice")["reservations"]
+    assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
+    assert len(stack.pods(record["id"])) == 1
+    one_owner_each(stack)
+    untouched(stack, running, before)
+
+
+def _settled(stack: ClusterStack, id: str) -> bool:
+    if not stack.runs("service"):
+        return True
+    try:
+        return bool(stack.record(id, "alice")["state"] == "ready")
+    except (httpx.TransportError, AssertionError):
+        return False  # it is dying just now
+
+
+def test_the_hub_dies_in_the_middle_of_a_start(stack: ClusterStack) -> None:
+    """The pod goes on; the next Hub adopts it: one pod, and one attempt."""
+    record = stack.reserve("alice", gpus=2)
+    wait_for("its pod", lambda: stack.pods(record["id"]))
+    before = uids(stack, record["id"])
+    stack.kill("hub")
+    stack.start_part("hub")
+    after = stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+    assert uids(stack, record["id"]) == before
+    assert stack.jupyter(after) == 200
+    assert not [e for e in history(stack, record["id"], "alice") if "start_failed" in e["cause"]]
+
+
+def test_a_hub_restarts_while_servers_run(stack: ClusterStack) -> None:
+    """5, 8: routes stay, servers stay."""
+    record = ready(stack, gpus=2)
+    before = uids(stack, record["id"])
+    stack.kill("hub")
+    # The server asks the Hub who this is; that it is reached at all is the route.
+    assert stack.jupyter(record) != 0
+    stack.start_part("hub")
+    stack.wait_until_up()
+    untouched(stack, record, before)
+
+
+def test_the_api_server_is_away_for_a_minute(stack: ClusterStack, cluster: Cluster) -> None:
+    """8: nothing is concluded from silence; what was asked meanwhile starts when it is back."""
+    record = ready(stack, gpus=2)
+    pair = ready(stack, "bob", gpus=4)
+    before, others = uids(stack, record["id"]), uids(stack, pair["id"])
+    cluster.stop_api_server()
+    begun = time.monotonic()
+    asked = stack.reserve("carol", gpus=2)
+    assert asked["state"] in ("queued", "starting"), "the queue works without the cluster"
+    wait_for("a minute", lambda: time.monotonic() - begun > 60, 70)
+    assert stack.jupyter(record) == 200, "who works is not disturbed"
+    cluster.start_api_server()
+    stack.wait_until_up()
+    stack.wait_state(asked["id"], "ready", "carol", 2 * CONVERGED)
+    assert not [e for e in history(stack, asked["id"], "carol") if "start_failed" in e["cause"]]
+    untouched(stack, record, before)
+    untouched(stack, pair, others)
+
+
+def test_somebodys_pod_has_the_name_already(stack: ClusterStack, cluster: Cluster) -> None:
+    """A 409 deletes nothing: the start is another attempt's, and the stranger's pod lives."""
+    first = ready(stack, "alice", gpus=8)
+    second = ready(stack, "bob", gpus=8)
+    waiting = stack.reserve("carol", gpus=8)
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"{waiting['id']}-1", "namespace": NAMESPACE},
+        "spec": {**_harmless(stack.pods(first["id"])[0]["spec"])},
+    }
+    cluster.apply(stranger)
+    strange = cluster.pods(NAMESPACE)[f"{waiting['id']}-1"]["metadata"]["uid"]
+    stack.end(first["id"], "alice")
+    after = stack.wait_state(waiting["id"], "ready", "carol", 2 * CONVERGED)
+    assert stack.jupyter(after, "carol") == 200
+    assert cluster.pods(NAMESPACE)[f"{waiting['id']}-1"]["metadata"]["uid"] == strange
+    assert any("another pod called" in e["cause"] for e in history(stack, waiting["id"], "carol"))
+    one_owner_each(stack)
+    assert stack.wait_state(second["id"], "ready", "bob")["allocation"] == second["allocation"]
+    cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{waiting['id']}-1").raise_for_status()
+
+
+def _harmless(spec: dict[str, Any]) -> dict[str, Any]:
+    """A pod that passes the namespace's rules, holds no GPU, and does nothing."""
+    (container,) = spec["containers"]
+    return {
+        "securityContext": spec["securityContext"],
+        "containers": [
+            {
+                "name": "sleeper",
+                "image": container["image"],
+                "imagePullPolicy": "Never",
+                "command": ["sleep", "600"],
+                "securityContext": container["securityContext"],
+            }
+        ],
+        "terminationGracePeriodSeconds": 0,
+    }
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_pod_of_a_pair_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster, rank: int) -> None:
+    """2: the gang starts again as a whole, on the same nodes, with the same end."""
+    record = ready(stack, "alice", gpus=8, nodes=2)
+    before = uids(stack, record["id"])
+    name = sorted(before)[rank]
+    cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}").raise_for_status()
+    after = _again(stack, record, before)
+    assert len(uids(stack, record["id"])) == 2
+    assert after["allocation"] == record["allocation"]
+    assert after["ends_at"] == record["ends_at"]
+    one_owner_each(stack)
+
+
+def test_a_worker_of_a_pair_dies(stack: ClusterStack, cluster: Cluster) -> None:
+    """2"""
+    record = ready(stack, "bob", gpus=8, nodes=2)
+    before = uids(stack, record["id"])
+    # Process 1 of its container, killed from the node: the pod fails.
+    cluster.execute(NAMESPACE, sorted(before)[1], "sh", "-c", "kill -TERM 1")
+    after = _again(stack, record, before)
+    assert after["allocation"] == record["allocation"]
+    assert stack.jupyter(after, "bob") == 200
+
+
+def test_a_pod_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster) -> None:
+    """The server comes back on the same GPUs; nobody else got them meanwhile."""
+    record = ready(stack, gpus=8)
+    other = ready(stack, "bob", gpus=8)
+    waiting = stack.reserve("carol", gpus=8)
+    before = uids(stack, record["id"])
+    cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{next(iter(before))}").raise_for_status()
+    after = _again(stack, record, before)
+    assert after["allocation"] == record["allocation"]
+    assert stack.record(waiting["id"], "carol")["state"] == "queued"
+    assert stack.wait_state(other["id"], "ready", "bob")["allocation"] == other["allocation"]
+
+
+def _again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
+    """The reservation once all its pods are others than before, and it is ready."""
+
+    def look() -> dict[str, Any] | None:
+        found = stack.record(record["id"], record["owner"])
+        now = uids(stack, record["id"])
+        fresh = len(now) == len(before) and not set(now.values()) & set(before.values())
+        return found if found["state"] == "ready" and fresh else None
+
+    return wait_for(f"{record['id']} again", look, 2 * CONVERGED)
+
+
+def test_dynamodb_answers_late_after_it_has_committed(stack: ClusterStack) -> None:
+    """3, 11: an outcome that is unknown is found out from the head; once is once."""
+    running = ready(stack, "bob", gpus=2)
+    before = uids(stack, running["id"])
+    stack.faults.next(Fault.ANSWER_LATE)
+    ask = {"gpus": 2, "hours": 1, "request_id": f"late-{time.monotonic_ns()}"}
+
+    def asked() -> dict[str, Any] | None:
+        with stack.client("alice") as client:
+            answer = client.post("reservations", json=ask)
+        return answer.json() if answer.status_code in (200, 201) else None
+
+    record = wait_for("an answer", asked, CONVERGED)
+    stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+    mine = stack.api("GET", "reservations", None, "alice")["reservations"]
+    assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
+    untouched(stack, running, before)
+    one_owner_each(stack)
+
+
+def history(stack: ClusterStack, id: str, user: str) -> list[dict[str, Any]]:
+    """What has happened to a reservation."""
+    found: list[dict[str, Any]] = stack.api("GET", f"reservations/{id}/history", None, user)["items"]
+    return found
