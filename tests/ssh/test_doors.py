@@ -183,9 +183,15 @@ def test_the_agent_rests(world: World) -> None:
     (rank,) = world.start("grest")
     try:
         eventually(lambda: "all of it answers" in rank.agent_log.read_text())
-        before, began = cpu(rank.agent.pid), time.monotonic()
-        eventually(lambda: time.monotonic() - began > 6)
-        assert cpu(rank.agent.pid) - before <= 0.03
+        # It may still be about its first reports; one that never rests uses as much in every stretch.
+        used = []
+        for _ in range(4):
+            before, began = cpu(rank.agent.pid), time.monotonic()
+            eventually(lambda began=began: time.monotonic() - began > 6)  # type: ignore[misc]
+            used.append(cpu(rank.agent.pid) - before)
+            if used[-1] <= 0.03:
+                break
+        assert min(used) <= 0.03, used
     finally:
         world.stop("grest")
 
