@@ -47,6 +47,26 @@ class Gated(HasTraits):
     gate: ClassVar[GateClient]
     profiles: ClassVar[list[dict[str, Any]]]
 
+    attempt = 0
+    """The attempt that this Hub believes to run; 0: none known."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """After a restart of the Hub."""
+        super().load_state(state)  # type: ignore[misc] # the engine's spawner comes next
+        self.attempt = int(state.get("attempt", 0))
+
+    def get_state(self) -> dict[str, Any]:
+        """What ``poll`` and ``stop`` need; the server's token stays where only the server reads it."""
+        state: dict[str, Any] = super().get_state()  # type: ignore[misc]
+        if self.attempt:
+            state["attempt"] = self.attempt
+        return state
+
+    def clear_state(self) -> None:
+        """Nothing runs."""
+        super().clear_state()  # type: ignore[misc]
+        self.attempt = 0
+
     @property
     def subject(self) -> str:
         """Who the owner is to the queue."""

@@ -60,25 +60,6 @@ class GpuSpawner(Gated, KubeSpawner):
     cluster: ClassVar[ClusterSettings]
 
     _pvc_exists: bool
-    attempt = 0
-    """The attempt that this Hub believes to run; 0: none known."""
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """After a restart of the Hub."""
-        super().load_state(state)
-        self.attempt = int(state.get("attempt", 0))
-
-    def get_state(self) -> dict[str, Any]:
-        """What ``poll`` and ``stop`` need; the token stays in the server's Secret."""
-        state: dict[str, Any] = super().get_state()
-        if self.attempt:
-            state["attempt"] = self.attempt
-        return state
-
-    def clear_state(self) -> None:
-        """Nothing runs."""
-        super().clear_state()
-        self.attempt = 0
 
     # Starting
 

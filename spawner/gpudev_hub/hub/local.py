@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 from jupyterhub.spawner import Spawner, SpawnException
@@ -57,32 +57,12 @@ class LocalGpuSpawner(Gated, Spawner):
 
     local: ClassVar[Settings]
 
-    attempt = 0
-    """The attempt that this Hub believes to run; 0: none known."""
-
     @property
     def _servers(self) -> LocalServers:
         return LocalServers(self.local.servers)
 
     def _folder(self, rank: int = 0) -> Path:
         return self._servers.folder(self.name, self.attempt) / str(rank)
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """After a restart of the Hub."""
-        super().load_state(state)
-        self.attempt = int(state.get("attempt", 0))
-
-    def get_state(self) -> dict[str, Any]:
-        """What ``poll`` and ``stop`` need; the token stays in the server's own folder."""
-        state: dict[str, Any] = super().get_state()
-        if self.attempt:
-            state["attempt"] = self.attempt
-        return state
-
-    def clear_state(self) -> None:
-        """Nothing runs."""
-        super().clear_state()
-        self.attempt = 0
 
     async def start(self) -> str:
         """Ask the gate, then adopt what runs already or start one launcher per rank."""
