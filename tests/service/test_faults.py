@@ -25,12 +25,14 @@ from gpudev_hub.core.model import (
     NodeStatus,
     Outcome,
     Owner,
+    Presence,
     ServerState,
     State,
 )
-from gpudev_hub.core.ports import OutcomeUnknown, StaleEpoch, Store, StoreUnavailable
+from gpudev_hub.core.ports import OutcomeUnknown, ServerSight, StaleEpoch, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
+from gpudev_hub.service.effects import LONGEST_PAUSE
 from gpudev_hub.service.service import Service
 from service_world import ALICE, BOB, POLICY, Died, ServiceWorld
 
@@ -493,6 +495,46 @@ async def test_a_server_that_the_hub_gives_up_is_taken_over_again(world: Service
     await world.until(lambda: record.id in world.hub.rows, "the Hub to know it again")
     assert world.cluster.ever.count((record.id, 1)) == 1, "the same server, never a second one"
     assert world.service.view.reservations[record.id].state is State.READY
+
+
+@pytest.mark.parametrize("trouble", ["his Hub forgot its users", "his Jupyter is too busy"])
+async def test_a_running_server_is_taken_over_as_soon_as_the_hub_can(
+    idle_world: ServiceWorld, trouble: str
+) -> None:
+    """Invariant 8: what keeps the Hub from leading to a server is no reason to end it."""
+    world = idle_world
+    await world.start()
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    await world.stop()
+    world.hub.rows.clear()
+    if "forgot" in trouble:
+        world.hub.users.clear()
+    else:
+        world.hub.refuses = "did not answer within 60 s"
+    asked = len(world.hub.calls)
+    await world.start()
+    await world.until(lambda: len(world.hub.calls) > asked)
+    await world.service.reconcile()
+    assert world.service.view.reservations[record.id].state is State.READY
+    world.hub.users.add("alice")
+    world.hub.refuses = None
+    world.clock.advance(LONGEST_PAUSE)
+    await world.until(lambda: record.id in world.hub.rows, "the Hub to lead to it")
+    assert world.cluster.ever == [(record.id, 1)], "the same server"
+    assert world.service.view.reservations[record.id].attempt == 1
+
+
+async def test_a_watch_that_is_wrong_frees_nothing(world: ServiceWorld) -> None:
+    """Invariant 8: a server that a watch calls gone is looked for."""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    world.cluster.report(ServerSight(record.id, 1, Presence.ABSENT))
+    waiting = await world.reserve(BOB, gpus=8, nodes=2)
+    await world.service.reconcile()
+    after = world.service.view.reservations[record.id]
+    assert (after.state, after.attempt) == (State.READY, 1)
+    assert world.service.view.reservations[waiting.id].state is State.QUEUED
 
 
 async def test_trouble_of_a_start_is_told(world: ServiceWorld) -> None:

@@ -101,7 +101,7 @@ class MemoryCluster:
         )
         self.ever.append((id, attempt))
         self.running[id, attempt] = sight
-        self._tell(sight)
+        self.report(sight)
 
     def kill(self, id: str, attempt: int, detail: str = "", *, one_rank: bool = False) -> None:
         """The server ends, or one rank of it."""
@@ -111,9 +111,10 @@ class MemoryCluster:
         else:
             self.running.pop((id, attempt), None)
             sight = ServerSight(id, attempt, Presence.ABSENT, detail=detail)
-        self._tell(sight)
+        self.report(sight)
 
-    def _tell(self, sight: ServerSight) -> None:
+    def report(self, sight: ServerSight) -> None:
+        """What its watch says, true or not."""
         if not self.deaf:
             for watcher in self._watchers:
                 watcher.put_nowait(sight)
@@ -153,7 +154,7 @@ class MemoryCluster:
 
     def hint(self, id: str, attempt: int) -> None:
         sight = self.running.get((id, attempt), ServerSight(id, attempt, Presence.ABSENT))
-        self._tell(sight)
+        self.report(sight)
 
     async def logs(self, id: str, attempt: int, lines: int) -> dict[str, str]:
         self._check()
@@ -254,6 +255,7 @@ class _Servers(RequestHandler):
             raise HTTPError(403)
         if self.hub.failure is not None:
             raise HTTPError(self.hub.failure[0], log_message=self.hub.failure[1])
+        self.hub.calls.append((str(self.request.method), self.path_args[1]))
         if self.path_args[0] not in self.hub.users:
             raise HTTPError(404, log_message="no such user")
 
@@ -262,14 +264,12 @@ class _Servers(RequestHandler):
         self.finish(json.dumps({"status": status_code, "message": getattr(error, "log_message", str(error))}))
 
     async def post(self, user: str, id: str) -> None:
-        self.hub.calls.append(("POST", id))
         assert json.loads(self.request.body) == {}
         if self.hub.refuses is not None:
             raise HTTPError(500, log_message=self.hub.refuses)
         self.set_status(await self.hub.spawn(user, id))
 
     async def delete(self, user: str, id: str) -> None:
-        self.hub.calls.append(("DELETE", id))
         assert json.loads(self.request.body) == {"remove": True}
         if self.hub.before_stop is not None:
             await self.hub.before_stop()

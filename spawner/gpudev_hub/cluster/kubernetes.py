@@ -1,7 +1,7 @@
 """The cluster port for Kubernetes: nodes and pods by list and watch. It creates nothing.
 
-What frees slots is never the watch alone: a server that is missing in it is looked for by a list of its own,
-and counts as gone only if that succeeds and the nodes it ran on report (invariant 8).
+``look`` alone tells that a server is gone: by a list of its own, and if the nodes it ran on report
+(invariant 8).
 """
 
 from __future__ import annotations
@@ -66,14 +66,18 @@ class KubernetesCluster:
         """What is seen of one attempt now; ``UNKNOWN`` when that can't be learnt."""
         names = [part.node for part in claim.allocation]
         try:
-            items, _ = await self._items(
-                self._api.list_namespaced_pod, namespace=self._namespace, label_selector=selector(*claim.key)
+            (items, _), *silent = await asyncio.gather(
+                self._items(
+                    self._api.list_namespaced_pod,
+                    namespace=self._namespace,
+                    label_selector=selector(*claim.key),
+                ),
+                *(self._is_silent(name) for name in names),
             )
-            silent = [name for name in names if await self._is_silent(name)]
         except ClusterUnavailable as error:
             return ServerSight(*claim.key, Presence.UNKNOWN, detail=str(error))
         pods = [pod for item in items if (pod := pod_facts(item, self._namespace)) is not None]
-        return sight_of(*claim.key, pods, silent, names)
+        return sight_of(*claim.key, pods, [n for n, quiet in zip(names, silent, strict=True) if quiet], names)
 
     async def _is_silent(self, name: str) -> bool:
         try:
@@ -129,7 +133,7 @@ class KubernetesCluster:
                 change = await changes.get()
                 if isinstance(change, Exception):
                     raise ClusterUnavailable(f"watching was cut: {change}") from change
-                for seen in await self._changed(*change):
+                for seen in self._changed(*change):
                     yield seen
         finally:
             for task in tasks:
@@ -169,10 +173,10 @@ class KubernetesCluster:
             while self._hints:
                 changes.put_nowait(("HINT", {"kind": "Hint", "server": self._hints.pop()}))
 
-    async def _changed(self, kind: str, item: dict[str, Any]) -> list[ServerSight | list[Node]]:
+    def _changed(self, kind: str, item: dict[str, Any]) -> list[ServerSight | list[Node]]:
         """What one event of a watch shows that is new."""
         if item["kind"] == "Hint":
-            return [await self._confirmed(*item["server"])]
+            return [self._sight(*item["server"])]
         if item["kind"] == "Node":
             name, before = item["metadata"]["name"], self._nodes.get(item["metadata"]["name"])
             after = None if kind == "DELETED" else node_facts(item)
@@ -187,7 +191,7 @@ class KubernetesCluster:
             there = (
                 {pod.server for pod in self._ours() if pod.node == name and pod.server} if heard else set()
             )
-            return [self._seen_nodes(), *[await self._confirmed(*key) for key in sorted(there)]]
+            return [self._seen_nodes(), *(self._sight(*key) for key in sorted(there))]
         foreign = foreign_gpus(self._pods.values())
         uid = item["metadata"]["uid"]
         before_pod = self._pods.pop(uid, None)
@@ -199,30 +203,8 @@ class KubernetesCluster:
             seen.append(self._seen_nodes())
         key = next((pod.server for pod in (after_pod, before_pod) if pod is not None and pod.server), None)
         if key is not None and before_pod != after_pod:
-            seen.append(await self._confirmed(*key))
+            seen.append(self._sight(*key))
         return seen
-
-    async def _confirmed(self, id: str, attempt: int) -> ServerSight:
-        """A sight by what was watched; that something is missing only after a list of its own."""
-        sight = self._sight(id, attempt)
-        if sight.presence is Presence.PRESENT and sight.complete:
-            return sight
-        try:
-            items, _ = await self._items(
-                self._api.list_namespaced_pod, namespace=self._namespace, label_selector=selector(id, attempt)
-            )
-        except ClusterUnavailable as error:
-            return ServerSight(id, attempt, Presence.UNKNOWN, detail=str(error))
-        known = {pod.uid for pod in self._pods.values() if pod.server == (id, attempt)}
-        for item in items:
-            pod = pod_facts(item, self._namespace)
-            if pod is not None:
-                self._pods[pod.uid] = pod
-                known.discard(pod.uid)
-        nodes = [pod.node for uid in known if (pod := self._pods.pop(uid)).node is not None]
-        silent = [node.name for node in self._nodes.values() if node.silent]
-        pods = [pod for pod in self._pods.values() if pod.server == (id, attempt)]
-        return sight_of(id, attempt, pods, silent, [node for node in nodes if node])
 
     def hint(self, id: str, attempt: int) -> None:
         """Something was started: look now."""

@@ -141,6 +141,8 @@ class Cluster(Protocol):
     def watch(self) -> AsyncIterator[ServerSight | list[Node]]:
         """What has changed, as soon as it is seen: a server that came or went, or all nodes if one did.
 
+        A hint only, where something is missing: ``look`` before it counts.
+
         Raises ``ClusterUnavailable`` when watching is cut: look at everything, then watch on.
         """
         ...

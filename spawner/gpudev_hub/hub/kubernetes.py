@@ -272,7 +272,8 @@ class GpuSpawner(Gated, KubeSpawner):
             reflector = type(self).reflectors.get(self._get_reflector_key(kind))
             dead = reflector is not None and (reflector.watch_task is None or reflector.watch_task.done())
             loaded = reflector is not None and reflector.first_load_future.done()
-            await start(replace=dead and loaded)
+            # All wait for one future: who gives up waiting must not cancel it for the others.
+            await asyncio.shield(start(replace=dead and loaded))
 
     # Stopping
 

@@ -156,15 +156,23 @@ class Effects:
             except OwnerUnknownToHub:
                 self._heard_of_hub("start", "owner unknown")
                 self._post(OwnerKnown(record.owner.subject, known=False))
-                return
+                if record.state is State.STARTING:
+                    return
+                # The server runs on, and the Hub leads to it once its owner has logged in again.
+                await self._wait(key, LONGEST_PAUSE)
+                continue
             except StartRefused as error:
                 self._heard_of_hub("start", "refused")
                 if isinstance(error, StartBrokenOff) and await self._given_up(key):
                     return
                 self._refusals[id] = min(10, self._refusals.get(id, 0) + 1)
                 log.warning("start of %s/%d refused: %s", id, attempt, error, extra={"reservation": id})
-                self._post(StartFailed(id, attempt, str(error), self._node_at_fault(record)))
-                return
+                if record.state is State.STARTING:
+                    self._post(StartFailed(id, attempt, str(error), self._node_at_fault(record)))
+                    return
+                # It runs, and the Hub could not reach it: too busy, perhaps.
+                await self._wait(key, LONGEST_PAUSE)
+                continue
             else:
                 self._heard_of_hub("start", "running" if runs else "accepted")
                 self._cluster.hint(id, attempt)

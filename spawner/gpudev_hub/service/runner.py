@@ -299,7 +299,7 @@ class Runner:
             try:
                 async for seen in self._cluster.watch():
                     if isinstance(seen, ServerSight):
-                        self._saw(seen)
+                        self._saw(await self._confirmed(seen))
                     else:
                         self.writer.post(NodesObserved(tuple(seen)))
             except ClusterUnavailable as error:
@@ -308,6 +308,13 @@ class Runner:
                 log.exception("watching the cluster failed")
             await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)
             self._reconciler.wake()
+
+    async def _confirmed(self, sight: ServerSight) -> ServerSight:
+        """A watch's events may be old, and know nothing of what they no longer show: they free no slot."""
+        claim = self.view.claims.get((sight.id, sight.attempt))
+        if claim is None or (sight.presence is Presence.PRESENT and sight.complete):
+            return sight
+        return await self._cluster.look(claim)
 
     def _saw(self, sight: ServerSight) -> None:
         """By the watch or in a full list."""
