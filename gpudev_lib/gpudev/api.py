@@ -39,6 +39,8 @@ TIMEOUT = 15.0
 LONGEST_POLL = 25.0
 """Seconds that one long poll asks the service to wait."""
 
+ALIAS = "gpu-"
+"""What reservations are called in SSH, and people type elsewhere, too."""
 PAST = 200
 """How many past reservations are listed at most; history has no end."""
 
@@ -95,8 +97,13 @@ class Api:
                 return found[:PAST] if ended else found
 
     def reservation(self, ref: str) -> wire.Reservation:
-        """One reservation by id, or by the name of a live one of yours."""
-        return self._ask(wire.Reservation, "GET", _at(ref))
+        """One reservation by id, or by the name of a live one of yours, also as ``gpu-NAME``."""
+        try:
+            return self._ask(wire.Reservation, "GET", _at(ref))
+        except NotFound:
+            if not ref.startswith(ALIAS):
+                raise
+        return self._ask(wire.Reservation, "GET", _at(ref.removeprefix(ALIAS)))
 
     def poll(self, id: str, version: int, wait: float) -> wire.Reservation:
         """The reservation once its version is not `version`, or after `wait` seconds. Not repeated."""
@@ -299,9 +306,11 @@ def _at(ref: str, *rest: str) -> str:
     return "/".join(("reservations", quote(ref, safe=""), *rest))
 
 
-def _check_hours(hours: float | None) -> None:
-    if hours is not None and not math.isfinite(hours):  # JSON has no such numbers
-        raise InvalidHours(f"{hours} hours is not a length of time.", hint="Use a number such as 4 or 0.5.")
+def _check_hours(hours: object) -> None:
+    if hours is None:
+        return
+    if not isinstance(hours, int | float) or not math.isfinite(hours):  # JSON has no such numbers
+        raise InvalidHours(f"{hours!r} hours is not a length of time.", hint="Use a number such as 4 or 0.5.")
 
 
 def _params(**given: object) -> dict[str, str]:

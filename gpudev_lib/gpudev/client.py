@@ -9,8 +9,9 @@ import httpx
 
 from gpudev import config, wire
 from gpudev.api import PATIENCE, Api, new_request_id
+from gpudev.errors import WaitTimeout
 from gpudev.progress import Progress
-from gpudev.reservation import Reservation
+from gpudev.reservation import Reservation, check_timeout
 
 
 class Client:
@@ -52,6 +53,7 @@ class Client:
         progress: Progress | bool | None = None,
     ) -> Reservation:
         """See `gpudev.reserve`."""
+        check_timeout(timeout)
         request = wire.ReserveRequest(
             gpus=gpus,
             nodes=nodes,
@@ -71,6 +73,11 @@ class Client:
                     reservation.release()
                 except Exception as failure:
                     error.add_note(f"Reservation {reservation.id} could not be released: {failure}")
+                else:
+                    if isinstance(error, WaitTimeout):
+                        error.hint = (
+                            "Its place was given up. To keep it: reserve(…, wait=False), then wait(…)."
+                        )
                 raise
         return reservation
 

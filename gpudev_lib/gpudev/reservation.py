@@ -12,8 +12,16 @@ from typing import Any, Self
 
 from gpudev import display, remote, wire, words
 from gpudev.api import LONGEST_POLL, Api, pauses
-from gpudev.errors import NetworkError, ReservationEnded, WaitTimeout
+from gpudev.errors import InvalidRequest, NetworkError, ReservationEnded, WaitTimeout
 from gpudev.progress import Progress, choose
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Raises `InvalidRequest` for what is no length of time."""
+    if seconds is not None and not seconds >= 0:
+        raise InvalidRequest(
+            f"{seconds:g} seconds is not a length of time to wait.", hint="Use 0 or more, or leave it out."
+        )
 
 
 class Reservation:
@@ -154,8 +162,10 @@ class Reservation:
         """Return when it is ready.
 
         Restarts of the service or the hub do not end the wait. `progress` is as in `gpudev.reserve`. Raises
-        `WaitTimeout` after `timeout` seconds (it keeps its place) and `ReservationEnded` if it ends first.
+        `WaitTimeout` after `timeout` seconds (it keeps its place), `ReservationEnded` if it ends first and
+        `InvalidRequest` for a timeout that is none.
         """
+        check_timeout(timeout)
         until = None if timeout is None else time.monotonic() + timeout
         shown = choose(progress, self)
         troubles = pauses()

@@ -1,4 +1,4 @@
-"""The panel of a notebook, with buttons (needs ``ipywidgets``: ``pip install gpudev[widgets]``)."""
+"""The panel of a notebook, with buttons (needs ``ipywidgets``: the extra ``widgets``)."""
 
 from __future__ import annotations
 

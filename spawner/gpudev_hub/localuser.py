@@ -37,8 +37,11 @@ class LocalUser:
             raise ConfigUnusable(f"{path} holds no JSON object: repair or remove it")
         return content
 
-    async def prepare(self, hub_api: str, scopes: Collection[str]) -> None:
-        """See to it that address, name and a token that works are in the configuration."""
+    async def prepare(self, hub_api: str, scopes: Collection[str]) -> str | None:
+        """See to it that address, name and a token that works are in the configuration.
+
+        Returns the address that was there, if it was another one.
+        """
         config = self.check()
         ours = {"url": self._settings.url, "user": self._settings.user}
         async with httpx.AsyncClient(base_url=hub_api, trust_env=False, timeout=15) as client:
@@ -52,6 +55,8 @@ class LocalUser:
                 write_private(self._settings.config.resolve(), json.dumps(changed, indent=2) + "\n")
         except OSError as error:
             raise ConfigUnusable(f"{self._settings.config} can't be written: {error}") from error
+        before = config.get("url")
+        return before if isinstance(before, str) and before != self._settings.url else None
 
     async def _valid(self, client: httpx.AsyncClient, token: str, scopes: Collection[str]) -> bool:
         if not token.isascii():

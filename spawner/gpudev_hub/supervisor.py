@@ -134,9 +134,9 @@ class Supervisor:
             hub.start()
             loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
             if await self._usable(ports):
-                await self.user.prepare(self._hub_api(ports), LOCAL_USER_SCOPES)
+                before = await self.user.prepare(self._hub_api(ports), LOCAL_USER_SCOPES)
                 await self._prepare_ssh()
-                self._announce()
+                self._announce(before)
                 await self._ending.wait()
                 sys.stdout.write("gpudev: ending the servers; reservations and queue are kept\n")
                 sys.stdout.flush()
@@ -216,7 +216,7 @@ class Supervisor:
         )
         await client.wait()
 
-    def _announce(self) -> None:
+    def _announce(self, other_hub: str | None) -> None:
         settings = self.settings
         gpus = find_gpus(settings)
         count = sum(gpus.count().values())
@@ -230,6 +230,11 @@ class Supervisor:
             f"  command line: {_program('gpu-dev')} reserve --gpus 1 --hours 1\n"
             f"  state and logs: {settings.state}\n"
         )
+        if other_hub is not None:
+            sys.stdout.write(
+                f"  {settings.config} was for {other_hub}, and is for this hub now; to go back: "
+                f"gpu-dev login --url {other_hub} (or set GPUDEV_CONFIG for one of them)\n"
+            )
         sys.stdout.flush()
 
     async def _renew_routes(self, ports: Ports) -> None:

@@ -139,6 +139,13 @@ def test_a_timeout_exits_7_and_keeps_the_place(run: Run, service: FakeService) -
     assert service.only.state == "queued"
 
 
+@pytest.mark.parametrize("timeout", ["nan", "-1"])
+def test_a_timeout_that_is_none_reserves_nothing(run: Run, service: FakeService, timeout: str) -> None:
+    assert run("reserve", "--timeout", timeout) == 2
+    assert "not a length of time" in run.err
+    assert not service.reservations
+
+
 def test_one_that_fails_while_waited_for_exits_8(run: Run, service: FakeService) -> None:
     service.starts = False
     assert run("reserve", "--no-wait", "-n", "demo") == 0
@@ -215,6 +222,22 @@ def test_cancel_several_goes_on_after_a_failure(run: Run, service: FakeService) 
     assert "nobody" in run.err
 
 
+def test_cancel_with_json(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "one")
+    assert run("cancel", "one", "nobody", "--json") == 3
+    (record,) = json.loads(run.out)["reservations"]
+    assert (record["name"], record["outcome"]) == ("one", "released")
+
+
+def test_the_name_of_ssh_will_do(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "one")
+    run("reserve", "-n", "gpu-two")
+    assert run.json("show", "gpu-one")["name"] == "one"
+    assert run.json("show", "gpu-two")["name"] == "gpu-two"
+    assert run.json("show", "gpu-gpu-two")["name"] == "gpu-two"
+    assert run("show", "gpu-three") == 3
+
+
 def test_release_is_a_word_for_cancel(run: Run, service: FakeService) -> None:
     run("reserve", "-n", "demo")
     assert run("release", "demo") == 0
@@ -226,6 +249,7 @@ def test_extend(run: Run, service: FakeService) -> None:
     run("reserve", "-n", "demo", "-t", "1")
     assert run("extend", "demo", "--hours", "0.5") == 0
     assert "1 h 30 min in all" in run.out
+    assert run.json("extend", "demo", "--hours", "0.5")["hours"] == 2
     assert run("extend", "demo", "--hours", "11") == 4
     assert "the longest is 1.5 hours" in run.err
 

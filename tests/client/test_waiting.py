@@ -105,6 +105,7 @@ def test_after_a_time_out_of_reserve_nothing_is_held(service: FakeService, clien
     with pytest.raises(gpudev.WaitTimeout, match=r"still queued after 0\.1 s") as caught:
         client.reserve(2, timeout=0.1, progress=False)
     assert isinstance(caught.value, TimeoutError)
+    assert "was given up" in caught.value.hint
     assert service.only.outcome == "cancelled"
 
 

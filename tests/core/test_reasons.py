@@ -50,7 +50,7 @@ def test_the_own_limit_is_the_reason() -> None:
     d.submit("alice", 8, busy_until(2), name="train")
     d.submit("alice", 4)
     assert reason(d, "r2") == (
-        "waiting for 4 GPUs: your limit of 8 GPUs at once is used up until 14:00, when train ends"
+        "waiting for 4 GPUs: alice's limit of 8 GPUs at once is used up until 14:00, when train ends"
     )
 
 

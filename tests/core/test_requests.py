@@ -186,7 +186,7 @@ def test_names_and_request_ids() -> None:
     d.submit("alice", name="demo", request_id="retry-me-1")
     refused = over(d, name="demo")
     assert (refused.code, STATUS[refused.code]) == (Code.NAME_TAKEN, 409)
-    assert refused.message == "your reservation r1 (starting) has the name demo already"
+    assert refused.message == "your reservation r1 (starting) is called demo already"
     assert d.submit("bob", name="demo").id == "r3"
     assert d.submit("alice", name="demo", request_id="retry-me-1").id == "r1"
     d.extend("r1", 1)
@@ -198,6 +198,15 @@ def test_names_and_request_ids() -> None:
     d.end("r1")
     d.see("r1")
     assert d.submit("alice", name="demo").id == "r8"
+
+
+def test_nobody_calls_two_reservations_alike() -> None:
+    """One without a name is called by its id: in SSH that is its name."""
+    d = Driver()
+    first = d.submit("alice")
+    refused = over(d, name=first.id)
+    assert refused.code is Code.NAME_TAKEN
+    assert d.submit("bob", name=first.id).request.name == first.id, "names are each owner's own"
 
 
 def test_ids_are_used_once_and_by_whom_they_were_minted_for() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -73,6 +74,22 @@ def test_no_server_past_the_queue(stack: Stack, hub: httpx.Client) -> None:
         assert "reservations" in made_up.json()["message"]
     assert nothing_started(stack)
     assert stack.api("GET", "reservations", None, "alice")["reservations"] == []
+
+
+def test_a_refused_start_leaves_nothing_in_the_hub(stack: Stack, hub: httpx.Client) -> None:
+    said = len(stack.log("hub"))
+    before = server_tokens(stack)
+    for name in ("made-up", "made-up-too"):
+        assert hub.post(f"/servers/{name}").status_code == 403
+    assert server_tokens(stack) == before
+    assert "Failed to cleanup" not in stack.log("hub")[said:]
+
+
+def server_tokens(stack: Stack) -> int:
+    """Tokens that the Hub has made for servers."""
+    with closing(sqlite3.connect(stack.settings.hub / "jupyterhub.sqlite")) as database:
+        (count,) = database.execute("SELECT count(*) FROM api_tokens WHERE note LIKE 'Server at%'").fetchone()
+    return int(count)
 
 
 def test_a_token_that_starts_servers_reserves_nothing(stack: Stack, hub: httpx.Client) -> None:

@@ -8,7 +8,7 @@ import click
 
 from gpudev import words
 from gpudev.cli.names import reservation_name, reservation_names
-from gpudev.cli.output import complain, now
+from gpudev.cli.output import complain, emit, json_option, now
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
 from gpudev.errors import GpuDevError
@@ -18,19 +18,28 @@ from gpudev.reservation import Reservation
 @click.command()
 @reservation_names
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def cancel_command(names: tuple[str, ...], yes: bool) -> int:
+@json_option
+def cancel_command(names: tuple[str, ...], yes: bool, as_json: bool) -> int:
     """Release reservations, or give up their places in the queue.
 
-    On a terminal it asks before a running server is ended. Homes stay.
+    On a terminal it asks before a running server is ended. Homes stay. With --json nothing is asked, and
+    `reservations` are those that have been found, as they are then.
     """
     client = Client()
     code = 0
+    found: list[Reservation] = []
     for name in names:
         try:
-            _cancel(client.get(name), yes)
+            reservation = client.get(name)
+            if as_json:
+                found.append(reservation.release())
+            else:
+                _cancel(reservation, yes)
         except GpuDevError as error:
             complain(error, as_json=False)
             code = code or error.exit_code
+    if as_json:
+        emit({"reservations": [reservation.record for reservation in found]})
     after_change(client.api)
     return code
 
@@ -53,14 +62,19 @@ def _cancel(reservation: Reservation, yes: bool) -> None:
 @click.command()
 @reservation_name
 @click.option("-t", "--hours", type=float, required=True, help="So many hours longer.")
-def extend_command(name: str, hours: float) -> None:
+@json_option
+def extend_command(name: str, hours: float, as_json: bool) -> None:
     """Hold a reservation longer.
 
     Granted if that breaks no promise made to somebody who waits; a refusal says the longest that would be.
     """
     client = Client()
     reservation = client.get(name).extend(hours)
-    ends = reservation.ends_at
-    until = f" until {words.when(ends, now())}" if ends else ""
-    click.echo(f"{words.label(reservation.record)} is yours{until}, {words.hours(reservation.hours)} in all.")
+    if as_json:
+        emit(reservation.record)
+    else:
+        ends = reservation.ends_at
+        until = f" until {words.when(ends, now())}" if ends else ""
+        total = words.hours(reservation.hours)
+        click.echo(f"{words.label(reservation.record)} is yours{until}, {total} in all.")
     after_change(client.api)

@@ -55,7 +55,7 @@ def submit(turn: Turn, event: Submit) -> Reservation:
     if namesake is not None:
         raise Refused(
             Code.NAME_TAKEN,
-            f"your reservation {namesake.id} ({namesake.state}) has the name {request.name} already",
+            f"your reservation {namesake.id} ({namesake.state}) is called {request.name} already",
             f"choose another name, or end that one: gpu-dev cancel {request.name}",
         )
     # A new request stands behind everybody who is still to be placed again.
@@ -232,12 +232,12 @@ def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:
     if blocking and len(mine) == len(blocking):
         names = listing([r.request.name or r.id for r in mine], "and")
         return f"your own {names}, which waits, needs the GPUs by then; cancel it if this one matters more"
-    first = [
+    first = dict.fromkeys(
         f"{r.owner.login} by {moment(r.promise, turn.now)}" for r in blocking[:3] if r.promise is not None
-    ]
+    )
     if not first:
         return "the GPUs are taken by then"
-    return f"the GPUs are promised to {listing(first, 'and')}"
+    return f"the GPUs are promised to {listing(list(first), 'and')}"
 
 
 def resume(turn: Turn, event: Resume) -> Reservation:

@@ -186,7 +186,8 @@ class Outlook:
             return None
         which = listing(sorted({self._name(of) for _, end, _, of in stays if end == binds}), "and")
         until = f"until {moment(binds, now)}" + (f", when {which} ends" if which else "")
-        return f"your limit of {gpus(reservation.cap)} at once is used up {until}"
+        whose = f"{reservation.owner.login}'s limit of {gpus(reservation.cap)} at once"
+        return f"{whose} is used up {until}"
 
     def _name(self, id: str) -> str:
         reservation = self.reservations.get(id)

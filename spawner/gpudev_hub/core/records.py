@@ -69,9 +69,14 @@ class Records:
         return None if ref is None else self.reservations[ref]
 
     def by_name(self, subject: str, name: str | None) -> Reservation | None:
-        """The owner's live reservation of this name."""
-        ref = self._by_name.get((subject, name)) if name is not None else None
-        return None if ref is None else self.reservations[ref]
+        """The owner's live reservation that is called so: by its name, or, having none, by its id."""
+        if name is None:
+            return None
+        ref = self._by_name.get((subject, name))
+        if ref is not None:
+            return self.reservations[ref]
+        unnamed = self.reservations.get(name)
+        return unnamed if unnamed is not None and unnamed.owner.subject == subject else None
 
     def claims_of(self, id: str) -> list[Claim]:
         """All claims of a reservation, live or not, oldest attempt first."""

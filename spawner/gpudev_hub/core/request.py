@@ -134,7 +134,7 @@ def resolve_hours(hours: float, least: Millis) -> Millis:
         raise Refused(
             Code.INVALID_HOURS,
             f"{hours:g} hours is shorter than the shortest hold, {duration(least)}",
-            f"use --hours {least / HOUR:.4g} or more",
+            f"use --hours {math.ceil(least / HOUR * 100) / 100:g} or more",
         )
     return millis
 

@@ -40,7 +40,8 @@ class Gated(HasTraits):
     hub: Any
     handler: Any
     user_options: dict[str, Any]
-    _stop_future: Any
+    _stop_future: Any = None
+    """Set by a handler that stops it; JupyterHub itself leaves it unset before the first stop."""
 
     realm: ClassVar[str] = "local"
     """Whose user names these are: part of the owner's identity to the queue."""
