@@ -124,6 +124,7 @@ class ClusterStack(HubUsers):
             **(settings or {}),
         }
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
+        self._kubeconfigs: dict[str, str] = {}
 
     def password(self, user: str) -> str:
         """The same for all."""
@@ -141,26 +142,38 @@ class ClusterStack(HubUsers):
         """Until users get answers from both, and the service finds nothing away."""
         for name, path in (("hub", "hub/api/"), ("service", "services/gpudev/health/ready")):
             try:
-                wait_for(name, lambda name=name, path=path: self._answers(name, path), 120)  # type: ignore[misc]
+                wait_for(name, lambda name=name, path=path: self.answers(name, path), 120)  # type: ignore[misc]
             except AssertionError as error:
                 raise AssertionError(f"{error}; the {name} said: {self.log(name)[-4000:]}") from None
 
-    def _answers(self, name: str, path: str) -> bool:
+    def answers(self, name: str, path: str = "hub/api/") -> bool:
+        """Whether users get an answer from that part, which must run."""
         assert self.runs(name), "it ended"
         try:
             return httpx.get(f"{self.url}/{path}", trust_env=False, timeout=5).status_code == 200
         except httpx.TransportError:
             return False
 
-    def start_part(self, name: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start ``proxy``, ``hub`` or ``service``; returns at once."""
-        config = self.folder / "cluster.json"
-        config.write_text(json.dumps(self.settings))
+    def start_part(
+        self,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start ``proxy``, ``hub`` or ``service``, or one more service (``service-2``); returns at once.
+
+        ``settings``: fields that differ for this part.
+        """
+        config = self.folder / f"{name}.json"
+        config.write_text(json.dumps(self.settings | {**(settings or {})}))
         common = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "HOME")}
         common |= {"GPUDEV_CLUSTER": str(config), "GPUDEV_SECRETS": str(self.secrets)} | AWS
-        account = {"hub": ("gpudev", "hub"), "service": ("gpudev", "gpudev-service")}.get(name)
+        account = {"hub": "hub", "service": "gpudev-service"}.get(name.partition("-")[0])
         if account is not None:
-            common["KUBECONFIG"] = str(self.cluster.kubeconfig(*account))
+            # One token for all of its life: a part starts while the API server is away, too.
+            if account not in self._kubeconfigs:
+                self._kubeconfigs[account] = str(self.cluster.kubeconfig("gpudev", account, 3 * 3600))
+            common["KUBECONFIG"] = self._kubeconfigs[account]
         self._run(name, self._command(name), {**self._environment(name), **common, **(environment or {})})
 
     def _run(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
@@ -211,6 +224,19 @@ class ClusterStack(HubUsers):
     def runs(self, name: str) -> bool:
         """Whether the part's process lives."""
         return self._parts[name].poll() is None
+
+    def end_extra(self, name: str) -> None:
+        """Kill a part that is one too many, if it was started, and forget it."""
+        if name in self._parts:
+            if self.runs(name):
+                self.kill(name)
+            del self._parts[name]
+
+    def lose_hub_database(self) -> None:
+        """While the Hub does not run."""
+        for path in self.folder.glob("jupyterhub.sqlite*"):
+            path.unlink()
+        self._tokens.clear()
 
     def restart(self, *names: str) -> None:
         """Kill and start parts, and wait until all works."""

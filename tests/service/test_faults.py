@@ -525,6 +525,39 @@ async def test_a_running_server_is_taken_over_as_soon_as_the_hub_can(
     assert world.service.view.reservations[record.id].attempt == 1
 
 
+async def test_what_the_hub_has_forgotten_it_is_told_again(world: ServiceWorld) -> None:
+    """10: a Hub that comes up with an empty database leads nobody to servers that run."""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    asked = len(world.hub.calls)
+    await world.service.reconcile()
+    assert len(world.hub.calls) == asked, "where nothing is missing, nothing is done"
+    world.hub.rows.clear()
+    await world.service.reconcile()
+    await world.until(lambda: record.id in world.hub.rows, "the Hub to lead to it")
+    assert world.cluster.ever == [(record.id, 1)], "the same server"
+
+
+async def test_a_server_that_is_only_said_to_be_stopped_is_ended(world: ServiceWorld) -> None:
+    """8, 10: the Hub could not end it; the GPUs stay its user's, who starts it again."""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    world.hub.stops = False
+    await world.hub.stop(record.id, user=True)
+    await world.service.reconcile()
+    await world.until(lambda: ("DELETE", record.id) in world.hub.calls)
+    for _ in range(3):
+        world.clock.advance(40 * SECOND)
+        await asyncio.sleep(0.05)
+    view = world.service.view
+    await world.until(lambda: view.reservations[record.id].server is ServerState.STOPPED)
+    assert world.cluster.removed == [(record.id, 1)]
+    await world.service.resume(record.id, ALICE.subject)
+    world.hub.stops = True
+    again = await world.becomes(record.id, "ready")
+    assert (again.attempt, again.allocation) == (2, record.allocation)
+
+
 async def test_a_watch_that_is_wrong_frees_nothing(world: ServiceWorld) -> None:
     """Invariant 8: a server that a watch calls gone is looked for."""
     record = await world.reserve(gpus=2)

@@ -18,7 +18,7 @@ from gpudev_hub.core.ports import (
     StartBrokenOff,
     StartRefused,
 )
-from gpudev_hub.service.hubclient import HubClient
+from gpudev_hub.service.hubclient import PAGINATED, HubClient
 
 
 class Answering(RequestHandler):
@@ -36,24 +36,30 @@ class Answering(RequestHandler):
         if self.status != 204:
             self.finish(self.body)
 
-    delete = post
+    delete = get = post
+
+
+@asynccontextmanager
+async def serving(application: Application) -> AsyncIterator[HubClient]:
+    sockets = bind_sockets(0, "127.0.0.1")
+    server = HTTPServer(application)
+    server.add_sockets(sockets)
+    client = HubClient(f"http://127.0.0.1:{sockets[0].getsockname()[1]}/hub/api", "secret")
+    try:
+        yield client
+    finally:
+        await client.close()
+        server.stop()
+        await server.close_all_connections()
 
 
 @asynccontextmanager
 async def hub(status: int, message: str = "") -> AsyncIterator[tuple[HubClient, list[tuple[str, ...]]]]:
     asked: list[tuple[str, ...]] = []
     body = message if message.startswith("<") else json.dumps({"status": status, "message": message})
-    sockets = bind_sockets(0, "127.0.0.1")
     arguments = {"status": status, "body": body, "asked": asked}
-    server = HTTPServer(Application([(".*", Answering, arguments)], log_function=lambda handler: None))
-    server.add_sockets(sockets)
-    client = HubClient(f"http://127.0.0.1:{sockets[0].getsockname()[1]}/hub/api", "secret")
-    try:
+    async with serving(Application([(".*", Answering, arguments)], log_function=lambda _: None)) as client:
         yield client, asked
-    finally:
-        await client.close()
-        server.stop()
-        await server.close_all_connections()
 
 
 @pytest.mark.parametrize(
@@ -117,3 +123,25 @@ async def test_nobody_there_is_unavailable_and_no_token_is_told() -> None:
         await client.start("alice", "k7d")
     assert "very-secret" not in str(raised.value)
     await client.close()
+
+
+async def test_the_servers_that_the_hub_has_page_by_page() -> None:
+    pages = {
+        "0": {"items": [{"servers": {"a": {}, "b": {}}}, {}], "_pagination": {"next": {"offset": 200}}},
+        "200": {"items": [{"servers": {"c": {}}}], "_pagination": {"next": None}},
+    }
+
+    class Users(RequestHandler):
+        def get(self) -> None:
+            assert self.request.headers["Accept"] == PAGINATED
+            assert self.get_query_argument("state") == "active"
+            self.finish(pages[self.get_query_argument("offset")])
+
+    async with serving(Application([("/hub/api/users", Users)])) as client:
+        assert await client.known_servers() == {"a", "b", "c"}
+
+
+async def test_a_list_that_is_refused_tells_nothing() -> None:
+    async with hub(403) as (client, _):
+        with pytest.raises(HubUnavailable):
+            await client.known_servers()

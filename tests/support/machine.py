@@ -65,6 +65,9 @@ class Machine:
             if key[0] == server:
                 await self.remove(*key)
 
+    async def known_servers(self) -> set[str]:
+        return {name for name, _ in self.running}
+
     # LaunchMaker
 
     async def make(self, reservation: Reservation) -> Launch:

@@ -153,7 +153,8 @@ Settings come from arguments, then `GPUDEV_URL` and `GPUDEV_TOKEN`, then (in a n
 the Hub's own variables, then `~/.gpu-dev-config` ([its keys](reference-cli.md#configuration)). A token is
 only ever sent to the hub that it came with. A lost answer never makes two reservations: requests are
 repeated with the same `request_id`.
-In a checkout, `pip install .` brings library and command; `pip install ".[widgets]"` adds the live panel of notebooks.
+In a checkout, `pip install .` brings library and command; `pip install ".[widgets]"` adds the live panel of
+notebooks.
 
 ## Functions
 

@@ -196,7 +196,10 @@ class SpawningHub:
         """Listen (again)."""
         if not self._sockets:
             self._sockets = bind_sockets(self.port, "127.0.0.1")
-        handlers = [(r"/hub/api/users/([^/]+)/servers/([^/]+)", _Servers, {"hub": self})]
+        handlers: list[Any] = [
+            (r"/hub/api/users/([^/]+)/servers/([^/]+)", _Servers, {"hub": self}),
+            (r"/hub/api/users", _Users, {"hub": self}),
+        ]
         self._server = HTTPServer(Application(handlers, log_function=lambda handler: None))
         self._server.add_sockets(self._sockets)
 
@@ -275,6 +278,17 @@ class _Servers(RequestHandler):
             await self.hub.before_stop()
         await self.hub.stop(id, user=True)  # the real one does not tell whose wish a DELETE is
         self.set_status(204)
+
+
+class _Users(RequestHandler):
+    def initialize(self, hub: SpawningHub) -> None:
+        self.hub = hub
+
+    def get(self) -> None:
+        if self.hub.failure is not None:
+            raise HTTPError(self.hub.failure[0])
+        user = {"name": "all", "servers": {id: {} for id in self.hub.rows}}
+        self.finish({"items": [user], "_pagination": {"next": None}})
 
 
 class Launches:

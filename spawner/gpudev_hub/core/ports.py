@@ -175,6 +175,10 @@ class Hub(Protocol):
         """Stop and remove a named server; one that is not there is no error."""
         ...
 
+    async def known_servers(self) -> set[str]:
+        """All servers that the Hub leads to, or is starting or stopping. Raises ``HubUnavailable``."""
+        ...
+
 
 class HubUnavailable(Exception):
     """The Hub is away, busy or pending: try again, this is no failed start."""

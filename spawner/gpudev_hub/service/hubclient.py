@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
@@ -19,6 +19,8 @@ from gpudev_hub.core.ports import (
 START_TIMEOUT: Final = 45.0
 """Seconds; the Hub answers a start after ``slow_spawn_timeout`` (10 s) at the latest, if it is well."""
 CONNECT_TIMEOUT: Final = 5.0
+PAGINATED: Final = "application/jupyterhub-pagination+json"
+USERS_PAGE: Final = 200
 
 
 class HubClient:
@@ -71,10 +73,30 @@ class HubClient:
             raise HubPending(message)
         raise HubUnavailable(f"the Hub answered {answer.status_code} to a stop: {message}")
 
+    async def known_servers(self) -> set[str]:
+        """Names of all servers that the Hub has, running or on their way there or back.
+
+        Source: JupyterHub's REST API, ``GET /users`` with pagination.
+        """
+        found: set[str] = set()
+        page: dict[str, int] | None = {"offset": 0}
+        while page is not None:
+            params = {"state": "active", "offset": page["offset"], "limit": USERS_PAGE}
+            answer = await self._ask("GET", "users", params=params, headers={"Accept": PAGINATED})
+            if answer.status_code != 200:
+                raise HubUnavailable(f"the Hub answered {answer.status_code} to a list of its servers")
+            listed = answer.json()
+            found.update(name for user in listed["items"] for name in user.get("servers", ()))
+            page = listed["_pagination"]["next"]
+        return found
+
     async def _call(self, method: str, hub_user: str, server: str, body: object) -> httpx.Response:
         path = f"users/{quote(hub_user, safe='')}/servers/{quote(server, safe='')}"
+        return await self._ask(method, path, json=body)
+
+    async def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
-            return await self._client.request(method, path, json=body)
+            return await self._client.request(method, path, **arguments)
         except httpx.HTTPError as error:
             raise HubUnavailable(
                 f"the Hub does not answer: {type(error).__name__} {error}".rstrip()

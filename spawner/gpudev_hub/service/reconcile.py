@@ -14,7 +14,15 @@ from typing import Final, Protocol
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import Event, NodesObserved, NodeUnknown
 from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Presence, Reservation, State
-from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight, StaleEpoch, StoreUnavailable
+from gpudev_hub.core.ports import (
+    Cluster,
+    ClusterUnavailable,
+    Hub,
+    HubUnavailable,
+    ServerSight,
+    StaleEpoch,
+    StoreUnavailable,
+)
 
 from .metrics import Metrics
 from .outages import Outages
@@ -48,6 +56,7 @@ class Reconciler:
         *,
         view: View,
         cluster: Cluster,
+        hub: Hub,
         acts: Acts,
         clock: Clock,
         outages: Outages,
@@ -59,6 +68,7 @@ class Reconciler:
         """``check``: raises if another service has taken over the store."""
         self._view = view
         self._cluster = cluster
+        self._hub = hub
         self._acts = acts
         self._clock = clock
         self._outages = outages
@@ -96,6 +106,7 @@ class Reconciler:
             self._post(NodesObserved(tuple(nodes)))
             await self._compare(sights)
         self._derive()
+        await self._ask_hub()
 
     def _no_cluster(self, error: ClusterUnavailable) -> None:
         self._silent += 1
@@ -154,9 +165,24 @@ class Reconciler:
                 record = self._view.reservations.get(claim.reservation)
                 self._acts.stop(claim.reservation, claim.attempt, record)
         for record in self._view.reservations.values():
-            if record.state is not State.STARTING:
-                continue
-            if record.stopped_at is None:
+            if record.state is State.STARTING and record.stopped_at is None:
                 self._acts.start(record.id, record.attempt)
-            elif (held := self._view.claim(record)) is not None and held.presence is not Presence.ABSENT:
-                self._acts.stop(record.id, record.attempt, record)
+            elif record.state in (State.STARTING, State.READY) and record.stopped_at is not None:
+                # The Hub's word that it has stopped a server is no proof.
+                held = self._view.claim(record)
+                if held is not None and held.presence is not Presence.ABSENT:
+                    self._acts.stop(record.id, record.attempt, record)
+
+    async def _ask_hub(self) -> None:
+        """Servers that run and that the Hub has forgotten, perhaps with its database, are taken over."""
+        running = [r for r in self._view.reservations.values() if r.state is State.READY and not r.stopped_at]
+        if not running:
+            return
+        try:
+            known = await self._hub.known_servers()
+        except HubUnavailable as error:
+            log.warning("which servers the Hub has can't be learnt now: %s", error)
+            return
+        for record in running:
+            if record.id not in known:
+                self._acts.start(record.id, record.attempt)

@@ -103,6 +103,7 @@ class Runner:
         self._reconciler = Reconciler(
             view=self.view,
             cluster=cluster,
+            hub=hub,
             acts=self._effects,
             clock=clock,
             outages=self.outages,
@@ -295,15 +296,19 @@ class Runner:
     # What is seen
 
     async def _watch(self) -> None:
+        said = ""
         while True:
             try:
                 async for seen in self._cluster.watch():
+                    said = ""
                     if isinstance(seen, ServerSight):
                         self._saw(await self._confirmed(seen))
                     else:
                         self.writer.post(NodesObserved(tuple(seen)))
             except ClusterUnavailable as error:
-                log.warning("watching the cluster: %s", error)
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("watching the cluster: %s", error)
             except Exception:
                 log.exception("watching the cluster failed")
             await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)

@@ -91,10 +91,13 @@ def test_the_api_server_is_away_for_a_minute(stack: ClusterStack, cluster: Clust
     record = ready(stack, gpus=2)
     pair = ready(stack, "bob", gpus=4)
     before, others = uids(stack, record["id"]), uids(stack, pair["id"])
+    said = len(stack.log("hub"))
     cluster.stop_api_server()
     begun = time.monotonic()
     asked = stack.reserve("carol", gpus=2)
     assert asked["state"] in ("queued", "starting"), "the queue works without the cluster"
+    # KubeSpawner's watch ends for good then, and says so to nobody.
+    wait_for("the watch to give up", lambda: "never recovered" in stack.log("hub")[said:], 120)
     wait_for("a minute", lambda: time.monotonic() - begun > 60, 70)
     assert stack.jupyter(record) == 200, "who works is not disturbed"
     cluster.start_api_server()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from checks import CONVERGED, one_owner_each, ready, uids, untouched
+from checks import CONVERGED, again, history, one_owner_each, ready, uids, untouched
 from cluster_stack import MISSING, NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
@@ -129,7 +130,9 @@ def test_an_image_that_is_nowhere(stack: ClusterStack) -> None:
     assert told
     assert MISSING in stack.record(record["id"])["reason"]
     other = ready(stack, "bob", gpus=2)
-    assert other["state"] == "ready"
+    failed = stack.wait_state(record["id"], "ended", "alice", 4 * CONVERGED)
+    assert (failed["outcome"], MISSING in failed["reason"]) == ("failed", True)
+    assert stack.record(other["id"], "bob")["state"] == "ready"
 
 
 def test_a_foreign_pod_takes_gpus_of_a_node(
@@ -217,3 +220,61 @@ def test_allocatable_changes_under_running_servers(stack: ClusterStack, cluster:
     untouched(stack, record, before)
     cluster.set_allocatable(node, "nvidia.com/gpu", 8)
     wait_for("the service to see it again", lambda: _size(stack, 2)["free_now"] == 7)
+
+
+def test_a_pod_that_nobody_can_end_keeps_its_gpus(stack: ClusterStack, cluster: Cluster) -> None:
+    """8: asked to go and never gone, since its node is silent: even the object's end would free nothing."""
+    record = ready(stack, "alice", gpus=8)
+    other = ready(stack, "bob", gpus=8)
+    lost = node_of(record)
+    (pod,) = uids(stack, record["id"])
+    cluster.kill_kubelet(lost)
+    try:
+        cluster.wait_for_node(lost, ready=False)
+        stack.api("DELETE", f"reservations/{record['id']}", None, "alice")
+        waiting = stack.reserve("carol", gpus=8)
+        wait_for(
+            "the pod told to go", lambda: "deletionTimestamp" in str(stack.pods(record["id"])), CONVERGED
+        )
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}"
+        cluster.api.delete(path, params={"gracePeriodSeconds": "0"}).raise_for_status()
+        assert uids(stack, record["id"]) == {}
+        with pytest.raises(AssertionError, match="not within"):
+            stack.wait_state(record["id"], "ended", "alice", 15)
+        assert stack.record(waiting["id"], "carol")["state"] == "queued"
+    finally:
+        cluster.start_kubelet(lost)
+        cluster.wait_for_node(lost)
+    after = stack.wait_state(waiting["id"], "ready", "carol", 2 * CONVERGED)
+    assert node_of(after) == lost
+    assert stack.record(other["id"], "bob")["state"] == "ready"
+
+
+def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Cluster) -> None:
+    """It is said what happened, and it comes back on its GPUs; nobody else notices."""
+    record = ready(stack, "alice", gpus=1)
+    neighbour = ready(stack, "bob", gpus=1)
+    before, others = uids(stack, record["id"]), uids(stack, neighbour["id"])
+    hog = "import ctypes; ctypes.memset(ctypes.create_string_buffer(2**31), 1, 2**31)"
+    with pytest.raises(subprocess.CalledProcessError):
+        cluster.execute(NAMESPACE, next(iter(before)), "python3", "-c", hog)
+    after = again(stack, record, before)
+    assert after["allocation"] == record["allocation"]
+    causes = [entry["cause"] for entry in history(stack, record["id"], "alice")]
+    assert any("more memory than its share" in cause for cause in causes), causes
+    untouched(stack, neighbour, others)
+
+
+def test_one_worker_of_a_pair_never_gets_ready(stack: ClusterStack, cluster: Cluster, image: str) -> None:
+    """2: all or nothing: it says which and why, fails for good after some tries, and leaves no half."""
+    with cluster.without_image("node-2", image):
+        record = stack.reserve("alice", gpus=8, nodes=2)
+        told = wait_for(
+            "the reason", lambda: "rank 1" in (stack.record(record["id"])["reason"] or ""), 2 * CONVERGED
+        )
+        assert told
+        failed = stack.wait_state(record["id"], "ended", "alice", 4 * CONVERGED)
+    assert failed["outcome"] == "failed"
+    assert "ErrImageNeverPull" in failed["reason"]
+    assert not uids(stack, record["id"])
+    assert ready(stack, "bob", gpus=8, nodes=2)["state"] == "ready"

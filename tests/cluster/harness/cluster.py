@@ -145,6 +145,19 @@ class Cluster:
         for node in self.nodes:
             nodes.import_image(self.layout, node, image)
 
+    @contextmanager
+    def without_image(self, name: str, reference: str) -> Iterator[None]:
+        """A node that has not got an image, as far as its kubelet can tell."""
+        images = [*nodes.ctr(self.layout, self.node(name)), "images"]
+        kept = "localhost/kept:test"
+        for command in (["tag", reference, kept], ["rm", "--sync", reference]):
+            subprocess.run([*images, *command], check=True, stdout=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            for command in (["tag", kept, reference], ["rm", kept]):
+                subprocess.run([*images, *command], check=True, stdout=subprocess.DEVNULL)
+
     # Nodes
 
     def node(self, name: str) -> Node:

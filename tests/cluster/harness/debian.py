@@ -17,6 +17,7 @@ PACKAGES = (
     "iproute2",
     "iptables",
     "libc6-dev",
+    "libfaketime",
     "mount",
     "nftables",
     "openssl",

@@ -1,0 +1,116 @@
+"""The Hub as it really is: started at the wrong moment, wrong about a server, without its database."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from checks import CONVERGED, history, one_owner_each, ready, uids, untouched
+from cluster_stack import NAMESPACE, ClusterStack
+from harness.cluster import Cluster
+from hub_users import wait_for
+from sessions import hub_api, log_in
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
+
+
+def test_it_starts_while_the_api_server_is_away(stack: ClusterStack, cluster: Cluster) -> None:
+    """8: what it can't see it does not end, and what starts meanwhile is no failed start."""
+    record = ready(stack, gpus=2)
+    before = uids(stack, record["id"])
+    cluster.stop_api_server()
+    try:
+        stack.kill("hub")
+        stack.start_part("hub")
+        wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)
+        asked = stack.reserve("bob", gpus=2)
+        assert stack.jupyter(record) == 200, "who works is not disturbed"
+    finally:
+        cluster.start_api_server()
+    stack.wait_state(asked["id"], "ready", "bob", CONVERGED)
+    assert not _causes(stack, asked["id"], "start_failed", "bob")
+    untouched(stack, record, before)
+
+
+def test_it_starts_while_a_jupyter_is_too_busy_to_answer(stack: ClusterStack, cluster: Cluster) -> None:
+    """8: it gives the server up, and is told to take it over again: the same pod, the same end."""
+    record = ready(stack, gpus=2)
+    before = uids(stack, record["id"])
+    (pod,) = before
+    cluster.execute(NAMESPACE, pod, "pkill", "-STOP", "-f", "jupyterhub.singleuser")
+    try:
+        stack.kill("hub")
+        said = len(stack.log("hub"))
+        stack.start_part("hub")
+        wait_for(
+            "the Hub to give it up", lambda: "does not appear to be running" in stack.log("hub")[said:], 150
+        )
+        wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)
+        assert uids(stack, record["id"]) == before
+    finally:
+        cluster.execute(NAMESPACE, pod, "pkill", "-CONT", "-f", "jupyterhub.singleuser")
+    untouched(stack, record, before)
+
+
+def test_it_says_stopped_and_the_pod_lives(stack: ClusterStack, cluster: Cluster) -> None:
+    """8, 10: its word frees nothing; the pod is ended without it, and then its user may start it again."""
+    record = ready(stack, gpus=8)
+    ready(stack, "bob", gpus=8)
+    waiting = stack.reserve("carol", gpus=8)
+    before = uids(stack, record["id"])
+    with log_in(stack, "alice") as browser:
+        cluster.stop_api_server()
+        try:
+            hub_api(browser, "DELETE", f"/users/alice/servers/{record['id']}")
+            wait_for(
+                "the Hub to take it for stopped",
+                lambda: "may not be gone" in stack.log("hub"),
+                CONVERGED,
+            )
+        finally:
+            cluster.start_api_server()
+    wait_for("its pod gone", lambda: not uids(stack, record["id"]), 2 * CONVERGED)
+    stopped = stack.record(record["id"])
+    assert "the GPUs are kept until" in stopped["reason"]
+    assert stack.record(waiting["id"], "carol")["state"] == "queued"
+    stack.api("POST", f"reservations/{record['id']}/resume")
+    after = stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+    assert after["allocation"] == record["allocation"]
+    assert not set(uids(stack, record["id"]).values()) & set(before.values())
+    one_owner_each(stack)
+
+
+def test_its_database_is_lost(stack: ClusterStack) -> None:
+    """5, 8: servers run on, and are reached again as soon as their users have logged in."""
+    record = ready(stack, gpus=2)
+    waiting = ready(stack, "bob", gpus=4)
+    before, others = uids(stack, record["id"]), uids(stack, waiting["id"])
+    stack.kill("hub")
+    stack.lose_hub_database()
+    stack.start_part("hub")
+    wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)
+    for mine, pods in ((record, before), (waiting, others)):
+        stack.token_for(mine["owner"])
+        wait_for("its Jupyter", lambda mine=mine: stack.jupyter(mine, mine["owner"]) == 200, 2 * CONVERGED)  # type: ignore[misc]
+        untouched(stack, mine, pods)
+    assert ready(stack, "carol", gpus=2)["state"] == "ready"
+
+
+def test_it_hangs_while_servers_run(stack: ClusterStack) -> None:
+    """A Hub that takes requests and answers none: the queue goes on, and starts follow when it is back."""
+    record = ready(stack, gpus=8)
+    before = uids(stack, record["id"])
+    stack.send("hub", signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        wait_for("a while", lambda: time.monotonic() - begun > 15, 20)
+    finally:
+        stack.send("hub", signal.SIGCONT)
+    untouched(stack, record, before)
+    assert ready(stack, "bob", gpus=8)["state"] == "ready"
+
+
+def _causes(stack: ClusterStack, id: str, word: str, user: str = "alice") -> list[str]:
+    return [entry["cause"] for entry in history(stack, id, user) if entry["cause"].startswith(word)]

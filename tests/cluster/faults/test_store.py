@@ -1,0 +1,168 @@
+"""The table away, slow or somebody else's; and a machine's clock that jumps."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks import CONVERGED, one_owner_each, ready, uids, untouched
+from cluster_stack import ADDRESS, ClusterStack
+from dynamodb_proxy import Fault
+from hub_users import wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
+
+NEW_SERVICE = {8100: 8110, 8101: 8111}
+"""Where a second service listens, for the ports of the first."""
+
+
+def test_dynamodb_is_away_for_a_while(stack: ClusterStack) -> None:
+    """11: nothing is admitted, which is said; servers run on; what was asked before is still there."""
+    record = ready(stack, gpus=8)
+    ready(stack, "bob", gpus=8)
+    waiting = stack.reserve("carol", gpus=8)
+    before = uids(stack, record["id"])
+    stack.faults.down()
+    try:
+        with stack.client("dave") as client:
+            refused = client.post("reservations", json={"gpus": 1, "hours": 1})
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "unavailable"
+        assert stack.jupyter(record) == 200, "who works is not disturbed"
+        assert stack.record(waiting["id"], "carol")["state"] == "queued", "reading needs no store"
+        # A server that ends while nothing can be written.
+        stack.cluster.api.delete(
+            f"/api/v1/namespaces/gpudev-servers/pods/{next(iter(before))}"
+        ).raise_for_status()
+        wait_for("it gone", lambda: not uids(stack, record["id"]), CONVERGED)
+    finally:
+        stack.faults.up()
+    after = stack.wait_state(record["id"], "ready", "alice", 2 * CONVERGED)
+    assert after["allocation"] == record["allocation"]
+    assert stack.record(waiting["id"], "carol")["guaranteed_by"] == waiting["guaranteed_by"]
+    mine = stack.api("GET", "reservations", None, "dave")["reservations"]
+    assert [r["state"] for r in mine if r["state"] != "ended"] == []
+    one_owner_each(stack)
+
+
+@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.CONFLICT, Fault.LOST], ids=lambda fault: fault.name)
+def test_dynamodb_refuses_for_a_while(stack: ClusterStack, fault: Fault) -> None:
+    """Once asked for, once there; servers do not notice."""
+    running = ready(stack, "bob", gpus=2)
+    before = uids(stack, running["id"])
+    stack.faults.next(fault, 4)
+    ask = {"gpus": 2, "hours": 1, "request_id": f"{fault.name}-{time.monotonic_ns()}"}
+
+    def asked() -> dict[str, Any] | None:
+        with stack.client("alice") as client:
+            answer = client.post("reservations", json=ask)
+        return answer.json() if answer.status_code in (200, 201) else None
+
+    record = wait_for("an answer", asked, CONVERGED)
+    stack.faults.heal()
+    stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+    mine = stack.api("GET", "reservations", None, "alice")["reservations"]
+    assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
+    untouched(stack, running, before)
+    one_owner_each(stack)
+
+
+def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:
+    """4: it can't write a word, harms nothing of what the new one has made, and ends."""
+    first = ready(stack, "alice", gpus=8)
+    before = uids(stack, first["id"])
+    stack.send("service", signal.SIGSTOP)
+    try:
+        with _led_to_the_new_one():
+            stack.start_part(
+                "service-2",
+                settings={
+                    "service_url": f"http://{ADDRESS}:{NEW_SERVICE[8100]}",
+                    "gate_url": f"http://{ADDRESS}:{NEW_SERVICE[8101]}",
+                },
+            )
+            wait_for(
+                "the new service",
+                lambda: stack.answers("service-2", "services/gpudev/health/ready"),
+                CONVERGED,
+            )
+            second = ready(stack, "bob", gpus=8)
+            others = uids(stack, second["id"])
+            waiting = stack.reserve("carol", gpus=8)
+            stack.send("service", signal.SIGCONT)
+            wait_for("the old one's end", lambda: not stack.runs("service"), CONVERGED)
+            untouched(stack, first, before)
+            untouched(stack, second, others)
+            assert stack.record(waiting["id"], "carol")["planned_start"] == waiting["planned_start"]
+            one_owner_each(stack)
+    finally:
+        stack.kill("service")
+        stack.end_extra("service-2")
+    stack.start_part("service")
+    stack.wait_until_up()
+    untouched(stack, first, before)
+    untouched(stack, second, others)
+
+
+@contextmanager
+def _led_to_the_new_one() -> Iterator[None]:
+    """Whoever asks the first service's ports gets the second one's, as a Service of Kubernetes' does it."""
+    rules = "".join(f"tcp dport {old} dnat to {ADDRESS}:{new}; " for old, new in NEW_SERVICE.items())
+    table = (
+        "table ip gpudev_test {"
+        f" chain out {{ type nat hook output priority -90; ip daddr {ADDRESS} jump lead; }}"
+        f" chain pre {{ type nat hook prerouting priority -110; ip daddr {ADDRESS} jump lead; }}"
+        f" chain lead {{ {rules} }} }}"
+    )
+    subprocess.run(["nft", "-f", "-"], input=table, text=True, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["nft", "delete", "table", "ip", "gpudev_test"], check=True)
+
+
+@pytest.fixture
+def clock(stack: ClusterStack) -> Iterator[Path]:
+    """The service on a clock of its own: the file says by how much it is wrong."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    offset = stack.folder / "clock"
+    offset.write_text("+0")
+    stack.kill("service")
+    stack.start_part(
+        "service",
+        {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        },
+    )
+    stack.wait_until_up()
+    yield offset
+    stack.restart("service")
+
+
+def test_the_wall_clock_jumps(stack: ClusterStack, clock: Path) -> None:
+    """9: under a running service nothing ends early, and nothing begins late."""
+    record = ready(stack, gpus=2, hours=0.05)
+    before = uids(stack, record["id"])
+    for offset in ("+300", "-300"):
+        clock.write_text(offset)
+        untouched(stack, record, before)
+        other = ready(stack, "bob", gpus=2)
+        away = datetime.fromisoformat(other["starts_at"]) - datetime.now(UTC)
+        assert abs(away) < timedelta(seconds=30)
+        stack.end(other["id"], "bob")
+    ends = datetime.fromisoformat(record["ends_at"])
+    ended = stack.wait_state(record["id"], "ended", "alice", 240)
+    assert ended["outcome"] == "expired"
+    assert datetime.now(UTC) >= ends
