@@ -47,8 +47,15 @@ c.ConfigurableHTTPProxy.api_url = "http://{ADDRESS}:8001"
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.user_password = "{PASSWORD}"
 c.SharedPasswordAuthenticator.allowed_users = set({USERS})
+
+import os
+if patience := os.environ.get("GPUDEV_TEST_HTTP_TIMEOUT"):
+    c.Spawner.http_timeout = int(patience)
 """
-"""Where things are beside the cluster, and who may log in; nothing of what the product relies on."""
+"""Where things are beside the cluster, and who may log in; nothing of what the product relies on.
+
+``GPUDEV_TEST_HTTP_TIMEOUT``: seconds that a Jupyter has to answer, for a test that would wait for minutes.
+"""
 
 
 MISSING: Final = "localhost/is-nowhere:1"

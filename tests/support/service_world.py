@@ -287,7 +287,7 @@ class _Users(RequestHandler):
     def get(self) -> None:
         if self.hub.failure is not None:
             raise HTTPError(self.hub.failure[0])
-        user = {"name": "all", "servers": {id: {} for id in self.hub.rows}}
+        user = {"name": "all", "servers": {name: {} for name in self.hub.rows}}
         self.finish({"items": [user], "_pagination": {"next": None}})
 
 

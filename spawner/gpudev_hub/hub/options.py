@@ -6,14 +6,13 @@ is what the service's policy allows, and the service checks it again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jupyterhub.spawner import SpawnException
 
 from gpudev_hub.core.model import HOUR, Policy
-from gpudev_hub.core.request import sizes
+from gpudev_hub.core.request import read_hours, sizes
 
 HOURS = (1, 2, 4, 8, 12, 24)
 FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
@@ -121,10 +120,7 @@ def options_from_form(
 
 
 def _hours(text: str) -> float:
-    try:
-        hours = float(text)
-    except ValueError:
-        hours = math.nan
-    if not math.isfinite(hours):
+    hours = read_hours(text)
+    if hours is None:
         raise InvalidOptions(f"Hours are {text!r}: they must be a number, for example 4 or 0.5.")
     return hours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import jinja2
 
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
 from gpudev_hub.core.model import Millis
+from gpudev_hub.core.request import read_hours
 from gpudev_hub.core.words import moment
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -92,11 +92,8 @@ def render_picker(
 
 def readable_hours(text: str) -> float | None:
     """Hours that availability can be asked for; ``None`` for what is none."""
-    try:
-        hours = float(text)
-    except ValueError:
-        return None
-    return hours if math.isfinite(hours) and 0 < hours <= 24 * 365 else None
+    hours = read_hours(text)
+    return hours if hours is not None and 0 < hours <= 24 * 365 else None
 
 
 def _chosen(profiles: Sequence[Mapping[str, Any]], prefill: Mapping[str, str]) -> str:

@@ -5,7 +5,6 @@ Every form is a POST with the XSRF token and answers 303, or the page again with
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tornado.web import RequestHandler, StaticFileHandler
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Outcome, Reservation
+from gpudev_hub.core.request import read_hours
 
 from . import page_view
 from .app import Site
@@ -238,12 +238,9 @@ class ReservationPage(Page):
         self.redirect(f"{self.root}reservations/{record.id}", status=303)
 
     def _hours(self) -> float:
-        text = self.get_argument("hours", "").strip().replace(",", ".")
-        try:
-            hours = float(text)
-        except ValueError:
-            hours = math.nan
-        if not math.isfinite(hours):
+        text = self.get_argument("hours", "")
+        hours = read_hours(text)
+        if hours is None:
             raise Refused(
                 Code.INVALID_HOURS, f"{text[:20]!r} is no number of hours", "use a number such as 2 or 0.5"
             )
@@ -345,10 +342,10 @@ class PickerFeed(PageHandler):
         self.limit(self.identity.owner.subject, write=False)
 
     async def get(self) -> None:
-        try:
-            hold = millis(float(self.get_argument("hours", "")))
-        except ValueError:
-            raise Refused(Code.INVALID_HOURS, "that is no number of hours", "use 4 or 0.5") from None
+        hours = read_hours(self.get_argument("hours", ""))
+        if hours is None:
+            raise Refused(Code.INVALID_HOURS, "that is no number of hours", "use 4 or 0.5")
+        hold = millis(hours)
         found = self.site.service.availability(hold, self.person.owner.subject)
         self.answer(self.site.presenter.availability(found, hold, self.person))
 

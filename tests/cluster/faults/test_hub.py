@@ -43,10 +43,8 @@ def test_it_starts_while_a_jupyter_is_too_busy_to_answer(stack: ClusterStack, cl
     try:
         stack.kill("hub")
         said = len(stack.log("hub"))
-        stack.start_part("hub")
-        wait_for(
-            "the Hub to give it up", lambda: "does not appear to be running" in stack.log("hub")[said:], 150
-        )
+        stack.start_part("hub", {"GPUDEV_TEST_HTTP_TIMEOUT": "5"})
+        wait_for("the Hub to give it up", lambda: "does not appear to be running" in stack.log("hub")[said:])
         wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)
         assert uids(stack, record["id"]) == before
     finally:
