@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from cluster_stack import ClusterStack
@@ -58,3 +61,16 @@ def again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -
         return found if found["state"] == "ready" and fresh else None
 
     return wait_for(f"{record['id']} again", look, 2 * CONVERGED)
+
+
+@contextmanager
+def nft_table(*chains: Sequence[str]) -> Iterator[None]:
+    """Rules of nftables' in the cluster's network, one sequence of lines for each chain."""
+    lines = ["table ip gpudev_test {"]
+    for number, rules in enumerate(chains):
+        lines += [f"chain chain{number} {{", *rules, "}"]
+    subprocess.run(["nft", "-f", "-"], input="\n".join([*lines, "}\n"]), text=True, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["nft", "delete", "table", "ip", "gpudev_test"], check=True)

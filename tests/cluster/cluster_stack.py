@@ -50,7 +50,7 @@ c.SharedPasswordAuthenticator.allowed_users = set({USERS})
 
 import os
 if patience := os.environ.get("GPUDEV_TEST_HTTP_TIMEOUT"):
-    c.Spawner.http_timeout = int(patience)
+    c.GpuSpawner.http_timeout = int(patience)
 """
 """Where things are beside the cluster, and who may log in; nothing of what the product relies on.
 

@@ -7,5 +7,5 @@ from gpudev_hub.hub.cluster_setup import configure
 
 c = get_config()  # type: ignore[name-defined] # noqa: F821 (JupyterHub provides it)
 
-exec(os.environ["GPUDEV_TEST_OVERRIDES"])
 configure(c, ClusterSettings.read(os.environ))
+exec(os.environ["GPUDEV_TEST_OVERRIDES"])

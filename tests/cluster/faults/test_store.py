@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from checks import CONVERGED, one_owner_each, ready, uids, untouched
+from checks import CONVERGED, nft_table, one_owner_each, ready, uids, untouched
 from cluster_stack import ADDRESS, ClusterStack
 from dynamodb_proxy import Fault
 from hub_users import wait_for
@@ -84,10 +83,7 @@ def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:
         with _led_to_the_new_one():
             stack.start_part(
                 "service-2",
-                settings={
-                    "service_url": f"http://{ADDRESS}:{NEW_SERVICE[8100]}",
-                    "gate_url": f"http://{ADDRESS}:{NEW_SERVICE[8101]}",
-                },
+                settings={"public_port": NEW_SERVICE[8100], "gate_port": NEW_SERVICE[8101]},
             )
             wait_for(
                 "the new service",
@@ -115,18 +111,11 @@ def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:
 @contextmanager
 def _led_to_the_new_one() -> Iterator[None]:
     """Whoever asks the first service's ports gets the second one's, as a Service of Kubernetes' does it."""
-    rules = "".join(f"tcp dport {old} dnat to {ADDRESS}:{new}; " for old, new in NEW_SERVICE.items())
-    table = (
-        "table ip gpudev_test {"
-        f" chain out {{ type nat hook output priority -90; ip daddr {ADDRESS} jump lead; }}"
-        f" chain pre {{ type nat hook prerouting priority -110; ip daddr {ADDRESS} jump lead; }}"
-        f" chain lead {{ {rules} }} }}"
-    )
-    subprocess.run(["nft", "-f", "-"], input=table, text=True, check=True)
-    try:
+    leads = [f"ip daddr {ADDRESS} tcp dport {a} dnat to {ADDRESS}:{b}" for a, b in NEW_SERVICE.items()]
+    with nft_table(
+        ("type nat hook output priority -90", *leads), ("type nat hook prerouting priority -110", *leads)
+    ):
         yield
-    finally:
-        subprocess.run(["nft", "delete", "table", "ip", "gpudev_test"], check=True)
 
 
 @pytest.fixture
@@ -153,7 +142,7 @@ def clock(stack: ClusterStack) -> Iterator[Path]:
 
 def test_the_wall_clock_jumps(stack: ClusterStack, clock: Path) -> None:
     """9: under a running service nothing ends early, and nothing begins late."""
-    record = ready(stack, gpus=2, hours=0.05)
+    record = ready(stack, gpus=2, hours=0.03)
     before = uids(stack, record["id"])
     for offset in ("+300", "-300"):
         clock.write_text(offset)
