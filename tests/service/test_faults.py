@@ -422,6 +422,20 @@ async def test_a_service_that_was_overtaken_stops(idle_world: ServiceWorld) -> N
     await old.stop()
 
 
+async def test_an_idle_service_that_was_overtaken_stops(idle_world: ServiceWorld) -> None:
+    """11: also one that has nothing to write."""
+    world = idle_world
+    old = await world.start()
+    (world.folder / "service.sqlite.lock").unlink()
+    await world.start()
+    with pytest.raises(Refused, match="another service"):
+        await old.reconcile()
+    with pytest.raises(StaleEpoch):
+        await asyncio.wait_for(old.closed(), 5)
+    assert not old.health().live
+    await old.stop()
+
+
 async def test_a_clock_far_behind_the_last_commit_is_refused(idle_world: ServiceWorld) -> None:
     world = idle_world
     await world.start()

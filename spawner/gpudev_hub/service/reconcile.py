@@ -63,9 +63,10 @@ class Reconciler:
         post: Callable[[Event], None],
         saw: Callable[[ServerSight], None],
         check: Callable[[], Awaitable[None]],
+        overtaken: Callable[[StaleEpoch], None],
         metrics: Metrics,
     ) -> None:
-        """``check``: raises if another service has taken over the store."""
+        """``check``: raises if another service has taken over the store; ``overtaken``: is told so."""
         self._view = view
         self._cluster = cluster
         self._hub = hub
@@ -75,6 +76,7 @@ class Reconciler:
         self._post = post
         self._saw = saw
         self._check = check
+        self._overtaken = overtaken
         self._metrics = metrics
         self._wake = asyncio.Event()
         self._silent = 0
@@ -96,6 +98,9 @@ class Reconciler:
     async def once(self) -> None:
         """One pass."""
         self._metrics.reconciled += 1
+        # One that was paused, or cut off, for long may have been replaced: it has nothing to say any more.
+        if await self._still_ours() is False:
+            return
         try:
             nodes = await self._cluster.nodes()
             sights = await self._cluster.servers()
@@ -137,17 +142,23 @@ class Reconciler:
             for key, sight in seen.items()
             if key not in self._view.claims and sight.presence is Presence.PRESENT
         ]
-        if orphans and await self._still_ours():
+        if orphans and await self._still_ours() is True:
             for key in orphans:
                 await self._remove(key)
 
-    async def _still_ours(self) -> bool:
-        """Whether the view was up to date when the servers were listed: else some are another service's."""
+    async def _still_ours(self) -> bool | None:
+        """Whether no other service has taken over; ``None`` when that can't be learnt.
+
+        Only then the view is up to date: of servers that it does not know, some may be another service's.
+        """
         try:
             await self._check()
-        except (StaleEpoch, StoreUnavailable) as error:
-            log.warning("servers that no live reservation holds are left alone: %s", error)
+        except StaleEpoch as error:
+            self._overtaken(error)
             return False
+        except StoreUnavailable as error:
+            log.warning("servers that no live reservation holds would be left alone now: %s", error)
+            return None
         return True
 
     async def _remove(self, key: tuple[str, int]) -> None:

@@ -110,6 +110,7 @@ class Runner:
             post=post,
             saw=self._saw,
             check=store.check,
+            overtaken=self.writer.overtaken,
             metrics=self.metrics,
         )
 

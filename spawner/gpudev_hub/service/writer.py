@@ -112,6 +112,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._batch = Batch()
         self._stopping = False
+        self._stale: StaleEpoch | None = None
         self._closed: Refused | None = None
         self._world: World | None = None
         self._epoch = self._n = 0
@@ -156,6 +157,11 @@ class Writer:
         self._stopping = True
         self._wake.set()
 
+    def overtaken(self, error: StaleEpoch) -> None:
+        """Another service has taken over, as somebody has found who only looked: ``run`` raises it."""
+        self._stale = error
+        self._wake.set()
+
     async def run(self) -> None:
         """Decide and commit until ``stop``. Raises ``StaleEpoch`` when another service has taken over."""
         reason = "the service is stopping"
@@ -165,6 +171,8 @@ class Writer:
                     await self._rebuild()
                 else:
                     await self._pause()
+                    if self._stale is not None:
+                        raise self._stale
                     if not self._stopping:
                         await self._turn(self._world)
         except BaseException as error:
