@@ -892,3 +892,13 @@ def test_effects_of_what_was_due_survive_a_refusal() -> None:
     assert d.get("r1").state is State.STOPPING
     d.do(Tick())
     assert d.took(StopServer) == [("r1", 1)]
+
+
+def test_a_start_that_was_given_up_keeps_its_reason() -> None:
+    """Its pods are deleted before anybody is told why: their end says nothing."""
+    d = Driver()
+    d.submit("alice", 2)
+    d.see("r1", Presence.PRESENT)
+    d.do(StartTrouble("r1", 1, "ErrImageNeverPull: no such image"))
+    d.see("r1", Presence.ABSENT)
+    assert (d.get("r1").attempt, d.get("r1").detail) == (2, "ErrImageNeverPull: no such image")

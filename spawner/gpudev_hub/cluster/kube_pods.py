@@ -10,6 +10,7 @@ from typing import Any
 
 from gpudev_hub.core.model import SECOND, Millis, Presence
 from gpudev_hub.core.ports import ServerSight
+from gpudev_hub.server.record import TOLD
 
 from .labels import ATTEMPT, CONTAINER, GPU, JUPYTER_PORT, RANK, RANKS, RESERVATION, SSHD_PORT
 
@@ -154,7 +155,8 @@ def _told(by_rank: Mapping[int, PodFacts], ranks: int) -> str:
     told: dict[str, None] = {}
     for rank, pod in sorted(by_rank.items()):
         text = pod.end.reason if pod.end is not None else pod.waiting
-        if text:
+        # That somebody deleted the pod is no reason for anything.
+        if text and not text.startswith(TOLD):
             told[f"rank {rank}: {text}" if ranks > 1 else text] = None
     return "; ".join(told)
 

@@ -86,7 +86,9 @@ def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: S
 def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObserved) -> None:
     """The server of the current attempt is surely gone."""
     world = turn.world
-    detail = event.detail or "its server ended"
+    # A start that was given up says nothing of its own; what kept it from getting ready is the reason.
+    known = reservation.detail if reservation.state is State.STARTING else ""
+    detail = event.detail or known or "its server ended"
     cause = f"{Cause.SERVER_GONE}: {detail}"
     if reservation.state is State.STOPPING:
         world.free_claim(claim, cause, turn.now)

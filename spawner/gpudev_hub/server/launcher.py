@@ -30,7 +30,7 @@ from typing import Any
 from . import gang, isolation, private, processes, record, sshd
 from .logs import Log, Sink
 from .part import Part
-from .record import Exit, Record
+from .record import TOLD, Exit, Record
 
 
 class Launcher:
@@ -134,7 +134,7 @@ class Launcher:
         if number == signal.SIGUSR1:
             self.told = Exit(0, "the hub on this machine was shut down", with_hub=True)
         else:
-            self.told = Exit(0, "it was told to end")
+            self.told = Exit(0, TOLD)
 
     def _pause(self) -> float | None:
         if self.exit is not None:

@@ -36,7 +36,7 @@ from typing import Any
 from . import isolation, record
 from .launcher import Launcher
 from .logs import Lines, Sink
-from .record import Exit
+from .record import TOLD, Exit
 
 TERMINATION_LOG = Path("/dev/termination-log")
 PRIVATE = Path("/run/gpudev/private")
@@ -225,7 +225,7 @@ def main(argv: list[str]) -> int:
 
     def told(*_: object) -> None:
         # The kernel keeps signals without a handler from a container's first process; nothing runs yet.
-        os._exit(_report(Exit(0, "it was told to end before it had started"), log))
+        os._exit(_report(Exit(0, f"{TOLD} before it had started"), log))
 
     signal.signal(signal.SIGTERM, told)
     return _report(_run(argv, log), log)

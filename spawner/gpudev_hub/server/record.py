@@ -18,6 +18,9 @@ from typing import Any
 MARKER = "GPUDEV_SERVER"
 """Environment variable of every process of a server: ``<id>/<attempt>/<rank>``."""
 
+TOLD = "it was told to end"
+"""The reason of one that got SIGTERM."""
+
 PRIVATE = "private"
 LOGS = "logs"
 _RECORD = "record.json"

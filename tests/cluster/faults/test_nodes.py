@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checks import CONVERGED, again, history, one_owner_each, ready, uids, untouched
-from cluster_stack import MISSING, NAMESPACE, ClusterStack
+from cluster_stack import MISSING, NAMESPACE, ClusterStack, pool
 from harness.cluster import Cluster
 from hub_users import wait_for
 
@@ -121,6 +121,17 @@ def _size(stack: ClusterStack, gpus: int) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture
+def impatient(stack: ClusterStack, image: str) -> Iterator[None]:
+    """Three starts may take 20 s each."""
+    stack.kill("service")
+    stack.start_part("service", settings={"pools": [pool(image, startup_seconds=20)], "stuck_seconds": 5})
+    stack.wait_until_up()
+    yield
+    stack.restart("service")
+
+
+@pytest.mark.usefixtures("impatient")
 def test_an_image_that_is_nowhere(stack: ClusterStack) -> None:
     """It is said which and why, it fails for good, and it holds up nobody."""
     record = stack.reserve("alice", gpus=8, image=MISSING)
@@ -255,9 +266,11 @@ def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Clust
     record = ready(stack, "alice", gpus=1)
     neighbour = ready(stack, "bob", gpus=1)
     before, others = uids(stack, record["id"]), uids(stack, neighbour["id"])
+    # Where cgroups are of version 1 a single process is killed: be it the first.
     hog = "import ctypes; ctypes.memset(ctypes.create_string_buffer(2**31), 1, 2**31)"
+    command = f"echo 1000 > /proc/1/oom_score_adj; exec python3 -c '{hog}'"
     with pytest.raises(subprocess.CalledProcessError):
-        cluster.execute(NAMESPACE, next(iter(before)), "python3", "-c", hog)
+        cluster.execute(NAMESPACE, next(iter(before)), "sh", "-c", command)
     after = again(stack, record, before)
     assert after["allocation"] == record["allocation"]
     causes = [entry["cause"] for entry in history(stack, record["id"], "alice")]
@@ -265,6 +278,7 @@ def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Clust
     untouched(stack, neighbour, others)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_one_worker_of_a_pair_never_gets_ready(stack: ClusterStack, cluster: Cluster, image: str) -> None:
     """2: all or nothing: it says which and why, fails for good after some tries, and leaves no half."""
     with cluster.without_image("node-2", image):
