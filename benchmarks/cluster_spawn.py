@@ -1,0 +1,215 @@
+"""Time to a JupyterLab that answers, on Kubernetes: our GpuSpawner beside JupyterHub's plain KubeSpawner.
+
+On the test cluster, two real hubs with their proxies, the same image, the same share of a node. Starts come
+in pairs, as in ``benchmarks.spawn``, whose words and figures these are. Then releases into a full pool,
+broken down: the next pod's start needs the GPUs of the one before, seen gone.
+
+``PYTHONPATH=tests/cluster python -m harness run -- python -m benchmarks.cluster_spawn [PAIRS [RELEASES]]``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
+
+import httpx
+from benchmarks.spawn import Plain
+
+from cluster_stack import ADDRESS, BIN, NAMESPACE, ClusterStack
+from dynamodb_local import ENVIRONMENT as AWS
+from harness.cluster import Cluster
+from harness.server_image import server_image
+from hub_users import wait_for
+from manifests import surroundings
+
+PAIRS, RELEASES = 8, 8
+URL = f"http://{ADDRESS}:8200"
+CONFIG = """
+c = get_config()
+c.JupyterHub.bind_url = "{url}"
+c.JupyterHub.hub_bind_url = c.JupyterHub.hub_connect_url = "http://{address}:8281"
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:8291"
+c.JupyterHub.spawner_class = "kubespawner.KubeSpawner"
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allowed_users = {{"plain"}}
+c.JupyterHub.services = [{{"name": "bench", "api_token": {token!r}}}]
+c.JupyterHub.load_roles = [
+    {{
+        "name": "bench",
+        "services": ["bench"],
+        "scopes": ["servers", "access:servers", "read:hub", "read:users"],
+    }}
+]
+s = c.KubeSpawner
+s.namespace = {namespace!r}
+s.image = {image!r}
+s.image_pull_policy = "Never"
+s.cmd = ["/opt/gpudev/bin/jupyterhub-singleuser"]
+s.default_url = "/lab"
+s.notebook_dir = "/home/dev"
+s.environment = {{"HOME": "/home/dev"}}
+s.service_account = "gpudev-server"
+s.uid = s.gid = s.fs_gid = 1000
+s.allow_privilege_escalation = False
+s.container_security_context = {{"runAsNonRoot": True, "capabilities": {{"drop": ["ALL"]}}}}
+s.pod_security_context = {{"seccompProfile": {{"type": "RuntimeDefault"}}}}
+s.mem_limit = s.mem_guarantee = "768M"
+s.cpu_guarantee = 0.05
+s.extra_resource_limits = {{"nvidia.com/gpu": "1"}}
+s.volumes = [{{"name": "home", "emptyDir": {{}}}}]
+s.volume_mounts = [{{"name": "home", "mountPath": "/home/dev"}}]
+"""
+
+
+@contextmanager
+def plain_hub(folder: Path, cluster: Cluster, image: str) -> Iterator[Plain]:
+    """A hub with KubeSpawner as it comes, under our Hub's own account."""
+    token = secrets.token_hex(32)
+    folder.mkdir()
+    config = folder / "config.py"
+    config.write_text(CONFIG.format(url=URL, address=ADDRESS, token=token, namespace=NAMESPACE, image=image))
+    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.kubeconfig("gpudev", "hub"))}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [BIN / "jupyterhub", "-f", config], cwd=folder, env=os.environ | env, stdout=log, stderr=log
+        )
+    plain = Plain(URL, token)
+
+    def up() -> bool:
+        try:
+            return plain.http.get("/hub/api/info").is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_for("the plain hub", up)
+        yield plain
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def running_cluster(folder: Path, cluster: Cluster, image: str) -> Iterator[ClusterStack]:
+    """Our hub, on the same cluster."""
+    cluster.apply(*surroundings())
+    os.environ.update(AWS)
+    folder.mkdir()
+    stack = ClusterStack(folder, cluster, image)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.close()
+
+
+def start_ours(stack: ClusterStack, client: httpx.Client) -> tuple[float, float]:
+    """Seconds until a new server of ours answers, and until it is READY; it is gone afterwards."""
+    began = time.monotonic()
+    asked = client.post("reservations", json={"gpus": 1, "hours": 1}).json()
+    address = f"{stack.url}/user/{stack.user}/{asked['id']}/api/status"
+    wait_for("our JupyterLab", lambda: client.get(address).status_code == 200)
+    answered = time.monotonic() - began
+    while asked["state"] != "ready":
+        query = {"wait": 10, "version": asked["version"]}
+        asked = client.get(f"reservations/{asked['id']}", params=query).json()
+    ready = time.monotonic() - began
+    stack.end(asked["id"])
+    wait_for("its pod gone", lambda: not stack.pods())
+    return answered, ready
+
+
+def start_plain(other: Plain, cluster: Cluster, name: str) -> float:
+    """Seconds until a new server of the plain hub answers; it is gone afterwards."""
+    taken = other.start(name)
+    other.end(name)
+    wait_for("its pod gone", lambda: not [pod for pod in cluster.pods(NAMESPACE) if name in pod])
+    return taken
+
+
+def spawns(stack: ClusterStack, other: Plain, cluster: Cluster, pairs: int) -> dict[str, float]:
+    """Medians in seconds, and of the ratios; one pair beforehand warms what can be warmed."""
+    found: list[tuple[float, float, float]] = []
+    with stack.client() as client:
+        for pair in range(pairs + 1):
+            if pair % 2:
+                ours, ready = start_ours(stack, client)
+                plain = start_plain(other, cluster, f"pair-{pair}")
+            else:
+                plain = start_plain(other, cluster, f"pair-{pair}")
+                ours, ready = start_ours(stack, client)
+            found.append((plain, ours, ready))
+    ratios = sorted(ours / plain for plain, ours, _ in found[1:])
+    names = ("plain_s", "ours_s", "ours_ready_s")
+    medians = [statistics.median(column) for column in zip(*found[1:], strict=True)]
+    return {name: round(value, 2) for name, value in zip(names, medians, strict=True)} | {
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_quarter": round(ratios[len(ratios) // 4], 3),
+        "ratio_three_quarters": round(ratios[-1 - len(ratios) // 4], 3),
+        "pairs": pairs,
+    }
+
+
+def release(stack: ClusterStack) -> dict[str, float]:
+    """Milliseconds of each step from a release in a full pool to the next READY."""
+    held = [stack.reserve(user, gpus=8) for user in ("alice", "bob")]
+    for record in held:
+        stack.wait_state(record["id"], "ready", record["owner"])
+    following = stack.reserve("carol", gpus=8)
+    began = time.time()
+    stack.api("DELETE", f"reservations/{held[0]['id']}", None, "alice")
+    stack.wait_state(following["id"], "ready", "carol")
+    (pod,) = stack.pods(following["id"])
+    items = stack.api("GET", f"reservations/{following['id']}/history", None, "carol")["items"]
+    at = {item["state"]: _seconds(item["at"]) for item in reversed(items)}
+    (status,) = pod["status"]["containerStatuses"]
+    steps = {
+        "release → pod gone, next committed": at["starting"] - began,
+        "→ its pod made (to a second)": _seconds(pod["metadata"]["creationTimestamp"]) - at["starting"],
+        "→ container runs (to a second)": _seconds(status["state"]["running"]["startedAt"]) - at["starting"],
+        "→ READY": at["ready"] - at["starting"],
+        "all": at["ready"] - began,
+    }
+    for record in (held[1], following):
+        stack.end(record["id"], record["owner"])
+    wait_for("no pods", lambda: not stack.pods())
+    return {name: 1000 * value for name, value in steps.items()}
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def main(arguments: list[str]) -> None:
+    """Print the figures, one line of JSON each."""
+    pairs, releases = (int(n) for n in (*arguments, *(str(PAIRS), str(RELEASES))[len(arguments) :]))
+    with (
+        Cluster.attach() as cluster,
+        tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
+    ):
+        image = server_image(cluster.layout)
+        cluster.load(image)
+        with running_cluster(Path(folder) / "ours", cluster, image.reference) as stack:
+            with plain_hub(Path(folder) / "plain", cluster, image.reference) as other:
+                print(json.dumps(spawns(stack, other, cluster, pairs)))
+            rounds: list[dict[str, Any]] = [release(stack) for _ in range(releases + 1)][1:]
+            print(json.dumps({name: round(statistics.median(r[name] for r in rounds)) for name in rounds[0]}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
