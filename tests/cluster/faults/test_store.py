@@ -142,7 +142,7 @@ def clock(stack: ClusterStack) -> Iterator[Path]:
 
 def test_the_wall_clock_jumps(stack: ClusterStack, clock: Path) -> None:
     """9: under a running service nothing ends early, and nothing begins late."""
-    record = ready(stack, gpus=2, hours=0.03)
+    record = ready(stack, gpus=2, hours=0.022)
     before = uids(stack, record["id"])
     for offset in ("+300", "-300"):
         clock.write_text(offset)
