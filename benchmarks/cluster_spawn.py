@@ -78,12 +78,12 @@ s.volume_mounts = [{{"name": "home", "mountPath": "/home/dev"}}]
 
 @contextmanager
 def plain_hub(folder: Path, cluster: Cluster, image: str) -> Iterator[Plain]:
-    """A hub with KubeSpawner as it comes, under our Hub's own account."""
+    """A hub with KubeSpawner as it comes; an admin's, since our policies refuse pods of no reservation."""
     token = secrets.token_hex(32)
     folder.mkdir()
     config = folder / "config.py"
     config.write_text(CONFIG.format(url=URL, address=ADDRESS, token=token, namespace=NAMESPACE, image=image))
-    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.kubeconfig("gpudev", "hub"))}
+    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.admin)}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [BIN / "jupyterhub", "-f", config], cwd=folder, env=os.environ | env, stdout=log, stderr=log
@@ -99,6 +99,10 @@ def plain_hub(folder: Path, cluster: Cluster, image: str) -> Iterator[Plain]:
     try:
         wait_for("the plain hub", up)
         yield plain
+    except AssertionError:
+        said = [line for line in (folder / "log").read_text().splitlines() if "/api/status" not in line]
+        print("\n".join(said[-40:]), file=sys.stderr)
+        raise
     finally:
         process.terminate()
         process.wait()
@@ -174,14 +178,10 @@ def release(stack: ClusterStack) -> dict[str, float]:
     began = time.time()
     stack.api("DELETE", f"reservations/{held[0]['id']}", None, "alice")
     stack.wait_state(following["id"], "ready", "carol")
-    (pod,) = stack.pods(following["id"])
     items = stack.api("GET", f"reservations/{following['id']}/history", None, "carol")["items"]
     at = {item["state"]: _seconds(item["at"]) for item in reversed(items)}
-    (status,) = pod["status"]["containerStatuses"]
     steps = {
-        "release → pod gone, next committed": at["starting"] - began,
-        "→ its pod made (to a second)": _seconds(pod["metadata"]["creationTimestamp"]) - at["starting"],
-        "→ container runs (to a second)": _seconds(status["state"]["running"]["startedAt"]) - at["starting"],
+        "release → pod seen gone, next committed": at["starting"] - began,
         "→ READY": at["ready"] - at["starting"],
         "all": at["ready"] - began,
     }
