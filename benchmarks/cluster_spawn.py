@@ -10,10 +10,8 @@ broken down: the next pod's start needs the GPUs of the one before, seen gone.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,15 +24,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 
-import httpx
-from benchmarks.spawn import Plain
+from benchmarks.spawn import Plain, hub_process, in_pairs, start_ours
 
-from cluster_stack import ADDRESS, BIN, NAMESPACE, ClusterStack
-from dynamodb_local import ENVIRONMENT as AWS
+from cluster_stack import ADDRESS, NAMESPACE, ClusterStack, running_cluster
 from harness.cluster import Cluster
 from harness.server_image import server_image
 from hub_users import wait_for
-from manifests import surroundings
 
 PAIRS, RELEASES = 8, 8
 URL = f"http://{ADDRESS}:8200"
@@ -83,59 +78,8 @@ def plain_hub(folder: Path, cluster: Cluster, image: str) -> Iterator[Plain]:
     folder.mkdir()
     config = folder / "config.py"
     config.write_text(CONFIG.format(url=URL, address=ADDRESS, token=token, namespace=NAMESPACE, image=image))
-    env = {"PATH": f"{BIN}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.admin)}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [BIN / "jupyterhub", "-f", config], cwd=folder, env=os.environ | env, stdout=log, stderr=log
-        )
-    plain = Plain(URL, token)
-
-    def up() -> bool:
-        try:
-            return plain.http.get("/hub/api/info").is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait_for("the plain hub", up)
+    with hub_process(config, Plain(URL, token), KUBECONFIG=str(cluster.admin)) as plain:
         yield plain
-    except AssertionError:
-        said = [line for line in (folder / "log").read_text().splitlines() if "/api/status" not in line]
-        print("\n".join(said[-40:]), file=sys.stderr)
-        raise
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def running_cluster(folder: Path, cluster: Cluster, image: str) -> Iterator[ClusterStack]:
-    """Our hub, on the same cluster."""
-    cluster.apply(*surroundings())
-    os.environ.update(AWS)
-    folder.mkdir()
-    stack = ClusterStack(folder, cluster, image)
-    try:
-        stack.start()
-        yield stack
-    finally:
-        stack.close()
-
-
-def start_ours(stack: ClusterStack, client: httpx.Client) -> tuple[float, float]:
-    """Seconds until a new server of ours answers, and until it is READY; it is gone afterwards."""
-    began = time.monotonic()
-    asked = client.post("reservations", json={"gpus": 1, "hours": 1}).json()
-    address = f"{stack.url}/user/{stack.user}/{asked['id']}/api/status"
-    wait_for("our JupyterLab", lambda: client.get(address).status_code == 200)
-    answered = time.monotonic() - began
-    while asked["state"] != "ready":
-        query = {"wait": 10, "version": asked["version"]}
-        asked = client.get(f"reservations/{asked['id']}", params=query).json()
-    ready = time.monotonic() - began
-    stack.end(asked["id"])
-    wait_for("its pod gone", lambda: not stack.pods())
-    return answered, ready
 
 
 def start_plain(other: Plain, cluster: Cluster, name: str) -> float:
@@ -147,26 +91,15 @@ def start_plain(other: Plain, cluster: Cluster, name: str) -> float:
 
 
 def spawns(stack: ClusterStack, other: Plain, cluster: Cluster, pairs: int) -> dict[str, float]:
-    """Medians in seconds, and of the ratios; one pair beforehand warms what can be warmed."""
-    found: list[tuple[float, float, float]] = []
+    """Both, side by side on the cluster."""
     with stack.client() as client:
-        for pair in range(pairs + 1):
-            if pair % 2:
-                ours, ready = start_ours(stack, client)
-                plain = start_plain(other, cluster, f"pair-{pair}")
-            else:
-                plain = start_plain(other, cluster, f"pair-{pair}")
-                ours, ready = start_ours(stack, client)
-            found.append((plain, ours, ready))
-    ratios = sorted(ours / plain for plain, ours, _ in found[1:])
-    names = ("plain_s", "ours_s", "ours_ready_s")
-    medians = [statistics.median(column) for column in zip(*found[1:], strict=True)]
-    return {name: round(value, 2) for name, value in zip(names, medians, strict=True)} | {
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_quarter": round(ratios[len(ratios) // 4], 3),
-        "ratio_three_quarters": round(ratios[-1 - len(ratios) // 4], 3),
-        "pairs": pairs,
-    }
+
+        def ours() -> tuple[float, float]:
+            taken = start_ours(stack, client)
+            wait_for("its pod gone", lambda: not stack.pods())
+            return taken
+
+        return in_pairs(pairs, ours, lambda name: start_plain(other, cluster, name))
 
 
 def release(stack: ClusterStack) -> dict[str, float]:
@@ -204,7 +137,7 @@ def main(arguments: list[str]) -> None:
     ):
         image = server_image(cluster.layout)
         cluster.load(image)
-        with running_cluster(Path(folder) / "ours", cluster, image.reference) as stack:
+        with running_cluster(Path(folder), cluster, image.reference) as stack:
             with plain_hub(Path(folder) / "plain", cluster, image.reference) as other:
                 print(json.dumps(spawns(stack, other, cluster, pairs)))
             rounds: list[dict[str, Any]] = [release(stack) for _ in range(releases + 1)][1:]

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import httpx
 
-from hub_users import free_port, wait_for
+from hub_users import HubUsers, free_port, wait_for
 from stack import Stack, running_stack
 
 PAIRS = 15
@@ -90,16 +90,23 @@ def plain_hub(folder: Path, stack: Stack) -> Iterator[Plain]:
     config.write_text(
         CONFIG.format(port=port, hub=free_port(), api=free_port(), folder=folder, python=python, token=token)
     )
+    with hub_process(config, Plain(f"http://127.0.0.1:{port}", token)) as plain:
+        yield plain
+
+
+@contextmanager
+def hub_process(config: Path, plain: Plain, **variables: str) -> Iterator[Plain]:
+    """The hub of a configuration file, up; what it said is shown if what is measured does not come."""
     programs = Path(sys.executable).parent
+    folder = config.parent
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [programs / "jupyterhub", "-f", config],
             cwd=folder,
-            env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+            env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"} | variables,
             stdout=log,
             stderr=log,
         )
-    plain = Plain(f"http://127.0.0.1:{port}", token)
 
     def up() -> bool:
         try:
@@ -110,12 +117,16 @@ def plain_hub(folder: Path, stack: Stack) -> Iterator[Plain]:
     try:
         wait_for("the plain hub", up)
         yield plain
+    except AssertionError:
+        said = [line for line in (folder / "log").read_text().splitlines() if "/api/status" not in line]
+        print("\n".join(said[-40:]), file=sys.stderr)
+        raise
     finally:
         process.terminate()
         process.wait()
 
 
-def start_ours(stack: Stack, client: httpx.Client) -> tuple[float, float]:
+def start_ours(stack: HubUsers, client: httpx.Client) -> tuple[float, float]:
     """Seconds until a new server of ours answers, and until it is READY; it is gone afterwards."""
     began = time.monotonic()
     asked = client.post("reservations", json={"gpus": 1, "hours": 1}).json()
@@ -140,22 +151,29 @@ def start_plain(other: Plain, name: str) -> float:
 
 
 def measure(pairs: int) -> dict[str, float]:
-    """Medians in seconds, and of the ratios; one pair beforehand warms the disk cache."""
-    found: list[tuple[float, float, float]] = []
+    """Both, side by side on this machine."""
     with (
         tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
         running_stack(Path(folder) / "ours") as stack,
         plain_hub(Path(folder) / "plain", stack) as other,
         stack.client() as client,
     ):
-        for pair in range(pairs + 1):
-            if pair % 2:
-                ours, ready = start_ours(stack, client)
-                plain = start_plain(other, f"pair-{pair}")
-            else:
-                plain = start_plain(other, f"pair-{pair}")
-                ours, ready = start_ours(stack, client)
-            found.append((plain, ours, ready))
+        return in_pairs(pairs, lambda: start_ours(stack, client), lambda name: start_plain(other, name))
+
+
+def in_pairs(
+    pairs: int, start_ours: Callable[[], tuple[float, float]], start_plain: Callable[[str], float]
+) -> dict[str, float]:
+    """Medians in seconds, and of the ratios; one pair beforehand warms the disk cache."""
+    found: list[tuple[float, float, float]] = []
+    for pair in range(pairs + 1):
+        if pair % 2:
+            ours, ready = start_ours()
+            plain = start_plain(f"pair-{pair}")
+        else:
+            plain = start_plain(f"pair-{pair}")
+            ours, ready = start_ours()
+        found.append((plain, ours, ready))
     ratios = sorted(ours / plain for plain, ours, _ in found[1:])
     names = ("plain_s", "ours_s", "ours_ready_s")
     medians = [statistics.median(column) for column in zip(*found[1:], strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,24 @@ def again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -
         return found if found["state"] == "ready" and fresh else None
 
     return wait_for(f"{record['id']} again", look, 2 * CONVERGED)
+
+
+def asked_until_acknowledged(stack: ClusterStack, user: str, word: str) -> dict[str, Any]:
+    """A reservation of 2 GPUs, asked for with one request id until it is acknowledged."""
+    ask = {"gpus": 2, "hours": 1, "request_id": f"{word}-{time.monotonic_ns()}"}
+
+    def asked() -> dict[str, Any] | None:
+        with stack.client(user) as client:
+            answer = client.post("reservations", json=ask)
+        return answer.json() if answer.status_code in (200, 201) else None
+
+    return wait_for("an answer", asked, CONVERGED)
+
+
+def the_only_one(stack: ClusterStack, record: dict[str, Any]) -> None:
+    """3: what was asked for again is there once."""
+    mine = stack.api("GET", "reservations", None, record["owner"])["reservations"]
+    assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
 
 
 @contextmanager

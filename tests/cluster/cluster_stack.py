@@ -12,9 +12,11 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import httpx
 
@@ -27,6 +29,7 @@ from gpudev_hub.ssh.keygen import new_pair
 from harness.cluster import Cluster
 from harness.layout import API_ADDRESS, HOME_CLASS
 from hub_users import HubUsers, wait_for
+from manifests import surroundings
 from people import Person
 
 ADDRESS: Final = API_ADDRESS
@@ -307,3 +310,16 @@ class ClusterStack(HubUsers):
         """Release it and wait for its end."""
         self.api("DELETE", f"reservations/{id}", None, user)
         self.wait_state(id, "ended", user)
+
+
+@contextmanager
+def running_cluster(folder: Path, cluster: Cluster, image: str) -> Iterator[ClusterStack]:
+    """gpudev on the cluster, up; ended afterwards."""
+    cluster.apply(*surroundings())
+    with patch.dict(os.environ, AWS):
+        stack = ClusterStack(folder, cluster, image)
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.close()

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster_stack import ClusterStack, People
-from dynamodb_local import ENVIRONMENT as AWS
+from cluster_stack import ClusterStack, People, running_cluster
 from harness.cluster import Cluster
 from harness.server_image import server_image
-from manifests import surroundings
 from people import Person
 
 
@@ -42,19 +40,11 @@ def image(cluster: Cluster) -> str:
 @pytest.fixture(scope="session")
 def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
     """gpudev on the cluster, up; what its parts said stays in the cluster's state folder."""
-    cluster.apply(*surroundings())
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
-    ):
-        for name, value in AWS.items():
-            patch.setenv(name, value)
-        running = ClusterStack(Path(folder), cluster, image)
+    with tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder:
         try:
-            running.start()
-            yield running
+            with running_cluster(Path(folder), cluster, image) as running:
+                yield running
         finally:
-            running.close()
             for log in Path(folder).glob("*.log"):
                 shutil.copy(log, cluster.layout.root)
 

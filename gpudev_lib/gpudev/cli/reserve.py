@@ -12,7 +12,7 @@ from gpudev.cli.output import announce, emit, json_option, say
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
 from gpudev.progress import for_stream
-from gpudev.reservation import Reservation, check_timeout
+from gpudev.reservation import Reservation
 from gpudev.words import label
 
 
@@ -41,9 +41,8 @@ def reserve_command(
 
     Ctrl-C while waiting asks whether to keep the place; where there is no terminal to ask on, it is kept.
     """
-    check_timeout(timeout)
     client = Client()
-    reservation = client.reserve(gpus, nodes, hours, gpu_type, name, image, wait=False)
+    reservation = client.reserve(gpus, nodes, hours, gpu_type, name, image, wait=False, timeout=timeout)
     after_change(client.api)
     if wait:
         return _wait(client, reservation, timeout, as_json)

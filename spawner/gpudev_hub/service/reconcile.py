@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import Event, NodesObserved, NodeUnknown
-from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Presence, Reservation, State
+from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Node, Presence, Reservation, State
 from gpudev_hub.core.ports import (
     Cluster,
     ClusterUnavailable,
@@ -98,18 +98,28 @@ class Reconciler:
     async def once(self) -> None:
         """One pass."""
         self._metrics.reconciled += 1
-        # One that was paused, or cut off, for long may have been replaced: it has nothing to say any more.
-        if await self._still_ours() is False:
-            return
+        seen: tuple[list[Node], list[ServerSight]] | ClusterUnavailable
         try:
-            nodes = await self._cluster.nodes()
-            sights = await self._cluster.servers()
+            seen = await self._cluster.nodes(), await self._cluster.servers()
         except ClusterUnavailable as error:
-            self._no_cluster(error)
+            seen = error
+        # Asked after the servers were listed: those that we do not know then are nobody else's either.
+        try:
+            await self._check()
+            ours = True
+        except StoreUnavailable:
+            ours = False
+        except StaleEpoch as error:
+            # Paused, or cut off, for long, and replaced: this one has nothing to say any more.
+            self._overtaken(error)
+            return
+        if isinstance(seen, ClusterUnavailable):
+            self._no_cluster(seen)
         else:
+            nodes, sights = seen
             self._cluster_answers()
             self._post(NodesObserved(tuple(nodes)))
-            await self._compare(sights)
+            await self._compare(sights, ours=ours)
         self._derive()
         await self._ask_hub()
 
@@ -128,7 +138,8 @@ class Reconciler:
             log.warning("the cluster answers again")
             self._post(outage)
 
-    async def _compare(self, sights: list[ServerSight]) -> None:
+    async def _compare(self, sights: list[ServerSight], *, ours: bool) -> None:
+        """``ours``: no other service had taken over when these were listed."""
         seen = {(sight.id, sight.attempt): sight for sight in sights}
         for claim in list(self._view.claims.values()):
             sight = seen.get(claim.key)
@@ -142,24 +153,11 @@ class Reconciler:
             for key, sight in seen.items()
             if key not in self._view.claims and sight.presence is Presence.PRESENT
         ]
-        if orphans and await self._still_ours() is True:
-            for key in orphans:
+        for key in orphans:
+            if ours:
                 await self._remove(key)
-
-    async def _still_ours(self) -> bool | None:
-        """Whether no other service has taken over; ``None`` when that can't be learnt.
-
-        Only then the view is up to date: of servers that it does not know, some may be another service's.
-        """
-        try:
-            await self._check()
-        except StaleEpoch as error:
-            self._overtaken(error)
-            return False
-        except StoreUnavailable as error:
-            log.warning("servers that no live reservation holds would be left alone now: %s", error)
-            return None
-        return True
+            else:
+                log.warning("%s/%d is left alone, though no reservation is known to hold it", *key)
 
     async def _remove(self, key: tuple[str, int]) -> None:
         log.warning("removing %s/%d: no live reservation holds it", *key, extra={"reservation": key[0]})
@@ -186,7 +184,9 @@ class Reconciler:
 
     async def _ask_hub(self) -> None:
         """Servers that run and that the Hub has forgotten, perhaps with its database, are taken over."""
-        running = [r for r in self._view.reservations.values() if r.state is State.READY and not r.stopped_at]
+        running = [
+            r for r in self._view.reservations.values() if r.state is State.READY and r.stopped_at is None
+        ]
         if not running:
             return
         try:

@@ -8,7 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from checks import CONVERGED, again, history, one_owner_each, ready, uids, untouched
+from checks import (
+    CONVERGED,
+    again,
+    asked_until_acknowledged,
+    history,
+    one_owner_each,
+    ready,
+    the_only_one,
+    uids,
+    untouched,
+)
 from cluster_stack import NAMESPACE, ClusterStack
 from dynamodb_proxy import Fault
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT
@@ -45,8 +55,7 @@ def test_the_service_dies_between_two_steps_of_a_reservation(stack: ClusterStack
         stack.start_part("service")
     stack.wait_until_up()
     stack.wait_state(record["id"], "ready", "alice", CONVERGED)
-    mine = stack.api("GET", "reservations", None, "alice")["reservations"]
-    assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
+    the_only_one(stack, record)
     assert len(stack.pods(record["id"])) == 1
     one_owner_each(stack)
     untouched(stack, running, before)
@@ -192,16 +201,8 @@ def test_dynamodb_answers_late_after_it_has_committed(stack: ClusterStack) -> No
     running = ready(stack, "bob", gpus=2)
     before = uids(stack, running["id"])
     stack.faults.next(Fault.ANSWER_LATE)
-    ask = {"gpus": 2, "hours": 1, "request_id": f"late-{time.monotonic_ns()}"}
-
-    def asked() -> dict[str, Any] | None:
-        with stack.client("alice") as client:
-            answer = client.post("reservations", json=ask)
-        return answer.json() if answer.status_code in (200, 201) else None
-
-    record = wait_for("an answer", asked, CONVERGED)
+    record = asked_until_acknowledged(stack, "alice", "late")
     stack.wait_state(record["id"], "ready", "alice", CONVERGED)
-    mine = stack.api("GET", "reservations", None, "alice")["reservations"]
-    assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
+    the_only_one(stack, record)
     untouched(stack, running, before)
     one_owner_each(stack)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from checks import CONVERGED, nft_table, one_owner_each, ready, uids, untouched
+from checks import (
+    CONVERGED,
+    asked_until_acknowledged,
+    nft_table,
+    one_owner_each,
+    ready,
+    the_only_one,
+    uids,
+    untouched,
+)
 from cluster_stack import ADDRESS, ClusterStack
 from dynamodb_proxy import Fault
 from hub_users import wait_for
@@ -58,18 +65,10 @@ def test_dynamodb_refuses_for_a_while(stack: ClusterStack, fault: Fault) -> None
     running = ready(stack, "bob", gpus=2)
     before = uids(stack, running["id"])
     stack.faults.next(fault, 4)
-    ask = {"gpus": 2, "hours": 1, "request_id": f"{fault.name}-{time.monotonic_ns()}"}
-
-    def asked() -> dict[str, Any] | None:
-        with stack.client("alice") as client:
-            answer = client.post("reservations", json=ask)
-        return answer.json() if answer.status_code in (200, 201) else None
-
-    record = wait_for("an answer", asked, CONVERGED)
+    record = asked_until_acknowledged(stack, "alice", fault.name)
     stack.faults.heal()
     stack.wait_state(record["id"], "ready", "alice", CONVERGED)
-    mine = stack.api("GET", "reservations", None, "alice")["reservations"]
-    assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
+    the_only_one(stack, record)
     untouched(stack, running, before)
     one_owner_each(stack)
 
