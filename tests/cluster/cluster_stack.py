@@ -134,7 +134,7 @@ class ClusterStack(HubUsers):
             **(settings or {}),
         }
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
-        self._kubeconfigs: dict[str, str] = {}
+        self._kubeconfigs: dict[str, Path] = {}
 
     def password(self, user: str) -> str:
         """The same for all."""
@@ -178,13 +178,17 @@ class ClusterStack(HubUsers):
         config.write_text(json.dumps(self.settings | {**(settings or {})}))
         common = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "HOME")}
         common |= {"GPUDEV_CLUSTER": str(config), "GPUDEV_SECRETS": str(self.secrets)} | AWS
-        account = {"hub": "hub", "service": "gpudev-service"}.get(name.partition("-")[0])
-        if account is not None:
-            # One token for all of its life: a part starts while the API server is away, too.
-            if account not in self._kubeconfigs:
-                self._kubeconfigs[account] = str(self.cluster.kubeconfig("gpudev", account, 3 * 3600))
-            common["KUBECONFIG"] = self._kubeconfigs[account]
+        if name != "proxy":
+            common["KUBECONFIG"] = str(self.kubeconfig(name))
         self._run(name, self._command(name), {**self._environment(name), **common, **(environment or {})})
+
+    def kubeconfig(self, name: str) -> Path:
+        """Of the Hub's account, or of a service's."""
+        account = {"hub": "hub", "service": "gpudev-service"}[name.partition("-")[0]]
+        # One token for all of its life: a part starts while the API server is away, too.
+        if account not in self._kubeconfigs:
+            self._kubeconfigs[account] = self.cluster.kubeconfig("gpudev", account, 3 * 3600)
+        return self._kubeconfigs[account]
 
     def _run(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
         assert name not in self._parts or self._parts[name].poll() is not None, f"{name} runs"

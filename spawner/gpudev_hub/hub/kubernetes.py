@@ -26,6 +26,8 @@ from .gated import Gated
 
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at what the watch has brought, or at a Jupyter that is coming up."""
+ADDRESS_AGAIN: Final = 1.0
+"""Seconds between two looks for a pod's address."""
 POLL_PATIENCE: Final = 15.0
 """Seconds that a poll may wait for the API before it says that nothing is known."""
 REQUEST_TIMEOUT: Final = 10.0
@@ -240,11 +242,29 @@ class GpuSpawner(Gated, KubeSpawner):
         return None
 
     async def get_url(self) -> str:
-        """Where the server listens by its pod, not by what the Hub was told: it may have been cut short."""
-        head = self._head(list(self.pod_reflector.pods.values())) if self.pod_reflector else None
-        if head is None or head.ip is None:
-            return str(self.server.url)
-        return f"http://{head.ip}:{JUPYTER_PORT}{self.server.base_url}"
+        """Where the server listens by its pod, once it has an address; a start may have been cut short.
+
+        What the Hub was told if there is no pod, or nothing can be learnt.
+        """
+        told = str(self.server.url)
+        try:
+            async with asyncio.timeout(self.start_timeout):
+                while True:
+                    watch = self.pod_reflector
+                    head = self._head(list(watch.pods.values())) if watch is not None else None
+                    if head is None:
+                        # The watch may be behind: only a list of its own tells.
+                        head = self._head(await self._pods(selector(self.name)))
+                    if head is None or head.gone:
+                        return told
+                    if head.ip is not None:
+                        return f"http://{head.ip}:{JUPYTER_PORT}{self.server.base_url}"
+                    await asyncio.sleep(ADDRESS_AGAIN)
+        except (ApiException, *_AWAY) as error:
+            self.log.warning(
+                "no address of server %s is known: %s %s", self.name, type(error).__name__, error
+            )
+            return told
 
     def _head(self, found: list[dict[str, Any]]) -> PodFacts | None:
         """Rank 0's pod of the latest attempt."""

@@ -83,6 +83,27 @@ def test_the_hub_dies_in_the_middle_of_a_start(stack: ClusterStack) -> None:
     assert not [e for e in history(stack, record["id"], "alice") if "start_failed" in e["cause"]]
 
 
+def test_the_hub_dies_before_a_pod_has_an_address(stack: ClusterStack, cluster: Cluster) -> None:
+    """The next Hub waits for the address, and not at the one that it made up when it was asked to start."""
+    nodes = ("node-1", "node-2")
+    for node in nodes:
+        cluster.kill_kubelet(node)
+    try:
+        record = stack.reserve("alice", gpus=2)
+        wait_for("its pod", lambda: stack.pods(record["id"]))
+        before = uids(stack, record["id"])
+        stack.kill("hub")
+        stack.start_part("hub")
+        wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)
+        assert not stack.pods(record["id"])[0]["status"].get("podIP")
+    finally:
+        for node in nodes:
+            cluster.start_kubelet(node)
+    after = stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+    assert uids(stack, record["id"]) == before
+    assert stack.jupyter(after) == 200
+
+
 def test_a_hub_restarts_while_servers_run(stack: ClusterStack) -> None:
     """5, 8: routes stay, servers stay."""
     record = ready(stack, gpus=2)
