@@ -213,9 +213,19 @@ class Cluster:
         self.processes.end(control_plane.API_SERVER)
 
     def start_api_server(self) -> None:
-        """Start it again and wait until it is ready."""
+        """Start it again and wait until it is ready.
+
+        With all else of Kubernetes new, too: after several outages in a row its parts ask again after 30 to
+        60 s only (client-go's reflectors back off), and until then nothing starts.
+        """
         self.processes.start(control_plane.API_SERVER, control_plane.api_server(self.layout))
         wait_for_api(self.api, self.processes)
+        self.processes.end(control_plane.SCHEDULER)
+        self.processes.start(control_plane.SCHEDULER, control_plane.scheduler(self.layout))
+        self.restart_controller_manager()
+        for node in self.nodes:
+            self.kill_kubelet(node.name)
+            self.start_kubelet(node.name)
 
     def pause_api_server(self) -> None:
         """SIGSTOP: connections are taken and never answered, until ``resume_api_server``."""
