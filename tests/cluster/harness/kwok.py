@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from .api import Object
 from .binaries import MODULES, ensure_binaries, go
 from .cluster import Cluster
 from .layout import EFA, GPU, PODS, Layout
@@ -13,8 +12,6 @@ from .layout import EFA, GPU, PODS, Layout
 _ANNOTATION = ("kwok.x-k8s.io/node", "fake")
 _STAGES = ("node/fast", "node/heartbeat-with-lease", "pod/fast")
 _POD_ADDRESSES = list(PODS.subnets(new_prefix=17))[1]
-TAINT: Object = {"key": _ANNOTATION[0], "value": _ANNOTATION[1], "effect": "NoSchedule"}
-"""Of every simulated node: pods that do not tolerate it stay on the real ones."""
 
 
 def start_kwok(cluster: Cluster) -> None:
@@ -45,7 +42,6 @@ def make_simulated_nodes(cluster: Cluster, count: int, *, zone: str = "test-a") 
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": name, "annotations": dict([_ANNOTATION]), "labels": labels},
-            "spec": {"taints": [TAINT]},
             "status": {"capacity": capacity, "allocatable": capacity},
         }
         cluster.api.post("/api/v1/nodes", json=node).raise_for_status()

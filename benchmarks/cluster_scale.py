@@ -1,0 +1,195 @@
+"""A large cluster: 200 simulated nodes of 8 GPUs, 1,000 servers live, 1,000 reservations queued.
+
+The real service, with its real view of a real Kubernetes API and with DynamoDB Local; kwok plays nodes and
+pods. In place of Hub and gate's HTTP, what is told to start becomes a pod at once; nobody's sshd is asked.
+
+``python -m harness prepare --all`` once, for kwok, then
+``PYTHONPATH=tests/cluster python -m harness run -- python -m benchmarks.cluster_scale``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
+
+from kubernetes_asyncio import client, config
+
+from dynamodb_local import ENVIRONMENT, DynamoDBLocal
+from gpudev_hub.clock import Clock
+from gpudev_hub.cluster.kubernetes import KubernetesCluster
+from gpudev_hub.cluster.labels import ATTEMPT, CONTAINER, GPU, RANK, RANKS, RESERVATION, object_name, selector
+from gpudev_hub.core.model import Allowances, Owner, Reservation, State
+from gpudev_hub.stores.dynamodb import DynamoStore
+from harness.cluster import Cluster
+from harness.kwok import make_simulated_nodes, start_kwok
+from manifests import surroundings
+from service_world import POLICY, ServiceWorld
+
+NODES, QUEUED = 200, 1_000
+LIVE = [4, 1, 1, 1, 1] * NODES
+"""GPUs of the servers, which fill every node."""
+EVENTS, PASSES = 30, 5
+REST = 120
+"""Seconds."""
+ACCOUNT = "system:serviceaccount:gpudev:gpudev-service"
+
+
+class SimulatedServers(KubernetesCluster):
+    """The service's own eyes, and a hand that makes and ends pods as the admin."""
+
+    def __init__(self, api: client.CoreV1Api, namespace: str, admin: Cluster) -> None:
+        super().__init__(api, namespace, Clock().now)
+        self.running: set[tuple[str, int]] = set()
+        self.world: ServiceWorld
+        self._admin = admin
+        self._path = f"/api/v1/namespaces/{namespace}/pods"
+
+    def launch(self, id: str, attempt: int, ranks: int) -> None:
+        """One pod on its planned node."""
+        record = self.world.service.view.reservations[id]
+        labels = {RESERVATION: id, ATTEMPT: str(attempt), RANK: "0", RANKS: str(ranks)}
+        limits = {GPU: str(record.request.shape.gpus)}
+        pod = {
+            "metadata": {"name": object_name(id, attempt), "labels": labels},
+            "spec": {
+                "nodeName": record.allocation[0].node,
+                # Gone at once: what is measured is the service.
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": CONTAINER, "image": "none", "resources": {"limits": limits}}],
+            },
+        }
+        self._admin.api.post(self._path, json=pod).raise_for_status()
+        self.running.add((id, attempt))
+        self.hint(id, attempt)
+
+    def kill(self, id: str, attempt: int, _: str) -> None:
+        """Delete it."""
+        self._admin.api.delete(self._path, params={"labelSelector": selector(id, attempt)}).raise_for_status()
+        self.running.discard((id, attempt))
+
+
+async def measure(folder: Path, cluster: Cluster, namespace: str, database: DynamoDBLocal) -> dict[str, Any]:
+    """Fill, queue, then look."""
+    await config.load_kube_config(str(cluster.kubeconfig("gpudev", "gpudev-service", 3 * 3600)))
+    async with client.ApiClient() as api:
+        servers = SimulatedServers(client.CoreV1Api(api), namespace, cluster)
+        allowances = Allowances(running_gpus=100_000, queued_requests=100_000)
+        world = servers.world = ServiceWorld(
+            folder,
+            policy=replace(POLICY, allowances=allowances),
+            cluster=servers,  # type: ignore[arg-type]
+            make_store=lambda _, failpoint: DynamoStore(
+                database.table(), database.client(timeout=20), failpoint
+            ),
+        )
+        before = _memory()
+        service = await world.start()
+        await world.until(lambda: len(service.view.nodes) >= NODES, "nodes", 60)
+        for n, gpus in enumerate(LIVE):
+            await world.reserve(_owner(world, n), gpus=gpus, hours=4 + n % 8)
+        await world.until(lambda: _count(world, State.READY) == len(LIVE), "all ready", 600)
+        for n in range(QUEUED):
+            await world.reserve(_owner(world, n), gpus=(1, 2, 4, 8)[n % 4], hours=1 + n % 8)
+        await world.until(lambda: _count(world, State.QUEUED) == QUEUED, "all queued", 60)
+        figures: dict[str, Any] = {"memory_mib": _memory(), "memory_before_mib": before}
+        figures["submission"] = await _asked(world)
+        figures["release → end committed, ms"] = await _released(world)
+        passes = []
+        for _ in range(PASSES):
+            begun = time.perf_counter()
+            await service.reconcile()
+            passes.append(time.perf_counter() - begun)
+        figures["reconcile_ms"] = round(statistics.median(passes) * 1000)
+        await asyncio.sleep(10)
+        calls = cluster.calls(ACCOUNT)
+        used = time.process_time()
+        await asyncio.sleep(REST)
+        asked = Counter(cluster.calls(ACCOUNT))
+        asked.subtract(calls)
+        figures["calls_per_minute"] = {
+            f"{verb} {what}": round(n * 60 / REST, 1) for (verb, what), n in asked.items() if n
+        }
+        figures["cpu_at_rest"] = round((time.process_time() - used) / REST, 3)
+        figures["memory_after_mib"] = _memory()
+        await world.close()
+        return figures
+
+
+async def _asked(world: ServiceWorld) -> dict[str, float]:
+    """One at a time: milliseconds from its arrival to its commit, and how many of them were the store's."""
+    metrics = world.service.metrics
+    answers, commits = metrics.answers.seconds, metrics.commits.seconds
+    for n in range(EVENTS):
+        await world.reserve(_owner(world, n), gpus=(1, 2, 4, 8)[n % 4], hours=2)
+    answered = (metrics.answers.seconds - answers) * 1000 / EVENTS
+    stored = (metrics.commits.seconds - commits) * 1000 / EVENTS
+    return {"ms": round(answered, 1), "of which the store": round(stored, 1)}
+
+
+async def _released(world: ServiceWorld) -> dict[str, int]:
+    """One at a time: milliseconds from a release to the commit of its end, and of what starts then."""
+    taken = []
+    for _ in range(EVENTS):
+        records = world.service.view.reservations
+        record = next(r for r in records.values() if r.state is State.READY)
+        begun = time.perf_counter()
+        await world.service.end(record.id, record.owner.subject)
+        await world.until(lambda gone=record.id: gone not in world.service.view.reservations, "its end", 60)  # type: ignore[misc]
+        taken.append(time.perf_counter() - begun)
+    return {"median": round(statistics.median(taken) * 1000), "max": round(max(taken) * 1000)}
+
+
+def _count(world: ServiceWorld, state: State) -> int:
+    records: list[Reservation] = list(world.service.view.reservations.values())
+    return sum(record.state is state for record in records)
+
+
+def _owner(world: ServiceWorld, n: int) -> Owner:
+    name = f"u{n}"
+    world.hub.users.add(name)
+    return Owner(f"local:{name}", name, name)
+
+
+def _memory() -> int:
+    """MiB that this process has in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    os.environ.update(ENVIRONMENT)
+    database = DynamoDBLocal()
+    try:
+        with (
+            Cluster.attach() as cluster,
+            cluster.namespace() as namespace,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            cluster.apply(*surroundings())
+            for node in cluster.nodes:
+                cluster.cordon(node.name)
+            # Kubernetes' own time: kwok reports every ten seconds, and the test cluster waits for eight.
+            cluster.restart_controller_manager(["--node-monitor-grace-period=50s"])
+            start_kwok(cluster)
+            make_simulated_nodes(cluster, NODES)
+            figures = asyncio.run(measure(Path(folder), cluster, namespace, database))
+        print(json.dumps(figures, indent=1, ensure_ascii=False))
+    finally:
+        database.close()
+
+
+if __name__ == "__main__":
+    main()
