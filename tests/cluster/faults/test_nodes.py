@@ -124,12 +124,17 @@ def _size(stack: ClusterStack, gpus: int) -> dict[str, Any]:
 
 @pytest.fixture
 def impatient(stack: ClusterStack, image: str) -> Iterator[None]:
-    """Three starts may take 20 s each."""
-    stack.kill("service")
-    stack.start_part("service", settings={"pools": [pool(image, startup_seconds=20)], "stuck_seconds": 5})
+    """Three starts may take 20 s each, and wait for 5 s when they can't go on."""
+    different: dict[str, dict[str, Any]] = {
+        "hub": {"stuck_seconds": 5},
+        "service": {"pools": [pool(image, startup_seconds=20)]},
+    }
+    for part, settings in different.items():
+        stack.kill(part)
+        stack.start_part(part, settings=settings)
     stack.wait_until_up()
     yield
-    stack.restart("service")
+    stack.restart(*different)
 
 
 @pytest.mark.usefixtures("impatient")
