@@ -296,3 +296,13 @@ def test_its_end_leaves_the_hostfile_of_another_pair(pods: Pods, pair: list[Pod]
     other[0].terminate()
     assert other[0].ended()[0] == 0
     assert pods.world.run("ssh", "gpu-pair", "cat ~/hostfile").stdout == "gp1 slots=8\ngp1-1 slots=8\n"
+
+
+def test_a_container_that_is_killed_leaves_no_process(pods: Pods) -> None:
+    """Or the tests would leave servers on the machine, for ever and for every other test to meet."""
+    one = pods.make("gk1")
+    one.start()
+    one.says("sshd| Server listening")
+    first = one.first()
+    one.kill()
+    assert processes.start_time(first) is None

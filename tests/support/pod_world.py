@@ -156,8 +156,13 @@ class Pod:
 
     def first(self) -> int:
         """Its first process, as this machine numbers it."""
+        (pid,) = self._children()
+        return pid
+
+    def _children(self) -> list[int]:
         assert self.process is not None
-        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def terminate(self) -> None:
         """What a kubelet does first to end a container."""
@@ -175,7 +180,11 @@ class Pod:
         return code, json.loads(text)
 
     def kill(self) -> None:
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
+            # All of it ends with its first process, which would outlive its parent: the kernel forgets the
+            # signal of --kill-child when the account changes.
+            for pid in self._children():
+                os.kill(pid, signal.SIGKILL)
             self.process.kill()
             self.process.wait()
 
