@@ -300,9 +300,7 @@ def test_its_end_leaves_the_hostfile_of_another_pair(pods: Pods, pair: list[Pod]
 
 def test_a_container_that_is_killed_leaves_no_process(pods: Pods) -> None:
     """Or the tests would leave servers on the machine, for ever and for every other test to meet."""
-    one = pods.make("gk1")
-    one.start()
-    one.says("sshd| Server listening")
+    (one,) = pods.up("gk1")
     first = one.first()
     one.kill()
     assert processes.start_time(first) is None

@@ -183,9 +183,8 @@ class Pod:
         if self.process is not None and self.process.poll() is None:
             # All of it ends with its first process, which would outlive its parent: the kernel forgets the
             # signal of --kill-child when the account changes.
-            for pid in self._children():
+            for pid in self._children() or [self.process.pid]:
                 os.kill(pid, signal.SIGKILL)
-            self.process.kill()
             self.process.wait()
 
 
