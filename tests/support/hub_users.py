@@ -94,7 +94,19 @@ class HubUsers:
         try:
             return wait_for(f"{id} {state}", look, timeout)
         except AssertionError as error:
-            raise AssertionError(f"{error}; last seen: {last}") from None
+            raise AssertionError(f"{error}; last seen: {last}; {self.said()}") from None
+
+    def log(self, name: str) -> str:
+        """All that a part has said."""
+        raise NotImplementedError
+
+    def said(self) -> str:
+        """The last words of hub and service, but for what they were asked."""
+        words = []
+        for name in ("hub", "service"):
+            lines = [line for line in self.log(name).splitlines() if "gpudev.access" not in line]
+            words.append(f"the {name} said last:\n" + "\n".join(lines[-40:]))
+        return "\n".join(words)
 
     def jupyter(self, reservation: Mapping[str, Any], user: str | None = None) -> int:
         """Status that the server's JupyterLab answers through the proxy."""

@@ -54,7 +54,10 @@ class Stack(HubUsers):
     def start(self, timeout: float = SLOW) -> None:
         """Start it and wait until it says that it is ready."""
         self.launch()
-        wait_for(f"gpudev ready; it said: {self.output()}", self._ready_or_dead, timeout)
+        try:
+            wait_for("gpudev ready", self._ready_or_dead, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it said: {self.output()}; {self.said()}") from None
         assert self.running, f"gpudev-hub ended: {self.output()}"
 
     def launch(self) -> None:
@@ -137,7 +140,8 @@ class Stack(HubUsers):
 
     def log(self, name: str) -> str:
         """The log of a part."""
-        return (self.settings.logs / f"{name}.log").read_text()
+        path = self.settings.logs / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     # Users
 
