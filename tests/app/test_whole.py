@@ -177,6 +177,8 @@ def test_a_launcher_that_is_killed_leaves_nothing_behind(stack: Stack) -> None:
     os.kill(launcher, signal.SIGKILL)
     wait_for("the end of all that was below it", lambda: not any(map(processes.start_time, old)))
     # The state of before may still be shown: nothing was seen yet.
-    wait_for("another launcher", lambda: stack.launcher(asked["id"]) != launcher)
+    again = stack.settings.servers / f"{asked['id']}-2" / "0" / "record.json"
+    wait_for("another launcher", again.exists)
     stack.wait_state(asked["id"], "ready")
+    assert stack.launcher(asked["id"]) != launcher
     release(stack, asked["id"])
