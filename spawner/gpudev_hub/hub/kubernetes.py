@@ -225,10 +225,7 @@ class GpuSpawner(Gated, KubeSpawner):
         try:
             async with asyncio.timeout(POLL_PATIENCE):
                 await self._watches()
-                head = self._head(list(self.pod_reflector.pods.values()))
-                if head is None or head.gone:
-                    # The watch may be behind: only a list of its own tells.
-                    head = self._head(await self._pods(selector(self.name)))
+                head = await self._find_head()
         except Exception:
             self.log.exception("nothing can be learnt of server %s now", self._log_name)
             return None
@@ -250,11 +247,7 @@ class GpuSpawner(Gated, KubeSpawner):
         try:
             async with asyncio.timeout(self.start_timeout):
                 while True:
-                    watch = self.pod_reflector
-                    head = self._head(list(watch.pods.values())) if watch is not None else None
-                    if head is None:
-                        # The watch may be behind: only a list of its own tells.
-                        head = self._head(await self._pods(selector(self.name)))
+                    head = await self._find_head()
                     if head is None or head.gone:
                         return told
                     if head.ip is not None:
@@ -265,6 +258,14 @@ class GpuSpawner(Gated, KubeSpawner):
                 "no address of server %s is known: %s %s", self.name, type(error).__name__, error
             )
             return told
+
+    async def _find_head(self) -> PodFacts | None:
+        """Rank 0's pod. The watch may be behind: that there is none, or it has ended, only a list tells."""
+        watch = self.pod_reflector
+        head = self._head(list(watch.pods.values())) if watch is not None else None
+        if head is None or head.gone:
+            head = self._head(await self._pods(selector(self.name)))
+        return head
 
     def _head(self, found: list[dict[str, Any]]) -> PodFacts | None:
         """Rank 0's pod of the latest attempt."""
