@@ -241,6 +241,36 @@ async def test_what_cannot_be_read_is_unknown(engine: Engine) -> None:
     assert (await engine.cluster.look(claim)).presence is Presence.PRESENT
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"exit": null, "slots": [], "more": 1}'])
+async def test_a_server_whose_record_makes_no_sense_is_ended_all_the_same(engine: Engine, text: str) -> None:
+    """And keeps nobody from seeing the others."""
+    other = await engine.start("other")
+    claim = await engine.start("odd")
+    pid = engine.launcher("odd")
+    (engine.servers.folder("odd", 1) / "0" / "record.json").write_text(text)
+    seen = {sight.id: sight.presence for sight in await engine.cluster.servers()}
+    assert seen == {other.reservation: Presence.PRESENT, claim.reservation: Presence.UNKNOWN}
+    await engine.cluster.remove("odd", 1)
+    assert processes.start_time(pid) is None
+    assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
+    assert [sight.id for sight in await engine.cluster.servers()] == [other.reservation]
+
+
+async def test_a_marker_that_users_made_up_is_of_the_server_and_no_rank(engine: Engine) -> None:
+    claim = await engine.start("made-up")
+    pid = engine.launcher("made-up")
+    async with asyncio.TaskGroup() as group:
+        for value in ("made-up/1/", "made-up/1/x/y"):
+            odd = await asyncio.create_subprocess_exec("sleep", "600", env={record.MARKER: value})
+            group.create_task(odd.wait())
+        os.kill(pid, signal.SIGTERM)
+        await until(lambda: processes.start_time(pid) is None, "the launcher's end")
+        half = await engine.cluster.look(claim)
+        assert (half.presence, half.complete) == (Presence.PRESENT, False)
+        await engine.cluster.remove("made-up", 1)
+    assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
+
+
 async def test_a_record_of_another_boot_names_nobody(engine: Engine) -> None:
     claim = await engine.start("old")
     found = engine.servers.records("old", 1)[0]

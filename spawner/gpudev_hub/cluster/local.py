@@ -46,9 +46,9 @@ class LocalCluster:
             attempts = self._servers.attempts()
             for found in attempts:
                 await self._servers.sweep(*found)
-            sights = [self._servers.look(*found) for found in attempts]
         except OSError as error:
             raise ClusterUnavailable(f"the servers' folder can't be read: {error}") from error
+        sights = [self._look(*found) for found in attempts]
         for sight in sights:
             self._track(sight.id, sight.attempt)
         return [sight for sight in sights if sight.presence is not Presence.ABSENT]

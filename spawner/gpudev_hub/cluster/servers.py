@@ -78,7 +78,10 @@ class LocalServers:
         return sorted(found)
 
     def records(self, id: str, attempt: int) -> dict[int, Record | None]:
-        """The record of every rank that has a folder. Raises ``OSError`` when that can't be told."""
+        """The record of every rank that has a folder.
+
+        Raises ``OSError`` when that can't be told, ``ValueError`` for one that makes no sense.
+        """
         folder = self.folder(id, attempt)
         try:
             ranks = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
@@ -87,14 +90,22 @@ class LocalServers:
         return {rank: record.read(folder / str(rank)) for rank in ranks}
 
     def look(self, id: str, attempt: int) -> ServerSight:
-        """What is there of an attempt. Raises ``OSError`` when that can't be told."""
-        records = self.records(id, attempt)
+        """What is there of an attempt.
+
+        Raises ``OSError`` when that can't be told, ``ValueError`` for a server whose record makes no sense.
+        """
+        prefix = f"{id}/{attempt}/"
+        try:
+            records = self.records(id, attempt)
+        except ValueError as error:
+            if processes.marked(prefix):
+                raise
+            return ServerSight(id, attempt, Presence.ABSENT, complete=False, detail=str(error))
         running = {rank: found for rank, found in records.items() if found is not None and alive(found)}
         gone = records.keys() - running.keys()
         if gone or not records:
             # A launcher that is just coming up, or what one that was killed left behind.
-            marked = processes.marked(f"{id}/{attempt}/").values()
-            left = {int(value.rsplit("/", 1)[1]) for value in marked}
+            left = set(processes.marked(prefix).values())
         else:
             left = set()
         reasons = [f.exit.reason for f in records.values() if f is not None and f.exit is not None]
@@ -117,7 +128,7 @@ class LocalServers:
             id,
             attempt,
             Presence.PRESENT,
-            complete=not gone - left and len(records) > 0,
+            complete=len(records) > 0 and left.issuperset(record.marker(id, attempt, rank) for rank in gone),
             detail="; ".join(dict.fromkeys(reasons)),
             user_stopped=user_stopped,
             jupyter=(HOST, port) if 0 in running and (port := running[0].jupyter_port) else None,
@@ -129,9 +140,11 @@ class LocalServers:
 
         ``with_hub``: because everything on this machine is being shut down.
         """
-        running = [
-            found for found in self.records(id, attempt).values() if found is not None and alive(found)
-        ]
+        try:
+            records = self.records(id, attempt)
+        except ValueError:
+            records = {}  # then markers are all there is to go by
+        running = [found for found in records.values() if found is not None and alive(found)]
         processes.send([found.pid for found in running], signal.SIGUSR1 if with_hub else signal.SIGTERM)
         prefix = f"{id}/{attempt}/"
         if not running:
@@ -155,7 +168,11 @@ class LocalServers:
 
     async def sweep(self, id: str, attempt: int) -> None:
         """End what launchers that were killed left behind; ranks that run are not touched."""
-        for rank, found in self.records(id, attempt).items():
+        try:
+            records = self.records(id, attempt)
+        except ValueError:
+            return  # nothing says whether its launchers run
+        for rank, found in records.items():
             if found is not None and found.exit is None and not alive(found):
                 await self._kill_left(record.marker(id, attempt, rank))
 

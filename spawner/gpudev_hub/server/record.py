@@ -87,12 +87,19 @@ def write(folder: Path, record: Record) -> None:
 
 
 def read(folder: Path) -> Record | None:
-    """The record of a rank; ``None`` when it has none. Raises ``OSError`` when that can't be told."""
+    """The record of a rank; ``None`` when it has none.
+
+    Raises ``OSError`` when that can't be told, ``ValueError`` for one that makes no sense.
+    """
+    path = folder / _RECORD
     try:
-        text = (folder / _RECORD).read_text()
+        text = path.read_text()
     except FileNotFoundError:
         return None
-    fields: dict[str, Any] = json.loads(text)
-    ended = fields.pop("exit")
-    slots = tuple(fields.pop("slots"))
-    return Record(**fields, slots=slots, exit=None if ended is None else Exit(**ended))
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        ended = fields.pop("exit")
+        slots = tuple(fields.pop("slots"))
+        return Record(**fields, slots=slots, exit=None if ended is None else Exit(**ended))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no record: {error}") from error
