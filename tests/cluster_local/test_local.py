@@ -241,16 +241,20 @@ async def test_what_cannot_be_read_is_unknown(engine: Engine) -> None:
     assert (await engine.cluster.look(claim)).presence is Presence.PRESENT
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"exit": null, "slots": [], "more": 1}'])
-async def test_a_server_whose_record_makes_no_sense_is_ended_all_the_same(engine: Engine, text: str) -> None:
+@pytest.mark.parametrize(
+    ("id", "text"), [("cut", "{"), ("list", "[]"), ("newer", '{"exit": null, "slots": [], "more": 1}')]
+)
+async def test_a_server_whose_record_makes_no_sense_is_ended_all_the_same(
+    engine: Engine, id: str, text: str
+) -> None:
     """And keeps nobody from seeing the others."""
-    other = await engine.start("other")
-    claim = await engine.start("odd")
-    pid = engine.launcher("odd")
-    (engine.servers.folder("odd", 1) / "0" / "record.json").write_text(text)
+    other = await engine.start(f"beside-{id}")
+    claim = await engine.start(id)
+    pid = engine.launcher(id)
+    (engine.servers.folder(id, 1) / "0" / "record.json").write_text(text)
     seen = {sight.id: sight.presence for sight in await engine.cluster.servers()}
     assert seen == {other.reservation: Presence.PRESENT, claim.reservation: Presence.UNKNOWN}
-    await engine.cluster.remove("odd", 1)
+    await engine.cluster.remove(id, 1)
     assert processes.start_time(pid) is None
     assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
     assert [sight.id for sight in await engine.cluster.servers()] == [other.reservation]

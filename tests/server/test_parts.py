@@ -201,6 +201,24 @@ def test_the_agent_asks_jupyter_from_inside(address: str) -> None:
     assert sshd._jupyter_url({}) is None
 
 
+def test_a_child_that_ends_late_writes_into_no_file_of_its_launcher(tmp_path: Path) -> None:
+    """The descriptor that its signals woke the launcher by is another file's by then: the record's."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from gpudev_hub.server.launcher import Launcher
+from gpudev_hub.server.logs import Log
+spec = {{"rank": 0, "grace": 0, "env": {{"GPUDEV_SERVER": "{tmp_path.name}/1/0"}}}}
+launcher = Launcher(spec, Path("private"), lambda name: Log(Path(name)))
+launcher.run()
+files = [open(f"file-{{n}}", "wb") for n in range(4)]
+os.kill(os.getpid(), signal.SIGCHLD)
+print(launcher.exit.code, [file.tell() or os.stat(file.name).st_size for file in files])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "1 [0, 0, 0, 0]\n", done.stderr
+
+
 def test_two_servers_may_link_the_hostfile_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In containers all of them have the same pid, and the home is the same folder."""
     replace = Path.replace

@@ -97,9 +97,17 @@ class Launcher:
     def run(self) -> None:
         """Until nothing of the server is left."""
         wake, waker = socket.socketpair()
-        for end in (wake, waker):
-            end.setblocking(False)
-        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        with wake, waker:
+            for end in (wake, waker):
+                end.setblocking(False)
+            signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+            try:
+                self._run(wake)
+            finally:
+                # A late SIGCHLD would be written into whatever file gets this descriptor next: the record.
+                signal.set_wakeup_fd(-1)
+
+    def _run(self, wake: socket.socket) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._tell)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
