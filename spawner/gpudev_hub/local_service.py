@@ -50,7 +50,6 @@ async def serve(settings: Settings) -> None:
     ca = HostCA(private)
     tokens = ServerTokens(keep_secret(settings.state / "secrets" / "server-tokens"))
     servers = LocalServers(settings.servers)
-    servers.prune()
     cluster = LocalCluster(servers, gpus, policy.pools[0].name)
     hub = HubClient(hub_api, settings.secret("service-token"))
     service = Service(

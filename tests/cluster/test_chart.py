@@ -160,6 +160,39 @@ def test_the_charts_policies_and_ours_agree(objects: list[Object]) -> None:
         assert all("169.254.0.0/16" in line for line in internet)
 
 
+def test_who_may_reach_a_pod_may_reach_it_by_its_service(objects: list[Object]) -> None:
+    """The VPC CNI lets through to a Service's address only who selects by labels that it asks for."""
+    of_the_release = [
+        item | {"metadata": {"namespace": chart.NAMESPACE, **item["metadata"]}} for item in objects
+    ]
+    everything = [*load(), *of_the_release]
+    services = [
+        item for item in of_kind(everything, "Service") if item["spec"].get("clusterIP", "") != "None"
+    ]
+    pods = [template["metadata"]["labels"].items() for template in pod_templates(everything).values()]
+    told = []
+    for policy in of_kind(everything, "NetworkPolicy"):
+        for peer in (peer for rule in policy["spec"].get("egress", ()) for peer in rule.get("to", ())):
+            wanted = peer.get("podSelector", {}).get("matchLabels", {}).items()
+            where = peer.get("namespaceSelector", {}).get("matchLabels", {})
+            namespace = where.get("kubernetes.io/metadata.name", policy["metadata"]["namespace"])
+            for service in services:
+                asked = service["spec"]["selector"].items()
+                meant = [labels for labels in pods if wanted and wanted <= labels and asked <= labels]
+                if meant and service["metadata"]["namespace"] == namespace:
+                    told.append(f"{policy['metadata']['name']} to {service['metadata']['name']}")
+                    assert wanted <= asked, told[-1]
+    assert {"gpudev to hub", "gpudev-service to hub", "hub to gpudev-service"} <= set(told)
+
+
+def test_a_load_balancer_may_end_tls(objects: list[Object]) -> None:
+    """Its annotations attach a certificate to a port of this Service: there is one for it, without pods."""
+    ports = {
+        port["port"]: port["targetPort"] for port in one(objects, "Service", "proxy-public")["spec"]["ports"]
+    }
+    assert ports == {80: "http", 443: "http"}
+
+
 def chains_of(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     name = ""

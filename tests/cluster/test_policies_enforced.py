@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from harness_policies import Endpoint, ruleset
-from manifests import ROOT, Object, load, read_one
+from manifests import ROOT, Object, labels_of_the_chart, load, read_one
 from reach import reached
 
 pytestmark = [
@@ -22,10 +22,6 @@ pytestmark = [
 
 def server(ranks: str) -> dict[str, str]:
     return {"app.kubernetes.io/component": "server", "gpudev/ranks": ranks}
-
-
-def part(name: str, component: str) -> dict[str, str]:
-    return {"app.kubernetes.io/name": name, "app.kubernetes.io/component": component}
 
 
 ADDRESSES = {
@@ -44,9 +40,9 @@ LABELS = {
     "alice-0": ("gpudev-servers", server("2")),
     "alice-1": ("gpudev-servers", server("2")),
     "bob": ("gpudev-servers", server("1")),
-    "hub": ("gpudev", part("jupyterhub", "hub")),
-    "proxy": ("gpudev", part("jupyterhub", "proxy")),
-    "service": ("gpudev", part("gpudev", "service")),
+    "hub": ("gpudev", labels_of_the_chart("hub")),
+    "proxy": ("gpudev", labels_of_the_chart("proxy")),
+    "service": ("gpudev", {"app.kubernetes.io/name": "gpudev", "app.kubernetes.io/component": "service"}),
     "dns": ("kube-system", {"k8s-app": "kube-dns"}),
 }
 ALLOWED = [
@@ -80,7 +76,7 @@ DENIED = [
 ]
 
 
-def of_the_chart() -> list[Object]:
+def policies_of_the_chart() -> list[Object]:
     """What our values add to the chart's policies of Hub and proxy."""
     values = read_one(ROOT / "hub-config" / "values.yaml")
     parts = {"hub": values["hub"]["networkPolicy"], "proxy": values["proxy"]["chp"]["networkPolicy"]}
@@ -89,7 +85,7 @@ def of_the_chart() -> list[Object]:
             "kind": "NetworkPolicy",
             "metadata": {"name": name, "namespace": "gpudev"},
             "spec": {
-                "podSelector": {"matchLabels": part("jupyterhub", name)},
+                "podSelector": {"matchLabels": labels_of_the_chart(name)},
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": found.get("ingress", []),
                 "egress": found["egress"],
@@ -101,7 +97,7 @@ def of_the_chart() -> list[Object]:
 
 def test_allowed_connections_pass_and_the_others_are_dropped() -> None:
     who = [Endpoint(*LABELS[name], address) for name, address in ADDRESSES.items() if name in LABELS]
-    rules = ruleset([*load(), *of_the_chart()], who)
+    rules = ruleset([*load(), *policies_of_the_chart()], who)
     assert reached(rules, ADDRESSES, ALLOWED + DENIED) == ALLOWED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -346,9 +347,28 @@ def test_others_are_not_bound_by_that(cluster: Cluster, stranger: Object, accoun
     cluster.api.delete(f"{SERVERS}/pods/{stranger['metadata']['name']}").raise_for_status()
 
 
-def test_not_even_an_admin_evicts_a_server(cluster: Cluster, accounts: Accounts, pod: Object) -> None:
-    """``kubectl drain`` asks for evictions: it waits until the reservation has ended."""
+@pytest.fixture
+def node(cluster: Cluster) -> Iterator[str]:
+    """A node that only the API knows."""
+    name = "to-be-drained"
+    body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+    cluster.api.post("/api/v1/nodes", json=body).raise_for_status()
+    yield name
+    cluster.api.delete(f"/api/v1/nodes/{name}").raise_for_status()
+
+
+def test_not_even_an_admin_evicts_a_server(
+    cluster: Cluster, accounts: Accounts, pod: Object, node: str
+) -> None:
+    """``kubectl drain`` as documented: it waits until the reservation has ended."""
     path = f"{SERVERS}/pods/{pod['metadata']['name']}"
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod["metadata"]["name"]},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    }
+    cluster.api.post(f"{path}/binding", json=binding).raise_for_status()
     status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
     merge = {"Content-Type": "application/merge-patch+json"}
     cluster.api.patch(f"{path}/status", json=status, headers=merge).raise_for_status()
@@ -357,11 +377,9 @@ def test_not_even_an_admin_evicts_a_server(cluster: Cluster, accounts: Accounts,
         "the budget has seen the server",
         lambda: cluster.api.get(budget).json().get("status", {}).get("currentHealthy"),
     )
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": pod["metadata"]["name"], "namespace": "gpudev-servers"},
-    }
-    answer = cluster.api.post(f"{path}/eviction", json=eviction)
-    assert answer.status_code == 429, answer.text
-    assert "disruption budget" in answer.json()["message"]
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        cluster.kubectl(
+            *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=5s")
+        )
+    assert "violate the pod's disruption budget" in refused.value.stderr
+    assert "deletionTimestamp" not in cluster.api.get(path).json()["metadata"]

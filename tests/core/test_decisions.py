@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy
+from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
 from gpudev_hub.core.decide import next_due
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     Compress,
+    End,
     Extend,
     NodesObserved,
     NodeUnknown,
@@ -750,6 +751,29 @@ def test_a_lost_node_ends_what_ran_there_and_keeps_its_slots_until_seen_gone(by_
     assert held(d, "r1") == [1], "nor is it by time alone"
     d.do(ServerObserved("r1", 1, Presence.ABSENT))
     assert d.get("r2").state is State.STARTING
+
+
+@pytest.mark.parametrize("pool_name", ["", "b200", "mistyped"])
+def test_a_node_that_leaves_its_pool_keeps_what_runs_and_stays_until_that_has_ended(pool_name: str) -> None:
+    """Its label was taken away or changed: it is still there, and nobody called it lost."""
+    d = Driver(policy(pools=(pool(), replace(pool(), name="b200"))))
+    d.submit("alice", 4)
+    d.ready("r1")
+    d.took(StopServer)
+    there, other = nodes(2)
+    seen = NodesObserved((replace(there, pool=pool_name), other))
+    for _ in range(2):
+        d.do(seen)
+        kept = d.world.nodes[there.name]
+        assert (kept.pool, kept.status) == ("h100", NodeStatus.DRAINED)
+    assert d.get("r1").state is State.READY
+    assert [part.node for part in d.submit("bob", 4).allocation] == [other.name]
+    d.do(End("r1", "local:alice"))
+    d.see("r1")
+    d.do(seen)
+    assert d.ended("r1").outcome is Outcome.RELEASED
+    known = d.world.nodes.get(there.name)
+    assert (known and known.pool) == ("b200" if pool_name == "b200" else None)
 
 
 def test_a_node_with_many_behind_it_is_committed_first_and_its_queue_in_slices() -> None:

@@ -15,7 +15,19 @@ from gpudev_hub.cluster.labels import JUPYTER_PORT, POOL, RANKS, RESERVATION, SS
 from gpudev_hub.cluster_settings import ClusterSettings
 from gpudev_hub.hub import pods
 from gpudev_hub.settings import PREFIX
-from manifests import MANIFESTS, ROOT, Object, containers, key, load, of_kind, one, pod_templates, read_one
+from manifests import (
+    MANIFESTS,
+    ROOT,
+    Object,
+    containers,
+    key,
+    labels_of_the_chart,
+    load,
+    of_kind,
+    one,
+    pod_templates,
+    read_one,
+)
 
 BASE = load()
 AWS = load("aws")
@@ -270,8 +282,7 @@ def test_network_policies_ask_for_labels_that_there_are() -> None:
     for labels in (
         server,
         service,
-        {"app.kubernetes.io/name": "jupyterhub", "app.kubernetes.io/component": "hub"},  # the chart's
-        {"app.kubernetes.io/component": "proxy"},
+        *map(labels_of_the_chart, ("hub", "proxy")),
         {"app.kubernetes.io/component": "bastion"},  # not there yet
         {"k8s-app": "kube-dns"},
         {RANKS: "1"},

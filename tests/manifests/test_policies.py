@@ -9,7 +9,7 @@ import pytest
 from cluster_world import launch_of, settings_of
 from gpudev_hub.hub.pods import pod
 from harness_policies import Endpoint, ruleset, selects
-from manifests import Object, load, one
+from manifests import Object, labels_of_the_chart, load, one
 
 ALICE_0 = "198.19.1.10"
 ALICE_1 = "198.19.2.10"
@@ -36,8 +36,8 @@ WHO = [
     Endpoint("gpudev-servers", labels_of(2, 0), ALICE_0),
     Endpoint("gpudev-servers", labels_of(2, 1), ALICE_1),
     Endpoint("gpudev-servers", labels_of(1), BOB),
-    Endpoint("gpudev", part("jupyterhub", "hub"), HUB),
-    Endpoint("gpudev", part("jupyterhub", "proxy"), PROXY),
+    Endpoint("gpudev", labels_of_the_chart("hub"), HUB),
+    Endpoint("gpudev", labels_of_the_chart("proxy"), PROXY),
     Endpoint("gpudev", part("gpudev", "service"), SERVICE),
     Endpoint("gpudev", part("gpudev", "bastion"), BASTION),
     Endpoint("kube-system", {"k8s-app": "kube-dns"}, DNS),

@@ -312,11 +312,12 @@ async def test_a_cluster_that_does_not_answer_frees_nothing_and_kills_nothing(wo
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "ready")
     world.cluster.away = True
-    for _ in range(3):
-        await world.service.reconcile()
+    await world.service.reconcile()
+    world.clock.advance(2 * MINUTE)
+    await world.service.reconcile()
     view = world.service.view
+    await world.until(lambda: {node.status for node in view.nodes.values()} == {NodeStatus.UNKNOWN})
     assert view.reservations[record.id].state is State.READY
-    assert {node.status for node in view.nodes.values()} == {NodeStatus.UNKNOWN}
     assert "the cluster: the cluster API does not answer" in world.service.health().reasons
     waiting = await world.reserve(BOB, gpus=1)
     assert (waiting.state, waiting.place) == (State.QUEUED, None)
@@ -325,6 +326,40 @@ async def test_a_cluster_that_does_not_answer_frees_nothing_and_kills_nothing(wo
     await world.becomes(waiting.id, "ready")
     assert (record.id, 1) in world.cluster.running
     assert world.service.view.reservations[record.id].server is ServerState.RUNNING
+
+
+async def test_a_cluster_that_does_not_answer_for_moments_costs_nobody_a_place(world: ServiceWorld) -> None:
+    """However often it is asked meanwhile: a watch that is cut has it asked every second."""
+    for _ in range(2):
+        await world.becomes((await world.reserve(gpus=8, hours=1)).id, "ready")
+    waiting = await world.reserve(BOB, gpus=8)
+    view = world.service.view
+    before = view.reservations[waiting.id]
+    assert before.promise is not None
+    world.cluster.away = True
+    for _ in range(5):
+        world.clock.advance(SECOND)
+        await world.service.reconcile()
+    await world.reserve(gpus=1)  # what was posted before it has been decided then
+    after = view.reservations[waiting.id]
+    assert (after.place, after.promise) == (before.place, before.promise)
+
+
+async def test_a_shut_down_from_inside_while_the_service_is_away_is_learnt_afterwards(
+    world: ServiceWorld,
+) -> None:
+    """It is no crash, and what tells so is not cleared away before."""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    await world.stop()
+    world.cluster.kill(record.id, 1, user_stopped=True)
+    await world.restart()
+    for _ in range(2):
+        await world.service.reconcile()
+    view = world.service.view
+    await world.until(lambda: view.reservations[record.id].stopped_at is not None)
+    assert (view.reservations[record.id].attempt, view.reservations[record.id].restarts) == (1, 0)
+    assert (record.id, 1) in world.cluster.ends
 
 
 async def test_what_the_watch_missed_the_next_look_finds(world: ServiceWorld) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 from gpudev_hub.core.gate import Launch, SshMaterial
 from gpudev_hub.core.model import Claim, Node, Presence, Reservation
@@ -33,6 +33,9 @@ class Machine:
     async def remove(self, id: str, attempt: int) -> None:
         if self.running.pop((id, attempt), None) is not None:
             self._seen.put_nowait(ServerSight(id, attempt, Presence.ABSENT))
+
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
+        """There is nothing left of anything."""
 
     async def watch(self) -> AsyncIterator[ServerSight]:
         while True:

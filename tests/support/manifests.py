@@ -68,6 +68,16 @@ def containers(pod: Mapping[str, Any]) -> Iterator[Object]:
     yield from pod["containers"]
 
 
+def labels_of_the_chart(component: str) -> dict[str, str]:
+    """Of its pods: the old names, which its Services select by, and the new ones."""
+    return {
+        "app": "jupyterhub",
+        "component": component,
+        "app.kubernetes.io/name": "jupyterhub",
+        "app.kubernetes.io/component": component,
+    }
+
+
 def surroundings() -> list[Object]:
     """What a cluster needs before Hub and service run in it or beside it: the base without its workloads."""
     return [item for item in load() if item["kind"] not in ("Deployment", "DaemonSet")]

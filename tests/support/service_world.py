@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,8 @@ class MemoryCluster:
         self.away = False
         self.deaf = False
         """True: the watch reports nothing."""
+        self.ends: dict[tuple[str, int], ServerSight] = {}
+        """How servers ended, as long as anything tells."""
         self.removed: list[tuple[str, int]] = []
         self.ever: list[tuple[str, int]] = []
         self._watchers: list[asyncio.Queue[ServerSight]] = []
@@ -103,14 +105,23 @@ class MemoryCluster:
         self.running[id, attempt] = sight
         self.report(sight)
 
-    def kill(self, id: str, attempt: int, detail: str = "", *, one_rank: bool = False) -> None:
+    def kill(
+        self,
+        id: str,
+        attempt: int,
+        detail: str = "",
+        *,
+        one_rank: bool = False,
+        user_stopped: bool = False,
+    ) -> None:
         """The server ends, or one rank of it."""
         if one_rank:
             sight = replace(self.running[id, attempt], complete=False, detail=detail)
             self.running[id, attempt] = sight
         else:
             self.running.pop((id, attempt), None)
-            sight = ServerSight(id, attempt, Presence.ABSENT, detail=detail)
+            sight = ServerSight(id, attempt, Presence.ABSENT, detail=detail, user_stopped=user_stopped)
+            self.ends[id, attempt] = sight
         self.report(sight)
 
     def report(self, sight: ServerSight) -> None:
@@ -136,12 +147,17 @@ class MemoryCluster:
         await asyncio.sleep(0)
         if self.away:
             return ServerSight(*claim.key, Presence.UNKNOWN)
-        return self.running.get(claim.key, ServerSight(*claim.key, Presence.ABSENT))
+        gone = self.ends.get(claim.key, ServerSight(*claim.key, Presence.ABSENT))
+        return self.running.get(claim.key, gone)
 
     async def remove(self, id: str, attempt: int) -> None:
         self._check()
         self.removed.append((id, attempt))
         self.kill(id, attempt, "removed")
+
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
+        """How a server ended is forgotten, unless it holds slots."""
+        self.ends = {key: sight for key, sight in self.ends.items() if key in held}
 
     async def watch(self) -> AsyncIterator[ServerSight]:
         watcher: asyncio.Queue[ServerSight] = asyncio.Queue()

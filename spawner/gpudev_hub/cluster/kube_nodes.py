@@ -29,6 +29,7 @@ class NodeFacts:
 
     name: str
     pool: str
+    """Empty: none of ours, or no longer."""
     group: str
     gpus: int
     """Allocatable."""
@@ -46,13 +47,10 @@ class NodeFacts:
         return self.ready == "Unknown"
 
 
-def node_facts(node: Mapping[str, Any]) -> NodeFacts | None:
-    """The facts of a node object; ``None`` if it belongs to no pool."""
+def node_facts(node: Mapping[str, Any]) -> NodeFacts:
+    """The facts of a node object."""
     metadata, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
     labels = metadata.get("labels", {})
-    pool = labels.get(POOL)
-    if not pool:
-        return None
     conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", ())}
     allocatable = status.get("allocatable", {})
     taints = [
@@ -64,7 +62,7 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts | None:
     ]
     return NodeFacts(
         name=metadata["name"],
-        pool=pool,
+        pool=labels.get(POOL, ""),
         group=f"{labels.get(ZONE, '')}/{labels.get(PLACEMENT_GROUP, '')}",
         gpus=int(allocatable.get(GPU, 0)),
         devices=tuple(
@@ -79,7 +77,7 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts | None:
 
 
 def nodes_of(facts: Iterable[NodeFacts], foreign: Mapping[str, int]) -> list[Node]:
-    """The nodes of all pools; ``foreign``: GPUs by node that pods other than ours hold."""
+    """All nodes, those of no pool too; ``foreign``: GPUs by node that pods other than ours hold."""
     return [
         Node(
             name=node.name,

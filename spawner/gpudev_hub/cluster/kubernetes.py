@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, Final
 
 import aiohttp
@@ -36,7 +36,7 @@ _Watched = tuple[str, dict[str, Any]]
 
 
 class KubernetesCluster:
-    """Nodes with a pool's label, and pods that carry a reservation's."""
+    """All nodes, those without a pool's label too, and pods that carry a reservation's."""
 
     def __init__(self, api: CoreV1Api, namespace: str, now: Callable[[], Millis]) -> None:
         """``namespace``: of the servers. ``api`` is closed by who made it."""
@@ -52,13 +52,12 @@ class KubernetesCluster:
     # Lists
 
     async def nodes(self) -> list[Node]:
-        """All nodes of pools, as a list shows them now."""
+        """All nodes, as a list shows them now."""
         await self._list()
         return self._seen_nodes()
 
     async def servers(self) -> list[ServerSight]:
         """Every server of which anything is left, as of the last list of pods (``nodes`` makes it)."""
-        await self._sweep()
         sights = [self._sight(*key) for key in sorted({pod.server for pod in self._ours() if pod.server})]
         return [sight for sight in sights if sight.presence is not Presence.ABSENT]
 
@@ -84,14 +83,13 @@ class KubernetesCluster:
             found = await self._call(self._api.read_node, name=name)
         except _NotFound:
             return False  # the node is gone, and with it what ran there
-        node = node_facts(found)
-        return node is not None and node.silent
+        return node_facts(found).silent
 
     async def _list(self) -> tuple[str, str]:
         """List everything; returns the versions from which to watch nodes and pods."""
         nodes, node_version = await self._items(self._api.list_node)
         pods, pod_version = await self._items(self._api.list_pod_for_all_namespaces)
-        self._nodes = {node.name: node for item in nodes if (node := node_facts(item)) is not None}
+        self._nodes = {node.name: node for node in map(node_facts, nodes)}
         self._pods = {pod.uid: pod for item in pods if (pod := pod_facts(item, self._namespace)) is not None}
         return node_version, pod_version
 
@@ -105,10 +103,12 @@ class KubernetesCluster:
         pods = [pod for pod in self._pods.values() if pod.server == (id, attempt)]
         return sight_of(id, attempt, pods, [node.name for node in self._nodes.values() if node.silent])
 
-    async def _sweep(self) -> None:
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
         """Remove the objects of pods that ended a while ago: they hold nothing but disk."""
         for pod in self._ours():
-            if pod.gone and not pod.leaving and (pod.over_since or 0) < self._now() - KEPT:
+            if pod.server in held or not pod.gone or pod.leaving:
+                continue
+            if (pod.over_since or 0) < self._now() - KEPT:
                 try:
                     await self._delete(pod)
                 except ClusterUnavailable as error:
@@ -150,20 +150,16 @@ class KubernetesCluster:
                 _request_timeout=aiohttp.ClientTimeout(total=WATCH_SECONDS + 10, connect=REQUEST_TIMEOUT),
                 _preload_content=False,
             )
+            if answer.status >= 400:
+                raise ClusterUnavailable(f"the Kubernetes API answered {answer.status} to a watch")
             async for line in answer.content:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise ClusterUnavailable(event["object"].get("message", "no reason was given"))
                 changes.put_nowait((event["type"], event["object"]))
             raise ClusterUnavailable("its time was over")
-        except (
-            ApiException,
-            aiohttp.ClientError,
-            TimeoutError,
-            OSError,
-            ValueError,
-            ClusterUnavailable,
-        ) as error:
+        except Exception as error:
+            # Whatever it was: who waits for changes would wait for ever.
             changes.put_nowait(error)
 
     async def _follow_hints(self, changes: asyncio.Queue[_Watched | Exception]) -> None:

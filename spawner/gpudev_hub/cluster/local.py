@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from gpudev_hub.core.model import Claim, Node, Presence
 from gpudev_hub.core.ports import ClusterUnavailable, ServerSight
@@ -72,6 +72,13 @@ class LocalCluster:
         if not gone:
             raise ClusterUnavailable(f"processes of server {id}-{attempt} outlived SIGKILL")
         self._changed.put_nowait((id, attempt))
+
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
+        """Their logs, but for those of the latest."""
+        try:
+            await asyncio.to_thread(self._servers.prune, frozenset(held))
+        except OSError:
+            log.exception("the folders of servers that have ended can't be cleared away now")
 
     def hint(self, id: str, attempt: int) -> None:
         """Something was started: look now."""

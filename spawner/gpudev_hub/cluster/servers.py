@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,13 +177,9 @@ class LocalServers:
             if found is not None and found.exit is None and not alive(found):
                 await self._kill_left(record.marker(id, attempt, rank))
 
-    def prune(self) -> None:
-        """Forget the logs of all but the latest ended attempts."""
-        ended = [
-            self.folder(*attempt)
-            for attempt in self.attempts()
-            if not any(found is not None and alive(found) for found in self.records(*attempt).values())
-        ]
+    def prune(self, held: Collection[tuple[str, int]]) -> None:
+        """Forget the logs of all but the latest attempts that hold nothing any more."""
+        ended = [self.folder(*attempt) for attempt in self.attempts() if attempt not in held]
         ended.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in ended[_KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)

@@ -20,12 +20,19 @@ _ACTIONS = ("drain", "undrain", "lost")
 
 
 def observed(turn: Turn, event: NodesObserved) -> None:
-    """All nodes as now seen; one that is not among them is gone, and what ran there is lost."""
+    """All nodes as now seen; one that is not among them is gone, and what ran there is lost.
+
+    One that has left its pool is there all the same: it stays in it, drained, until nothing runs there.
+    """
     world = turn.world
     names = {node.name for node in event.nodes}
+    in_use = {part.node for claim in world.claims.values() for part in claim.allocation}
     for node in sorted(event.nodes, key=lambda n: n.name):
         old = world.nodes.get(node.name)
-        if node.pool not in world.plans:
+        if old is not None and old.pool != node.pool and node.name in in_use:
+            left = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
+            node = replace(node, pool=old.pool, status=left)
+        elif node.pool not in world.plans:
             names.discard(node.name)
             continue
         drained = old is not None and old.drained

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -136,6 +136,13 @@ class Cluster(Protocol):
 
     async def remove(self, id: str, attempt: int) -> None:
         """End the servers of an attempt without the Hub's help (orphans, and stops that overran)."""
+        ...
+
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
+        """Clear away what is left of servers that ended a while ago.
+
+        Not of those whose attempt holds slots: how they ended may still have to be learnt.
+        """
         ...
 
     def watch(self) -> AsyncIterator[ServerSight | list[Node]]:

@@ -29,8 +29,8 @@ from .outages import Outages
 from .view import View
 
 PERIOD: Final[Millis] = 1 * MINUTE
-PATIENCE: Final = 2
-"""Passes in a row without an answer from the cluster after which its nodes count as unknown."""
+PATIENCE: Final[Millis] = 2 * MINUTE
+"""Without an answer from the cluster for so long, its nodes count as unknown."""
 CLUSTER: Final = "the cluster"
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ class Reconciler:
         self._overtaken = overtaken
         self._metrics = metrics
         self._wake = asyncio.Event()
-        self._silent = 0
+        self._silent_since: Millis | None = None
+        self._unknown = False
+        """Its nodes count as unknown by now."""
 
     def wake(self) -> None:
         """A pass is due now."""
@@ -120,19 +122,24 @@ class Reconciler:
             self._cluster_answers()
             self._post(NodesObserved(tuple(nodes)))
             await self._compare(sights, ours=ours)
+            if ours:
+                await self._cluster.forget_ended(self._view.claims.keys())
         self._derive()
         await self._ask_hub()
 
     def _no_cluster(self, error: ClusterUnavailable) -> None:
-        self._silent += 1
-        if self._outages.begin(CLUSTER, self._clock.now(), str(error)):
+        now = self._clock.now()
+        if self._silent_since is None:
+            self._silent_since = now
+        if self._outages.begin(CLUSTER, now, str(error)):
             log.warning("the cluster does not answer: %s", error)
-        if self._silent == PATIENCE:
+        if not self._unknown and now - self._silent_since >= PATIENCE:
+            self._unknown = True
             for name in self._view.nodes:
                 self._post(NodeUnknown(name))
 
     def _cluster_answers(self) -> None:
-        self._silent = 0
+        self._silent_since, self._unknown = None, False
         outage = self._outages.over(CLUSTER, self._clock.now())
         if outage is not None:
             log.warning("the cluster answers again")

@@ -26,6 +26,7 @@ from gpudev_hub.core.events import (
     Outage,
     ServerObserved,
     ServerReady,
+    StopIntent,
     Tick,
 )
 from gpudev_hub.core.model import Millis, Policy
@@ -148,7 +149,8 @@ class Writer:
         if self._closed is not None:
             answer(item, self._closed)
             return
-        seen = isinstance(item.event, ServerObserved | ServerReady | Outage)
+        # A stop is seen, too: by the server's end, which without it would be a crash.
+        seen = isinstance(item.event, ServerObserved | ServerReady | StopIntent | Outage)
         (self._seen if seen else self._asked).append(item)
         self._wake.set()
 
