@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,16 @@ EXPIRED: Final = {
 """https://kubernetes.io/docs/reference/using-api/api-concepts/#410-gone-responses"""
 
 
+TOO_MANY: Final = {
+    "apiVersion": "v1",
+    "kind": "Status",
+    "status": "Failure",
+    "reason": "TooManyRequests",
+    "code": 429,
+    "message": "Too many requests, please try again later.",
+}
+
+
 class ApiProxy:
     """What kubeconfig files of ``kubeconfig`` lead to; nothing goes wrong until a test says so."""
 
@@ -40,6 +51,9 @@ class ApiProxy:
         self._port = 0
         self._watches: set[asyncio.Transport] = set()
         self._expired = 0
+        self._refusing = False
+        self.refused: Counter[str] = Counter()
+        """Watches that were answered 429, by path."""
         self._listed: dict[str, bytes] = {}
         self._loop = asyncio.new_event_loop()
         self._current = asyncio.Event()
@@ -70,6 +84,20 @@ class ApiProxy:
     def cut(self, expired: int = 0) -> int:
         """Cut all watches; returns how many. So many of the next ones can't go on where those ended."""
         return asyncio.run_coroutine_threadsafe(self._cut(expired), self._loop).result(30)
+
+    @property
+    def watching(self) -> int:
+        """Watches that go on."""
+        return len(self._watches)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """New watches are answered that there are too many requests."""
+        self._refusing = True
+        try:
+            yield
+        finally:
+            self._refusing = False
 
     @contextmanager
     def behind(self) -> Iterator[None]:
@@ -106,6 +134,7 @@ class ApiProxy:
 
     async def _cut(self, expired: int) -> int:
         cut = list(self._watches)
+        self._watches.clear()
         self._expired = expired
         for transport in cut:
             transport.abort()
@@ -120,6 +149,9 @@ class ApiProxy:
         if watching and self._expired:
             self._expired -= 1
             return web.json_response(EXPIRED)
+        if watching and self._refusing:
+            self.refused[request.path] += 1
+            return web.json_response(TOO_MANY, status=429)
         headers = {
             name: value
             for name, value in request.headers.items()

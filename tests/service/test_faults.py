@@ -17,11 +17,13 @@ import pytest
 from gpudev_hub.clock import ClockBehind
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.gate import Failed
 from gpudev_hub.core.model import (
     HOUR,
     MINUTE,
     SECOND,
     Allowances,
+    ClaimState,
     NodeStatus,
     Outcome,
     Owner,
@@ -293,6 +295,26 @@ async def test_a_start_that_fails_is_tried_again_and_the_reason_is_shown(world: 
     ready = await world.becomes(record.id, "ready")
     assert ready.failed_starts == 0
     assert ready.allocation == record.allocation
+
+
+async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start_all_the_same(
+    world: ServiceWorld,
+) -> None:
+    """The Hub says "pending" after ten seconds, and never why nothing came of it."""
+    world.hub.pending = True
+    record = await world.reserve(gpus=2)
+    await world.until(lambda: (record.id, 1) in world.cluster.running)
+    world.service.failed(Failed(record.id, 7, "of an attempt that never was"))
+    for _ in range(2):
+        world.service.failed(Failed(record.id, 1, "its GPUs are taken"))
+    view = world.service.view
+    await world.until(lambda: view.claims[record.id, 1].state is ClaimState.RELEASING)
+    world.cluster.kill(record.id, 1)
+    await world.until(lambda: view.reservations[record.id].attempt == 2)
+    assert view.reservations[record.id].detail == "its GPUs are taken"
+    entries, _ = await world.service.history(record.id, 0, 100)
+    failed = [e.change.cause for e in entries if "start_failed" in e.change.cause]
+    assert set(failed) == {"start_failed: its GPUs are taken"}
 
 
 async def test_an_owner_the_hub_does_not_know_waits_until_he_logs_in(world: ServiceWorld) -> None:

@@ -245,6 +245,9 @@ async def test_the_gate_answers_the_hub(run: Running) -> None:
         assert stop.json() == {"stop": False}
         started = await gate.post("gate/started", json={"server": minted.json()["id"], "attempt": 1})
         assert started.status_code == 204
+        body = {"server": minted.json()["id"], "attempt": 1, "reason": "no such image"}
+        failed = await gate.post("gate/failed", json=body)
+        assert failed.status_code == 204
 
 
 async def test_health_and_metrics(run: Running) -> None:

@@ -105,6 +105,16 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """``POST /gate/failed``: what the engine built for an attempt can't start; safe to lose."""
+
+    server: str
+    attempt: int
+    reason: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     """``POST /gate/stop``: may the spawner really stop this server? ``user`` = its user asked for it."""
 

@@ -16,6 +16,7 @@ from jupyterhub.spawner import SpawnException
 from gpudev_hub.core.gate import (
     Admission,
     AdmitRequest,
+    Failed,
     Launch,
     PickerAnswer,
     PickerAsked,
@@ -125,6 +126,13 @@ class GateClient:
             await self._post("started", Started(server, attempt), ADMIT_TIMEOUT)
         except httpx.HTTPError as error:
             log.info("the service was not told that server %s was started: %s", server, error)
+
+    async def failed(self, server: str, attempt: int, reason: str) -> None:
+        """What was built for this attempt can't start; if this is lost, the service only sees it gone."""
+        try:
+            await self._post("failed", Failed(server, attempt, reason), ADMIT_TIMEOUT)
+        except httpx.HTTPError as error:
+            log.info("the service was not told why server %s can't start: %s", server, error)
 
     async def may_stop(self, server: str, *, user: bool) -> bool:
         """Whether to end the server; false when unsure: the service ends its servers itself if need be."""

@@ -26,6 +26,8 @@ from .gated import Gated
 
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at what the watch has brought, or at a Jupyter that is coming up."""
+LIST_AGAIN: Final = 1.0
+"""Seconds between two lists of pods that the watch does not show."""
 ADDRESS_AGAIN: Final = 1.0
 """Seconds between two looks for a pod's address."""
 POLL_PATIENCE: Final = 15.0
@@ -73,7 +75,9 @@ class GpuSpawner(Gated, KubeSpawner):
         made: list[dict[str, Any]] = []
         try:
             return await self._launch(launch, made)
-        except NotStarted:
+        except NotStarted as error:
+            # Nobody waits for the Hub's answer any more: after ten seconds it said "pending".
+            await self.gate.failed(launch.id, launch.attempt, error.jupyterhub_message)
             # Nobody was let in yet. What was there before this call is not ours to end.
             await self._delete([pod["metadata"] for pod in made])
             raise
@@ -184,6 +188,7 @@ class GpuSpawner(Gated, KubeSpawner):
         """Rank 0's pod once all ranks run. Raises ``NotStarted`` when one can't."""
         loop = asyncio.get_running_loop()
         stuck_since: float | None = None
+        listed = loop.time()
         while True:
             await self._watches()
             ranks = [
@@ -196,6 +201,9 @@ class GpuSpawner(Gated, KubeSpawner):
                 raise NotStarted(f"server {launch.id} ended while it started: {'; '.join(ended)}")
             waiting = [f"{pod.name}: {pod.waiting}" for pod in ranks if pod.waiting]
             now = loop.time()
+            if len(ranks) < len(launch.allocation) and now - listed > LIST_AGAIN:
+                listed = now
+                await self._all_there(launch)
             stuck_since = (stuck_since or now) if waiting else None
             if stuck_since is not None and now - stuck_since > self.cluster.stuck_seconds:
                 raise NotStarted(f"server {launch.id} can't start: {'; '.join(waiting)}")
@@ -203,6 +211,13 @@ class GpuSpawner(Gated, KubeSpawner):
             if len(up) == len(launch.allocation):
                 return up[0]
             await asyncio.sleep(LOOK_AGAIN)
+
+    async def _all_there(self, launch: Launch) -> None:
+        """Raises ``NotStarted`` if a pod that was made is gone: the watch alone may be behind."""
+        there = await self._pods(selector(launch.id, launch.attempt))
+        ranks = {self._facts(pod).rank for pod in there}
+        if len(ranks) < len(launch.allocation):
+            raise NotStarted(f"server {launch.id} can't start: a pod of it was deleted")
 
     async def _answering(self, launch: Launch, url: str) -> None:
         """Return once Jupyter answers anything at all; the Hub looks for itself then."""

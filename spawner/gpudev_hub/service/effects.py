@@ -95,6 +95,16 @@ class Effects:
         """Have the Hub start the server of this attempt, until it runs."""
         self._run(("start", id, attempt), self._start(id, attempt))
 
+    def failed(self, id: str, attempt: int, reason: str) -> None:
+        """The start of this attempt came to nothing: decide what comes next."""
+        record = self._to_start(id, attempt)
+        if record is None:
+            return
+        self._refusals[id] = min(10, self._refusals.get(id, 0) + 1)
+        log.warning("start of %s/%d failed: %s", id, attempt, reason, extra={"reservation": id})
+        if record.state is State.STARTING:
+            self._post(StartFailed(id, attempt, reason, self._node_at_fault(record)))
+
     def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
         """Have the server of this attempt stopped and forgotten, until it is gone.
 
@@ -165,10 +175,8 @@ class Effects:
                 self._heard_of_hub("start", "refused")
                 if isinstance(error, StartBrokenOff) and await self._given_up(key):
                     return
-                self._refusals[id] = min(10, self._refusals.get(id, 0) + 1)
-                log.warning("start of %s/%d refused: %s", id, attempt, error, extra={"reservation": id})
+                self.failed(id, attempt, str(error))
                 if record.state is State.STARTING:
-                    self._post(StartFailed(id, attempt, str(error), self._node_at_fault(record)))
                     return
                 # It runs, and the Hub could not reach it: too busy, perhaps.
                 await self._wait(key, LONGEST_PAUSE)

@@ -341,6 +341,10 @@ class Runner:
         if current and record is not None and record.detail != detail:
             self.writer.post(StartTrouble(id, attempt, detail))
 
+    def start_failed(self, id: str, attempt: int, reason: str) -> None:
+        """The engine gave up a start, perhaps after the Hub's answer to it."""
+        self._effects.failed(id, attempt, reason)
+
     def adopt_again(self, id: str, attempt: int) -> None:
         """The Hub gave up a server that is there: have it taken over."""
         self._effects.start(id, attempt)

@@ -21,7 +21,7 @@ from gpudev_hub.core.events import (
     StopIntent,
     Submit,
 )
-from gpudev_hub.core.gate import Admission, AdmitRequest, Started, StopAnswer, StopAsked
+from gpudev_hub.core.gate import Admission, AdmitRequest, Failed, Started, StopAnswer, StopAsked
 from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Policy, Reservation, State
 from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Hub, LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask, joinable, resolve
@@ -237,6 +237,10 @@ class Service:
     def started(self, started: Started) -> None:
         """The engine built the servers of an attempt: look at once."""
         self._cluster.hint(started.server, started.attempt)
+
+    def failed(self, failed: Failed) -> None:
+        """What the engine built for an attempt can't start."""
+        self._runner.start_failed(failed.server, failed.attempt, failed.reason)
 
     # What servers say
 

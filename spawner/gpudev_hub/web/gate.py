@@ -9,6 +9,7 @@ import msgspec
 from gpudev_hub.core.gate import (
     Admission,
     AdmitRequest,
+    Failed,
     PickerAnswer,
     PickerAsked,
     SizeNow,
@@ -45,6 +46,13 @@ async def started(call: Call) -> None:
     body: Started = call.body
     call.reservation = body.server
     call.site.service.started(body)
+
+
+async def failed(call: Call) -> None:
+    """What the engine built for an attempt can't start."""
+    body: Failed = call.body
+    call.reservation = body.server
+    call.site.service.failed(body)
 
 
 async def stop(call: Call) -> StopAnswer:
@@ -101,6 +109,13 @@ GATE_ROUTES = [
         started,
         Access.HUB,
         takes=Started,
+    ),
+    Route(
+        "POST",
+        "gate/failed",
+        failed,
+        Access.HUB,
+        takes=Failed,
     ),
     Route(
         "POST",

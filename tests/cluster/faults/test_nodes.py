@@ -11,6 +11,7 @@ import pytest
 
 from checks import CONVERGED, again, history, one_owner_each, ready, uids, untouched
 from cluster_stack import MISSING, NAMESPACE, ClusterStack, pool
+from gpudev_hub.cluster.labels import ATTEMPT
 from harness.cluster import Cluster
 from hub_users import wait_for
 
@@ -150,6 +151,31 @@ def test_an_image_that_is_nowhere(stack: ClusterStack) -> None:
     failed = stack.wait_state(record["id"], "ended", "alice", 4 * CONVERGED)
     assert (failed["outcome"], MISSING in failed["reason"]) == ("failed", True)
     assert stack.record(other["id"], "bob")["state"] == "ready"
+
+
+def test_a_start_that_fails_after_the_hubs_answer_says_why(stack: ClusterStack) -> None:
+    """The Hub answers "pending" after ten seconds; what can't go on is given up after fifteen."""
+    record = stack.reserve("alice", gpus=8, image=MISSING)
+    wait_for("its failure", lambda: _failed(stack, record), CONVERGED)
+    assert "ErrImageNeverPull" in _failed(stack, record)[0]
+    wait_for("the next attempt", lambda: _attempts(stack, record) == {2}, CONVERGED)
+
+
+def test_a_pod_is_deleted_while_it_starts(stack: ClusterStack, cluster: Cluster) -> None:
+    """The Hub does not wait for it until the whole start-up time is over."""
+    record = stack.reserve("alice", gpus=2, image=MISSING)
+    (pod,) = wait_for("its pod", lambda: list(uids(stack, record["id"])))
+    cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}").raise_for_status()
+    wait_for("the next attempt", lambda: _attempts(stack, record) == {2}, 10)
+
+
+def _failed(stack: ClusterStack, record: dict[str, Any]) -> list[str]:
+    causes = [entry["cause"] for entry in history(stack, record["id"], record["owner"])]
+    return [cause for cause in causes if cause.startswith("start_failed")]
+
+
+def _attempts(stack: ClusterStack, record: dict[str, Any]) -> set[int]:
+    return {int(pod["metadata"]["labels"][ATTEMPT]) for pod in stack.pods(record["id"])}
 
 
 def test_a_foreign_pod_takes_gpus_of_a_node(

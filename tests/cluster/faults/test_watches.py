@@ -74,6 +74,19 @@ def _cutting(proxy: ApiProxy) -> Iterator[list[int]]:
         thread.join()
 
 
+def test_watches_are_refused_for_a_while(stack: ClusterStack, proxy: ApiProxy) -> None:
+    """An overloaded API server answers so; it is asked again, and nobody is deaf for ever."""
+    running = ready(stack, "bob", gpus=2)
+    before = uids(stack, running["id"])
+    wait_for("nodes and pods of the service's, pods and events of the Hub's", lambda: proxy.watching == 4)
+    with proxy.refusing():
+        proxy.cut()
+        # Only the service watches nodes, and it waits for a second in between.
+        wait_for("refusals", lambda: proxy.refused["/api/v1/nodes"] >= 2)
+    wait_for("all watches again", lambda: proxy.watching == 4, CONVERGED)
+    untouched(stack, running, before)
+
+
 def test_the_api_servers_cache_is_behind(stack: ClusterStack, proxy: ApiProxy, cluster: Cluster) -> None:
     """5, 8: an old list shows pods that are gone, and lacks some that run; neither is believed."""
     lost = ready(stack, "alice", gpus=2)
