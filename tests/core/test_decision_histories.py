@@ -310,13 +310,13 @@ class Histories(RuleBasedStateMachine):
         if minutes % 2:
             self.d.now += minutes * MINUTE
             self.d.world = World.rebuild(POLICY, self.d.folded.snapshot, self.d.now)
-            self.d.do(Outage(since, "the service"))
+            self.d.do(Outage(since, self.d.now, "the service"))
         self.d.do(Tick())
 
     @rule(seconds=st.integers(1, 300))
     def hub_away(self, seconds: int) -> None:
         since, self.d.now = self.d.now, self.d.now + seconds * SECOND
-        self.d.do(Outage(since, "the Hub"))
+        self.d.do(Outage(since, self.d.now, "the Hub"))
 
     # Servers
 

@@ -847,7 +847,7 @@ def test_the_allowance_stands_still_in_an_outage_and_the_end_moves_along() -> No
     d = Driver()
     first = d.submit("alice", 8)
     d.now += 50 * SECOND
-    d.do(Outage(NOON + 10 * SECOND, "the Hub"))
+    d.do(Outage(NOON + 10 * SECOND, d.now, "the Hub"))
     moved = d.get("r1")
     assert moved.start_deadline == (first.start_deadline or 0) + 40 * SECOND
     assert moved.hard_end == (first.hard_end or 0) + 40 * SECOND
@@ -859,9 +859,22 @@ def test_an_outage_across_the_deadline_is_no_failed_start() -> None:
     d = Driver()
     d.submit("alice", 8)
     d.now += 5 * MINUTE
-    d.do(Outage(NOON + SECOND, "the service"))
+    d.do(Outage(NOON + SECOND, d.now, "the service"))
     d.do(Tick())
     assert (d.get("r1").state, d.get("r1").failed_starts) == (State.STARTING, 0)
+
+
+def test_an_outage_that_lasts_moves_a_near_deadline_by_more_than_it_has_lasted() -> None:
+    """Else it would be due again within as little time as it had left, without end."""
+    d = Driver()
+    first = d.submit("alice", 8)
+    assert first.start_deadline is not None
+    d.now = first.start_deadline
+    d.do(Outage(d.now - 50, d.now, "the Hub", lasting=True))
+    assert d.get("r1").start_deadline == d.now + 30 * SECOND
+    assert (d.get("r1").hard_end or 0) - (first.hard_end or 0) == 30 * SECOND
+    d.do(Outage(d.now - 20, d.now, "the cluster", lasting=True))
+    assert d.get("r1").start_deadline == d.now + 30 * SECOND + 20
 
 
 def test_where_others_come_after_the_hold_shortens_and_the_owner_is_told() -> None:
@@ -870,7 +883,7 @@ def test_where_others_come_after_the_hold_shortens_and_the_owner_is_told() -> No
     d.submit("bob", 8)
     d.submit("carol", 8, nodes=2)
     d.now += 20 * SECOND
-    d.do(Outage(NOON, "the Hub"))
+    d.do(Outage(NOON, d.now, "the Hub"))
     assert d.get("r1").hard_end == first.hard_end
     assert d.get("r1").start_deadline == (first.start_deadline or 0) + 20 * SECOND
     assert told(d, "r1") == [
@@ -886,7 +899,7 @@ def test_a_restart_places_again_what_does_not_fit_and_says_why() -> None:
     d.submit("carol", 8)
     d.now += 5 * HOUR
     d.restart()
-    d.do(Outage(NOON, "the service"))
+    d.do(Outage(NOON, d.now, "the service"))
     d.do(Tick())
     late = d.get("r3")
     assert late.state is State.QUEUED

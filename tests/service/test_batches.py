@@ -24,8 +24,8 @@ LIMIT = 12
 class Failing(MemoryStore):
     """The commit after so many others fails, or is made without a word."""
 
-    def __init__(self, disk: Disk) -> None:
-        super().__init__(disk, LIMIT)
+    def __init__(self, disk: Disk, limit: int = LIMIT) -> None:
+        super().__init__(disk, limit)
         self.left: int | None = None
         self.made = False
         self.sizes: list[int] = []
@@ -105,6 +105,23 @@ async def test_what_was_committed_before_another_commit_failed_is_answered(
     first = [e.change.record.id for e in disk.history if e.change.cause == "requested"]  # type: ignore[union-attr]
     assert len(first) == len(set(first)) == 41
     assert set(again) < set(first)
+
+
+@pytest.mark.parametrize(("failing", "made"), [(1, False), (0, True)])
+async def test_a_request_is_granted_once_where_only_what_follows_from_it_fails(
+    tmp_path: Path, disk: Disk, failing: int, made: bool
+) -> None:
+    """3: it is durable, and whoever asked hears so; its start is another commit here, which comes later."""
+    world = ServiceWorld(tmp_path, make_store=lambda folder, failpoint: Failing(disk, 2))
+    await world.start()
+    await world.service.reconcile()
+    store = store_of(world)
+    store.left, store.made = failing, made
+    asked = await world.service.submit(ALICE, Ask(gpus=1))
+    await world.becomes(asked.id, "ready")
+    requested = [e.change.record for e in disk.history if e.change.cause == "requested"]
+    assert [record.id for record in requested] == [asked.id]  # type: ignore[union-attr]
+    await world.close()
 
 
 def test_what_does_not_fit_is_halved_in_order() -> None:

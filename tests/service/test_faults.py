@@ -276,6 +276,26 @@ async def test_a_hub_that_is_away_costs_no_attempt_and_no_time(world: ServiceWor
     assert world.service.health().reasons == []
 
 
+async def test_a_commit_that_fails_loses_no_time_of_an_outage(
+    idle_world: ServiceWorld, wrapped: list[Wrapped]
+) -> None:
+    """4: what it should have accounted for is accounted for by the next."""
+    world = idle_world
+    await world.start()
+    await world.hub.down()
+    record = await world.reserve(gpus=2, hours=1)
+    await world.until(lambda: "the Hub" in str(world.service.health().reasons))
+    wrapped[0].fault = "full"
+    world.clock.advance(5 * MINUTE)
+    await world.until(lambda: wrapped[0].fault is None)
+    await world.until(lambda: "the store" not in str(world.service.health().reasons))
+    await world.reserve(BOB, gpus=1)  # what was due before it has been decided then
+    now = world.service.view.reservations[record.id]
+    assert (now.state, now.attempt, now.failed_starts) == (State.STARTING, 1, 0)
+    assert now.start_deadline is not None
+    assert now.start_deadline > world.clock.now()
+
+
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_busy_hub_is_asked_again(world: ServiceWorld, status: int) -> None:
     world.hub.failure = (status, "come back later")
@@ -566,6 +586,21 @@ async def test_a_server_that_the_hub_gives_up_is_taken_over_again(world: Service
     await world.until(lambda: record.id in world.hub.rows, "the Hub to know it again")
     assert world.cluster.ever.count((record.id, 1)) == 1, "the same server, never a second one"
     assert world.service.view.reservations[record.id].state is State.READY
+
+
+async def test_a_server_that_the_hub_gives_up_just_after_its_start_is_taken_over_again(
+    world: ServiceWorld,
+) -> None:
+    """Invariant 10. The answer that it runs is on its way then, and outdated."""
+
+    async def give_up(id: str) -> None:
+        world.hub.before_answer = None
+        assert not await world.hub.stop(id, user=False)
+
+    world.hub.before_answer = give_up
+    record = await world.reserve(gpus=2)
+    await world.until(lambda: record.id in world.hub.rows, "the Hub to know it again")
+    assert world.cluster.ever.count((record.id, 1)) == 1, "the same server, never a second one"
 
 
 @pytest.mark.parametrize("trouble", ["his Hub forgot its users", "his Jupyter is too busy"])

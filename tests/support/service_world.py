@@ -190,6 +190,8 @@ class SpawningHub:
         """The spawner fails with these words."""
         self.stops = True
         """False: it says it has stopped a server, and has not."""
+        self.before_answer: Callable[[str], Awaitable[None]] | None = None
+        """What happens between a start and the answer that it runs."""
         self.before_stop: Callable[[], Awaitable[None]] | None = None
         """What happens before a DELETE is done."""
         self.reports = True
@@ -244,6 +246,8 @@ class SpawningHub:
         self.rows[id] = launch.attempt
         if self.reports:
             await self.report(id, launch.attempt, len(launch.allocation))
+        if self.before_answer is not None:
+            await self.before_answer(id)
         return 201
 
     async def report(self, id: str, attempt: int, ranks: int = 1) -> None:

@@ -48,15 +48,18 @@ def decide(world: World, event: Event, now: Millis) -> Decision:
     if not seen:
         decide_time.advance(turn)
     world.cut()
-    reservation = _handle(turn, event)
+    asked = reservation = _handle(turn, event)
     world.cut()
+    parts = world.cuts
+    if reservation is not None:
+        asked = _latest(world, reservation)
     # A new request stands behind everybody who is still to be placed again.
     decide_time.advance(turn)
     world.cut()
     effects, world.owed = world.owed, []
     if reservation is not None:
         reservation = _latest(world, reservation)
-    return Decision(reservation, effects, more=not world.settled())
+    return Decision(reservation, asked, parts, effects, more=not world.settled())
 
 
 def next_due(world: World, now: Millis) -> Millis | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from .errors import IllegalMove
 from .events import Cause, Compress, Outage, StopServer, Tell, Warn
-from .model import Outcome, Reservation, State
+from .model import SECOND, Millis, Outcome, Reservation, State
 from .stays import Turn, admit, give_up_attempt, move_end, requeue, stop
 from .timers import Key, claim_due, crossed, reservation_due
 from .words import duration, moment
@@ -15,6 +16,8 @@ from .world import OWNER_UNKNOWN
 
 #: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
+#: While something is away, what waits for it is not given up within this time.
+LASTING: Final[Millis] = 30 * SECOND
 #: Queued requests looked at by the cascade per millisecond of its budget.
 _LOOKS_PER_MS = 10
 
@@ -200,18 +203,21 @@ def _after(looks: int) -> Callable[[], bool]:
 
 
 def outage(turn: Turn, event: Outage) -> None:
-    """Start-up allowances stood still since then; ends move along where that breaks no promise."""
+    """Start-up allowances stood still; ends move along where that breaks no promise."""
     world, now = turn.world, turn.now
-    cause = f"{Cause.OUTAGE}: {event.what} was away for {duration(max(0, now - event.since))}"
+    cause = f"{Cause.OUTAGE}: {event.what} was away for {duration(event.until - event.since)}"
     waiting = [
         r for r in world.reservations.values() if r.state is State.STARTING and r.start_deadline is not None
     ]
     for reservation in sorted(waiting, key=lambda r: r.seq):
         assert reservation.start_deadline is not None
         begun = reservation.admitted_at if reservation.ready_at is None else None
-        lost = now - max(event.since, begun or event.since)
+        lost = event.until - max(event.since, begun or event.since)
         if lost <= 0:
             continue
+        if event.lasting:
+            # Else what was to end within this very second would be moved by a second, again and again.
+            lost = max(lost, now + LASTING - reservation.start_deadline)
         changed = replace(reservation, start_deadline=reservation.start_deadline + lost)
         if reservation.ready_at is None:
             changed = move_end(turn, changed, lost, cause)

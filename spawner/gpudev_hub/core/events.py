@@ -179,10 +179,13 @@ class OwnerKnown:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The service, the Hub or the cluster API was away from ``since`` to now: allowances stood still."""
+    """The service, the Hub or the cluster API was away between these instants: allowances stood still."""
 
     since: Millis
+    until: Millis
     what: str
+    lasting: bool = False
+    """True: it still is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +264,10 @@ class Decision:
     """Answer, changes and effects of one event."""
 
     reservation: Reservation | None
-    """The reservation that the event was about, as it is after the event."""
+    """The reservation that the event was about, as it is after the event and what became possible by it."""
+    asked: Reservation | None
+    """As it is once the first ``parts`` of the changes are durable: what was asked for then is."""
+    parts: int
     effects: list[Effect]
     more: bool = False
     """True: freed time is left to be compressed; a ``Compress`` event should follow."""

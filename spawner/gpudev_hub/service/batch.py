@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from gpudev_hub.core.commit import Part
 from gpudev_hub.core.errors import Refused
@@ -31,10 +32,34 @@ class Batch:
     results: list[Decision | Refused] = field(default_factory=list)
     effects: list[tuple[int, Effect]] = field(default_factory=list)
     """With how many parts of the batch must be durable before they are performed."""
+    durable: int = 0
+    """Parts that are."""
 
     def act(self, effects: Iterable[Effect], parts: int) -> None:
         """Perform these once so many parts are durable."""
         self.effects += [(parts, effect) for effect in effects]
+
+    def finish(self) -> list[Item]:
+        """Answer those of whom all is durable; they leave the batch."""
+        done: list[Item] = []
+        while self.items and self.items[0].parts <= self.durable:
+            done.append(self.items.pop(0))
+            answer(done[-1], self.results.pop(0))
+        return done
+
+    def break_off(self) -> list[Item]:
+        """No more of it will become durable: those who are to be told so, or asked about again.
+
+        What was asked for may be durable where only something that followed from it is not: it is done.
+        """
+        left = []
+        for item, result in zip_longest(self.items, self.results):
+            if isinstance(result, Decision) and result.parts <= self.durable:
+                answer(item, replace(result, reservation=result.asked))
+            else:
+                left.append(item)
+        self.items, self.results = [], []
+        return left
 
 
 def pack(parts: Sequence[Part], fits: Callable[[Part], bool]) -> list[tuple[Part, int]]:

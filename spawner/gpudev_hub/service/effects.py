@@ -54,6 +54,8 @@ Key = tuple[str, str, int]
 class _Running:
     task: asyncio.Task[None]
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    again: bool = False
+    """Once more when it is done: what it has found may be outdated already."""
 
 
 class Effects:
@@ -94,6 +96,14 @@ class Effects:
     def start(self, id: str, attempt: int) -> None:
         """Have the Hub start the server of this attempt, until it runs."""
         self._run(("start", id, attempt), self._start(id, attempt))
+
+    def start_again(self, id: str, attempt: int) -> None:
+        """The Hub has just given the server up, though an effect under way may have found it running."""
+        running = self._running.get(("start", id, attempt))
+        if running is None:
+            self.start(id, attempt)
+        else:
+            running.again = True
 
     def failed(self, id: str, attempt: int, reason: str) -> None:
         """The start of this attempt came to nothing: decide what comes next."""
@@ -138,9 +148,11 @@ class Effects:
         task.add_done_callback(lambda done: self._done(key, done))
 
     def _done(self, key: Key, task: asyncio.Task[None]) -> None:
-        del self._running[key]
+        again = self._running.pop(key).again and not task.cancelled()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("effect %s failed", key, exc_info=error, extra={"reservation": key[1]})
+        if again:
+            self.start(*key[1:])
 
     async def _wait(self, key: Key, pause: Millis) -> None:
         news = self._running[key].news
@@ -310,10 +322,8 @@ class Effects:
 
     def _heard_of_hub(self, effect: str, result: str) -> None:
         self._metrics.effects[effect, result] += 1
-        outage = self._outages.over(HUB, self._clock.now())
-        if outage is not None:
+        if self._outages.end(HUB, self._clock.now()):
             log.warning("the Hub answers again")
-            self._post(outage)
 
     def _no_hub(self, record: Reservation, error: HubUnavailable) -> None:
         self._metrics.effects["hub", "unavailable"] += 1

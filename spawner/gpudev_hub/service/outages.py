@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gpudev_hub.core.events import Outage
 from gpudev_hub.core.model import Millis
 
 
 class Outages:
-    """What is away now, and since when that has not been accounted for."""
+    """What is away now, and which times have not been accounted for yet.
 
-    def __init__(self) -> None:
-        self._since: dict[str, Millis] = {}
+    No instant is accounted for twice, however many parts were away in it; none is forgotten, however often
+    what accounts for it could not be committed.
+    """
+
+    def __init__(self, over: Callable[[], None]) -> None:
+        """``over``: called when one is, and is to be accounted for."""
+        self._notify = over
+        self._begun: dict[str, Millis] = {}
         self._detail: dict[str, str] = {}
+        self._over: list[tuple[Millis, Millis, str]] = []
+        """Since, until, what."""
+        self._accounted: Millis = 0
+        """Everything up to here has been."""
+        self._taken: Millis = 0
 
     def begin(self, what: str, now: Millis, detail: str) -> bool:
         """It does not answer; true if that is news."""
         self._detail[what] = detail
-        if what in self._since:
+        if what in self._begun:
             return False
-        self._since[what] = now
+        self._begun[what] = now
         return True
 
-    def over(self, what: str, now: Millis) -> Outage | None:
-        """It answers; the stretch that is still to be accounted for."""
+    def end(self, what: str, now: Millis) -> bool:
+        """It answers; true if that is news."""
         self._detail.pop(what, None)
-        since = self._since.pop(what, None)
-        return None if since is None or since >= now else Outage(since, what)
+        since = self._begun.pop(what, None)
+        if since is None:
+            return False
+        self.was(what, since, now)
+        return True
 
-    def account(self, now: Millis) -> list[Outage]:
-        """Everything up to now of what is still away, each stretch once."""
-        found = [Outage(since, what) for what, since in self._since.items() if since < now]
-        for outage in found:
-            self._since[outage.what] = now
+    def was(self, what: str, since: Millis, until: Millis) -> None:
+        """It was away between these instants."""
+        self._over.append((since, until, what))
+        self._notify()
+
+    def take(self, now: Millis, *, due: bool) -> list[Outage]:
+        """What is to be accounted for up to now: outages that are over, and, if something is due, all.
+
+        The same again, and more, until ``accounted`` says that it is durable.
+        """
+        if not self._over and not (due and self._begun):
+            self._taken = self._accounted
+            return []
+        self._taken = now
+        stretches = self._over + [(since, now, what) for what, since in self._begun.items()]
+        found: list[Outage] = []
+        for since, until, what in sorted(stretches):
+            start = max([since, self._accounted, *(outage.until for outage in found[-1:])])
+            if start < until:
+                found.append(Outage(start, until, what, lasting=what in self._begun and until == now))
         return found
+
+    def accounted(self) -> None:
+        """What was taken last is durable."""
+        self._accounted = self._taken
+        self._over = [stretch for stretch in self._over if stretch[1] > self._accounted]
 
     def reasons(self) -> list[str]:
         """What is away, in words."""

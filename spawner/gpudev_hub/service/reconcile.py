@@ -140,10 +140,8 @@ class Reconciler:
 
     def _cluster_answers(self) -> None:
         self._silent_since, self._unknown = None, False
-        outage = self._outages.over(CLUSTER, self._clock.now())
-        if outage is not None:
+        if self._outages.end(CLUSTER, self._clock.now()):
             log.warning("the cluster answers again")
-            self._post(outage)
 
     async def _compare(self, sights: list[ServerSight], *, ours: bool) -> None:
         """``ours``: no other service had taken over when these were listed."""

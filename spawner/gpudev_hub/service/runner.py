@@ -12,7 +12,6 @@ from gpudev_hub.clock import Clock
 from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.events import (
     Effect,
-    Event,
     NodesObserved,
     Outage,
     ServerObserved,
@@ -70,7 +69,7 @@ class Runner:
     ) -> None:
         self.metrics = Metrics()
         self.view = View(policy, clock.now)
-        self.outages = Outages()
+        self.outages = Outages(lambda: self.writer.wake())
         self.notices = Notices()
         self._clock = clock
         self._store = store
@@ -129,7 +128,7 @@ class Runner:
 
     async def _start(self, snapshot: Snapshot) -> None:
         if snapshot.n:
-            self.writer.post(Outage(snapshot.at, "the service"))
+            self.outages.was("the service", snapshot.at, self._clock.now())
         for record in snapshot.reservations.values():
             self.notices.restore(snapshot.n, record, self._clock.now())
         self._loop = asyncio.create_task(self.writer.run(), name="writer")
@@ -268,9 +267,13 @@ class Runner:
                 case Tell(id, message):
                     self.notices.tell(self.view.n, id, message)
 
-    def before_tick(self, now: Millis) -> Sequence[Event]:
-        """Outages first: while a part is away, allowances stand still."""
-        return self.outages.account(now)
+    def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
+        """While a part is away, allowances stand still."""
+        return self.outages.take(now, due=due)
+
+    def accounted(self) -> None:
+        """For those outages."""
+        self.outages.accounted()
 
     def store_fails(self, error: StoreUnavailable) -> None:
         """Nothing can be committed at present."""
@@ -279,10 +282,8 @@ class Runner:
 
     def store_works(self) -> None:
         """It can be, again."""
-        outage = self.outages.over(STORE, self._clock.now())
-        if outage is not None:
+        if self.outages.end(STORE, self._clock.now()):
             log.warning("the store works again")
-            self.writer.post(outage)
             self._reconciler.wake()
 
     def _remember(self, record: Reservation) -> None:
@@ -347,7 +348,7 @@ class Runner:
 
     def adopt_again(self, id: str, attempt: int) -> None:
         """The Hub gave up a server that is there: have it taken over."""
-        self._effects.start(id, attempt)
+        self._effects.start_again(id, attempt)
 
     def _open(self, id: str, attempt: int) -> None:
         self.readiness.opened(id, attempt)

@@ -71,8 +71,12 @@ class Follower(Protocol):
         """To be done now that it is durable."""
         ...
 
-    def before_tick(self, now: Millis) -> Sequence[Event]:
-        """What must be known before anything is done because of the time."""
+    def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
+        """Outages that no commit accounts for yet; all of them if the time makes anything due."""
+        ...
+
+    def accounted(self) -> None:
+        """The commits that account for them are durable."""
         ...
 
     def store_fails(self, error: StoreUnavailable) -> None:
@@ -150,8 +154,12 @@ class Writer:
             answer(item, self._closed)
             return
         # A stop is seen, too: by the server's end, which without it would be a crash.
-        seen = isinstance(item.event, ServerObserved | ServerReady | StopIntent | Outage)
+        seen = isinstance(item.event, ServerObserved | ServerReady | StopIntent)
         (self._seen if seen else self._asked).append(item)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """There is something to account for."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -182,7 +190,7 @@ class Writer:
             raise
         finally:
             self._closed = Refused(Code.UNAVAILABLE, reason, "try again in a moment")
-            for item in self._batch.items:
+            for item in self._batch.break_off():
                 answer(item, self._closed)
             self._refuse_waiting(self._closed)
 
@@ -236,37 +244,34 @@ class Writer:
         if not packed and self._failures:
             # The store is tried until it works: an idle service would never learn that it does.
             packed = [(Part(), 0)]
-        durable = 0
         for part, parts in packed:
             commit = Commit(
                 self._epoch, self._n + 1, secrets.token_hex(8), now, part.changes, part.take, part.free
             )
             if not await self._commit(commit, batch):
                 return
-            durable += parts
-            self._finish(batch, durable)
+            batch.durable += parts
+            self._finish(batch)
             if self._world is not world:
                 # It was read anew, from after this commit: what was decided beyond that is decided again.
-                self._again(batch.items)
+                self._again(batch.break_off())
                 return
         if not packed:
-            self._finish(batch, 0)
+            self._finish(batch)
+        self._follower.accounted()
 
-    def _finish(self, batch: Batch, durable: int) -> None:
-        """So many parts are durable: answer and act."""
+    def _finish(self, batch: Batch) -> None:
+        """More of it is durable: answer and act."""
         self._failpoint(BEFORE_ANSWER)
-        while batch.items and batch.items[0].parts <= durable:
-            item = batch.items.pop(0)
-            answer(item, batch.results.pop(0))
+        for item in batch.finish():
             self._metrics.answers.saw(self._clock.precise() - item.arrived)
-        effects = [effect for parts, effect in batch.effects if parts <= durable]
-        batch.effects = [(parts, effect) for parts, effect in batch.effects if parts > durable]
+        effects = [effect for parts, effect in batch.effects if parts <= batch.durable]
+        batch.effects = [(parts, effect) for parts, effect in batch.effects if parts > batch.durable]
         self._follower.perform(effects)
 
     def _decide_all(self, world: World, now: Millis, batch: Batch) -> None:
-        if _is_due(world, now):
-            for event in self._follower.before_tick(now):
-                batch.act(decide(world, event, now).effects, world.cuts)
+        for outage in self._follower.outages_until(now, due=_is_due(world, now)):
+            batch.act(decide(world, outage, now).effects, world.cuts)
         begun = self._clock.precise()
         while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
             queue = self._seen or self._asked
@@ -305,18 +310,18 @@ class Writer:
         except StoreUnavailable as error:
             self._world = None
             self._follower.store_fails(error)
-            for item in batch.items:
+            for item in batch.break_off():
                 answer(item, _unavailable(error))
             await self._back_off()
             return False
         except (SlotTaken, CommitTooLarge):
             log.exception("the store refused commit %d: the working state is read again", commit.n)
             self._world = None
-            self._again(batch.items)
+            self._again(batch.break_off())
             await self._back_off()
             return False
         except StaleEpoch as error:
-            for item in batch.items:
+            for item in batch.break_off():
                 answer(item, _unavailable(error))
             raise
         self._metrics.commits.saw(self._clock.precise() - begun)
@@ -332,7 +337,7 @@ class Writer:
         while not await self._rebuild():
             pass
         if self._n < commit.n:
-            self._again(batch.items)
+            self._again(batch.break_off())
             return False
         return True
 
