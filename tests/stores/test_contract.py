@@ -76,8 +76,18 @@ def reservation(id: str, seq: int = 1, subject: str = "local:alice") -> Reservat
     )
 
 
-def claim(id: str, attempt: int = 1) -> Claim:
-    return Claim(id, attempt, "local:alice", "p5", (NodeSlots("node-1", (0, 1)),), hard_end=99_000)
+def claim(id: str, attempt: int = 1, slots: tuple[int, ...] = (0, 1)) -> Claim:
+    return Claim(id, attempt, "local:alice", "p5", (NodeSlots("node-1", slots),), hard_end=99_000)
+
+
+def taken(*claims: Claim) -> tuple[tuple[Slot, tuple[str, int]], ...]:
+    """All slots of these."""
+    return tuple(
+        (Slot(part.node, index), claim.key)
+        for claim in claims
+        for part in claim.allocation
+        for index in part.slots
+    )
 
 
 NODE = Node("node-1", "p5", 8, "zone-a", until=77)
@@ -137,7 +147,7 @@ async def test_committed_records_come_back_unchanged_after_a_reopen(make: Make) 
     store = make()
     await store.open()
     records = (reservation("a1", seq=7), claim("a1"), MintedId("m1", "local:bob", 5), NODE)
-    await store.commit(commit(1, *changed(*records)))
+    await store.commit(commit(1, *changed(*records), take=taken(claim("a1"))))
     await store.close()
     store = make()
     found = await store.open()
@@ -162,22 +172,24 @@ async def test_the_next_sequence_number_survives_the_end_of_its_reservation(make
 
 async def test_a_slot_has_at_most_one_owner(store: Store) -> None:
     """1"""
-    slot = Slot("node-1", 0)
-    await store.commit(commit(1, take=((slot, ("a1", 1)),)))
+    slot, first, second = Slot("node-1", 0), claim("a1", slots=(0,)), claim("b1", slots=(0,))
+    await store.commit(commit(1, *changed(first), take=taken(first)))
     with pytest.raises(SlotTaken, match="b1"):
         await store.commit(commit(2, *changed(reservation("b1")), take=((slot, ("b1", 1)),)))
     with pytest.raises(SlotTaken):
         await store.commit(commit(2, free=((slot, ("a1", 2)),)))
     assert (await store.reload()).n == 1
-    assert await everything(store) == []
-    await store.commit(commit(2, free=((slot, ("a1", 1)),), take=((slot, ("b1", 1)),)))
+    assert [entry.change.record for entry in await everything(store)] == [first]
+    handed_on = (*changed(first, gone=True), *changed(second))
+    await store.commit(commit(2, *handed_on, free=taken(first), take=taken(second)))
     with pytest.raises(SlotTaken):
         await store.commit(commit(3, free=((slot, ("a1", 1)),)))
 
 
 async def test_a_refused_commit_leaves_nothing_behind(store: Store) -> None:
     """3"""
-    await store.commit(commit(1, *changed(reservation("a1")), take=((Slot("node-1", 0), ("a1", 1)),)))
+    held = claim("a1", slots=(0,))
+    await store.commit(commit(1, *changed(reservation("a1"), held), take=taken(held)))
     before = hot(await store.reload())
     bad = commit(
         2,

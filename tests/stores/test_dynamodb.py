@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 import pytest
 
 from dynamodb_local import DynamoDBLocal
 from dynamodb_proxy import TRANSACTION, Fault, FaultProxy
-from gpudev_hub.core.commit import Change, Commit, Slot
-from gpudev_hub.core.model import HOUR, Node, Owner, Request, Reservation, Shape
+from gpudev_hub.core.commit import Change, Commit, Owned, Slot
+from gpudev_hub.core.model import HOUR, Claim, Node, NodeSlots, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, Store, StoreUnavailable
 from gpudev_hub.stores.dynamodb import DynamoStore
 from gpudev_hub.stores.dynamodb_calls import Patience
@@ -27,7 +28,9 @@ LONG = 20.0
 """Seconds for an answer: what a busy machine needs is no fault."""
 SHORT = 1.5
 ONCE = [
-    fault for fault in Fault if fault not in (Fault.DENIED, Fault.HELD, Fault.LANDS_LATE, Fault.ANSWER_LATE)
+    fault
+    for fault in Fault
+    if fault not in (Fault.DENIED, Fault.HELD, Fault.LANDS_LATE, Fault.ANSWER_LATE, Fault.OLD)
 ]
 
 
@@ -41,8 +44,19 @@ def requested(*ids: str, gone: bool = False) -> tuple[Change, ...]:
     return tuple(Change(reservation(one), "requested", "local:alice", gone) for one in ids)
 
 
-def commit(n: int, *ids: str, epoch: int = 1, **fields: Any) -> Commit:
-    return Commit(epoch, n, secrets.token_hex(8), n, requested(*ids), **fields)
+def commit(
+    n: int, *ids: str, epoch: int = 1, take: tuple[Owned, ...] = (), free: tuple[Owned, ...] = ()
+) -> Commit:
+    """These are requested; slots change hands with their claims."""
+    changes = (*requested(*ids), *claimed(take), *claimed(free, gone=True))
+    return Commit(epoch, n, secrets.token_hex(8), n, changes, take, free)
+
+
+def claimed(slots: tuple[Owned, ...], *, gone: bool = False) -> Iterator[Change]:
+    for (of, attempt), owned in groupby(slots, key=lambda owned: owned[1]):
+        parts = tuple(NodeSlots(slot.node, (slot.index,)) for slot, _ in owned)
+        claim = Claim(of, attempt, "local:alice", "p5", parts, hard_end=99_000)
+        yield Change(claim, "admitted", "service", gone)
 
 
 async def live(store: Store) -> list[str]:
@@ -318,14 +332,16 @@ async def test_of_a_node_that_is_gone_and_free_nothing_stays(
     slot, owner = Slot("node-1", 0), ("a1", 1)
     there = tuple(Change(node, "node_changed", "service") for node in nodes)
     gone = tuple(Change(node, "node_lost", "service", gone=True) for node in nodes[:2])
-    await store.commit(Commit(1, 1, secrets.token_hex(8), 1, there, take=((slot, owner),)))
+    taken = ((slot, owner),)
+    await store.commit(Commit(1, 1, secrets.token_hex(8), 1, (*there, *claimed(taken)), take=taken))
     await store.commit(Commit(1, 2, secrets.token_hex(8), 2, gone))
     await store.close()
     store = make()
     assert list((await store.open()).nodes) == ["node-2"]
     query = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "hot"}}}
     left = dynamodb.client().query(TableName=table, **query)["Items"]
-    assert [item["sk"]["S"] for item in left] == ["node#node-1", "node#node-2"], "its slot has an owner"
+    nodes_left = [item["sk"]["S"] for item in left if item["sk"]["S"].startswith("node#")]
+    assert nodes_left == ["node#node-1", "node#node-2"], "its slot has an owner"
     await store.commit(commit(3, epoch=2, free=((slot, owner),)))
     await store.close()
     store = make()
@@ -335,10 +351,120 @@ async def test_of_a_node_that_is_gone_and_free_nothing_stays(
     await store.close()
 
 
+async def test_what_is_read_before_a_commit_has_reached_all_its_items_is_read_again(
+    store: DynamoStore, proxy: FaultProxy
+) -> None:
+    """3: the head is as the commit left it, and other items are not yet."""
+    await store.commit(commit(1, "a1"))
+    assert await live(store) == ["a1"]
+    await store.commit(commit(2, "b1"))
+    proxy.next(Fault.OLD, operation="Query")
+    assert await live(store) == ["a1", "b1"]
+
+
+TORN = {
+    "the head is older": (
+        ("head", "head"),
+        ("SET n = :one", {":one": {"N": "1"}}),
+        "commit 2 is in the history",
+    ),
+    "the head is newer": (
+        ("head", "head"),
+        ("SET n = :three", {":three": {"N": "3"}}),
+        "the history lacks it",
+    ),
+    "a record is older": (
+        ("hot", "reservation#b1"),
+        ("REMOVE #r", {}),
+        "reservation b1 is not as commit 2 left it",
+    ),
+    "a slot is": (
+        ("hot", "node#node-1"),
+        ("REMOVE s0", {}),
+        r"index=0\) is owned by None, and held by \('b1', 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("torn", TORN)
+async def test_a_table_that_was_restored_in_the_middle_of_a_commit_is_refused(
+    make: Make, dynamodb: DynamoDBLocal, table: str, torn: str
+) -> None:
+    """A restore does not keep transactions whole; to go on from half of one would never end well."""
+    store = make()
+    await store.open()
+    await store.commit(commit(1, "a1"))
+    await store.commit(commit(2, "b1", take=((Slot("node-1", 0), ("b1", 1)),)))
+    await store.close()
+    (pk, sk), (update, values), words = TORN[torn]
+    arguments: dict[str, Any] = {"ExpressionAttributeValues": values} if values else {}
+    if "#r" in update:
+        arguments["ExpressionAttributeNames"] = {"#r": "record"}
+    dynamodb.client().update_item(
+        TableName=table, Key={"pk": {"S": pk}, "sk": {"S": sk}}, UpdateExpression=update, **arguments
+    )
+    store = make()
+    with pytest.raises(StoreUnavailable, match=rf"is not whole: .*{words}.*restore it to another one"):
+        await store.open()
+    await store.close()
+
+
+async def test_a_late_request_to_read_again_brings_nothing_back(
+    dynamodb: DynamoDBLocal, table: str, proxy: FaultProxy
+) -> None:
+    """11: only what was sent before all was read again is refused, never what comes after."""
+    store = DynamoStore(table, dynamodb.client(proxy.url, timeout=LONG), patience=Patience(tries=1, pause=0))
+    await store.open()
+    proxy.next(Fault.LANDS_LATE, operation="UpdateItem")
+    with pytest.raises(StoreUnavailable):
+        await store.reload()
+    await store.reload()
+    proxy.release()
+    proxy.wait_landed()
+    await store.commit(commit(1, "a1"))
+    assert await live(store) == ["a1"]
+    await store.close()
+
+
+async def test_to_read_again_works_where_the_answer_to_an_earlier_try_was_lost(
+    dynamodb: DynamoDBLocal, table: str, proxy: FaultProxy
+) -> None:
+    store = DynamoStore(table, dynamodb.client(proxy.url, timeout=LONG), patience=Patience(tries=1, pause=0))
+    await store.open()
+    proxy.next(Fault.ANSWER_LOST, operation="UpdateItem")
+    with pytest.raises(StoreUnavailable):
+        await store.reload()
+    await store.reload()
+    await store.commit(commit(1, "a1"))
+    assert await live(store) == ["a1"]
+    await store.close()
+
+
+async def test_what_was_made_is_known_to_be_though_another_took_over_meanwhile(
+    make: Make, dynamodb: DynamoDBLocal, table: str, proxy: FaultProxy
+) -> None:
+    """3, 11: the one who asked is told so; the next commit tells the old one that it is over."""
+    old, new = make(), DynamoStore(table, dynamodb.client())
+    await old.open()
+    proxy.next(Fault.ANSWER_LOST, times=QUICK.tries)
+    proxy.next(Fault.HELD, operation="GetItem")
+    making = asyncio.create_task(old.commit(commit(1, "a1")))
+    await asyncio.to_thread(proxy.arrived.wait, 20)
+    assert sorted((await new.open()).reservations) == ["a1"]
+    proxy.release()
+    await making
+    with pytest.raises(StaleEpoch):
+        await old.commit(commit(2, "b1"))
+    await old.close()
+    await new.close()
+
+
+@pytest.mark.parametrize("guard", [True, False])
 @pytest.mark.parametrize("schema", [0, 2])
 async def test_a_table_of_another_schema_is_left_alone(
-    make: Make, dynamodb: DynamoDBLocal, table: str, schema: int
+    make: Make, dynamodb: DynamoDBLocal, table: str, schema: int, guard: bool
 ) -> None:
+    """Whatever else its head has."""
     store = make()
     await store.open()
     await store.close()
@@ -346,7 +472,7 @@ async def test_a_table_of_another_schema_is_left_alone(
     dynamodb.client().update_item(
         TableName=table,
         Key=head,
-        UpdateExpression="SET #s = :s",
+        UpdateExpression="SET #s = :s" if guard else "SET #s = :s REMOVE guard",
         ExpressionAttributeNames={"#s": "schema"},
         ExpressionAttributeValues={":s": {"N": str(schema)}},
     )

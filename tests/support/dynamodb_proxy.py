@@ -30,6 +30,7 @@ class Fault(StrEnum):
     ANSWER_LOST = "it is done, and the answer does not arrive"
     ANSWER_LATE = "it is done, and the answer comes when nobody waits any more"
     HELD = "it arrives, and the answer too, when it is released"
+    OLD = "the answer is the last one to the same request"
     LANDS_LATE = "the connection is cut, and the request arrives when it is released"
 
 
@@ -50,6 +51,8 @@ class FaultProxy:
     def __init__(self, upstream: str) -> None:
         self.asked: Counter[str] = Counter()
         """Requests by operation."""
+        self.answers: dict[bytes, tuple[int, dict[str, str], bytes]] = {}
+        """The last one to each request."""
         self.arrived = threading.Event()
         """A request is held."""
         self._upstream = urlsplit(upstream).netloc
@@ -168,7 +171,11 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 self._hang_up()
             if fault in (Fault.HELD, Fault.LANDS_LATE):
                 proxy.hold()
+            if fault is Fault.OLD:
+                self._answer(*proxy.answers[body])
+                return
             answer = proxy.forward(self.path, dict(self.headers.items()), body)
+            proxy.answers[body] = answer
             match fault:
                 case Fault.LANDS_LATE:
                     proxy.land()

@@ -322,7 +322,7 @@ class Writer:
             return False
         except StaleEpoch as error:
             for item in batch.break_off():
-                answer(item, _unavailable(error))
+                answer(item, _unavailable(error, "it may have been made: look before you ask again"))
             raise
         self._metrics.commits.saw(self._clock.precise() - begun)
         self._failures = 0
@@ -371,5 +371,5 @@ def _is_due(world: World, now: Millis) -> bool:
     return due is not None and due <= now
 
 
-def _unavailable(error: Exception) -> Refused:
-    return Refused(Code.UNAVAILABLE, str(error), "nothing was changed; try again in a moment")
+def _unavailable(error: Exception, hint: str = "nothing was changed; try again in a moment") -> Refused:
+    return Refused(Code.UNAVAILABLE, str(error), hint)

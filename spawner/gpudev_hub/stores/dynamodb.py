@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Snapshot
+from gpudev_hub.core.commit import ClaimKey, Commit, HistoryEntry, Part, Slot, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import CommitTooLarge, OutcomeUnknown, SlotTaken, StaleEpoch, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
@@ -24,6 +24,7 @@ from . import dynamodb_writes as writes
 from .dynamodb_calls import Calls, Patience, Unmet
 from .dynamodb_items import Head, Item, n_of, s_of
 from .dynamodb_reads import Reader
+from .dynamodb_whole import why_not_whole
 
 _T = TypeVar("_T")
 _READERS: Final = 4
@@ -126,6 +127,8 @@ class DynamoStore:
         """Take the next epoch; ``guard`` tells our own take-over from another's, if an answer is lost."""
         while True:
             found = self._read.head()
+            if found is not None:
+                self._check_schema(found)
             head = None if found is None else Head.read(found)
             if head is not None and head.guard == guard:
                 return head
@@ -136,7 +139,6 @@ class DynamoStore:
                     ConditionExpression="attribute_not_exists(pk)",
                 )
             else:
-                self._check_schema(found)
                 self._change_head(
                     self._client.update_item,
                     Key=items.HEAD,
@@ -164,40 +166,67 @@ class DynamoStore:
             )
 
     def _reload(self) -> Snapshot:
-        ours = self._ours().epoch
-        values = {":guard": s_of(secrets.token_hex(8)), ":epoch": n_of(ours)}
-        try:
-            answer = self._calls.write(
-                lambda: self._client.update_item(
-                    TableName=self._table,
-                    Key=items.HEAD,
-                    UpdateExpression="SET guard = :guard",
-                    ConditionExpression="epoch = :epoch",
-                    ExpressionAttributeValues=values,
-                    ReturnValues="ALL_NEW",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
+        ours, known, guard = self._ours().epoch, self._ours().guard, secrets.token_hex(8)
+        while True:
+            try:
+                head = self._set_guard(ours, known, guard)
+            except Unmet as unmet:
+                there = Head.read(unmet.items[0][1])
+                if there.epoch != ours:
+                    raise self._stale(there.epoch, ours) from unmet
+                known = there.guard  # of an earlier try to read again, whose answer was lost
+            else:
+                self._head = head
+                return self._snapshot(head)
+
+    def _set_guard(self, epoch: int, known: str, guard: str) -> Head:
+        """From one that is known: an older request that arrives late must not bring an older one back."""
+        answer = self._calls.write(
+            lambda: self._client.update_item(
+                TableName=self._table,
+                Key=items.HEAD,
+                UpdateExpression="SET guard = :guard",
+                ConditionExpression="epoch = :epoch AND guard IN (:known, :guard)",
+                ExpressionAttributeValues={
+                    ":epoch": n_of(epoch),
+                    ":known": s_of(known),
+                    ":guard": s_of(guard),
+                },
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        except Unmet as unmet:
-            raise self._stale(items.number(unmet.items[0][1], "epoch"), ours) from unmet
-        self._head = Head.read(answer["Attributes"])
-        return self._snapshot(self._head)
+        )
+        return Head.read(answer["Attributes"])
 
     def _snapshot(self, head: Head, left_over: list[Item] | None = None) -> Snapshot:
         """The hot state of this head; raises ``StaleEpoch`` if another service takes over meanwhile.
 
         A page is read after the other: that they belong together is so because only we may write, which
-        the head read afterwards proves.
+        the head read afterwards proves, and because nothing of the last commit is still on its way.
         """
-        snapshot = Snapshot(head.epoch, head.n, head.at, head.next_seq)
-        for item in self._read.query("pk = :pk", {":pk": s_of("hot")}):
-            items.put_hot(snapshot, item)
-            if left_over is not None and items.is_left_over(item):
-                left_over.append(item)
-        now = self._read.head()
-        if now is None or Head.read(now) != head:
-            raise self._stale(0 if now is None else items.number(now, "epoch"), head.epoch)
-        return snapshot
+        amiss: str | None = None
+        for _ in self._calls.pauses():
+            snapshot = Snapshot(head.epoch, head.n, head.at, head.next_seq)
+            owners: dict[Slot, ClaimKey] = {}
+            found: list[Item] = []
+            for item in self._read.query("pk = :pk", {":pk": s_of("hot")}):
+                items.put_hot(snapshot, item)
+                owners.update(items.slots_in(item))
+                if items.is_left_over(item):
+                    found.append(item)
+            newest = self._read.commits_from(head.n)
+            now = self._read.head()
+            if now is None or Head.read(now) != head:
+                raise self._stale(0 if now is None else items.number(now, "epoch"), head.epoch)
+            amiss = why_not_whole(snapshot, owners, newest)
+            if amiss is None:
+                if left_over is not None:
+                    left_over += found
+                return snapshot
+        raise StoreUnavailable(
+            f"table {self._table} is not whole: {amiss}. "
+            "If it was restored, then to an instant in the middle of a commit: restore it to another one"
+        )
 
     def _sweep(self, head: Head, left_over: list[Item]) -> None:
         """Remove items of nodes that are gone, as long as this epoch is ours."""
@@ -240,10 +269,10 @@ class DynamoStore:
         if index:
             raise writes.why_refused(transaction[index], found, commit) from unmet
         there = Head.read(found)
-        if there.epoch != commit.epoch:
-            raise self._stale(there.epoch, commit.epoch) from unmet
         if there.commit_id == commit.id:
             return
+        if there.epoch != commit.epoch:
+            raise self._stale(there.epoch, commit.epoch) from unmet
         if there.n != head.n:
             raise SlotTaken(f"commit {commit.n} does not follow commit {there.n}, the last one") from unmet
         raise SlotTaken(f"the state was read again after commit {commit.n} was decided") from unmet
@@ -254,9 +283,14 @@ class DynamoStore:
             found = self._read.head()
         except StoreUnavailable:
             return False
-        if found is not None and Head.read(found).epoch != commit.epoch:
-            raise self._stale(Head.read(found).epoch, commit.epoch)
-        return found is not None and Head.read(found).commit_id == commit.id
+        if found is None:
+            return False
+        head = Head.read(found)
+        if head.commit_id == commit.id:
+            return True
+        if head.epoch != commit.epoch:
+            raise self._stale(head.epoch, commit.epoch)
+        return False
 
     def _check(self) -> None:
         ours, found = self._ours().epoch, self._read.head()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -145,6 +145,15 @@ class Calls:
         Raises ``Unmet``, ``StoreUnavailable`` (it was not done) or ``OutcomeUnknown``.
         """
         return self._try(call, OutcomeUnknown)
+
+    def pauses(self) -> Iterator[None]:
+        """As many turns as there are tries, with the same pauses in between."""
+        pause = self._patience.pause
+        for left in reversed(range(self._patience.tries)):
+            yield
+            if not left or self._stopped.wait(random.uniform(0, pause)):  # noqa: S311 (jitter)
+                return
+            pause *= 2
 
     def _try(self, call: Callable[[], Answer], unsure: type[StoreUnavailable]) -> Answer:
         failure: type[StoreUnavailable] = StoreUnavailable

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from gpudev_hub.core.commit import HistoryEntry
+from gpudev_hub.core.commit import Change, HistoryEntry
 from gpudev_hub.core.model import Millis, Reservation
 
 from . import dynamodb_items as items
@@ -136,6 +136,15 @@ class Reader:
                 for position, entry in items.entries_in(item):
                     if records.reservation_of(entry.change.record) == reservation:
                         yield position, entry
+
+    def commits_from(self, n: int) -> dict[int, list[Change]]:
+        """The changes of commit ``n`` and of the next one, as far as there are such."""
+        key = items.history_key(n)
+        found = self.query("pk = :pk AND sk >= :first", {":pk": key["pk"], ":first": key["sk"]}, limit=2)
+        return {
+            int(items.text(item, "sk")): [entry.change for _, entry in items.entries_in(item)]
+            for item in islice(found, 2)
+        }
 
     def seek(self, at: Millis) -> int:
         """The cursor before the first commit at ``at`` or later.

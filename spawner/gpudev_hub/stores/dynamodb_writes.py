@@ -153,7 +153,8 @@ def _history(commit: Commit) -> Item:
         for change in commit.changes
     ]
     data = zlib.compress(_JSON.encode(entries))
-    return {"Put": {"Item": {**history_key(commit.n), "at": n_of(commit.at), "changes": {"B": data}}}}
+    item = {**history_key(commit.n), "at": n_of(commit.at), "changes": {"B": data}}
+    return {"Put": {"Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
 
 
 def _hot(change: Change) -> Item:
@@ -236,6 +237,8 @@ def _owner(key: ClaimKey) -> str:
 
 def why_refused(write: Item, found: Item, commit: Commit) -> SlotTaken:
     """What stands against this write of a commit, in words; ``found``: the item as it is."""
+    if "Put" in write:
+        return SlotTaken(f"commit {commit.n} is in the history already")
     key = write["Update"]["Key"]
     kind, _, name = key["sk"]["S"].partition("#")
     if kind != "node":
