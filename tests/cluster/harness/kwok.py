@@ -26,7 +26,7 @@ def start_kwok(cluster: Cluster) -> None:
             f"--config={config}",
             f"--manage-nodes-with-annotation-selector={'='.join(_ANNOTATION)}",
             f"--cidr={_POD_ADDRESSES}",
-            "--node-lease-duration-seconds=40",
+            "--node-lease-duration-seconds=3600",
         ],
     )
 
