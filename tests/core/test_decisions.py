@@ -768,6 +768,9 @@ def test_a_node_that_leaves_its_pool_keeps_what_runs_and_stays_until_that_has_en
         assert (kept.pool, kept.status) == ("h100", NodeStatus.DRAINED)
     assert d.get("r1").state is State.READY
     assert [part.node for part in d.submit("bob", 4).allocation] == [other.name]
+    waits = d.submit("carol", 8)
+    d.do(OperatorNode(there.name, "undrain", "local:root"))
+    assert d.get(waits.id).state is State.QUEUED
     d.do(End("r1", "local:alice"))
     d.see("r1")
     d.do(seen)

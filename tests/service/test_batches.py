@@ -11,7 +11,7 @@ import pytest
 
 from gpudev_hub.core.commit import Change, Commit, Part, Slot
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import Allowances, MintedId
+from gpudev_hub.core.model import SECOND, Allowances, MintedId
 from gpudev_hub.core.ports import OutcomeUnknown, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.service.batch import pack
@@ -55,6 +55,16 @@ async def world(tmp_path: Path, disk: Disk) -> AsyncIterator[ServiceWorld]:
     await world.start()
     held = await world.reserve(gpus=8, nodes=2)
     await world.becomes(held.id, "ready")
+    await world.service.reconcile()
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+async def narrow_world(tmp_path: Path, disk: Disk) -> AsyncIterator[ServiceWorld]:
+    """Whose store takes two changes at once: a request and its start are two commits."""
+    world = ServiceWorld(tmp_path, make_store=lambda folder, failpoint: Failing(disk, 2))
+    await world.start()
     await world.service.reconcile()
     yield world
     await world.close()
@@ -109,19 +119,39 @@ async def test_what_was_committed_before_another_commit_failed_is_answered(
 
 @pytest.mark.parametrize(("failing", "made"), [(1, False), (0, True)])
 async def test_a_request_is_granted_once_where_only_what_follows_from_it_fails(
-    tmp_path: Path, disk: Disk, failing: int, made: bool
+    narrow_world: ServiceWorld, disk: Disk, failing: int, made: bool
 ) -> None:
     """3: it is durable, and whoever asked hears so; its start is another commit here, which comes later."""
-    world = ServiceWorld(tmp_path, make_store=lambda folder, failpoint: Failing(disk, 2))
-    await world.start()
-    await world.service.reconcile()
+    world = narrow_world
     store = store_of(world)
     store.left, store.made = failing, made
     asked = await world.service.submit(ALICE, Ask(gpus=1))
     await world.becomes(asked.id, "ready")
     requested = [e.change.record for e in disk.history if e.change.cause == "requested"]
     assert [record.id for record in requested] == [asked.id]  # type: ignore[union-attr]
-    await world.close()
+
+
+@pytest.mark.parametrize(("failing", "made"), [(0, True), (0, False), (1, False)])
+async def test_an_outage_is_accounted_for_once_whatever_becomes_of_its_commit(
+    narrow_world: ServiceWorld, failing: int, made: bool
+) -> None:
+    """Made without a word, failed, or followed by another one that failed."""
+    world = narrow_world
+    world.hub.pending = True
+    asked = await world.service.submit(ALICE, Ask(gpus=1))
+    view = world.service.view
+    await world.until(lambda: asked.id in view.reservations and (asked.id, 1) in world.cluster.running)
+    before = view.reservations[asked.id].start_deadline
+    now = world.clock.now()
+    world.clock.advance(20 * SECOND)
+    store = store_of(world)
+    store.left, store.made = failing, made
+    world.service._runner.outages.was("the Hub", now, now + 20 * SECOND)
+    await asyncio.gather(*(world.service.mint(f"local:{n}") for n in range(4)), return_exceptions=True)
+    await world.service.mint("local:last")
+    assert store.left is None
+    moved = (view.reservations[asked.id].start_deadline or 0) - (before or 0)
+    assert 20 * SECOND <= moved < 21 * SECOND, "a store that failed was away for moments, too"
 
 
 def test_what_does_not_fit_is_halved_in_order() -> None:

@@ -17,6 +17,7 @@ import pytest
 from gpudev_hub.clock import ClockBehind
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.events import ServerReady, StopIntent
 from gpudev_hub.core.gate import Failed
 from gpudev_hub.core.model import (
     HOUR,
@@ -368,6 +369,40 @@ async def test_a_cluster_that_does_not_answer_frees_nothing_and_kills_nothing(wo
     await world.becomes(waiting.id, "ready")
     assert (record.id, 1) in world.cluster.running
     assert world.service.view.reservations[record.id].server is ServerState.RUNNING
+
+
+async def test_nodes_count_as_unknown_though_the_store_failed_just_when_that_was_found(
+    idle_world: ServiceWorld, wrapped: list[Wrapped]
+) -> None:
+    """8"""
+    world = idle_world
+    await world.start()
+    await world.service.reconcile()
+    world.cluster.away = True
+    await world.service.reconcile()
+    wrapped[0].fault = "full"
+    world.clock.advance(2 * MINUTE)
+    with pytest.raises(Refused, match="the disk is full"):
+        await world.service.reconcile()
+    await world.until(lambda: "the store" not in str(world.service.health().reasons))
+    await world.service.reconcile()
+    view = world.service.view
+    await world.until(lambda: {node.status for node in view.nodes.values()} == {NodeStatus.UNKNOWN})
+
+
+async def test_all_that_was_seen_comes_before_what_the_clock_says(world: ServiceWorld) -> None:
+    """A server that was found ready in time is no failed start, whatever else was seen just before."""
+    other = await world.reserve(gpus=2)
+    await world.becomes(other.id, "ready")
+    world.hub.pending = True
+    late = await world.reserve(gpus=2)
+    await world.until(lambda: (late.id, 1) in world.cluster.running)
+    assert late.start_deadline is not None
+    world.clock.advance(late.start_deadline - world.clock.now() + 5)
+    for seen in (StopIntent(other.id), ServerReady(late.id, 1)):
+        world.service._writer.post(seen)
+    await world.becomes(late.id, "ready")
+    assert world.service.view.reservations[late.id].failed_starts == 0
 
 
 async def test_a_cluster_that_does_not_answer_for_moments_costs_nobody_a_place(world: ServiceWorld) -> None:

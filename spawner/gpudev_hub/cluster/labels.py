@@ -12,7 +12,7 @@ EFA: Final = "vpc.amazonaws.com/efa"
 HUGE_PAGES: Final = "hugepages-2Mi"
 
 POOL: Final = "gpudev/pool"
-"""Of a node: the pool it belongs to. A node without it is none of ours."""
+"""Of a node: the pool it belongs to. Nothing is planned on a node without it."""
 ZONE: Final = "topology.kubernetes.io/zone"
 PLACEMENT_GROUP: Final = "gpudev/placement-group"
 UNTIL: Final = "gpudev/until"

@@ -32,19 +32,20 @@ from .stays import Turn
 from .world import World
 
 
-def decide(world: World, event: Event, now: Millis) -> Decision:
+def decide(world: World, event: Event, now: Millis, *, last: bool = True) -> Decision:
     """Decide on one event at `now`, which never goes back from one call to the next.
 
     `world` is changed in place; `world.drain()` tells what is to be committed. Raises `Refused` for a request
     that is not granted; nothing of the request is then left in `world` (what was due by the clock is done all
     the same, and its effects go out with the next decision). `Decision.more`: a `Compress` should follow.
-    What is asked for is one part of the changes, whatever else is done beside it.
+    What is asked for is one part of the changes, whatever else is done beside it. `last`: false for something
+    that was seen where more of that follows at once: what the clock and this event make due waits for it.
 
     Whether the actor may do this to that reservation is not asked here: actors are for the history.
     """
     turn = Turn(world, now)
     # What was seen comes before what the clock says: a server gone at its very end has not overrun it.
-    seen = isinstance(event, Outage | ServerObserved | ServerReady)
+    seen = isinstance(event, Outage | ServerObserved | ServerReady | StopIntent)
     if not seen:
         decide_time.advance(turn)
     world.cut()
@@ -53,9 +54,10 @@ def decide(world: World, event: Event, now: Millis) -> Decision:
     parts = world.cuts
     if reservation is not None:
         asked = _latest(world, reservation)
-    # A new request stands behind everybody who is still to be placed again.
-    decide_time.advance(turn)
-    world.cut()
+    if last:
+        # A new request stands behind everybody who is still to be placed again.
+        decide_time.advance(turn)
+        world.cut()
     effects, world.owed = world.owed, []
     if reservation is not None:
         reservation = _latest(world, reservation)

@@ -39,8 +39,11 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         status = NodeStatus.DRAINED if drained and node.status is NodeStatus.UP else node.status
         _change(turn, replace(node, status=status, drained=drained), _cause(node.name, status))
         world.cut()
+    there = {node.name for node in event.nodes}
     for name in sorted(world.nodes.keys() - names):
         node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {name} is gone"
+        if name in there:
+            cause = f"{Cause.NODE_CHANGED}: {name} has left its pool"
         world.drop(node, cause)
         _plan(turn, node, cause)
         _lose(turn, name, cause)
@@ -67,7 +70,8 @@ def operator(turn: Turn, event: OperatorNode) -> None:
             f"use {listing(_ACTIONS, 'or')}",
         )
     if event.action == "undrain":
-        back = NodeStatus.UP if node.status is NodeStatus.DRAINED else node.status
+        # One that no operator drained is cordoned, or leaving its pool: not his to take back.
+        back = NodeStatus.UP if node.drained and node.status is NodeStatus.DRAINED else node.status
         cause = f"{Cause.OPERATOR}: {node.name} is no longer drained"
         _change(turn, replace(node, drained=False, status=back), cause, event.actor)
         return

@@ -78,10 +78,10 @@ class LocalGpuSpawner(Gated, Spawner):
                 ):
                     raise NotStarted(f"what is left of server {launch.id} can't be ended")
                 await self._launch(launch)
-        except OSError as error:
+            await self.gate.started(launch.id, launch.attempt)
+            await self._listening(launch)
+        except (OSError, ValueError) as error:
             raise NotStarted(f"server {launch.id} could not be started: {error}") from error
-        await self.gate.started(launch.id, launch.attempt)
-        await self._listening(launch)
         return f"http://{HOST}:{self.port}"
 
     async def _listening(self, launch: Launch) -> None:
@@ -229,10 +229,14 @@ class LocalGpuSpawner(Gated, Spawner):
                     self.attempt = attempt
 
     async def get_url(self) -> str:
-        """Where the server listens, by its own record."""
-        sight = self._servers.look(self.name, self.attempt)
+        """Where the server listens, by its own record; what the Hub was told if that can't be learnt."""
+        told = str(self.server.url)
+        try:
+            sight = self._servers.look(self.name, self.attempt)
+        except (OSError, ValueError):
+            return told
         if sight.jupyter is None:
-            return str(self.server.url)
+            return told
         host, port = sight.jupyter
         return f"http://{host}:{port}{self.server.base_url}"
 

@@ -32,6 +32,8 @@ class Batch:
     results: list[Decision | Refused] = field(default_factory=list)
     effects: list[tuple[int, Effect]] = field(default_factory=list)
     """With how many parts of the batch must be durable before they are performed."""
+    outages: int | None = None
+    """Parts that account for outages; ``None``: there are none to account for, or that is done."""
     durable: int = 0
     """Parts that are."""
 

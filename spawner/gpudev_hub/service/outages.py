@@ -11,8 +11,9 @@ from gpudev_hub.core.model import Millis
 class Outages:
     """What is away now, and which times have not been accounted for yet.
 
-    No instant is accounted for twice, however many parts were away in it; none is forgotten, however often
-    what accounts for it could not be committed.
+    No instant is forgotten, however often what accounts for it could not be committed, and none is accounted
+    for twice, however many parts were away in it. (Where that took several commits and a later one failed,
+    those whom the first was about gain what they lost once more.)
     """
 
     def __init__(self, over: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import Event, NodesObserved, NodeUnknown
-from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Node, Presence, Reservation, State
+from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Node, NodeStatus, Presence, Reservation, State
 from gpudev_hub.core.ports import (
     Cluster,
     ClusterUnavailable,
@@ -80,8 +80,6 @@ class Reconciler:
         self._metrics = metrics
         self._wake = asyncio.Event()
         self._silent_since: Millis | None = None
-        self._unknown = False
-        """Its nodes count as unknown by now."""
 
     def wake(self) -> None:
         """A pass is due now."""
@@ -133,13 +131,13 @@ class Reconciler:
             self._silent_since = now
         if self._outages.begin(CLUSTER, now, str(error)):
             log.warning("the cluster does not answer: %s", error)
-        if not self._unknown and now - self._silent_since >= PATIENCE:
-            self._unknown = True
-            for name in self._view.nodes:
-                self._post(NodeUnknown(name))
+        if now - self._silent_since >= PATIENCE:
+            for node in self._view.nodes.values():
+                if node.status is not NodeStatus.UNKNOWN:
+                    self._post(NodeUnknown(node.name))
 
     def _cluster_answers(self) -> None:
-        self._silent_since, self._unknown = None, False
+        self._silent_since = None
         if self._outages.end(CLUSTER, self._clock.now()):
             log.warning("the cluster answers again")
 

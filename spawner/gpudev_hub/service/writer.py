@@ -258,11 +258,13 @@ class Writer:
                 return
         if not packed:
             self._finish(batch)
-        self._follower.accounted()
 
     def _finish(self, batch: Batch) -> None:
         """More of it is durable: answer and act."""
         self._failpoint(BEFORE_ANSWER)
+        if batch.outages is not None and batch.outages <= batch.durable:
+            batch.outages = None
+            self._follower.accounted()
         for item in batch.finish():
             self._metrics.answers.saw(self._clock.precise() - item.arrived)
         effects = [effect for parts, effect in batch.effects if parts <= batch.durable]
@@ -272,6 +274,7 @@ class Writer:
     def _decide_all(self, world: World, now: Millis, batch: Batch) -> None:
         for outage in self._follower.outages_until(now, due=_is_due(world, now)):
             batch.act(decide(world, outage, now).effects, world.cuts)
+            batch.outages = world.cuts
         begun = self._clock.precise()
         while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
             queue = self._seen or self._asked
@@ -289,7 +292,7 @@ class Writer:
     def _decide(self, world: World, item: Item, now: Millis, batch: Batch) -> None:
         self._metrics.events[type(item.event).__name__] += 1
         try:
-            decision = decide(world, item.event, now)
+            decision = decide(world, item.event, now, last=not self._seen)
         except Refused as refused:
             self._metrics.refused[refused.code] += 1
             batch.results.append(refused)
