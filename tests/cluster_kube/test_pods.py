@@ -148,6 +148,7 @@ def test_nothing_is_concluded_of_a_node_that_is_silent() -> None:
         ),
         (pod(phase="Failed", state=ended("", 3)), "it ended with exit code 3", False),
         (pod(phase="Failed", state=ended("Error", 1, "{not json")), "Error: {not json", False),
+        (pod(phase="Failed", state=ended("Error", 1, "[" * 4096)), f"Error: {'[' * 4096}", False),
         (pod(phase="Failed", state=None, reason="OutOfnvidia.com/gpu"), "OutOfnvidia.com/gpu", False),
         (
             pod(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from gpudev_hub.server import gang, pod, private, processes, sshd
 from gpudev_hub.server.agent import Agent
-from gpudev_hub.server.logs import Lines
+from gpudev_hub.server.logs import Lines, Log
 from gpudev_hub.server.part import Part
 from ssh_world import eventually, free_port
 
@@ -168,7 +169,7 @@ def test_the_last_words_of_a_part_are_heard_before_its_end_is_told() -> None:
     os.waitpid(part.pid, 0)
     part.drain()
     os.close(output)
-    assert (log.data, part.last_line()) == (b"first\nlast \x1b[31mwords", "last [31mwords")
+    assert (log.data, part.last_line()) == (b"first\nlast \x1b[31mwords\n", "last [31mwords")
 
 
 def agent(folder: Path, jupyter: int | None, sshd_port: int) -> Agent:
@@ -217,6 +218,86 @@ print(launcher.exit.code, [file.tell() or os.stat(file.name).st_size for file in
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "1 [0, 0, 0, 0]\n", done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a process of another account")
+def test_what_runs_under_sudo_ends_no_other_process_early(tmp_path: Path) -> None:
+    """It can't be signalled, and must not cut short those that can."""
+    script = f"""
+import os, subprocess, time
+from pathlib import Path
+from gpudev_hub.server.launcher import Exit, Launcher
+from gpudev_hub.server.logs import Log
+roots = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+spec = {{"rank": 0, "grace": 3, "env": {{"GPUDEV_SERVER": "{tmp_path.name}/1/0"}}}}
+launcher = Launcher(spec, Path("private"), lambda name: Log(Path(name)))
+saves = "trap 'sleep 0.5; touch saved; exit' TERM; touch up; while :; do sleep 0.1; done"
+subprocess.Popen(["sh", "-c", saves])
+while not Path("up").exists():
+    time.sleep(0.02)
+launcher.finish(Exit(0, "told"))
+while not launcher._sweep():
+    launcher._reap()
+    time.sleep(0.02)
+print(Path("saved").exists(), roots.pid)
+"""
+    for above in (tmp_path.parent.parent, tmp_path.parent):
+        above.chmod(0o755)
+    tmp_path.chmod(0o777)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    saved, roots = done.stdout.split()
+    os.kill(int(roots), signal.SIGKILL)
+    assert saved == "True", done.stderr
+
+
+def test_a_home_without_room_starts_a_pair_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it does a single server: its user must get in to make room."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(Path, "symlink_to", full)
+    place = {"node": "node-1", "slots": [0]}
+    material = {"gang_key": "key", "gang_public": "ssh-ed25519 AAAA"}
+    launch = {"id": "g1", "name": "", "allocation": [place, place], "ssh": [material, material]}
+    peers = [{"host": "g1.x", "port": 1}, {"host": "g1-1.x", "port": 1}]
+    gang.prepare(tmp_path, launch, 0, "me", {"HOME": str(tmp_path / "home")}, peers)
+    assert (tmp_path / "hostfile").read_text() == "g1 slots=1\ng1-1 slots=1\n"
+    assert "Disk quota exceeded" in capsys.readouterr().err
+
+
+def test_a_pair_that_is_called_as_one_of_its_ranks() -> None:
+    launch = {"id": "g1", "name": "rank-1"}
+    assert [gang._names(launch, rank) for rank in (0, 1)] == [
+        ["g1", "gpu-g1", "rank-0"],
+        ["g1-1", "gpu-g1-1", "rank-1"],
+    ]
+
+
+def test_last_words_without_a_newline_reach_the_log(pipe: tuple[int, int]) -> None:
+    part = Part("jupyter", ["printf", "Fatal"], dict(os.environ), "/", Lines("jupyter", pipe[1]))
+    part.start()
+    assert part.pid is not None
+    os.waitpid(part.pid, 0)
+    part.drain()
+    assert os.read(pipe[0], 100) == b"jupyter| Fatal\n"
+
+
+def test_a_part_that_can_not_even_be_started_is_tried_ever_more_slowly(tmp_path: Path) -> None:
+    part = Part("sshd", [str(tmp_path / "missing")], {}, "/", Log(tmp_path / "log"))
+    pauses = []
+    for _ in range(3):
+        before = time.monotonic()
+        with pytest.raises(FileNotFoundError):
+            part.start()
+        part.ended()
+        pauses.append(round((part.due or 0) - before, 1))
+    assert pauses == [0.2, 0.4, 0.8]
 
 
 def test_two_servers_may_link_the_hostfile_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

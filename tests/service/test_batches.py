@@ -149,7 +149,7 @@ async def test_an_outage_is_accounted_for_once_whatever_becomes_of_its_commit(
     world.service._runner.outages.was("the Hub", now, now + 20 * SECOND)
     await asyncio.gather(*(world.service.mint(f"local:{n}") for n in range(4)), return_exceptions=True)
     await world.service.mint("local:last")
-    assert store.left is None
+    assert store_of(world).left is None
     moved = (view.reservations[asked.id].start_deadline or 0) - (before or 0)
     assert 20 * SECOND <= moved < 21 * SECOND, "a store that failed was away for moments, too"
 

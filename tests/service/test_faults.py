@@ -277,6 +277,20 @@ async def test_a_hub_that_is_away_costs_no_attempt_and_no_time(world: ServiceWor
     assert world.service.health().reasons == []
 
 
+async def test_nothing_is_given_up_between_two_outages_of_one_moment(world: ServiceWorld) -> None:
+    """4: the deadline is judged when all of them have been accounted for."""
+    world.hub.pending = True
+    record = await world.reserve(gpus=2, hours=1)
+    await world.until(lambda: (record.id, 1) in world.cluster.running)
+    now = world.clock.now()
+    world.clock.advance(2 * MINUTE)
+    world.service._runner.outages.was("the Hub", now, now + 50 * SECOND)
+    world.service._runner.outages.was("the cluster", now + 50 * SECOND, now + 2 * MINUTE)
+    await world.reserve(BOB, gpus=1)
+    after = world.service.view.reservations[record.id]
+    assert (after.state, after.failed_starts) == (State.STARTING, 0)
+
+
 async def test_a_commit_that_fails_loses_no_time_of_an_outage(
     idle_world: ServiceWorld, wrapped: list[Wrapped]
 ) -> None:

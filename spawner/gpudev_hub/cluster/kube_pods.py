@@ -201,8 +201,8 @@ def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
     try:
         said = json.loads(message)
         return End(str(said["reason"]), bool(said["by_user"]))
-    except (ValueError, KeyError, TypeError):
-        pass
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # users can write there, too
     if terminated:
         code = terminated.get("exitCode")
         return End(_join(terminated.get("reason"), message) or f"it ended with exit code {code}")

@@ -26,12 +26,12 @@ def observed(turn: Turn, event: NodesObserved) -> None:
     """
     world = turn.world
     names = {node.name for node in event.nodes}
-    in_use = {part.node for claim in world.claims.values() for part in claim.allocation}
+    in_use = {part.node: claim.pool for claim in world.claims.values() for part in claim.allocation}
     for node in sorted(event.nodes, key=lambda n: n.name):
         old = world.nodes.get(node.name)
-        if old is not None and old.pool != node.pool and node.name in in_use:
+        if in_use.get(node.name, node.pool) != node.pool:
             left = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
-            node = replace(node, pool=old.pool, status=left)
+            node = replace(node, pool=in_use[node.name], status=left)
         elif node.pool not in world.plans:
             names.discard(node.name)
             continue
@@ -97,7 +97,7 @@ def _change(turn: Turn, node: Node, cause: str, actor: str = SERVICE) -> None:
     if old == node:
         return
     world.put(node, cause, actor)
-    if old is not None and old.pool != node.pool:
+    if old is not None and old.pool != node.pool and old.pool in world.plans:
         world.displace(world.plans[old.pool].remove_node(old.name), cause)
     _plan(turn, node, cause)
 
@@ -105,7 +105,9 @@ def _change(turn: Turn, node: Node, cause: str, actor: str = SERVICE) -> None:
 def _plan(turn: Turn, node: Node, cause: str) -> None:
     """Bring the plan in step with what is known of a node."""
     world = turn.world
-    plan = world.plans[node.pool]
+    plan = world.plans.get(node.pool)
+    if plan is None:
+        return  # the settings no longer have this pool
     if world.is_up(node.name):
         world.displace(plan.set_node(plan_node(node)), cause)
         world.retry_blocked(node.pool, cause)
@@ -132,10 +134,10 @@ def _lose(turn: Turn, name: str, cause: str, actor: str = SERVICE) -> None:
             continue
         if reservation.state in (State.STARTING, State.READY):
             stop(turn, reservation, Outcome.NODE_LOST, cause, actor, detail=cause.partition(": ")[2])
-            _finish_if_stopping(turn, world.reservations.get(reservation.id))
+        _finish_if_stopping(turn, world.reservations.get(reservation.id), cause)
 
 
-def _finish_if_stopping(turn: Turn, reservation: Reservation | None) -> None:
+def _finish_if_stopping(turn: Turn, reservation: Reservation | None, cause: str) -> None:
     """The server may never be seen gone: the reservation ends now, its claim when that is seen."""
     if reservation is not None and reservation.state is State.STOPPING:
-        finish(turn, reservation, f"{Cause.NODE_LOST}: {reservation.detail}")
+        finish(turn, reservation, cause)

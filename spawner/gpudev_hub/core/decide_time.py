@@ -70,6 +70,9 @@ def place_again(turn: Turn, most: int | None) -> None:
             placed = replace(placed, detail=told)
             turn.do(Tell(reservation.id, told))
         world.put(placed, cause)
+        if placed.place is not None:
+            # Its alarm may have rung meanwhile; with the same place as before, nothing has set it again.
+            world.starts.set(("reservation", placed.id, 0), placed.place.start)
         world.cut()
     if most is None or len(waiting) <= most:
         world.retry.clear()
@@ -188,6 +191,8 @@ def compress(turn: Turn, event: Compress) -> None:
         if not through:
             return
         world.freed.discard(pool)
+        if any(n.until is not None and n.pool == pool for n in world.nodes.values()):
+            world.retry_blocked(pool, f"{Cause.NODE_CHANGED}: time was freed")
 
 
 def _after(looks: int) -> Callable[[], bool]:

@@ -354,6 +354,8 @@ class Ledger:
     ) -> list[tuple[Demand, Place]]:
         """Lift the placed demands that no longer fit after load was forced into [start, end), and name them.
 
+        What is left of them from `start` on counts.
+
         Those in conflict are put back in queue order as far as they fit, so that the older keep their places.
         The room of those lifted is not accounted for yet.
         """
@@ -364,14 +366,14 @@ class Ledger:
         for demand, place in self.in_order(keys):
             if place.start < end and start < place.end:
                 self.release(demand, place)
-                if not self.fits(demand, place):
+                if not self.fits(demand, place, start):
                     suspects.append((demand, place))
                 self.hold(demand, place)
         for demand, _ in suspects:
             self.lift(demand.key)
         gone = []
         for demand, place in suspects:
-            if self.fits(demand, place):
+            if self.fits(demand, place, start):
                 self.put(demand, place)
             else:
                 gone.append((demand, place))

@@ -69,11 +69,12 @@ class Plan:
         start: Millis,
         end: Millis | None,
         counts: bool = True,
+        since: Millis = -FOREVER,
     ) -> list[str]:
         """A claim exists: `gpus` on each of the nodes during [start, end). Facts need not be feasible.
 
         A placed demand of the same key becomes this claim. `counts` false: not (any more) against the owner's
-        cap. Returns the placed demands that no longer fit, lifted.
+        cap. Returns the placed demands that no longer fit from `since` on, lifted: what was before is over.
         """
         if key in self._ledger.occupations:
             raise ValueError(f"{key} occupies the plan already")
@@ -82,7 +83,7 @@ class Plan:
         self._ledger.occupy(claim)
         if planned is not None:
             self._succeed(*planned, claim)
-        return self._evict(nodes, owner if counts else None, start, claim.end)
+        return self._evict(nodes, owner if counts else None, max(start, since), claim.end)
 
     def vacate(self, key: str, now: Millis) -> None:
         """The claim is gone: its room is free from `now` on."""

@@ -136,7 +136,7 @@ def start_attempt(turn: Turn, reservation: Reservation, cause: str) -> None:
         allocation=reservation.allocation,
         hard_end=reservation.hard_end,
     )
-    turn.world.add_claim(claim, cause)
+    turn.world.add_claim(claim, cause, turn.now)
     turn.do(StartServer(reservation.id, reservation.attempt))
 
 

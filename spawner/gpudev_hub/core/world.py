@@ -113,10 +113,10 @@ class World(Records):
 
     # Claims and the plan
 
-    def add_claim(self, claim: Claim, cause: str) -> None:
+    def add_claim(self, claim: Claim, cause: str, now: Millis) -> None:
         """Slots get an owner."""
         self.put(claim, cause)
-        self.displace(self._occupy(claim), cause)
+        self.displace(self._occupy(claim, now), cause)
 
     def change_claim(self, claim: Claim, cause: str) -> None:
         """A claim changes; whoever it is in the way of now is displaced."""
@@ -153,7 +153,7 @@ class World(Records):
         self.freed.add(claim.pool)
         self._start_waiting()
 
-    def _occupy(self, claim: Claim) -> list[str]:
+    def _occupy(self, claim: Claim, since: Millis = 0) -> list[str]:
         return self.plan_of(claim).occupy(
             demand_key(*claim.key),
             claim.subject,
@@ -162,6 +162,7 @@ class World(Records):
             0,
             self._end(claim),
             self.counts(claim),
+            since,
         )
 
     def _end(self, claim: Claim) -> Millis:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import secrets
 import shlex
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,11 @@ def prepare(
     ]
     private.write(folder / HOSTFILE, "".join(hosts))
     if rank == 0:
-        _link_hostfile(folder, Path(env["HOME"]))
+        try:
+            _link_hostfile(folder, Path(env["HOME"]))
+        except OSError as error:
+            # A home that is full lets its user in, to make room.
+            sys.stderr.write(f"no ~/{HOSTFILE}: {error}; use {folder / HOSTFILE}\n")
 
 
 def cleanup(folder: Path, env: Mapping[str, str]) -> None:
@@ -90,7 +96,8 @@ def _one_machine(peers: Sequence[Mapping[str, Any]]) -> bool:
 def _names(launch: Mapping[str, Any], rank: int) -> list[str]:
     """Everything that ``ssh`` on one rank may call another."""
     names = [alias(launch["id"], rank)]
-    if launch["name"]:
+    # A reservation may be called as one of its ranks is: the rank goes first.
+    if launch["name"] and not re.fullmatch(r"rank-\d+", launch["name"]):
         names.append(alias(launch["name"], rank))
     return [*names, *(f"gpu-{name}" for name in names), f"rank-{rank}"]
 

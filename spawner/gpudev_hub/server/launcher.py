@@ -75,7 +75,12 @@ class Launcher:
         )
         if spec["jupyter"] is not None:
             terminal = shlex.join(sshd.shell(self.folder, env))
-            command = [*spec["jupyter"], f"--ServerApp.terminado_settings=shell_command={terminal}"]
+            command = [
+                *spec["jupyter"],
+                f"--ServerApp.terminado_settings=shell_command={terminal}",
+                # Jupyter ends its kernels itself, and by default kills them after five seconds.
+                f"--KernelManager.shutdown_wait_time={0.9 * float(spec['grace']):g}",
+            ]
             self.jupyter = self._part("jupyter", command, env)
             self._start(self.jupyter)
         agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.folder)]
@@ -211,8 +216,8 @@ class Launcher:
         if not left:
             return True
         if time.monotonic() > self.deadline:
-            processes.send(left, signal.SIGKILL)
-            return False
+            # What runs under sudo is not ours to kill; in a pod it goes with us.
+            return processes.send(left, signal.SIGKILL) == left
         jupyter = self.jupyter.pid if self.jupyter is not None else None
         shielded = {jupyter} | processes.descendants(jupyter) if jupyter is not None else set()
         connections = {pid for pid in left if processes.is_sshd(pid)}

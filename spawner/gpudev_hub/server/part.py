@@ -41,6 +41,7 @@ class Part:
 
     def start(self) -> int:
         """Start it; returns the end of the pipe its output comes from. Raises ``OSError``."""
+        self.started = time.monotonic()
         output, write_end = os.pipe()
         try:
             process = subprocess.Popen(
@@ -60,7 +61,6 @@ class Part:
         process.returncode = 0  # we reap it ourselves, with all the others
         self.pid = process.pid
         self.output = output
-        self.started = time.monotonic()
         self.due = None
         self._said = b""
         os.set_blocking(output, False)
@@ -80,10 +80,12 @@ class Part:
             try:
                 data = os.read(output, 65536)
             except BlockingIOError:
-                return
+                break
             if not data:
-                return
+                break
             self.take(data)
+        if self._said and not self._said.endswith(b"\n"):
+            self.log.write(b"\n")
 
     def ended(self) -> None:
         """Note its end, and when it is to be started again."""

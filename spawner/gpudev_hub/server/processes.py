@@ -102,11 +102,16 @@ def farewell(handled: set[signal.Signals]) -> tuple[signal.Signals, ...]:
     return (signal.SIGHUP, signal.SIGTERM)
 
 
-def send(pids: Iterable[int], *signals: signal.Signals) -> None:
-    """Signal them all; who is gone already is no error."""
+def send(pids: Iterable[int], *signals: signal.Signals) -> set[int]:
+    """Signal them all; who is gone already is no error. Returns those that are of another account."""
+    refused = set()
     for pid in pids:
         for number in signals:
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 break
+            except PermissionError:
+                refused.add(pid)
+                break
+    return refused

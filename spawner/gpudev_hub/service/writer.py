@@ -273,7 +273,7 @@ class Writer:
 
     def _decide_all(self, world: World, now: Millis, batch: Batch) -> None:
         for outage in self._follower.outages_until(now, due=_is_due(world, now)):
-            batch.act(decide(world, outage, now).effects, world.cuts)
+            batch.act(decide(world, outage, now, last=False).effects, world.cuts)
             batch.outages = world.cuts
         begun = self._clock.precise()
         while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
