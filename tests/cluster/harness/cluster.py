@@ -230,6 +230,8 @@ class Cluster:
     def pause_api_server(self) -> None:
         """SIGSTOP: connections are taken and never answered, until ``resume_api_server``."""
         self.processes.send(control_plane.API_SERVER, signal.SIGSTOP)
+        # Its other threads stop a moment later, and may answer until then.
+        wait_for("the API server stands still", lambda: self.processes.stands_still(control_plane.API_SERVER))
 
     def resume_api_server(self) -> None:
         """SIGCONT, and wait until it is ready."""

@@ -61,6 +61,11 @@ class Processes:
             return False
         return stat.rpartition(")")[2].split()[0] not in "ZX"
 
+    def stands_still(self, name: str) -> bool:
+        """Whether SIGSTOP has reached all of its threads."""
+        threads = Path(f"/proc/{self.pid(name)}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+
     def send(self, name: str, number: signal.Signals) -> None:
         """Send it a signal; ProcessLookupError when it has ended."""
         if not self.runs(name):
