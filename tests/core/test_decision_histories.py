@@ -134,7 +134,7 @@ class Judged(Driver):
             assert key not in self.running, f"invariant 8: slots of {key} are free, and its server runs"
 
     def perform(self, decision: Decision) -> None:
-        for effect in decision.effects:
+        for _, effect in decision.effects:
             if isinstance(effect, StartServer):
                 self.to_start.append((effect.id, effect.attempt))
             elif isinstance(effect, StopServer):
@@ -392,9 +392,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def nodes_up(self) -> None:
+        self._all_up()
+
+    def _all_up(self) -> None:
         self.d.do(NodesObserved(nodes(2)))
         for name in ("node-1", "node-2"):
             self.d.do(OperatorNode(name, "undrain", "local:root"))
+        self.d.do(NodesObserved(nodes(2)))
 
     @rule(name=st.sampled_from(["node-1", "node-2"]), action=st.sampled_from(["drain", "undrain", "lost"]))
     def operator(self, name: str, action: str) -> None:
@@ -423,9 +427,7 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Left alone, with everything answering, everything comes to an end."""
-        self.d.do(NodesObserved(nodes(2)))
-        for name in ("node-1", "node-2"):
-            self.d.do(OperatorNode(name, "undrain", "local:root"))
+        self._all_up()
         for who in PEOPLE:
             self.d.do(OwnerKnown(f"local:{who}", known=True))
         for _ in range(2_000):

@@ -63,6 +63,16 @@ def test_a_pool_that_the_settings_no_longer_have_stops_nobody() -> None:
     assert d.submit("ann", 8).state is State.STARTING
 
 
+def test_who_waited_for_a_node_that_is_in_another_pool_now_is_told_so() -> None:
+    d = Driver(policy(pools=(pool("h100"), pool("b200"))), nodes(1))
+    d.node("node-1", NodeStatus.DOWN)
+    waits = d.submit("ann", 8)
+    assert "node-1 is down" in (waits.blocked or "")
+    d.do(NodesObserved(nodes(1, pool_name="b200")))
+    d.settle()
+    assert "node-1" not in (d.get(waits.id).blocked or "")
+
+
 def test_a_node_that_comes_back_in_another_pool_is_not_planned_there_while_servers_may_run_on_it() -> None:
     """1"""
     d = Driver(policy(pools=(pool("h100"), pool("b200"))), nodes(1))

@@ -11,7 +11,7 @@ import pytest
 
 from gpudev_hub.core.commit import Change, Commit, Part, Slot
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import SECOND, Allowances, MintedId
+from gpudev_hub.core.model import MINUTE, SECOND, Allowances, MintedId
 from gpudev_hub.core.ports import OutcomeUnknown, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.service.batch import pack
@@ -129,6 +129,23 @@ async def test_a_request_is_granted_once_where_only_what_follows_from_it_fails(
     await world.becomes(asked.id, "ready")
     requested = [e.change.record for e in disk.history if e.change.cause == "requested"]
     assert [record.id for record in requested] == [asked.id]  # type: ignore[union-attr]
+
+
+async def test_a_warning_that_is_recorded_is_given_though_a_later_commit_failed(
+    narrow_world: ServiceWorld,
+) -> None:
+    """9: three are due at once, and the second commit, with two of them, fails at first."""
+    world, store = narrow_world, store_of(narrow_world)
+    asked = [await world.service.submit(ALICE, Ask(gpus=1, hours=1)) for _ in range(3)]
+    for one in asked:
+        await world.becomes(one.id, "ready")
+    await world.service.reconcile()
+    store.left = 1
+    world.clock.advance(30 * MINUTE + 30 * SECOND)
+    await world.until(lambda: store.left is None)
+    await world.service.mint("local:somebody")
+    for one in asked:
+        assert await world.service.notices(one.id, 0, 1), one.id
 
 
 @pytest.mark.parametrize(("failing", "made"), [(0, True), (0, False), (1, False)])

@@ -37,6 +37,7 @@ from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
 from gpudev_hub.service.effects import LONGEST_PAUSE
 from gpudev_hub.service.service import Service
+from gpudev_hub.service.writer import MAX_EVENTS
 from service_world import ALICE, BOB, POLICY, Died, ServiceWorld
 
 
@@ -404,7 +405,8 @@ async def test_nodes_count_as_unknown_though_the_store_failed_just_when_that_was
     await world.until(lambda: {node.status for node in view.nodes.values()} == {NodeStatus.UNKNOWN})
 
 
-async def test_all_that_was_seen_comes_before_what_the_clock_says(world: ServiceWorld) -> None:
+@pytest.mark.parametrize("before", [1, 2 * MAX_EVENTS])
+async def test_all_that_was_seen_comes_before_what_the_clock_says(world: ServiceWorld, before: int) -> None:
     """A server that was found ready in time is no failed start, whatever else was seen just before."""
     other = await world.reserve(gpus=2)
     await world.becomes(other.id, "ready")
@@ -413,8 +415,9 @@ async def test_all_that_was_seen_comes_before_what_the_clock_says(world: Service
     await world.until(lambda: (late.id, 1) in world.cluster.running)
     assert late.start_deadline is not None
     world.clock.advance(late.start_deadline - world.clock.now() + 5)
-    for seen in (StopIntent(other.id), ServerReady(late.id, 1)):
-        world.service._writer.post(seen)
+    for _ in range(before):
+        world.service._writer.post(StopIntent(other.id))
+    world.service._writer.post(ServerReady(late.id, 1))
     await world.becomes(late.id, "ready")
     assert world.service.view.reservations[late.id].failed_starts == 0
 

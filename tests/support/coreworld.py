@@ -139,7 +139,7 @@ class Driver:
         """One decision, committed."""
         try:
             decision = decide(self.world, event, self.now)
-            self.effects.extend(decision.effects)
+            self.effects.extend(effect for _, effect in decision.effects)
             self.more = decision.more
             return decision
         finally:

@@ -58,7 +58,9 @@ def decide(world: World, event: Event, now: Millis, *, last: bool = True) -> Dec
         # A new request stands behind everybody who is still to be placed again.
         decide_time.advance(turn)
         world.cut()
-    effects, world.owed = world.owed, []
+    # What nothing follows from any more is durable with the last part.
+    effects = [(min(part, world.cuts), effect) for part, effect in world.owed]
+    world.owed = []
     if reservation is not None:
         reservation = _latest(world, reservation)
     return Decision(reservation, asked, parts, effects, more=not world.settled())

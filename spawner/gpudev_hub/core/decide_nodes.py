@@ -70,10 +70,9 @@ def operator(turn: Turn, event: OperatorNode) -> None:
             f"use {listing(_ACTIONS, 'or')}",
         )
     if event.action == "undrain":
-        # One that no operator drained is cordoned, or leaving its pool: not his to take back.
-        back = NodeStatus.UP if node.drained and node.status is NodeStatus.DRAINED else node.status
+        # It is up once it is seen up: it may be cordoned, too, or have left its pool.
         cause = f"{Cause.OPERATOR}: {node.name} is no longer drained"
-        _change(turn, replace(node, drained=False, status=back), cause, event.actor)
+        _change(turn, replace(node, drained=False), cause, event.actor)
         return
     if event.action == "drain":
         status = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
@@ -99,6 +98,7 @@ def _change(turn: Turn, node: Node, cause: str, actor: str = SERVICE) -> None:
     world.put(node, cause, actor)
     if old is not None and old.pool != node.pool and old.pool in world.plans:
         world.displace(world.plans[old.pool].remove_node(old.name), cause)
+        world.retry_blocked(old.pool, cause)
     _plan(turn, node, cause)
 
 

@@ -220,10 +220,11 @@ def outage(turn: Turn, event: Outage) -> None:
         lost = event.until - max(event.since, begun or event.since)
         if lost <= 0:
             continue
+        deadline = reservation.start_deadline + lost
         if event.lasting:
             # Else what was to end within this very second would be moved by a second, again and again.
-            lost = max(lost, now + LASTING - reservation.start_deadline)
-        changed = replace(reservation, start_deadline=reservation.start_deadline + lost)
+            deadline = max(deadline, now + LASTING)
+        changed = replace(reservation, start_deadline=deadline)
         if reservation.ready_at is None:
             changed = move_end(turn, changed, lost, cause)
         world.put(changed, cause)

@@ -268,6 +268,7 @@ class Decision:
     asked: Reservation | None
     """As it is once the first ``parts`` of the changes are durable: what was asked for then is."""
     parts: int
-    effects: list[Effect]
+    effects: list[tuple[int, Effect]]
+    """Each to be performed once so many parts are durable."""
     more: bool = False
     """True: freed time is left to be compressed; a ``Compress`` event should follow."""

@@ -37,8 +37,8 @@ class Turn:
     now: Millis
 
     def do(self, effect: Effect) -> None:
-        """Perform this once the changes are durable."""
-        self.world.owed.append(effect)
+        """Perform this once the changes up to the next cut are durable."""
+        self.world.owed.append((self.world.cuts + 1, effect))
 
 
 def admit(turn: Turn, reservation: Reservation) -> None:

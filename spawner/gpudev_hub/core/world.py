@@ -63,8 +63,9 @@ class World(Records):
         self.freed: set[str] = set()
         #: Queued reservations whose start has come, and which wait for slots that are late to be free.
         self.waiting: set[str] = set()
-        #: Effects of what was due, decided while an event was refused: they go out with the next decision.
-        self.owed: list[Effect] = []
+        #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
+        #: an event was refused go out with the next decision.
+        self.owed: list[tuple[int, Effect]] = []
 
     @classmethod
     def rebuild(cls, policy: Policy, snapshot: Snapshot, now: Millis) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -36,10 +36,6 @@ class Batch:
     """Parts that account for outages; ``None``: there are none to account for, or that is done."""
     durable: int = 0
     """Parts that are."""
-
-    def act(self, effects: Iterable[Effect], parts: int) -> None:
-        """Perform these once so many parts are durable."""
-        self.effects += [(parts, effect) for effect in effects]
 
     def finish(self) -> list[Item]:
         """Answer those of whom all is durable; they leave the batch."""

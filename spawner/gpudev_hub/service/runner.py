@@ -194,10 +194,6 @@ class Runner:
         """Whether it is the service itself that is asking the Hub to stop a server of this reservation."""
         return self._effects.stopping(id)
 
-    def look_again(self) -> None:
-        """Something may have changed that nothing reports: a full pass is due now."""
-        self._reconciler.wake()
-
     # What is remembered
 
     def recent(self, id: str) -> Reservation | None:

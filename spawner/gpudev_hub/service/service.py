@@ -171,11 +171,10 @@ class Service:
         return minted
 
     async def operate_node(self, name: str, action: str, actor: str) -> None:
-        """``drain``, ``undrain`` or ``lost``. Raises ``Refused``."""
+        """``drain``, ``undrain`` (which looks at it anew) or ``lost``. Raises ``Refused``."""
         await self._writer.ask(OperatorNode(name, action, actor))
         if action == "undrain":
-            # One that was lost is up when it is seen up: that need not wait for the next minute.
-            self._runner.look_again()
+            await self._runner.reconcile()
 
     def owner_seen(self, subject: str) -> None:
         """The Hub has vouched for this owner just now: what waited for that is placed again."""

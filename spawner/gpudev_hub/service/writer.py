@@ -273,7 +273,7 @@ class Writer:
 
     def _decide_all(self, world: World, now: Millis, batch: Batch) -> None:
         for outage in self._follower.outages_until(now, due=_is_due(world, now)):
-            batch.act(decide(world, outage, now, last=False).effects, world.cuts)
+            batch.effects += decide(world, outage, now, last=False).effects
             batch.outages = world.cuts
         begun = self._clock.precise()
         while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
@@ -283,10 +283,13 @@ class Writer:
             item = queue.popleft()
             batch.items.append(item)
             self._decide(world, item, now, batch)
+        if self._seen:
+            self._more = True  # the rest of what was seen comes before what the clock says
+            return
         if self._more:
-            batch.act(decide(world, Compress(), now).effects, world.cuts)
+            batch.effects += decide(world, Compress(), now).effects
         elif _is_due(world, now):
-            batch.act(decide(world, Tick(), now).effects, world.cuts)
+            batch.effects += decide(world, Tick(), now).effects
         self._more = not world.settled()
 
     def _decide(self, world: World, item: Item, now: Millis, batch: Batch) -> None:
@@ -300,7 +303,7 @@ class Writer:
             raise _Poison(f"{item.event}") from error
         else:
             batch.results.append(decision)
-            batch.act(decision.effects, world.cuts)
+            batch.effects += decision.effects
         item.parts = world.cuts
 
     async def _commit(self, commit: Commit, batch: Batch) -> bool:
