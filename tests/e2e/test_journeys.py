@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from gpudev_hub.server import processes
 from hub_users import wait_for
 from people import GPU_DEV, Person
-from sessions import hub_api, log_in, reserve_in_picker
+from sessions import hub_api, hub_asked, log_in, reserve_in_picker
 from stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
@@ -290,6 +292,26 @@ def test_what_is_installed_in_a_server_stays_there_and_files_stay_in_the_home(
         "gpu-second", "cat ~/file; python -c 'import gpudev_e2e_mine; print(gpudev_e2e_mine.x)'"
     )
     assert again.stdout.split() == ["kept", "1"]
+
+
+def test_a_start_under_anothers_id_that_is_broken_off_stops_nobody(stack: Stack, person: People) -> None:
+    """The Hub breaks it off and stops what it finds by that name: the gate says whose it is."""
+    alice = person("alice")
+    alice.run("reserve", "--gpus", "2", "--hours", "1", "--name", "hers")
+    record = alice.json("show", "hers")
+    before = set(stack.server_processes(record["id"]))
+    with log_in(stack, "bob") as browser:
+        server = f"/users/bob/servers/{record['id']}"
+        for pause in (0.002, 0.005, 0.01, 0.02, 0.04):
+            start = threading.Thread(target=hub_asked, args=(browser, "POST", server))
+            start.start()
+            time.sleep(pause)
+            hub_asked(browser, "DELETE", server)
+            start.join()
+    after = alice.json("show", "hers")
+    assert (after["state"], after["reason"]) == ("ready", record["reason"])
+    assert before <= set(stack.server_processes(record["id"]))
+    assert stack.jupyter(after, "alice") == 200
 
 
 def test_others_see_who_waits_but_reach_nothing(stack: Stack, person: People) -> None:

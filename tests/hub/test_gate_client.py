@@ -78,7 +78,7 @@ async def test_a_silent_service_is_answered_for_before_the_hub_gives_up(silent: 
 
 async def test_no_service_at_all_leaves_servers_alone() -> None:
     gate = GateClient("http://127.0.0.1:9", "secret")
-    assert await gate.may_stop("gx1", user=True) is False
+    assert await gate.may_stop("local:alice", "gx1", user=True) is False
     await gate.started("gx1", 1)
     with pytest.raises(Refusal) as caught:
         await gate.admit(AdmitRequest("local:a", "a", "a", "gx1", form=False), page=PAGE)
@@ -95,6 +95,6 @@ async def test_nonsense_opens_nothing() -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         gate = GateClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "secret")
-        assert await gate.may_stop("gx1", user=True) is False
+        assert await gate.may_stop("local:alice", "gx1", user=True) is False
         with pytest.raises(Refusal):
             await gate.admit(ASK, page=PAGE)

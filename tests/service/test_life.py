@@ -189,7 +189,7 @@ async def test_a_start_that_was_stopped_before_anything_was_seen(world: ServiceW
     world.hub.failure = (503, "busy")
     record = await world.reserve(gpus=1)
     await world.until(lambda: world.hub.calls or record.id in world.service.view.reservations)
-    assert (await world.service.stop_asked(StopAsked(record.id, user=True))).stop
+    assert (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=True))).stop
     await world.restart()
     world.hub.failure = None
     await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
@@ -203,7 +203,7 @@ async def test_a_start_that_its_user_breaks_off_is_no_failed_start(world: Servic
     world.hub.refuses = "Internal Server Error"
     record = await world.reserve(gpus=1)
     await world.until(lambda: world.service.metrics.effects["start", "refused"] == 1)
-    assert (await world.service.stop_asked(StopAsked(record.id, user=True))).stop
+    assert (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=True))).stop
     world.hub.refuses = None
     await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
     history, _ = await world.service.history(record.id, 0, 100)
@@ -241,15 +241,28 @@ async def test_a_stopped_server_is_released_after_the_restart_window(world: Serv
     assert (await world.becomes(record.id, "ended")).outcome is Outcome.RELEASED
 
 
+async def test_the_hub_may_stop_nothing_of_another_users(world: ServiceWorld) -> None:
+    """The name of a server in the Hub's address is anybody's to choose, and ids are no secret."""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    n = world.service.view.n
+    for user in (True, False):
+        assert not (await world.service.stop_asked(StopAsked("local:bob", record.id, user=user))).stop
+    await world.service.reconcile()
+    assert world.service.view.n == n
+    await world.service.end(record.id, "local:alice")
+    assert not (await world.service.stop_asked(StopAsked("local:bob", record.id, user=True))).stop
+
+
 async def test_the_hub_may_stop_only_what_the_service_has_ended(world: ServiceWorld) -> None:
     record = await world.reserve(gpus=1)
     await world.becomes(record.id, "ready")
-    assert not (await world.service.stop_asked(StopAsked(record.id, user=False))).stop
-    assert (await world.service.stop_asked(StopAsked("never-heard-of", user=False))).stop
+    assert not (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=False))).stop
+    assert (await world.service.stop_asked(StopAsked("local:alice", "never-heard-of", user=False))).stop
     assert world.service.view.reservations[record.id].stopped_at is None
     world.hub.stops = False
     await world.service.end(record.id, ALICE.subject)
-    assert (await world.service.stop_asked(StopAsked(record.id, user=False))).stop
+    assert (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=False))).stop
 
 
 async def test_the_same_request_id_is_the_same_reservation_even_after_its_end(world: ServiceWorld) -> None:

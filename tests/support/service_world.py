@@ -262,7 +262,9 @@ class SpawningHub:
         if id not in self.rows:
             return False
         attempt = self.rows.pop(id)
-        if not (await self.service.stop_asked(StopAsked(id, user))).stop:
+        record = await self.service.find(id)
+        assert record is not None
+        if not (await self.service.stop_asked(StopAsked(record.owner.subject, id, user))).stop:
             return False
         if self.stops:
             self.cluster.kill(id, attempt, "stopped")

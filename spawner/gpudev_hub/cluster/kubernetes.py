@@ -27,6 +27,8 @@ REQUEST_TIMEOUT: Final = 10.0
 WATCH_SECONDS: Final = 240
 """After so long the API server ends a watch in order, and everything is listed anew."""
 PAGE: Final = 500
+LOGS_AT_ONCE: Final = 2
+"""Logs of pods that are read at once, whoever asks."""
 KEPT: Final[Millis] = 1 * MINUTE
 """Pods that have ended are left so long, for who wants to know why."""
 
@@ -48,6 +50,7 @@ class KubernetesCluster:
         """By uid."""
         self._hints: set[tuple[str, int]] = set()
         self._hinted = asyncio.Event()
+        self._reading_logs = asyncio.Semaphore(LOGS_AT_ONCE)
 
     # Lists
 
@@ -241,17 +244,19 @@ class KubernetesCluster:
         ranks = sorted({pod.rank for pod in self._pods.values() if pod.server == (id, attempt)})
         found: dict[str, str] = {}
         for rank in ranks:
-            try:
-                text = await self._call(
-                    self._api.read_namespaced_pod_log,
-                    name=object_name(id, attempt, rank),
-                    namespace=self._namespace,
-                    tail_lines=4 * lines,
-                )
-            except (_NotFound, _NotYet):
-                continue
-            for name, said in split_log(text, lines).items():
-                found[name if rank == 0 else f"{name}-{rank}"] = said
+            # Each may be as large as a node keeps of a container's log, several times over in memory.
+            async with self._reading_logs:
+                try:
+                    text = await self._call(
+                        self._api.read_namespaced_pod_log,
+                        name=object_name(id, attempt, rank),
+                        namespace=self._namespace,
+                        tail_lines=4 * lines,
+                    )
+                except (_NotFound, _NotYet):
+                    continue
+                for name, said in split_log(text, lines).items():
+                    found[name if rank == 0 else f"{name}-{rank}"] = said
         return found
 
     def devices(self, node: str) -> dict[str, str]:

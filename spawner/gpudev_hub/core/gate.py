@@ -116,10 +116,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """``POST /gate/stop``: may the spawner really stop this server? ``user`` = its user asked for it."""
+    """``POST /gate/stop``: may the spawner really stop this server?"""
 
+    subject: str
+    """Whose spawner it is: a name in the Hub's address is anybody's to choose."""
     server: str
     user: bool
+    """Its user asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

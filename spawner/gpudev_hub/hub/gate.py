@@ -134,10 +134,10 @@ class GateClient:
         except httpx.HTTPError as error:
             log.info("the service was not told why server %s can't start: %s", server, error)
 
-    async def may_stop(self, server: str, *, user: bool) -> bool:
+    async def may_stop(self, subject: str, server: str, *, user: bool) -> bool:
         """Whether to end the server; false when unsure: the service ends its servers itself if need be."""
         try:
-            answer = await self._post("stop", StopAsked(server, user), STOP_TIMEOUT)
+            answer = await self._post("stop", StopAsked(subject, server, user), STOP_TIMEOUT)
             return msgspec.json.decode(answer, type=StopAnswer).stop
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             log.warning("server %s is left alone, the service did not say it may end: %s", server, error)

@@ -123,7 +123,7 @@ class Gated(HasTraits):
         ``User.stop`` clears its flags before it calls ``stop``; only ``_stop_future`` tells a stop that was
         asked for from a clean-up.
         """
-        return await self.gate.may_stop(self.name, user=self._stop_future is not None)
+        return await self.gate.may_stop(self.subject, self.name, user=self._stop_future is not None)
 
     async def rename(self, old_name: str, new_name: str) -> None:
         """Refused: the server's name is the reservation's id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +33,8 @@ from .admission import Deciders, Gate
 from .notices import Notice
 from .readiness import Probe, Report
 from .runner import Runner
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,10 @@ class Service:
     async def stop_asked(self, ask: StopAsked) -> StopAnswer:
         """May the Hub stop this server? Its user's own wish is recorded first."""
         record = self.view.reservations.get(ask.server)
+        if record is not None and record.owner.subject != ask.subject:
+            # Somebody's start under another one's id was refused, and is now broken off.
+            log.warning("%s may not stop %s, which is another one's", ask.subject, record.id)
+            return StopAnswer(stop=False)
         if record is None or record.state not in (State.STARTING, State.READY):
             return StopAnswer(stop=True)
         claim = self.view.claim(record)

@@ -41,7 +41,7 @@ from .system import SYSTEM_ROUTES
 DISCARDED = 64 * 1024 * 1024
 """Bytes of a body too large that are read, and thrown away, so that its sender gets to read the 413;
 beyond that the connection is cut."""
-CHUNKED = 1024 * 1024
+CHUNKED = 256 * 1024
 """Bytes of a body without a stated length that are read before the connection is cut."""
 
 
@@ -81,7 +81,9 @@ class Site:
         route = getattr(handler, "route", None)
         request = handler.request
         name = route.name if route is not None else type(handler).__name__
-        self.metrics.saw(name, request.method or "", handler.get_status(), request.request_time())
+        # Anything may stand there, of any length, and is kept for ever.
+        method = request.method if request.method in RequestHandler.SUPPORTED_METHODS else "other"
+        self.metrics.saw(name, method, handler.get_status(), request.request_time())
         log_request(handler)
 
 
@@ -169,7 +171,8 @@ class _Application(Application):
         length = request.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > site.settings.max_body:
             return self.get_handler_delegate(request, TooLargeHandler, {"site": site})
-        if not length and isinstance(request.connection, HTTP1Connection):
+        # None is stated, or something that tornado may still make a number of.
+        if not length.isdecimal() and isinstance(request.connection, HTTP1Connection):
             request.connection.set_max_body_size(CHUNKED)
         return super().find_handler(request, **kwargs)
 
