@@ -203,3 +203,15 @@ def test_labels_of_another_namespace_make_no_server() -> None:
 def test_logs_are_told_apart() -> None:
     text = "jupyter| one\nsshd| two\njupyter| three\nno bar\njupyter| four"
     assert split_log(text, 2) == {"jupyter": "three\nfour", "sshd": "two", "launcher": "no bar"}
+
+
+def test_what_is_left_of_a_pod_that_was_deleted_before_it_ran_is_no_reason() -> None:
+    """The reason why its start was given up must not be told over by it."""
+    gone = pod(phase="Failed", state=ended("ContainerStatusUnknown", 137, "it could not be located"))
+    facts = pod_facts(gone, NAMESPACE)
+    assert facts is not None
+    assert "could not be located" in sight_of("g1", 1, [facts], []).detail
+    gone["metadata"]["deletionTimestamp"] = "2026-11-27T00:00:00Z"
+    facts = pod_facts(gone, NAMESPACE)
+    assert facts is not None
+    assert sight_of("g1", 1, [facts], []).detail == ""

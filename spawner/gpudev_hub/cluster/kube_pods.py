@@ -15,6 +15,7 @@ from gpudev_hub.server.record import TOLD
 from .labels import ATTEMPT, CONTAINER, GPU, JUPYTER_PORT, RANK, RANKS, RESERVATION, SSHD_PORT
 
 _ENDED = ("Succeeded", "Failed")
+_NEVER_THERE = "ContainerStatusUnknown"
 _COMING = ("ContainerCreating", "PodInitializing")
 """Reasons for waiting that are no news."""
 
@@ -155,8 +156,8 @@ def _told(by_rank: Mapping[int, PodFacts], ranks: int) -> str:
     told: dict[str, None] = {}
     for rank, pod in sorted(by_rank.items()):
         text = pod.end.reason if pod.end is not None else pod.waiting
-        # That somebody deleted the pod is no reason for anything.
-        if text and not text.startswith(TOLD):
+        # That somebody deleted the pod, perhaps before its container was there, is no reason for anything.
+        if text and not text.startswith(TOLD) and not (pod.leaving and text.startswith(_NEVER_THERE)):
             told[f"rank {rank}: {text}" if ranks > 1 else text] = None
     return "; ".join(told)
 

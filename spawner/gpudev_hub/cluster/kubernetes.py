@@ -48,6 +48,8 @@ class KubernetesCluster:
         self._nodes: dict[str, NodeFacts] = {}
         self._pods: dict[str, PodFacts] = {}
         """By uid."""
+        self._listing: list[set[str]] = []
+        """For each list under way: nodes (names) and pods (uids) that a watch has brought since it began."""
         self._hints: set[tuple[str, int]] = set()
         self._hinted = asyncio.Event()
         self._reading_logs = asyncio.Semaphore(LOGS_AT_ONCE)
@@ -94,11 +96,22 @@ class KubernetesCluster:
         return node_facts(found).silent
 
     async def _list(self) -> tuple[str, str]:
-        """List everything; returns the versions from which to watch nodes and pods."""
-        nodes, node_version = await self._items(self._api.list_node)
-        pods, pod_version = await self._items(self._api.list_pod_for_all_namespaces)
-        self._nodes = {node.name: node for node in map(node_facts, nodes)}
-        self._pods = {pod.uid: pod for item in pods if (pod := pod_facts(item, self._namespace)) is not None}
+        """List everything; returns the versions from which to watch nodes and pods.
+
+        What a watch brings meanwhile is newer than the list, and stays.
+        """
+        newer: set[str] = set()
+        self._listing.append(newer)
+        try:
+            nodes, node_version = await self._items(self._api.list_node)
+            pods, pod_version = await self._items(self._api.list_pod_for_all_namespaces)
+        finally:
+            self._listing.remove(newer)
+        seen = {node.name: node for node in map(node_facts, nodes) if node.name not in newer}
+        self._nodes = seen | {name: node for name, node in self._nodes.items() if name in newer}
+        found = (pod_facts(item, self._namespace) for item in pods)
+        there = {pod.uid: pod for pod in found if pod is not None and pod.uid not in newer}
+        self._pods = there | {uid: pod for uid, pod in self._pods.items() if uid in newer}
         return node_version, pod_version
 
     def _seen_nodes(self) -> list[Node]:
@@ -183,6 +196,8 @@ class KubernetesCluster:
             return [self._sight(*item["server"])]
         if item["kind"] == "Node":
             name, before = item["metadata"]["name"], self._nodes.get(item["metadata"]["name"])
+            for newer in self._listing:
+                newer.add(name)
             after = None if kind == "DELETED" else node_facts(item)
             if after is None:
                 self._nodes.pop(name, None)
@@ -198,6 +213,8 @@ class KubernetesCluster:
             return [self._seen_nodes(), *(self._sight(*key) for key in sorted(there))]
         foreign = foreign_gpus(self._pods.values())
         uid = item["metadata"]["uid"]
+        for newer in self._listing:
+            newer.add(uid)
         before_pod = self._pods.pop(uid, None)
         after_pod = None if kind == "DELETED" else pod_facts(item, self._namespace)
         if after_pod is not None:

@@ -35,6 +35,9 @@ POLL_PATIENCE: Final = 15.0
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds for one call."""
 CREATE_TRIES: Final = 3
+FORBIDDEN_TRIES: Final = 5
+FORBIDDEN_PAUSE: Final = 1.0
+"""Seconds."""
 STOP_MARGIN: Final = 30.0
 """Seconds beyond the pods' grace that a stop waits until they are gone."""
 
@@ -86,8 +89,7 @@ class GpuSpawner(Gated, KubeSpawner):
         patience = asyncio.timeout(self.start_timeout)
         try:
             async with patience:
-                await self._watches()
-                await self._build(launch, made)
+                await self._built(launch, made)
                 await self.gate.started(launch.id, launch.attempt)
                 pod = await self._running(launch)
                 url = f"http://{pod.ip}:{JUPYTER_PORT}"
@@ -101,6 +103,19 @@ class GpuSpawner(Gated, KubeSpawner):
                     f"server {launch.id} did not answer within {self.start_timeout} s"
                 ) from error
             raise ApiAway(f"the Kubernetes API does not answer: {type(error).__name__} {error}") from error
+
+    async def _built(self, launch: Launch, made: list[dict[str, Any]]) -> None:
+        """``_build``; an API server that is just coming up knows nobody's rights for a moment."""
+        for left in reversed(range(FORBIDDEN_TRIES)):
+            try:
+                await self._watches()
+                await self._build(launch, made)
+            except ApiException as error:
+                if error.status not in (401, 403) or not left:
+                    raise
+                await asyncio.sleep(FORBIDDEN_PAUSE)
+            else:
+                return
 
     async def _build(self, launch: Launch, made: list[dict[str, Any]]) -> None:
         """Make what is not there yet; ``made`` gets the pods that were."""
