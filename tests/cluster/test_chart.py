@@ -36,6 +36,11 @@ def objects() -> list[Object]:
     return chart.render(os.environ[chart.VARIABLE])
 
 
+def installed(objects: list[Object]) -> list[Object]:
+    """In the namespace of the release, which helm gives what names none."""
+    return [item | {"metadata": {"namespace": chart.NAMESPACE, **item["metadata"]}} for item in objects]
+
+
 def hub(objects: list[Object]) -> Object:
     found: Object = one(objects, "Deployment", "hub")["spec"]
     return found
@@ -132,11 +137,8 @@ def test_the_charts_policies_and_ours_agree(objects: list[Object]) -> None:
         "service": Endpoint("gpudev", service, "198.19.0.3"),
         "server": Endpoint("gpudev-servers", server, "198.19.0.4"),
     }
-    namespaced = [
-        item | {"metadata": {"namespace": chart.NAMESPACE, **item["metadata"]}}
-        for item in of_kind(objects, "NetworkPolicy")
-    ]
-    chains = chains_of(ruleset([*load(), *namespaced], list(who.values())))
+    policies = of_kind(installed(objects), "NetworkPolicy")
+    chains = chains_of(ruleset([*load(), *policies], list(who.values())))
     numbers = {name: number for number, name in enumerate(who)}
     for sender, receiver, port in (
         ("hub", "proxy", 8001),
@@ -162,10 +164,7 @@ def test_the_charts_policies_and_ours_agree(objects: list[Object]) -> None:
 
 def test_who_may_reach_a_pod_may_reach_it_by_its_service(objects: list[Object]) -> None:
     """The VPC CNI lets through to a Service's address only who selects by labels that it asks for."""
-    of_the_release = [
-        item | {"metadata": {"namespace": chart.NAMESPACE, **item["metadata"]}} for item in objects
-    ]
-    everything = [*load(), *of_the_release]
+    everything = [*load(), *installed(objects)]
     services = [
         item for item in of_kind(everything, "Service") if item["spec"].get("clusterIP", "") != "None"
     ]

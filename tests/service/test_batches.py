@@ -154,10 +154,7 @@ async def test_an_outage_is_accounted_for_once_whatever_becomes_of_its_commit(
 ) -> None:
     """Made without a word, failed, or followed by another one that failed."""
     world = narrow_world
-    world.hub.pending = True
-    asked = await world.service.submit(ALICE, Ask(gpus=1))
-    view = world.service.view
-    await world.until(lambda: asked.id in view.reservations and (asked.id, 1) in world.cluster.running)
+    asked, view = await world.coming_up(gpus=1), world.service.view
     before = view.reservations[asked.id].start_deadline
     now = world.clock.now()
     world.clock.advance(20 * SECOND)

@@ -280,9 +280,7 @@ async def test_a_hub_that_is_away_costs_no_attempt_and_no_time(world: ServiceWor
 
 async def test_nothing_is_given_up_between_two_outages_of_one_moment(world: ServiceWorld) -> None:
     """4: the deadline is judged when all of them have been accounted for."""
-    world.hub.pending = True
-    record = await world.reserve(gpus=2, hours=1)
-    await world.until(lambda: (record.id, 1) in world.cluster.running)
+    record = await world.coming_up(gpus=2, hours=1)
     now = world.clock.now()
     world.clock.advance(2 * MINUTE)
     world.service._runner.outages.was("the Hub", now, now + 50 * SECOND)
@@ -337,9 +335,7 @@ async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start_all_th
     world: ServiceWorld,
 ) -> None:
     """The Hub says "pending" after ten seconds, and never why nothing came of it."""
-    world.hub.pending = True
-    record = await world.reserve(gpus=2)
-    await world.until(lambda: (record.id, 1) in world.cluster.running)
+    record = await world.coming_up(gpus=2)
     world.service.failed(Failed(record.id, 7, "of an attempt that never was"))
     for _ in range(2):
         world.service.failed(Failed(record.id, 1, "its GPUs are taken"))
@@ -410,9 +406,7 @@ async def test_all_that_was_seen_comes_before_what_the_clock_says(world: Service
     """A server that was found ready in time is no failed start, whatever else was seen just before."""
     other = await world.reserve(gpus=2)
     await world.becomes(other.id, "ready")
-    world.hub.pending = True
-    late = await world.reserve(gpus=2)
-    await world.until(lambda: (late.id, 1) in world.cluster.running)
+    late = await world.coming_up(gpus=2)
     assert late.start_deadline is not None
     world.clock.advance(late.start_deadline - world.clock.now() + 5)
     for _ in range(before):

@@ -91,6 +91,16 @@ async def store(make: Make) -> AsyncIterator[DynamoStore]:
     await store.close()
 
 
+@pytest.fixture
+async def hasty(dynamodb: DynamoDBLocal, table: str, proxy: FaultProxy) -> AsyncIterator[DynamoStore]:
+    """One that tries once: what a test has go wrong, it hears of."""
+    once = Patience(tries=1, pause=0)
+    store = DynamoStore(table, dynamodb.client(proxy.url, timeout=LONG), patience=once)
+    await store.open()
+    yield store
+    await store.close()
+
+
 @pytest.mark.parametrize("fault", ONCE)
 async def test_a_commit_is_made_once_whatever_happens_to_a_request(
     store: DynamoStore, proxy: FaultProxy, fault: Fault
@@ -187,21 +197,18 @@ async def test_an_answer_that_comes_late_changes_nothing_that_was_settled(
 
 
 async def test_a_request_that_arrives_after_all_was_read_again_is_refused(
-    dynamodb: DynamoDBLocal, table: str, proxy: FaultProxy
+    hasty: DynamoStore, proxy: FaultProxy
 ) -> None:
     """3: the outcome was unknown, then it was not made, and so it stays."""
-    store = DynamoStore(table, dynamodb.client(proxy.url, timeout=LONG), patience=Patience(tries=1, pause=0))
-    await store.open()
     proxy.next(Fault.LANDS_LATE)
     with pytest.raises(OutcomeUnknown):
-        await store.commit(commit(1, "a1"))
-    assert (await store.reload()).n == 0
+        await hasty.commit(commit(1, "a1"))
+    assert (await hasty.reload()).n == 0
     proxy.release()
     proxy.wait_landed()
-    assert (await store.reload()).n == 0
-    await store.commit(commit(1, "b1"))
-    assert await made(store) == [(1, "b1")]
-    await store.close()
+    assert (await hasty.reload()).n == 0
+    await hasty.commit(commit(1, "b1"))
+    assert await made(hasty) == [(1, "b1")]
 
 
 async def test_a_paused_writer_that_wakes_up_beside_a_new_one_writes_nothing(
@@ -410,34 +417,28 @@ async def test_a_table_that_was_restored_in_the_middle_of_a_commit_is_refused(
 
 
 async def test_a_late_request_to_read_again_brings_nothing_back(
-    dynamodb: DynamoDBLocal, table: str, proxy: FaultProxy
+    hasty: DynamoStore, proxy: FaultProxy
 ) -> None:
     """11: only what was sent before all was read again is refused, never what comes after."""
-    store = DynamoStore(table, dynamodb.client(proxy.url, timeout=LONG), patience=Patience(tries=1, pause=0))
-    await store.open()
     proxy.next(Fault.LANDS_LATE, operation="UpdateItem")
     with pytest.raises(StoreUnavailable):
-        await store.reload()
-    await store.reload()
+        await hasty.reload()
+    await hasty.reload()
     proxy.release()
     proxy.wait_landed()
-    await store.commit(commit(1, "a1"))
-    assert await live(store) == ["a1"]
-    await store.close()
+    await hasty.commit(commit(1, "a1"))
+    assert await live(hasty) == ["a1"]
 
 
 async def test_to_read_again_works_where_the_answer_to_an_earlier_try_was_lost(
-    dynamodb: DynamoDBLocal, table: str, proxy: FaultProxy
+    hasty: DynamoStore, proxy: FaultProxy
 ) -> None:
-    store = DynamoStore(table, dynamodb.client(proxy.url, timeout=LONG), patience=Patience(tries=1, pause=0))
-    await store.open()
     proxy.next(Fault.ANSWER_LOST, operation="UpdateItem")
     with pytest.raises(StoreUnavailable):
-        await store.reload()
-    await store.reload()
-    await store.commit(commit(1, "a1"))
-    assert await live(store) == ["a1"]
-    await store.close()
+        await hasty.reload()
+    await hasty.reload()
+    await hasty.commit(commit(1, "a1"))
+    assert await live(hasty) == ["a1"]
 
 
 async def test_what_was_made_is_known_to_be_though_another_took_over_meanwhile(

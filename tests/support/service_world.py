@@ -415,6 +415,13 @@ class ServiceWorld:
         ask = Ask(gpus=gpus, nodes=fields.pop("nodes", None), hours=fields.pop("hours", None))
         return await self.service.submit(owner, replace(ask, **fields))
 
+    async def coming_up(self, **ask: Any) -> Reservation:
+        """A reservation of Alice's whose server is there and gets no further; nor does any that follows."""
+        self.hub.pending = True
+        record = await self.reserve(**ask)
+        await self.until(lambda: (record.id, 1) in self.cluster.running)
+        return record
+
     async def until(self, condition: Callable[[], Any], what: str = "", timeout: float = 10) -> None:
         """Return when ``condition`` holds."""
         deadline = time.monotonic() + timeout

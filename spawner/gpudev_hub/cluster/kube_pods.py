@@ -16,6 +16,7 @@ from .labels import ATTEMPT, CONTAINER, GPU, JUPYTER_PORT, RANK, RANKS, RESERVAT
 
 _ENDED = ("Succeeded", "Failed")
 _NEVER_THERE = "ContainerStatusUnknown"
+"""The kubelet's reason for the end of a container that it never started."""
 _COMING = ("ContainerCreating", "PodInitializing")
 """Reasons for waiting that are no news."""
 

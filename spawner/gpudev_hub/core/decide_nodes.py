@@ -25,7 +25,8 @@ def observed(turn: Turn, event: NodesObserved) -> None:
     One that has left its pool is there all the same: it stays in it, drained, until nothing runs there.
     """
     world = turn.world
-    names = {node.name for node in event.nodes}
+    there = {node.name for node in event.nodes}
+    kept = set(there)
     in_use = {part.node: claim.pool for claim in world.claims.values() for part in claim.allocation}
     for node in sorted(event.nodes, key=lambda n: n.name):
         old = world.nodes.get(node.name)
@@ -33,14 +34,13 @@ def observed(turn: Turn, event: NodesObserved) -> None:
             left = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
             node = replace(node, pool=in_use[node.name], status=left)
         elif node.pool not in world.plans:
-            names.discard(node.name)
+            kept.discard(node.name)
             continue
         drained = old is not None and old.drained
         status = NodeStatus.DRAINED if drained and node.status is NodeStatus.UP else node.status
         _change(turn, replace(node, status=status, drained=drained), _cause(node.name, status))
         world.cut()
-    there = {node.name for node in event.nodes}
-    for name in sorted(world.nodes.keys() - names):
+    for name in sorted(world.nodes.keys() - kept):
         node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {name} is gone"
         if name in there:
             cause = f"{Cause.NODE_CHANGED}: {name} has left its pool"

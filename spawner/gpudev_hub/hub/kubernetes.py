@@ -89,7 +89,7 @@ class GpuSpawner(Gated, KubeSpawner):
         patience = asyncio.timeout(self.start_timeout)
         try:
             async with patience:
-                await self._built(launch, made)
+                await self._build_once_allowed(launch, made)
                 await self.gate.started(launch.id, launch.attempt)
                 pod = await self._running(launch)
                 url = f"http://{pod.ip}:{JUPYTER_PORT}"
@@ -104,7 +104,7 @@ class GpuSpawner(Gated, KubeSpawner):
                 ) from error
             raise ApiAway(f"the Kubernetes API does not answer: {type(error).__name__} {error}") from error
 
-    async def _built(self, launch: Launch, made: list[dict[str, Any]]) -> None:
+    async def _build_once_allowed(self, launch: Launch, made: list[dict[str, Any]]) -> None:
         """``_build``; an API server that is just coming up knows nobody's rights for a moment."""
         for left in reversed(range(FORBIDDEN_TRIES)):
             try:

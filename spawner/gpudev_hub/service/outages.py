@@ -35,6 +35,10 @@ class Outages:
         self._begun[what] = now
         return True
 
+    def lasted(self, what: str, now: Millis) -> Millis:
+        """How long it has not answered."""
+        return now - self._begun.get(what, now)
+
     def end(self, what: str, now: Millis) -> bool:
         """It answers; true if that is news."""
         self._detail.pop(what, None)

@@ -79,7 +79,6 @@ class Reconciler:
         self._overtaken = overtaken
         self._metrics = metrics
         self._wake = asyncio.Event()
-        self._silent_since: Millis | None = None
 
     def wake(self) -> None:
         """A pass is due now."""
@@ -127,17 +126,14 @@ class Reconciler:
 
     def _no_cluster(self, error: ClusterUnavailable) -> None:
         now = self._clock.now()
-        if self._silent_since is None:
-            self._silent_since = now
         if self._outages.begin(CLUSTER, now, str(error)):
             log.warning("the cluster does not answer: %s", error)
-        if now - self._silent_since >= PATIENCE:
+        if self._outages.lasted(CLUSTER, now) >= PATIENCE:
             for node in self._view.nodes.values():
                 if node.status is not NodeStatus.UNKNOWN:
                     self._post(NodeUnknown(node.name))
 
     def _cluster_answers(self) -> None:
-        self._silent_since = None
         if self._outages.end(CLUSTER, self._clock.now()):
             log.warning("the cluster answers again")
 

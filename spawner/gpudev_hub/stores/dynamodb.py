@@ -205,7 +205,7 @@ class DynamoStore:
         the head read afterwards proves, and because nothing of the last commit is still on its way.
         """
         amiss: str | None = None
-        for _ in self._calls.pauses():
+        for _ in self._calls.tries():
             snapshot = Snapshot(head.epoch, head.n, head.at, head.next_seq)
             owners: dict[Slot, ClaimKey] = {}
             found: list[Item] = []

@@ -146,8 +146,8 @@ class Calls:
         """
         return self._try(call, OutcomeUnknown)
 
-    def pauses(self) -> Iterator[None]:
-        """As many turns as there are tries, with the same pauses in between."""
+    def tries(self) -> Iterator[None]:
+        """A turn for each try, with ever longer pauses in between; none more once ``stop`` was called."""
         pause = self._patience.pause
         for left in reversed(range(self._patience.tries)):
             yield
@@ -157,22 +157,22 @@ class Calls:
 
     def _try(self, call: Callable[[], Answer], unsure: type[StoreUnavailable]) -> Answer:
         failure: type[StoreUnavailable] = StoreUnavailable
-        pause = self._patience.pause
-        for left in reversed(range(self._patience.tries)):
+        last: Exception | None = None
+        for _ in self.tries():
             try:
                 return call()
             except _ERRORS as error:
+                last = error
                 unmet = _unmet(error)
                 if unmet is not None:
                     raise unmet from error
                 fault = fault_of(error)
                 if fault is Fault.UNKNOWN:
                     failure = unsure
-                waited = random.uniform(0, pause)  # noqa: S311 (jitter)
-                if not left or fault is Fault.REFUSED or self._stopped.wait(waited):
-                    raise failure(self._words(error, failure)) from error
-                pause *= 2
-        raise AssertionError("patience needs at least one try")
+                if fault is Fault.REFUSED:
+                    break
+        assert last is not None, "patience needs at least one try"
+        raise failure(self._words(last, failure)) from last
 
     def _words(self, error: Exception, failure: type[StoreUnavailable]) -> str:
         what = "it is not known whether the last change was made" if failure is OutcomeUnknown else ""

@@ -56,15 +56,15 @@ class Processes:
     def runs(self, name: str) -> bool:
         """Whether it was started and has not ended; a stopped (SIGSTOP) process runs."""
         try:
-            stat = Path(f"/proc/{self.pid(name)}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
+            pid = self.pid(name)
+        except FileNotFoundError:
             return False
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
+        return _state(Path(f"/proc/{pid}/stat")) not in (None, "Z", "X")
 
     def stands_still(self, name: str) -> bool:
         """Whether SIGSTOP has reached all of its threads."""
         threads = Path(f"/proc/{self.pid(name)}/task").glob("*/stat")
-        return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+        return all(_state(thread) in (None, "T") for thread in threads)
 
     def send(self, name: str, number: signal.Signals) -> None:
         """Send it a signal; ProcessLookupError when it has ended."""
@@ -82,3 +82,11 @@ class Processes:
         """The end of its log."""
         log = self._layout.logs / f"{name}.log"
         return log.read_text(errors="replace")[-3000:] if log.exists() else "it was never started"
+
+
+def _state(stat: Path) -> str | None:
+    """Of a process or a thread, by the kernel's letter; ``None`` if there is no such any more."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
