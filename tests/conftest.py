@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """A runner started in the background of a shell ignores Ctrl-C, and so would everything it starts."""
+    """A runner started in the background of a shell ignores Ctrl-C, and so would everything it starts.
+
+    Other accounts read what tests of theirs write, whatever the runner's umask.
+    """
+    os.umask(0o022)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

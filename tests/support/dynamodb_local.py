@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,13 @@ class DynamoDBLocal:
             raise RuntimeError(f"{JARS} is missing: run `make test-dynamodb`, which fetches it")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
+        # Where it unpacks a library, which it leaves there.
+        self._folder = tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [
                 "java",
                 "-Xmx512m",
+                f"-Djava.io.tmpdir={self._folder.name}",
                 f"-Djava.library.path={JARS}",
                 "-cp",
                 f"{JARS}/*",
@@ -85,3 +89,4 @@ class DynamoDBLocal:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._folder.cleanup()

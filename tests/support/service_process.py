@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from gpudev_hub.server.isolation import die_with_parent
 from gpudev_hub.settings import LOOPBACK, PREFIX, Settings
 from hub_users import SLOW, free_port, wait_for
 
@@ -121,6 +122,7 @@ class ServiceProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
     def start(self) -> None:

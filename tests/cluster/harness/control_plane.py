@@ -56,6 +56,9 @@ def api_server(layout: Layout) -> list[str]:
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         f"--service-cluster-ip-range={SERVICES}",
+        # Pods that say nothing themselves leave a silent node at once: a test must not wait for minutes.
+        "--default-unreachable-toleration-seconds=2",
+        "--default-not-ready-toleration-seconds=2",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={pki / 'accounts.key'}",
         f"--service-account-signing-key-file={pki / 'accounts.key'}",
@@ -81,6 +84,7 @@ def controller_manager(layout: Layout, flags: Sequence[str] = ()) -> list[str]:
         f"--cluster-cidr={PODS}",
         f"--service-cluster-ip-range={SERVICES}",
         "--allocate-node-cidrs=false",
+        f"--flex-volume-plugin-dir={layout.run / 'volume-plugins'}",
         "--node-monitor-period=1s",
         f"--node-monitor-grace-period={NODE_UNKNOWN_AFTER}s",
         *flags,

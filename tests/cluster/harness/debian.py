@@ -16,6 +16,7 @@ PACKAGES = (
     "gcc",
     "iproute2",
     "iptables",
+    "kmod",
     "libc6-dev",
     "libfaketime",
     "mount",

@@ -123,6 +123,7 @@ def run_in(root: Path, command: Sequence[str], binds: Mapping[Path, str], env: M
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        umask=0o022,
     )
     if done.returncode != 0:
         raise ImageError(

@@ -49,10 +49,23 @@ def isolate(layout: Layout, nodes: list[Node]) -> None:
 def remove_empty_folders() -> None:
     """Afterwards, outside: folders that were made only to be mounted over."""
     for folder in _OWN:
+        if _mounted_over(folder):
+            continue  # another cluster's, which would lose its mount with the folder
         try:
             Path(folder).rmdir()
         except OSError:  # it has something in it, as it had before
             pass
+
+
+def _mounted_over(folder: str) -> bool:
+    """Whether any process, whatever its namespaces, has something mounted there."""
+    for mounts in Path("/proc").glob("[0-9]*/mounts"):
+        try:
+            if f" {folder} " in mounts.read_text():
+                return True
+        except OSError:  # it has ended meanwhile
+            pass
+    return False
 
 
 def _names(layout: Layout) -> None:

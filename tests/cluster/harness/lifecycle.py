@@ -21,6 +21,7 @@ from .waiting import wait_for
 
 _NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
 _PACKAGE = Path(__file__).parents[1]
+_BRIDGE_RULES = Path("/proc/sys/net/bridge")
 BOOT = 600.0
 """Seconds for a boot, which on its first time brings a gigabyte of images to each node."""
 
@@ -40,9 +41,22 @@ def prepare(layout: Layout) -> None:
     with (layout.root / "prepare.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         install(*PACKAGES)
+        _load_bridge_rules()
         ensure_binaries(layout)
         # In a namespace of its own, so that no mount outlives it.
         _harness("images", layout, "unshare", *_NAMESPACES)
+
+
+def _load_bridge_rules() -> None:
+    """Services reach pods of the same bridge only if netfilter sees bridges: a module of the kernel."""
+    if _BRIDGE_RULES.exists():
+        return
+    done = subprocess.run(["modprobe", "br_netfilter"], capture_output=True, text=True)
+    if done.returncode != 0 or not _BRIDGE_RULES.exists():
+        raise HarnessError(
+            f"the test cluster needs the kernel's module br_netfilter, and {_BRIDGE_RULES} is not there: "
+            f"{done.stderr.strip() or 'loading it did not help'}; load it outside this container"
+        )
 
 
 def up(layout: Layout, nodes: list[Node], *, keep: bool) -> None:

@@ -118,7 +118,8 @@ def _kubelet_configuration(layout: Layout, node: Node) -> dict[str, Any]:
         "failCgroupV1": False,
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
-        "localStorageCapacityIsolation": False,
+        # How soon a pod's use of the disk is looked at again.
+        "volumeStatsAggPeriod": "5s",
         # The disk is the machine's, and filled by others: no pod is to die of that, no image to be removed.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1Mi", "imagefs.available": "1Mi"},
         "imageGCHighThresholdPercent": 100,

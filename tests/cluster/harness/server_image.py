@@ -61,9 +61,10 @@ def _code(layout: Layout) -> Layer:
 
 
 def _debootstrap(root: Path) -> None:
-    options = ["--variant=minbase", "--merged-usr", "--force-check-gpg"]
+    components = "main,universe" if _release("ID") == "ubuntu" else "main"
+    options = ["--variant=minbase", "--merged-usr", "--force-check-gpg", f"--components={components}"]
     command = ["debootstrap", *options, _suite(), str(root), _mirror()]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, umask=0o022)
     if done.returncode != 0:
         raise ImageError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout[-4000:]}")
     (root / "etc/resolv.conf").write_text("")
@@ -139,11 +140,13 @@ def _passed_on(*names: str) -> dict[str, str]:
 
 def _suite() -> str:
     """The machine's own release: its keyring and its mirror are there."""
-    found = re.search(r"^VERSION_CODENAME=(\S+)", Path("/etc/os-release").read_text(), re.MULTILINE)
+    return _release("VERSION_CODENAME")
+
+
+def _release(name: str) -> str:
+    found = re.search(rf"^{name}=(\S+)", Path("/etc/os-release").read_text(), re.MULTILINE)
     if not found:
-        raise ImageError(
-            "/etc/os-release names no VERSION_CODENAME: only Debian and Ubuntu can be built from"
-        )
+        raise ImageError(f"/etc/os-release names no {name}: only Debian and Ubuntu can be built from")
     return found[1]
 
 
