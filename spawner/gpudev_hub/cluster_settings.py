@@ -48,6 +48,9 @@ class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
     """CPUs of a node for servers, without what kubelet and system pods need; each gets its share by GPUs."""
     memory_gib_per_node: _Positive
     """Memory likewise, and it is a limit, too."""
+    disk_gib_per_node: _Positive | None = None
+    """Local disk of a node for what servers write, ``/scratch`` too; each has its share by GPUs, and the
+    kubelet ends the one that writes more. ``None``: no share, and one server can fill the disk."""
     shm_fraction: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     """Part of a server's memory that ``/dev/shm`` may take."""
     startup_seconds: _Positive = 600

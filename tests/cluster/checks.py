@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,15 +36,26 @@ def untouched(stack: ClusterStack, record: dict[str, Any], before: dict[str, str
 
 
 def one_owner_each(stack: ClusterStack) -> None:
-    """1: no GPU is held by two pods, as the cluster sees it: never more asked for than a node has."""
-    held: dict[str, int] = {}
+    """1: no slot is two reservations', and no node is asked for more GPUs than it has, bound or not yet."""
+    slots: Counter[tuple[str, int]] = Counter()
+    for record in stack.api("GET", "reservations?owner=all")["reservations"]:
+        for part in record["allocation"] or ():
+            slots.update((part["node"], slot) for slot in part["slots"])
+    assert set(slots.values()) <= {1}, slots
+    held: Counter[str] = Counter()
     for pod in stack.pods():
-        if pod["status"]["phase"] in ("Succeeded", "Failed"):
-            continue
-        node = pod["spec"].get("nodeName") or pod["spec"]["affinity"]
-        limits = pod["spec"]["containers"][0]["resources"]["limits"]
-        held[str(node)] = held.get(str(node), 0) + int(limits["nvidia.com/gpu"])
+        if pod["status"]["phase"] not in ("Succeeded", "Failed"):
+            held[_planned_on(pod)] += int(
+                pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+            )
     assert all(count <= 8 for count in held.values()), held
+
+
+def _planned_on(pod: dict[str, Any]) -> str:
+    affinity = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    node: str = affinity["nodeSelectorTerms"][0]["matchFields"][0]["values"][0]
+    assert pod["spec"].get("nodeName", node) == node
+    return node
 
 
 def history(stack: ClusterStack, id: str, user: str) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
@@ -74,6 +76,7 @@ def pool(image: str, **fields: Any) -> dict[str, Any]:
         "images": [image, MISSING],
         "cpus_per_node": 0.4,
         "memory_gib_per_node": 6,
+        "disk_gib_per_node": 4,
         "startup_seconds": 120,
         "teardown_seconds": 30,
         "pretended": True,
@@ -250,7 +253,7 @@ class ClusterStack(HubUsers):
         """While the Hub does not run."""
         for path in self.folder.glob("jupyterhub.sqlite*"):
             path.unlink()
-        self._tokens.clear()
+        self.forget_tokens()
 
     def restart(self, *names: str) -> None:
         """Kill and start parts, and wait until all works."""
@@ -259,6 +262,11 @@ class ClusterStack(HubUsers):
         for name in names:
             self.start_part(name)
         self.wait_until_up()
+
+    def told_time(self) -> datetime:
+        """What time the service thinks it is."""
+        answer = httpx.get(f"{self.url}/services/gpudev/health/live", trust_env=False, timeout=5)
+        return parsedate_to_datetime(answer.headers["Date"])
 
     def log(self, name: str) -> str:
         """All that a part has said."""

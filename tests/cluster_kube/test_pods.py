@@ -11,6 +11,7 @@ from gpudev_hub.cluster.kube_pods import PodFacts, foreign_gpus, pod_facts, sigh
 from gpudev_hub.cluster.kubernetes import split_log
 from gpudev_hub.core.model import Presence
 from gpudev_hub.core.ports import ServerSight
+from gpudev_hub.server.record import TOLD
 
 NAMESPACE = "servers"
 RUNNING = {"running": {"startedAt": "2030-01-01T00:00:00Z"}}
@@ -40,6 +41,7 @@ def pod(
     deleted: bool = False,
     conditions: list[dict[str, str]] | None = None,
     reason: str | None = None,
+    message: str | None = None,
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "name": f"a1-1-{rank}",
@@ -61,6 +63,8 @@ def pod(
         status["containerStatuses"] = [{"name": "server", "state": state}]
     if reason:
         status["reason"] = reason
+    if message:
+        status["message"] = message
     resources = {"requests": {"nvidia.com/gpu": str(gpus)}} if gpus else {}
     spec: dict[str, Any] = {"containers": [{"name": "server", "resources": resources}]}
     if node:
@@ -152,6 +156,16 @@ def test_nothing_is_concluded_of_a_node_that_is_silent() -> None:
         (pod(phase="Failed", state=None, reason="OutOfnvidia.com/gpu"), "OutOfnvidia.com/gpu", False),
         (
             pod(
+                phase="Failed",
+                state=ended("Error", 143, json.dumps({"reason": TOLD, "by_user": True})),
+                reason="Evicted",
+                message="Pod ephemeral local storage usage exceeds the total limit of containers 512Mi. ",
+            ),
+            "Evicted: Pod ephemeral local storage usage exceeds the total limit of containers 512Mi.",
+            False,
+        ),
+        (
+            pod(
                 phase="Pending",
                 state={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}},
             ),
@@ -181,6 +195,14 @@ def test_nothing_is_concluded_of_a_node_that_is_silent() -> None:
 def test_what_is_told_of_a_pod(item: dict[str, Any], told: str, by_user: bool) -> None:
     found = sight(item)
     assert (found.detail, found.user_stopped) == (told, by_user)
+
+
+def test_who_told_a_server_to_end() -> None:
+    """A kubelet that evicts a pod forgets to say so if the pod ends in time."""
+    item = pod(phase="Succeeded", state=ended("Completed", 0, json.dumps({"reason": TOLD, "by_user": False})))
+    assert "more to local disk than its share" in sight(item).detail
+    item["metadata"]["deletionTimestamp"] = "2030-01-01T00:01:00Z"
+    assert sight(item).detail == "", "a deletion needs no words"
 
 
 def test_pods_of_others_hold_gpus() -> None:

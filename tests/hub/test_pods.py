@@ -28,6 +28,17 @@ def test_a_share_of_a_node() -> None:
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "230400Mi"}
 
 
+def test_a_share_of_a_disk_where_the_pool_says_its_size() -> None:
+    settings = settings_of()
+    (pool,) = settings.pools
+    bounded = msgspec.structs.replace(
+        settings, pools=(msgspec.structs.replace(pool, disk_gib_per_node=1000),)
+    )
+    (container,) = pods.pod(launch_of(gpus=2), 0, bounded, "c")["spec"]["containers"]
+    for kind in ("requests", "limits"):
+        assert container["resources"][kind]["ephemeral-storage"] == "256000Mi"
+
+
 def test_it_is_pinned_through_the_scheduler() -> None:
     spec = pods.pod(launch_of(), 0, settings_of(), "c")["spec"]
     assert "nodeName" not in spec
@@ -41,6 +52,15 @@ def test_a_silent_node_does_not_evict_it() -> None:
     forever = {(t["key"], t["effect"]) for t in spec["tolerations"] if "tolerationSeconds" not in t}
     assert ("node.kubernetes.io/unreachable", "NoExecute") in forever
     assert ("node.kubernetes.io/not-ready", "NoExecute") in forever
+
+
+def test_a_cordon_does_not_keep_a_server_from_coming_back() -> None:
+    spec = pods.pod(launch_of(), 0, settings_of(), "c")["spec"]
+    assert {
+        "key": "node.kubernetes.io/unschedulable",
+        "operator": "Exists",
+        "effect": "NoSchedule",
+    } in spec["tolerations"]
 
 
 def test_it_has_no_rights_and_no_privilege() -> None:

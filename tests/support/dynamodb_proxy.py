@@ -91,6 +91,12 @@ class FaultProxy:
         with self._lock:
             self._faults.setdefault(operation, []).extend([fault] * times)
 
+    @property
+    def left(self) -> int:
+        """Faults that no request has met yet."""
+        with self._lock:
+            return sum(map(len, self._faults.values()))
+
     def heal(self) -> None:
         """Nothing goes wrong any more."""
         with self._lock:

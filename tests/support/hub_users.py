@@ -57,6 +57,10 @@ class HubUsers:
             self._tokens[name] = by_password(self.url, name, self.password(name))
         return self._tokens[name]
 
+    def forget_tokens(self) -> None:
+        """The next are new ones, as after a login: the service asks the Hub whose they are."""
+        self._tokens.clear()
+
     def client(self, user: str | None = None) -> httpx.Client:
         """An HTTP client of the API with that user's token."""
         return httpx.Client(

@@ -17,6 +17,11 @@ from .labels import ATTEMPT, CONTAINER, GPU, JUPYTER_PORT, RANK, RANKS, RESERVAT
 _ENDED = ("Succeeded", "Failed")
 _NEVER_THERE = "ContainerStatusUnknown"
 """The kubelet's reason for the end of a container that it never started."""
+_BY_ITS_NODE = (
+    f"{TOLD}, and not by gpudev: mostly it wrote more to local disk than its share, "
+    "or its node is shutting down"
+)
+"""A kubelet that evicts a pod forgets to say so if the pod ends in time."""
 _COMING = ("ContainerCreating", "PodInitializing")
 """Reasons for waiting that are no news."""
 
@@ -157,8 +162,11 @@ def _told(by_rank: Mapping[int, PodFacts], ranks: int) -> str:
     told: dict[str, None] = {}
     for rank, pod in sorted(by_rank.items()):
         text = pod.end.reason if pod.end is not None else pod.waiting
-        # That somebody deleted the pod, perhaps before its container was there, is no reason for anything.
-        if text and not text.startswith(TOLD) and not (pod.leaving and text.startswith(_NEVER_THERE)):
+        if pod.leaving and text.startswith((TOLD, _NEVER_THERE)):
+            continue  # that somebody deleted it, perhaps before its container was there, is no reason
+        if text.startswith(TOLD):
+            text = _BY_ITS_NODE
+        if text:
             told[f"rank {rank}: {text}" if ranks > 1 else text] = None
     return "; ".join(told)
 
@@ -196,6 +204,9 @@ def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> str:
 
 def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
     """Its own last words if it left any, else Kubernetes'."""
+    if status.get("reason") == "Evicted":
+        # Its last words, if any, are that it was told to end: who told it knows why.
+        return End(_join("Evicted", status.get("message")))
     terminated = state.get("terminated", {})
     message = terminated.get("message", "")
     if terminated.get("reason") == "OOMKilled":

@@ -259,6 +259,8 @@ class GpuSpawner(Gated, KubeSpawner):
         except Exception:
             self.log.exception("nothing can be learnt of server %s now", self._log_name)
             return None
+        if head is None and self._stop_future is not None:
+            return None  # the Hub stops only what runs, and this start, which has made no pod yet
         if head is None:
             return 1 if self.attempt else 0
         if head.gone:
@@ -330,9 +332,10 @@ class GpuSpawner(Gated, KubeSpawner):
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 (a grace of none would lie about the end)
         """Delete the attempt's pods if the service says that it is to end, and wait until they are gone."""
-        if not self.attempt and await self.poll() is not None:
-            return
-        if not self.attempt or not await self.may_stop():
+        if not self.attempt:
+            await self.poll()
+        # Asked even when a start was given up before it knew its attempt: the wish is to be recorded.
+        if not await self.may_stop() or not self.attempt:
             return
         ours = selector(self.name, self.attempt)
         try:

@@ -166,7 +166,10 @@ def pod(
         "affinity": {"nodeAffinity": _only_on(launch, rank)},
         "tolerations": [
             {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
-            # Giving up a server on a silent node is the service's decision, not the taint manager's.
+            # What may be on a cordoned node is the service's decision: nothing new, but what runs there,
+            # also after a crash.
+            {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
+            # So is giving up a server on a silent node, which is not the taint manager's.
             {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
             {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
         ],
@@ -257,15 +260,17 @@ def _only_on(launch: Launch, rank: int) -> dict[str, Any]:
 
 
 def _resources(launch: Launch, rank: int, pool: Pool) -> dict[str, dict[str, str]]:
-    """Its share of the node by GPUs. CPUs are a request only: idle ones are anybody's; memory is a limit."""
+    """Its share of the node by GPUs. CPUs are a request only, idle ones anybody's; the rest are limits."""
     share = launch.gpus / pool.gpus_per_node
     devices = launch.devices[rank] if launch.devices else {}
-    memory = f"{round(pool.memory_gib_per_node * share * 1024)}Mi"
-    whole = {GPU: str(launch.gpus), **devices}
-    return {
-        "requests": {"cpu": f"{round(pool.cpus_per_node * share * 1000)}m", "memory": memory, **whole},
-        "limits": {"memory": memory, **whole},
-    }
+    limits = {"memory": _mebibytes(pool.memory_gib_per_node * share), GPU: str(launch.gpus), **devices}
+    if pool.disk_gib_per_node is not None:
+        limits["ephemeral-storage"] = _mebibytes(pool.disk_gib_per_node * share)
+    return {"requests": {"cpu": f"{round(pool.cpus_per_node * share * 1000)}m", **limits}, "limits": limits}
+
+
+def _mebibytes(gib: float) -> str:
+    return f"{round(gib * 1024)}Mi"
 
 
 def _shm(resources: Mapping[str, Mapping[str, str]], pool: Pool) -> str:

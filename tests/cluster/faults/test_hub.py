@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
 from checks import CONVERGED, history, nft_table, one_owner_each, ready, uids, untouched
-from cluster_stack import ClusterStack
+from cluster_stack import NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
 from sessions import hub_api, log_in
@@ -79,6 +78,42 @@ def test_it_says_stopped_and_the_pod_lives(stack: ClusterStack, cluster: Cluster
     one_owner_each(stack)
 
 
+def test_its_user_stops_a_start_that_has_no_pod_yet(stack: ClusterStack, cluster: Cluster) -> None:
+    """The wish is recorded: the server does not come up by itself, and its GPUs are kept for a while."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-pods", "namespace": NAMESPACE},
+        "spec": {"hard": {"pods": "0"}},
+    }
+    path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas/no-pods"
+    with log_in(stack, "alice") as browser:
+        cluster.apply(quota)
+        try:
+            wait_for("the quota", lambda: cluster.api.get(path).json().get("status", {}).get("hard"))
+            record = stack.reserve("alice", gpus=2)
+            server = f"/users/alice/servers/{record['id']}"
+
+            def starts() -> bool:
+                found = hub_api(browser, "GET", "/users/alice").json()["servers"]
+                return bool(found.get(record["id"], {}).get("pending") == "spawn")
+
+            wait_for("its start", starts)
+            hub_api(browser, "DELETE", server)
+            wait_for("the wish", lambda: "the GPUs are kept until" in (_reason(stack, record["id"]) or ""))
+        finally:
+            cluster.api.delete(path).raise_for_status()
+    assert not _causes(stack, record["id"], "start_failed")
+    assert not stack.pods(record["id"])
+    stack.api("POST", f"reservations/{record['id']}/resume")
+    stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+
+
+def _reason(stack: ClusterStack, id: str) -> str | None:
+    found: str | None = stack.record(id)["reason"]
+    return found
+
+
 def test_its_database_is_lost(stack: ClusterStack) -> None:
     """5, 8: servers run on, and are reached again as soon as their users have logged in."""
     record = ready(stack, gpus=2)
@@ -97,15 +132,21 @@ def test_its_database_is_lost(stack: ClusterStack) -> None:
 
 def test_it_hangs_while_servers_run(stack: ClusterStack) -> None:
     """A Hub that takes requests and answers none: the queue goes on, and starts follow when it is back."""
-    record = ready(stack, gpus=8)
+    record = ready(stack, gpus=4)
     before = uids(stack, record["id"])
+    stack.forget_tokens()
+    assert stack.record(record["id"])["state"] == "ready", "the service knows her for half a minute now"
+    said = len(stack.log("service"))
     stack.send("hub", signal.SIGSTOP)
     try:
-        begun = time.monotonic()
-        wait_for("a while", lambda: time.monotonic() - begun > 15, 20)
+        asked = stack.reserve("alice", gpus=2)
+        assert asked["state"] in ("queued", "starting")
+        # The start that the Hub was asked for is given up, and comes twice when it is back.
+        wait_for("the service to notice", lambda: "the Hub does not answer" in stack.log("service")[said:])
     finally:
         stack.send("hub", signal.SIGCONT)
     untouched(stack, record, before)
+    stack.wait_state(asked["id"], "ready", "alice", CONVERGED)
     assert ready(stack, "bob", gpus=8)["state"] == "ready"
 
 

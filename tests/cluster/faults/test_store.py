@@ -66,6 +66,7 @@ def test_dynamodb_refuses_for_a_while(stack: ClusterStack, fault: Fault) -> None
     before = uids(stack, running["id"])
     stack.faults.next(fault, 4)
     record = asked_until_acknowledged(stack, "alice", fault.name)
+    assert stack.faults.left < 4, "the test is about requests that were refused"
     stack.faults.heal()
     stack.wait_state(record["id"], "ready", "alice", CONVERGED)
     the_only_one(stack, record)
@@ -145,6 +146,8 @@ def test_the_wall_clock_jumps(stack: ClusterStack, clock: Path) -> None:
     before = uids(stack, record["id"])
     for offset in ("+300", "-300"):
         clock.write_text(offset)
+        off = stack.told_time() - datetime.now(UTC)
+        assert abs(off - timedelta(seconds=int(offset))) < timedelta(seconds=30), "the clock did not jump"
         untouched(stack, record, before)
         other = ready(stack, "bob", gpus=2)
         away = datetime.fromisoformat(other["starts_at"]) - datetime.now(UTC)
