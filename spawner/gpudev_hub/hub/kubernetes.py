@@ -259,9 +259,9 @@ class GpuSpawner(Gated, KubeSpawner):
         except Exception:
             self.log.exception("nothing can be learnt of server %s now", self._log_name)
             return None
-        if head is None and self._stop_future is not None:
-            return None  # the Hub stops only what runs, and this start, which has made no pod yet
         if head is None:
+            if self._stop_future is not None:
+                return None  # the Hub stops only what runs, and this start has made no pod yet
             return 1 if self.attempt else 0
         if head.gone:
             return 0 if head.end is not None and head.end.by_user else 1

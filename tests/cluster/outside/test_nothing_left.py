@@ -40,7 +40,10 @@ def machine() -> dict[str, object]:
         "rules": said("nft", "list", "ruleset"),
         "routes": said("ip", "route"),
         "settings": {name: Path("/proc/sys", name).read_text() for name in WATCHED_SETTINGS},
-        **{name: sorted(map(str, Path(name).glob("*"))) for name in WATCHED_FOLDERS},
+        **{
+            name: sorted(map(str, Path(name).iterdir())) if Path(name).exists() else None
+            for name in WATCHED_FOLDERS
+        },
     }
 
 
