@@ -186,7 +186,7 @@ class WaitTimeout(GpuDevError, TimeoutError):
 
 
 class ReservationEnded(GpuDevError):
-    """The reservation ended before it was ready: cancelled elsewhere, failed, its node lost."""
+    """The reservation has ended: cancelled elsewhere, failed, its node lost."""
 
     default_code = "reservation_ended"
     exit_code = 8

@@ -12,9 +12,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import IO, TextIO
 
-from gpudev import ssh
+from gpudev import ssh, wire
 from gpudev.api import Api
-from gpudev.errors import GpuDevError, RemoteCommandFailed, WrongState
+from gpudev.errors import Forbidden, GpuDevError, RemoteCommandFailed, WrongState
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Host:
 def find(api: Api, id: str) -> Host:
     """The first server of the reservation `id`; its SSH settings are up to date afterwards.
 
-    Raises `WrongState` where it has none that can be entered.
+    Raises `WrongState` where it has none that can be entered, `Forbidden` where it is another one's.
     """
     access = api.ssh()
     ssh.sync(access)
@@ -42,10 +42,19 @@ def find(api: Api, id: str) -> Host:
         if host.id == id and host.rank == 0:
             return Host(host.alias, ssh.include_path())
     record = api.reservation(id)
+    own(record)
     raise WrongState(
         f"Reservation {record.name or id} has no server to connect to: it is {record.state}.",
         hint=record.reason or "See: gpu-dev show " + (record.name or id),
     )
+
+
+def own(record: wire.Reservation) -> None:
+    """Raise `Forbidden` for a reservation that the caller may see and not enter."""
+    if not record.mine:
+        raise Forbidden(
+            f"Reservation {record.name or record.id} is {record.owner}'s, who alone can enter it."
+        )
 
 
 def line(cmd: str | Sequence[str]) -> str:

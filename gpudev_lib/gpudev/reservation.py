@@ -177,8 +177,8 @@ class Reservation:
                     return self
                 if self.state == "ended":
                     raise ReservationEnded(
-                        f"Reservation {words.label(self._record)} ended before it was ready:"
-                        f" {words.outcome(self._record)}" + (f", {self.reason}" if self.reason else "") + ".",
+                        f"Reservation {words.label(self._record)} has ended:"
+                        f" {self.reason or words.outcome(self._record)}.",
                         self,
                         hint=f"What happened: gpu-dev logs {self.id}",
                     )

@@ -21,7 +21,7 @@ Outcome = Literal[
 ]
 
 
-RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+RequestId = Annotated[str, msgspec.Meta(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")]
 """Chosen by the client, a new one for every new request."""
 
 

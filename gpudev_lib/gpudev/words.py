@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from gpudev import wire
 
 Tone = Literal["waiting", "starting", "ready", "over", "failed"]
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_IN_WORDS = re.compile(rf"\b(?:(\d{{1,2}}) ({'|'.join(_MONTHS)}) )?([01]\d|2[0-3]):([0-5]\d)\b(?!:)")
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -54,6 +58,19 @@ def when(time: datetime, now: datetime) -> str:
     if away < timedelta():
         return f"{clock(time, now)} ({span(-away)} ago)"
     return f"{clock(time, now)} (in {span(away)})"
+
+
+def local_times(text: str, now: datetime) -> str:
+    """UTC times in a sentence of the service's (``14:10``, ``24 Nov 14:10``), in the zone of this machine."""
+
+    def local(found: re.Match[str]) -> str:
+        day, month, hour, minute = found.groups()
+        at = now.astimezone(UTC).replace(hour=int(hour), minute=int(minute))
+        if day is not None:
+            at = at.replace(day=int(day), month=_MONTHS.index(month) + 1)
+        return clock(at, now)
+
+    return _IN_WORDS.sub(local, text)
 
 
 def size(gpus: int, nodes: int) -> str:
@@ -106,7 +123,7 @@ class View:
 def describe(record: wire.Reservation, now: datetime) -> View:
     """The view of `record` at `now`."""
     headline, tone = _headline(record)
-    reason = record.reason or ""
+    reason = local_times(record.reason or "", now)
     live = record.state != "ended"
     return View(
         title=f"gpu-{label(record)} · {hardware(record)}",

@@ -10,8 +10,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from . import local_service, supervisor
+from .clock import ClockBehind
 from .cluster_settings import ClusterSettings
-from .core.ports import StaleEpoch, StoreLocked
+from .core.ports import ClusterUnavailable, StaleEpoch, StoreEmpty, StoreLocked, StoreUnavailable
 from .settings import Settings, SettingsError
 from .web.logs import JsonFormatter
 
@@ -28,7 +29,7 @@ def run_service(serving: Coroutine[Any, Any, None]) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(serving)
-    except StoreLocked as error:
+    except (StoreLocked, StoreUnavailable, StoreEmpty, ClusterUnavailable, ClockBehind) as error:
         log.error("%s", error)
         return 1
     except StaleEpoch:

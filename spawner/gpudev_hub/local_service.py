@@ -82,6 +82,7 @@ async def serve(settings: Settings) -> None:
         api_token=settings.secret("service-token"),
         cookie_secret=settings.secret("service-cookies").encode(),
         owner=owner_of,
+        seen=service.owner_seen,
         now=clock.now,
         prefix=PREFIX,
     )

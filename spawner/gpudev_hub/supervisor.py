@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
@@ -120,10 +121,12 @@ class Supervisor:
         self._parts: list[Part] = []
 
     async def run(self) -> int:
-        """Start everything, say so, wait for Ctrl-C or SIGTERM, end everything."""
+        """Start everything, say so, wait for Ctrl-C, SIGTERM or the terminal's end, end everything."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._ending.set)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Under nohup, a terminal that closes is to end nothing.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._ending.set)
         isolation.adopt_orphans()
         await self._wait_for_port()
         ports = choose_ports(self.settings)
@@ -138,8 +141,9 @@ class Supervisor:
                 await self._prepare_ssh()
                 self._announce(before)
                 await self._ending.wait()
-                sys.stdout.write("gpudev: ending the servers; reservations and queue are kept\n")
-                sys.stdout.flush()
+                with suppress(OSError):  # the terminal may be gone
+                    sys.stdout.write("gpudev: ending the servers; reservations and queue are kept\n")
+                    sys.stdout.flush()
         finally:
             await self._end(proxy, service, hub)
         return Ended.WELL

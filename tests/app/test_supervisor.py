@@ -59,7 +59,9 @@ def test_killed_stopped_and_started_again(short_folder: Path) -> None:
         assert stack.launcher(running["id"]) != launcher
         wait_for("the server through the proxy", lambda: stack.jupyter(back) == 200)
         assert stack.wait_state(waiting["id"], "queued")["state"] == "queued"
-        assert stack.stop() == Ended.WELL
+        # As when its terminal is closed.
+        assert stack.stop(signal.SIGHUP) == Ended.WELL
+        assert stack.server_processes() == {}
         store = SqliteStore(stack.settings.database)
         record = asyncio.run(store.open()).reservations[running["id"]]
         asyncio.run(store.close())

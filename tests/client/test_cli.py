@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fake_service import FakeService, Fault, Refusal
@@ -98,6 +99,29 @@ def test_refusals_have_exit_codes_and_json(
     assert refusal.error.message in run.err
     assert run("show", "x") == code
     assert run.out == ""
+
+
+def test_watching_needs_a_terminal(run: Run, service: FakeService) -> None:
+    assert run("list", "--watch") == 2
+    assert "draws on a terminal" in run.err
+    assert run.out == ""
+
+
+@pytest.mark.parametrize("command", ["ssh", "open"])
+def test_somebody_elses_server_is_his_to_enter(run: Run, service: FakeService, command: str) -> None:
+    run("reserve", "--no-wait", "-n", "demo")
+    ((key, record),) = service.reservations.items()
+    service.reservations[key] = msgspec.structs.replace(record, mine=False, owner="bob", url=None)
+    assert run(command, key) == 5
+    assert "is bob's, who alone can enter it" in run.err
+
+
+def test_brackets_in_a_reason_are_no_markup(run: Run, service: FakeService) -> None:
+    run("reserve", "--no-wait", "-n", "demo")
+    ((key, record),) = service.reservations.items()
+    service.reservations[key] = msgspec.structs.replace(record, reason="ended: oops [/x] [bold]")
+    assert run("show", "demo") == 0
+    assert "oops [/x] [bold]" in run.out
 
 
 def test_sixteen_gpus_show_the_hint(run: Run, service: FakeService) -> None:

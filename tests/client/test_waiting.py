@@ -90,10 +90,10 @@ def test_a_reservation_that_ends_while_waited_for_is_an_error(
     thread = later(
         service,
         lambda: service.change(
-            service.only.id, state="ended", outcome="failed", reason="sshd did not answer"
+            service.only.id, state="ended", outcome="failed", reason="failed: sshd did not answer"
         ),
     )
-    with pytest.raises(gpudev.ReservationEnded, match="failed, sshd did not answer") as caught:
+    with pytest.raises(gpudev.ReservationEnded, match="k1 has ended: failed: sshd did not answer") as caught:
         client.reserve(2, progress=False)
     thread.join()
     assert caught.value.reservation.outcome == "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,6 +53,19 @@ def record(**values: Any) -> wire.Reservation:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert words.span(timedelta(seconds=seconds)) == text
+
+
+def test_times_of_the_service_are_shown_in_the_zone_of_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        told = "node-1 frees by 17:58 (alice), node-2 by 2 Jan 03:00 (bob), image a:10:30:00 at 99:99"
+        assert words.describe(record(reason=told), NOW).reason == (
+            "node-1 frees by 12:58 (alice), node-2 by 22:00 (bob), image a:10:30:00 at 99:99"
+        )
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_queued_one_has_place_start_and_promise() -> None:

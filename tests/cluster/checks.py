@@ -26,6 +26,12 @@ def ready(stack: ClusterStack, user: str = "alice", **ask: object) -> dict[str, 
     return stack.wait_state(stack.reserve(user, **ask)["id"], "ready", user)
 
 
+def all_ready(stack: ClusterStack, **asks: dict[str, int]) -> list[dict[str, Any]]:
+    """Reservations whose servers are ready, one for each user; they start side by side."""
+    asked = [(stack.reserve(user, **ask)["id"], user) for user, ask in asks.items()]
+    return [stack.wait_state(reservation, "ready", user) for reservation, user in asked]
+
+
 def untouched(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> None:
     """The same pods, ready, with Jupyter answering, and nothing lost of the reservation."""
     after = stack.wait_state(record["id"], "ready", record["owner"], CONVERGED)
@@ -62,6 +68,12 @@ def history(stack: ClusterStack, id: str, user: str) -> list[dict[str, Any]]:
     """What has happened to a reservation."""
     found: list[dict[str, Any]] = stack.api("GET", f"reservations/{id}/history", None, user)["items"]
     return found
+
+
+def failed_starts(stack: ClusterStack, record: dict[str, Any]) -> list[str]:
+    """Why starts of it came to nothing."""
+    causes = [entry["cause"] for entry in history(stack, record["id"], record["owner"])]
+    return [cause for cause in causes if cause.startswith("start_failed")]
 
 
 def again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:

@@ -99,7 +99,9 @@ def test_a_jupyter_that_dies_comes_back_on_the_same_node(
     assert stack.jupyter(after, "bob") == 200
 
 
-def test_a_stop_in_the_hub_keeps_the_slots(stack: ClusterStack) -> None:
+def test_a_stop_in_the_hub_keeps_the_slots_and_a_deletion_does_not(
+    stack: ClusterStack, cluster: Cluster
+) -> None:
     before = stack.wait_state(stack.reserve("carol", gpus=8)["id"], "ready", "carol")
     with log_in(stack, "carol") as browser:
         hub_api(browser, "DELETE", f"/users/carol/servers/{before['id']}")
@@ -115,6 +117,11 @@ def test_a_stop_in_the_hub_keeps_the_slots(stack: ClusterStack) -> None:
     after = stack.wait_state(before["id"], "ready", "carol")
     assert after["allocation"] == before["allocation"]
     assert stack.jupyter(after, "carol") == 200
+    with log_in(stack, "carol") as browser:
+        hub_api(browser, "DELETE", f"/users/carol/servers/{before['id']}", {"remove": True})
+    assert stack.wait_state(before["id"], "ended", "carol")["outcome"] == "released"
+    home = cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/gpudev-home-carol")
+    assert home.json()["status"]["phase"] == "Bound", "homes outlive servers"
 
 
 def test_a_home_is_its_owners_on_every_node(stack: ClusterStack, person: People) -> None:

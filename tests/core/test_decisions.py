@@ -149,13 +149,22 @@ def test_what_keeps_a_server_from_starting_is_told_and_is_the_reason_of_the_fail
     d.submit("alice", 4)
     d.do(StartTrouble("r1", 1, "ErrImagePull: no such image"))
     d.do(StartTrouble("r1", 2, "of an attempt that is not"))
-    assert d.get("r1").detail == "ErrImagePull: no such image"
+    assert d.get("r1").trouble == "ErrImagePull: no such image"
     d.go(d.now + STARTUP)
     assert any("not ready within 1 min: ErrImagePull: no such image" in cause for cause in d.causes("r1"))
     d.ready("r1")
     assert d.get("r1").detail == ""
     d.do(StartTrouble("r1", d.attempt("r1"), "too late"))
-    assert d.get("r1").detail == "", "a server that is ready has no trouble starting"
+    assert d.get("r1").trouble == "", "a server that is ready has no trouble starting"
+    # What is told of one that came back is why it did, and not what its start waited for.
+    d.see("r1", Presence.ABSENT, "OOM")
+    d.do(StartTrouble("r1", d.attempt("r1"), "nothing listens yet"))
+    d.see("r1", Presence.PRESENT)
+    d.do(ServerReady("r1", d.attempt("r1")))
+    again = d.get("r1")
+    assert (again.state, again.detail, again.trouble) == (State.READY, "OOM", "")
+    assert again.ends_at is not None
+    d.end("r1")
 
 
 def test_a_gang_restarts_as_a_whole() -> None:
@@ -209,6 +218,17 @@ def test_a_node_at_fault_is_left_for_one_that_is_free_now() -> None:
     d.do(ServerObserved("r1", 1, Presence.ABSENT))
     assert held(d, "r1") == [2]
     assert d.get("r1").state is State.STARTING
+
+
+@pytest.mark.parametrize("status", [NodeStatus.UNKNOWN, NodeStatus.DOWN, NodeStatus.DRAINED])
+def test_a_node_that_goes_away_under_a_start_is_left_without_being_blamed(status: NodeStatus) -> None:
+    d = Driver()
+    d.submit("alice", 8)
+    d.node("node-1", status)
+    d.do(StartFailed("r1", 1, "0/2 nodes are available"))
+    moved = d.get("r1")
+    assert [part.node for part in moved.allocation] == ["node-2"]
+    assert (moved.attempt, moved.excluded, moved.failed_starts) == (2, frozenset(), 0)
 
 
 def test_a_node_at_fault_is_tried_again_when_nothing_else_is_free() -> None:
@@ -351,6 +371,42 @@ def test_an_owner_unknown_to_the_hub_holds_up_nobody() -> None:
     assert again.blocked is None
     assert place_of(d, "r1").start == again.promise
     assert place_of(d, "r4").start == promise
+
+
+def test_a_stay_whose_owner_the_hub_has_lost_waits_for_him() -> None:
+    """8: a server that ends after the Hub has lost its database is started again once its owner logs in."""
+    d = Driver()
+    d.submit("alice", 8, 2)
+    d.ready("r1")
+    before = d.get("r1")
+    d.see("r1", Presence.ABSENT, "OOM")
+    d.do(OwnerKnown("local:alice", known=False))
+    assert d.took(StopServer)[-1] == ("r1", 2), "what was never seen has to be looked for"
+    d.do(OwnerKnown("local:alice", known=True))
+    assert d.get("r1").attempt == 2, "whether anything runs is not known yet"
+    d.see("r1", Presence.ABSENT)
+    d.go(d.now + 30 * MINUTE)
+    kept = d.get("r1")
+    assert (kept.hard_end, kept.allocation, kept.restarts) == (before.hard_end, before.allocation, 1)
+    d.do(OwnerKnown("local:alice", known=True))
+    d.see("r1")
+    d.do(ServerReady("r1", 3))
+    after = d.get("r1")
+    assert (after.state, after.blocked, after.hard_end) == (State.READY, None, before.hard_end)
+    assert after.restarts == 1, "the Hub's loss is no crash"
+
+
+def test_a_stay_whose_owner_never_logs_in_again_ends_in_time() -> None:
+    d = Driver()
+    d.submit("alice", 8, 2)
+    d.ready("r1")
+    d.see("r1", Presence.ABSENT, "OOM")
+    d.do(OwnerKnown("local:alice", known=False))
+    d.see("r1", Presence.ABSENT)
+    ends_at = d.get("r1").ends_at
+    assert ends_at is not None
+    d.go(ends_at)
+    assert d.ended("r1").outcome is Outcome.EXPIRED
 
 
 def test_a_node_coming_up_places_nobody_whose_owner_is_unknown() -> None:

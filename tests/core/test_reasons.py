@@ -81,6 +81,13 @@ def test_reasons_of_what_has_slots() -> None:
     d.see("r1", Presence.PRESENT)
     d.see("r1", Presence.ABSENT, "killed by signal 9")
     assert reason(d, "r1") == "starting on node-1 and node-2 again: killed by signal 9"
+    d.do(OwnerKnown("local:alice", known=False))
+    assert reason(d, "r1") == (
+        "its server has ended, and its GPUs are kept, but its owner is not known to JupyterHub:"
+        " log in there once"
+    )
+    d.see("r1", Presence.ABSENT)
+    d.do(OwnerKnown("local:alice", known=True))
     d.do(StopIntent("r1"))
     assert (
         reason(d, "r1")

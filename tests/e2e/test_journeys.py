@@ -211,6 +211,21 @@ def test_a_stop_in_the_hub_keeps_the_slots_for_a_while(stack: Stack, person: Peo
     assert ended["outcome"] == "released"
 
 
+def test_a_server_that_is_deleted_in_the_hub_is_released_at_once(stack: Stack, person: People) -> None:
+    """And one that waits is cancelled."""
+    bob = person("bob")
+    bob.run("reserve", "--gpus", "8", "--hours", "1", "--name", "first")
+    first = bob.json("show", "first")
+    with log_in(stack, "bob") as browser:
+        waits = reserve_in_picker(browser, "waits", f"{first['gpu_type']}-2x8")
+        assert stack.api("GET", f"reservations/{waits}", None, "bob")["state"] == "queued"
+        for server, outcome in ((waits, "cancelled"), (first["id"], "released")):
+            hub_api(browser, "DELETE", f"/users/bob/servers/{server}", {"remove": True})
+            assert stack.wait_state(server, "ended", "bob", 20)["outcome"] == outcome
+        listed = hub_api(browser, "GET", "/users/bob?include_stopped_servers").json()["servers"]
+        assert not {waits, first["id"]} & set(listed)
+
+
 @pytest.mark.parametrize("runs", [False, True], ids=["before it runs", "before it answers"])
 def test_a_stop_while_it_starts_gives_the_start_up(stack: Stack, person: People, runs: bool) -> None:
     """As a stop of a running one: the slots stay his for a while, and nothing starts by itself."""

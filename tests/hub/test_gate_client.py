@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -85,16 +86,31 @@ async def test_no_service_at_all_leaves_servers_alone() -> None:
     assert caught.value.status_code == 429
 
 
-async def test_nonsense_opens_nothing() -> None:
+@asynccontextmanager
+async def answering(said: bytes) -> AsyncIterator[GateClient]:
+    """A gate that says the same to everything."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"verdict": "start" }')
+        writer.write(said)
         await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        gate = GateClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "secret")
+        yield GateClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "secret")
+
+
+@pytest.mark.parametrize(("status", "shown"), [(b"413 Payload Too Large", 400), (b"500 Oops", 303)])
+async def test_what_the_service_does_not_take_is_said(status: bytes, shown: int) -> None:
+    async with answering(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n") as gate:
+        with pytest.raises(Refusal, match=status.decode()[:3]) as caught:
+            await gate.admit(ASK, page=PAGE)
+        assert caught.value.status_code == shown
+
+
+async def test_nonsense_opens_nothing() -> None:
+    async with answering(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"verdict": "start" }') as gate:
         assert await gate.may_stop("local:alice", "gx1", user=True) is False
         with pytest.raises(Refusal):
             await gate.admit(ASK, page=PAGE)

@@ -85,6 +85,13 @@ def test_a_refused_start_leaves_nothing_in_the_hub(stack: Stack, hub: httpx.Clie
     assert "Failed to cleanup" not in stack.log("hub")[said:]
 
 
+def test_what_a_refused_start_sends_along_is_not_kept(stack: Stack, hub: httpx.Client) -> None:
+    assert hub.post("/servers/made-up-blob", json={"blob": "y" * 100_000}).status_code == 403
+    with closing(sqlite3.connect(stack.settings.hub / "jupyterhub.sqlite")) as database:
+        query = "SELECT user_options FROM spawners WHERE name = 'made-up-blob'"
+        assert database.execute(query).fetchall() == [("{}",)]
+
+
 def server_tokens(stack: Stack) -> int:
     """Tokens that the Hub has made for servers."""
     with closing(sqlite3.connect(stack.settings.hub / "jupyterhub.sqlite")) as database:

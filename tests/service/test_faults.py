@@ -32,7 +32,7 @@ from gpudev_hub.core.model import (
     ServerState,
     State,
 )
-from gpudev_hub.core.ports import OutcomeUnknown, ServerSight, StaleEpoch, Store, StoreUnavailable
+from gpudev_hub.core.ports import OutcomeUnknown, ServerSight, StaleEpoch, Store, StoreEmpty, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
 from gpudev_hub.service.effects import LONGEST_PAUSE
@@ -353,7 +353,7 @@ async def test_an_owner_the_hub_does_not_know_waits_until_he_logs_in(world: Serv
     world.hub.users.discard("alice")
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "queued")
-    assert "log in" in (world.service.view.reason(record.id) or "")
+    assert "log in" in (world.service.view.reason(world.service.view.reservations[record.id]) or "")
     other = await world.reserve(BOB, gpus=8)
     await world.becomes(other.id, "ready")
     world.hub.users.add("alice")
@@ -478,6 +478,20 @@ async def test_orphans_are_removed_and_live_servers_adopted(world: ServiceWorld)
     world.cluster.launch(record.id, 9, 1)
     await world.until(lambda: (record.id, 9) in world.cluster.removed, "the removal of an unknown attempt")
     assert (record.id, 1) in world.cluster.running
+
+
+async def test_servers_beside_an_empty_store_are_no_orphans(idle_world: ServiceWorld) -> None:
+    """10: a store that was emptied, or a wrong one, ends nobody's server: it is refused, and said."""
+    world = idle_world
+    world.cluster.launch("somebodys", 3, 1)
+    with pytest.raises(StoreEmpty, match=r"1 server\(s\) run \(somebodys/3\), but the store has never had"):
+        await world.start()
+    assert world.cluster.removed == []
+    with pytest.raises(StoreEmpty):
+        await world.start()
+    world.cluster.kill("somebodys", 3)
+    await world.start()
+    await world.becomes((await world.reserve(gpus=2)).id, "ready")
 
 
 async def test_a_start_half_way_at_a_crash_is_followed_up(idle_world: ServiceWorld) -> None:
@@ -671,7 +685,10 @@ async def test_a_running_server_is_taken_over_as_soon_as_the_hub_can(
     assert world.service.view.reservations[record.id].state is State.READY
     world.hub.users.add("alice")
     world.hub.refuses = None
-    world.clock.advance(LONGEST_PAUSE)
+    if "forgot" in trouble:
+        world.service.owner_seen(ALICE.subject)
+    else:
+        world.clock.advance(LONGEST_PAUSE)
     await world.until(lambda: record.id in world.hub.rows, "the Hub to lead to it")
     assert world.cluster.ever == [(record.id, 1)], "the same server"
     assert world.service.view.reservations[record.id].attempt == 1
@@ -688,6 +705,43 @@ async def test_what_the_hub_has_forgotten_it_is_told_again(world: ServiceWorld) 
     await world.service.reconcile()
     await world.until(lambda: record.id in world.hub.rows, "the Hub to lead to it")
     assert world.cluster.ever == [(record.id, 1)], "the same server"
+
+
+async def test_a_server_that_is_deleted_in_the_hub_is_released(world: ServiceWorld) -> None:
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    await world.hub.stop(record.id, user=True)
+    await world.hub.deleted("bob", record.id)
+    # Anybody may have a server of that name in the Hub.
+    assert world.service.view.reservations[record.id].state is State.READY
+    await world.hub.deleted("alice", record.id)
+    ended = await world.becomes(record.id, "ended")
+    assert ended.outcome is Outcome.RELEASED
+    await world.hub.deleted("alice", record.id)
+
+
+async def test_a_start_given_up_is_forgotten_once_its_reservation_is_over(world: ServiceWorld) -> None:
+    """Cancelled while the pods of the start that took too long are still going."""
+    record = await world.coming_up(gpus=8, nodes=2)
+    world.hub.stops = False
+    world.clock.advance(record.startup)
+    await world.becomes(record.id, "queued")
+    await world.until(lambda: ("DELETE", record.id) in world.hub.calls)
+    assert record.id not in world.hub.forgotten, "its owner's wish would be taken from it"
+    assert (await world.service.end(record.id, ALICE.subject)).outcome is Outcome.CANCELLED
+    world.cluster.kill(record.id, 1, "stopped")
+    for _ in range(3):
+        world.clock.advance(LONGEST_PAUSE)
+        await asyncio.sleep(0.02)
+    await world.until(lambda: record.id in world.hub.forgotten, "the Hub to forget it")
+
+
+async def test_a_request_that_is_deleted_in_the_hub_is_cancelled(world: ServiceWorld) -> None:
+    await world.reserve(gpus=8, nodes=2)
+    waits = await world.reserve(gpus=8)
+    assert waits.state is State.QUEUED
+    await world.hub.deleted("alice", waits.id)
+    assert (await world.becomes(waits.id, "ended")).outcome is Outcome.CANCELLED
 
 
 async def test_a_server_that_is_only_said_to_be_stopped_is_ended(world: ServiceWorld) -> None:
@@ -729,7 +783,7 @@ async def test_trouble_of_a_start_is_told(world: ServiceWorld) -> None:
     await world.service.agent_report(record.id, 1, 1, None, False, "no answer from sshd")
     await world.until(
         lambda: (
-            world.service.view.reason(record.id)
+            world.service.view.reason(world.service.view.reservations[record.id])
             == "starting on node-1 and node-2: rank 1: no answer from sshd"
         )
     )

@@ -96,11 +96,12 @@ async def test_starts_that_do_not(status: int, message: str, error: type[Excepti
             assert status == 404 or message in str(raised.value)
 
 
+@pytest.mark.parametrize("forget", [True, False])
 @pytest.mark.parametrize("status", [202, 204, 404])
-async def test_stops(status: int) -> None:
+async def test_stops(status: int, forget: bool) -> None:
     async with hub(status) as (client, asked):
-        await client.stop("alice", "k7d")
-        assert [(call[0], json.loads(call[3])) for call in asked] == [("DELETE", {"remove": True})]
+        await client.stop("alice", "k7d", forget=forget)
+        assert [(call[0], json.loads(call[3])) for call in asked] == [("DELETE", {"remove": forget})]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ async def test_stops(status: int) -> None:
 async def test_stops_to_be_asked_for_again(status: int, message: str, error: type[Exception]) -> None:
     async with hub(status, message) as (client, _):
         with pytest.raises(error) as raised:
-            await client.stop("alice", "k7d")
+            await client.stop("alice", "k7d", forget=True)
         assert type(raised.value) is error
 
 

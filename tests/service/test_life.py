@@ -33,7 +33,7 @@ async def test_the_next_in_line_starts_when_the_server_is_seen_gone(world: Servi
     second = await world.reserve(BOB, gpus=4)
     assert second.state is State.QUEUED
     assert world.service.view.position(second.id) == 1
-    assert "alice" in (world.service.view.reason(second.id) or "")
+    assert "alice" in (world.service.view.reason(world.service.view.reservations[second.id]) or "")
     world.hub.stops = False
     await world.service.end(first.id, ALICE.subject)
     await world.until(lambda: ("DELETE", first.id) in world.hub.calls)

@@ -48,6 +48,9 @@ class DynamoDBLocal:
             [
                 "java",
                 "-Xmx512m",
+                # It shares the machine's cores with what the tests are about, and lives for minutes.
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+UseSerialGC",
                 f"-Djava.io.tmpdir={self._folder.name}",
                 f"-Djava.library.path={JARS}",
                 "-cp",

@@ -63,7 +63,7 @@ class Machine:
             self._seen.put_nowait(sight)
         return True
 
-    async def stop(self, hub_user: str, server: str) -> None:
+    async def stop(self, hub_user: str, server: str, *, forget: bool) -> None:
         for key in list(self.running):
             if key[0] == server:
                 await self.remove(*key)

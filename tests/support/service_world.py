@@ -22,7 +22,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core import ids
-from gpudev_hub.core.gate import AdmitRequest, Launch, SshMaterial, StopAsked, Verdict
+from gpudev_hub.core.gate import AdmitRequest, Deleted, Launch, SshMaterial, StopAsked, Verdict
 from gpudev_hub.core.model import (
     Claim,
     Millis,
@@ -199,6 +199,8 @@ class SpawningHub:
         self.pending = False
         """True: every start is answered that it is under way."""
         self.rows: dict[str, int] = {}
+        self.forgotten: set[str] = set()
+        """Servers that somebody had it remove."""
         """Servers that the Hub runs, with their attempts."""
         self.calls: list[tuple[str, str]] = []
         self._sockets = bind_sockets(0, "127.0.0.1")
@@ -270,6 +272,12 @@ class SpawningHub:
             self.cluster.kill(id, attempt, "stopped")
         return True
 
+    async def deleted(self, user: str, id: str) -> None:
+        """What the spawner says of a server that was deleted: by the service, or in the Hub."""
+        assert self.service is not None
+        self.forgotten.add(id)
+        await self.service.deleted(Deleted(f"local:{user}", id))
+
 
 class _Servers(RequestHandler):
     def initialize(self, hub: SpawningHub) -> None:
@@ -295,10 +303,11 @@ class _Servers(RequestHandler):
         self.set_status(await self.hub.spawn(user, id))
 
     async def delete(self, user: str, id: str) -> None:
-        assert json.loads(self.request.body) == {"remove": True}
         if self.hub.before_stop is not None:
             await self.hub.before_stop()
         await self.hub.stop(id, user=True)  # the real one does not tell whose wish a DELETE is
+        if json.loads(self.request.body)["remove"]:
+            await self.hub.deleted(user, id)
         self.set_status(204)
 
 

@@ -27,19 +27,20 @@ def log_in(hub: HubUsers, user: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def hub_api(browser: httpx.Client, method: str, path: str) -> httpx.Response:
+def hub_api(browser: httpx.Client, method: str, path: str, body: object = None) -> httpx.Response:
     """The Hub's API as its own pages call it: with cookies."""
-    answer = hub_asked(browser, method, path)
+    answer = hub_asked(browser, method, path, body)
     assert answer.is_success, answer.text
     return answer
 
 
-def hub_asked(browser: httpx.Client, method: str, path: str) -> httpx.Response:
+def hub_asked(browser: httpx.Client, method: str, path: str, body: object = None) -> httpx.Response:
     """The same, whatever the Hub answers."""
     xsrf = next(c.value for c in browser.cookies.jar if c.name == "_xsrf" and c.path.startswith("/hub"))
     return browser.request(
         method,
         f"/hub/api{path}",
+        json=body,
         headers={"X-XSRFToken": xsrf or "", "Referer": f"{browser.base_url}/hub/home"},
     )
 

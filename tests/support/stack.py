@@ -91,12 +91,12 @@ class Stack(HubUsers):
         assert self._process is not None
         return self._process.pid
 
-    def stop(self, timeout: float = SLOW) -> int:
-        """Ctrl-C; returns the exit code."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal; returns the exit code."""
         assert self._process is not None
         if self.running:
-            self._process.send_signal(signal.SIGINT)
-        return self._process.wait(timeout)
+            self._process.send_signal(number)
+        return self._process.wait(SLOW)
 
     def close(self) -> None:
         """End whatever is left, also after a failed test."""

@@ -137,6 +137,7 @@ async def running(
         api_token="the-services-token",
         cookie_secret=b"x" * 32,
         owner=owner,
+        seen=service.owner_seen,
         now=service.clock.now,
         prefix=PREFIX,
     )

@@ -10,6 +10,7 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 from gpudev import wire
+from gpudev_hub.core.events import OwnerKnown
 from gpudev_hub.web.app import make_server, public_routes
 from gpudev_hub.web.auth import CACHE
 from gpudev_hub.web.gate import GATE_ROUTES
@@ -126,6 +127,23 @@ async def test_others_see_a_reservation_but_no_way_in(run: Running) -> None:
             assert (await client.get(f"{API}/reservations")).json()["reservations"] == []
 
 
+async def test_what_a_server_says_is_its_owners_to_read_and_moves_no_terminal(run: Running) -> None:
+    """Whoever holds a server's token may say anything; others read why, and not what his programs wrote."""
+    async with run.client("alices") as alice:
+        one = (await alice.post(f"{API}/reservations", json={"gpus": 1, "hours": 1})).json()["id"]
+    said = "\x1b]0;PWNED\x07[/x] GET /lab/merger.ipynb\u202e\r\n$"
+    await run.service.agent_report(one, 1, 0, False, True, said)
+    await run.until(one, lambda record: record.trouble == said)
+    async with run.client("alices") as alice, run.client("bobs") as bob, run.client("operators") as olga:
+        for client, told in ((alice, True), (olga, True), (bob, False)):
+            reason = (await client.get(f"{API}/reservations/{one}")).json()["reason"]
+            assert reason.startswith("starting on node-1")
+            assert ("merger" in reason) is told
+            assert reason.isprintable()
+        causes = (await alice.get(f"{API}/reservations/{one}/history")).json()["items"]
+        assert all(entry["cause"].isprintable() for entry in causes)
+
+
 async def test_names_are_each_persons_own(run: Running) -> None:
     async with run.client("alices") as alice, run.client("bobs") as bob:
         await alice.post(f"{API}/reservations", json={"gpus": 1, "name": "demo"})
@@ -160,6 +178,18 @@ async def test_closed_while_the_hub_is_away(run: Running, failure: str) -> None:
         assert (await alice.post(f"{API}/reservations", json={"gpus": 1})).status_code == 503
         run.hub.failure = None
         assert (await alice.get(f"{API}/me")).status_code == 200
+
+
+async def test_who_logs_in_is_known_from_then_on(run: Running) -> None:
+    """What waited for that ("log in there once") goes on: any request that the Hub vouches for will do."""
+    async with run.client("alices") as alice:
+        one = (await alice.post(f"{API}/reservations", json={"gpus": 1, "hours": 1})).json()["id"]
+    run.service._writer.post(OwnerKnown("local:alice", known=False))
+    await run.until(one, lambda record: record.blocked is not None)
+    run.hub.person("alices-new", "alice")
+    async with run.client("alices-new") as alice:
+        await alice.get(f"{API}/me")
+    await run.until(one, lambda record: record.blocked is None)
 
 
 async def test_the_hub_is_asked_once_for_many(run: Running) -> None:

@@ -93,6 +93,8 @@ async def test_a_repeated_extension_is_granted_once(run: Running) -> None:
             assert (answer.status_code, answer.json()["hours"]) == (200, 2)
         other = await alice.post(f"{API}/reservations/{made.id}/extend", json={**body, "hours": 2})
         error(other, 409, "request_id_reused")
+        newline = {**body, "request_id": "once-and-only\n"}
+        error(await alice.post(f"{API}/reservations/{made.id}/extend", json=newline), 400, "invalid_request")
         await alice.delete(f"{API}/reservations/{made.id}")
         await run.gone(made.id)
         late = await alice.post(f"{API}/reservations/{made.id}/extend", json=body)

@@ -14,7 +14,7 @@ from gpudev.errors import WrongState
 from gpudev.words import label
 
 
-@click.command()
+@click.command(context_settings={"allow_interspersed_args": False})
 @reservation_name
 @click.argument("cmd", nargs=-1)
 def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
@@ -24,6 +24,8 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
     """
     from gpudev import remote
 
+    if cmd[:1] == ("--",):
+        cmd = cmd[1:]
     api = Client().api
     host = remote.find(api, api.reservation(name).id)
     argv = ["ssh", "-F", str(host.config)]
@@ -40,7 +42,10 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
 @reservation_name
 def open_command(name: str) -> None:
     """Open JupyterLab in the browser; print its address where there is none."""
+    from gpudev import remote
+
     record = Client().api.reservation(name)
+    remote.own(record)
     if record.url is None:
         raise WrongState(
             f"{label(record)} has no JupyterLab to open: it is {record.state}.",

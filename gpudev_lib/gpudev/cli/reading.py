@@ -12,7 +12,7 @@ from gpudev.cli import tables
 from gpudev.cli.names import reservation_name
 from gpudev.cli.output import console, emit, json_option, now, say
 from gpudev.client import Client
-from gpudev.errors import NetworkError
+from gpudev.errors import InvalidRequest, NetworkError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -57,6 +57,10 @@ def _listing(api: Api, out: Console, everyone: bool, ended: bool) -> RenderableT
 def _watch(api: Api, out: Console, everyone: bool, ended: bool) -> None:
     from rich.live import Live
 
+    if not out.is_terminal:
+        raise InvalidRequest(
+            "--watch draws on a terminal, and the output is none.", hint="Leave --watch out, or use --json."
+        )
     with Live(_listing(api, out, everyone, ended), console=out, auto_refresh=False) as live:
         while True:
             time.sleep(INTERVAL)

@@ -85,7 +85,7 @@ def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
 
     def row(name: str, value: str | Text | None) -> None:
         if value:
-            grid.add_row(name, value)
+            grid.add_row(name, Text(value) if isinstance(value, str) else value)
 
     def at(time: str | None) -> str | None:
         parsed = words.parse_time(time)

@@ -22,6 +22,7 @@ from .model import (
     Claim,
     ClaimState,
     NodeSlots,
+    NodeStatus,
     Place,
     Presence,
     Reservation,
@@ -87,7 +88,7 @@ def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObs
     """The server of the current attempt is surely gone."""
     world = turn.world
     # A start that was given up says nothing of its own; what kept it from getting ready is the reason.
-    known = reservation.detail if reservation.state is State.STARTING else ""
+    known = reservation.trouble or reservation.detail if reservation.state is State.STARTING else ""
     detail = event.detail or known or "its server ended"
     cause = f"{Cause.SERVER_GONE}: {detail}"
     if reservation.state is State.STOPPING:
@@ -116,7 +117,7 @@ def ready(turn: Turn, event: ServerReady) -> Reservation | None:
     claim = world.claim_of(reservation)
     if claim.state is not ClaimState.HELD:
         return reservation
-    fields = {"start_deadline": None, "server": ServerState.RUNNING}
+    fields = {"start_deadline": None, "server": ServerState.RUNNING, "trouble": ""}
     if reservation.ready_at is not None:
         world.put(move(reservation, State.READY, **fields), Cause.READY)
         world.put(replace(claim, presence=Presence.PRESENT, seen=True), Cause.READY)
@@ -139,9 +140,11 @@ def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
     if claim.state is not ClaimState.HELD:
         return reservation
     cause = f"{Cause.START_FAILED}: {event.reason}"
-    if event.node is not None and reservation.ready_at is None:
-        reservation = replace(reservation, excluded=reservation.excluded | {event.node})
-        if _elsewhere(turn, reservation, claim, cause, event.reason):
+    if reservation.ready_at is None:
+        if event.node is not None:
+            reservation = replace(reservation, excluded=reservation.excluded | {event.node})
+        at_fault = event.node is not None or _somewhere_away(turn, reservation)
+        if at_fault and _elsewhere(turn, reservation, claim, cause, event.reason):
             return reservation
     give_up_attempt(turn, reservation, cause, event.reason)
     return reservation
@@ -151,8 +154,14 @@ def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
     """Kept for the owner to see, and for the reason if the allowance is used up over it."""
     reservation = _current(turn, event.id, event.attempt)
     if reservation is not None and reservation.state is State.STARTING:
-        turn.world.put(replace(reservation, detail=event.detail), f"{Cause.SERVER_SEEN}: {event.detail}")
+        turn.world.put(replace(reservation, trouble=event.detail), f"{Cause.SERVER_SEEN}: {event.detail}")
     return reservation
+
+
+def _somewhere_away(turn: Turn, reservation: Reservation) -> bool:
+    """Whether a node of its is not up: the plan knows, so that it need not be excluded for ever."""
+    nodes = [turn.world.nodes.get(part.node) for part in reservation.allocation]
+    return any(node is None or node.status is not NodeStatus.UP for node in nodes)
 
 
 def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: str, detail: str) -> bool:
@@ -169,7 +178,8 @@ def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: str, d
     if place is None or slots is None:
         world.displace(plan.reshape(key, hard_end, counts=True), cause)
         return False
-    world.put(replace(reservation, attempt=reservation.attempt + 1, allocation=slots, detail=detail), cause)
+    attempt = reservation.attempt + 1
+    world.put(replace(reservation, attempt=attempt, allocation=slots, detail=detail, trouble=""), cause)
     release_claim(turn, reservation, claim, cause)
     start_attempt(turn, world.reservations[reservation.id], cause)
     return True
@@ -209,8 +219,12 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
     for reservation in world.of_owner(event.subject):
         waits = reservation.state is State.QUEUED
         if event.known:
-            if waits and reservation.blocked == OWNER_UNKNOWN:
+            if reservation.blocked != OWNER_UNKNOWN:
+                continue
+            if waits:
                 world.put(world.place(replace(reservation, blocked=None), turn.now), Cause.OWNER_KNOWN)
+            elif world.claim_of(reservation).presence is Presence.ABSENT:
+                next_attempt(turn, reservation, Cause.OWNER_KNOWN, "", counts=False)
         elif waits and reservation.blocked != OWNER_UNKNOWN:
             world.unplan(reservation)
             blocked = replace(reservation, place=None, promise=None, blocked=OWNER_UNKNOWN)
@@ -233,7 +247,7 @@ def _cannot_start(turn: Turn, reservation: Reservation) -> None:
             blocked=OWNER_UNKNOWN,
         )
         return
-    # His stay has begun: as if he had stopped the server himself.
-    stopped = replace(reservation, stopped_at=turn.now, start_deadline=None, detail=OWNER_UNKNOWN)
+    # His stay has begun, and the Hub's loss is not his: the slots stay his until he logs in, or to its end.
+    stopped = replace(reservation, stopped_at=turn.now, start_deadline=None, blocked=OWNER_UNKNOWN)
     turn.world.put(stopped, Cause.OWNER_UNKNOWN)
     turn.do(StopServer(reservation.id, reservation.attempt))

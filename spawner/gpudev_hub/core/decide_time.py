@@ -129,8 +129,12 @@ def _reservation_rings(turn: Turn, reservation: Reservation) -> None:
         return
     window = world.policy.pool(reservation.request.pool).restart_window
     if reservation.ends_at <= now:
-        stop(turn, reservation, Outcome.EXPIRED, Cause.EXPIRED)
-    elif reservation.stopped_at is not None and reservation.stopped_at + window <= now:
+        stop(turn, reservation, Outcome.EXPIRED, Cause.EXPIRED, detail="")
+    elif (
+        reservation.stopped_at is not None
+        and reservation.blocked is None
+        and reservation.stopped_at + window <= now
+    ):
         detail = f"its server was stopped, and not started again within {duration(window)}"
         stop(turn, reservation, Outcome.RELEASED, Cause.RELEASED, detail=detail)
     elif (
@@ -146,7 +150,8 @@ def _reservation_rings(turn: Turn, reservation: Reservation) -> None:
 def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
     """Not ready in time: back to the queue, or, the last time, the end; after READY another restart."""
     policy = turn.world.policy
-    reason = f": {reservation.detail}" if reservation.detail else ""
+    known = reservation.trouble or reservation.detail
+    reason = f": {known}" if known else ""
     detail = f"not ready within {duration(reservation.startup)}{reason}"
     cause = f"{Cause.START_FAILED}: {detail}"
     if reservation.ready_at is not None:

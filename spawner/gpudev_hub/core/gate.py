@@ -133,6 +133,15 @@ class StopAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """``POST /gate/deleted``: a server was deleted in the Hub, which means cancel or release."""
+
+    subject: str
+    """Whose spawner it is."""
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class PickerAsked:
     """``POST /gate/picker``: the spawn page of an id is about to be shown."""
 

@@ -178,7 +178,7 @@ class Reservation:
     promise: Millis | None = None
     """Guaranteed latest admission: the first planned start, changed only with a logged cause."""
     blocked: str | None = None
-    """In words, why there is no place; never holds up anybody."""
+    """In words, why there is no place, which holds up nobody; or why a server can't be started again."""
     excluded: frozenset[str] = frozenset()
     """Nodes at fault in failed starts of this reservation."""
     attempt: int = 0
@@ -199,7 +199,7 @@ class Reservation:
     server: ServerState | None = None
     """Last observation; ``None`` before the first start."""
     stopped_at: Millis | None = None
-    """Since when the server is stopped by its user's wish while the slots are kept."""
+    """Since when the server is stopped while the slots are kept: its user's wish, or it is ``blocked``."""
     extended: Millis = 0
     """How much of ``request.hold`` was granted by extensions."""
     extensions: tuple[Extension, ...] = ()
@@ -212,6 +212,8 @@ class Reservation:
     ended_at: Millis | None = None
     detail: str = ""
     """The latest thing worth telling the owner, in words (a failure, a moved place)."""
+    trouble: str = ""
+    """What keeps the start under way from being ready, in words; nothing once it is."""
     version: int = 0
     """Grows with every change; clients long-poll on it."""
 

@@ -35,6 +35,10 @@ class StoreLocked(Exception):
     """Another process has this store open."""
 
 
+class StoreEmpty(Exception):
+    """Servers run beside a store that has never had a commit: it is not theirs, or was emptied."""
+
+
 class Store(Protocol):
     """Durable state with one writer. One contract suite (``tests/stores``) covers every adapter."""
 
@@ -178,8 +182,8 @@ class Hub(Protocol):
         """
         ...
 
-    async def stop(self, hub_user: str, server: str) -> None:
-        """Stop and remove a named server; one that is not there is no error."""
+    async def stop(self, hub_user: str, server: str, *, forget: bool) -> None:
+        """Stop a named server, and remove it if it is to be forgotten; one that is not there is no error."""
         ...
 
     async def known_servers(self) -> set[str]:

@@ -118,6 +118,8 @@ class Outlook:
         return f"{why}: {reservation.detail}" if reservation.detail else why
 
     def _holding(self, reservation: Reservation, now: Millis) -> str | None:
+        if reservation.blocked is not None:
+            return f"its server has ended, and its GPUs are kept, but {reservation.blocked}"
         if reservation.stopped_at is not None:
             window = self.policy.pool(reservation.request.pool).restart_window
             until = moment(reservation.stopped_at + window, now)
@@ -127,8 +129,8 @@ class Outlook:
         if reservation.state is State.STARTING:
             where = listing([part.node for part in reservation.allocation], "and")
             again = " again" if reservation.attempt > 1 else ""
-            detail = f": {reservation.detail}" if reservation.detail else ""
-            return f"starting on {where}{again}{detail}"
+            known = reservation.trouble or reservation.detail
+            return f"starting on {where}{again}{f': {known}' if known else ''}"
         return reservation.detail or None
 
     def _waiting(self, reservation: Reservation, now: Millis) -> str:

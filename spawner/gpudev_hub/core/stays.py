@@ -169,6 +169,8 @@ def next_attempt(
         "restarts": restarts,
         "server": ServerState.STARTING,
         "stopped_at": None,
+        "blocked": None,
+        "trouble": "",
         # Attempts to become ready share one allowance, unless the owner himself gave a start up.
         "start_deadline": now + reservation.startup if deadline is None else deadline,
         "detail": detail,
@@ -213,6 +215,7 @@ def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fie
         server=None,
         stopped_at=None,
         detail=detail,
+        trouble="",
         **fields,
     )
     release_claim(turn, reservation, claim, cause)

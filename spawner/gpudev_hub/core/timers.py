@@ -49,10 +49,11 @@ def reservation_due(reservation: Reservation, policy: Policy) -> Millis | None:
         return None
     ends_at = reservation.ends_at
     due = [ends_at]
-    if reservation.stopped_at is not None:
+    if reservation.stopped_at is None:
+        if reservation.start_deadline is not None:
+            due.append(reservation.start_deadline)
+    elif reservation.blocked is None:
         due.append(reservation.stopped_at + policy.pool(reservation.request.pool).restart_window)
-    elif reservation.start_deadline is not None:
-        due.append(reservation.start_deadline)
     if reservation.ready_at is not None:
         due.extend(ends_at - m * MINUTE for m in policy.warn_minutes if m not in reservation.warned)
     return min(due)

@@ -15,6 +15,11 @@ def listing(words: Sequence[str], last: str) -> str:
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
+def printable(text: str) -> str:
+    """One line without anything that a terminal obeys or that turns the direction of writing."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def duration(length: Millis) -> str:
     """`1 h 30 min`; seconds only below one hour. Rounded down."""
     if length < SECOND:

@@ -16,6 +16,7 @@ from jupyterhub.spawner import SpawnException
 from gpudev_hub.core.gate import (
     Admission,
     AdmitRequest,
+    Deleted,
     Failed,
     Launch,
     PickerAnswer,
@@ -109,6 +110,14 @@ class GateClient:
         try:
             answer = await self._post("admit", request, ADMIT_TIMEOUT)
             admission = msgspec.json.decode(answer, type=Admission)
+        except httpx.HTTPStatusError as error:
+            log.warning("the gate took nothing of server %s: %s", request.server, error)
+            answered = error.response
+            admission = Admission(
+                Verdict.INVALID if answered.is_client_error else Verdict.RETRY,
+                f"The reservation service answered {answered.status_code} {answered.reason_phrase}.",
+                "Shorten what you filled in, or try again in a few seconds.",
+            )
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             log.warning("the gate did not answer for server %s: %s", request.server, error)
             admission = Admission(
@@ -142,6 +151,13 @@ class GateClient:
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             log.warning("server %s is left alone, the service did not say it may end: %s", server, error)
             return False
+
+    async def deleted(self, subject: str, server: str) -> None:
+        """Its reservation is to end; if this is lost, it stays, and its owner may release it on its page."""
+        try:
+            await self._post("deleted", Deleted(subject, server), STOP_TIMEOUT)
+        except httpx.HTTPError as error:
+            log.warning("the service was not told that server %s was deleted: %s", server, error)
 
     async def picker(self, asked: PickerAsked) -> PickerAnswer | None:
         """What the spawn page is to show; ``None`` while the service does not answer: sizes without times."""

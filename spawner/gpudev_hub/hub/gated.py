@@ -40,6 +40,7 @@ class Gated(HasTraits):
     hub: Any
     handler: Any
     user_options: dict[str, Any]
+    orm_spawner: Any
     _stop_future: Any = None
     """Set by a handler that stops it; JupyterHub itself leaves it unset before the first stop."""
 
@@ -93,6 +94,9 @@ class Gated(HasTraits):
                 location=self._page(""),
             )
         form = self._asked_by_form()
+        if not form:
+            # What a token sends along is not looked at, and the Hub would keep all of it.
+            self.user_options = self.orm_spawner.user_options = {}
         request = AdmitRequest(
             subject=self.subject,
             hub_user=self.user.name,
@@ -124,6 +128,11 @@ class Gated(HasTraits):
         asked for from a clean-up.
         """
         return await self.gate.may_stop(self.subject, self.name, user=self._stop_future is not None)
+
+    async def delete_forever(self) -> None:
+        """Deleted in the Hub, alone or with its user. Homes stay: they are no server's."""
+        if self.name:
+            await self.gate.deleted(self.subject, self.name)
 
     async def rename(self, old_name: str, new_name: str) -> None:
         """Refused: the server's name is the reservation's id."""

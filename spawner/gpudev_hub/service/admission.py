@@ -85,8 +85,7 @@ class Gate:
             position = self._view.position(record.id)
             return Admission(
                 Verdict.QUEUED,
-                f"reservation {record.id} waits, number {position} in the queue: "
-                f"{self._view.reason(record.id)}",
+                f"reservation {record.id} waits, number {position} in the queue: {self._view.reason(record)}",
                 "it starts by itself when its turn comes",
                 PAGES + record.id,
             )

@@ -116,7 +116,7 @@ class Effects:
             self._post(StartFailed(id, attempt, reason, self._node_at_fault(record)))
 
     def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
-        """Have the server of this attempt stopped and forgotten, until it is gone.
+        """Have the server of this attempt stopped until it is gone, and forgotten if its reservation is over.
 
         ``record``: the reservation, ended or not; ``None`` when nothing is known of it any more.
         """
@@ -140,7 +140,8 @@ class Effects:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _run(self, key: Key, work: Coroutine[Any, Any, None]) -> None:
-        if key in self._running:
+        running = self._running.get(key)
+        if running is not None and not running.task.done():
             work.close()
             return
         task = asyncio.create_task(work, name="/".join(map(str, key)))
@@ -148,7 +149,9 @@ class Effects:
         task.add_done_callback(lambda done: self._done(key, done))
 
     def _done(self, key: Key, task: asyncio.Task[None]) -> None:
-        again = self._running.pop(key).again and not task.cancelled()
+        again = False
+        if self._running[key].task is task:
+            again = self._running.pop(key).again and not task.cancelled()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("effect %s failed", key, exc_info=error, extra={"reservation": key[1]})
         if again:
@@ -243,32 +246,37 @@ class Effects:
         return record if wanted else None
 
     async def _stop(self, id: str, attempt: int, record: Reservation | None) -> None:
-        key, pause, begun, forgotten = ("stop", id, attempt), FIRST_PAUSE, self._clock.now(), record is None
+        key, pause, begun, asked = ("stop", id, attempt), FIRST_PAUSE, self._clock.now(), record is None
+        forgotten = False
         while True:
             record = self._view.reservations.get(id) or record
             claim = self._view.claims.get((id, attempt))
+            over = record is not None and self._over(id)
+            if over and not forgotten:
+                asked = False
             if record is not None and record.live and record.attempt > attempt:
-                forgotten = True  # the Hub's server of this name is a later attempt's by now
-            if forgotten and claim is not None and _kept(claim):
+                asked = True  # the Hub's server of this name is a later attempt's by now
+            if asked and claim is not None and _kept(claim):
                 return
-            if claim is None and forgotten:
+            if claim is None and asked:
                 if id not in self._view.reservations:
                     self._refusals.pop(id, None)
                 return
             if claim is None and record is not None:
                 await self._forget(key, record)
-                forgotten = True
+                asked, forgotten = True, over
                 continue
             overran = claim is not None and self._clock.now() >= begun + self._patience(claim)
-            if not forgotten and record is not None:
-                forgotten = await self._ask_hub_to_stop(record, id)
+            if not asked and record is not None:
+                asked = await self._ask_hub_to_stop(record, id)
+                forgotten = asked and over
             alone = overran or record is None or (record.live and record.attempt > attempt)
             if claim is not None and alone:
                 await self._remove(id, attempt)
-            if claim is not None and (forgotten or overran):
+            if claim is not None and (asked or overran):
                 # The Hub's word is no proof, and it may never have begun: only looking tells.
                 self._saw(await self._cluster.look(claim))
-            if not (forgotten and (id, attempt) not in self._view.claims):
+            if not (asked and (id, attempt) not in self._view.claims):
                 await self._wait(key, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -294,11 +302,16 @@ class Effects:
         """How long the Hub has to stop a server before it is removed without it."""
         return self._policy.pool(claim.pool).stop_overrun
 
+    def _over(self, id: str) -> bool:
+        """Whether it starts nothing more: only then the Hub may forget its server, which would be its end."""
+        record = self._view.reservations.get(id)
+        return record is None or record.state is State.STOPPING
+
     async def _ask_hub_to_stop(self, record: Reservation, id: str) -> bool:
         self._stopping.add(id)
         try:
             self._failpoint(BEFORE_EFFECT)
-            await self._hub.stop(record.owner.hub_user, id)
+            await self._hub.stop(record.owner.hub_user, id, forget=self._over(id))
         except HubPending:
             self._heard_of_hub("stop", "pending")
             return False

@@ -63,9 +63,9 @@ class HubClient:
             raise StartBrokenOff(f"the Hub answered {answer.status_code} {message}".rstrip())
         raise StartRefused(message)
 
-    async def stop(self, hub_user: str, server: str) -> None:
-        """Stop and remove a named server; returns when the Hub has taken it up (or never had it)."""
-        answer = await self._call("DELETE", hub_user, server, {"remove": True})
+    async def stop(self, hub_user: str, server: str, *, forget: bool) -> None:
+        """Stop a named server; returns when the Hub has taken it up (or never had it)."""
+        answer = await self._call("DELETE", hub_user, server, {"remove": forget})
         if answer.status_code in (202, 204, 404):
             return
         message = _message(answer)

@@ -31,6 +31,7 @@ from gpudev_hub.core.ports import (
     ServerSight,
     StaleEpoch,
     Store,
+    StoreEmpty,
     StoreUnavailable,
 )
 from gpudev_hub.failpoints import Failpoint
@@ -118,7 +119,7 @@ class Runner:
     async def start(self) -> None:
         """Take over the store, look at everything once, then go on by events.
 
-        Raises ``StoreLocked``, ``StoreUnavailable`` or ``ClockBehind``.
+        Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty`` or ``ClockBehind``.
         """
         try:
             await self._start(await self.writer.open())
@@ -127,7 +128,9 @@ class Runner:
             raise
 
     async def _start(self, snapshot: Snapshot) -> None:
-        if snapshot.n:
+        if not snapshot.n:
+            await self._nothing_runs()
+        else:
             self.outages.was("the service", snapshot.at, self._clock.now())
         for record in snapshot.reservations.values():
             self.notices.restore(snapshot.n, record, self._clock.now())
@@ -142,6 +145,17 @@ class Runner:
                 self._effects.start(record.id, record.attempt)
         self._tasks.append(asyncio.create_task(self._reconciler.run(), name="reconcile"))
         log.info("epoch %d, going on from commit %d", snapshot.epoch, snapshot.n)
+
+    async def _nothing_runs(self) -> None:
+        """Servers beside a store without a commit are no orphans: their reservations were lost."""
+        seen = await self._cluster.servers()
+        running = sorted(f"{one.id}/{one.attempt}" for one in seen if one.presence is Presence.PRESENT)
+        if running:
+            raise StoreEmpty(
+                f"{len(running)} server(s) run ({', '.join(running[:5])}), but the store has never had a"
+                " commit: it was emptied, or is another one than theirs. Put theirs back; if there is none"
+                " any more, end the servers first. Nothing was changed"
+            )
 
     async def stop(self) -> None:
         """Finish the commit under way, drop the rest, close the store."""
@@ -335,12 +349,16 @@ class Runner:
         """Something keeps a server that starts from getting ready."""
         record = self.view.reservations.get(id)
         current = record is not None and record.state is State.STARTING and record.attempt == attempt
-        if current and record is not None and record.detail != detail:
+        if current and record is not None and record.trouble != detail:
             self.writer.post(StartTrouble(id, attempt, detail))
 
     def start_failed(self, id: str, attempt: int, reason: str) -> None:
         """The engine gave up a start, perhaps after the Hub's answer to it."""
         self._effects.failed(id, attempt, reason)
+
+    def poke(self, id: str) -> None:
+        """Go on at once with what is under way for a reservation."""
+        self._effects.poke(id)
 
     def adopt_again(self, id: str, attempt: int) -> None:
         """The Hub gave up a server that is there: have it taken over."""

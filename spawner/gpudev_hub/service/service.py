@@ -22,7 +22,7 @@ from gpudev_hub.core.events import (
     StopIntent,
     Submit,
 )
-from gpudev_hub.core.gate import Admission, AdmitRequest, Failed, Started, StopAnswer, StopAsked
+from gpudev_hub.core.gate import Admission, AdmitRequest, Deleted, Failed, Started, StopAnswer, StopAsked
 from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Policy, Reservation, State
 from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Hub, LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask, joinable, resolve
@@ -105,7 +105,7 @@ class Service:
     async def start(self) -> None:
         """Take over the store, look at everything once, then go on by events.
 
-        Raises ``StoreLocked``, ``StoreUnavailable`` or ``ClockBehind``.
+        Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty`` or ``ClockBehind``.
         """
         await self._runner.start()
 
@@ -180,11 +180,12 @@ class Service:
             await self._runner.reconcile()
 
     def owner_seen(self, subject: str) -> None:
-        """The Hub has vouched for this owner just now: what waited for that is placed again."""
-        for record in self.view.reservations.values():
-            if record.blocked == OWNER_UNKNOWN and record.owner.subject == subject:
-                self._writer.post(OwnerKnown(subject, known=True))
-                return
+        """The Hub has vouched for him just now: what waited for that is placed, started or led to again."""
+        mine = [record for record in self.view.reservations.values() if record.owner.subject == subject]
+        if any(record.blocked == OWNER_UNKNOWN for record in mine):
+            self._writer.post(OwnerKnown(subject, known=True))
+        for record in mine:
+            self._runner.poke(record.id)
 
     async def _ask(self, event: Event) -> Reservation:
         decision = await self._writer.ask(event)
@@ -239,6 +240,19 @@ class Service:
             return StopAnswer(stop=False)
         await self._writer.ask(StopIntent(record.id))
         return StopAnswer(stop=True)
+
+    async def deleted(self, deleted: Deleted) -> None:
+        """Its owner, or an administrator, deleted the server in the Hub: cancel or release at once.
+
+        The service itself has the Hub delete only what has ended.
+        """
+        record = self.view.reservations.get(deleted.server)
+        if (
+            record is not None
+            and record.state in (State.QUEUED, State.STARTING, State.READY)
+            and record.owner.subject == deleted.subject
+        ):
+            await self.end(record.id, deleted.subject)
 
     def started(self, started: Started) -> None:
         """The engine built the servers of an attempt: look at once."""

@@ -97,10 +97,9 @@ class View:
         """Place in the queue of its pool, 1 = next; ``None`` if it is not queued, or blocked."""
         return self.outlook.position(id)
 
-    def reason(self, id: str) -> str | None:
-        """In words: why it waits, or the latest thing worth telling."""
-        record = self.reservations.get(id)
-        return None if record is None else self.outlook.explain(record, self._now())
+    def reason(self, record: Reservation) -> str | None:
+        """In words: why it waits, or the latest thing worth telling; or, of one that has ended, why."""
+        return self.outlook.explain(record, self._now() if record.ended_at is None else record.ended_at)
 
     def sight(self, id: str) -> ServerSight | None:
         """Where the server of the current attempt listens; ``None`` while it is not seen."""

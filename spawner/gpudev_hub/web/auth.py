@@ -57,8 +57,12 @@ class Identity:
 class HubTokens:
     """Asks the Hub who a token belongs to."""
 
-    def __init__(self, hub_api: str, now: Callable[[], Millis]) -> None:
-        """``hub_api``: ``http://127.0.0.1:8081/hub/api``; ``now``: the service's clock."""
+    def __init__(self, hub_api: str, now: Callable[[], Millis], seen: Callable[[HubUser], None]) -> None:
+        """``hub_api``: ``http://127.0.0.1:8081/hub/api``; ``now``: the service's clock.
+
+        ``seen``: is told of every person whom the Hub has vouched for just now.
+        """
+        self._seen = seen
         self._url = hub_api.rstrip("/") + "/user"
         self._now = now
         self._client = httpx.AsyncClient(timeout=HUB_TIMEOUT, trust_env=False)
@@ -102,6 +106,8 @@ class HubTokens:
                 user = msgspec.json.decode(answer.content, type=HubUser)
             except msgspec.MsgspecError as error:
                 raise self._away("an answer that is no user") from error
+            if user.kind == "user":
+                self._seen(user)
         elif answer.status_code not in (401, 403):
             raise self._away(f"status {answer.status_code}")
         self._cache[key] = (asked_at + CACHE, user)
@@ -186,6 +192,7 @@ def make_auth(
     api_token: str,
     cookie_secret: bytes,
     owner: Callable[[HubUser], Owner],
+    seen: Callable[[str], None],
     now: Callable[[], Millis],
     prefix: str,
     hub_prefix: str = "/hub/",
@@ -195,9 +202,10 @@ def make_auth(
 
     ``hub_api``: the Hub's REST API as this process reaches it; ``api_token``: the service's own token there
     (it is also the OAuth client's secret); ``owner``: who a user of the Hub is to the queue;
+    ``seen``: is told of subjects whom the Hub has vouched for just now;
     ``prefix``, ``hub_prefix``: paths of the service and of the Hub as browsers see them.
     """
-    tokens = HubTokens(hub_api, now)
+    tokens = HubTokens(hub_api, now, lambda user: seen(owner(user).subject))
     browser = BrowserLogin(
         api_url=hub_api,
         api_token=api_token,

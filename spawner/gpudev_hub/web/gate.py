@@ -9,6 +9,7 @@ import msgspec
 from gpudev_hub.core.gate import (
     Admission,
     AdmitRequest,
+    Deleted,
     Failed,
     PickerAnswer,
     PickerAsked,
@@ -60,6 +61,13 @@ async def stop(call: Call) -> StopAnswer:
     body: StopAsked = call.body
     call.reservation = body.server
     return await call.site.service.stop_asked(body)
+
+
+async def deleted(call: Call) -> None:
+    """A server was deleted in the Hub."""
+    body: Deleted = call.body
+    call.reservation = body.server
+    await call.site.service.deleted(body)
 
 
 async def mint(call: Call) -> Minted:
@@ -124,6 +132,13 @@ GATE_ROUTES = [
         Access.HUB,
         answers=StopAnswer,
         takes=StopAsked,
+    ),
+    Route(
+        "POST",
+        "gate/deleted",
+        deleted,
+        Access.HUB,
+        takes=Deleted,
     ),
     Route(
         "POST",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from gpudev_hub.core.model import (
     State,
 )
 from gpudev_hub.core.request import Ask
+from gpudev_hub.core.words import printable
 from gpudev_hub.service.service import ServerLogs
 from gpudev_hub.service.view import View
 from gpudev_hub.ssh.access import SshAccess
@@ -107,7 +108,7 @@ class Presenter:
             planned_start=instant(record.place.start) if queued and record.place is not None else None,
             guaranteed_by=instant(record.promise) if queued else None,
             likely_start=None,
-            reason=self._reason(record),
+            reason=self._reason(record, reader),
             created_at=rfc3339(record.created_at),
             starts_at=instant(record.ready_at),
             ends_at=instant(record.ends_at),
@@ -122,10 +123,12 @@ class Presenter:
             pretended=pool.pretended,
         )
 
-    def _reason(self, record: Reservation) -> str | None:
-        if record.ended_at is None:
-            return self.view.reason(record.id)
-        return self.view.outlook.explain(record, record.ended_at)
+    def _reason(self, record: Reservation, reader: Identity) -> str | None:
+        """To others without the detail, which may quote what its owner's programs have written."""
+        if not (reader.operator or self.mine(record, reader)):
+            record = replace(record, detail="", trouble="")
+        reason = self.view.reason(record)
+        return None if reason is None else printable(reason)
 
     def _ways_in(self, record: Reservation) -> tuple[str, str, str]:
         user = quote(record.owner.hub_user, safe="@~")
@@ -142,7 +145,7 @@ class Presenter:
         items = [
             wire.HistoryItem(
                 at=rfc3339(entry.at),
-                cause=entry.change.cause,
+                cause=printable(entry.change.cause),
                 actor=entry.change.actor,
                 state=record.state.value,
                 planned_start=instant(record.place.start) if record.place is not None else None,
@@ -162,7 +165,8 @@ class Presenter:
             record = entry.change.record
             if isinstance(record, Reservation):
                 about = f" ({record.detail})" if record.detail else ""
-                events.append(f"{rfc3339(entry.at)} {record.state.value}: {entry.change.cause}{about}")
+                what = printable(f"{entry.change.cause}{about}")
+                events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}")
         return wire.Logs(events=events, logs=found.logs)
 
     def availability(

@@ -11,6 +11,7 @@ import pytest
 from checks import (
     CONVERGED,
     again,
+    all_ready,
     asked_until_acknowledged,
     history,
     one_owner_each,
@@ -28,15 +29,26 @@ from hub_users import wait_for
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
 
 
-@pytest.mark.parametrize("place", [BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT])
-def test_the_service_dies_between_two_steps_of_a_reservation(stack: ClusterStack, place: str) -> None:
+def test_the_service_dies_between_two_steps_of_a_reservation(stack: ClusterStack) -> None:
     """3, 10: what the client was told, or asks for again with the same request id, is there once."""
     running = ready(stack, "bob", gpus=8)
     before = uids(stack, running["id"])
-    stack.kill("service")
-    stack.start_part("service", {"GPUDEV_FAILPOINT": place, "GPUDEV_FAILPOINT_AT": "1"})
-    ask = {"gpus": 2, "hours": 1, "request_id": f"at-{place}-{time.monotonic_ns()}"}
+    for place in (BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT):
+        stack.kill("service")
+        stack.start_part("service", {"GPUDEV_FAILPOINT": place, "GPUDEV_FAILPOINT_AT": "1"})
+        record = _asked_across_a_death(stack, place)
+        stack.wait_until_up()
+        stack.wait_state(record["id"], "ready", "alice", CONVERGED)
+        the_only_one(stack, record)
+        assert len(stack.pods(record["id"])) == 1, place
+        one_owner_each(stack)
+        untouched(stack, running, before)
+        stack.end(record["id"], "alice")
 
+
+def _asked_across_a_death(stack: ClusterStack, place: str) -> dict[str, Any]:
+    """A reservation, asked for until it is acknowledged; the service has died once, and lives again."""
+    ask = {"gpus": 2, "hours": 1, "request_id": f"at-{place}-{time.monotonic_ns()}"}
     deaths: list[str] = []
 
     def asked() -> dict[str, Any] | None:
@@ -55,12 +67,7 @@ def test_the_service_dies_between_two_steps_of_a_reservation(stack: ClusterStack
         # The failpoint is one that comes after the answer.
         wait_for("its death", lambda: not stack.runs("service"), CONVERGED)
         stack.start_part("service")
-    stack.wait_until_up()
-    stack.wait_state(record["id"], "ready", "alice", CONVERGED)
-    the_only_one(stack, record)
-    assert len(stack.pods(record["id"])) == 1
-    one_owner_each(stack)
-    untouched(stack, running, before)
+    return record
 
 
 def test_the_hub_dies_in_the_middle_of_a_start(stack: ClusterStack) -> None:
@@ -111,8 +118,7 @@ def test_a_hub_restarts_while_servers_run(stack: ClusterStack) -> None:
 
 def test_the_api_server_is_away_for_a_minute(stack: ClusterStack, cluster: Cluster) -> None:
     """8: nothing is concluded from silence; what was asked meanwhile starts when it is back."""
-    record = ready(stack, gpus=2)
-    pair = ready(stack, "bob", gpus=4)
+    record, pair = all_ready(stack, alice={"gpus": 2}, bob={"gpus": 4})
     before, others = uids(stack, record["id"]), uids(stack, pair["id"])
     said = len(stack.log("hub"))
     cluster.stop_api_server()
@@ -135,8 +141,7 @@ def test_the_api_server_is_away_for_a_minute(stack: ClusterStack, cluster: Clust
 
 def test_somebodys_pod_has_the_name_already(stack: ClusterStack, cluster: Cluster) -> None:
     """A 409 deletes nothing: the start is another attempt's, and the stranger's pod lives."""
-    first = ready(stack, "alice", gpus=8)
-    second = ready(stack, "bob", gpus=8)
+    first, second = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     stranger = {
         "apiVersion": "v1",
@@ -174,18 +179,18 @@ def _harmless(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_pod_of_a_pair_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster, rank: int) -> None:
+def test_a_pod_of_a_pair_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster) -> None:
     """2: the gang starts again as a whole, on the same nodes, with the same end."""
     record = ready(stack, "alice", gpus=8, nodes=2)
-    before = uids(stack, record["id"])
-    name = sorted(before)[rank]
-    cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}").raise_for_status()
-    after = again(stack, record, before)
-    assert len(uids(stack, record["id"])) == 2
-    assert after["allocation"] == record["allocation"]
-    assert after["ends_at"] == record["ends_at"]
-    one_owner_each(stack)
+    for rank in (0, 1):
+        before = uids(stack, record["id"])
+        name = sorted(before)[rank]
+        cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}").raise_for_status()
+        after = again(stack, record, before)
+        assert len(uids(stack, record["id"])) == 2
+        assert after["allocation"] == record["allocation"]
+        assert after["ends_at"] == record["ends_at"]
+        one_owner_each(stack)
 
 
 def test_a_worker_of_a_pair_dies(stack: ClusterStack, cluster: Cluster) -> None:
@@ -201,8 +206,7 @@ def test_a_worker_of_a_pair_dies(stack: ClusterStack, cluster: Cluster) -> None:
 
 def test_a_pod_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster) -> None:
     """The server comes back on the same GPUs; nobody else got them meanwhile."""
-    record = ready(stack, gpus=8)
-    other = ready(stack, "bob", gpus=8)
+    record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
     cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{next(iter(before))}").raise_for_status()

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from checks import CONVERGED, history, nft_table, one_owner_each, ready, uids, untouched
+from checks import CONVERGED, again, all_ready, history, nft_table, one_owner_each, ready, uids, untouched
 from cluster_stack import NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
@@ -52,8 +52,7 @@ def test_it_starts_while_a_jupyter_is_too_busy_to_answer(stack: ClusterStack) ->
 
 def test_it_says_stopped_and_the_pod_lives(stack: ClusterStack, cluster: Cluster) -> None:
     """8, 10: its word frees nothing; the pod is ended without it, and then its user may start it again."""
-    record = ready(stack, gpus=8)
-    ready(stack, "bob", gpus=8)
+    record, _ = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
     with log_in(stack, "alice") as browser:
@@ -114,20 +113,26 @@ def _reason(stack: ClusterStack, id: str) -> str | None:
     return found
 
 
-def test_its_database_is_lost(stack: ClusterStack) -> None:
+def test_its_database_is_lost(stack: ClusterStack, cluster: Cluster) -> None:
     """5, 8: servers run on, and are reached again as soon as their users have logged in."""
-    record = ready(stack, gpus=2)
-    waiting = ready(stack, "bob", gpus=4)
-    before, others = uids(stack, record["id"]), uids(stack, waiting["id"])
+    record, other, lost = all_ready(stack, alice={"gpus": 2}, bob={"gpus": 4}, dave={"gpus": 8})
+    before, others, lone = (uids(stack, mine["id"]) for mine in (record, other, lost))
     stack.kill("hub")
     stack.lose_hub_database()
     stack.start_part("hub")
     wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)
-    for mine, pods in ((record, before), (waiting, others)):
-        stack.token_for(mine["owner"])
+    # A server that ends now can't be started for a user that the Hub does not know.
+    cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{next(iter(lone))}").raise_for_status()
+    wait_for("it gone", lambda: not uids(stack, lost["id"]), CONVERGED)
+    for mine, pods in ((record, before), (other, others)):
+        stack.record(mine["id"], mine["owner"])
         wait_for("its Jupyter", lambda mine=mine: stack.jupyter(mine, mine["owner"]) == 200, 2 * CONVERGED)  # type: ignore[misc]
         untouched(stack, mine, pods)
     assert ready(stack, "carol", gpus=2)["state"] == "ready"
+    waits = wait_for("the reason", lambda: "log in" in (_reason(stack, lost["id"]) or ""), CONVERGED)
+    assert waits
+    after = again(stack, lost, lone)
+    assert (after["allocation"], after["ends_at"]) == (lost["allocation"], lost["ends_at"])
 
 
 def test_it_hangs_while_servers_run(stack: ClusterStack) -> None:

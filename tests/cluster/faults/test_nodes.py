@@ -1,4 +1,4 @@
-"""Nodes and pods as a cluster really has them: silent, gone, cordoned, short of GPUs, stuck, wrong images."""
+"""Nodes and pods as a cluster really has them: silent, gone, cordoned, short of GPUs, stuck, too greedy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from checks import CONVERGED, again, history, one_owner_each, ready, uids, untouched
-from cluster_stack import MISSING, NAMESPACE, ClusterStack, pool
-from gpudev_hub.cluster.labels import ATTEMPT
+from checks import CONVERGED, again, all_ready, failed_starts, history, one_owner_each, ready, uids, untouched
+from cluster_stack import NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
 
@@ -53,8 +52,7 @@ def test_a_node_is_silent_for_a_while(
     The node counts as silent after 8 s here, and 2 s later pods are evicted that do not tolerate that (after
     50 s and five minutes by Kubernetes' own settings): as somebody else's pod shows.
     """
-    record = ready(stack, "alice", gpus=8)
-    other = ready(stack, "bob", gpus=8)
+    record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     before = uids(stack, record["id"])
     lost = node_of(record)
     cluster.apply(_foreign(namespace, image, lost, 0))
@@ -88,8 +86,7 @@ def _told_to_go(pods: Iterable[dict[str, Any]]) -> bool:
 
 def test_a_node_is_deleted(stack: ClusterStack, cluster: Cluster) -> None:
     """A node that is gone takes its servers along: told so, and nobody else is harmed."""
-    record = ready(stack, "alice", gpus=8)
-    other = ready(stack, "bob", gpus=8)
+    record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     before = uids(stack, other["id"])
     lost = node_of(record)
     cluster.kill_kubelet(lost)
@@ -120,7 +117,7 @@ def test_a_node_is_cordoned_while_servers_run_there(stack: ClusterStack, cluster
     # What runs there runs on to its end, also when it has to be started again.
     cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{next(iter(before))}").raise_for_status()
     assert again(stack, record, before)["allocation"] == record["allocation"]
-    assert not _failed(stack, record)
+    assert not failed_starts(stack, record)
     cluster.cordon(closed, False)
     wait_for("the service to see it again", lambda: _size(stack, 2)["free_now"] == 6)
 
@@ -129,61 +126,6 @@ def _size(stack: ClusterStack, gpus: int) -> dict[str, Any]:
     pools = stack.api("GET", "availability")["pools"]
     found: dict[str, Any] = next(s for s in pools[0]["sizes"] if (s["gpus"], s["nodes"]) == (gpus, 1))
     return found
-
-
-@pytest.fixture
-def impatient(stack: ClusterStack, image: str) -> Iterator[None]:
-    """Three starts may take 20 s each, and wait for 5 s when they can't go on."""
-    different: dict[str, dict[str, Any]] = {
-        "hub": {"stuck_seconds": 5},
-        "service": {"pools": [pool(image, startup_seconds=20)]},
-    }
-    for part, settings in different.items():
-        stack.kill(part)
-        stack.start_part(part, settings=settings)
-    stack.wait_until_up()
-    yield
-    stack.restart(*different)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_an_image_that_is_nowhere(stack: ClusterStack) -> None:
-    """It is said which and why, it fails for good, and it holds up nobody."""
-    record = stack.reserve("alice", gpus=8, image=MISSING)
-    told = wait_for(
-        "the reason", lambda: "ErrImageNeverPull" in (stack.record(record["id"])["reason"] or ""), CONVERGED
-    )
-    assert told
-    assert MISSING in stack.record(record["id"])["reason"]
-    other = ready(stack, "bob", gpus=2)
-    failed = stack.wait_state(record["id"], "ended", "alice", 4 * CONVERGED)
-    assert (failed["outcome"], MISSING in failed["reason"]) == ("failed", True)
-    assert stack.record(other["id"], "bob")["state"] == "ready"
-
-
-def test_a_start_that_fails_after_the_hubs_answer_says_why(stack: ClusterStack) -> None:
-    """The Hub answers "pending" after ten seconds; what can't go on is given up after fifteen."""
-    record = stack.reserve("alice", gpus=8, image=MISSING)
-    wait_for("its failure", lambda: _failed(stack, record), CONVERGED)
-    assert "ErrImageNeverPull" in _failed(stack, record)[0]
-    wait_for("the next attempt", lambda: _attempts(stack, record) == {2}, CONVERGED)
-
-
-def test_a_pod_is_deleted_while_it_starts(stack: ClusterStack, cluster: Cluster) -> None:
-    """The Hub does not wait for it until the whole start-up time is over."""
-    record = stack.reserve("alice", gpus=2, image=MISSING)
-    (pod,) = wait_for("its pod", lambda: list(uids(stack, record["id"])))
-    cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}").raise_for_status()
-    wait_for("the next attempt", lambda: _attempts(stack, record) == {2}, 10)
-
-
-def _failed(stack: ClusterStack, record: dict[str, Any]) -> list[str]:
-    causes = [entry["cause"] for entry in history(stack, record["id"], record["owner"])]
-    return [cause for cause in causes if cause.startswith("start_failed")]
-
-
-def _attempts(stack: ClusterStack, record: dict[str, Any]) -> set[int]:
-    return {int(pod["metadata"]["labels"][ATTEMPT]) for pod in stack.pods(record["id"])}
 
 
 def test_a_foreign_pod_takes_gpus_of_a_node(
@@ -246,8 +188,7 @@ def _foreign(namespace: str, image: str, node: str, gpus: int) -> dict[str, Any]
 
 def test_a_pod_that_can_not_go_keeps_its_gpus(stack: ClusterStack, cluster: Cluster) -> None:
     """8: a slot returns only when its server is seen gone; the next in line starts then."""
-    record = ready(stack, "alice", gpus=8)
-    other = ready(stack, "bob", gpus=8)
+    record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     (pod,) = stack.pods(record["id"])
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
@@ -281,8 +222,7 @@ def test_allocatable_changes_under_running_servers(stack: ClusterStack, cluster:
 
 def test_a_pod_that_nobody_can_end_keeps_its_gpus(stack: ClusterStack, cluster: Cluster) -> None:
     """8: asked to go and never gone, since its node is silent: even the object's end would free nothing."""
-    record = ready(stack, "alice", gpus=8)
-    other = ready(stack, "bob", gpus=8)
+    record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     lost = node_of(record)
     (pod,) = uids(stack, record["id"])
     cluster.kill_kubelet(lost)
@@ -310,8 +250,7 @@ def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Clust
 
     With version 1 the kernel ends the greedy process alone, and the server lives.
     """
-    record = ready(stack, "alice", gpus=1)
-    neighbour = ready(stack, "bob", gpus=1)
+    record, neighbour = all_ready(stack, alice={"gpus": 1}, bob={"gpus": 1})
     before, others = uids(stack, record["id"]), uids(stack, neighbour["id"])
     hog = "import ctypes; ctypes.memset(ctypes.create_string_buffer(2**31), 1, 2**31)"
     with pytest.raises(subprocess.CalledProcessError) as killed:
@@ -329,8 +268,7 @@ def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Clust
 
 def test_a_server_that_writes_more_than_its_share_of_the_disk(stack: ClusterStack, cluster: Cluster) -> None:
     """Nobody else notices. It comes back with what is at home, and says what happened to it."""
-    record = ready(stack, "alice", gpus=1)
-    neighbour = ready(stack, "bob", gpus=1)
+    record, neighbour = all_ready(stack, alice={"gpus": 1}, bob={"gpus": 1})
     before, others = uids(stack, record["id"]), uids(stack, neighbour["id"])
     (pod,) = before
     cluster.execute(NAMESPACE, pod, "fallocate", "--length", "600M", "/scratch/too-much")
@@ -340,19 +278,3 @@ def test_a_server_that_writes_more_than_its_share_of_the_disk(stack: ClusterStac
     # By the kubelet's words, or by ours if the server ended so quickly that the kubelet has none.
     assert any("ephemeral local storage" in cause or "local disk" in cause for cause in causes), causes
     untouched(stack, neighbour, others)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_one_worker_of_a_pair_never_gets_ready(stack: ClusterStack, cluster: Cluster, image: str) -> None:
-    """2: all or nothing: it says which and why, fails for good after some tries, and leaves no half."""
-    with cluster.without_image("node-2", image):
-        record = stack.reserve("alice", gpus=8, nodes=2)
-        told = wait_for(
-            "the reason", lambda: "rank 1" in (stack.record(record["id"])["reason"] or ""), 2 * CONVERGED
-        )
-        assert told
-        failed = stack.wait_state(record["id"], "ended", "alice", 4 * CONVERGED)
-    assert failed["outcome"] == "failed"
-    assert "ErrImageNeverPull" in failed["reason"]
-    assert all(pod["status"]["phase"] in ("Succeeded", "Failed") for pod in stack.pods(record["id"]))
-    assert ready(stack, "bob", gpus=8, nodes=2)["state"] == "ready"

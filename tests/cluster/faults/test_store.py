@@ -12,6 +12,7 @@ import pytest
 
 from checks import (
     CONVERGED,
+    all_ready,
     asked_until_acknowledged,
     nft_table,
     one_owner_each,
@@ -32,8 +33,7 @@ NEW_SERVICE = {8100: 8110, 8101: 8111}
 
 def test_dynamodb_is_away_for_a_while(stack: ClusterStack) -> None:
     """11: nothing is admitted, which is said; servers run on; what was asked before is still there."""
-    record = ready(stack, gpus=8)
-    ready(stack, "bob", gpus=8)
+    record, _ = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
     stack.faults.down()
@@ -59,19 +59,19 @@ def test_dynamodb_is_away_for_a_while(stack: ClusterStack) -> None:
     one_owner_each(stack)
 
 
-@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.CONFLICT, Fault.LOST], ids=lambda fault: fault.name)
-def test_dynamodb_refuses_for_a_while(stack: ClusterStack, fault: Fault) -> None:
+def test_dynamodb_refuses_for_a_while(stack: ClusterStack) -> None:
     """Once asked for, once there; servers do not notice."""
     running = ready(stack, "bob", gpus=2)
     before = uids(stack, running["id"])
-    stack.faults.next(fault, 4)
-    record = asked_until_acknowledged(stack, "alice", fault.name)
-    assert stack.faults.left < 4, "the test is about requests that were refused"
-    stack.faults.heal()
-    stack.wait_state(record["id"], "ready", "alice", CONVERGED)
-    the_only_one(stack, record)
-    untouched(stack, running, before)
-    one_owner_each(stack)
+    for user, fault in (("alice", Fault.THROTTLED), ("carol", Fault.CONFLICT), ("dave", Fault.LOST)):
+        stack.faults.next(fault, 4)
+        record = asked_until_acknowledged(stack, user, fault.name)
+        assert stack.faults.left < 4, "the test is about requests that were refused"
+        stack.faults.heal()
+        stack.wait_state(record["id"], "ready", user, CONVERGED)
+        the_only_one(stack, record)
+        untouched(stack, running, before)
+        one_owner_each(stack)
 
 
 def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from api_proxy import ApiProxy
-from checks import CONVERGED, again, history, one_owner_each, ready, uids, untouched
+from checks import CONVERGED, again, all_ready, history, one_owner_each, ready, uids, untouched
 from cluster_stack import NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
@@ -89,8 +89,7 @@ def test_watches_are_refused_for_a_while(stack: ClusterStack, proxy: ApiProxy) -
 
 def test_the_api_servers_cache_is_behind(stack: ClusterStack, proxy: ApiProxy, cluster: Cluster) -> None:
     """5, 8: an old list shows pods that are gone, and lacks some that run; neither is believed."""
-    lost = ready(stack, "alice", gpus=2)
-    running = ready(stack, "bob", gpus=2)
+    lost, running = all_ready(stack, alice={"gpus": 2}, bob={"gpus": 2})
     before, others = uids(stack, lost["id"]), uids(stack, running["id"])
     with proxy.behind():
         asked = stack.reserve("carol", gpus=4)
