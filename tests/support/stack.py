@@ -71,6 +71,8 @@ class Stack(HubUsers):
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
+                # Tests that run under nohup ignore it, and so would what they start.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
 
     def _ready_or_dead(self) -> bool:
