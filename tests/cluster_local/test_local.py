@@ -126,8 +126,8 @@ class Engine:
         assert found is not None
         return found.pid
 
-    def log(self, id: str) -> str:
-        path = self.servers.folder(id, 1) / "0" / "logs" / "jupyter.log"
+    def log(self, id: str, part: str = "jupyter") -> str:
+        path = self.servers.folder(id, 1) / "0" / "logs" / f"{part}.log"
         return path.read_text() if path.exists() else ""
 
 
@@ -312,7 +312,8 @@ async def test_nodes_and_logs(engine: Engine) -> None:
         ("node-2", 4, NodeStatus.UP),
     ]
     await engine.start("logs")
-    await until(lambda: "up" in engine.log("logs"), "Jupyter's stand-in")
+    for part, said in (("jupyter", "up"), ("sshd", "listening")):
+        await until(lambda part=part, said=said: said in engine.log("logs", part), part)  # type: ignore[misc]
     logs = await engine.cluster.logs("logs", 1, 5)
     assert logs["jupyter"] == "up"
     assert "listening" in logs["sshd"]

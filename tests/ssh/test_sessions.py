@@ -299,7 +299,8 @@ def test_notices_appear_in_terminals(world: World, rank: Rank, terminal: Termina
     try:
         terminal.type("echo re''ady")
         terminal.read_until("ready")
-        eventually(lambda: "sleep 60" in commands(rank))
+        # The command itself: of the shell that is just becoming it, nothing can be read for a moment.
+        eventually(lambda: "sleep 60 " in commands(rank).splitlines())
         world.service.tell("demo ends in 15 min, at 14:10 UTC\x1b]0;evil\x07")
         assert "demo ends in 15 min" in terminal.read_until("14:10 UTC")
         other.read_until("demo ends in 15 min, at 14:10 UTC")
