@@ -1,6 +1,6 @@
 """Kubernetes, CoreDNS, kwok and helm, built from the Go module proxy at the versions of ``go/*/go.mod``.
 
-Each module's binaries are built anew when its ``go.mod`` or ``go.sum`` has changed. Modules are apart where
+Each module's binaries are built anew when a file of its has changed. Modules are apart where
 their dependencies clash (kwok needs a newer kubelet library than the kubelet built here).
 """
 
@@ -31,7 +31,8 @@ def ensure_binaries(layout: Layout, modules: Iterable[str] = NEEDED) -> None:
     """Build what is missing or out of date; minutes for the first time, nothing at all later."""
     for module in modules:
         folder = MODULES / module
-        key = hashlib.sha256((folder / "go.mod").read_bytes() + (folder / "go.sum").read_bytes()).hexdigest()
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        key = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
         stamp = layout.binaries / f"{module}.stamp"
         if stamp.exists() and stamp.read_text() == key:
             continue

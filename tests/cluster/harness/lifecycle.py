@@ -42,9 +42,23 @@ def prepare(layout: Layout) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         install(*PACKAGES)
         _load_bridge_rules()
-        ensure_binaries(layout)
-        # In a namespace of its own, so that no mount outlives it.
-        _harness("images", layout, "unshare", *_NAMESPACES)
+        with _images_made(layout):
+            ensure_binaries(layout)
+
+
+@contextmanager
+def _images_made(layout: Layout) -> Iterator[None]:
+    """Made beside what is done meanwhile: they wait for the network, and compilers do not."""
+    # In a namespace of its own, so that no mount outlives it.
+    command = ["unshare", *_NAMESPACES, *_python("images")]
+    with subprocess.Popen(command, env=environment(layout)) as making:
+        try:
+            yield
+        except BaseException:
+            making.terminate()
+            raise
+    if making.returncode != 0:
+        raise HarnessError(f"`harness images` failed with {making.returncode}; why is said above")
 
 
 def _load_bridge_rules() -> None:
@@ -190,9 +204,3 @@ def environment(layout: Layout) -> dict[str, str]:
     """With which another process finds this package, and this state folder."""
     path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
     return os.environ | {"GPUDEV_CLUSTER_STATE": str(layout.root), "PYTHONPATH": path}
-
-
-def _harness(command: str, layout: Layout, *before: str) -> None:
-    done = subprocess.run([*before, *_python(command)], env=environment(layout))
-    if done.returncode != 0:
-        raise HarnessError(f"`harness {command}` failed with {done.returncode}; why is said above")
