@@ -15,6 +15,7 @@ from typing import IO, TextIO
 from gpudev import ssh, wire
 from gpudev.api import Api
 from gpudev.errors import Forbidden, GpuDevError, RemoteCommandFailed, WrongState
+from gpudev.words import label
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,15 @@ def find(api: Api, id: str) -> Host:
     record = api.reservation(id)
     own(record)
     raise WrongState(
-        f"Reservation {record.name or id} has no server to connect to: it is {record.state}.",
-        hint=record.reason or "See: gpu-dev show " + (record.name or id),
+        f"Reservation {label(record)} has no server to connect to: it is {record.state}.",
+        hint=record.reason or f"See: gpu-dev show {label(record)}",
     )
 
 
 def own(record: wire.Reservation) -> None:
     """Raise `Forbidden` for a reservation that the caller may see and not enter."""
     if not record.mine:
-        raise Forbidden(
-            f"Reservation {record.name or record.id} is {record.owner}'s, who alone can enter it."
-        )
+        raise Forbidden(f"Reservation {label(record)} is {record.owner}'s, who alone can enter it.")
 
 
 def line(cmd: str | Sequence[str]) -> str:

@@ -93,7 +93,7 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
             api_token=settings.word("service-token"),
             cookie_secret=settings.secret("service-cookies"),
             owner=owner_of,
-            seen=service.owner_seen,
+            seen=service.logged_in,
             now=clock.now,
             prefix=PREFIX,
         ),

@@ -82,7 +82,7 @@ async def serve(settings: Settings) -> None:
         api_token=settings.secret("service-token"),
         cookie_secret=settings.secret("service-cookies").encode(),
         owner=owner_of,
-        seen=service.owner_seen,
+        seen=service.logged_in,
         now=clock.now,
         prefix=PREFIX,
     )

@@ -18,7 +18,7 @@ from gpudev_hub.clock import ClockBehind
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import ServerReady, StopIntent
-from gpudev_hub.core.gate import Failed
+from gpudev_hub.core.gate import AdmitRequest, Failed
 from gpudev_hub.core.model import (
     HOUR,
     MINUTE,
@@ -686,12 +686,24 @@ async def test_a_running_server_is_taken_over_as_soon_as_the_hub_can(
     world.hub.users.add("alice")
     world.hub.refuses = None
     if "forgot" in trouble:
-        world.service.owner_seen(ALICE.subject)
+        world.service.logged_in(ALICE.subject)
     else:
         world.clock.advance(LONGEST_PAUSE)
     await world.until(lambda: record.id in world.hub.rows, "the Hub to lead to it")
     assert world.cluster.ever == [(record.id, 1)], "the same server"
     assert world.service.view.reservations[record.id].attempt == 1
+
+
+async def test_starts_of_one_owner_do_not_hurry_each_other(world: ServiceWorld) -> None:
+    """The Hub asks the gate in his name at each try: that is no sign that anything has changed."""
+    world.hub.refuses = "no such image"
+    record = await world.reserve(gpus=2)
+    await world.until(lambda: world.service.view.reservations[record.id].attempt > 1, timeout=20)
+    asked = len(world.hub.calls)
+    for _ in range(20):
+        await world.service.admit(AdmitRequest(ALICE.subject, "alice", "alice", record.id, form=False))
+        await asyncio.sleep(0.01)
+    assert world.hub.calls[asked:].count(("POST", record.id)) == 0, "the pause between two tries is not over"
 
 
 async def test_what_the_hub_has_forgotten_it_is_told_again(world: ServiceWorld) -> None:

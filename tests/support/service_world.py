@@ -199,9 +199,9 @@ class SpawningHub:
         self.pending = False
         """True: every start is answered that it is under way."""
         self.rows: dict[str, int] = {}
+        """Servers that the Hub runs, with their attempts."""
         self.forgotten: set[str] = set()
         """Servers that somebody had it remove."""
-        """Servers that the Hub runs, with their attempts."""
         self.calls: list[tuple[str, str]] = []
         self._sockets = bind_sockets(0, "127.0.0.1")
         self.port: int = self._sockets[0].getsockname()[1]

@@ -137,7 +137,7 @@ async def running(
         api_token="the-services-token",
         cookie_secret=b"x" * 32,
         owner=owner,
-        seen=service.owner_seen,
+        seen=service.logged_in,
         now=service.clock.now,
         prefix=PREFIX,
     )

@@ -149,12 +149,12 @@ class Effects:
         task.add_done_callback(lambda done: self._done(key, done))
 
     def _done(self, key: Key, task: asyncio.Task[None]) -> None:
-        again = False
-        if self._running[key].task is task:
-            again = self._running.pop(key).again and not task.cancelled()
+        running = self._running[key]
+        if running.task is task:
+            del self._running[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("effect %s failed", key, exc_info=error, extra={"reservation": key[1]})
-        if again:
+        if running.task is task and running.again and not task.cancelled():
             self.start(*key[1:])
 
     async def _wait(self, key: Key, pause: Millis) -> None:

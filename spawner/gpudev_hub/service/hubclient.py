@@ -64,7 +64,7 @@ class HubClient:
         raise StartRefused(message)
 
     async def stop(self, hub_user: str, server: str, *, forget: bool) -> None:
-        """Stop a named server; returns when the Hub has taken it up (or never had it)."""
+        """Stop a named server, or remove it, too; returns when that is under way, or there is none."""
         answer = await self._call("DELETE", hub_user, server, {"remove": forget})
         if answer.status_code in (202, 204, 404):
             return

@@ -21,6 +21,7 @@ from gpudev_hub.core.ports import (
     HubUnavailable,
     ServerSight,
     StaleEpoch,
+    StoreEmpty,
     StoreUnavailable,
 )
 
@@ -123,6 +124,17 @@ class Reconciler:
                 await self._cluster.forget_ended(self._view.claims.keys())
         self._derive()
         await self._ask_hub()
+
+    async def nothing_runs(self) -> None:
+        """Raise ``StoreEmpty`` if a server runs: beside a store without a commit it is no orphan."""
+        seen = await self._cluster.servers()
+        running = sorted(f"{one.id}/{one.attempt}" for one in seen if one.presence is Presence.PRESENT)
+        if running:
+            raise StoreEmpty(
+                f"{len(running)} server(s) run ({', '.join(running[:5])}), but the store has never had a"
+                " commit: it was emptied, or is another one than theirs. Put theirs back; if there is none"
+                " any more, end the servers first. Nothing was changed"
+            )
 
     def _no_cluster(self, error: ClusterUnavailable) -> None:
         now = self._clock.now()

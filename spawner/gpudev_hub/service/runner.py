@@ -31,7 +31,6 @@ from gpudev_hub.core.ports import (
     ServerSight,
     StaleEpoch,
     Store,
-    StoreEmpty,
     StoreUnavailable,
 )
 from gpudev_hub.failpoints import Failpoint
@@ -129,7 +128,7 @@ class Runner:
 
     async def _start(self, snapshot: Snapshot) -> None:
         if not snapshot.n:
-            await self._nothing_runs()
+            await self._reconciler.nothing_runs()
         else:
             self.outages.was("the service", snapshot.at, self._clock.now())
         for record in snapshot.reservations.values():
@@ -145,17 +144,6 @@ class Runner:
                 self._effects.start(record.id, record.attempt)
         self._tasks.append(asyncio.create_task(self._reconciler.run(), name="reconcile"))
         log.info("epoch %d, going on from commit %d", snapshot.epoch, snapshot.n)
-
-    async def _nothing_runs(self) -> None:
-        """Servers beside a store without a commit are no orphans: their reservations were lost."""
-        seen = await self._cluster.servers()
-        running = sorted(f"{one.id}/{one.attempt}" for one in seen if one.presence is Presence.PRESENT)
-        if running:
-            raise StoreEmpty(
-                f"{len(running)} server(s) run ({', '.join(running[:5])}), but the store has never had a"
-                " commit: it was emptied, or is another one than theirs. Put theirs back; if there is none"
-                " any more, end the servers first. Nothing was changed"
-            )
 
     async def stop(self) -> None:
         """Finish the commit under way, drop the rest, close the store."""

@@ -180,12 +180,18 @@ class Service:
             await self._runner.reconcile()
 
     def owner_seen(self, subject: str) -> None:
-        """The Hub has vouched for him just now: what waited for that is placed, started or led to again."""
-        mine = [record for record in self.view.reservations.values() if record.owner.subject == subject]
-        if any(record.blocked == OWNER_UNKNOWN for record in mine):
-            self._writer.post(OwnerKnown(subject, known=True))
-        for record in mine:
-            self._runner.poke(record.id)
+        """The Hub has vouched for this owner just now: what waited for that is placed or started again."""
+        for record in self.view.reservations.values():
+            if record.blocked == OWNER_UNKNOWN and record.owner.subject == subject:
+                self._writer.post(OwnerKnown(subject, known=True))
+                return
+
+    def logged_in(self, subject: str) -> None:
+        """He came himself, and the Hub knows him: it is to lead to his servers again if it does not yet."""
+        self.owner_seen(subject)
+        for record in self.view.reservations.values():
+            if record.state is State.READY and record.owner.subject == subject:
+                self._runner.poke(record.id)
 
     async def _ask(self, event: Event) -> Reservation:
         decision = await self._writer.ask(event)

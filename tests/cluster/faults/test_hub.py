@@ -6,7 +6,17 @@ import signal
 
 import pytest
 
-from checks import CONVERGED, again, all_ready, history, nft_table, one_owner_each, ready, uids, untouched
+from checks import (
+    CONVERGED,
+    again,
+    all_ready,
+    failed_starts,
+    nft_table,
+    one_owner_each,
+    ready,
+    uids,
+    untouched,
+)
 from cluster_stack import NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
@@ -29,7 +39,7 @@ def test_it_starts_while_the_api_server_is_away(stack: ClusterStack, cluster: Cl
     finally:
         cluster.start_api_server()
     stack.wait_state(asked["id"], "ready", "bob", CONVERGED)
-    assert not _causes(stack, asked["id"], "start_failed", "bob")
+    assert not failed_starts(stack, asked)
     untouched(stack, record, before)
 
 
@@ -102,7 +112,7 @@ def test_its_user_stops_a_start_that_has_no_pod_yet(stack: ClusterStack, cluster
             wait_for("the wish", lambda: "the GPUs are kept until" in (_reason(stack, record["id"]) or ""))
         finally:
             cluster.api.delete(path).raise_for_status()
-    assert not _causes(stack, record["id"], "start_failed")
+    assert not failed_starts(stack, record)
     assert not stack.pods(record["id"])
     stack.api("POST", f"reservations/{record['id']}/resume")
     stack.wait_state(record["id"], "ready", "alice", CONVERGED)
@@ -153,7 +163,3 @@ def test_it_hangs_while_servers_run(stack: ClusterStack) -> None:
     untouched(stack, record, before)
     stack.wait_state(asked["id"], "ready", "alice", CONVERGED)
     assert ready(stack, "bob", gpus=8)["state"] == "ready"
-
-
-def _causes(stack: ClusterStack, id: str, word: str, user: str = "alice") -> list[str]:
-    return [entry["cause"] for entry in history(stack, id, user) if entry["cause"].startswith(word)]
