@@ -79,9 +79,10 @@ types: $(TOOLS)/yarn.stamp ## types and format of the page scripts
 bench: setup ## the figures of docs/benchmarks.md
 	for part in plan handover submissions release spawn; do $(BIN)/python -m benchmarks.$$part; done
 
-# Without addresses, so that a lock file fits any mirror.
+# Without addresses, so that a lock file fits any mirror. Without what jsonschema can check the format "iri" with, which
+# nothing here has: it builds its grammar whenever it is imported, half of the time that Jupyter takes to start.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	--no-emit-index-url --no-emit-find-links $(LOCK_FLAGS)
+	--no-emit-index-url --no-emit-find-links --no-emit-package rfc3987-syntax --no-emit-package lark $(LOCK_FLAGS)
 
 lock: $(UV) ## make the lock files anew; pins stay as they are unless LOCK_FLAGS=--upgrade
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements/uv.txt

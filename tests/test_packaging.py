@@ -178,3 +178,9 @@ def test_locks_satisfy_what_the_project_declares(lock: str, extras: list[str], g
     for line in wanted:
         requirement = Requirement(line)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), line
+
+
+def test_jupyter_and_hub_compile_no_grammar_when_they_start() -> None:
+    code = "import sys, jupyter_events; sys.exit('lark' in sys.modules)"
+    for environment in (".venv", ".venv-server"):
+        subprocess.run([ROOT / environment / "bin/python", "-I", "-c", code], check=True)

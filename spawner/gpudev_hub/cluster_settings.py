@@ -131,6 +131,11 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         """Where servers reach the service's public side."""
         return self.service_url.rstrip("/") + PREFIX
 
+    @property
+    def stop_seconds(self) -> int:
+        """What the end of a server may take: its grace, and the time until its pods are seen gone."""
+        return self.grace_seconds + 30
+
     def pool(self, name: str) -> Pool:
         """The pool of that name; ``KeyError`` if there is none."""
         for pool in self.pools:
@@ -152,6 +157,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
                         max_gang=pool.max_gang,
                         startup=round(pool.startup_seconds * SECOND),
                         teardown=round(pool.teardown_seconds * SECOND),
+                        stop_overrun=self.stop_seconds * SECOND,
                     )
                     for pool in self.pools
                 )

@@ -10,6 +10,7 @@ from traitlets.config import Config
 
 from cluster_world import settings_of
 from gpudev_hub.cluster_settings import ClusterSettings
+from gpudev_hub.core.model import SECOND
 from gpudev_hub.hub.cluster_setup import configure
 from gpudev_hub.hub.kubernetes import GpuSpawner
 from gpudev_hub.settings import SettingsError
@@ -55,6 +56,11 @@ def test_the_service_is_known_and_the_sites_own_things_stay(c: Config) -> None:
 def test_sizes_are_those_of_the_pools(c: Config) -> None:
     shapes = [(p["gpudev"]["gpus"], p["gpudev"]["nodes"]) for p in GpuSpawner.profiles]
     assert shapes == [(1, 1), (2, 1), (4, 1), (8, 1), (8, 2)]
+
+
+def test_who_has_long_to_end_is_not_removed_meanwhile() -> None:
+    (pool,) = settings_of(grace_seconds=300).make_policy().pools
+    assert pool.stop_overrun > 300 * SECOND
 
 
 def test_settings_that_can_not_be_used_say_what_and_where(tmp_path: Path) -> None:

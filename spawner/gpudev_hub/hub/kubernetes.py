@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import aiohttp
 from jupyterhub.spawner import SpawnException
-from kubernetes_asyncio.client import ApiException, V1DeleteOptions, V1Preconditions
+from kubernetes_asyncio.client import ApiException
 from kubespawner import KubeSpawner
 
 from gpudev_hub.cluster.kube_pods import PodFacts, pod_facts
@@ -23,6 +23,7 @@ from gpudev_hub.core.gate import Launch
 
 from . import pods
 from .gated import Gated
+from .kube_calls import AWAY, REQUEST_TIMEOUT, KubeCalls
 
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at what the watch has brought, or at a Jupyter that is coming up."""
@@ -32,16 +33,10 @@ ADDRESS_AGAIN: Final = 1.0
 """Seconds between two looks for a pod's address."""
 POLL_PATIENCE: Final = 15.0
 """Seconds that a poll may wait for the API before it says that nothing is known."""
-REQUEST_TIMEOUT: Final = 10.0
-"""Seconds for one call."""
 CREATE_TRIES: Final = 3
 FORBIDDEN_TRIES: Final = 5
 FORBIDDEN_PAUSE: Final = 1.0
 """Seconds."""
-STOP_MARGIN: Final = 30.0
-"""Seconds beyond the pods' grace that a stop waits until they are gone."""
-
-_AWAY = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 class NotStarted(SpawnException):
@@ -68,6 +63,10 @@ class GpuSpawner(Gated, KubeSpawner):
 
     _pvc_exists: bool
 
+    @property
+    def _calls(self) -> KubeCalls:
+        return KubeCalls(self.api, self.namespace)
+
     # Starting
 
     async def _start(self) -> str:
@@ -82,7 +81,7 @@ class GpuSpawner(Gated, KubeSpawner):
             # Nobody waits for the Hub's answer any more: after ten seconds it said "pending".
             await self.gate.failed(launch.id, launch.attempt, error.jupyterhub_message)
             # Nobody was let in yet. What was there before this call is not ours to end.
-            await self._delete([pod["metadata"] for pod in made])
+            await self._calls.delete_pods([pod["metadata"] for pod in made])
             raise
 
     async def _launch(self, launch: Launch, made: list[dict[str, Any]]) -> str:
@@ -97,7 +96,7 @@ class GpuSpawner(Gated, KubeSpawner):
                 return url
         except ApiException as error:
             raise _refused(launch, error) from error
-        except _AWAY as error:
+        except AWAY as error:
             if patience.expired():
                 raise NotStarted(
                     f"server {launch.id} did not answer within {self.start_timeout} s"
@@ -119,7 +118,7 @@ class GpuSpawner(Gated, KubeSpawner):
 
     async def _build(self, launch: Launch, made: list[dict[str, Any]]) -> None:
         """Make what is not there yet; ``made`` gets the pods that were."""
-        there = await self._pods(selector(launch.id))
+        there = await self._calls.pods(selector(launch.id))
         await self._forget_ended(launch, there)
         ranks = len(launch.allocation)
         mine = {
@@ -139,17 +138,17 @@ class GpuSpawner(Gated, KubeSpawner):
         owner = pods.owner_reference(mine[0])
         missing = [rank for rank in range(1, ranks) if rank not in mine]
         if ranks > 1:
-            await self._create(
+            await self._calls.create(
                 self.api.create_namespaced_service, pods.service(launch, owner), exists_is_fine=True
             )
         made += await asyncio.gather(*(self._make_pod(launch, rank, owner) for rank in missing))
         patch = {"metadata": {"ownerReferences": [owner]}}
-        await self._call(self.api.patch_namespaced_secret, name=self.pod_name, body=patch)
+        await self._calls.call(self.api.patch_namespaced_secret, name=self.pod_name, body=patch)
 
     async def _adopt(self, launch: Launch, pod: Mapping[str, Any]) -> None:
         """Go on with a server that is there, with the Hub token that it was started with."""
         self.log.info("server %s of attempt %d is there already: adopted", launch.id, launch.attempt)
-        found = await self._call(self.api.read_namespaced_secret, name=pod["metadata"]["name"])
+        found = await self._calls.call(self.api.read_namespaced_secret, name=pod["metadata"]["name"])
         self.api_token = pods.token_in(found)
 
     async def _make_secret(self, launch: Launch) -> None:
@@ -157,18 +156,18 @@ class GpuSpawner(Gated, KubeSpawner):
         env = {name: value for name, value in self.get_env().items() if value is not None}
         around = pods.Surroundings(self.cluster, self.pvc_name, env, [*self.cmd, *self.get_args()])
         body = pods.secret(launch, around)
-        if not await self._create(self.api.create_namespaced_secret, body, exists_is_fine=True):
-            await self._call(self.api.delete_namespaced_secret, name=self.pod_name)
-            await self._create(self.api.create_namespaced_secret, body)
+        if not await self._calls.create(self.api.create_namespaced_secret, body, exists_is_fine=True):
+            await self._calls.call(self.api.delete_namespaced_secret, name=self.pod_name)
+            await self._calls.create(self.api.create_namespaced_secret, body)
 
     async def _make_pod(self, launch: Launch, rank: int, owner: Mapping[str, Any] | None) -> dict[str, Any]:
         body = pods.pod(launch, rank, self.cluster, self.pvc_name, owner)
-        created = await self._create(self.api.create_namespaced_pod, body, exists_is_fine=True)
+        created = await self._calls.create(self.api.create_namespaced_pod, body, exists_is_fine=True)
         if created is not None:
             return created
         # An answer that was lost, or somebody else's pod: never deleted, only taken if it is the same.
         name = body["metadata"]["name"]
-        found: dict[str, Any] = await self._call(self.api.read_namespaced_pod, name=name)
+        found: dict[str, Any] = await self._calls.call(self.api.read_namespaced_pod, name=name)
         facts = self._facts(found)
         if facts.server != (launch.id, launch.attempt) or facts.rank != rank or facts.leaving or facts.gone:
             raise NotStarted(f"there is another pod called {name}, which is not this server's")
@@ -190,11 +189,11 @@ class GpuSpawner(Gated, KubeSpawner):
         ended = [pod["metadata"] for pod in there if self._facts(pod).gone]
         if not ended:
             return
-        await self._delete(ended)
+        await self._calls.delete_pods(ended)
         names = {metadata["uid"] for metadata in ended}
         async with asyncio.timeout(REQUEST_TIMEOUT):
             while True:
-                left = {pod["metadata"]["uid"] for pod in await self._pods(selector(launch.id))}
+                left = {pod["metadata"]["uid"] for pod in await self._calls.pods(selector(launch.id))}
                 if not left & names:
                     return
                 await asyncio.sleep(LOOK_AGAIN)
@@ -229,7 +228,7 @@ class GpuSpawner(Gated, KubeSpawner):
 
     async def _all_there(self, launch: Launch) -> None:
         """Raises ``NotStarted`` if a pod that was made is gone: the watch alone may be behind."""
-        there = await self._pods(selector(launch.id, launch.attempt))
+        there = await self._calls.pods(selector(launch.id, launch.attempt))
         ranks = {self._facts(pod).rank for pod in there}
         if len(ranks) < len(launch.allocation):
             raise NotStarted(f"server {launch.id} can't start: a pod of it was deleted")
@@ -241,7 +240,7 @@ class GpuSpawner(Gated, KubeSpawner):
                 try:
                     async with session.get(f"{url}{self.server.base_url}api", allow_redirects=False):
                         return
-                except _AWAY:
+                except AWAY:
                     pass
                 await self._running(launch)
                 await asyncio.sleep(LOOK_AGAIN)
@@ -285,7 +284,7 @@ class GpuSpawner(Gated, KubeSpawner):
                     if head.ip is not None:
                         return f"http://{head.ip}:{JUPYTER_PORT}{self.server.base_url}"
                     await asyncio.sleep(ADDRESS_AGAIN)
-        except (ApiException, *_AWAY) as error:
+        except (ApiException, *AWAY) as error:
             self.log.warning(
                 "no address of server %s is known: %s %s", self.name, type(error).__name__, error
             )
@@ -296,7 +295,7 @@ class GpuSpawner(Gated, KubeSpawner):
         watch = self.pod_reflector
         head = self._head(list(watch.pods.values())) if watch is not None else None
         if head is None or head.gone:
-            head = self._head(await self._pods(selector(self.name)))
+            head = self._head(await self._calls.pods(selector(self.name)))
         return head
 
     def _head(self, found: list[dict[str, Any]]) -> PodFacts | None:
@@ -339,62 +338,14 @@ class GpuSpawner(Gated, KubeSpawner):
             return
         ours = selector(self.name, self.attempt)
         try:
-            async with asyncio.timeout(self.cluster.grace_seconds + STOP_MARGIN):
-                while found := await self._pods(ours):
+            async with asyncio.timeout(self.cluster.stop_seconds):
+                while found := await self._calls.pods(ours):
                     leaving = [pod for pod in found if self._facts(pod).leaving]
-                    await self._delete([pod["metadata"] for pod in found if pod not in leaving])
+                    await self._calls.delete_pods([pod["metadata"] for pod in found if pod not in leaving])
                     await asyncio.sleep(LOOK_AGAIN)
-        except (ApiException, *_AWAY) as error:
+        except (ApiException, *AWAY) as error:
             # The Hub takes it for stopped whatever happens here; the service looks for itself.
             self.log.warning("server %s may not be gone: %s %s", self.name, type(error).__name__, error)
-
-    async def _delete(self, found: list[Mapping[str, Any]]) -> None:
-        await asyncio.gather(*(self._delete_one(metadata) for metadata in found))
-
-    async def _delete_one(self, metadata: Mapping[str, Any]) -> None:
-        body = V1DeleteOptions(preconditions=V1Preconditions(uid=metadata["uid"]))
-        try:
-            await self._call(self.api.delete_namespaced_pod, name=metadata["name"], body=body)
-        except ApiException as error:
-            if error.status not in (404, 409):
-                raise
-
-    # The API
-
-    async def _pods(self, labels: str) -> list[dict[str, Any]]:
-        answer = await self._call(self.api.list_namespaced_pod, label_selector=labels)
-        items: list[dict[str, Any]] = answer["items"]
-        return items
-
-    async def _create(
-        self, method: Any, body: Mapping[str, Any], *, exists_is_fine: bool = False
-    ) -> dict[str, Any] | None:
-        """Make an object; ``None`` if one of its name exists and that is fine.
-
-        An answer that is late is no reason to fail: to ask once more is harmless, since names are ours.
-        """
-        for last in (False, True):
-            try:
-                created: dict[str, Any] = await self._call(method, body=body)
-                return created
-            except ApiException as error:
-                if error.status == 409 and (exists_is_fine or last):
-                    return None
-                raise
-            except TimeoutError:
-                if last:
-                    raise
-        return None
-
-    async def _call(self, method: Any, **arguments: Any) -> Any:
-        """One call in the servers' namespace; returns the object as the API wrote it."""
-        answer = await method(
-            namespace=self.namespace, _request_timeout=REQUEST_TIMEOUT, _preload_content=False, **arguments
-        )
-        body = await answer.json()
-        if answer.status >= 400:
-            raise ApiException(status=answer.status, reason=body.get("message", answer.reason))
-        return body
 
 
 def _refused(launch: Launch, error: ApiException) -> SpawnException:

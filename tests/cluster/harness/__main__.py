@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from . import controllers, leader, lifecycle
-from .binaries import ensure_binaries
 from .kwok import prepare_kwok
 from .layout import Layout, Node, make_nodes
 from .server_image import base_image, pause_image
@@ -30,8 +28,6 @@ def _do(arguments: argparse.Namespace, layout: Layout) -> int:
     match arguments.command:
         case "prepare":
             lifecycle.prepare(layout)
-            if arguments.all or os.environ.get("GPUDEV_CHART"):
-                ensure_binaries(layout, ["helm"])
             if arguments.all:
                 prepare_kwok(layout)
         case "up":
@@ -73,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="build what is missing; boot nothing")
-    prepare.add_argument("--all", action="store_true", help="helm and kwok too, which no boot needs")
+    prepare.add_argument("--all", action="store_true", help="kwok too, which no boot needs")
     commands.add_parser("down", help="end the cluster")
     up = commands.add_parser("up", help="boot a cluster that stays until `down`")
     run = commands.add_parser(

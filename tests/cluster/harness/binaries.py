@@ -1,7 +1,8 @@
-"""Kubernetes, CoreDNS, kwok and helm, built from the Go module proxy at the versions of ``go/*/go.mod``.
+"""Kubernetes, CoreDNS, helm and kwok, built from the Go module proxy at the versions of ``go/*/go.mod``.
 
-Each module's binaries are built anew when a file of its has changed. Modules are apart where
-their dependencies clash (kwok needs a newer kubelet library than the kubelet built here).
+Each module's binaries are built anew when a file of its has changed. Modules are apart where their
+dependencies clash (kwok needs a newer kubelet library than the kubelet built here); helm stands beside
+Kubernetes because it shares most packages, which are compiled once then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .layout import Layout
 
 MODULES = Path(__file__).with_name("go")
 NEEDED = ("kubernetes",)
-"""What a boot needs; helm and kwok are built when first asked for."""
+"""What the tests need; kwok is built when first asked for."""
 
 
 class BuildError(Exception):

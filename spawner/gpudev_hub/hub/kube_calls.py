@@ -1,0 +1,72 @@
+"""Calls to the Kubernetes API in the servers' namespace, with objects as the API writes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from kubernetes_asyncio.client import ApiException, V1DeleteOptions, V1Preconditions
+
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds for one call."""
+AWAY: Final = (aiohttp.ClientError, TimeoutError, OSError)
+"""What a call raises if there is no answer; if the answer is no, it is ``ApiException``."""
+
+
+@dataclass(frozen=True)
+class KubeCalls:
+    """Through ``api``, a ``CoreV1Api``, in ``namespace``. All raise ``ApiException`` and ``AWAY``."""
+
+    api: Any
+    namespace: str
+
+    async def pods(self, labels: str) -> list[dict[str, Any]]:
+        """Those that a label selector chooses."""
+        answer = await self.call(self.api.list_namespaced_pod, label_selector=labels)
+        items: list[dict[str, Any]] = answer["items"]
+        return items
+
+    async def create(
+        self, method: Any, body: Mapping[str, Any], *, exists_is_fine: bool = False
+    ) -> dict[str, Any] | None:
+        """Make an object; ``None`` if one of its name exists and that is fine.
+
+        An answer that is late is no reason to fail: to ask once more is harmless, since names are ours.
+        """
+        for last in (False, True):
+            try:
+                created: dict[str, Any] = await self.call(method, body=body)
+                return created
+            except ApiException as error:
+                if error.status == 409 and (exists_is_fine or last):
+                    return None
+                raise
+            except TimeoutError:
+                if last:
+                    raise
+        return None
+
+    async def delete_pods(self, found: Iterable[Mapping[str, Any]]) -> None:
+        """Have the pods with this metadata end; one that is gone, or another of its name, is left alone."""
+        await asyncio.gather(*(self._delete_pod(metadata) for metadata in found))
+
+    async def _delete_pod(self, metadata: Mapping[str, Any]) -> None:
+        body = V1DeleteOptions(preconditions=V1Preconditions(uid=metadata["uid"]))
+        try:
+            await self.call(self.api.delete_namespaced_pod, name=metadata["name"], body=body)
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise
+
+    async def call(self, method: Any, **arguments: Any) -> Any:
+        """One call of a ``CoreV1Api``'s methods; returns the object."""
+        answer = await method(
+            namespace=self.namespace, _request_timeout=REQUEST_TIMEOUT, _preload_content=False, **arguments
+        )
+        body = await answer.json()
+        if answer.status >= 400:
+            raise ApiException(status=answer.status, reason=body.get("message", answer.reason))
+        return body
