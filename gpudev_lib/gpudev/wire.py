@@ -127,6 +127,8 @@ class SizeAvailability(msgspec.Struct, kw_only=True):
     """How many reservations of this size could start at once."""
     earliest_start: str | None
     """For ``hours`` of hold; null: no node that could hold it is up."""
+    longest_now: float | None = None
+    """Where none could start at once for ``hours``: the most hours for which one could; null: for none."""
 
 
 class PoolAvailability(msgspec.Struct, kw_only=True):

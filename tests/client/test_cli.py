@@ -228,6 +228,7 @@ def test_avail(run: Run, service: FakeService) -> None:
     assert "6 of 16 GPUs free" in run.out
     assert "2 nodes × 8 GPUs" in run.out
     assert "no node is up" in run.out
+    assert "or now for up to 1 h 50 min" in run.out
     assert run.json("avail", "-t", "2")["hours"] == 2.0
 
 

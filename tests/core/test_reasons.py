@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, policy
+from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
 from gpudev_hub.core.availability import availability
 from gpudev_hub.core.events import OwnerKnown, ServerObserved, StartTrouble, StopIntent
-from gpudev_hub.core.model import Allowances, NodeStatus, Outcome, Presence
+from gpudev_hub.core.model import Allowances, NodeStatus, Outcome, Presence, State
 from gpudev_hub.core.reasons import Outlook
 
 
@@ -134,6 +134,49 @@ def test_availability_holds_planned_places_and_own_limits() -> None:
     own = availability(outlook(d), HOUR, d.now, "local:bob")[0].sizes
     assert own[0].earliest_start == NOON + 2 * HOUR
     assert sizes[0].earliest_start == NOON + HOUR + STARTUP + TEARDOWN
+
+
+def test_availability_tells_the_longest_that_could_start_at_once() -> None:
+    d = Driver()
+    d.submit("alice", 4, busy_until(2))
+    d.submit("bob", 8, busy_until(1))
+    d.submit("carol", 8, 1)
+
+    def longest(hold: int) -> dict[tuple[int, int], int | None]:
+        sizes = availability(outlook(d), hold, d.now)[0].sizes
+        return {(s.gpus, s.nodes): s.longest_now for s in sizes}
+
+    # carol has node-2 in an hour, or node-1 in two: what is free on node-1 is free for ever.
+    assert set(longest(10 * HOUR).values()) == {None}
+    d.submit("dave", 8, 1)
+    # dave has node-1 at 14:00. Whole minutes, and what goes before and after a hold is not told.
+    assert longest(10 * HOUR) == {
+        (1, 1): 118 * MINUTE,
+        (2, 1): 118 * MINUTE,
+        (4, 1): 118 * MINUTE,
+        (8, 1): None,
+        (8, 2): None,
+    }
+    assert set(longest(HOUR).values()) == {None}, "for an hour some are free"
+    d.submit("erin", 4, 118 * MINUTE / HOUR)
+    assert d.get("r5").state is State.STARTING, "what was told holds"
+
+
+def test_a_pair_could_stay_as_long_as_two_nodes_are_free() -> None:
+    d = Driver(policy(pools=(pool(max_gang=3),), allowances=Allowances(running_gpus=24)), nodes(4))
+    d.submit("alice", 8, busy_until(1))
+    d.submit("bob", 8, busy_until(3))
+    d.submit("carol", 8, 1, nodes=3)
+    sizes = {(s.gpus, s.nodes): s.longest_now for s in availability(outlook(d), 9 * HOUR, d.now)[0].sizes}
+    # carol has the other three at 13:00, and two of them are free until then.
+    assert sizes == {
+        (1, 1): 58 * MINUTE,
+        (2, 1): 58 * MINUTE,
+        (4, 1): 58 * MINUTE,
+        (8, 1): 58 * MINUTE,
+        (8, 2): 58 * MINUTE,
+        (8, 3): None,
+    }
 
 
 def test_a_size_that_no_node_can_hold_has_no_start() -> None:

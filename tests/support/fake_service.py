@@ -310,8 +310,12 @@ class FakeService:
 
 
 def _availability(hours: float) -> wire.Availability:
-    def size(gpus: int, nodes: int, free: int, start: str | None) -> wire.SizeAvailability:
-        return wire.SizeAvailability(gpus=gpus, nodes=nodes, free_now=free, earliest_start=start)
+    def size(
+        gpus: int, nodes: int, free: int, start: str | None, longest_now: float | None = None
+    ) -> wire.SizeAvailability:
+        return wire.SizeAvailability(
+            gpus=gpus, nodes=nodes, free_now=free, earliest_start=start, longest_now=longest_now
+        )
 
     return wire.Availability(
         hours=hours,
@@ -329,7 +333,7 @@ def _availability(hours: float) -> wire.Availability:
                 max_hours=24.0,
                 sizes=[
                     size(1, 1, 6, "2020-01-01T00:00:00Z"),
-                    size(8, 1, 0, "2100-01-01T00:00:00Z"),
+                    size(8, 1, 0, "2100-01-01T00:00:00Z", 110 / 60),
                     size(8, 2, 0, None),
                 ],
             )

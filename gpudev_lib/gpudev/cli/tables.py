@@ -123,11 +123,14 @@ def availability(pool: wire.PoolAvailability, *, now: datetime) -> RenderableTyp
     for size in pool.sizes:
         earliest = words.parse_time(size.earliest_start)
         most = pool.gpus_total // (size.gpus * size.nodes)
+        start = "no node is up" if earliest is None else words.when(max(earliest, now), now)
+        if size.longest_now is not None:
+            start += f", or now for up to {words.hours(size.longest_now)}"
         table.add_row(
             words.size(size.gpus, size.nodes),
             Text(str(size.free_now), "green" if size.free_now else "dim"),
             str(most),
-            "no node is up" if earliest is None else words.when(max(earliest, now), now),
+            start,
         )
     return Group(title, table)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .model import Millis, Node, NodeStatus, PoolSettings, State
+from .model import MINUTE, Millis, Node, NodeStatus, PoolSettings, State
 from .plan import Demand, Plan
+from .profile import FOREVER
 from .reasons import Outlook
 from .request import joinable, sizes
 from .timers import planned_end
@@ -24,6 +25,8 @@ class SizeOutlook:
     """How many reservations of this size could start at once, for the hold asked about."""
     earliest_start: Millis | None
     """For a request made now; `None`: no node that could hold it is up."""
+    longest_now: Millis | None
+    """Where none could start at once: the longest hold with which one could; `None`: with no hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,24 @@ def _pool(
 ) -> PoolOutlook:
     up = [n for n in outlook.nodes.values() if n.pool == pool.name and n.status is NodeStatus.UP]
     plan = _plan(outlook, pool, up)
-    length = pool.startup + hold + pool.teardown
+    around = pool.startup + pool.teardown
     cap = 1 << 30 if subject is None else outlook.policy.limits(subject).running_gpus
     shapes = [(gpus, 1) for gpus in sizes(pool)]
     known = joinable(n for n in outlook.nodes.values() if n.pool == pool.name).get(pool.name, 0)
     shapes += [(pool.gpus_per_node, nodes) for nodes in range(2, min(pool.max_gang, known) + 1)]
     found = []
     for gpus, nodes in shapes:
-        demand = Demand(_ASKED, subject or _ASKED, gpus, nodes, length, cap, order=1 << 62)
-        place = plan.earliest(demand, now)
-        free_now = _free_now(outlook, up, gpus, nodes, now, now + length)
-        found.append(SizeOutlook(gpus, nodes, free_now, None if place is None else place.start))
+
+        def start(length: Millis, gpus: int = gpus, nodes: int = nodes) -> Millis | None:
+            demand = Demand(_ASKED, subject or _ASKED, gpus, nodes, around + length, cap, order=1 << 62)
+            place = plan.earliest(demand, now)
+            return None if place is None else place.start
+
+        free_now = _free_now(outlook, up, gpus, nodes, now, now + around + hold)
+        # Whole minutes: nobody can ask before it is a little less.
+        longest = (_free_until(outlook, up, gpus, nodes, now) - now - around) // MINUTE * MINUTE
+        fits = not free_now and outlook.policy.min_hold <= longest < hold and start(longest) == now
+        found.append(SizeOutlook(gpus, nodes, free_now, start(hold), longest if fits else None))
     waiting = [r for r in outlook.reservations.values() if r.state is State.QUEUED]
     return PoolOutlook(
         pool=pool,
@@ -99,3 +109,13 @@ def _free_now(outlook: Outlook, up: list[Node], gpus: int, nodes: int, now: Mill
     for node in lasting:
         free[node.group] = free.get(node.group, 0) + (room[node.name] > 0)
     return sum(count // nodes for count in free.values())
+
+
+def _free_until(outlook: Outlook, up: list[Node], gpus: int, nodes: int, now: Millis) -> Millis:
+    """Until when one of a size that starts now can stay, with every planned place held."""
+    ends: dict[str, list[Millis]] = {}
+    for node in up:
+        taken = outlook.profile(node.name).first_above(now, FOREVER, node.gpus - gpus)
+        end = min(FOREVER if end is None else end for end in (taken, node.until))
+        ends.setdefault(node.group, []).append(end)
+    return max((sorted(e)[-nodes] for e in ends.values() if len(e) >= nodes), default=now)

@@ -162,6 +162,8 @@ class SizeNow:
     """How many could start at once."""
     earliest: Millis | None
     """When one asked for now would start; ``None``: no node that could hold it is up."""
+    longest_now: Millis | None
+    """Where none could start at once: the longest hold with which one could; ``None``: with no hold."""
 
 
 @dataclass(frozen=True, slots=True)

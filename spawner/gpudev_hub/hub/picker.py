@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
-from gpudev_hub.core.model import Millis
+from gpudev_hub.core.model import SECOND, Millis
 from gpudev_hub.core.request import read_hours
-from gpudev_hub.core.words import moment
+from gpudev_hub.core.words import duration, moment
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = jinja2.Environment(
@@ -34,10 +34,12 @@ class Card:
     """GPUs of a node, for the little drawing."""
     checked: bool
     free: str
-    """``3 free now``, ``about 14:10 UTC``."""
+    """``3 free now``, ``about 14:10 UTC``, ``about 14:10 UTC, or now for up to 1 h 50 min``."""
     tone: str
     start: str | None
     """RFC 3339, when nothing is free: scripts show it in the reader's zone."""
+    seconds: int | None
+    """The longest hold with which it could start at once, where that is shorter than the one chosen."""
 
 
 def render_picker(
@@ -61,6 +63,7 @@ def render_picker(
         pool = shape["gpu_type"]
         size = known.get((pool, shape["gpus"], shape["nodes"]))
         free, tone, start = _words(size, answer)
+        longest_now = None if size is None else size.longest_now
         card = Card(
             slug=profile["slug"],
             title=profile["display_name"],
@@ -72,6 +75,7 @@ def render_picker(
             free=free,
             tone=tone,
             start=start,
+            seconds=None if longest_now is None else longest_now // SECOND,
         )
         pools.setdefault(pool, []).append(card)
         kinds[pool] = profile["gpudev_pool"]
@@ -121,7 +125,10 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
         return f"{size.free_now} free now", "good", None
     if size.earliest is None:
         return "no node is up", "bad", None
-    return f"about {moment(size.earliest, answer.now)} UTC", "wait", _rfc3339(size.earliest)
+    later = f"about {moment(size.earliest, answer.now)} UTC"
+    if size.longest_now is not None:
+        later += f", or now for up to {duration(size.longest_now)}"
+    return later, "wait", _rfc3339(size.earliest)
 
 
 def _images(profiles: Sequence[Mapping[str, Any]], pool: str) -> list[str]:

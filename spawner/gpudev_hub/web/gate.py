@@ -85,7 +85,14 @@ async def picker(call: Call) -> PickerAnswer:
     return PickerAnswer(
         now=service.clock.now(),
         sizes=tuple(
-            SizeNow(outlook.pool.name, size.gpus, size.nodes, size.free_now, size.earliest_start)
+            SizeNow(
+                outlook.pool.name,
+                size.gpus,
+                size.nodes,
+                size.free_now,
+                size.earliest_start,
+                size.longest_now,
+            )
             for outlook in outlooks
             for size in outlook.sizes
         ),

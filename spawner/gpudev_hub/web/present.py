@@ -194,6 +194,7 @@ class Presenter:
                             nodes=size.nodes,
                             free_now=size.free_now,
                             earliest_start=instant(size.earliest_start),
+                            longest_now=None if size.longest_now is None else size.longest_now / HOUR,
                         )
                         for size in outlook.sizes
                     ],

@@ -1,9 +1,10 @@
 /** The spawn page: presets and slider for the hours, and what is free, kept fresh. */
 
-import { when } from "./times.js";
+import { span, when } from "./times.js";
 
 /**
- * @typedef {{ gpus: number, nodes: number, free_now: number, earliest_start: string | null }} Size
+ * @typedef {{ gpus: number, nodes: number, free_now: number, earliest_start: string | null,
+ *   longest_now: number | null }} Size
  * @typedef {{ gpu_type: string, sizes: Size[] }} Pool
  */
 
@@ -47,7 +48,9 @@ function summarise() {
   else if (tone === "wait") {
     const start = free?.getAttribute("data-start");
     const at = start ? when(new Date(start)) : "later";
-    summary.textContent = `${length}: starts about ${at}, guaranteed by then once you reserve.`;
+    const seconds = Number(free?.getAttribute("data-seconds"));
+    const sooner = seconds ? ` For up to ${span(seconds)} it would start at once.` : "";
+    summary.textContent = `${length}: starts about ${at}, guaranteed by then once you reserve.${sooner}`;
   } else if (tone === "bad") summary.textContent = `${length}: waits until a node that can hold it is up.`;
   else summary.textContent = `${length}.`;
 }
@@ -63,7 +66,10 @@ function tell(free, size) {
   } else if (size.earliest_start) {
     free.setAttribute("data-tone", "wait");
     free.setAttribute("data-start", size.earliest_start);
-    free.textContent = `about ${when(new Date(size.earliest_start))}`;
+    const seconds = Math.round(3600 * (size.longest_now ?? 0));
+    free.setAttribute("data-seconds", String(seconds));
+    const sooner = seconds ? `, or now for up to ${span(seconds)}` : "";
+    free.textContent = `about ${when(new Date(size.earliest_start))}${sooner}`;
   } else {
     free.setAttribute("data-tone", "bad");
     free.textContent = "no node is up";
