@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .model import MINUTE, Millis, Node, NodeStatus, PoolSettings, State
 from .plan import Demand, Plan
@@ -61,17 +61,16 @@ def _pool(
     shapes += [(pool.gpus_per_node, nodes) for nodes in range(2, min(pool.max_gang, known) + 1)]
     found = []
     for gpus, nodes in shapes:
-
-        def start(length: Millis, gpus: int = gpus, nodes: int = nodes) -> Millis | None:
-            demand = Demand(_ASKED, subject or _ASKED, gpus, nodes, around + length, cap, order=1 << 62)
-            place = plan.earliest(demand, now)
-            return None if place is None else place.start
-
-        free_now = _free_now(outlook, up, gpus, nodes, now, now + around + hold)
+        asked = Demand(_ASKED, subject or _ASKED, gpus, nodes, around + hold, cap, order=1 << 62)
+        place = plan.earliest(asked, now)
+        free_now = _free_now(outlook, up, gpus, nodes, now, now + asked.length)
+        longest = None
         # Whole minutes: nobody can ask before it is a little less.
-        longest = (_free_until(outlook, up, gpus, nodes, now) - now - around) // MINUTE * MINUTE
-        fits = not free_now and outlook.policy.min_hold <= longest < hold and start(longest) == now
-        found.append(SizeOutlook(gpus, nodes, free_now, start(hold), longest if fits else None))
+        shorter = (_free_until(outlook, up, gpus, nodes, now) - now - around) // MINUTE * MINUTE
+        if not free_now and shorter >= outlook.policy.min_hold:
+            sooner = plan.earliest(replace(asked, length=around + shorter), now)
+            longest = shorter if sooner is not None and sooner.start == now else None
+        found.append(SizeOutlook(gpus, nodes, free_now, None if place is None else place.start, longest))
     waiting = [r for r in outlook.reservations.values() if r.state is State.QUEUED]
     return PoolOutlook(
         pool=pool,
