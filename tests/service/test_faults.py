@@ -719,6 +719,19 @@ async def test_what_the_hub_has_forgotten_it_is_told_again(world: ServiceWorld) 
     assert world.cluster.ever == [(record.id, 1)], "the same server"
 
 
+async def test_a_hub_that_forgot_one_owner_may_have_forgotten_all_servers(idle_world: ServiceWorld) -> None:
+    """10: nobody waits for the next pass of reconciliation until he is led to his server again."""
+    world = idle_world
+    await world.start()
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    world.hub.rows.clear()
+    world.hub.users.discard("bob")
+    await world.reserve(BOB, gpus=2)
+    await world.until(lambda: record.id in world.hub.rows, "the Hub to lead to it")
+    assert world.cluster.ever == [(record.id, 1)], "the same server"
+
+
 async def test_a_server_that_is_deleted_in_the_hub_is_released(world: ServiceWorld) -> None:
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "ready")

@@ -73,10 +73,13 @@ class Effects:
         post: Callable[[Event], None],
         saw: Callable[[ServerSight], None],
         opened: Callable[[str, int], None],
+        hub_forgot: Callable[[], None],
         metrics: Metrics,
         failpoint: Failpoint,
     ) -> None:
-        """``opened``: the Hub says that this attempt runs, so users reach it at the Hub's address."""
+        """``opened``: the Hub says that this attempt runs, so users reach it at the Hub's address;
+        ``hub_forgot``: it does not know whom it is to start for, and so perhaps nobody's servers.
+        """
         self._policy = policy
         self._view = view
         self._hub = hub
@@ -86,6 +89,7 @@ class Effects:
         self._post = post
         self._saw = saw
         self._opened = opened
+        self._hub_forgot = hub_forgot
         self._metrics = metrics
         self._failpoint = failpoint
         self._running: dict[Key, _Running] = {}
@@ -182,6 +186,7 @@ class Effects:
                 self._heard_of_hub("start", "owner unknown")
                 self._post(OwnerKnown(record.owner.subject, known=False))
                 if record.state is State.STARTING:
+                    self._hub_forgot()
                     return
                 # The server runs on, and the Hub leads to it once its owner has logged in again.
                 await self._wait(key, LONGEST_PAUSE)

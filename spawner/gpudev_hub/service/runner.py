@@ -93,6 +93,7 @@ class Runner:
             post=post,
             saw=self._looked,
             opened=self._open,
+            hub_forgot=lambda: self._reconciler.wake(),
             metrics=self.metrics,
             failpoint=failpoint,
         )

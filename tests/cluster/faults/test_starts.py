@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixt
 
 @pytest.fixture(scope="module", autouse=True)
 def impatient(stack: ClusterStack, image: str) -> Iterator[None]:
-    """Three starts may take 20 s each, and wait for 5 s when they can't go on."""
+    """Three starts may take 15 s each, and wait for 5 s when they can't go on."""
     different: dict[str, dict[str, Any]] = {
         "hub": {"stuck_seconds": 5},
-        "service": {"pools": [pool(image, startup_seconds=20)]},
+        "service": {"pools": [pool(image, startup_seconds=15)]},
     }
     for part, settings in different.items():
         stack.kill(part)

@@ -23,6 +23,7 @@ from checks import (
 )
 from cluster_stack import ADDRESS, ClusterStack
 from dynamodb_proxy import Fault
+from harness.debian import faketime
 from hub_users import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
@@ -121,14 +122,13 @@ def _led_to_the_new_one() -> Iterator[None]:
 @pytest.fixture
 def clock(stack: ClusterStack) -> Iterator[Path]:
     """The service on a clock of its own: the file says by how much it is wrong."""
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
     offset = stack.folder / "clock"
     offset.write_text("+0")
     stack.kill("service")
     stack.start_part(
         "service",
         {
-            "LD_PRELOAD": str(library),
+            "LD_PRELOAD": str(faketime()),
             "FAKETIME_TIMESTAMP_FILE": str(offset),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -142,7 +142,7 @@ def clock(stack: ClusterStack) -> Iterator[Path]:
 
 def test_the_wall_clock_jumps(stack: ClusterStack, clock: Path) -> None:
     """9: under a running service nothing ends early, and nothing begins late."""
-    record = ready(stack, gpus=2, hours=0.022)
+    record = ready(stack, gpus=2, hours=0.0167)
     before = uids(stack, record["id"])
     for offset in ("+300", "-300"):
         clock.write_text(offset)

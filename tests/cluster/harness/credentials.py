@@ -8,6 +8,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
+from .debian import faketime
 from .layout import API_ADDRESS, API_PORT, API_SERVICE, Layout, Node
 
 ADMIN = "admin"
@@ -102,6 +103,10 @@ def _openssl(folder: Path, arguments: str) -> None:
     words = arguments.split()
     if words[0] == "req":
         words += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    done = subprocess.run(["openssl", *words], cwd=folder, capture_output=True, text=True, umask=0o077)
+    # An hour old at once, since a clock that is wrong by minutes is one of the tests.
+    environment = os.environ | {"LD_PRELOAD": str(faketime()), "FAKETIME": "-1h"}
+    done = subprocess.run(
+        ["openssl", *words], cwd=folder, env=environment, capture_output=True, text=True, umask=0o077
+    )
     if done.returncode != 0:
         raise RuntimeError(f"openssl {arguments} failed with {done.returncode}: {done.stderr}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from .layout import CHECKOUT
 
@@ -37,3 +38,9 @@ def install(*packages: str) -> None:
     """Install those that are missing, as root; MissingError when that fails."""
     if subprocess.run([CHECKOUT / "tools" / "debian-packages", *packages]).returncode != 0:
         raise MissingError("packages of the machine are missing; which ones is said above")
+
+
+def faketime() -> Path:
+    """The library that gives a process another clock, when it is preloaded."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return library
