@@ -295,12 +295,13 @@ def test_sessions_by_the_dozen(world: World, rank: Rank) -> None:
 
 def test_notices_appear_in_terminals(world: World, rank: Rank, terminal: Terminal) -> None:
     """Invariant 9: warned where he is."""
-    other = Terminal(world, "-tt", HOST, "sleep 60")
+    # No other test's: sleepers without a terminal outlive their sessions.
+    other = Terminal(world, "-tt", HOST, "sleep 4712")
     try:
         terminal.type("echo re''ady")
         terminal.read_until("ready")
         # The command itself: of the shell that is just becoming it, nothing can be read for a moment.
-        eventually(lambda: "sleep 60 " in commands(rank).splitlines())
+        eventually(lambda: "sleep 4712 " in commands(rank).splitlines())
         world.service.tell("demo ends in 15 min, at 14:10 UTC\x1b]0;evil\x07")
         assert "demo ends in 15 min" in terminal.read_until("14:10 UTC")
         other.read_until("demo ends in 15 min, at 14:10 UTC")
