@@ -162,6 +162,19 @@ def test_availability_tells_the_longest_that_could_start_at_once() -> None:
     assert d.get("r5").state is State.STARTING, "what was told holds"
 
 
+def test_who_has_reached_his_limit_can_start_nothing_at_once() -> None:
+    d = Driver(policy(allowances=Allowances(running_gpus=8)))
+    d.submit("alice", 8, busy_until(3))
+    d.submit("bob", 4, busy_until(2))
+    d.submit("carol", 8, 1)
+
+    def longest(subject: str) -> int | None:
+        return availability(outlook(d), 10 * HOUR, d.now, subject)[0].sizes[0].longest_now
+
+    assert longest("local:dave") == 118 * MINUTE, "until carol has all of bob's node"
+    assert longest("local:alice") is None
+
+
 def test_a_pair_could_stay_as_long_as_two_nodes_are_free() -> None:
     d = Driver(policy(pools=(pool(max_gang=3),), allowances=Allowances(running_gpus=24)), nodes(4))
     d.submit("alice", 8, busy_until(1))

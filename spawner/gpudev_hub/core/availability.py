@@ -64,12 +64,7 @@ def _pool(
         asked = Demand(_ASKED, subject or _ASKED, gpus, nodes, around + hold, cap, order=1 << 62)
         place = plan.earliest(asked, now)
         free_now = _free_now(outlook, up, gpus, nodes, now, now + asked.length)
-        longest = None
-        # Whole minutes: nobody can ask before it is a little less.
-        shorter = (_free_until(outlook, up, gpus, nodes, now) - now - around) // MINUTE * MINUTE
-        if not free_now and shorter >= outlook.policy.min_hold:
-            sooner = plan.earliest(replace(asked, length=around + shorter), now)
-            longest = shorter if sooner is not None and sooner.start == now else None
+        longest = None if free_now else _longest_now(outlook, plan, up, asked, around, now)
         found.append(SizeOutlook(gpus, nodes, free_now, None if place is None else place.start, longest))
     waiting = [r for r in outlook.reservations.values() if r.state is State.QUEUED]
     return PoolOutlook(
@@ -108,6 +103,20 @@ def _free_now(outlook: Outlook, up: list[Node], gpus: int, nodes: int, now: Mill
     for node in lasting:
         free[node.group] = free.get(node.group, 0) + (room[node.name] > 0)
     return sum(count // nodes for count in free.values())
+
+
+def _longest_now(
+    outlook: Outlook, plan: Plan, up: list[Node], asked: Demand, around: Millis, now: Millis
+) -> Millis | None:
+    """The longest hold with which one could start at once; `around` goes before and after it."""
+    free = _free_until(outlook, up, asked.gpus, asked.nodes, now) - now
+    # Whole minutes: nobody can ask before it is a little less.
+    hold = (free - around) // MINUTE * MINUTE
+    if hold < outlook.policy.min_hold:
+        return None
+    # The owner's own limit may bar it where the nodes do not.
+    place = plan.earliest(replace(asked, length=around + hold), now)
+    return hold if place is not None and place.start == now else None
 
 
 def _free_until(outlook: Outlook, up: list[Node], gpus: int, nodes: int, now: Millis) -> Millis:
