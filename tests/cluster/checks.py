@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster_stack import ClusterStack
+from gpudev_hub.cluster.labels import ATTEMPT
 from hub_users import wait_for
 
 CONVERGED = 60.0
@@ -19,6 +20,11 @@ CONVERGED = 60.0
 def uids(stack: ClusterStack, id: str) -> dict[str, str]:
     """Pods of a reservation, and which they are."""
     return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stack.pods(id)}
+
+
+def attempts(stack: ClusterStack, record: dict[str, Any]) -> set[int]:
+    """Of which attempts a reservation has pods."""
+    return {int(pod["metadata"]["labels"][ATTEMPT]) for pod in stack.pods(record["id"])}
 
 
 def ready(stack: ClusterStack, user: str = "alice", **ask: object) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from gpudev.login import by_password
 T = TypeVar("T")
 SLOW = 90.0
 """Seconds that anything may take on a machine that is busy with other things."""
+LOOK_AGAIN: Final = 0.2
+"""Seconds between two looks; each costs the parts that are waited for some of the CPU that they need."""
 NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of what speaks plain HTTP: httpx would read all public authorities for each client."""
 
@@ -36,7 +38,7 @@ def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> 
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:.0f} s: {what}")
-        time.sleep(0.05)
+        time.sleep(LOOK_AGAIN)
 
 
 class HubUsers:

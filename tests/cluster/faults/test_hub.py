@@ -10,6 +10,7 @@ from checks import (
     CONVERGED,
     again,
     all_ready,
+    attempts,
     failed_starts,
     nft_table,
     one_owner_each,
@@ -17,7 +18,7 @@ from checks import (
     uids,
     untouched,
 )
-from cluster_stack import NAMESPACE, ClusterStack
+from cluster_stack import MISSING, NAMESPACE, ClusterStack
 from harness.cluster import Cluster
 from hub_users import wait_for
 from sessions import hub_api, log_in
@@ -143,6 +144,16 @@ def test_its_database_is_lost(stack: ClusterStack, cluster: Cluster) -> None:
     assert waits
     after = again(stack, lost, lone)
     assert (after["allocation"], after["ends_at"]) == (lost["allocation"], lost["ends_at"])
+
+
+def test_it_says_pending_and_then_the_start_fails(stack: ClusterStack) -> None:
+    """It answers after ten seconds, and gives up after fifteen what can't go on: the cause is told."""
+    said = len(stack.log("hub"))
+    record = stack.reserve("alice", gpus=8, image=MISSING)
+    wait_for("its failure", lambda: failed_starts(stack, record), CONVERGED)
+    assert "is slow to start (timeout=10)" in stack.log("hub")[said:]
+    assert "ErrImageNeverPull" in failed_starts(stack, record)[0]
+    wait_for("the next attempt", lambda: attempts(stack, record) == {2}, CONVERGED)
 
 
 def test_it_hangs_while_servers_run(stack: ClusterStack) -> None:

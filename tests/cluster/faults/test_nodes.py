@@ -67,7 +67,7 @@ def test_a_node_is_silent_for_a_while(
         assert f"{lost} is unknown" in stack.record(pair["id"], "carol")["reason"]
         wait_for("the eviction of others", lambda: _told_to_go(cluster.pods(namespace).values()), CONVERGED)
         with pytest.raises(AssertionError, match="not within"):
-            wait_for("ours", lambda: _told_to_go(stack.pods(record["id"])), 10)
+            wait_for("ours", lambda: _told_to_go(stack.pods(record["id"])), 5)
         assert uids(stack, record["id"]) == before
     finally:
         cluster.start_kubelet(lost)
@@ -235,7 +235,7 @@ def test_a_pod_that_nobody_can_end_keeps_its_gpus(stack: ClusterStack, cluster: 
         cluster.api.delete(path, params={"gracePeriodSeconds": "0"}).raise_for_status()
         assert uids(stack, record["id"]) == {}
         with pytest.raises(AssertionError, match="not within"):
-            stack.wait_state(record["id"], "ended", "alice", 15)
+            stack.wait_state(record["id"], "ended", "alice", 8)
         assert stack.record(waiting["id"], "carol")["state"] == "queued"
     finally:
         cluster.start_kubelet(lost)
