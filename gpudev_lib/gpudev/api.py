@@ -208,6 +208,8 @@ class Api:
             content = None if body is None else msgspec.json.encode(body)
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"The request holds what is no text: {error.object!r}") from error
+        except TypeError as error:
+            raise InvalidRequest(f"The request holds what can't be sent: {error}") from error
         try:
             answer = self._http.request(
                 method,

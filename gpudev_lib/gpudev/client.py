@@ -83,7 +83,7 @@ class Client:
 
     def get(self, ref: str) -> Reservation:
         """A reservation by id, or by the name of a live one of yours. Raises `NotFound`."""
-        return Reservation(self.api, self.api.reservation(ref))
+        return Reservation(self.api, self.api.reservation(str(ref)))
 
     def reservations(self, *, all: bool = False, ended: bool = False) -> list[Reservation]:
         """Live reservations, or past ones; yours, or everyone's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,8 @@ def test_login_picker_lab_terminal_extension_release(
 
     page.wait_for_url(LAB, timeout=SLOW)
     page.locator(".jp-LauncherCard", has_text="Terminal").click()
+    lab = json.loads(page.locator("#jupyter-config-data").text_content() or "")
+    assert lab["news"] == {"disabled": True}, "nobody is asked whether to get news"
     terminal = page.locator(".jp-Terminal .xterm-helper-textarea")
     terminal.wait_for(state="attached")
     page.locator(".jp-Terminal").click()

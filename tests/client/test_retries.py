@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 
 import pytest
 
@@ -84,11 +85,16 @@ def test_hours_that_are_no_number_are_refused(client: gpudev.Client, hours: floa
 
 @pytest.mark.parametrize("ref", ["", ".", ".."])
 def test_what_would_change_the_address_is_no_name(client: gpudev.Client, ref: str) -> None:
-    with pytest.raises(gpudev.NotFound):
+    with pytest.raises(gpudev.NotFound, match="neither the id nor the name"):
         client.get(ref)
 
 
-@pytest.mark.parametrize("ref", ["../x", "a/b", "a?b", "a;b", "ü" * 300])
+def test_what_can_not_be_written_down_is_refused(client: gpudev.Client) -> None:
+    with pytest.raises(gpudev.InvalidRequest, match="type Fraction"):
+        client.reserve(Fraction(2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ref", ["../x", "a/b", "a?b", "a;b", "ü" * 300, None, 5])
 def test_any_other_name_is_asked_for_as_it_is(client: gpudev.Client, ref: str) -> None:
     with pytest.raises(gpudev.NotFound, match="no reservation"):
         client.get(ref)

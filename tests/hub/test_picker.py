@@ -27,7 +27,7 @@ PROFILE = {
     [
         (2, NOON, None, ">2 free now<"),
         (0, NOON + HOUR, None, ">about 13:00 UTC<"),
-        (0, NOON + 2 * HOUR, 110 * MINUTE, ">about 14:00 UTC, or now for up to 1 h 50 min<"),
+        (0, NOON + 2 * HOUR, 110 * MINUTE, ">about 14:00 UTC, or now for up to 1\xa0h\xa050\xa0min<"),
         (0, None, None, ">no node is up<"),
     ],
 )

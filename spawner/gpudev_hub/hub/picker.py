@@ -127,7 +127,9 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
         return "no node is up", "bad", None
     later = f"about {moment(size.earliest, answer.now)} UTC"
     if size.longest_now is not None:
-        later += f", or now for up to {duration(size.longest_now)}"
+        # A line of the card may break before the length of time, not within it.
+        length = duration(size.longest_now).replace(" ", "\N{NO-BREAK SPACE}")
+        later += f", or now for up to {length}"
     return later, "wait", _rfc3339(size.earliest)
 
 

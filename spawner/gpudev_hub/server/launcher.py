@@ -78,6 +78,10 @@ class Launcher:
             command = [
                 *spec["jupyter"],
                 f"--ServerApp.terminado_settings=shell_command={terminal}",
+                # The image says which version there is; a server has no need to ask other sites at its start,
+                # nor its user whether she wants their news.
+                "--LabApp.news_url=None",
+                "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
                 # Jupyter ends its kernels itself, and by default kills them after five seconds.
                 f"--KernelManager.shutdown_wait_time={0.9 * float(spec['grace']):g}",
             ]

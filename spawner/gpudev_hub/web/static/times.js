@@ -35,16 +35,16 @@ export function when(at) {
 }
 
 /**
- * A length of time: `2 h 14 min`, below two minutes in seconds.
+ * A length of time: `2 h 14 min`, below two minutes in seconds. No line breaks within it.
  * @param {number} seconds
  */
 export function span(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
-  if (whole < 120) return `${whole} s`;
+  if (whole < 120) return `${whole}\u00a0s`;
   const minutes = Math.floor(whole / 60);
   const hours = Math.floor(minutes / 60);
-  if (hours === 0) return `${minutes} min`;
-  return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  if (hours === 0) return `${minutes}\u00a0min`;
+  return minutes % 60 ? `${hours}\u00a0h\u00a0${minutes % 60}\u00a0min` : `${hours}\u00a0h`;
 }
 
 /**
