@@ -16,7 +16,7 @@ from gpudev_hub.core.ports import (
     StartRefused,
 )
 
-START_TIMEOUT: Final = 30.0
+START_TIMEOUT: Final = 20.0
 """Seconds; the Hub answers a start after ``slow_spawn_timeout`` (10 s) at the latest, if it is well."""
 CONNECT_TIMEOUT: Final = 5.0
 PAGINATED: Final = "application/jupyterhub-pagination+json"

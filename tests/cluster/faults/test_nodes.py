@@ -211,9 +211,14 @@ def test_allocatable_changes_under_running_servers(stack: ClusterStack, cluster:
     record = ready(stack, "alice", gpus=2)
     before = uids(stack, record["id"])
     node = node_of(record)
-    cluster.set_allocatable(node, "nvidia.com/gpu", 4)
+
+    def seen() -> bool:
+        # Said anew for each look: the kubelet may have taken it back since the last one.
+        cluster.set_allocatable(node, "nvidia.com/gpu", 4)
+        return bool(_size(stack, 2)["free_now"] == 5)
+
     try:
-        wait_for("the service to see it", lambda: _size(stack, 2)["free_now"] == 5)
+        wait_for("the service to see it", seen)
         untouched(stack, record, before)
     finally:
         cluster.set_allocatable(node, "nvidia.com/gpu", 8)

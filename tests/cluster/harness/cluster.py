@@ -200,7 +200,10 @@ class Cluster:
         self._patch_node(name, {"spec": {"taints": list(taints) or None}})
 
     def set_allocatable(self, name: str, resource: str, count: int) -> None:
-        """As a device plugin that calls devices unhealthy, or well again."""
+        """As a device plugin that calls devices unhealthy, or well again.
+
+        The kubelet, which knows of no plugin here, writes the whole capacity back within two seconds.
+        """
         self._patch_node(name, {"status": {"allocatable": {resource: str(count)}}}, "/status")
 
     def _patch_node(self, name: str, change: Object, part: str = "") -> None:
