@@ -87,6 +87,8 @@ def test_every_page_fits_and_has_no_errors(
     page.get_by_role("radio", name="2 GPUs").check(force=True)
     expect(page.locator(".g-size:has(input:checked)")).to_contain_text("or now for up to 2 h")
     expect(page.locator("#summary")).to_contain_text("For up to 2 h")
+    # Playwright takes any space for any other; a line must not break within the length of time.
+    assert "For up to 2\N{NO-BREAK SPACE}h" in (page.locator("#summary").text_content() or "")
     page.get_by_role("button", name="1 h", exact=True).click()
     expect(page.get_by_text("1 free now")).to_be_visible()
     page.get_by_role("radio", name="8 GPUs a whole node").check(force=True)

@@ -93,6 +93,7 @@ class Reconciler:
             try:
                 await self.once()
             except Exception:
+                # A defect in one pass must not end them all.
                 log.exception("a pass of reconciliation failed; the next one is in a minute")
 
     async def once(self) -> None:

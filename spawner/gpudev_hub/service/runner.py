@@ -311,6 +311,7 @@ class Runner:
                     said = str(error)
                     log.warning("watching the cluster: %s", error)
             except Exception:
+                # A defect met in one event must not make the service blind for good.
                 log.exception("watching the cluster failed")
             await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)
             self._reconciler.wake()

@@ -39,12 +39,17 @@ export function when(at) {
  * @param {number} seconds
  */
 export function span(seconds) {
+  return breakable(seconds).replaceAll(" ", "\u00a0");
+}
+
+/** @param {number} seconds */
+function breakable(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
-  if (whole < 120) return `${whole}\u00a0s`;
+  if (whole < 120) return `${whole} s`;
   const minutes = Math.floor(whole / 60);
   const hours = Math.floor(minutes / 60);
-  if (hours === 0) return `${minutes}\u00a0min`;
-  return minutes % 60 ? `${hours}\u00a0h\u00a0${minutes % 60}\u00a0min` : `${hours}\u00a0h`;
+  if (hours === 0) return `${minutes} min`;
+  return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
 }
 
 /**
