@@ -22,10 +22,11 @@ YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 PAGE_SCRIPTS := $(wildcard spawner/gpudev_hub/web/static/*.js)
 
-.PHONY: help setup install run test test-e2e test-browser test-dynamodb test-cluster test-faults check format types lock bench clean
+.PHONY: help setup install run test test-e2e test-browser test-dynamodb prepare-cluster test-cluster test-faults \
+	check format types lock bench clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## install everything into .tools, .venv and .venv-server (quick when nothing has changed)
 	@mkdir -p $(TOOLS)
@@ -48,14 +49,15 @@ test-e2e: setup $(TOOLS)/tests.stamp ## journeys of users, and deaths of every p
 test-browser: setup ## tests/browser, through the machine's chromium
 	$(BIN)/pytest -m browser $(PYTEST_FLAGS) tests/browser
 
-test-cluster: setup $(TOOLS)/dynamodb.stamp ## a real Kubernetes on this machine; needs root, and minutes to build for the first time
+prepare-cluster: setup ## what a boot of the test cluster needs: minutes for the first time
 	$(HARNESS) prepare
+
+test-cluster: prepare-cluster $(TOOLS)/dynamodb.stamp ## a real Kubernetes on this machine; needs root
 	$(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/outside
 	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) --ignore=tests/cluster/outside --ignore=tests/cluster/faults \
 		tests/cluster
 
-test-faults: setup $(TOOLS)/dynamodb.stamp ## deaths and outages of every part, on that Kubernetes
-	$(HARNESS) prepare
+test-faults: prepare-cluster $(TOOLS)/dynamodb.stamp ## deaths and outages of every part, on that Kubernetes
 	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/faults
 
 test-dynamodb: setup $(TOOLS)/dynamodb.stamp ## the DynamoDB store and the service on it, over DynamoDB Local (needs Java)
