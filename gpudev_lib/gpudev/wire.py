@@ -63,6 +63,15 @@ class NodeRequest(_Request):
     action: NodeAction
 
 
+class TextPart(msgspec.Struct, kw_only=True):
+    """A piece of a text. All of them together are the text."""
+
+    text: str
+    """Words; of an instant its time in UTC, in words."""
+    at: str | None = None
+    """The instant, to be shown in the reader's zone; null: words, which may quote anything."""
+
+
 class NodeSlots(msgspec.Struct, kw_only=True):
     """GPUs of one node that a reservation holds."""
 
@@ -92,7 +101,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     """Promised latest start; changes only with a logged cause."""
     likely_start: str | None
     reason: str | None
-    """In words: why it waits, failed or changed."""
+    """In words: why it waits, failed or changed. Times are UTC."""
     created_at: str
     starts_at: str | None
     """When it became ready (the hold counts from here)."""
@@ -108,6 +117,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     mine: bool
     pretended: bool
     """True where GPUs are pretended (no real hardware behind them)."""
+    reason_parts: list[TextPart] = []
+    """``reason`` in pieces, its instants apart from its words."""
 
 
 class ReservationList(msgspec.Struct, kw_only=True):
@@ -256,6 +267,9 @@ class HistoryItem(msgspec.Struct, kw_only=True):
     guaranteed_by: str | None
     ends_at: str | None
     detail: str
+    cause_parts: list[TextPart] = []
+    """``cause`` in pieces, like ``reason_parts`` of a reservation."""
+    detail_parts: list[TextPart] = []
 
 
 class History(msgspec.Struct, kw_only=True):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from gpudev import wire
 
 Tone = Literal["waiting", "starting", "ready", "over", "failed"]
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_IN_WORDS = re.compile(rf"\b(?:(\d{{1,2}}) ({'|'.join(_MONTHS)}) )?([01]\d|2[0-3]):([0-5]\d)\b(?!:)")
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -60,17 +56,11 @@ def when(time: datetime, now: datetime) -> str:
     return f"{clock(time, now)} (in {span(away)})"
 
 
-def local_times(text: str, now: datetime) -> str:
-    """UTC times in a sentence of the service's (``14:10``, ``24 Nov 14:10``), in the zone of this machine."""
-
-    def local(found: re.Match[str]) -> str:
-        day, month, hour, minute = found.groups()
-        at = now.astimezone(UTC).replace(hour=int(hour), minute=int(minute))
-        if day is not None:
-            at = at.replace(day=int(day), month=_MONTHS.index(month) + 1)
-        return clock(at, now)
-
-    return _IN_WORDS.sub(local, text)
+def told(parts: list[wire.TextPart], now: datetime) -> str:
+    """A text of the service's with its instants in the zone of this machine."""
+    return "".join(
+        part.text if part.at is None else clock(datetime.fromisoformat(part.at), now) for part in parts
+    )
 
 
 def size(gpus: int, nodes: int) -> str:
@@ -123,7 +113,8 @@ class View:
 def describe(record: wire.Reservation, now: datetime) -> View:
     """The view of `record` at `now`."""
     headline, tone = _headline(record)
-    reason = local_times(record.reason or "", now)
+    # A service of an earlier version sends no parts.
+    reason = told(record.reason_parts, now) or record.reason or ""
     live = record.state != "ended"
     return View(
         title=f"gpu-{label(record)} · {hardware(record)}",

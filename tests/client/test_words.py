@@ -31,6 +31,7 @@ def record(**values: Any) -> wire.Reservation:
         "version": 1,
         "mine": True,
         "pretended": False,
+        "reason_parts": [],
     }
     names = {field.name for field in msgspec.structs.fields(wire.Reservation)}
     return msgspec.convert(dict.fromkeys(names) | plain | values, wire.Reservation)
@@ -59,10 +60,19 @@ def test_times_of_the_service_are_shown_in_the_zone_of_the_reader(monkeypatch: p
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
-        told = "node-1 frees by 17:58 (alice), node-2 by 2 Jan 03:00 (bob), image a:10:30:00 at 99:99"
-        assert words.describe(record(reason=told), NOW).reason == (
-            "node-1 frees by 12:58 (alice), node-2 by 22:00 (bob), image a:10:30:00 at 99:99"
+        parts = [
+            {"text": "node-1 frees by "},
+            {"text": "17:58 UTC", "at": "2030-01-01T17:58:00Z"},
+            {"text": " (alice), node-2 by "},
+            {"text": "2 Jan 03:00 UTC", "at": "2030-01-02T03:00:00Z"},
+            {"text": " (bob); the log says: 10:15:30 no answer at 10:15, 2 Jan 03:00"},
+        ]
+        told = "".join(part["text"] for part in parts)
+        assert words.describe(record(reason=told, reason_parts=parts), NOW).reason == (
+            "node-1 frees by 12:58 (alice), node-2 by 22:00 (bob); "
+            "the log says: 10:15:30 no answer at 10:15, 2 Jan 03:00"
         )
+        assert words.describe(record(reason=told), NOW).reason == told, "of a service of an earlier version"
     finally:
         monkeypatch.undo()
         time.tzset()

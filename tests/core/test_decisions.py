@@ -41,6 +41,7 @@ from gpudev_hub.core.model import (
     ServerState,
     State,
 )
+from gpudev_hub.core.words import plain
 
 MANY = Allowances(running_gpus=64, queued_requests=1000)
 
@@ -52,7 +53,7 @@ def place_of(d: Driver, ref: str) -> Place:
 
 
 def told(d: Driver, ref: str) -> list[str]:
-    return [e.message for e in d.effects if isinstance(e, Tell) and e.id == ref]
+    return [plain(e.message, d.now) for e in d.effects if isinstance(e, Tell) and e.id == ref]
 
 
 def warned(d: Driver, ref: str) -> list[int]:
@@ -474,8 +475,8 @@ def test_a_stop_that_overruns_is_a_logged_cause_and_never_frees_slots() -> None:
     assert d.get("r3").state is State.QUEUED
     d.go(hard_end + MINUTE)
     assert place_of(d, "r3").start == d.get("r3").promise == hard_end + 3 * MINUTE
-    assert d.causes("r3")[-1] == "stop_overran: r1 was to be gone by 13:00"
-    assert told(d, "r3") == ["planned for 13:03 now: r1 was to be gone by 13:00"]
+    assert plain(d.causes("r3")[-1], d.now) == "stop_overran: r1 was to be gone by 13:00 UTC"
+    assert told(d, "r3") == ["planned for 13:03 UTC now: r1 was to be gone by 13:00 UTC"]
     d.go(hard_end + 3 * MINUTE)
     assert place_of(d, "r3").start == hard_end + 7 * MINUTE
     assert d.get("r3").state is State.QUEUED
@@ -606,7 +607,7 @@ def test_an_extension_that_breaks_a_promise_is_refused_with_the_longest_that_wou
     error = refused(d, "r1", 4)
     assert error.code is Code.EXTENSION_REFUSED
     assert error.message == (
-        "train can't be extended by 4 h: the GPUs are promised to carol by 14:01; "
+        "train can't be extended by 4 h: the GPUs are promised to carol by 14:01 UTC; "
         "no extension would be granted now"
     )
 
@@ -621,7 +622,7 @@ def test_what_a_refusal_offers_is_granted() -> None:
     hard_end = d.get("r1").hard_end or 0
     error = refused(d, "r1", 10)
     assert error.message == (
-        "train can't be extended by 10 h: the GPUs are promised to carol by 16:01; "
+        "train can't be extended by 10 h: the GPUs are promised to carol by 16:01 UTC; "
         "the longest that would be granted now is 2 h 1 min"
     )
     hours = float(error.hint.removeprefix("gpu-dev extend train --hours "))
@@ -642,7 +643,9 @@ def test_an_extension_within_the_slack_moves_a_place_and_tells_its_owner_why() -
     assert place_of(d, "r3").start == before + 30 * SECOND
     assert d.get("r3").promise == promise
     assert d.causes("r3")[-1] == "moved_for_extension"
-    assert told(d, "r3") == ["planned for 14:01 now: alice extended a reservation; still guaranteed by 14:01"]
+    assert told(d, "r3") == [
+        "planned for 14:01 UTC now: alice extended a reservation; still guaranteed by 14:01 UTC"
+    ]
 
 
 def test_an_extension_in_the_way_of_ones_own_request_says_so() -> None:

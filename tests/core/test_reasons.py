@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
 from gpudev_hub.core.availability import availability
-from gpudev_hub.core.events import OwnerKnown, ServerObserved, StartTrouble, StopIntent
+from gpudev_hub.core.events import OwnerKnown, ServerObserved, StartFailed, StartTrouble, StopIntent
 from gpudev_hub.core.model import Allowances, NodeStatus, Outcome, Presence, State
 from gpudev_hub.core.reasons import Outlook
+from gpudev_hub.core.words import Part, instant, parts, plain, printable
 
 
 def outlook(d: Driver) -> Outlook:
@@ -17,7 +22,8 @@ def outlook(d: Driver) -> Outlook:
 
 
 def reason(d: Driver, id: str) -> str | None:
-    return outlook(d).explain(d.folded.snapshot.reservations[id], d.now)
+    text = outlook(d).explain(d.folded.snapshot.reservations[id], d.now)
+    return None if text is None else plain(text, d.now)
 
 
 def busy_until(hours: float) -> float:
@@ -31,7 +37,8 @@ def test_a_pair_waits_for_two_nodes() -> None:
     d.submit("bob", 8, busy_until(3.5))
     d.submit("carol", 8, 1, nodes=2)
     assert (
-        reason(d, "r3") == "waiting for 2 whole nodes: node-1 frees by 14:10 (alice), node-2 by 15:30 (bob)"
+        reason(d, "r3")
+        == "waiting for 2 whole nodes: node-1 frees by 14:10 UTC (alice), node-2 by 15:30 UTC (bob)"
     )
     assert outlook(d).position("r3") == 1
     assert outlook(d).position("r1") is None
@@ -42,7 +49,7 @@ def test_times_on_another_day_have_the_day() -> None:
     d.submit("alice", 8, busy_until(14))
     d.submit("bob", 8, busy_until(15))
     d.submit("carol", 4)
-    assert reason(d, "r3") == "waiting for 4 GPUs: node-1 frees by 24 Nov 02:00 (alice)"
+    assert reason(d, "r3") == "waiting for 4 GPUs: node-1 frees by 24 Nov 02:00 UTC (alice)"
 
 
 def test_the_own_limit_is_the_reason() -> None:
@@ -50,7 +57,7 @@ def test_the_own_limit_is_the_reason() -> None:
     d.submit("alice", 8, busy_until(2), name="train")
     d.submit("alice", 4)
     assert reason(d, "r2") == (
-        "waiting for 4 GPUs: alice's limit of 8 GPUs at once is used up until 14:00, when train ends"
+        "waiting for 4 GPUs: alice's limit of 8 GPUs at once is used up until 14:00 UTC, when train ends"
     )
 
 
@@ -63,7 +70,7 @@ def test_blocked_and_positions_skip_it() -> None:
     assert reason(d, "r2") == "blocked: node-2 is down"
     assert outlook(d).position("r2") is None
     assert outlook(d).position("r3") == 1
-    assert reason(d, "r3") == "waiting for 1 GPU: node-1 frees by 13:01 (alice), node-2 is down"
+    assert reason(d, "r3") == "waiting for 1 GPU: node-1 frees by 13:01 UTC (alice), node-2 is down"
     d.do(OwnerKnown("local:carol", known=False))
     assert reason(d, "r3") == "blocked: its owner is not known to JupyterHub: log in there once"
 
@@ -91,7 +98,7 @@ def test_reasons_of_what_has_slots() -> None:
     d.do(StopIntent("r1"))
     assert (
         reason(d, "r1")
-        == "its server is stopped; the GPUs are kept until 12:10: start it again, or release it"
+        == "its server is stopped; the GPUs are kept until 12:10 UTC: start it again, or release it"
     )
     d.end("r1")
     assert reason(d, "r1") == "released"
@@ -100,6 +107,61 @@ def test_reasons_of_what_has_slots() -> None:
         outlook(d).explain(replace(d.ended("r1"), detail="", outcome=Outcome.EXPIRED), d.now)
         == "its time was up"
     )
+
+
+QUOTED = "2026-11-23 10:15:30 worker 7:30, 24 Nov 09:00 UTC, 2026-11-23T14:10:00Z: no route"
+
+
+def test_quoted_text_has_no_times_to_be_shown_in_another_zone() -> None:
+    """A line of a log is shown as it was written, also if it has the marks of an instant in it."""
+    d = Driver()
+    d.submit("alice", 8)
+    forged = instant(NOON)
+    d.do(StartTrouble("r1", 1, QUOTED + forged))
+    said = f"{QUOTED} {forged[1:-1]} "
+    assert parts(outlook(d).explain(d.get("r1"), d.now) or "") == [Part(f"starting on node-1: {said}")]
+    d.do(StartFailed("r1", 1, QUOTED + forged, "node-1"))
+    d.see("r1", Presence.PRESENT)
+    d.ready("r1")
+    d.see("r1", Presence.ABSENT, QUOTED + forged)
+    for cause in d.causes("r1"):
+        assert all(part.at is None for part in parts(cause)), cause
+    assert reason(d, "r1") == f"starting on node-2 again: {said}"
+
+
+def test_a_text_stored_before_instants_were_marked_is_shown_as_it_is() -> None:
+    assert (
+        plain("planned for 14:10 now: node-1 is drained", NOON) == "planned for 14:10 now: node-1 is drained"
+    )
+
+
+#: From 2000 to 2100, whole seconds.
+INSTANTS = st.integers(946_684_800, 4_102_444_800).map(lambda seconds: seconds * SECOND)
+
+
+@given(st.lists(st.one_of(st.text(min_size=1, max_size=40), INSTANTS), max_size=8))
+def test_a_text_comes_apart_as_it_was_put_together(pieces: list[str | int]) -> None:
+    text = "".join(instant(piece) if isinstance(piece, int) else printable(piece) for piece in pieces)
+    found = parts(text)
+    assert [part.at for part in found if part.at is not None] == [p for p in pieces if isinstance(p, int)]
+    words = [printable(piece) for piece in pieces if isinstance(piece, str)]
+    assert "".join(part.text for part in found) == "".join(words)
+    assert all(part.text.isprintable() for part in found)
+
+
+@given(st.text())
+def test_what_is_no_mark_of_ours_is_words(text: str) -> None:
+    """Also half a mark, or one around no time."""
+    marked = text.replace("<", instant(0)[0]).replace(">", instant(0)[-1])
+    assert all(part.at is None for part in parts(marked))
+    for broken in (f"{instant(NOON)[:-1]}{text}", instant(NOON).replace("-11-23T", "-13-40T")):
+        assert all(part.at is None for part in parts(broken))
+
+
+def test_an_instant_is_told_with_its_day_where_that_is_another_one() -> None:
+    assert plain(f"by {instant(NOON)}", NOON) == "by 12:00 UTC"
+    assert plain(f"by {instant(NOON)}", NOON + 24 * HOUR) == "by 23 Nov 12:00 UTC"
+    assert datetime.fromtimestamp((parts(instant(NOON))[0].at or 0) / 1000, UTC).hour == 12
 
 
 def test_availability_counts_what_could_start_and_when() -> None:

@@ -231,7 +231,8 @@ def _fields(kind: type[msgspec.Struct]) -> str:
     rows = "| field | type | |\n|---|---|---|\n"
     about = _docstrings(kind)
     for field in msgspec.structs.fields(kind):
-        default = "" if field.required else f" = {_json(field.default)}"
+        made = field.default_factory is not msgspec.NODEFAULT
+        default = "" if field.required else f" = {_json(field.default_factory() if made else field.default)}"
         rows += f"| `{field.name}` | {_named(field.type)}{default} | {about.get(field.name, '')} |\n"
     return rows
 

@@ -11,6 +11,7 @@ from tornado.web import Application, RequestHandler
 
 from gpudev import wire
 from gpudev_hub.core.events import OwnerKnown
+from gpudev_hub.core.words import instant, printable
 from gpudev_hub.web.app import make_server, public_routes
 from gpudev_hub.web.auth import CACHE
 from gpudev_hub.web.gate import GATE_ROUTES
@@ -131,15 +132,18 @@ async def test_what_a_server_says_is_its_owners_to_read_and_moves_no_terminal(ru
     """Whoever holds a server's token may say anything; others read why, and not what his programs wrote."""
     async with run.client("alices") as alice:
         one = (await alice.post(f"{API}/reservations", json={"gpus": 1, "hours": 1})).json()["id"]
-    said = "\x1b]0;PWNED\x07[/x] GET /lab/merger.ipynb\u202e\r\n$"
+    said = f"\x1b]0;PWNED\x07[/x] 10:15:30 GET /lab/merger.ipynb\u202e\r\n$ {instant(0)}"
     await run.service.agent_report(one, 1, 0, False, True, said)
-    await run.until(one, lambda record: record.trouble == said)
+    await run.until(one, lambda record: record.trouble == printable(said))
     async with run.client("alices") as alice, run.client("bobs") as bob, run.client("operators") as olga:
         for client, told in ((alice, True), (olga, True), (bob, False)):
-            reason = (await client.get(f"{API}/reservations/{one}")).json()["reason"]
+            shown = (await client.get(f"{API}/reservations/{one}")).json()
+            reason, parts = shown["reason"], shown["reason_parts"]
             assert reason.startswith("starting on node-1")
             assert ("merger" in reason) is told
             assert reason.isprintable()
+            assert "".join(part["text"] for part in parts) == reason
+            assert all(part["at"] is None for part in parts), "what is quoted has no times of ours"
         causes = (await alice.get(f"{API}/reservations/{one}/history")).json()["items"]
         assert all(entry["cause"].isprintable() for entry in causes)
 

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 
 from gpudev import wire
 from gpudev_hub.web.drawing import LABEL, WIDTH, Box, draw
-from gpudev_hub.web.page_view import Shown, happenings, left, ordinal, sentence, size, slots, span, when
+from gpudev_hub.web.page_view import (
+    Shown,
+    happenings,
+    left,
+    ordinal,
+    sentence,
+    size,
+    slots,
+    span,
+    told,
+    when,
+)
 
 NOW = "2026-11-23T14:00:00Z"
 
@@ -112,6 +123,14 @@ def reservation(**changes: object) -> wire.Reservation:
     return wire.Reservation(**(fields | changes))  # type: ignore[arg-type]
 
 
+def said(*pieces: str) -> list[wire.TextPart]:
+    """Pieces of a text; those that are times on the wire are instants."""
+    return [
+        wire.TextPart(text="?", at=piece) if piece.endswith("Z") else wire.TextPart(text=piece)
+        for piece in pieces
+    ]
+
+
 def shown(stopped: bool = False, **changes: object) -> Shown:
     return Shown(reservation(**changes), NOW, stopped)
 
@@ -124,7 +143,7 @@ def test_states_in_words() -> None:
     running: dict[str, Any] = {"state": "ready", "starts_at": at(-30), "ends_at": at(30)}
     assert "30 min" in shown(**running).statement
     assert shown(stopped=True, **running).pill == ("Stopped", "wait")
-    failed = shown(state="ended", outcome="failed", reason="failed: no sshd", ended_at=NOW)
+    failed = shown(state="ended", outcome="failed", reason_parts=said("failed: no sshd"), ended_at=NOW)
     assert failed.explanation == "Its server did not come up. No sshd."
     assert failed.steps[-1].state == "failed"
 
@@ -148,11 +167,23 @@ def test_words() -> None:
     assert "2 h" in left(at(120), NOW)
 
 
+def test_only_marked_instants_are_times_on_a_page() -> None:
+    waits = shown(reason_parts=said("node-1 frees by ", at(10), " (bob)"))
+    assert waits.explanation == f"Node-1 frees by {when(at(10), NOW)} (bob)."
+    quoted = shown(state="starting", reason_parts=said("starting on node-1: 10:15:30 <b> at 10:15"))
+    assert quoted.explanation == "Starting on node-1: 10:15:30 &lt;b&gt; at 10:15."
+    assert told(said("by ", at(10)), NOW).endswith("</time>.")
+    assert told([], NOW) == ""
+    ended = shown(state="ended", outcome="failed", reason_parts=said("failed: late, by ", at(10)))
+    assert ended.explanation == f"Its server did not come up. Late, by {when(at(10), NOW)}."
+
+
 def test_history_leaves_out_what_only_machines_care_for() -> None:
     def item(cause: str, actor: str = "service") -> wire.HistoryItem:
         return wire.HistoryItem(
             at=NOW,
             cause=cause,
+            cause_parts=said(cause),
             actor=actor,
             state="ready",
             planned_start=None,
@@ -162,5 +193,5 @@ def test_history_leaves_out_what_only_machines_care_for() -> None:
         )
 
     items = [item("requested", "local:bob"), item("server_seen"), item("operator: expired", "local:root")]
-    found = happenings(items, "bob")
+    found = happenings(items, "bob", NOW)
     assert [(h.what, h.by) for h in found] == [("An operator acted", "root"), ("Asked for", "")]

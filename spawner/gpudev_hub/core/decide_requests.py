@@ -11,7 +11,7 @@ from .events import Cause, End, Extend, Mint, Resume, Submit, Tell
 from .model import HOUR, MINUTE, Extension, Millis, MintedId, Outcome, Presence, Reservation, State
 from .stays import Turn, cancel, next_attempt, stop
 from .timers import crossed
-from .words import duration, listing, moment
+from .words import duration, instant, listing, moment
 from .world import demand_key, id_of
 
 #: Unused ids of one subject that are kept; the oldest are forgotten.
@@ -151,8 +151,8 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     for moved in world.move_places(moves, Cause.MOVED_FOR_EXTENSION):
         assert moved.place is not None, f"{moved.id} was moved to no place"
         text = (
-            f"planned for {moment(moved.place.start, now)} now: {reservation.owner.login} extended a "
-            f"reservation; still guaranteed by {moment(moved.promise or moved.place.start, now)}"
+            f"planned for {instant(moved.place.start)} now: {reservation.owner.login} extended a "
+            f"reservation; still guaranteed by {instant(moved.promise or moved.place.start)}"
         )
         world.put(replace(moved, detail=text), Cause.MOVED_FOR_EXTENSION)
         turn.do(Tell(moved.id, text))

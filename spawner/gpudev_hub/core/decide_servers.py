@@ -32,6 +32,7 @@ from .model import (
 from .slots import choose_slots
 from .stays import Turn, finish, give_up_attempt, next_attempt, release_claim, requeue, start_attempt
 from .timers import crossed
+from .words import printable
 from .world import OWNER_UNKNOWN, demand_key, demand_of
 
 _WITH_SERVER = (State.STARTING, State.READY, State.STOPPING)
@@ -50,6 +51,7 @@ def observed(turn: Turn, event: ServerObserved) -> Reservation | None:
     claim = turn.world.claims.get((event.id, event.attempt))
     if claim is None:
         return None
+    event = replace(event, detail=printable(event.detail))
     reservation = _current(turn, event.id, event.attempt)
     if event.presence is Presence.UNKNOWN:
         _show(turn, reservation, ServerState.UNKNOWN, event.detail)
@@ -139,14 +141,15 @@ def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
     claim = turn.world.claim_of(reservation)
     if claim.state is not ClaimState.HELD:
         return reservation
-    cause = f"{Cause.START_FAILED}: {event.reason}"
+    reason = printable(event.reason)
+    cause = f"{Cause.START_FAILED}: {reason}"
     if reservation.ready_at is None:
         if event.node is not None:
             reservation = replace(reservation, excluded=reservation.excluded | {event.node})
         at_fault = event.node is not None or _somewhere_away(turn, reservation)
-        if at_fault and _elsewhere(turn, reservation, claim, cause, event.reason):
+        if at_fault and _elsewhere(turn, reservation, claim, cause, reason):
             return reservation
-    give_up_attempt(turn, reservation, cause, event.reason)
+    give_up_attempt(turn, reservation, cause, reason)
     return reservation
 
 
@@ -154,7 +157,8 @@ def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
     """Kept for the owner to see, and for the reason if the allowance is used up over it."""
     reservation = _current(turn, event.id, event.attempt)
     if reservation is not None and reservation.state is State.STARTING:
-        turn.world.put(replace(reservation, trouble=event.detail), f"{Cause.SERVER_SEEN}: {event.detail}")
+        trouble = printable(event.detail)
+        turn.world.put(replace(reservation, trouble=trouble), f"{Cause.SERVER_SEEN}: {trouble}")
     return reservation
 
 

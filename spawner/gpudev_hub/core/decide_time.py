@@ -11,7 +11,7 @@ from .events import Cause, Compress, Outage, StopServer, Tell, Warn
 from .model import SECOND, Millis, Outcome, Reservation, State
 from .stays import Turn, admit, give_up_attempt, move_end, requeue, stop
 from .timers import Key, claim_due, crossed, reservation_due
-from .words import duration, moment
+from .words import duration, instant
 from .world import OWNER_UNKNOWN
 
 #: Requests that are placed again in one decision, when many have lost their places.
@@ -65,7 +65,7 @@ def place_again(turn: Turn, most: int | None) -> None:
         pool = reservation.request.pool
         cause = world.displaced.get(reservation.id) or world.retry[pool][0]
         placed = world.place(reservation, turn.now)
-        told = _told(turn, reservation, placed, cause)
+        told = _told(reservation, placed, cause)
         if told is not None:
             placed = replace(placed, detail=told)
             turn.do(Tell(reservation.id, told))
@@ -88,13 +88,13 @@ def _to_retry(turn: Turn, reservation: Reservation) -> bool:
     return blocked and retry is not None and reservation.seq > retry[1]
 
 
-def _told(turn: Turn, before: Reservation, after: Reservation, cause: str) -> str | None:
+def _told(before: Reservation, after: Reservation, cause: str) -> str | None:
     """What to tell the owner of a request that was placed again; nothing if nothing got worse."""
     why = cause.partition(": ")[2] or cause
     if after.place is None:
         return f"blocked: {after.blocked}" if before.place is not None else None
     if before.promise is not None and after.place.start > before.promise:
-        return f"planned for {moment(after.place.start, turn.now)} now: {why}"
+        return f"planned for {instant(after.place.start)} now: {why}"
     return None
 
 
@@ -115,7 +115,7 @@ def _overrun(turn: Turn, id: str, attempt: int) -> None:
     if (id, attempt) not in world.claims:
         return
     claim = world.claims[id, attempt]
-    cause = f"{Cause.STOP_OVERRAN}: {id} was to be gone by {moment(claim.hard_end, turn.now)}"
+    cause = f"{Cause.STOP_OVERRAN}: {id} was to be gone by {instant(claim.hard_end)}"
     while claim_due(claim, world.policy) <= turn.now:
         claim = replace(claim, overruns=claim.overruns + 1)
     world.change_claim(claim, cause)

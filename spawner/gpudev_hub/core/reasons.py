@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .model import Claim, Millis, Node, NodeStatus, Outcome, Policy, Reservation, ServerState, State
 from .profile import Profile
 from .timers import planned_end
-from .words import gpus, listing, moment, size
+from .words import gpus, instant, listing, size
 
 _OUTCOMES = {
     Outcome.RELEASED: "released",
@@ -112,17 +112,17 @@ class Outlook:
         if reservation.state is State.QUEUED:
             return self._waiting(reservation, now)
         if reservation.state in (State.STARTING, State.READY):
-            return self._holding(reservation, now)
+            return self._holding(reservation)
         outcome = reservation.outcome or reservation.stop_outcome
         why = _OUTCOMES[outcome] if outcome is not None else "ended"
         return f"{why}: {reservation.detail}" if reservation.detail else why
 
-    def _holding(self, reservation: Reservation, now: Millis) -> str | None:
+    def _holding(self, reservation: Reservation) -> str | None:
         if reservation.blocked is not None:
             return f"its server has ended, and its GPUs are kept, but {reservation.blocked}"
         if reservation.stopped_at is not None:
             window = self.policy.pool(reservation.request.pool).restart_window
-            until = moment(reservation.stopped_at + window, now)
+            until = instant(reservation.stopped_at + window)
             return f"its server is stopped; the GPUs are kept until {until}: start it again, or release it"
         if reservation.server is ServerState.UNKNOWN:
             return "nothing can be learnt of its server at present; nothing is done to it"
@@ -168,7 +168,7 @@ class Outlook:
             who = dict.fromkeys(stay.who for stay in ending)
             whom = f" ({', '.join(who)})" if who else ""
             verb = "by" if blockers else "frees by"
-            blockers.append(f"{name} {verb} {moment(frees_at, now)}{whom}")
+            blockers.append(f"{name} {verb} {instant(frees_at)}{whom}")
         return blockers
 
     def _cap(self, reservation: Reservation, now: Millis) -> str | None:
@@ -187,7 +187,7 @@ class Outlook:
         if binds is None or binds < place.start:
             return None
         which = listing(sorted({self._name(of) for _, end, _, of in stays if end == binds}), "and")
-        until = f"until {moment(binds, now)}" + (f", when {which} ends" if which else "")
+        until = f"until {instant(binds)}" + (f", when {which} ends" if which else "")
         whose = f"{reservation.owner.login}'s limit of {gpus(reservation.cap)} at once"
         return f"{whose} is used up {until}"
 

@@ -1,11 +1,57 @@
-"""Times, durations and lists in words, as people read them. Times are UTC."""
+"""Times, durations and lists in words, as people read them.
+
+Texts that are stored, or shown in the reader's own zone, carry their instants marked (`instant`), so that
+nobody looks for times in prose: `parts` takes such a text apart, `plain` writes it with UTC times. Text of
+others (a log line, a program's error) goes through `printable` first, which leaves no marks in it.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from .model import HOUR, MINUTE, SECOND, Millis, Shape
+
+#: Around an instant: two characters of Unicode's private use area.
+_OPENING, _CLOSING = "\ue000", "\ue001"
+_INSTANT = re.compile(
+    rf"{_OPENING}([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}Z){_CLOSING}"
+)
+
+
+class Part(NamedTuple):
+    """A piece of a text: an instant, or words."""
+
+    text: str
+    """The words; of an instant nothing."""
+    at: Millis | None = None
+
+
+def instant(at: Millis) -> str:
+    """Return the instant, to the second, marked for `parts` and `plain`."""
+    return f"{_OPENING}{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}{_CLOSING}"
+
+
+def parts(text: str) -> list[Part]:
+    """Return the pieces of a text with marked instants, in order; the words are printable."""
+    found: list[Part] = []
+    for index, piece in enumerate(_INSTANT.split(text)):
+        if index % 2:
+            try:
+                found.append(Part("", round(datetime.fromisoformat(piece).timestamp()) * SECOND))
+                continue
+            except ValueError:
+                pass  # no such day or hour: words
+        if piece:
+            found.append(Part(printable(piece)))
+    return found
+
+
+def plain(text: str, now: Millis) -> str:
+    """Return the text with its marked instants in words, as `moment` writes them."""
+    return "".join(part.text if part.at is None else moment(part.at, now) for part in parts(text))
 
 
 def listing(words: Sequence[str], last: str) -> str:
@@ -32,9 +78,9 @@ def duration(length: Millis) -> str:
 
 
 def moment(at: Millis, now: Millis) -> str:
-    """`14:10`, or with the day when that is not today: `24 Nov 14:10`. UTC."""
+    """`14:10 UTC`, or with the day when that is not today: `24 Nov 14:10 UTC`."""
     when, today = (datetime.fromtimestamp(t // SECOND, UTC) for t in (at, now))
-    clock = f"{when:%H:%M}"
+    clock = f"{when:%H:%M} UTC"
     if when.date() == today.date():
         return clock
     day = f"{when.day} {when:%b}"

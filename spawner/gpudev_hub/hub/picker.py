@@ -125,7 +125,7 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
         return f"{size.free_now} free now", "good", None
     if size.earliest is None:
         return "no node is up", "bad", None
-    later = f"about {moment(size.earliest, answer.now)} UTC"
+    later = f"about {moment(size.earliest, answer.now)}"
     if size.longest_now is not None:
         # A line of the card may break before the length of time, not within it.
         length = duration(size.longest_now).replace(" ", "\N{NO-BREAK SPACE}")

@@ -16,7 +16,7 @@ from gpudev_hub.core.gate import Admission, AdmitRequest, Verdict
 from gpudev_hub.core.model import HOUR, ClaimState, Owner, Reservation, State
 from gpudev_hub.core.ports import LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
-from gpudev_hub.core.words import duration, size
+from gpudev_hub.core.words import duration, plain, size
 
 from .view import View
 
@@ -83,9 +83,10 @@ class Gate:
     async def _known(self, record: Reservation, actor: str) -> Admission:
         if record.state is State.QUEUED:
             position = self._view.position(record.id)
+            why = plain(self._view.reason(record) or "", self._view.now())
             return Admission(
                 Verdict.QUEUED,
-                f"reservation {record.id} waits, number {position} in the queue: {self._view.reason(record)}",
+                f"reservation {record.id} waits, number {position} in the queue: {why}",
                 "it starts by itself when its turn comes",
                 PAGES + record.id,
             )

@@ -43,7 +43,7 @@ class Notices:
         name = record.request.name or record.id
         left = max(1, round((ends_at - now) / MINUTE))
         text = (
-            f"{name} ends in {left} min, at {moment(ends_at, now)} UTC: save your work, or go on with "
+            f"{name} ends in {left} min, at {moment(ends_at, now)}: save your work, or go on with "
             f"`gpu-dev extend {name} --hours 1`"
         )
         self.tell(n, record.id, text, minutes)

@@ -33,6 +33,7 @@ from gpudev_hub.core.ports import (
     Store,
     StoreUnavailable,
 )
+from gpudev_hub.core.words import plain, printable
 from gpudev_hub.failpoints import Failpoint
 
 from .effects import Effects
@@ -264,7 +265,7 @@ class Runner:
                     if record is not None:
                         self.notices.warn(self.view.n, record, minutes, self._clock.now())
                 case Tell(id, message):
-                    self.notices.tell(self.view.n, id, message)
+                    self.notices.tell(self.view.n, id, plain(message, self._clock.now()))
 
     def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
         """While a part is away, allowances stand still."""
@@ -337,6 +338,7 @@ class Runner:
 
     def trouble(self, id: str, attempt: int, detail: str) -> None:
         """Something keeps a server that starts from getting ready."""
+        detail = printable(detail)
         record = self.view.reservations.get(id)
         current = record is not None and record.state is State.STARTING and record.attempt == attempt
         if current and record is not None and record.trouble != detail:

@@ -15,7 +15,8 @@ class View:
 
     def __init__(self, policy: Policy, now: Callable[[], Millis]) -> None:
         self._policy = policy
-        self._now = now
+        self.now = now
+        """The service's clock."""
         self.n = 0
         """Number of the last commit."""
         self.at: Millis = 0
@@ -99,7 +100,7 @@ class View:
 
     def reason(self, record: Reservation) -> str | None:
         """In words: why it waits, or the latest thing worth telling; or, of one that has ended, why."""
-        return self.outlook.explain(record, self._now() if record.ended_at is None else record.ended_at)
+        return self.outlook.explain(record, self.now() if record.ended_at is None else record.ended_at)
 
     def sight(self, id: str) -> ServerSight | None:
         """Where the server of the current attempt listens; ``None`` while it is not seen."""

@@ -110,11 +110,30 @@ def ordinal(place: int) -> str:
     return f"{place}{tail}"
 
 
-def sentence(text: str | None) -> str:
+def sentence(text: str) -> str:
     """With a capital letter and a full stop."""
-    if not text:
-        return ""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".") if text else ""
+
+
+def told(parts: list[wire.TextPart], now: str) -> Markup:
+    """A sentence with its instants as ``<time>``, with a capital letter and a full stop."""
+    if not parts:
+        return NOTHING
+    pieces = [escape(part.text) if part.at is None else when(part.at, now) for part in parts]
+    first, last = parts[0], parts[-1]
+    if first.at is None:
+        pieces[0] = escape(first.text[0].upper() + first.text[1:])
+    if last.at is not None or last.text[-1] not in ".!?":
+        pieces.append(Markup("."))
+    return NOTHING.join(pieces)
+
+
+def after_colon(parts: list[wire.TextPart]) -> list[wire.TextPart]:
+    """What follows the word and the colon that a text begins with."""
+    if not parts or ": " not in parts[0].text:
+        return []
+    rest = parts[0].text.partition(": ")[2]
+    return [wire.TextPart(text=rest), *parts[1:]] if rest else parts[1:]
 
 
 def slots(allocation: list[wire.NodeSlots]) -> list[str]:
@@ -228,14 +247,14 @@ class Shown:
         return f"{self.pill[0]}."
 
     @property
-    def explanation(self) -> str:
+    def explanation(self) -> Markup:
         """Why, as a sentence."""
         r = self.r
         if not self.live and r.outcome is not None:
-            words = OUTCOMES[r.outcome][2]
             # The reason begins with the outcome in the core's words; what follows the colon is news.
-            return f"{words} {sentence((r.reason or '').partition(': ')[2])}".strip()
-        return sentence(r.reason)
+            news = told(after_colon(r.reason_parts), self.now)
+            return Markup("{} {}").format(OUTCOMES[r.outcome][2], news).strip()
+        return told(r.reason_parts, self.now)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -277,22 +296,22 @@ class Happening:
 
     at: str
     what: str
-    about: str
+    about: Markup
     by: str
 
 
-def happenings(items: list[wire.HistoryItem], owner: str) -> list[Happening]:
+def happenings(items: list[wire.HistoryItem], owner: str, now: str) -> list[Happening]:
     """A reservation's history in words, latest first, without what only machines care for."""
     found: list[Happening] = []
     for item in items:
-        cause, _, about = item.cause.partition(": ")
+        cause = item.cause.partition(": ")[0]
         if cause == "server_seen":
             continue
         by = "" if item.actor in ("service", f"local:{owner}") else item.actor.rpartition(":")[2]
         words = CAUSES.get(cause, cause.replace("_", " "))
-        news = sentence(about or item.detail)
+        news = told(after_colon(item.cause_parts) or item.detail_parts, now)
         if news.lower().rstrip(".").endswith(words.lower()):
-            news = ""
+            news = NOTHING
         found.append(Happening(item.at, words, news, by))
     return found[::-1]
 

@@ -35,13 +35,14 @@ LOG_LINES = 80
 HEADINGS = {401: "Please log in", 403: "Not for you", 404: "Nothing here", 429: "A little slower, please"}
 
 
-def bar_words(bar: Bar, now: str) -> str:
-    """A bar of the timeline, for pointers and screen readers."""
+def bar_words(bar: Bar, now: str) -> list[dict[str, str]]:
+    """A bar of the timeline, for pointers and screen readers, in pieces."""
     b = bar.bar
     name = f" · {b.name}" if b.name else ""
-    times = [page_view.clock(parse(at), parse(now)) for at in (b.start, b.end)]
+    start, end = ({"text": page_view.clock(parse(at), parse(now)), "at": at} for at in (b.start, b.end))
     what = "planned" if bar.planned else b.state
-    return f"{b.owner}{name}: {page_view.size(b.gpus, b.nodes)}, {what}, {bar.node}, {times[0]} to {times[1]}"
+    about = f"{b.owner}{name}: {page_view.size(b.gpus, b.nodes)}, {what}, {bar.node}, "
+    return [{"text": about}, start, {"text": " to "}, end]
 
 
 def _templates() -> jinja2.Environment:
@@ -58,6 +59,7 @@ def _templates() -> jinja2.Environment:
         level=page_view.grant,
         ordinal=page_view.ordinal,
         sentence=page_view.sentence,
+        told=page_view.told,
         short=lambda iso, now: page_view.clock(parse(iso), parse(now)).removesuffix(" UTC"),
         size=page_view.size,
         when=page_view.when,
@@ -257,7 +259,7 @@ class ReservationPage(Page):
         if may_act:
             entries, _ = await self.site.service.history(record.id, 0, HISTORY)
             found = self.site.presenter.history(entries, None)
-            history = page_view.happenings(found.items, shown.r.owner)
+            history = page_view.happenings(found.items, shown.r.owner, self.now)
             logs = await self._logs(record)
         again = {
             "gpus": shown.r.gpus,

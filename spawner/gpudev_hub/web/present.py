@@ -23,7 +23,7 @@ from gpudev_hub.core.model import (
     State,
 )
 from gpudev_hub.core.request import Ask
-from gpudev_hub.core.words import printable
+from gpudev_hub.core.words import moment, parts, plain
 from gpudev_hub.service.service import ServerLogs
 from gpudev_hub.service.view import View
 from gpudev_hub.ssh.access import SshAccess
@@ -92,6 +92,7 @@ class Presenter:
         mine = self.mine(record, reader)
         url, ssh, vscode = self._ways_in(record) if mine and record.state in REACHABLE else (None,) * 3
         queued = record.state is State.QUEUED
+        reason = self._reason(record, reader)
         return wire.Reservation(
             id=record.id,
             name=record.request.name,
@@ -108,7 +109,8 @@ class Presenter:
             planned_start=instant(record.place.start) if queued and record.place is not None else None,
             guaranteed_by=instant(record.promise) if queued else None,
             likely_start=None,
-            reason=self._reason(record, reader),
+            reason=None if reason is None else plain(reason, self.view.now()),
+            reason_parts=self._parts(reason or ""),
             created_at=rfc3339(record.created_at),
             starts_at=instant(record.ready_at),
             ends_at=instant(record.ends_at),
@@ -127,8 +129,16 @@ class Presenter:
         """To others without the detail, which may quote what its owner's programs have written."""
         if not (reader.operator or self.mine(record, reader)):
             record = replace(record, detail="", trouble="")
-        reason = self.view.reason(record)
-        return None if reason is None else printable(reason)
+        return self.view.reason(record)
+
+    def _parts(self, text: str) -> list[wire.TextPart]:
+        now = self.view.now()
+        return [
+            wire.TextPart(text=part.text)
+            if part.at is None
+            else wire.TextPart(text=moment(part.at, now), at=rfc3339(part.at))
+            for part in parts(text)
+        ]
 
     def _ways_in(self, record: Reservation) -> tuple[str, str, str]:
         user = quote(record.owner.hub_user, safe="@~")
@@ -145,13 +155,15 @@ class Presenter:
         items = [
             wire.HistoryItem(
                 at=rfc3339(entry.at),
-                cause=printable(entry.change.cause),
+                cause=plain(entry.change.cause, entry.at),
+                cause_parts=self._parts(entry.change.cause),
                 actor=entry.change.actor,
                 state=record.state.value,
                 planned_start=instant(record.place.start) if record.place is not None else None,
                 guaranteed_by=instant(record.promise),
                 ends_at=instant(record.ends_at),
-                detail=record.detail,
+                detail=plain(record.detail, entry.at),
+                detail_parts=self._parts(record.detail),
             )
             for entry in entries
             if isinstance(record := entry.change.record, Reservation)
@@ -165,7 +177,7 @@ class Presenter:
             record = entry.change.record
             if isinstance(record, Reservation):
                 about = f" ({record.detail})" if record.detail else ""
-                what = printable(f"{entry.change.cause}{about}")
+                what = plain(f"{entry.change.cause}{about}", entry.at)
                 events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}")
         return wire.Logs(events=events, logs=found.logs)
 

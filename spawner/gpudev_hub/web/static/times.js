@@ -16,10 +16,6 @@ const dayAndClock = new Intl.DateTimeFormat(undefined, {
 });
 const inFull = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long", hourCycle: "h23" });
 
-const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-const IN_WORDS =
-  /\b(?:(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) )?(\d{2}):(\d{2})( UTC)?\b/g;
-
 /** The server's time, in milliseconds. */
 export function now() {
   return Date.now() + skew;
@@ -53,23 +49,11 @@ function breakable(seconds) {
 }
 
 /**
- * UTC times in a sentence of the server's, in this zone.
- * @param {string} text
+ * A text of the server's, its instants in this zone.
+ * @param {{ text: string, at?: string | null }[]} parts
  */
-export function inThisZone(text) {
-  return text.replace(IN_WORDS, (_, day, month, hour, minute) => {
-    const today = new Date(now());
-    const at = new Date(
-      Date.UTC(
-        today.getUTCFullYear(),
-        month ? MONTHS.indexOf(month) : today.getUTCMonth(),
-        day ? Number(day) : today.getUTCDate(),
-        Number(hour),
-        Number(minute),
-      ),
-    );
-    return when(at);
-  });
+export function told(parts) {
+  return parts.map((part) => (part.at ? when(new Date(part.at)) : part.text)).join("");
 }
 
 /**
@@ -82,17 +66,15 @@ export function localise(root) {
     element.textContent = when(at);
     element.setAttribute("title", inFull.format(at));
   }
-  for (const element of root.querySelectorAll("[data-times]")) {
-    element.textContent = inThisZone(element.textContent ?? "");
-  }
   for (const element of root.querySelectorAll("[data-tick]")) {
     const at = new Date(element.getAttribute("data-tick") ?? "");
     element.textContent = clock.format(at);
   }
-  for (const element of root.querySelectorAll("svg a title")) {
-    const words = inThisZone(element.textContent ?? "");
-    element.textContent = words;
-    element.parentElement?.setAttribute("aria-label", words);
+  for (const element of root.querySelectorAll("svg a[data-parts]")) {
+    const words = told(JSON.parse(element.getAttribute("data-parts") ?? "[]"));
+    element.setAttribute("aria-label", words);
+    const title = element.querySelector("title");
+    if (title) title.textContent = words;
   }
   countDown(root);
 }
