@@ -125,7 +125,7 @@ def reserve(
         nodes: more than 1: so many whole nodes, joined.
         hours: how long, from the moment it is ready.
         gpu_type: left out: the default one.
-        name: lets you say ``ssh gpu-NAME``; unique among your live reservations.
+        name: for ``ssh gpu-NAME``, unique among your live reservations; left out: two words.
         image: left out: the default one.
         wait: false: return at once, with the place in the queue.
         timeout: seconds to wait at most, then `WaitTimeout`.

@@ -44,7 +44,7 @@ class Reservation:
 
     @property
     def name(self) -> str | None:
-        """Yours, if you gave one: ``ssh gpu-NAME``."""
+        """For ``ssh gpu-NAME``: the one you gave, else two words."""
         return self._record.name
 
     @property

@@ -211,13 +211,27 @@ def test_list(run: Run, service: FakeService) -> None:
     assert "released" in run.out
 
 
+def test_a_cancelled_name_can_be_used_again_at_once(run: Run, service: FakeService) -> None:
+    """Its server takes a while to stop: it is listed as past, and the name leads to the new one."""
+    run("reserve", "-n", "demo")
+    service.change("k1", state="stopping")
+    assert run("list", "--ended") == 0
+    assert re.search(r"demo +k1 .*stopping", run.out), run.out
+    assert run.json("reserve", "-n", "demo")["id"] == "k2"
+    assert run.json("show", "demo")["id"] == "k2"
+    assert run("reserve", "-n", "demo") == 4
+    assert run("cancel", "demo") == 0
+    assert (service.reservations["k1"].state, service.reservations["k2"].state) == ("stopping", "ended")
+
+
 @pytest.mark.parametrize("width", [30, 50, 80, 120])
 def test_tables_fit(run: Run, service: FakeService, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpudev.cli.output.WIDE", width)
     run("reserve", "-n", "a-name-of-thirty-characters-ok")
     service.starts = False
     run("reserve", "-g", "8", "--nodes", "2", "--no-wait")
-    for args in (("list",), ("list", "--all"), ("avail",), ("show", "k1")):
+    service.change("k1", state="stopping")
+    for args in (("list",), ("list", "--all"), ("list", "--ended"), ("avail",), ("show", "k1")):
         assert run(*args) == 0
         assert max(map(len, run.out.splitlines())) <= width
 

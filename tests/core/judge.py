@@ -106,8 +106,18 @@ def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> 
             assert not late or any(in_its_way(c, reservation) for c in overdue), (
                 f"rule 2: {reservation.id} is to start and waits"
             )
+    names_are_unique(world)
     for claim in world.claims.values():
         assert claim_due(claim, world.policy) > now, f"invariant 5: overrun of {claim.key} is not logged"
+
+
+def names_are_unique(world: World) -> None:
+    """Of an owner's reservations that are not being stopped, each is found by its name, and no two by one."""
+    for reservation in world.reservations.values():
+        if reservation.state is not State.STOPPING:
+            called = reservation.request.name or reservation.id
+            found = world.by_name(reservation.owner.subject, called)
+            assert found is reservation, f"{called} of {reservation.owner.login} is {found}"
 
 
 def in_its_way(claim: Claim, reservation: Reservation) -> bool:

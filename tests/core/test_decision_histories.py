@@ -56,6 +56,7 @@ from gpudev_hub.core.model import (
     Shape,
     State,
 )
+from gpudev_hub.core.names import default_names
 from gpudev_hub.core.world import World
 
 from . import judge
@@ -226,8 +227,9 @@ class Histories(RuleBasedStateMachine):
         queued = sum(r.state is State.QUEUED for r in mine)
         words = f"n{name}" if name < 3 else None
         request = Request(shape, "h100", hold * 15 * MINUTE, "base", words)
+        ref, request_id = f"r{self.count}", f"request-{self.count}"
         try:
-            self.d.do(Submit(f"r{self.count}", owner(who), request, f"request-{self.count}"))
+            self.d.do(Submit(ref, owner(who), request, request_id, default_names(ref)))
         except Refused as refused:
             hours = sum(r.request.shape.total_gpus * r.request.hold for r in mine) / HOUR
             more = shape.total_gpus * request.hold / HOUR
@@ -236,14 +238,18 @@ class Histories(RuleBasedStateMachine):
                 Code.QUOTA_EXCEEDED: queued >= limits.queued_requests
                 or shape.total_gpus > limits.running_gpus
                 or over,
-                Code.NAME_TAKEN: any(words is not None and r.request.name == words for r in mine),
+                Code.NAME_TAKEN: any(
+                    words is not None and r.request.name == words and r.state is not State.STOPPING
+                    for r in mine
+                ),
             }
             assert expected.get(refused.code), refused.message  # noqa: PT017
             return
         assert queued < limits.queued_requests, "invariant 7: one queued request too many"
-        again = self.d.do(Submit("another", owner(who), request, f"request-{self.count}")).reservation
+        again = self.d.do(Submit("another", owner(who), request, request_id)).reservation
         assert again is not None
-        assert again.id == f"r{self.count}", "the same request id is the same reservation"
+        assert again.id == ref, "the same request id is the same reservation"
+        assert again.request.name == words or (words is None and again.request.name in default_names(ref))
 
     @rule(which=pick)
     def end(self, which: int) -> None:

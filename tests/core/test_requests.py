@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import pytest
 
-from coreworld import HOUR, Driver, nodes, policy, pool
+from coreworld import HOUR, Driver, nodes, owner, policy, pool
 from gpudev_hub.core.errors import STATUS, Code, IllegalMove, Refused
-from gpudev_hub.core.events import Mint
+from gpudev_hub.core.events import Mint, Submit
 from gpudev_hub.core.ids import ENTROPY, check_name, is_word, mint
 from gpudev_hub.core.lifecycle import MOVES, move
-from gpudev_hub.core.model import Allowances, Request, Shape, State
+from gpudev_hub.core.model import Allowances, Request, Reservation, Shape, State
+from gpudev_hub.core.names import CHOICES, default_names
 from gpudev_hub.core.request import Ask, joinable, read_hours, resolve
 
 H100 = policy(pools=(pool("h100", 8), pool("t4", 4)))
@@ -198,6 +201,58 @@ def test_names_and_request_ids() -> None:
     d.end("r1")
     d.see("r1")
     assert d.submit("alice", name="demo").id == "r8"
+
+
+def test_a_name_is_free_once_its_reservation_is_being_stopped() -> None:
+    d = Driver()
+    first = d.submit("alice", name="demo")
+    d.ready(first.id)
+    assert d.end(first.id).state is State.STOPPING
+    second = d.submit("alice", name="demo")
+    assert d.world.by_name("local:alice", "demo") == second
+    refused = over(d, name="demo")
+    assert refused.message == f"your reservation {second.id} (starting) is called demo already"
+    for step in (d.restart, lambda: d.see(first.id)):
+        step()
+        assert d.world.by_name("local:alice", "demo") == second, "the older one takes the name from nobody"
+    d.end(second.id)
+    third = d.submit("alice", name="demo")
+    d.see(second.id)
+    assert d.world.by_name("local:alice", "demo") == third
+
+
+def test_two_words_are_the_name_of_what_was_not_named() -> None:
+    d = Driver()
+    first = mint(bytes(range(ENTROPY)))
+    request = Request(Shape(1), "h100", HOUR, "base", None)
+
+    def ask(
+        id: str, who: str = "alice", request_id: str | None = None, name: str | None = None
+    ) -> Reservation | None:
+        asked = replace(request, name=name)
+        return d.do(Submit(id, owner(who), asked, request_id, default_names(id))).reservation
+
+    made = ask(first, request_id="retry-me-1")
+    assert made is not None
+    assert made.request.name == default_names(first)[0]
+    assert re.fullmatch("[a-z]{3,7}-[a-z]{3,8}", made.request.name)
+    assert ask(mint(bytes(ENTROPY)), request_id="retry-me-1") == made, "without a name it is the same again"
+    assert ask("x1", request_id="retry-me-1", name=made.request.name) == made
+    with pytest.raises(Refused, match="was used for another request"):
+        ask("x2", request_id="retry-me-1", name="other")
+    d.submit("bob", name=default_names("x3")[0])
+    theirs = ask("x3", "bob")
+    assert theirs is not None
+    assert theirs.request.name == default_names("x3")[1], "the first one is bob's already"
+
+
+def test_default_names_are_names_and_differ() -> None:
+    first = [default_names(mint(bytes(8) + bytes([i])))[0] for i in range(256)]
+    assert len(set(first)) > 240
+    for ref in ("r1", "another", mint(b"\xff" * ENTROPY)):
+        found = default_names(ref)
+        assert len(set(found)) == CHOICES
+        assert all(is_word(name) for name in found)
 
 
 def test_nobody_calls_two_reservations_alike() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_hub.core.model import HOUR, Owner, State
+from gpudev_hub.core.model import HOUR, Owner, Presence, State
+from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.directory import LocalDirectory
 from gpudev_hub.ssh.keygen import keep_pair, new_pair
@@ -121,6 +122,18 @@ async def test_old_launches_are_removed_and_young_ones_not(tmp_path: Path) -> No
     at[0] += 200 * HOUR
     await launches.make(world.reserve("gx3"))
     assert {path.name for path in (tmp_path / "launches").iterdir()} == {"gx3-1.json"}
+
+
+async def test_an_alias_leads_to_the_reservation_that_holds_the_name(tmp_path: Path) -> None:
+    """One that is being stopped has lost it, though its server still listens."""
+    world = World(tmp_path / "world")
+    old = world.reserve("gx1", name="demo")
+    new = world.reserve("gx2", name="demo")
+    for record in (old, new):
+        world.live.sights[record.id] = ServerSight(record.id, 1, Presence.PRESENT, sshd=(("127.0.0.1", 2),))
+    world.live.reservations[old.id] = replace(old, state=State.STOPPING)
+    hosts = (await world.access.hosts(OWNER)).hosts
+    assert [(host.alias, host.id) for host in hosts] == [("gpu-demo", "gx2")]
 
 
 async def test_local_directory(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import msgspec
 
 from gpudev import wire
 
+LIVE = ("queued", "starting", "ready", "stopping")
 PREFIX = f"/services/gpudev/{wire.API}/"
 
 
@@ -154,8 +155,8 @@ class FakeService:
             case "POST", ["reservations"]:
                 return self._reserve(msgspec.json.decode(body, type=wire.ReserveRequest))
             case "GET", ["reservations"]:
-                over = query.get("ended") == "true"
-                found = [r for r in self.reservations.values() if (r.state == "ended") == over]
+                over = ("stopping", "ended") if query.get("ended") == "true" else LIVE
+                found = [r for r in self.reservations.values() if r.state in over]
                 if query["owner"] != "all":
                     found = [r for r in found if r.mine]
                 return wire.ReservationList(reservations=found)
@@ -202,7 +203,7 @@ class FakeService:
                     400, "invalid_shape", "16 GPUs do not fit on one node", "use --gpus 8 --nodes 2"
                 )
             live = [r for r in self.reservations.values() if r.state != "ended"]
-            if request.name and any(r.name == request.name for r in live):
+            if request.name and any(r.name == request.name and r.state != "stopping" for r in live):
                 raise Refusal(409, "name_taken", f"{request.name} is the name of a live reservation of yours")
             nodes = request.nodes or 1
             new = f"k{next(self._numbers)}"
@@ -240,9 +241,11 @@ class FakeService:
         return self.make_ready(new) if self.starts else self.reservations[new]
 
     def _find(self, ref: str) -> wire.Reservation:
-        for record in self.reservations.values():
-            if record.id == ref or (record.name == ref and record.state != "ended"):
-                return record
+        if ref in self.reservations:
+            return self.reservations[ref]
+        named = [r for r in self.reservations.values() if r.name == ref and r.state != "ended"]
+        if named:
+            return min(named, key=lambda r: r.state == "stopping")
         raise Refusal(404, "not_found", f"there is no reservation {ref!r}", "see `gpu-dev list`")
 
     def _show(self, ref: str, query: dict[str, str]) -> wire.Reservation:

@@ -17,6 +17,8 @@ class Machine:
         self._nodes = nodes
         self.running: dict[tuple[str, int], ServerSight] = {}
         self.live: Callable[[str], Reservation | None] = lambda _: None
+        self.lasting = False
+        """Whether servers that are to end stay."""
         self._seen: asyncio.Queue[ServerSight] = asyncio.Queue()
 
     # Cluster
@@ -31,7 +33,7 @@ class Machine:
         return self.running.get(claim.key) or ServerSight(*claim.key, presence=Presence.ABSENT)
 
     async def remove(self, id: str, attempt: int) -> None:
-        if self.running.pop((id, attempt), None) is not None:
+        if not self.lasting and self.running.pop((id, attempt), None) is not None:
             self._seen.put_nowait(ServerSight(id, attempt, Presence.ABSENT))
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:

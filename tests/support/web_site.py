@@ -68,6 +68,7 @@ class Running:
     hub: FakeHub
     site: Site
     service: Service
+    machine: Machine
     url: str
     """Of the public listener with the prefix."""
     gate_url: str
@@ -155,7 +156,7 @@ async def running(
     await service.start()
     try:
         url = f"http://127.0.0.1:{listen(public)}{PREFIX}"
-        yield Running(hub, site, service, url, f"http://127.0.0.1:{listen(gate)}/")
+        yield Running(hub, site, service, machine, url, f"http://127.0.0.1:{listen(gate)}/")
     finally:
         for server in (public, gate):
             server.stop()

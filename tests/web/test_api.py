@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
@@ -370,6 +371,32 @@ async def test_methods_that_there_are_none_of_are_counted_as_one(run: Running) -
         text = (await alice.get("metrics")).text
     assert 'method="other"' in text
     assert 'method="X' not in text
+
+
+async def test_a_cancelled_name_is_free_at_once_and_leads_to_the_new_reservation(run: Running) -> None:
+    async with run.client("alices") as alice:
+        first = await reserve(alice, name="demo")
+        await run.make_ready(first.id)
+        run.machine.lasting = True
+        stopped = await alice.delete(f"{API}/reservations/demo")
+        assert stopped.json()["state"] == "stopping"
+        assert (await alice.get(f"{API}/reservations/demo")).json()["id"] == first.id
+        second = await reserve(alice, name="demo")
+        assert (await alice.get(f"{API}/reservations/demo")).json()["id"] == second.id
+        past = (await alice.get(f"{API}/reservations", params={"ended": 1})).json()["reservations"]
+        assert [(r["id"], r["state"]) for r in past] == [(first.id, "stopping")]
+        assert (await alice.delete(f"{API}/reservations/demo")).json()["id"] == second.id
+
+
+async def test_a_reservation_without_a_name_gets_two_words(run: Running) -> None:
+    async with run.client("alices") as alice:
+        made = await alice.post(f"{API}/reservations", json={"gpus": 1, "request_id": "the-first-one"})
+        name = made.json()["name"]
+        assert re.fullmatch("[a-z]+-[a-z]+", name)
+        again = await alice.post(f"{API}/reservations", json={"gpus": 1, "request_id": "the-first-one"})
+        assert again.json()["id"] == made.json()["id"]
+        assert (await alice.get(f"{API}/reservations/{name}")).json()["id"] == made.json()["id"]
+        assert (await alice.delete(f"{API}/reservations/{name}")).status_code == 200
 
 
 async def test_names_in_use_are_refused(run: Running) -> None:

@@ -25,7 +25,7 @@ INTERVAL = 2.0
 
 @click.command()
 @click.option("-a", "--all", "everyone", is_flag=True, help="Everyone's, and who waits.")
-@click.option("--ended", is_flag=True, help="Past ones, and why they ended.")
+@click.option("--ended", is_flag=True, help="Past ones and those being stopped, and why they ended.")
 @click.option("-w", "--watch", is_flag=True, help="Keep it up to date until Ctrl-C.")
 @json_option
 def list_command(everyone: bool, ended: bool, watch: bool, as_json: bool) -> None:
@@ -51,7 +51,7 @@ def _listing(api: Api, out: Console, everyone: bool, ended: bool) -> RenderableT
     if not records:
         what = "past" if ended else "live"
         return f"There are no {what} reservations." if everyone else f"You have no {what} reservations."
-    return tables.reservations(records, owners=everyone, width=out.width, now=now())
+    return tables.reservations(records, owners=everyone, ids=ended, width=out.width, now=now())
 
 
 def _watch(api: Api, out: Console, everyone: bool, ended: bool) -> None:

@@ -21,7 +21,7 @@ from gpudev.words import label
 @click.option("--nodes", type=int, help="So many whole nodes; several are joined.")
 @click.option("-t", "--hours", type=float, help="How long, from the moment it is ready. Left out: 4.")
 @click.option("--gpu-type", help="Left out: the default one.")
-@click.option("-n", "--name", help="Lets you say `ssh gpu-NAME`.")
+@click.option("-n", "--name", help="For `ssh gpu-NAME`. Left out: two words.")
 @click.option("--image", help="Left out: the default one.")
 @click.option("--wait/--no-wait", default=True, help="Return when it is ready (default), or at once.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this; the place is kept.")

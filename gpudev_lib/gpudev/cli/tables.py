@@ -43,17 +43,22 @@ def plain(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Renderab
 
 
 def reservations(
-    records: list[wire.Reservation], *, owners: bool, width: int, now: datetime
+    records: list[wire.Reservation], *, owners: bool, ids: bool, width: int, now: datetime
 ) -> RenderableType:
-    """Reservations, one row each, and below it why it waits or how it ended."""
+    """Reservations, one row each, and below it why it waits or how it ended.
+
+    `ids`: with the id, which alone leads to one that has ended.
+    """
     if width < NARROW:
-        return Group(*(_card(record, owners, now) for record in records))
-    table = _table("NAME", *(["OWNER"] if owners else []), "GPUS", "STATE", "TIME")
+        return Group(*(_card(record, owners, ids, now) for record in records))
+    columns = [*(["ID"] if ids else []), *(["OWNER"] if owners else [])]
+    table = _table("NAME", *columns, "GPUS", "STATE", "TIME")
     for record in records:
         view = words.describe(record, now)
         details = "\n".join((*view.times, view.reason) if view.reason else view.times)
         table.add_row(
             words.label(record),
+            *([record.id] if ids else []),
             *([record.owner] if owners else []),
             words.hardware(record),
             Text(view.headline, STYLES[view.tone]),
@@ -62,10 +67,12 @@ def reservations(
     return table
 
 
-def _card(record: wire.Reservation, owners: bool, now: datetime) -> Text:
+def _card(record: wire.Reservation, owners: bool, ids: bool, now: datetime) -> Text:
     view = words.describe(record, now)
     card = Text()
     card.append(words.label(record), "bold")
+    if ids:
+        card.append(f" {record.id}")
     if owners:
         card.append(f" ({record.owner})")
     card.append(f"\n  {words.hardware(record)}, ")

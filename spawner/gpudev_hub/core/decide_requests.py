@@ -8,7 +8,8 @@ from . import quota
 from .decide_time import place_again
 from .errors import Code, Refused
 from .events import Cause, End, Extend, Mint, Resume, Submit, Tell
-from .model import HOUR, MINUTE, Extension, Millis, MintedId, Outcome, Presence, Reservation, State
+from .model import HOUR, MINUTE, Extension, Millis, MintedId, Outcome, Presence, Request, Reservation, State
+from .names import default_names
 from .stays import Turn, cancel, next_attempt, stop
 from .timers import crossed
 from .words import duration, instant, listing, moment
@@ -40,7 +41,7 @@ def submit(turn: Turn, event: Submit) -> Reservation:
     world, now, request, subject = turn.world, turn.now, event.request, event.owner.subject
     known = world.by_request(subject, event.request_id)
     if known is not None:
-        if replace(known.request, hold=known.request.hold - known.extended) == request:
+        if same_request(known, request):
             return known
         raise Refused(
             Code.REQUEST_ID_REUSED,
@@ -52,7 +53,10 @@ def submit(turn: Turn, event: Submit) -> Reservation:
         raise Refused(Code.INVALID_REQUEST, f"id {event.id} can't be used", "open the spawn page again")
     quota.check_submit(world.policy, subject, request, world.of_owner(subject))
     namesake = world.by_name(subject, request.name)
-    if namesake is not None:
+    if request.name is None:
+        free = (name for name in event.names if world.by_name(subject, name) is None)
+        request = replace(request, name=next(free, None))
+    elif namesake is not None:
         raise Refused(
             Code.NAME_TAKEN,
             f"your reservation {namesake.id} ({namesake.state}) is called {request.name} already",
@@ -78,6 +82,14 @@ def submit(turn: Turn, event: Submit) -> Reservation:
     reservation = world.place(reservation, now)
     world.put(reservation, Cause.REQUESTED, subject)
     return reservation
+
+
+def same_request(known: Reservation, request: Request) -> bool:
+    """Whether `known` is what this request asked for: extensions and a default name are no difference."""
+    asked = replace(known.request, hold=known.request.hold - known.extended)
+    if request.name is None and asked.name in default_names(known.id):
+        asked = replace(asked, name=None)
+    return asked == request
 
 
 def end(turn: Turn, event: End) -> Reservation:

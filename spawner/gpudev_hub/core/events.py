@@ -53,6 +53,8 @@ class Submit:
     owner: Owner
     request: Request
     request_id: str | None = None
+    names: tuple[str, ...] = ()
+    """A request without a name gets the first of these that the owner's reservations do not use."""
 
 
 @dataclass(frozen=True, slots=True)

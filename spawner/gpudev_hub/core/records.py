@@ -69,14 +69,17 @@ class Records:
         return None if ref is None else self.reservations[ref]
 
     def by_name(self, subject: str, name: str | None) -> Reservation | None:
-        """The owner's live reservation that is called so: by its name, or, having none, by its id."""
+        """The owner's reservation that holds this name, or has it as its id.
+
+        A reservation that is being stopped no longer holds its name.
+        """
         if name is None:
             return None
         ref = self._by_name.get((subject, name))
         if ref is not None:
             return self.reservations[ref]
-        unnamed = self.reservations.get(name)
-        return unnamed if unnamed is not None and unnamed.owner.subject == subject else None
+        found = self.reservations.get(name)
+        return found if found is not None and found.owner.subject == subject else None
 
     def claims_of(self, id: str) -> list[Claim]:
         """All claims of a reservation, live or not, oldest attempt first."""
@@ -206,7 +209,7 @@ class Records:
         self._of_owner.setdefault(subject, {})[record.id] = None
         if record.request_id is not None:
             self._by_request[subject, record.request_id] = record.id
-        if record.request.name is not None:
+        if record.request.name is not None and record.state is not State.STOPPING:
             self._by_name[subject, record.request.name] = record.id
         key = ("reservation", record.id, 0)
         self.alarms.set(key, reservation_due(record, self.policy))
@@ -217,8 +220,9 @@ class Records:
         subject = record.owner.subject
         if record.request_id is not None:
             self._by_request.pop((subject, record.request_id), None)
-        if record.request.name is not None:
-            self._by_name.pop((subject, record.request.name), None)
+        named = (subject, record.request.name or "")
+        if self._by_name.get(named) == record.id:
+            del self._by_name[named]
         if record.id not in self.reservations:
             owned = self._of_owner[subject]
             del owned[record.id]

@@ -204,6 +204,10 @@ class Runner:
         """A reservation that ended not long ago."""
         return self._recent.get(id)
 
+    def latest(self) -> list[Reservation]:
+        """Those that ended not long ago, latest first."""
+        return list(reversed(self._recent.values()))
+
     def recent_request(self, subject: str, request_id: str) -> Reservation | None:
         """The one that was asked for with this request id, if it has ended not long ago."""
         known = self._recent_requests.get((subject, request_id))

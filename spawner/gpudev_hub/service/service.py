@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.availability import PoolOutlook, availability
 from gpudev_hub.core.commit import HistoryEntry
-from gpudev_hub.core.decide_requests import is_repeated
+from gpudev_hub.core.decide_requests import is_repeated, same_request
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     End,
@@ -24,6 +24,7 @@ from gpudev_hub.core.events import (
 )
 from gpudev_hub.core.gate import Admission, AdmitRequest, Deleted, Failed, Started, StopAnswer, StopAsked
 from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Policy, Reservation, State
+from gpudev_hub.core.names import default_names
 from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Hub, LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask, joinable, resolve
 from gpudev_hub.core.world import OWNER_UNKNOWN
@@ -133,7 +134,7 @@ class Service:
         request = resolve(self.policy, ask, joinable(self.view.nodes.values()))
         ended = self._runner.recent_request(owner.subject, request_id) if request_id is not None else None
         if ended is not None:
-            if replace(ended.request, hold=ended.request.hold - ended.extended) == request:
+            if same_request(ended, request):
                 return ended
             raise Refused(
                 Code.REQUEST_ID_REUSED,
@@ -141,7 +142,8 @@ class Service:
                 "choose a new request_id for every new request",
             )
         self.owner_seen(owner.subject)
-        decision = await self._writer.ask(Submit(id or self._new_id(), owner, request, request_id))
+        new = id or self._new_id()
+        decision = await self._writer.ask(Submit(new, owner, request, request_id, default_names(new)))
         assert decision.reservation is not None
         return decision.reservation
 
@@ -320,9 +322,16 @@ class Service:
     ) -> tuple[list[Reservation], int | None]:
         """Ended reservations, latest first, of one subject or of all, and the next page's cursor."""
         try:
-            return await self._store.ended(subject, before, limit)
+            found, following = await self._store.ended(subject, before, limit)
         except StoreUnavailable as error:
             raise _unavailable(error) from error
+        if before is None:
+            # A store may show what has just ended a moment late (DynamoDB's index of owners does).
+            known = {record.id for record in found}
+            since = max((record.ended_at or 0 for record in found), default=0)
+            late = (r for r in self._runner.latest() if r.id not in known and (r.ended_at or 0) > since)
+            found = [*(r for r in late if subject in (None, r.owner.subject)), *found]
+        return found, following
 
     async def history(self, id: str | None, after: int, limit: int) -> tuple[list[HistoryEntry], int | None]:
         """Changes in commit order, and the next page's cursor."""

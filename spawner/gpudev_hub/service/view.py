@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from gpudev_hub.core.commit import Change, Snapshot
-from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Policy, Presence, Reservation
+from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Policy, Presence, Reservation, State
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.core.reasons import Outlook
 
@@ -74,14 +74,16 @@ class View:
             self.sights.pop(key, None)
 
     def get(self, ref: str, subject: str | None = None) -> Reservation | None:
-        """The live reservation of that id, or the one of that name of the subject's."""
+        """The live reservation of that id, or the subject's of that name.
+
+        Of two with the name, the one that is not being stopped, else the latest.
+        """
         found = self.reservations.get(ref)
         if found is not None or subject is None:
             return found
-        for record in self.reservations.values():
-            if record.request.name == ref and record.owner.subject == subject:
-                return record
-        return None
+        mine = (r for r in self.reservations.values() if r.owner.subject == subject)
+        named = (r for r in mine if r.request.name == ref)
+        return max(named, key=lambda r: (r.state is not State.STOPPING, r.seq), default=None)
 
     def claim(self, record: Reservation) -> Claim | None:
         """The claim of the current attempt."""

@@ -8,7 +8,7 @@ import msgspec
 
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import Outcome, Reservation
+from gpudev_hub.core.model import Outcome, Reservation, State
 
 from . import present
 from .routes import Access, Call, Param, Route
@@ -74,20 +74,28 @@ async def reserve(call: Call) -> wire.Reservation:
 
 
 async def list_reservations(call: Call) -> wire.ReservationList:
-    """Live reservations in the order of the queue, or ended ones, latest first."""
+    """Live reservations in the order of the queue, or past ones, latest first.
+
+    The first page of past ones begins with those that are being stopped: nobody can use them any more.
+    """
     owner = None if call.query["owner"] == "all" else call.person.owner.subject
+    live = call.site.service.view.reservations
     if call.query["ended"]:
-        records, following = await call.site.service.ended(
-            owner, cursor(call.query["cursor"]), call.query["limit"]
-        )
+        page = cursor(call.query["cursor"])
+        stopping = [record for record in live.values() if record.state is State.STOPPING and page is None]
+        records, following = await call.site.service.ended(owner, page, call.query["limit"])
+        known = {record.id for record in records}
+        records = [
+            *(r for r in reversed(stopping) if r.id not in known and owner in (None, r.owner.subject)),
+            *records,
+        ]
     else:
         if call.query["cursor"] is not None:
             raise Refused(
                 Code.INVALID_REQUEST, "a cursor goes with ended=1", "live reservations are one page"
             )
-        live = call.site.service.view.reservations.values()
         records = sorted(
-            (record for record in live if owner is None or record.owner.subject == owner),
+            (record for record in live.values() if owner is None or record.owner.subject == owner),
             key=lambda record: record.seq,
         )
         following = None
@@ -210,7 +218,7 @@ def api_routes(settings: WebSettings) -> list[Route]:
             answers=wire.ReservationList,
             query=(
                 Param("owner", Literal["me", "all"], "whose: mine, or everybody's", default="me"),
-                Param("ended", bool, "past reservations in place of live ones", default=False),
+                Param("ended", bool, "past reservations, and those being stopped", default=False),
                 limit,
                 page,
             ),
