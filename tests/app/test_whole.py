@@ -9,6 +9,7 @@ import re
 import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -181,4 +182,27 @@ def test_a_launcher_that_is_killed_leaves_nothing_behind(stack: Stack) -> None:
     wait_for("another launcher", again.exists)
     stack.wait_state(asked["id"], "ready")
     assert stack.launcher(asked["id"]) != launcher
+    release(stack, asked["id"])
+
+
+def test_the_first_server_of_a_pair_dies_or_is_shut_down(stack: Stack) -> None:
+    """2: rank 1 is ended at once, not after the minute that the Hub has to stop a server."""
+    asked = stack.reserve(gpus=8, nodes=2)
+    ready = stack.wait_state(asked["id"], "ready")
+    os.kill(stack.launcher(asked["id"]), signal.SIGKILL)
+    begun = time.monotonic()
+    second = stack.settings.servers / f"{asked['id']}-2" / "1" / "record.json"
+    wait_for("the second attempt", second.exists, 30)
+    again = stack.wait_state(asked["id"], "ready")
+    assert time.monotonic() - begun < 40
+    assert (again["allocation"], again["ends_at"]) == (ready["allocation"], ready["ends_at"])
+    ports = {host["rank"]: host["port"] for host in stack.api("GET", "ssh")["hosts"]}
+    assert ports == {rank: stack.record(asked["id"], rank)["sshd_port"] for rank in (0, 1)}
+
+    headers = {"Authorization": f"token {stack.token_for()}"}
+    wait_for("the server through the proxy", lambda: stack.jupyter(again) == 200)
+    url = f"{again['url'].removesuffix('/lab')}/api/shutdown"
+    assert httpx.post(url, headers=headers, trust_env=False, timeout=30).is_success
+    wait_for("the stop", lambda: stack.api("GET", f"reservations/{asked['id']}")["server"] == "stopped", 20)
+    assert stack.server_processes(asked["id"]) == {}
     release(stack, asked["id"])

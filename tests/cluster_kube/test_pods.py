@@ -84,21 +84,21 @@ def sight(*items: dict[str, Any], silent: tuple[str, ...] = (), nodes: tuple[str
 
 def test_a_server_that_runs() -> None:
     assert sight(pod()) == ServerSight(
-        "a1", 1, Presence.PRESENT, jupyter=("198.18.0.1", 8888), sshd=(("198.18.0.1", 2222),)
+        "a1", 1, Presence.PRESENT, jupyter=("198.18.0.1", 8888), sshd={0: ("198.18.0.1", 2222)}
     )
 
 
 def test_a_pair_is_one_server() -> None:
     both = sight(pod(ranks=2), pod(rank=1, ranks=2, node="n2"))
     assert both.complete
-    assert both.sshd == (("198.18.0.1", 2222), ("198.18.0.2", 2222))
+    assert both.sshd == {0: ("198.18.0.1", 2222), 1: ("198.18.0.2", 2222)}
     first = sight(pod(ranks=2))
     assert (first.presence, first.complete, first.forming) == (Presence.PRESENT, False, True)
     lost = sight(pod(ranks=2), pod(rank=1, ranks=2, phase="Failed", state=ended()))
     assert (lost.presence, lost.complete, lost.forming) == (Presence.PRESENT, False, False)
     assert lost.detail == "rank 1: Error"
     behind = sight(pod(ranks=2, phase="Failed", state=ended()), pod(rank=1, ranks=2))
-    assert behind.sshd == (), "the sshd of rank 1 must not be taken for rank 0's"
+    assert behind.sshd == {1: ("198.18.0.2", 2222)}, "the sshd of rank 1 must not be taken for rank 0's"
 
 
 def test_gone_is_what_has_ended_for_certain() -> None:

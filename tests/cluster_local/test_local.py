@@ -217,15 +217,18 @@ async def test_a_killed_launcher_takes_all_along(engine: Engine) -> None:
     assert (sight.presence, sight.user_stopped, sight.outage) == (Presence.ABSENT, False, False)
 
 
-async def test_of_a_pair_one_rank_gone_is_an_incomplete_server(engine: Engine) -> None:
+@pytest.mark.parametrize("gone", [0, 1])
+async def test_of_a_pair_one_rank_gone_is_an_incomplete_server(engine: Engine, gone: int) -> None:
     claim = await engine.start("pair", ranks=2)
     whole = await engine.cluster.look(claim)
     assert (whole.complete, len(whole.sshd)) == (True, 2)
-    os.kill(engine.launcher("pair", 1), signal.SIGTERM)
-    pid = engine.launcher("pair", 1)
-    await until(lambda: processes.start_time(pid) is None, "the end of rank 1")
+    pid = engine.launcher("pair", gone)
+    os.kill(pid, signal.SIGTERM)
+    await until(lambda: processes.start_time(pid) is None, "the end of that rank")
     half = await engine.cluster.look(claim)
     assert (half.presence, half.complete) == (Presence.PRESENT, False)
+    assert half.sshd == {1 - gone: whole.sshd[1 - gone]}
+    assert half.jupyter == (None if gone == 0 else whole.jupyter)
     await engine.cluster.remove("pair", 1)
     assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
 

@@ -187,6 +187,21 @@ def test_a_gang_restarts_as_a_whole() -> None:
     assert len(again.allocation) == 2
 
 
+def test_a_gang_that_its_owner_shut_down_from_inside_stops_as_a_whole() -> None:
+    """ "Shut Down" in rank 0's JupyterLab ends rank 0 only: the other ranks are stopped at once."""
+    d = Driver()
+    d.submit("alice", 8, nodes=2)
+    d.ready("r1")
+    d.took(StopServer)
+    d.do(StopIntent("r1"))
+    d.see("r1", Presence.PRESENT, "shut down", complete=False)
+    assert d.took(StopServer) == [("r1", 1)]
+    assert (d.get("r1").server, d.world.claims["r1", 1].state) == (ServerState.RUNNING, ClaimState.HELD)
+    d.see("r1", Presence.ABSENT)
+    stopped = d.get("r1")
+    assert (stopped.state, stopped.server, stopped.attempt) == (State.READY, ServerState.STOPPED, 1)
+
+
 def test_a_failed_start_is_tried_again_on_the_same_slots_once_it_is_gone() -> None:
     d = Driver()
     first = d.submit("alice", 2)

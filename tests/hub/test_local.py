@@ -1,14 +1,66 @@
-"""The spawner of one machine, beside a server of which nothing sensible is recorded."""
+"""The spawner of one machine, beside servers that are half there or half recorded."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from gpudev_hub.hub.local import LocalGpuSpawner
-from gpudev_hub.server import record
+from gpudev_hub.server import processes, record
+from gpudev_hub.server.record import Exit, Record
+
+
+class Spawner(LocalGpuSpawner):
+    """One that no Hub has made."""
+
+    server: Any = SimpleNamespace(url="http://127.0.0.1:9/user/me/odd/")
+
+
+async def test_a_pair_runs_for_the_hub_while_any_of_its_ranks_does(tmp_path: Path) -> None:
+    """The Hub stops only what runs: it would leave the other rank alone and call the server stopped."""
+
+    class Pair(Spawner):
+        name: Any = "pair"
+        local: ClassVar[Any] = SimpleNamespace(servers=tmp_path)
+
+    spawner = Pair()
+    spawner.attempt = 1
+    spawner.api_token = "token"
+    folders = [tmp_path / "pair-1" / str(rank) for rank in (0, 1)]
+    ranks = [
+        await asyncio.create_subprocess_exec(
+            "sleep", "600", env={record.MARKER: record.marker("pair", 1, rank)}
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        records = []
+        for rank, (folder, process) in enumerate(zip(folders, ranks, strict=True)):
+            folder.mkdir(parents=True)
+            begun = processes.start_time(process.pid)
+            assert begun is not None
+            port = 20_000 if rank == 0 else None
+            records.append(
+                Record("pair", 1, rank, process.pid, begun, record.boot_id(), "n1", (0,), port, 20_001 + rank)
+            )
+            record.write(folder, records[rank])
+        assert await spawner.poll() is None
+        ranks[0].send_signal(signal.SIGKILL)
+        await ranks[0].wait()
+        record.write(folders[0], replace(records[0], exit=Exit(9, "killed")))
+        assert await spawner.poll() is None
+        ranks[1].send_signal(signal.SIGKILL)
+        await ranks[1].wait()
+        assert await spawner.poll() == 9
+    finally:
+        for process in ranks:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 async def test_a_record_that_makes_no_sense_keeps_the_hub_from_nothing(tmp_path: Path) -> None:
@@ -16,22 +68,18 @@ async def test_a_record_that_makes_no_sense_keeps_the_hub_from_nothing(tmp_path:
     folder = tmp_path / "odd-1" / "0"
     folder.mkdir(parents=True)
     (folder / "record.json").write_text("{")
-    told = "http://127.0.0.1:9/user/me/odd/"
 
-    class Spawner(LocalGpuSpawner):
-        """One that no Hub has made."""
-
+    class Odd(Spawner):
         name: Any = "odd"
-        server: Any = SimpleNamespace(url=told)
         local: ClassVar[Any] = SimpleNamespace(servers=tmp_path)
 
-    spawner = Spawner()
+    spawner = Odd()
     spawner.attempt = 1
     marked = {record.MARKER: record.marker("odd", 1, 0)}
     running = await asyncio.create_subprocess_exec("sleep", "600", env=marked)
     try:
         assert await spawner.poll() is None
-        assert await spawner.get_url() == told
+        assert await spawner.get_url() == Spawner.server.url
     finally:
         running.kill()
         await running.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.gate import AdmitRequest, StopAsked
-from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Outcome, State
+from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Outcome, ServerState, State
 from gpudev_hub.core.request import Ask
 from service_world import ALICE, BOB, ServiceWorld
 
@@ -57,6 +57,17 @@ async def test_a_pair_starts_as_one_and_every_sshd_is_probed(world: ServiceWorld
     again = await world.becomes(pair.id, "ready")
     assert (again.attempt, again.restarts) == (2, 1)
     assert again.allocation == pair.allocation
+
+
+async def test_a_shut_down_in_a_pairs_jupyterlab_stops_both_ranks(world: ServiceWorld) -> None:
+    """2: at once, not when the next pass of reconciliation finds rank 1."""
+    pair = await world.reserve(gpus=8, nodes=2)
+    await world.becomes(pair.id, "ready")
+    world.cluster.kill(pair.id, 1, "shut down", one_rank=True, user_stopped=True)
+    await world.until(lambda: (pair.id, 1) not in world.cluster.running, "the end of rank 1")
+    view = world.service.view
+    await world.until(lambda: view.reservations[pair.id].server is ServerState.STOPPED)
+    assert (view.reservations[pair.id].attempt, view.reservations[pair.id].allocation) == (1, pair.allocation)
 
 
 async def test_a_crashed_server_comes_back_on_its_slots(world: ServiceWorld) -> None:

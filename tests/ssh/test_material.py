@@ -184,6 +184,17 @@ async def test_probe(world: World) -> None:
     assert not await probe("127.0.0.1", rank.port, "gprobe")
 
 
+async def test_a_rank_keeps_its_port_when_another_one_is_gone(tmp_path: Path) -> None:
+    """The name of rank 0 must never lead to rank 1's sshd, which proves to be somebody else."""
+    world = World(tmp_path)
+    world.reserve("gx1", gpus=8, nodes=2)
+    world.live.sights["gx1"] = ServerSight(
+        "gx1", 1, Presence.PRESENT, complete=False, sshd={1: ("127.0.0.1", 20_001)}
+    )
+    (host,) = (await world.access.hosts(OWNER)).hosts
+    assert (host.alias, host.rank, host.port, host.host_key_alias) == ("gpu-gx1-1", 1, 20_001, "gx1-1")
+
+
 @pytest.mark.parametrize("state", [State.QUEUED, State.STOPPING, State.ENDED])
 async def test_access_is_closed_unless_live(tmp_path: Path, state: State) -> None:
     """Invariant 13: no reservation, no key."""

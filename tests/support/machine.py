@@ -59,7 +59,7 @@ class Machine:
                 record.attempt,
                 Presence.PRESENT,
                 jupyter=("127.0.0.1", 1),
-                sshd=tuple(("127.0.0.1", 2 + rank) for rank in range(len(record.allocation))),
+                sshd={rank: ("127.0.0.1", 2 + rank) for rank in range(len(record.allocation))},
             )
             self.running[record.id, record.attempt] = sight
             self._seen.put_nowait(sight)

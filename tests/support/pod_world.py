@@ -213,7 +213,7 @@ class Pods:
         home = home or self.home()
         pods = [Pod(self.world, id, launch, rank, peers, home) for rank in range(ranks)]
         self.all += pods
-        addresses = tuple(("127.0.0.1", pod.port) for pod in pods)
+        addresses = {rank: ("127.0.0.1", pod.port) for rank, pod in enumerate(pods)}
         self.world.live.sights[id] = ServerSight(id, 1, Presence.PRESENT, sshd=addresses)
         self.world.sync()
         return pods

@@ -97,7 +97,7 @@ class MemoryCluster:
         """Servers appear; the same ones again if they are there."""
         if (id, attempt) in self.running:
             return
-        sshd = tuple(("127.0.0.1", next(self._ports)) for _ in range(ranks))
+        sshd = {rank: ("127.0.0.1", next(self._ports)) for rank in range(ranks)}
         sight = ServerSight(
             id, attempt, Presence.PRESENT, jupyter=("127.0.0.1", next(self._ports)), sshd=sshd
         )
@@ -116,7 +116,9 @@ class MemoryCluster:
     ) -> None:
         """The server ends, or one rank of it."""
         if one_rank:
-            sight = replace(self.running[id, attempt], complete=False, detail=detail)
+            sight = replace(
+                self.running[id, attempt], complete=False, detail=detail, user_stopped=user_stopped
+            )
             self.running[id, attempt] = sight
         else:
             self.running.pop((id, attempt), None)

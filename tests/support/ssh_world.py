@@ -326,7 +326,7 @@ class World:
         launch = msgspec.json.decode(msgspec.json.encode(asyncio.run(self.launches.make(record))))
         peers = [{"host": "127.0.0.1", "port": free_port()} for _ in range(nodes)]
         self.ranks[id] = [Rank(self, launch, rank, peers, jupyter) for rank in range(nodes)]
-        addresses = tuple(("127.0.0.1", rank.port) for rank in self.ranks[id])
+        addresses = {number: ("127.0.0.1", rank.port) for number, rank in enumerate(self.ranks[id])}
         self.live.sights[id] = ServerSight(id, 1, Presence.PRESENT, sshd=addresses)
         self.sync()
         return self.ranks[id]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gpudev_hub.server import processes
 from gpudev_hub.settings import Settings
@@ -170,12 +171,17 @@ class Stack(HubUsers):
         names = [entry.name.rpartition("-")[0] for entry in folder.iterdir()] if folder.exists() else []
         return {pid: marker for pid, marker in processes.marked("").items() if marker.split("/")[0] in names}
 
-    def launcher(self, id: str) -> int:
-        """Pid of rank 0's launcher."""
+    def launcher(self, id: str, rank: int = 0) -> int:
+        """Pid of a rank's launcher."""
+        return int(self.record(id, rank)["pid"])
+
+    def record(self, id: str, rank: int = 0) -> dict[str, Any]:
+        """What the launcher of a rank of the latest attempt wrote down. Raises ``FileNotFoundError``."""
         newest = max(
             self.settings.servers.glob(f"{id}-*"), key=lambda path: int(path.name.rpartition("-")[2])
         )
-        return int(json.loads((newest / "0" / "record.json").read_text())["pid"])
+        found: dict[str, Any] = json.loads((newest / str(rank) / "record.json").read_text())
+        return found
 
 
 @contextmanager

@@ -137,12 +137,6 @@ def sight_of(
             detail=_told(by_rank, ranks),
             user_stopped=user_stopped,
         )
-    sshd = []
-    for rank in range(ranks):
-        pod = there.get(rank)
-        if pod is None or pod.ip is None or not pod.running:
-            break
-        sshd.append((pod.ip, SSHD_PORT))
     first = there.get(0)
     return ServerSight(
         id,
@@ -153,7 +147,7 @@ def sight_of(
         detail=_told(by_rank, ranks),
         user_stopped=user_stopped,
         jupyter=(first.ip, JUPYTER_PORT) if first is not None and first.ip and first.running else None,
-        sshd=tuple(sshd),
+        sshd={rank: (pod.ip, SSHD_PORT) for rank, pod in sorted(there.items()) if pod.ip and pod.running},
     )
 
 

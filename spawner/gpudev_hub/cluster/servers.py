@@ -133,7 +133,7 @@ class LocalServers:
             detail="; ".join(dict.fromkeys(reasons)),
             user_stopped=user_stopped,
             jupyter=(HOST, port) if 0 in running and (port := running[0].jupyter_port) else None,
-            sshd=tuple((HOST, running[rank].sshd_port) for rank in sorted(running)),
+            sshd={rank: (HOST, found.sshd_port) for rank, found in sorted(running.items())},
         )
 
     async def end(self, id: str, attempt: int, *, with_hub: bool = False) -> bool:

@@ -78,9 +78,14 @@ def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: S
         return
     starting = reservation.state is State.STARTING
     _show(turn, reservation, ServerState.STARTING if starting else ServerState.RUNNING)
-    live = reservation.state in (State.STARTING, State.READY) and reservation.stopped_at is None
-    if live and not event.complete and claim.state is ClaimState.HELD:
-        # A gang lives and dies as a whole: the others are stopped, and all start again.
+    live = reservation.state in (State.STARTING, State.READY)
+    if not live or event.complete or claim.state is not ClaimState.HELD:
+        return
+    # A gang lives and dies as a whole: the other ranks are stopped, and all start again unless the owner
+    # stopped it.
+    if reservation.stopped_at is not None:
+        turn.do(StopServer(reservation.id, reservation.attempt))
+    else:
         reason = event.detail or "one of its servers ended"
         latest = turn.world.reservations[reservation.id]
         give_up_attempt(turn, latest, f"{Cause.SERVER_GONE}: {reason}", reason)

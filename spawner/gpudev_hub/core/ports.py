@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from .commit import Commit, HistoryEntry, Part, Snapshot
@@ -119,8 +119,8 @@ class ServerSight:
     """It did not fail: its machine, or everything on it, was shut down."""
     jupyter: tuple[str, int] | None = None
     """Host and port where rank 0's Jupyter listens."""
-    sshd: tuple[tuple[str, int], ...] = ()
-    """Host and port of every rank's sshd, as users reach it."""
+    sshd: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    """Host and port of each rank's sshd, as users reach it, by rank; without the ranks that don't run."""
 
 
 class Cluster(Protocol):

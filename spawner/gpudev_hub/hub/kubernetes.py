@@ -254,20 +254,24 @@ class GpuSpawner(Gated, KubeSpawner):
         try:
             async with asyncio.timeout(POLL_PATIENCE):
                 await self._watches()
-                head = await self._find_head()
+                ranks = await self._find_ranks()
         except Exception:
             self.log.exception("nothing can be learnt of server %s now", self._log_name)
+            return None
+        head = ranks.get(0)
+        there = next((facts for facts in ranks.values() if not facts.gone), None)
+        if there is not None:
+            # Also while only other ranks are left: the Hub calls `stop`, which ends them all, only for a
+            # server that runs.
+            assert there.server is not None
+            self.attempt = there.server[1]
+            self.pod_name = object_name(*there.server)
             return None
         if head is None:
             if self._stop_future is not None:
                 return None  # the Hub stops only what runs, and this start has made no pod yet
             return 1 if self.attempt else 0
-        if head.gone:
-            return 0 if head.end is not None and head.end.by_user else 1
-        assert head.server is not None
-        self.attempt = head.server[1]
-        self.pod_name = head.name
-        return None
+        return 0 if head.end is not None and head.end.by_user else 1
 
     async def get_url(self) -> str:
         """Where the server listens by its pod, once it has an address; a start may have been cut short.
@@ -278,7 +282,7 @@ class GpuSpawner(Gated, KubeSpawner):
         try:
             async with asyncio.timeout(self.start_timeout):
                 while True:
-                    head = await self._find_head()
+                    head = (await self._find_ranks()).get(0)
                     if head is None or head.gone:
                         return told
                     if head.ip is not None:
@@ -290,24 +294,23 @@ class GpuSpawner(Gated, KubeSpawner):
             )
             return told
 
-    async def _find_head(self) -> PodFacts | None:
-        """Rank 0's pod. The watch may be behind: that there is none, or it has ended, only a list tells."""
-        watch = self.pod_reflector
-        head = self._head(list(watch.pods.values())) if watch is not None else None
-        if head is None or head.gone:
-            head = self._head(await self._calls.pods(selector(self.name)))
-        return head
+    async def _find_ranks(self) -> dict[int, PodFacts]:
+        """The latest attempt's pods by rank.
 
-    def _head(self, found: list[dict[str, Any]]) -> PodFacts | None:
-        """Rank 0's pod of the latest attempt."""
-        heads = [
-            facts
-            for pod in found
-            if (facts := self._facts(pod)).server is not None
-            and facts.server[0] == self.name
-            and facts.rank == 0
-        ]
-        return max(heads, key=lambda facts: facts.server or ("", 0), default=None)
+        The watch may be behind: that rank 0 has none, or it has ended, only a list tells.
+        """
+        watch = self.pod_reflector
+        found = self._ranks(list(watch.pods.values())) if watch is not None else {}
+        if 0 not in found or found[0].gone:
+            found = self._ranks(await self._calls.pods(selector(self.name)))
+        return found
+
+    def _ranks(self, found: list[dict[str, Any]]) -> dict[int, PodFacts]:
+        """The latest attempt's pods by rank."""
+        all_facts = [self._facts(pod) for pod in found]
+        mine = [facts for facts in all_facts if facts.server is not None and facts.server[0] == self.name]
+        latest = max((facts.server for facts in mine if facts.server is not None), default=None)
+        return {facts.rank: facts for facts in mine if facts.server == latest}
 
     def _facts(self, pod: Mapping[str, Any]) -> PodFacts:
         facts = pod_facts(pod, self.namespace)

@@ -90,7 +90,9 @@ class LocalGpuSpawner(Gated, Spawner):
             try:
                 _, writer = await asyncio.open_connection(HOST, self.port)
             except OSError:
-                if self._servers.look(launch.id, launch.attempt).presence is Presence.ABSENT:
+                if self._servers.look(launch.id, launch.attempt).jupyter is None:
+                    # Other ranks may run on: the Hub would not end them for a start that failed.
+                    await self._servers.end(launch.id, launch.attempt)
                     raise NotStarted(f"server {launch.id} ended while it started") from None
                 await asyncio.sleep(LOOK)
             else:
@@ -208,16 +210,16 @@ class LocalGpuSpawner(Gated, Spawner):
                 # before the gate had answered is to be recorded, too.
                 return None if self._stop_future is not None else 0
             sight = self._servers.look(self.name, self.attempt)
-            if sight.presence is not Presence.ABSENT and sight.jupyter is not None:
-                if not self.api_token:
+            if sight.presence is not Presence.ABSENT:
+                # Also while only other ranks are left, or a launcher comes up: the Hub calls `stop`, which
+                # ends them all, only for a server that runs.
+                if sight.jupyter is not None and not self.api_token:
                     self._adopt(sight)
                 return None
             found = record.read(self._folder())
         except (OSError, ValueError):
             self.log.exception("nothing can be learnt of server %s now", self._log_name)
             return None
-        if found is None and sight.presence is Presence.PRESENT:
-            return None  # its launcher is just coming up
         return found.exit.code if found is not None and found.exit is not None else 1
 
     def _find(self) -> None:

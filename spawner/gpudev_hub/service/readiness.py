@@ -134,9 +134,6 @@ class Readiness:
 
     async def _all_answer(self, id: str, sight: ServerSight) -> bool:
         answers = await asyncio.gather(
-            *(
-                self._probe(host, port, host_key_alias(id, rank))
-                for rank, (host, port) in enumerate(sight.sshd)
-            )
+            *(self._probe(host, port, host_key_alias(id, rank)) for rank, (host, port) in sight.sshd.items())
         )
         return all(answers)

@@ -121,7 +121,7 @@ class Access:
         found = []
         for record in sorted(mine, key=lambda record: record.seq):
             sight = self._state.sight(record.id)
-            for rank, (host, port) in enumerate(sight.sshd if sight is not None else ()):
+            for rank, (host, port) in sorted(sight.sshd.items()) if sight is not None else ():
                 alias = rank_alias(f"gpu-{record.request.name or record.id}", rank)
                 if rank > 0 and alias in taken:
                     alias = rank_alias(f"gpu-{record.id}", rank)
