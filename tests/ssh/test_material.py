@@ -130,7 +130,7 @@ async def test_an_alias_leads_to_the_reservation_that_holds_the_name(tmp_path: P
     old = world.reserve("gx1", name="demo")
     new = world.reserve("gx2", name="demo")
     for record in (old, new):
-        world.live.sights[record.id] = ServerSight(record.id, 1, Presence.PRESENT, sshd=(("127.0.0.1", 2),))
+        world.live.sights[record.id] = ServerSight(record.id, 1, Presence.PRESENT, sshd={0: ("127.0.0.1", 2)})
     world.live.reservations[old.id] = replace(old, state=State.STOPPING)
     hosts = (await world.access.hosts(OWNER)).hosts
     assert [(host.alias, host.id) for host in hosts] == [("gpu-demo", "gx2")]
