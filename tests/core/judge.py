@@ -8,7 +8,7 @@ from gpudev_hub.core.commit import Change
 from gpudev_hub.core.lifecycle import MOVES
 from gpudev_hub.core.model import MINUTE, Claim, Millis, NodeStatus, Reservation, State
 from gpudev_hub.core.plan import Demand, PlanNode
-from gpudev_hub.core.timers import claim_due
+from gpudev_hub.core.timers import armed, claim_due
 from gpudev_hub.core.world import World
 
 from . import oracle
@@ -80,6 +80,7 @@ def warnings_are_right(old: Reservation, new: Reservation, now: Millis) -> None:
         assert new.ends_at is not None
         assert now < new.ends_at, f"invariant 9: {new.id} is warned after its end"
         assert all(new.ends_at - m * MINUTE <= now for m in added), "invariant 9: warned too early"
+        assert added <= set(armed(new, tuple(added))), f"invariant 9: {new.id} is warned from its start on"
     if set(old.warned) - set(new.warned):
         assert new.request.hold > old.request.hold or new.state is State.STARTING, "invariant 9: forgotten"
     assert len(set(new.warned)) == len(new.warned), "invariant 9: twice"
@@ -103,8 +104,7 @@ def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> 
         if reservation.state is State.QUEUED and reservation.place is not None:
             late = reservation.place.start <= now and reservation.id not in world.displaced
             overdue = [c for c in world.claims.values() if c.hard_end <= now]
-            away = any(not world.is_up(name) for name in reservation.place.nodes)
-            assert not late or away or any(in_its_way(c, reservation) for c in overdue), (
+            assert not late or any(in_its_way(c, reservation) for c in overdue), (
                 f"rule 2: {reservation.id} is to start and waits"
             )
     names_are_unique(world)
@@ -167,12 +167,11 @@ def plan_is_the_records(world: World) -> None:
 def nothing_could_start_earlier(world: World, now: Millis) -> None:
     """Invariant 6, by brute force: each waiting request, all others held; and no place is impossible."""
     for name, plan in world.plans.items():
-        holding = {
+        nodes = {
             n.name: PlanNode(n.name, n.gpus, n.group, n.until)
             for n in world.nodes.values()
-            if n.pool == name and (n.status is NodeStatus.UP or n.grace_until is not None)
+            if n.pool == name and n.status is NodeStatus.UP
         }
-        nodes = {n: node for n, node in holding.items() if world.nodes[n].status is NodeStatus.UP}
         claims = [
             oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
             for o in plan.occupations().values()
@@ -180,7 +179,7 @@ def nothing_could_start_earlier(world: World, now: Millis) -> None:
         placed = plan.placed()
         for demand, place in placed:
             others = [*claims, *(oracle.taken_by(d, p) for d, p in placed if d.key != demand.key)]
-            assert oracle.feasible(holding, others, demand, place), f"rule 2: {demand} can't have {place}"
+            assert oracle.feasible(nodes, others, demand, place), f"rule 2: {demand} can't have {place}"
             better = oracle.earliest(nodes, others, demand, now, before=place.start)
             assert better is None, f"invariant 6: {demand} could start at {better}, not {place.start}"
         for reservation in world.queued(name):

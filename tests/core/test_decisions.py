@@ -41,6 +41,7 @@ from gpudev_hub.core.model import (
     ServerState,
     State,
 )
+from gpudev_hub.core.timers import armed
 from gpudev_hub.core.words import plain
 
 MANY = Allowances(running_gpus=64, queued_requests=1000)
@@ -166,6 +167,19 @@ def test_what_keeps_a_server_from_starting_is_told_and_is_the_reason_of_the_fail
     assert (again.state, again.detail, again.trouble) == (State.READY, "OOM", "")
     assert again.ends_at is not None
     d.end("r1")
+
+
+def test_why_everything_restarted_is_told_until_the_server_is_ready() -> None:
+    d = Driver()
+    d.submit("alice", 4)
+    d.ready("r1")
+    shutdown = "the hub on this machine was shut down"
+    d.do(ServerObserved("r1", 1, Presence.ABSENT, shutdown, outage=True))
+    again = d.get("r1")
+    assert (again.state, again.restarts, again.trouble) == (State.STARTING, 0, shutdown)
+    ready = d.ready("r1")
+    assert (ready.state, ready.detail, ready.trouble) == (State.READY, "", "")
+    assert any(shutdown in cause for cause in d.causes("r1")), "the history keeps it"
 
 
 def test_a_gang_restarts_as_a_whole() -> None:
@@ -426,7 +440,7 @@ def test_a_stay_whose_owner_never_logs_in_again_ends_in_time() -> None:
 
 
 def test_a_node_coming_up_places_nobody_whose_owner_is_unknown() -> None:
-    d = Driver(policy(node_grace=0))
+    d = Driver()
     d.submit("alice", 8, nodes=2)
     d.submit("bob", 8)
     d.do(OwnerKnown("local:bob", known=False))
@@ -572,6 +586,46 @@ def test_a_hold_shorter_than_a_threshold_is_not_warned_of_it() -> None:
     d.ready("r1")
     d.go((d.get("r1").ends_at or 0) - 1)
     assert warned(d, "r1") == [5]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(4, []), (5, []), (6, [5]), (15, [5]), (30, [15, 5]), (31, [30, 15, 5])]
+)
+def test_only_thresholds_shorter_than_the_hold_are_armed(minutes: int, expected: list[int]) -> None:
+    """9"""
+    d = Driver()
+    d.submit("alice", hours=minutes / 60)
+    ready = d.ready("r1")
+    assert armed(ready, d.policy.warn_minutes) == tuple(expected)
+    assert warned(d, "r1") == []
+    d.go((d.get("r1").ends_at or 0) - 1)
+    assert warned(d, "r1") == expected
+
+
+def test_an_extension_arms_a_threshold_that_the_hold_did_not_reach() -> None:
+    """9"""
+    d = Driver()
+    d.submit("alice", hours=1 / 2)
+    d.ready("r1")
+    d.go((d.get("r1").ends_at or 0) - 20 * MINUTE)
+    d.extend("r1", 1)
+    assert warned(d, "r1") == []
+    assert armed(d.get("r1"), d.policy.warn_minutes) == (30, 15, 5)
+    d.go((d.get("r1").ends_at or 0) - 1)
+    assert warned(d, "r1") == [30, 15, 5]
+
+
+def test_an_extension_gives_no_warning_of_its_own() -> None:
+    """9: 24 minutes are left after it, which its owner knows."""
+    d = Driver()
+    d.submit("alice", hours=1 / 2)
+    d.ready("r1")
+    d.go((d.get("r1").ends_at or 0) - 4 * MINUTE)
+    d.extend("r1", 1 / 3)
+    d.go(d.now + MINUTE)
+    assert warned(d, "r1") == [15, 5]
+    d.go((d.get("r1").ends_at or 0) - 1)
+    assert warned(d, "r1") == [15, 5, 15, 5]
 
 
 def test_after_an_outage_the_nearest_threshold_is_told_and_all_are_recorded() -> None:
@@ -729,7 +783,7 @@ def test_only_what_has_started_can_be_extended() -> None:
 
 
 def test_what_needs_a_node_that_is_away_is_blocked_until_it_is_back() -> None:
-    d = Driver(policy(node_grace=0))
+    d = Driver()
     d.submit("alice", 8, 2)
     d.submit("bob", 8, 1, nodes=2)
     d.submit("carol", 4, 1)
@@ -754,7 +808,7 @@ def test_what_needs_a_node_that_is_away_is_blocked_until_it_is_back() -> None:
 
 
 def test_what_a_blocked_request_no_longer_holds_is_used_at_once() -> None:
-    d = Driver(policy(node_grace=0))
+    d = Driver()
     d.submit("alice", 1, 1)
     d.submit("bob", 8, 2, nodes=2)
     d.submit("carol", 2, 3)
@@ -857,7 +911,7 @@ def test_a_node_that_leaves_its_pool_keeps_what_runs_and_stays_until_that_has_en
 
 
 def test_a_node_with_many_behind_it_is_committed_first_and_its_queue_in_slices() -> None:
-    d = Driver(policy(allowances=MANY, node_grace=0))
+    d = Driver(policy(allowances=MANY))
     d.submit("zoe", 8, 1)
     d.submit("zoe", 8, 1)
     for i in range(300):
@@ -881,7 +935,7 @@ def test_a_node_with_many_behind_it_is_committed_first_and_its_queue_in_slices()
 
 
 def test_a_new_request_stands_behind_those_who_are_still_to_be_placed_again() -> None:
-    d = Driver(policy(allowances=MANY, node_grace=0))
+    d = Driver(policy(allowances=MANY))
     for i in range(200):
         d.submit(f"user-{i}", 8, 1)
     d.do(NodesObserved((nodes(2)[0], replace(nodes(2)[1], status=NodeStatus.DOWN))))

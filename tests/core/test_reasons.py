@@ -62,7 +62,7 @@ def test_the_own_limit_is_the_reason() -> None:
 
 
 def test_blocked_and_positions_skip_it() -> None:
-    d = Driver(policy(node_grace=0))
+    d = Driver()
     d.submit("alice", 8, 1, nodes=2)
     d.submit("bob", 8, 1, nodes=2)
     d.submit("carol", 1, 1)
@@ -259,3 +259,18 @@ def test_a_size_that_no_node_can_hold_has_no_start() -> None:
     d.node("node-1", NodeStatus.DOWN)
     sizes = availability(outlook(d), HOUR + 5 * MINUTE + SECOND, d.now)[0].sizes
     assert [(s.free_now, s.earliest_start) for s in sizes[-2:]] == [(1, NOON), (0, None)]
+
+
+def test_a_ready_server_says_of_a_crash_that_it_is_over() -> None:
+    d = Driver()
+    d.submit("alice", 1)
+    d.ready("r1")
+    assert reason(d, "r1") is None
+    d.see("r1", Presence.ABSENT, "killed by signal 9")
+    assert reason(d, "r1") == "starting on node-1 again: killed by signal 9"
+    d.ready("r1")
+    assert reason(d, "r1") == "its server was restarted: killed by signal 9"
+    d.do(ServerObserved("r1", 2, Presence.ABSENT, "the hub on this machine was shut down", outage=True))
+    assert reason(d, "r1") == "starting on node-1 again: the hub on this machine was shut down"
+    d.ready("r1")
+    assert reason(d, "r1") is None

@@ -539,6 +539,16 @@ async def test_a_last_warning_is_repeated_after_a_restart(world: ServiceWorld) -
     assert (again.minutes, again.seq > first.seq) == (15, True)
 
 
+async def test_a_restart_gives_no_warning_that_was_not_given_before(world: ServiceWorld) -> None:
+    """9: a hold of 30 minutes has no warning at 30 minutes, however often the service starts."""
+    record = await world.reserve(gpus=1, hours=0.5)
+    await world.becomes(record.id, "ready")
+    await world.restart()
+    assert await world.service.notices(record.id, 0, 0) == []
+    world.clock.advance(16 * MINUTE)
+    assert [notice.minutes for notice in await world.service.notices(record.id, 0, 10)] == [15]
+
+
 async def test_a_service_that_was_overtaken_stops(idle_world: ServiceWorld) -> None:
     """11"""
     world = idle_world

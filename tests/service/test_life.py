@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.gate import AdmitRequest, StopAsked
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Outcome, ServerState, State
 from gpudev_hub.core.request import Ask
+from gpudev_hub.service.notices import Notices
 from service_world import ALICE, BOB, ServiceWorld
 
 
@@ -145,6 +147,15 @@ async def test_warned_then_expired(world: ServiceWorld) -> None:
     assert ended.outcome is Outcome.EXPIRED
     assert not world.cluster.running
     assert await world.service.notices(record.id, 0, 5) == []
+
+
+async def test_a_warning_due_while_the_server_restarts_is_given_by_the_new_one(world: ServiceWorld) -> None:
+    """9"""
+    record = await world.reserve(gpus=1, hours=1)
+    ready = await world.becomes(record.id, "ready")
+    notices = Notices()
+    notices.warn(1, replace(ready, state=State.STARTING), 30, (ready.ends_at or 0) - 29 * MINUTE)
+    assert [notice.minutes for notice in notices.after(record.id, 0)] == [30]
 
 
 async def test_a_stop_that_the_hub_does_not_make_is_made_without_it(world: ServiceWorld) -> None:

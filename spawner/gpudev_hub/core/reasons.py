@@ -131,15 +131,14 @@ class Outlook:
             again = " again" if reservation.attempt > 1 else ""
             known = reservation.trouble or reservation.detail
             return f"starting on {where}{again}{f': {known}' if known else ''}"
-        return reservation.detail or None
+        return f"its server was restarted: {reservation.detail}" if reservation.detail else None
 
     def _waiting(self, reservation: Reservation, now: Millis) -> str:
         if reservation.blocked is not None:
             return f"blocked: {reservation.blocked}"
         place = reservation.place
         if place is None or place.start <= now:
-            away = self._away(reservation, () if place is None else place.nodes)
-            return f"to start as soon as it can: {listing(away, 'and')}" if away else "about to start"
+            return "about to start"
         cap = self._cap(reservation, now)
         parts = self._blockers(reservation, now, own=cap is None)
         if cap is not None:
@@ -196,12 +195,10 @@ class Outlook:
         reservation = self.reservations.get(id)
         return reservation.request.name or id if reservation is not None else id
 
-    def _away(self, reservation: Reservation, names: tuple[str, ...] | None = None) -> list[str]:
-        """Nodes that could serve it, were they up; of these names, if any are given."""
+    def _away(self, reservation: Reservation) -> list[str]:
+        """Nodes that could serve it, were they up."""
         return [
             f"{node.name} is {node.status}"
             for node in sorted(self.nodes.values(), key=lambda n: n.name)
-            if node.pool == reservation.request.pool
-            and node.status is not NodeStatus.UP
-            and (names is None or node.name in names)
+            if node.pool == reservation.request.pool and node.status is not NodeStatus.UP
         ]

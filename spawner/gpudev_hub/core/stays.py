@@ -44,20 +44,15 @@ class Turn:
 def admit(turn: Turn, reservation: Reservation) -> None:
     """Its planned start has come: slots, a claim, and a server to start.
 
-    Where slots are late to be free, it waits for them, until that is an overrun and it is placed again; where
-    a node is away, until the grace is over. A start that is late itself keeps its planned end, at the cost of
-    the start-up allowance; if more than half of that is gone, the end moves along if that breaks no promise,
-    else the hold is shorter, and the owner is told. One that would lose more than half of its hold is placed
-    again.
+    Where slots are late to be free, it waits for them, until that is an overrun and it is placed again. A
+    start that is late itself keeps its planned end, at the cost of the start-up allowance; if more than half
+    of that is gone, the end moves along if that breaks no promise, else the hold is shorter, and the owner is
+    told. One that would lose more than half of its hold is placed again.
     """
     world, now = turn.world, turn.now
-    world.waiting.discard(reservation.id)
     place = reservation.place
     if place is None or place.start > now:
         raise IllegalMove(f"{reservation.id} is admitted at {now}, but planned for {place}")
-    if world.away(place) is not None:
-        world.waiting.add(reservation.id)
-        return
     late = now - place.start
     hold = reservation.request.hold
     if place.end - now < reservation.startup + hold // 2 + reservation.teardown:
@@ -151,7 +146,8 @@ def next_attempt(
     """The current attempt's server was seen gone: start another one on the same slots, with the same end.
 
     After READY this is a restart, and those are counted (unless the owner himself asks for it): one too many,
-    and the reservation ends as failed.
+    and the reservation ends as failed. A restart that does not count is explained only until the server is
+    ready; after a crash the reason stays.
     """
     world, now = turn.world, turn.now
     claim = world.claim_of(reservation)
@@ -175,10 +171,10 @@ def next_attempt(
         "server": ServerState.STARTING,
         "stopped_at": None,
         "blocked": None,
-        "trouble": "",
+        "trouble": "" if counts else detail,
         # Attempts to become ready share one allowance, unless the owner himself gave a start up.
         "start_deadline": now + reservation.startup if deadline is None else deadline,
-        "detail": detail,
+        "detail": detail if counts else "",
     }
     if reservation.state is State.STARTING:
         world.put(replace(reservation, **fields), cause)

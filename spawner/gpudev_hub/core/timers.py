@@ -12,7 +12,7 @@ MINTED_LIFE: Millis = 24 * HOUR
 _LONGEST_DELAY: Millis = 1 * HOUR
 
 Key = tuple[str, str, int]
-"""(kind, id, attempt) of a record: ``("reservation", id, 0)``, ``("node", name, 0)``."""
+"""(kind, id, attempt) of a record: ``("reservation", id, 0)``."""
 
 
 def planned_end(claim: Claim, step: Millis) -> Millis:
@@ -41,6 +41,18 @@ def crossed(reservation: Reservation, minutes: tuple[int, ...], now: Millis) -> 
     if ends_at is None:
         return ()
     return tuple(m for m in minutes if ends_at - m * MINUTE <= now)
+
+
+def armed(reservation: Reservation, minutes: tuple[int, ...]) -> tuple[int, ...]:
+    """Warning thresholds shorter than the whole time from READY to the end; the others are no news.
+
+    A reservation of 30 minutes has less than 30 minutes left from its first second on. An extension that
+    makes the time longer than a threshold arms it.
+    """
+    ends_at, ready_at = reservation.ends_at, reservation.ready_at
+    if ends_at is None or ready_at is None:
+        return ()
+    return tuple(m for m in minutes if m * MINUTE < ends_at - ready_at)
 
 
 def reservation_due(reservation: Reservation, policy: Policy) -> Millis | None:

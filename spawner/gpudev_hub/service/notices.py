@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpudev_hub.core.model import MINUTE, Millis, Reservation, State
+from gpudev_hub.core.timers import armed
 from gpudev_hub.core.words import moment
 
 KEPT: Final = 32
@@ -36,9 +37,12 @@ class Notices:
         self._last = 0
 
     def warn(self, n: int, record: Reservation, minutes: int, now: Millis) -> None:
-        """The end is near; ``n`` is the commit that recorded the warning."""
+        """The end is near; ``n`` is the commit that recorded the warning.
+
+        A server that is starting again gets the warning as soon as its agent asks.
+        """
         ends_at = record.ends_at
-        if record.state is not State.READY or ends_at is None or ends_at <= now:
+        if record.state not in (State.STARTING, State.READY) or ends_at is None or ends_at <= now:
             return
         name = record.request.name or record.id
         left = max(1, round((ends_at - now) / MINUTE))
@@ -59,8 +63,10 @@ class Notices:
     def restore(self, n: int, record: Reservation, now: Millis) -> None:
         """After a restart: the last warning again, since nobody knows whether it was delivered."""
         self._last = max(self._last, n * _PER_COMMIT + _AGAIN)
-        if record.warned:
-            self.warn(n, record, min(record.warned), now)
+        # READY records thresholds that the hold does not reach as well, and gives no warning for them.
+        given = armed(record, record.warned)
+        if given:
+            self.warn(n, record, min(given), now)
 
     def after(self, id: str, seq: int) -> list[Notice]:
         """Those later than ``seq``."""
