@@ -52,7 +52,7 @@ def login(stack: Stack, browser: Browser, watcher: Watcher) -> Iterator[Callable
     contexts: list[BrowserContext] = []
 
     def enter(user: str = "alice", **options: object) -> Page:
-        context = browser.new_context(base_url=stack.url, **options)  # type: ignore[arg-type]
+        context = browser.new_context(**{"base_url": stack.url, **options})  # type: ignore[arg-type]
         contexts.append(context)
         context.set_default_timeout(SLOW)
         watcher.watch(context)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -13,6 +16,7 @@ from playwright.sync_api import Page, expect
 from browsing import SLOW, Watcher, choose
 from hub_users import wait_for
 from stack import Stack
+from tunnel import tunnel
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -153,3 +157,96 @@ def test_an_outage_is_said_and_survived(stack: Stack, login: Callable[..., Page]
     stack.api("POST", f"reservations/{held['id']}/extend", {"hours": 1}, "alice")
     expect(page.locator("#facts")).to_contain_text("2 h", timeout=SLOW)
     expect(page.locator("#connection")).to_be_hidden()
+
+
+def test_through_a_tunnel_at_another_port(stack: Stack, login: Callable[..., Page]) -> None:
+    with tunnel(stack.port) as port:
+        there = f"http://localhost:{port}"
+        visited = []
+        page = login(base_url=there)
+        page.on("framenavigated", lambda frame: visited.append(frame.url))
+        page.on("request", lambda request: visited.append(request.url))
+        page.on("websocket", lambda socket: visited.append(socket.url))
+        page.get_by_role("button", name="Reserve GPUs").click()
+        choose(page, "1 GPU", "1", "tunnelled")
+        page.wait_for_url(LAB, timeout=SLOW)
+        page.locator(".jp-LauncherCard", has_text="Terminal").click()
+        page.locator(".jp-Terminal .xterm-helper-textarea").wait_for(state="attached")
+        page.locator(".jp-Terminal").click()
+        page.keyboard.type('echo here > "$HOME/tunnelled"\n')
+        assert wait_for("the terminal's echo", lambda: seen(stack, "alice", "tunnelled")) == "here"
+        page.goto("/services/gpudev/")
+        page.get_by_role("link", name="Open JupyterLab").click()
+        page.wait_for_url(LAB, timeout=SLOW)
+        page.goto("/services/gpudev/pool")
+        for link in ("Reservations", "Tokens"):
+            page.get_by_role("link", name=link).first.click()
+            page.wait_for_load_state()
+        page.get_by_role("link", name="Log out").click()
+        page.get_by_label("Password").wait_for()
+    away = {url for url in visited if urlsplit(url).scheme in ("http", "ws") and f":{port}/" not in url}
+    assert away == set()
+
+
+def answered(page: Page, what: str) -> None:
+    """The page has stayed, and says what does not answer, within 2 s of now."""
+    expect(page.locator(".g-away")).to_contain_text(f"{what} does not answer", timeout=2_000)
+
+
+def test_clicks_wait_for_a_hub_that_is_away(
+    stack: Stack, login: Callable[..., Page], watcher: Watcher
+) -> None:
+    """A Hub that hangs, and one that is dead: the page stays, says so, and goes on when the Hub is back."""
+    watcher.expected |= {502, 503, 504}
+    page = login()
+    note = page.locator(".g-away")
+    home = page.url
+    hub = stack.part("hub")
+    os.kill(hub, signal.SIGSTOP)
+    try:
+        page.get_by_role("button", name="Reserve GPUs").click()
+        answered(page, "The Hub")
+        expect(note).to_contain_text("Nothing was sent yet")
+        note.get_by_role("button", name="Cancel").click()
+        expect(note).to_be_hidden()
+        page.get_by_role("link", name="Tokens").click()
+        answered(page, "The Hub")
+        assert page.url == home
+    finally:
+        os.kill(hub, signal.SIGCONT)
+    page.wait_for_url("**/hub/token")
+    page.goto("/services/gpudev/")
+    page.get_by_role("button", name="Reserve GPUs").click()
+    page.wait_for_url("**/hub/spawn/**")
+
+    picker = page.url
+    stack.kill("hub")
+    choose(page, "1 GPU", "1", "patient")
+    answered(page, "The Hub")
+    assert page.url == picker
+    page.wait_for_url(LAB, timeout=SLOW)
+    assert only(stack)["name"] == "patient"
+
+    page.goto(f"/services/gpudev/reservations/{only(stack)['id']}")
+    service = stack.part("service")
+    os.kill(service, signal.SIGSTOP)
+    try:
+        page.get_by_text("Release …").click()
+        page.get_by_role("button", name="Release it now").click()
+        answered(page, "The reservation service")
+    finally:
+        os.kill(service, signal.SIGCONT)
+    expect(page.locator("#title")).to_contain_text("Released", timeout=SLOW)
+
+
+def test_home_shows_an_end_by_itself(stack: Stack, login: Callable[..., Page]) -> None:
+    owner = stack.user  # of whom nothing has ended yet
+    held = stack.reserve(owner, gpus=1, hours=1, name="brief")
+    stack.wait_state(held["id"], "ready", owner)
+    page = login(owner)
+    expect(page.get_by_role("link", name="brief", exact=True)).to_be_visible()
+    expect(page.get_by_text("Recently ended")).to_have_count(0)
+    stack.api("DELETE", f"reservations/{held['id']}", None, owner)
+    expect(page.get_by_text("Recently ended")).to_be_visible(timeout=SLOW)
+    expect(page.locator("#ended")).to_contain_text("brief")
+    expect(page.locator("#mine")).to_contain_text("Nothing is running")

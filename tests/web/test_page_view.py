@@ -131,8 +131,8 @@ def said(*pieces: str) -> list[wire.TextPart]:
     ]
 
 
-def shown(stopped: bool = False, **changes: object) -> Shown:
-    return Shown(reservation(**changes), NOW, stopped)
+def shown(stopped: bool = False, warn_minutes: tuple[int, ...] = (), **changes: object) -> Shown:
+    return Shown(reservation(**changes), NOW, stopped, warn_minutes)
 
 
 def test_states_in_words() -> None:
@@ -149,8 +149,27 @@ def test_states_in_words() -> None:
 
 
 def test_warnings_go_by_their_thresholds() -> None:
-    for minutes, threshold in ((31, None), (30, 30), (16, 30), (15, 15), (5, 5), (1, 5)):
-        assert shown(state="ready", ends_at=at(minutes)).warning == threshold
+    for minutes, threshold in ((31, None), (30, 30), (16, 30), (15, 15), (5, 5), (1, 5), (0, None)):
+        ready = shown(state="ready", ends_at=at(minutes), warn_minutes=(30, 15, 5))
+        words = f"Less than {threshold} minutes left. Save your work, or extend."
+        assert ready.warning == (None if threshold is None else words), minutes
+    assert shown(state="ready", ends_at=at(0.5), warn_minutes=(1,)).warning == (
+        "Less than 1 minute left. Save your work, or extend."
+    )
+
+
+def test_a_warning_is_for_its_owner_and_information_for_an_operator() -> None:
+    others = shown(state="ready", ends_at=at(10), mine=False, warn_minutes=(15,))
+    assert others.warning == "Less than 15 minutes of bob's time left."
+    assert shown(state="ready", ends_at=at(10), mine=False).warning is None
+
+
+def test_the_link_to_jupyterlab_is_a_path_and_is_there_while_it_can_be_opened() -> None:
+    url = "http://hub.example:8000/base/user/bob/abc/lab"
+    assert shown(state="ready", url=url).lab == "/base/user/bob/abc/lab"
+    assert shown(state="starting", url=url).lab is None
+    assert shown(stopped=True, state="ready", url=url).lab is None
+    assert shown(state="ready").lab is None
 
 
 def test_words() -> None:

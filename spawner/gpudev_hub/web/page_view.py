@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
@@ -12,7 +13,6 @@ from gpudev import wire
 from .drawing import parse
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-WARN_MINUTES = (30, 15, 5)
 STATES = {
     "queued": ("Waiting", "wait"),
     "starting": ("Starting", "info"),
@@ -110,6 +110,10 @@ def ordinal(place: int) -> str:
     return f"{place}{tail}"
 
 
+def _less_than(minutes: int) -> str:
+    return f"Less than {minutes} minute{'' if minutes == 1 else 's'}"
+
+
 def sentence(text: str) -> str:
     """With a capital letter and a full stop."""
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".") if text else ""
@@ -170,6 +174,18 @@ class Shown:
     now: str
     stopped: bool
     """Its server was stopped; the GPUs are kept for the restart window."""
+    warn_minutes: tuple[int, ...] = ()
+    """Thresholds, in minutes before the end, that the reader is to be told of; none for strangers."""
+
+    @property
+    def lab(self) -> str | None:
+        """Path of its JupyterLab while that can be opened.
+
+        A path, so that the link works at whatever address the browser reaches the Hub.
+        """
+        if self.r.url is None or self.r.state != "ready" or self.stopped:
+            return None
+        return urlsplit(self.r.url).path
 
     @property
     def title(self) -> str:
@@ -211,12 +227,21 @@ class Shown:
         return (parse(self.r.ends_at) - parse(self.now)).total_seconds()
 
     @property
-    def warning(self) -> int | None:
-        """The warning threshold (minutes) that has been passed, if any."""
+    def warnings(self) -> list[tuple[int, str]]:
+        """(threshold in minutes, words) for the reader, the shortest first."""
+        if self.r.mine:
+            return [
+                (m, f"{_less_than(m)} left. Save your work, or extend.") for m in sorted(self.warn_minutes)
+            ]
+        return [(m, f"{_less_than(m)} of {self.r.owner}'s time left.") for m in sorted(self.warn_minutes)]
+
+    @property
+    def warning(self) -> str | None:
+        """What to say now, if the end is near."""
         seconds = self.seconds_left
-        if seconds is None:
+        if seconds is None or seconds <= 0:
             return None
-        return next((m for m in sorted(WARN_MINUTES) if seconds <= m * 60), None)
+        return next((words for minutes, words in self.warnings if seconds <= minutes * 60), None)
 
     @property
     def statement(self) -> Markup:

@@ -14,9 +14,10 @@ import jinja2
 from tornado.web import RequestHandler, StaticFileHandler
 
 from gpudev import wire
-from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Outcome, Reservation
+from gpudev_hub.core.request import read_hours
+from gpudev_hub.core.timers import armed
 
 from . import page_view
 from .app import Site
@@ -117,7 +118,9 @@ class Page(PageHandler):
     def shown(self, record: Reservation) -> page_view.Shown:
         """A reservation for the templates."""
         found = self.site.presenter.reservation(record, self.person)
-        return page_view.Shown(found, self.now, record.live and record.stopped_at is not None)
+        told = found.mine or self.person.operator
+        minutes = armed(record, self.site.service.policy.warn_minutes) if told else ()
+        return page_view.Shown(found, self.now, record.live and record.stopped_at is not None, minutes)
 
     def fields(self) -> dict[str, str]:
         """The fields of the picker that a link or a form brought, and nothing else."""
@@ -207,8 +210,8 @@ class ReservationPage(Page):
             self.show("new.html", prefill={}, words="", pending=form)
             return
         shown = self.shown(record)
-        if self.get_argument("open", "") and shown.r.state == "ready" and shown.r.url and not shown.stopped:
-            self.redirect(shown.r.url, status=303)
+        if self.get_argument("open", "") and shown.lab is not None:
+            self.redirect(shown.lab, status=303)
             return
         await self.render_reservation(record)
 
@@ -243,7 +246,9 @@ class ReservationPage(Page):
         text = self.get_argument("hours", "")
         hours = read_hours(text)
         if hours is None:
-            raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
+            raise Refused(
+                Code.INVALID_HOURS, f"{text[:20]!r} is no number of hours", "use a number such as 2 or 0.5"
+            )
         return hours
 
     async def render_reservation(
@@ -344,7 +349,7 @@ class PickerFeed(PageHandler):
     async def get(self) -> None:
         hours = read_hours(self.get_argument("hours", ""))
         if hours is None:
-            raise Refused(Code.INVALID_HOURS, "that is not a length of time", f"use {EXAMPLES}")
+            raise Refused(Code.INVALID_HOURS, "that is no number of hours", "use 4 or 0.5")
         hold = millis(hours)
         found = self.site.service.availability(hold, self.person.owner.subject)
         self.answer(self.site.presenter.availability(found, hold, self.person))

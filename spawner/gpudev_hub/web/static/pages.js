@@ -24,22 +24,6 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (label.textContent = "Copy"), 1600);
 });
 
-// One click, one request: a second one before the answer would only be refused.
-document.addEventListener("submit", (event) => {
-  const form = event.target;
-  if (!(form instanceof HTMLFormElement)) return;
-  // After the form was read: a disabled button's value is not sent.
-  setTimeout(() => {
-    for (const button of form.querySelectorAll("button")) button.disabled = true;
-  });
-});
-// Back from the next page, out of the browser's memory.
-window.addEventListener("pageshow", () => {
-  for (const button of document.querySelectorAll("form button")) {
-    if (button instanceof HTMLButtonElement) button.disabled = false;
-  }
-});
-
 /** @param {number} seconds */
 async function keepFresh(seconds) {
   let failures = 0;

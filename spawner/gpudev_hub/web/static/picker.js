@@ -1,6 +1,5 @@
 /** The spawn page: presets and slider for the hours, and what is free, kept fresh. */
 
-import { readHours } from "./hours.js";
 import { span, when } from "./times.js";
 
 /**
@@ -21,12 +20,12 @@ const summary = /** @type {HTMLElement} */ (document.getElementById("summary"));
 let timer;
 
 function number() {
-  return readHours(hours.value);
+  return Number(hours.value.replace(",", "."));
 }
 
 function show() {
   const value = number();
-  if (!Number.isNaN(value)) slider.value = String(value);
+  slider.value = String(value);
   for (const chip of presets.querySelectorAll("button")) {
     chip.setAttribute("aria-pressed", String(Number(chip.value) === value));
   }
@@ -44,8 +43,7 @@ function summarise() {
   const title = card.querySelector("strong")?.textContent ?? "";
   const free = card.querySelector(".g-free");
   const tone = free?.getAttribute("data-tone");
-  const round = Number.isInteger(value * 2);
-  const length = `${title} for ${round ? `${value} hour${value === 1 ? "" : "s"}` : span(value * 3600)}`;
+  const length = `${title} for ${value} hour${value === 1 ? "" : "s"}`;
   if (tone === "good") summary.textContent = `${length}: starts at once.`;
   else if (tone === "wait") {
     const start = free?.getAttribute("data-start");

@@ -3,6 +3,7 @@
  * There is one source of what a page says, the server's templates.
  */
 
+import { hubAnswers } from "./reach.js";
 import { localise } from "./times.js";
 
 const xsrf = document.body.dataset.xsrf ?? "";
@@ -13,7 +14,7 @@ const sent = new Map();
 for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.outerHTML);
 
 /**
- * Fetch from the server; an answer that is a log-in page, or none of ours, leads there.
+ * Fetch from the server. Where it asks for a log-in, the page is loaded again, once the Hub can log anybody in.
  * @param {string} url
  * @param {AbortSignal} [signal]
  */
@@ -25,7 +26,7 @@ export async function ask(url, signal) {
     signal: signal ?? AbortSignal.timeout(60_000),
   });
   if (answer.type === "opaqueredirect" || answer.status === 401) {
-    location.reload();
+    if (await hubAnswers()) location.reload();
     throw new Error("logged out");
   }
   if (answer.status >= 500 || answer.status === 429) throw new Error(`the service answered ${answer.status}`);

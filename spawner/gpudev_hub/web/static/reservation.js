@@ -1,10 +1,10 @@
 /** A reservation's page: follows it by long polls, opens its server, warns before its end. */
 
+import { visit } from "./reach.js";
 import { ask, connected, pause, refresh } from "./refresh.js";
 import { now, span } from "./times.js";
 
 const WAIT = 25;
-const WARN_MINUTES = [5, 15, 30];
 const root = document.body.dataset.root ?? "/";
 
 /** How things stand, as the page last said. */
@@ -48,19 +48,20 @@ async function renew() {
   const { state: after, url } = state();
   warn();
   // Only a server that was waited for here: who comes to look at a running one is left in peace.
-  if (url && after === "ready" && (before === "queued" || before === "starting")) location.assign(url);
+  if (url && after === "ready" && (before === "queued" || before === "starting")) visit(url);
 }
 
 /** The note above everything when the end is near. */
 function warn() {
   const note = document.getElementById("warning");
   if (!note) return;
-  const { ends } = state();
+  const { ends, warnings } = state();
   const left = ends ? (new Date(ends).getTime() - now()) / 1000 : Infinity;
-  const threshold = WARN_MINUTES.find((minutes) => left <= minutes * 60);
-  note.hidden = threshold === undefined || left <= 0;
-  const words = `Less than ${threshold} minutes left. Save your work, or extend.`;
+  /** The shortest threshold first. @type {[number, string][]} */
+  const thresholds = JSON.parse(warnings ?? "[]");
+  const words = thresholds.find(([minutes]) => left <= minutes * 60)?.[1];
+  note.hidden = words === undefined || left <= 0;
   // Written once per threshold: each writing is read aloud.
-  if (!note.hidden && note.textContent?.trim() !== words) note.textContent = words;
-  if (!note.hidden) document.title = `${span(left)} left`;
+  if (words !== undefined && note.textContent !== words) note.textContent = words;
+  if (!note.hidden && "mine" in document.body.dataset) document.title = `${span(left)} left`;
 }

@@ -1,0 +1,128 @@
+"""The pages as their readers get them, over the real service: links, live parts, warnings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from gpudev_hub.core.model import MINUTE, SECOND, Reservation
+from gpudev_hub.web.pages import pages
+from web_site import Running, running
+
+LINKS = re.compile(r'\b(?:href|src|action|data-url|content)="([^"]*)"')
+ALICE = "alices"
+
+
+@pytest_asyncio.fixture
+async def run() -> AsyncIterator[Running]:
+    async with running(pages()) as run:
+        run.hub.person(ALICE, "alice")
+        run.hub.person("bobs", "bob")
+        run.hub.person("operators", "olga", scopes=("custom:gpudev:reserve", "custom:gpudev:operate"))
+        yield run
+
+
+async def reserve(run: Running, hours: float = 1, gpus: int = 1) -> Reservation:
+    """Alice's, ready."""
+    async with run.client(ALICE) as client:
+        made = await client.post("api/v1/reservations", json={"gpus": gpus, "hours": hours, "name": "train"})
+    await run.make_ready(made.json()["id"])
+    return await run.until(made.json()["id"], lambda record: True)
+
+
+async def page(run: Running, path: str = "", reader: str = ALICE) -> str:
+    async with run.client(reader) as client:
+        answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def live_parts(html: str) -> set[str]:
+    """The parts that a page's script keeps up to date."""
+    parts = [tag for tag in re.findall(r"<[a-z]+ [^>]*>", html) if re.search(r"\bdata-live\b", tag)]
+    return {re.search(r'\bid="([^"]+)"', tag)[1] for tag in parts}  # type: ignore[index]
+
+
+async def test_links_and_redirects_are_paths(run: Running) -> None:
+    """The browser may reach the Hub at another address than the configured one, through a tunnel say."""
+    record = await reserve(run)
+    configured = urlsplit(run.site.settings.public_url).netloc
+    for path in ("", "new", "pool", f"reservations/{record.id}"):
+        html = await page(run, path)
+        assert configured not in html, f"{path or 'home'} names the configured address"
+        for link in LINKS.findall(html):
+            there = urlsplit(unescape(link))
+            assert there.scheme == "vscode" or there.netloc == "", link
+    async with run.client(ALICE) as client:
+        opened = await client.get(f"reservations/{record.id}?open=1")
+        assert (opened.status_code, opened.headers["Location"]) == (303, f"/user/alice/{record.id}/lab")
+        # Programs have no page to start from: the API's addresses are whole.
+        found = (await client.get(f"api/v1/reservations/{record.id}")).json()
+        assert found["url"] == f"http://{configured}/user/alice/{record.id}/lab"
+    async with run.client() as stranger:
+        for path in ("", "pool"):
+            assert urlsplit((await stranger.get(path)).headers["Location"]).netloc == ""
+
+
+async def test_a_page_that_stays_open_has_a_place_for_everything_that_may_come(run: Running) -> None:
+    """Scripts renew the parts that the page came with, and add none."""
+    empty = live_parts(await page(run))
+    record = await reserve(run)
+    address = f"reservations/{record.id}"
+    ready, running_home = live_parts(await page(run, address)), live_parts(await page(run))
+    async with run.client(ALICE) as client:
+        waiting = [
+            (await client.post("api/v1/reservations", json={"gpus": 8, "hours": 1})).json() for _ in range(3)
+        ]
+        queued = next(one["id"] for one in waiting if one["state"] == "queued")
+        assert live_parts(await page(run, f"reservations/{queued}")) == ready
+        await client.delete(f"api/v1/{address}")
+    await run.gone(record.id)
+    assert live_parts(await page(run, address)) == ready
+    over = await page(run)
+    assert "Recently ended" in over
+    assert live_parts(over) == running_home == empty
+
+
+@pytest.mark.parametrize(("hours", "thresholds"), [(0.5, [5, 15]), (0.25, [5]), (1, [5, 15, 30])])
+async def test_a_reservation_is_not_warned_of_from_its_start_on(
+    run: Running, hours: float, thresholds: list[int]
+) -> None:
+    record = await reserve(run, hours)
+    html = await page(run, f"reservations/{record.id}")
+    assert [minutes for minutes, _ in warnings(html)] == thresholds
+    assert "hidden" in note(html)
+
+
+async def test_who_is_warned(run: Running) -> None:
+    """The owner; operators are informed; others are told nothing."""
+    record = await reserve(run)
+    address = f"reservations/{record.id}"
+    run.service.clock._base += 46 * MINUTE / SECOND
+    assert "Less than 15 minutes left. Save your work, or extend." in note(await page(run, address))
+    told = note(await page(run, address, "operators"))
+    assert "Less than 15 minutes of alice's time left." in unescape(told)
+    assert "Save your work" not in told
+    other = await page(run, address, "bobs")
+    assert warnings(other) == []
+    assert "hidden" in note(other)
+
+
+def note(html: str) -> str:
+    """The warning above everything, shown or hidden."""
+    found = re.search(r'<p [^>]*id="warning".*?</p>', html, re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def warnings(html: str) -> list[tuple[int, str]]:
+    """What the page's script shows when the time comes."""
+    found = re.search(r'data-warnings="([^"]*)"', html)
+    assert found is not None
+    return [(minutes, words) for minutes, words in json.loads(unescape(found[1]))]
