@@ -27,7 +27,8 @@ def test_what_is_said_counts_and_the_rest_stays(tmp_path: Path) -> None:
     said = policy(
         tmp_path,
         '{"limits": {"running_gpus": 4, "hours_per_request": 1.5}, "warn_minutes": [1, 2],'
-        ' "users": {"local:alice": {"running_gpus": 32}}, "restart_window_seconds": 5}',
+        ' "users": {"local:alice": {"running_gpus": 32}}, "restart_window_seconds": 5,'
+        ' "node_grace_seconds": 0}',
     )
     assert said.allowances.running_gpus == 4
     assert said.allowances.hold_per_request == 90 * MINUTE
@@ -37,6 +38,7 @@ def test_what_is_said_counts_and_the_rest_stays(tmp_path: Path) -> None:
     assert said.limits("local:alice").hold_per_request == 90 * MINUTE
     assert said.limits("local:bob").running_gpus == 4
     assert said.pools[0].restart_window == 5 * SECOND
+    assert (said.node_grace, PLAIN.node_grace) == (0, 2 * MINUTE)
     assert said.pools[0].startup == PLAIN.pools[0].startup
 
 
@@ -46,6 +48,7 @@ def test_what_is_said_counts_and_the_rest_stays(tmp_path: Path) -> None:
         ('{"limit": {}}', "limit"),
         ('{"limits": {"running_gpus": -1}}', "running_gpus"),
         ('{"warn_minutes": [0]}', "warn_minutes"),
+        ('{"node_grace_seconds": -1}', "node_grace_seconds"),
         ('{"limits": ', "truncated"),
     ],
 )

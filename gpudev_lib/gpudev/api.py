@@ -31,6 +31,7 @@ from gpudev.errors import (
     WrongState,
     from_answer,
 )
+from gpudev.hours import EXAMPLES, read_hours
 
 PATIENCE = 20.0
 """Seconds for which a request that may be repeated is repeated."""
@@ -138,7 +139,6 @@ class Api:
 
     def reserve(self, request: wire.ReserveRequest) -> wire.Reservation:
         """Ask for a reservation. With a ``request_id`` in it, repeating can never make two."""
-        _check_hours(request.hours)
         return self._ask(wire.Reservation, "POST", "reservations", body=request)
 
     def release(self, id: str) -> wire.Reservation:
@@ -154,7 +154,6 @@ class Api:
 
     def extend(self, id: str, hours: float) -> wire.Reservation:
         """Add `hours` to the hold; a lost answer never extends twice."""
-        _check_hours(hours)
         body = wire.ExtendRequest(hours=hours, request_id=new_request_id())
         return self._ask(wire.Reservation, "POST", _at(id, "extend"), body=body)
 
@@ -308,11 +307,12 @@ def _at(ref: str, *rest: str) -> str:
     return "/".join(("reservations", quote(ref, safe=""), *rest))
 
 
-def _check_hours(hours: object) -> None:
-    if hours is None:
-        return
-    if not isinstance(hours, int | float) or not math.isfinite(hours):  # JSON has no such numbers
-        raise InvalidHours(f"{hours!r} hours is not a length of time.", hint="Use a number such as 4 or 0.5.")
+def number_of_hours(hours: float | str) -> float:
+    """Hours from a number, or from a text such as ``90m``. Raises `InvalidHours`."""
+    number = read_hours(hours) if isinstance(hours, str) else hours
+    if not isinstance(number, int | float) or not math.isfinite(number):  # JSON has no such numbers
+        raise InvalidHours(f"{hours!r} is not a length of time in hours.", hint=f"Use {EXAMPLES}.")
+    return number
 
 
 def _params(**given: object) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Self
 import httpx
 
 from gpudev import config, wire
-from gpudev.api import PATIENCE, Api, new_request_id
+from gpudev.api import PATIENCE, Api, new_request_id, number_of_hours
 from gpudev.errors import WaitTimeout
 from gpudev.progress import Progress
 from gpudev.reservation import Reservation, check_timeout
@@ -44,7 +44,7 @@ class Client:
         self,
         gpus: int | None = 8,
         nodes: int | None = 1,
-        hours: float | None = None,
+        hours: float | str | None = None,
         gpu_type: str | None = None,
         name: str | None = None,
         image: str | None = None,
@@ -57,7 +57,7 @@ class Client:
         request = wire.ReserveRequest(
             gpus=gpus,
             nodes=nodes,
-            hours=self._defaults.hours if hours is None else hours,
+            hours=self._defaults.hours if hours is None else number_of_hours(hours),
             gpu_type=gpu_type or self._defaults.gpu_type,
             name=name,
             image=image,
@@ -90,9 +90,9 @@ class Client:
         found = self.api.reservations(everyone=all, ended=ended)
         return [Reservation(self.api, record) for record in found]
 
-    def availability(self, hours: float | None = None) -> wire.Availability:
+    def availability(self, hours: float | str | None = None) -> wire.Availability:
         """What is free now and when each size could start, for a hold of `hours`."""
-        return self.api.availability(hours)
+        return self.api.availability(None if hours is None else number_of_hours(hours))
 
     def close(self) -> None:
         """Give up what the client holds. Reservations stay."""
@@ -110,7 +110,7 @@ class Client:
 def reserve(
     gpus: int | None = 8,
     nodes: int | None = 1,
-    hours: float | None = None,
+    hours: float | str | None = None,
     gpu_type: str | None = None,
     name: str | None = None,
     image: str | None = None,
@@ -123,7 +123,7 @@ def reserve(
     Args:
         gpus: GPUs per node; None: all that a node has.
         nodes: more than 1: so many whole nodes, joined.
-        hours: how long, from the moment it is ready.
+        hours: how long, from the moment it is ready: a number, or a text such as ``"90m"`` or ``"1:30"``.
         gpu_type: left out: the default one.
         name: for ``ssh gpu-NAME``, unique among your live reservations; left out: two words.
         image: left out: the default one.
@@ -148,6 +148,6 @@ def reservations(*, all: bool = False, ended: bool = False) -> list[Reservation]
     return Client().reservations(all=all, ended=ended)
 
 
-def availability(hours: float | None = None) -> wire.Availability:
+def availability(hours: float | str | None = None) -> wire.Availability:
     """What is free now and when each size could start, for a hold of `hours`."""
     return Client().availability(hours)

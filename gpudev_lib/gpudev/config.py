@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpudev.errors import ConfigError, InvalidRequest, NotLoggedIn
+from gpudev.hours import EXAMPLES, read_hours
 
 KEYS: dict[str, str] = {
     "url": "public address of the hub, for example http://127.0.0.1:8000",
@@ -129,8 +130,12 @@ def resolve(url: str | None = None, token: str | None = None) -> Settings:
             hint=f"Log in with: gpu-dev login --url {chosen} (or set GPUDEV_TOKEN).",
         )
     hours = content.get("hours")
+    if isinstance(hours, str):
+        hours = read_hours(hours) or hours
     if isinstance(hours, bool) or not isinstance(hours, int | float | None):
-        raise ConfigError(f"hours in {file} is {hours!r}: a number is expected.")
+        raise ConfigError(
+            f"hours in {file} is {hours!r}: a length of time is expected.", hint=f"Use {EXAMPLES}."
+        )
     return Settings(chosen, found, _text(content, "gpu_type", file) or None, hours)
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpudev import display, remote, wire, words
-from gpudev.api import LONGEST_POLL, Api, pauses
+from gpudev.api import LONGEST_POLL, Api, number_of_hours, pauses
 from gpudev.errors import InvalidRequest, NetworkError, ReservationEnded, WaitTimeout
 from gpudev.progress import Progress, choose
 
@@ -238,12 +238,12 @@ class Reservation:
         """Every change since it was asked for, each with its cause."""
         return self._api.history(self.id)
 
-    def extend(self, hours: float) -> Self:
-        """Hold it `hours` longer.
+    def extend(self, hours: float | str) -> Self:
+        """Hold it `hours` longer (a number, or a text such as ``"90m"``).
 
         Raises `ExtensionRefused`, with the longest that would be granted, where that would break a promise.
         """
-        return self._learn(self._api.extend(self.id, hours))
+        return self._learn(self._api.extend(self.id, number_of_hours(hours)))
 
     def release(self) -> Self:
         """Give it back, or give up the place in the queue. Nothing happens where it has ended already."""

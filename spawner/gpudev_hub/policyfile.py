@@ -50,6 +50,7 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     startup_seconds: _Seconds | None = None
     teardown_seconds: _Seconds | None = None
     restart_window_seconds: _Seconds | None = None
+    node_grace_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
 
     def on(self, policy: Policy) -> Policy:
         """``policy`` with what is said here."""
@@ -63,6 +64,9 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             warn_minutes=tuple(sorted(self.warn_minutes, reverse=True))
             if self.warn_minutes is not None
             else policy.warn_minutes,
+            node_grace=policy.node_grace
+            if self.node_grace_seconds is None
+            else round(self.node_grace_seconds * SECOND),
         )
 
     def _times_on(self, pool: PoolSettings) -> PoolSettings:

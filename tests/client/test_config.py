@@ -118,7 +118,7 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"url": 3}, {"url": HUB, "token": ["x"]}, {"url": HUB, "token": "x", "hours": "4"}]
+    "bad", [{"url": 3}, {"url": HUB, "token": ["x"]}, {"url": HUB, "token": "x", "hours": "four"}]
 )
 def test_values_of_another_kind_are_named(file: Path, bad: dict[str, Any]) -> None:
     write(file, **({"token": "x"} | bad))

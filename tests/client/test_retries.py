@@ -77,7 +77,7 @@ def test_a_release_whose_answer_is_lost_is_a_release(service: FakeService, clien
     assert service.count("DELETE", box.id) == 2
 
 
-@pytest.mark.parametrize("hours", [float("nan"), float("inf"), float("-inf"), "2"])
+@pytest.mark.parametrize("hours", [float("nan"), float("inf"), float("-inf"), "two"])
 def test_hours_that_are_no_number_are_refused(client: gpudev.Client, hours: float) -> None:
     with pytest.raises(gpudev.InvalidHours):
         client.reserve(1, hours=hours)

@@ -104,7 +104,8 @@ def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> 
         if reservation.state is State.QUEUED and reservation.place is not None:
             late = reservation.place.start <= now and reservation.id not in world.displaced
             overdue = [c for c in world.claims.values() if c.hard_end <= now]
-            assert not late or any(in_its_way(c, reservation) for c in overdue), (
+            away = any(not world.is_up(name) for name in reservation.place.nodes)
+            assert not late or away or any(in_its_way(c, reservation) for c in overdue), (
                 f"rule 2: {reservation.id} is to start and waits"
             )
     names_are_unique(world)
@@ -167,11 +168,12 @@ def plan_is_the_records(world: World) -> None:
 def nothing_could_start_earlier(world: World, now: Millis) -> None:
     """Invariant 6, by brute force: each waiting request, all others held; and no place is impossible."""
     for name, plan in world.plans.items():
-        nodes = {
+        holding = {
             n.name: PlanNode(n.name, n.gpus, n.group, n.until)
             for n in world.nodes.values()
-            if n.pool == name and n.status is NodeStatus.UP
+            if n.pool == name and (n.status is NodeStatus.UP or n.grace_until is not None)
         }
+        nodes = {n: node for n, node in holding.items() if world.nodes[n].status is NodeStatus.UP}
         claims = [
             oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
             for o in plan.occupations().values()
@@ -179,7 +181,7 @@ def nothing_could_start_earlier(world: World, now: Millis) -> None:
         placed = plan.placed()
         for demand, place in placed:
             others = [*claims, *(oracle.taken_by(d, p) for d, p in placed if d.key != demand.key)]
-            assert oracle.feasible(nodes, others, demand, place), f"rule 2: {demand} can't have {place}"
+            assert oracle.feasible(holding, others, demand, place), f"rule 2: {demand} can't have {place}"
             better = oracle.earliest(nodes, others, demand, now, before=place.start)
             assert better is None, f"invariant 6: {demand} could start at {better}, not {place.start}"
         for reservation in world.queued(name):

@@ -440,7 +440,7 @@ def test_a_stay_whose_owner_never_logs_in_again_ends_in_time() -> None:
 
 
 def test_a_node_coming_up_places_nobody_whose_owner_is_unknown() -> None:
-    d = Driver()
+    d = Driver(policy(node_grace=0))
     d.submit("alice", 8, nodes=2)
     d.submit("bob", 8)
     d.do(OwnerKnown("local:bob", known=False))
@@ -783,7 +783,7 @@ def test_only_what_has_started_can_be_extended() -> None:
 
 
 def test_what_needs_a_node_that_is_away_is_blocked_until_it_is_back() -> None:
-    d = Driver()
+    d = Driver(policy(node_grace=0))
     d.submit("alice", 8, 2)
     d.submit("bob", 8, 1, nodes=2)
     d.submit("carol", 4, 1)
@@ -808,7 +808,7 @@ def test_what_needs_a_node_that_is_away_is_blocked_until_it_is_back() -> None:
 
 
 def test_what_a_blocked_request_no_longer_holds_is_used_at_once() -> None:
-    d = Driver()
+    d = Driver(policy(node_grace=0))
     d.submit("alice", 1, 1)
     d.submit("bob", 8, 2, nodes=2)
     d.submit("carol", 2, 3)
@@ -911,7 +911,7 @@ def test_a_node_that_leaves_its_pool_keeps_what_runs_and_stays_until_that_has_en
 
 
 def test_a_node_with_many_behind_it_is_committed_first_and_its_queue_in_slices() -> None:
-    d = Driver(policy(allowances=MANY))
+    d = Driver(policy(allowances=MANY, node_grace=0))
     d.submit("zoe", 8, 1)
     d.submit("zoe", 8, 1)
     for i in range(300):
@@ -935,7 +935,7 @@ def test_a_node_with_many_behind_it_is_committed_first_and_its_queue_in_slices()
 
 
 def test_a_new_request_stands_behind_those_who_are_still_to_be_placed_again() -> None:
-    d = Driver(policy(allowances=MANY))
+    d = Driver(policy(allowances=MANY, node_grace=0))
     for i in range(200):
         d.submit(f"user-{i}", 8, 1)
     d.do(NodesObserved((nodes(2)[0], replace(nodes(2)[1], status=NodeStatus.DOWN))))

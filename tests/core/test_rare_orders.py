@@ -105,7 +105,7 @@ def test_a_node_that_is_lost_while_a_server_there_stops_ends_the_reservation(by_
 
 def test_a_start_is_not_forgotten_while_many_are_placed_again() -> None:
     """6: due at the very moment at which it gets the same place again."""
-    d = Driver(policy(allowances=Allowances(queued_requests=1_000)), nodes(1))
+    d = Driver(policy(allowances=Allowances(queued_requests=1_000), node_grace=0), nodes(1))
     holding = [d.submit("a", 4, 8), d.submit("a2", 2, 8), d.submit("a3", 1, 8)]
     leaves = d.submit("b", 1, 1)
     for record in (*holding, leaves):

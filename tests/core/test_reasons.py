@@ -62,7 +62,7 @@ def test_the_own_limit_is_the_reason() -> None:
 
 
 def test_blocked_and_positions_skip_it() -> None:
-    d = Driver()
+    d = Driver(policy(node_grace=0))
     d.submit("alice", 8, 1, nodes=2)
     d.submit("bob", 8, 1, nodes=2)
     d.submit("carol", 1, 1)

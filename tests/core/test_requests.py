@@ -15,7 +15,7 @@ from gpudev_hub.core.ids import ENTROPY, check_name, is_word, mint
 from gpudev_hub.core.lifecycle import MOVES, move
 from gpudev_hub.core.model import Allowances, Request, Reservation, Shape, State
 from gpudev_hub.core.names import CHOICES, default_names
-from gpudev_hub.core.request import Ask, joinable, read_hours, resolve
+from gpudev_hub.core.request import Ask, joinable, resolve
 
 H100 = policy(pools=(pool("h100", 8), pool("t4", 4)))
 KNOWN = {"h100": 2, "t4": 2}
@@ -279,12 +279,3 @@ def test_ids_are_used_once_and_by_whom_they_were_minted_for() -> None:
     assert [m for m in d.world.minted if m.startswith("unused")] == [f"unused-{i}" for i in range(5, 25)]
     d.go(d.now + 25 * HOUR)
     assert not d.world.minted
-
-
-@pytest.mark.parametrize(
-    ("text", "hours"),
-    [("4", 4), (" 0.5 ", 0.5), ("0,5", 0.5), (".5", 0.5), ("-1", -1)]
-    + [(text, None) for text in ("", "1_0", "1e3", "nan", "inf", "0x4", "4 h", "٤", "1.2.3", "9" * 10)],
-)
-def test_hours_as_people_write_them(text: str, hours: float | None) -> None:
-    assert read_hours(text) == hours

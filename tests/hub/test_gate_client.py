@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 
-from gpudev_hub.core.gate import Admission, AdmitRequest, Verdict
+from gpudev_hub.core.gate import Admission, AdmitRequest, NameAsked, Verdict
 from gpudev_hub.hub.gate import ADMIT_TIMEOUT, GateClient, Queued, Refusal, refusal
 
 PAGE = "/services/gpudev/reservations/gx1"
@@ -114,3 +114,31 @@ async def test_nonsense_opens_nothing() -> None:
         assert await gate.may_stop("local:alice", "gx1", user=True) is False
         with pytest.raises(Refusal):
             await gate.admit(ASK, page=PAGE)
+
+
+NAME = NameAsked("local:alice", "gx1")
+
+
+@pytest.mark.parametrize(
+    ("said", "form", "program"),
+    [
+        (b'200 OK|{"verdict":"start"}', None, None),
+        (b'200 OK|{"verdict":"redirect","message":"no"}', None, 403),
+        (b'200 OK|{"verdict":"conflict","message":"no"}', None, 409),
+        (b'429 Too Many|{"error":{"code":"rate_limited","message":"too many"}}', 429, 429),
+        (b"500 Oops|", None, 429),
+    ],
+)
+async def test_a_name_is_refused_before_the_hub_keeps_it(
+    said: bytes, form: int | None, program: int | None
+) -> None:
+    """Spawn pages lead on from what is no use; too many are refused there, too."""
+    status, _, body = said.partition(b"|")
+    length = f"Content-Length: {len(body)}\r\nRetry-After: 7\r\n\r\n".encode()
+    async with answering(b"HTTP/1.1 " + status + b"\r\n" + length + body) as gate:
+        for by_form, expected in ((True, form), (False, program)):
+            with pytest.raises(Refusal) if expected else nullcontext() as caught:
+                await gate.check_name(NAME, form=by_form)
+            if caught is not None:
+                assert caught.value.status_code == expected
+                assert (caught.value.headers.get("Retry-After") == "7") == (b"429" in status)

@@ -49,6 +49,7 @@ def test_hours_end_at_the_limit() -> None:
         ),
         # What the profile stands for wins over fields that say otherwise.
         ({"profile": ["pretended-2x8"], "gpus": ["1"], "nodes": ["1"], "gpu_type": ["h200"]}, PAIR),
+        ({"hours": ["90m"]}, {"hours": 1.5}),
         ({"gpus": ["4"], "nodes": ["1"], "hours": ["1"]}, {"gpus": 4, "nodes": 1, "hours": 1.0}),
         ({}, {}),
         ({"hours": [""], "name": [" "]}, {}),
@@ -63,9 +64,9 @@ def test_a_form_becomes_canonical_options(form: dict[str, list[str]], options: d
     ("form", "words"),
     [
         ({"profile": ["h200-1x8"]}, "no size 'h200-1x8'"),
-        ({"profile": ["pretended-1x1"], "hours": ["many"]}, "must be a number"),
-        ({"profile": ["pretended-1x1"], "hours": ["nan"]}, "must be a number"),
-        ({"profile": ["pretended-1x1"], "hours": ["inf"]}, "must be a number"),
+        ({"profile": ["pretended-1x1"], "hours": ["many"]}, "use a length of time such as"),
+        ({"profile": ["pretended-1x1"], "hours": ["nan"]}, "use a length of time such as"),
+        ({"profile": ["pretended-1x1"], "hours": ["inf"]}, "use a length of time such as"),
         ({"gpus": ["2.5"]}, "whole number"),
         ({"gpus": ["-1"]}, "whole number"),
         ({"nodes": ["9" * 40]}, "whole number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from gpudev import login
+from hub_users import wait_for
 from stack import Stack, running_stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -78,18 +80,53 @@ def test_no_server_past_the_queue(stack: Stack, hub: httpx.Client) -> None:
 
 def test_a_refused_start_leaves_nothing_in_the_hub(stack: Stack, hub: httpx.Client) -> None:
     said = len(stack.log("hub"))
-    before = server_tokens(stack)
+    before, named = server_tokens(stack), servers_known(stack)
     for name in ("made-up", "made-up-too"):
-        assert hub.post(f"/servers/{name}").status_code == 403
+        assert hub.post(f"/servers/{name}", json={"blob": "y" * 100_000}).status_code == 403
+        assert hub.put(f"/servers/{name}").status_code == 403
     assert server_tokens(stack) == before
+    assert servers_known(stack) == named
     assert "Failed to cleanup" not in stack.log("hub")[said:]
 
 
-def test_what_a_refused_start_sends_along_is_not_kept(stack: Stack, hub: httpx.Client) -> None:
-    assert hub.post("/servers/made-up-blob", json={"blob": "y" * 100_000}).status_code == 403
+def test_made_up_names_are_limited_and_leave_no_row(stack: Stack) -> None:
+    """Neither by the spawn page nor by its form."""
+    before = servers_known(stack)
+    with in_the_browser(stack, "dave") as browser:
+        answers: list[httpx.Response] = []
+        while len(answers) < 100 and (not answers or answers[-1].status_code == 303):
+            path = f"/hub/spawn/dave/made-up-{len(answers)}"
+            answers.append(browser.get(path, follow_redirects=False))
+            answers.append(browser.post(path, data={"_xsrf": xsrf(browser)}, follow_redirects=False))
+        assert len(answers) > 20
+        assert answers[-1].status_code == 429
+        assert int(answers[-1].headers["Retry-After"]) >= 1
+        assert "bursts of 20" in answers[-1].text
+    assert servers_known(stack) == before
+
+
+def test_an_opened_picker_leaves_no_row(stack: Stack) -> None:
+    before = servers_known(stack)
+    with in_the_browser(stack, "carol") as browser:
+        page = new_spawn_page(browser)
+        assert page.status_code == 200
+        form = {"_xsrf": xsrf(browser), "hours": "so many"}
+        assert browser.post(page.url.path, data=form).status_code == 400
+        assert browser.get(page.url.path).status_code == 200
+        assert servers_known(stack) == before
+
+
+def xsrf(browser: httpx.Client) -> str:
+    """What the Hub's own forms send along."""
+    found = next(c.value for c in browser.cookies.jar if c.name == "_xsrf" and c.path.startswith("/hub"))
+    assert found is not None
+    return found
+
+
+def servers_known(stack: Stack) -> set[str]:
+    """Names of the servers that the Hub has a row of."""
     with closing(sqlite3.connect(stack.settings.hub / "jupyterhub.sqlite")) as database:
-        query = "SELECT user_options FROM spawners WHERE name = 'made-up-blob'"
-        assert database.execute(query).fetchall() == [("{}",)]
+        return {name for (name,) in database.execute("SELECT name FROM spawners WHERE name != ''")}
 
 
 def server_tokens(stack: Stack) -> int:
@@ -121,12 +158,35 @@ def test_queued_and_somebody_elses(stack: Stack, hub: httpx.Client) -> None:
 
 
 def test_a_server_keeps_its_name(stack: Stack, hub: httpx.Client) -> None:
-    assert hub.put("/servers/one").status_code == 201
-    renamed = hub.patch("/servers/one", json={"name": "two"})
+    first, waiting = stack.reserve("bob", gpus=2), stack.reserve("alice", gpus=1)
+    assert hub.put(f"/servers/{waiting['id']}").status_code == 201
+    renamed = hub.patch(f"/servers/{waiting['id']}", json={"name": "two"})
     assert renamed.status_code == 403
     assert "can't be renamed" in renamed.json()["message"]
     assert hub.get("/servers/two").status_code == 404
-    assert hub.request("DELETE", "/servers/one", json={"remove": True}).status_code == 204
+    for record, owner in ((waiting, "alice"), (first, "bob")):
+        stack.api("DELETE", f"reservations/{record['id']}", None, owner)
+        stack.wait_state(record["id"], "ended", owner)
+    wait_for("its row to be forgotten", lambda: waiting["id"] not in servers_known(stack))
+
+
+def test_a_start_right_after_its_removal_is_refused_in_words(stack: Stack, hub: httpx.Client) -> None:
+    record = stack.reserve("alice", gpus=1)
+    stack.wait_state(record["id"], "ready", "alice")
+    server = f"/servers/{record['id']}"
+    removed = threading.Thread(target=hub.request, args=("DELETE", server), kwargs={"json": {"remove": True}})
+    removed.start()
+    answers: list[httpx.Response] = []
+    while not answers or (answers[-1].status_code != 403 and len(answers) < 500):
+        answers.append(hub.post(server))
+    removed.join()
+    said = {(answer.status_code, answer.json()["message"].partition("\n")[0]) for answer in answers}
+    assert {status for status, _ in said} <= {400, 403, 409}, said
+    assert "has ended" in answers[-1].json()["message"]
+    assert any(status == 409 for status, _ in said), said
+    assert all("being stopped" in words for status, words in said if status == 409)
+    assert all("already running" in words for status, words in said if status == 400)
+    stack.wait_state(record["id"], "ended", "alice")
 
 
 @contextmanager
@@ -183,16 +243,16 @@ def test_what_has_ended_or_waits_can_be_neither_started_nor_taken_over(
     assert f"reservation {ended['id']} has ended (released)" in answer.json()["message"]
     first, waiting = stack.reserve("bob", gpus=2), stack.reserve("alice", gpus=1)
     running = stack.wait_state(first["id"], "ready", "bob")
-    assert hub.put("/servers/spare").status_code == 201
-    for name in (waiting["id"], running["id"], ended["id"]):
-        assert hub.patch("/servers/spare", json={"name": name}).status_code in (403, 409)
-        assert strict.post("/servers/spare").status_code == 403
+    assert hub.put("/servers/spare").status_code == 403
+    assert hub.put(f"/servers/{waiting['id']}").status_code == 201
+    for name in ("spare", running["id"], ended["id"]):
+        assert hub.patch(f"/servers/{waiting['id']}", json={"name": name}).status_code in (403, 409)
+        assert strict.post(f"/servers/{name}").status_code == 403
         assert not list(stack.settings.servers.glob(f"{waiting['id']}-*"))
     assert strict.post(f"/servers/{running['id']}").status_code == 403
     others = str(strict.base_url).replace("/users/alice", "/users/bob")
     assert strict.post(f"{others}/servers/{running['id']}").status_code in (403, 404)
     assert stack.api("GET", f"reservations/{waiting['id']}", None, "alice")["state"] == "queued"
-    assert hub.request("DELETE", "/servers/spare", json={"remove": True}).status_code == 204
     for record, owner in ((waiting, "alice"), (first, "bob")):
         stack.api("DELETE", f"reservations/{record['id']}", None, owner)
         stack.wait_state(record["id"], "ended", owner)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from traitlets.config import Config
 
+from gpudev_hub.hub.names import check_name
 from gpudev_hub.hub.setup import configure
 from gpudev_hub.settings import Settings
 
@@ -61,3 +62,7 @@ def test_nobody_gets_more_than_he_needs(c: Config) -> None:
     assert len(passwords.admin_password) >= 32
     assert not passwords.admin_users & passwords.allowed_users
     assert "allow_all" not in passwords
+
+
+def test_the_hub_asks_before_it_keeps_a_server(c: Config) -> None:
+    assert c.JupyterHub.named_server_limit_per_user is check_name

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpudev_hub.core.gate import Admission, AdmitRequest, Verdict
+from gpudev_hub.core.gate import Admission, AdmitRequest, NameAsked, Verdict
 from gpudev_hub.core.model import Owner, State
 from service_world import ALICE, BOB, ServiceWorld
 
@@ -129,3 +129,25 @@ async def test_an_answer_comes_within_its_time(world: ServiceWorld) -> None:
     assert time.monotonic() - begun < 5
     assert (answer.verdict, answer.location) == (Verdict.RETRY, f"services/gpudev/reservations/{record.id}")
     assert world.service.view.reservations[record.id].state is State.READY
+
+
+async def test_the_hub_keeps_servers_of_live_reservations_only(world: ServiceWorld) -> None:
+    """And nothing is changed by asking."""
+    minted = await world.service.mint(ALICE.subject)
+    ended = await world.reserve(gpus=1)
+    await world.becomes(ended.id, "ready")
+    await world.service.end(ended.id, ALICE.subject)
+    await world.becomes(ended.id, "ended")
+    held, bobs = await world.reserve(gpus=1), await world.reserve(BOB, gpus=1)
+    before = set(world.service.view.minted), set(world.service.view.reservations)
+    for server, verdict, words in [
+        (held.id, Verdict.START, ""),
+        (bobs.id, Verdict.REDIRECT, f"{bobs.id} is not yours"),
+        (minted, Verdict.REDIRECT, f"{minted} has not been reserved"),
+        (ended.id, Verdict.REDIRECT, f"reservation {ended.id} has ended (released)"),
+        ("never-minted", Verdict.REDIRECT, "there is no reservation never-minted of yours"),
+    ]:
+        answer = await world.service.name_asked(NameAsked(ALICE.subject, server))
+        assert (answer.verdict, answer.message) == (verdict, words)
+        assert answer.location is None
+    assert (set(world.service.view.minted), set(world.service.view.reservations)) == before

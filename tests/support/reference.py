@@ -108,6 +108,10 @@ CLI_HEAD = f"""\
 {MADE}`NAME` is the name of a live reservation of yours, or the id of any. `--json` prints one JSON document
 on standard output; progress and complaints go to standard error. Completion of commands and names, for bash
 (zsh and fish alike): `eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"`.
+
+`HOURS` is a length of time: `4`, `0.5` and `0,5` are hours; `90m`, `1:30`, `1h30`, `1h 30m`, `2d` and
+`1d 12h` are understood too. The pages, `~/.gpu-dev-config` and the library (as texts) read the same
+spellings; the API takes numbers of hours.
 """
 CLI_EXITS = """
 ## Exit codes

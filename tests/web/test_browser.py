@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,7 +12,10 @@ import pytest
 import pytest_asyncio
 
 from gpudev import wire
+from gpudev_hub.core.model import HOUR, Owner
+from gpudev_hub.core.request import Ask
 from gpudev_hub.web.base import PageHandler
+from gpudev_hub.web.pages import pages
 from web_site import PREFIX, Running, running
 
 API = wire.API
@@ -149,6 +153,28 @@ async def test_a_code_that_the_hub_refuses_is_no_defect_of_ours(run: Running) ->
         answer = await browser.get("oauth_callback", params={"code": "unknown", "state": state})
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "unavailable"
+
+
+async def test_pages_read_hours_in_every_spelling() -> None:
+    async with running(pages()) as run, run.client() as browser:
+        run.hub.person("browsers", "alice")
+        assert (await log_in(run, browser, "browsers")).status_code == 200
+        feed = await browser.get("picker", params={"hours": "90m"})
+        assert feed.json()["hours"] == 1.5
+        made = await run.service.submit(Owner("local:alice", "alice", "alice"), Ask(hours=1))
+        await run.make_ready(made.id)
+        form = await browser.get(f"reservations/{made.id}")
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', form.text)
+        assert xsrf is not None
+        answer = await browser.post(
+            f"reservations/{made.id}/extend", data={"hours": "1:30", "_xsrf": xsrf[1]}
+        )
+        assert answer.status_code == 303, answer.text
+        assert run.service.view.reservations[made.id].request.hold == 2.5 * HOUR
+        refused = await browser.post(
+            f"reservations/{made.id}/extend", data={"hours": "soon", "_xsrf": xsrf[1]}
+        )
+        assert "&#39;soon&#39; is not a length of time" in refused.text
 
 
 async def test_pages_are_closed_while_the_hub_is_away(run: Running) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import math
 import sys
 from typing import Any
 
@@ -12,6 +11,7 @@ import click
 from gpudev import config
 from gpudev.cli.output import emit, json_option
 from gpudev.errors import InvalidRequest, NotFound
+from gpudev.hours import EXAMPLES, read_hours
 
 
 @click.command()
@@ -118,14 +118,9 @@ def _checked(key: str, value: str) -> str | float | None:
     if key == "url":
         return config.clean_url(value)
     if key == "hours":
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number) or number <= 0:
-            raise InvalidRequest(
-                f"{value!r} is not a number of hours.", hint="Use a number such as 4 or 0.5."
-            )
+        number = read_hours(value)
+        if number is None or number <= 0:
+            raise InvalidRequest(f"{value!r} is not a length of time.", hint=f"Use {EXAMPLES}.")
         return number
     return value
 

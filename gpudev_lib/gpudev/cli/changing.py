@@ -7,7 +7,7 @@ import sys
 import click
 
 from gpudev import words
-from gpudev.cli.names import reservation_name, reservation_names
+from gpudev.cli.names import HOURS, reservation_name, reservation_names
 from gpudev.cli.output import complain, emit, json_option, now
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
@@ -61,7 +61,7 @@ def _cancel(reservation: Reservation, yes: bool) -> None:
 
 @click.command()
 @reservation_name
-@click.option("-t", "--hours", type=float, required=True, help="So many hours longer.")
+@click.option("-t", "--hours", type=HOURS, required=True, help="How much longer: 2, 0.5, 90m, 1:30.")
 @json_option
 def extend_command(name: str, hours: float, as_json: bool) -> None:
     """Hold a reservation longer.

@@ -1,9 +1,11 @@
-"""The NAME argument, with completion."""
+"""Types of arguments and options: NAME, with completion, and HOURS in every spelling."""
 
 from __future__ import annotations
 
 import click
 from click.shell_completion import CompletionItem
+
+from gpudev.hours import EXAMPLES, read_hours
 
 
 def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -22,5 +24,19 @@ def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[Co
     ]
 
 
+class Hours(click.ParamType[float]):
+    """A length of time, as hours."""
+
+    name = "hours"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number of hours; whether it may be so many is the service's to say."""
+        found = read_hours(value) if isinstance(value, str) else value
+        if found is None:
+            self.fail(f"{value!r} is not a length of time: use {EXAMPLES}.", param, ctx)
+        return found
+
+
+HOURS = Hours()
 reservation_name = click.argument("name", shell_complete=_complete)
 reservation_names = click.argument("names", nargs=-1, required=True, shell_complete=_complete)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpudev import wire
+from gpudev import wire, words
 from gpudev.cli import tables
-from gpudev.cli.names import reservation_name
+from gpudev.cli.names import HOURS, reservation_name
 from gpudev.cli.output import console, emit, json_option, now, say
 from gpudev.client import Client
 from gpudev.errors import InvalidRequest, NetworkError
@@ -100,7 +100,7 @@ def logs_command(name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("-t", "--hours", type=float, help="For a hold of so many hours. Left out: 4.")
+@click.option("-t", "--hours", type=HOURS, help="For a hold of this length (4, 90m, 1:30, 2d). Left out: 4.")
 @json_option
 def avail_command(hours: float | None, as_json: bool) -> None:
     """What is free now, and when each size could start."""
@@ -109,7 +109,7 @@ def avail_command(hours: float | None, as_json: bool) -> None:
         emit(availability)
         return
     out = console()
-    for index, pool in enumerate(availability.pools):
-        if index:
-            out.print()
+    out.print(f"For a reservation of {words.hours(availability.hours)}:")
+    for pool in availability.pools:
+        out.print()
         out.print(tables.availability(pool, now=now()))

@@ -7,7 +7,7 @@ import sys
 import click
 
 from gpudev.cli.app import INTERRUPTED
-from gpudev.cli.names import reservation_name
+from gpudev.cli.names import HOURS, reservation_name
 from gpudev.cli.output import announce, emit, json_option, say
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
@@ -19,7 +19,9 @@ from gpudev.words import label
 @click.command()
 @click.option("-g", "--gpus", type=int, help="GPUs per node: 1, 2, 4, 8. Left out: 1, or, with --nodes, all.")
 @click.option("--nodes", type=int, help="So many whole nodes; several are joined.")
-@click.option("-t", "--hours", type=float, help="How long, from the moment it is ready. Left out: 4.")
+@click.option(
+    "-t", "--hours", type=HOURS, help="How long (4, 90m, 1:30, 2d) from when it is ready. Left out: 4."
+)
 @click.option("--gpu-type", help="Left out: the default one.")
 @click.option("-n", "--name", help="For `ssh gpu-NAME`. Left out: two words.")
 @click.option("--image", help="Left out: the default one.")

@@ -1,7 +1,8 @@
 """Decisions on nodes: seen up, down, unknown, drained, gone, lost.
 
-Nothing that is known of a node frees a slot. A request that loses its place is placed again, elsewhere or
-later; where nothing is left for it, it is blocked until something is gained.
+Nothing that is known of a node frees a slot. While trouble with a node may be short (`Policy.node_grace`),
+its places stay and nothing starts there. After that, a request that loses its place is placed again,
+elsewhere or later; where nothing is left for it, it is blocked until something is gained.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from dataclasses import replace
 
 from .errors import Code, Refused
 from .events import Cause, NodesObserved, NodeUnknown, OperatorNode
-from .model import Claim, Node, NodeStatus, Outcome, Reservation, State
+from .model import SECOND, Claim, Millis, Node, NodeStatus, Outcome, Reservation, State
 from .records import SERVICE
 from .stays import Turn, finish, stop
 from .words import listing
 from .world import plan_node
 
 _ACTIONS = ("drain", "undrain", "lost")
+#: Graces that end within this time of one another end together: what made several nodes unknown at once is
+#: found out node by node.
+_TOGETHER: Millis = 5 * SECOND
 
 
 def observed(turn: Turn, event: NodesObserved) -> None:
@@ -38,7 +42,8 @@ def observed(turn: Turn, event: NodesObserved) -> None:
             continue
         drained = old is not None and old.drained
         status = NodeStatus.DRAINED if drained and node.status is NodeStatus.UP else node.status
-        _change(turn, replace(node, status=status, drained=drained), _cause(node.name, status))
+        node = _with_grace(turn, replace(node, status=status, drained=drained))
+        _change(turn, node, _cause(node.name, node.status))
         world.cut()
     for name in sorted(world.nodes.keys() - kept):
         node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {name} is gone"
@@ -54,7 +59,38 @@ def unknown(turn: Turn, event: NodeUnknown) -> None:
     """Nothing could be learnt of the node."""
     node = turn.world.nodes.get(event.name)
     if node is not None and node.status is not NodeStatus.UNKNOWN:
-        _change(turn, replace(node, status=NodeStatus.UNKNOWN), _cause(node.name, NodeStatus.UNKNOWN))
+        node = _with_grace(turn, replace(node, status=NodeStatus.UNKNOWN))
+        _change(turn, node, _cause(node.name, NodeStatus.UNKNOWN))
+
+
+def grace_is_over(turn: Turn, name: str) -> None:
+    """The node is away for longer than its places stay: they are given up."""
+    world, now = turn.world, turn.now
+    node = world.nodes[name]
+    if node.grace_until is None or node.grace_until > now:
+        return
+    others = [
+        n.grace_until for n in world.nodes.values() if n.pool == node.pool and n.grace_until is not None
+    ]
+    last = max(at for at in others if at <= now + _TOGETHER)
+    _change(turn, replace(node, grace_until=last if last > now else None), _cause(name, node.status))
+
+
+def _with_grace(turn: Turn, seen: Node) -> Node:
+    """A node as seen, and, while trouble with it may be short, as it was when its places were planned.
+
+    A node that shows no GPUs at all is in trouble, too: its device plugin is being restarted.
+    """
+    old = turn.world.nodes.get(seen.name)
+    seen = replace(seen, grace_until=None)
+    if old is None or not old.planned or old.pool != seen.pool or seen.drained:
+        return seen
+    without_gpus = seen.status is NodeStatus.UP and seen.gpus == 0 and old.gpus > 0
+    status = NodeStatus.DOWN if without_gpus else seen.status
+    until = turn.now + turn.world.policy.node_grace if old.grace_until is None else old.grace_until
+    if status not in (NodeStatus.DOWN, NodeStatus.UNKNOWN) or until <= turn.now:
+        return seen
+    return replace(old, status=status, drained=False, grace_until=until)
 
 
 def operator(turn: Turn, event: OperatorNode) -> None:
@@ -77,10 +113,11 @@ def operator(turn: Turn, event: OperatorNode) -> None:
     if event.action == "drain":
         status = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
         cause = f"{Cause.NODE_DRAINED}: {node.name} is drained"
-        _change(turn, replace(node, drained=True, status=status), cause, event.actor)
+        _change(turn, replace(node, drained=True, status=status, grace_until=None), cause, event.actor)
         return
     cause = f"{Cause.NODE_LOST}: {node.name} is lost"
-    _change(turn, replace(node, drained=True, status=NodeStatus.DOWN), cause, event.actor)
+    lost = replace(node, drained=True, status=NodeStatus.DOWN, grace_until=None)
+    _change(turn, lost, cause, event.actor)
     _lose(turn, node.name, cause, event.actor)
 
 
@@ -108,14 +145,14 @@ def _plan(turn: Turn, node: Node, cause: str) -> None:
     plan = world.plans.get(node.pool)
     if plan is None:
         return  # the settings no longer have this pool
+    world.displace(
+        plan.set_node(plan_node(node)) if world.is_planned(node.name) else plan.remove_node(node.name), cause
+    )
+    # Why they are blocked may have changed.
+    world.retry_blocked(node.pool, cause)
     if world.is_up(node.name):
-        world.displace(plan.set_node(plan_node(node)), cause)
-        world.retry_blocked(node.pool, cause)
         world.freed.add(node.pool)
-    else:
-        world.displace(plan.remove_node(node.name), cause)
-        # Why they are blocked may have changed.
-        world.retry_blocked(node.pool, cause)
+        world.start_waiting()
     for claim in list(world.claims.values()):
         if claim.overruns and _is_on(claim, node.name):
             world.refresh(claim, cause)

@@ -234,7 +234,7 @@ def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:
     plan = world.plan_of(reservation)
     for part in reservation.allocation:
         node = world.nodes.get(part.node)
-        if node is None or not world.is_up(part.node):
+        if node is None or not node.planned:
             return f"{part.node} is {node.status if node else 'gone'}"
         if node.until is not None and new_end > node.until:
             return f"{part.node} is available until {moment(node.until, turn.now)} only"

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from .decide_nodes import grace_is_over
 from .errors import IllegalMove
 from .events import Cause, Compress, Outage, StopServer, Tell, Warn
 from .model import SECOND, Millis, Outcome, Reservation, State
 from .stays import Turn, admit, give_up_attempt, move_end, requeue, stop
 from .timers import Key, claim_due, crossed, reservation_due
 from .words import duration, instant
-from .world import OWNER_UNKNOWN
+from .world import OWNER_UNKNOWN, demand_key
 
 #: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
@@ -36,8 +37,14 @@ def advance(turn: Turn) -> None:
         starts = [world.reservations[key[1]] for key in world.starts.pop(now)]
         if not starts:
             return
-        for reservation in sorted(starts, key=lambda r: r.seq):
-            if reservation.id not in world.displaced:
+        for ref in [r.id for r in sorted(starts, key=lambda r: r.seq)]:
+            reservation = world.reservations[ref]
+            # The start of another one that was late may have moved this one.
+            if (
+                ref not in world.displaced
+                and reservation.place is not None
+                and reservation.place.start <= now
+            ):
                 admit(turn, reservation)
                 world.cut()
 
@@ -46,8 +53,28 @@ def hand_on(turn: Turn) -> None:
     """Place again who lost a place, up to a slice of them, and fill the holes that were freed."""
     world = turn.world
     place_again(turn, SLICE)
+    _start_elsewhere(turn)
     for pool in sorted(world.freed):
         world.improve(world.plans[pool].fill_holes(turn.now))
+
+
+def _start_elsewhere(turn: Turn) -> None:
+    """Who is to start on a node that is away may start on others now, before the room there is handed on."""
+    world, now = turn.world, turn.now
+    for reservation in sorted(
+        (world.reservations[ref] for ref in world.waiting & world.reservations.keys()), key=lambda r: r.seq
+    ):
+        place = reservation.place
+        away = None if place is None or place.start > now else world.away(place)
+        if away is None or reservation.id in world.displaced:
+            continue
+        key = demand_key(reservation.id, reservation.attempt + 1)
+        found = world.plan_of(reservation).start_elsewhere(key, now)
+        if found is not None:
+            promise = max(now, reservation.promise or now)
+            world.put(replace(reservation, place=found, promise=promise), f"{Cause.NODE_CHANGED}: {away}")
+            world.freed.add(reservation.request.pool)
+            world.cut()
 
 
 def place_again(turn: Turn, most: int | None) -> None:
@@ -105,6 +132,8 @@ def _ring(turn: Turn, key: Key) -> None:
         _overrun(turn, ref, attempt)
     elif kind == "minted":
         world.drop(world.minted[ref], Cause.EXPIRED)
+    elif kind == "node":
+        grace_is_over(turn, ref)
     elif ref in world.reservations:
         _reservation_rings(turn, world.reservations[ref])
 

@@ -21,7 +21,7 @@ def longest_extension(ledger: Ledger, key: str, now: Millis, limit: Millis) -> M
     start = max(claim.end, now)
     longest = max(start, limit)
     for name in claim.nodes:
-        track = ledger.up.get(name)
+        track = ledger.holding(name)
         if track is None:
             return claim.end
         full = track.profile.first_above(start, longest, track.gpus - claim.gpus)
@@ -55,11 +55,12 @@ def extend(
     claim = ledger.occupations[key]
     if new_end <= claim.end:
         return {}
-    if any(name not in ledger.up for name in claim.nodes):
+    tracks = [ledger.holding(name) for name in claim.nodes]
+    if None in tracks:
         return None
     undo = _force(ledger, claim, new_end)
     # With the placed demands in the way gone, what is still too much is other claims, and they stay.
-    granted = all(ledger.up[name].fits(0, max(claim.end, now), new_end) for name in claim.nodes)
+    granted = all(track is not None and track.fits(0, max(claim.end, now), new_end) for track in tracks)
     granted = granted and len(undo) <= MOST_MOVED
     moves: dict[str, Place] = {}
     for demand, _ in undo if granted else ():

@@ -45,6 +45,15 @@ class AdmitRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class NameAsked:
+    """``POST /gate/name``: may the Hub keep a server of this name? Asking changes nothing."""
+
+    subject: str
+    """Whose server it would be."""
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class SshMaterial:
     """What sshd of one rank needs. Private: lives in 0600 files and in this answer only."""
 

@@ -26,6 +26,8 @@ class PlanNode:
     """Zone and placement group; the nodes of a gang share it."""
     until: Millis | None = None
     """When the node itself ends (capacity block), if it does."""
+    closed: bool = False
+    """Places on the node stay, and no others are given there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Ledger:
     def __init__(self) -> None:
         #: Nodes that may be planned on, by name, in the order of their names.
         self.up: dict[str, NodeTrack] = {}
+        #: Nodes whose places stay, and that are given no others.
+        self.closed: dict[str, NodeTrack] = {}
         #: Every node that anything is known of, those that are down included.
         self._tracks: dict[str, NodeTrack] = {}
         self.owners: dict[str, OwnerTrack] = {}
@@ -97,9 +101,18 @@ class Ledger:
         return track
 
     def set_node(self, node: PlanNode) -> None:
-        """The node is up and is like this; all of its room counts as gained if anything about it changed."""
+        """The node may hold places and is like this.
+
+        All of its room counts as gained if anything about it changed, unless it is closed.
+        """
         track = self.track(node.name)
         until = FOREVER if node.until is None else node.until
+        if node.closed:
+            track.gpus, track.group, track.until = node.gpus, node.group, until
+            self.up.pop(node.name, None)
+            self.closed[node.name] = track
+            return
+        self.closed.pop(node.name, None)
         if node.name in self.up and (track.gpus, track.group, track.until) == (node.gpus, node.group, until):
             return
         track.gpus, track.group, track.until = node.gpus, node.group, until
@@ -111,6 +124,11 @@ class Ledger:
     def remove_node(self, name: str) -> None:
         """The node is down: it offers nothing; what occupies it stays known."""
         self.up.pop(name, None)
+        self.closed.pop(name, None)
+
+    def holding(self, name: str) -> NodeTrack | None:
+        """The node, if it may hold places."""
+        return self.up.get(name) or self.closed.get(name)
 
     # What is taken
 
@@ -333,7 +351,7 @@ class Ledger:
             or start >= place.end
         ):
             return False
-        tracks = [self.up.get(name) for name in place.nodes]
+        tracks = [self.holding(name) for name in place.nodes]
         groups = set()
         for track in tracks:
             if (

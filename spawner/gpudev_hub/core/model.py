@@ -133,6 +133,14 @@ class Node:
     """When the node itself ends (capacity block), if it does."""
     drained: bool = False
     """An operator drained it here: however it is seen, ``status`` is never ``UP`` until he puts it back."""
+    grace_until: Millis | None = None
+    """While the node is down or unknown: until then the places planned on it stay, and nothing starts there.
+    ``None``: the node is up, or is not planned on."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether the plan may hold places on this node."""
+        return self.status is NodeStatus.UP or self.grace_until is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +321,8 @@ class Policy:
     warn_minutes: tuple[int, ...] = (30, 15, 5)
     start_attempts: int = 3
     restart_attempts: int = 3
+    node_grace: Millis = 2 * MINUTE
+    """Trouble with a node that is over within this time displaces nobody."""
 
     def pool(self, name: str) -> PoolSettings:
         """The pool of that name; ``KeyError`` if there is none."""

@@ -46,12 +46,12 @@ class Plan:
     # Nodes
 
     def set_node(self, node: PlanNode) -> list[str]:
-        """The node is up and is like this. Returns the placed demands that no longer fit, lifted."""
+        """The node may hold places. Returns the placed demands that no longer fit, lifted."""
         self._ledger.set_node(node)
         return self._evict((node.name,), None, -FOREVER, FOREVER)
 
     def remove_node(self, name: str) -> list[str]:
-        """The node is down, unknown or gone: it offers nothing. Returns the demands that needed it, lifted.
+        """The node may hold no places. Returns the demands that needed it, lifted.
 
         What occupies it stays known and counts against its owners.
         """
@@ -145,6 +145,17 @@ class Plan:
     def fits(self, demand: Demand, place: Place, now: Millis) -> bool:
         """Whether a demand that is not placed may have this very place; what lies before `now` is over."""
         return self._ledger.fits(demand, place, now)
+
+    def start_elsewhere(self, key: str, now: Millis) -> Place | None:
+        """Move a demand whose start has come to a place that starts at `now`; `None`: there is none."""
+        demand, place = self._ledger.placed[key]
+        self._ledger.release(demand, place)
+        found = self._ledger.search(demand, now, now, lifted=place.nodes)
+        self._ledger.hold(demand, place if found is None else found)
+        if found is not None:
+            self._ledger.placed[key] = (demand, found)
+            self._ledger.gain_place(demand, place)
+        return found
 
     # Improving
 

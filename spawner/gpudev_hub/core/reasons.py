@@ -138,7 +138,8 @@ class Outlook:
             return f"blocked: {reservation.blocked}"
         place = reservation.place
         if place is None or place.start <= now:
-            return "about to start"
+            away = self._away(reservation, () if place is None else place.nodes)
+            return f"to start as soon as it can: {listing(away, 'and')}" if away else "about to start"
         cap = self._cap(reservation, now)
         parts = self._blockers(reservation, now, own=cap is None)
         if cap is not None:
@@ -195,10 +196,12 @@ class Outlook:
         reservation = self.reservations.get(id)
         return reservation.request.name or id if reservation is not None else id
 
-    def _away(self, reservation: Reservation) -> list[str]:
-        """Nodes that could serve it, were they up."""
+    def _away(self, reservation: Reservation, names: tuple[str, ...] | None = None) -> list[str]:
+        """Nodes that could serve it, were they up; of these names, if any are given."""
         return [
             f"{node.name} is {node.status}"
             for node in sorted(self.nodes.values(), key=lambda n: n.name)
-            if node.pool == reservation.request.pool and node.status is not NodeStatus.UP
+            if node.pool == reservation.request.pool
+            and node.status is not NodeStatus.UP
+            and (names is None or node.name in names)
         ]

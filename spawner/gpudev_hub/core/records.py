@@ -169,6 +169,7 @@ class Records:
                 self.alarms.set(("minted", record.id, 0), minted_due(record))
             case Node():
                 self.nodes[record.name] = record
+                self.alarms.set(("node", record.name, 0), record.grace_until)
 
     def unload(self, record: Record) -> None:
         """Take a record out of state, indices and alarms, without recording a change."""
@@ -191,6 +192,7 @@ class Records:
                 self.alarms.set(("minted", record.id, 0), None)
             case Node():
                 del self.nodes[record.name]
+                self.alarms.set(("node", record.name, 0), None)
 
     def _own(self, slot: Slot, key: ClaimKey | None) -> None:
         owner = self._slots.get(slot)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,8 +10,6 @@ from .errors import Code, Refused
 from .ids import check_name
 from .model import HOUR, Millis, Node, Policy, PoolSettings, Request, Shape
 from .words import duration, listing
-
-_NUMBER = re.compile(r"-?([0-9]{1,9}([.,][0-9]{0,9})?|[.,][0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +115,6 @@ def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
         f"most {most}",
         f"use --gpus {whole} --nodes {largest}" if largest > 1 else f"use --gpus {whole}",
     )
-
-
-def read_hours(text: str) -> float | None:
-    """A number of hours as people write one, ``4``, ``0.5`` or ``0,5``; ``None`` for everything else."""
-    return float(text.replace(",", ".")) if _NUMBER.fullmatch(text := text.strip()) else None
 
 
 def resolve_hours(hours: float, least: Millis) -> Millis:

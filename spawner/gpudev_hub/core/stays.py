@@ -44,15 +44,20 @@ class Turn:
 def admit(turn: Turn, reservation: Reservation) -> None:
     """Its planned start has come: slots, a claim, and a server to start.
 
-    Where slots are late to be free, it waits for them, until that is an overrun and it is placed again. A
-    start that is late itself keeps its planned end, at the cost of the start-up allowance; if more than half
-    of that is gone, the end moves along if that breaks no promise, else the hold is shorter, and the owner is
-    told. One that would lose more than half of its hold is placed again.
+    Where slots are late to be free, it waits for them, until that is an overrun and it is placed again; where
+    a node is away, until the grace is over. A start that is late itself keeps its planned end, at the cost of
+    the start-up allowance; if more than half of that is gone, the end moves along if that breaks no promise,
+    else the hold is shorter, and the owner is told. One that would lose more than half of its hold is placed
+    again.
     """
     world, now = turn.world, turn.now
+    world.waiting.discard(reservation.id)
     place = reservation.place
     if place is None or place.start > now:
         raise IllegalMove(f"{reservation.id} is admitted at {now}, but planned for {place}")
+    if world.away(place) is not None:
+        world.waiting.add(reservation.id)
+        return
     late = now - place.start
     hold = reservation.request.hold
     if place.end - now < reservation.startup + hold // 2 + reservation.teardown:

@@ -12,7 +12,7 @@ MINTED_LIFE: Millis = 24 * HOUR
 _LONGEST_DELAY: Millis = 1 * HOUR
 
 Key = tuple[str, str, int]
-"""(kind, id, attempt) of a record: ``("reservation", id, 0)``."""
+"""(kind, id, attempt) of a record: ``("reservation", id, 0)``, ``("node", name, 0)``."""
 
 
 def planned_end(claim: Claim, step: Millis) -> Millis:

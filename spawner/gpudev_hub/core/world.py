@@ -45,7 +45,8 @@ def demand_of(reservation: Reservation) -> Demand:
 
 def plan_node(node: Node) -> PlanNode:
     """A node as the planner sees it."""
-    return PlanNode(node.name, node.gpus, node.group, node.until)
+    closed = node.status is not NodeStatus.UP
+    return PlanNode(node.name, node.gpus, node.group, node.until, closed)
 
 
 class World(Records):
@@ -61,7 +62,8 @@ class World(Records):
         self.retry: dict[str, tuple[str, int]] = {}
         #: Pools with freed time that holes and cascade have not been through.
         self.freed: set[str] = set()
-        #: Queued reservations whose start has come, and which wait for slots that are late to be free.
+        #: Queued reservations whose start has come, and which wait for slots that are late to be free, or for
+        #: a node to be back.
         self.waiting: set[str] = set()
         #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
         #: an event was refused go out with the next decision.
@@ -85,7 +87,7 @@ class World(Records):
             world.load(record)
         world._touched.clear()
         for node in world.nodes.values():
-            if node.status is NodeStatus.UP and node.pool in world.plans:
+            if node.planned and node.pool in world.plans:
                 world.plans[node.pool].set_node(plan_node(node))
         for claim in world.claims.values():
             world._occupy(claim)
@@ -131,15 +133,14 @@ class World(Records):
         end = self._end(claim)
         self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self.counts(claim)), cause)
         self.freed.add(claim.pool)
-        self._start_waiting()
+        self.start_waiting()
 
-    def _start_waiting(self) -> None:
-        """Something was let go: look again at those that wait for slots."""
+    def start_waiting(self) -> None:
+        """Something was let go, or a node is back: look again at those that wait for that."""
         for ref in sorted(self.waiting & self.reservations.keys()):
             waits = self.reservations[ref]
             if waits.place is not None:
                 self.starts.set(("reservation", ref, 0), waits.place.start)
-        self.waiting.clear()
 
     def end(self, reservation: Reservation, cause: str, actor: str = SERVICE) -> None:
         """The reservation leaves the hot state; claims left of it no longer count against its owner."""
@@ -152,7 +153,7 @@ class World(Records):
         self.drop(self.claims[claim.key], cause)
         self.plan_of(claim).vacate(demand_key(*claim.key), now)
         self.freed.add(claim.pool)
-        self._start_waiting()
+        self.start_waiting()
 
     def _occupy(self, claim: Claim, since: Millis = 0) -> list[str]:
         return self.plan_of(claim).occupy(
@@ -172,17 +173,27 @@ class World(Records):
     def counts(self, claim: Claim) -> bool:
         """Whether a claim counts against its owner's cap.
 
-        Not if a later attempt has taken its place or the reservation has ended; nor past its end on a node of
-        which nothing is known.
+        Not if a later attempt has taken its place or the reservation has ended; nor past its end on a node
+        that is away for longer than the grace.
         """
         reservation = self.reservations.get(claim.reservation)
         if reservation is None or reservation.attempt != claim.attempt:
             return False
-        return not claim.overruns or all(self.is_up(part.node) for part in claim.allocation)
+        return not claim.overruns or all(self.is_planned(part.node) for part in claim.allocation)
 
     def is_up(self, node: str) -> bool:
-        """Whether the node is there and may be planned on."""
+        """Whether the node is there and servers may start on it."""
         return node in self.nodes and self.nodes[node].status is NodeStatus.UP
+
+    def is_planned(self, node: str) -> bool:
+        """Whether the node is there and may hold places."""
+        return node in self.nodes and self.nodes[node].planned
+
+    def away(self, place: Place) -> str | None:
+        """In words, which nodes of a place are not up; `None` if all are."""
+        away = [name for name in place.nodes if not self.is_up(name)]
+        states = (f"{n} is {self.nodes[n].status if n in self.nodes else 'gone'}" for n in away)
+        return listing(list(states), "and") if away else None
 
     # Queued requests and the plan
 

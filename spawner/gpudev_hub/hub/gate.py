@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import html
 import logging
+from http import HTTPStatus
 from urllib.parse import urljoin
 
 import httpx
 import msgspec
 from jupyterhub.spawner import SpawnException
 
+from gpudev import wire
 from gpudev_hub.core.gate import (
     Admission,
     AdmitRequest,
     Deleted,
     Failed,
     Launch,
+    NameAsked,
     PickerAnswer,
     PickerAsked,
     Started,
@@ -83,6 +86,17 @@ def refusal(admission: Admission, *, form: bool, page: str, base: str = "/") -> 
     return Refusal(status, admission.message, reason=verdict.value, hint=admission.hint, location=target)
 
 
+def _too_many(answer: httpx.Response) -> Refusal:
+    """The service's own refusal of too many requests, for the Hub to pass on."""
+    try:
+        error = msgspec.json.decode(answer.content, type=wire.ErrorBody).error
+    except msgspec.MsgspecError:
+        error = wire.Error(code="rate_limited", message="too many requests")
+    refused = Refusal(429, error.message, reason="rate_limited", hint=error.hint or "")
+    refused.headers["Retry-After"] = answer.headers.get("Retry-After", refused.headers["Retry-After"])
+    return refused
+
+
 class GateClient:
     """Speaks to the gate's listener with the hub's secret."""
 
@@ -119,15 +133,37 @@ class GateClient:
                 "Shorten what you filled in, or try again in a few seconds.",
             )
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            log.warning("the gate did not answer for server %s: %s", request.server, error)
-            admission = Admission(
-                Verdict.RETRY,
-                "The reservation service did not answer in time.",
-                "Try again in a few seconds.",
-            )
+            admission = self._no_answer(request.server, error)
         if admission.verdict is Verdict.START and admission.launch is not None:
             return admission.launch
         raise refusal(admission, form=request.form, page=page, base=base)
+
+    async def check_name(self, asked: NameAsked, *, form: bool) -> None:
+        """Raise ``Refusal`` if the Hub should make no server of this name.
+
+        ``form``: the spawn page asks, which leads people on from ids that are no use any more, and is shown
+        even while the service is away; only too many of them are refused.
+        """
+        try:
+            admission = msgspec.json.decode(await self._post("name", asked, ADMIT_TIMEOUT), type=Admission)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                admission = self._no_answer(asked.server, error)
+            else:
+                raise _too_many(error.response) from error
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            admission = self._no_answer(asked.server, error)
+        if not form and admission.verdict is not Verdict.START:
+            raise refusal(admission, form=False, page="")
+
+    @staticmethod
+    def _no_answer(server: str, error: Exception) -> Admission:
+        log.warning("the gate did not answer for server %s: %s", server, error)
+        return Admission(
+            Verdict.RETRY,
+            "The reservation service did not answer in time.",
+            "Try again in a few seconds.",
+        )
 
     async def started(self, server: str, attempt: int) -> None:
         """Hint that there is something to look at; the service finds out by itself if this is lost."""

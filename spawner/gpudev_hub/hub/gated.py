@@ -11,7 +11,7 @@ from jupyterhub.spawner import Spawner, SpawnException
 from tornado import web
 from traitlets import HasTraits, default
 
-from gpudev_hub.core.gate import AdmitRequest, Launch, PickerAsked
+from gpudev_hub.core.gate import AdmitRequest, Launch, PickerAnswer, PickerAsked, Verdict
 from gpudev_hub.settings import SERVICE
 
 from .gate import GateClient, Refusal
@@ -41,6 +41,8 @@ class Gated(HasTraits):
     handler: Any
     user_options: dict[str, Any]
     orm_spawner: Any
+    active: bool
+    _spawn_future: Any
     _stop_future: Any = None
     """Set by a handler that stops it; JupyterHub itself leaves it unset before the first stop."""
 
@@ -48,6 +50,9 @@ class Gated(HasTraits):
     """Whose user names these are: part of the owner's identity to the queue."""
     gate: ClassVar[GateClient]
     profiles: ClassVar[list[dict[str, Any]]]
+
+    _submitted = False
+    """Between the form and the start that it asks for, the Hub takes the server for one that does nothing."""
 
     attempt = 0
     """The attempt that this Hub believes to run; 0: none known."""
@@ -85,6 +90,7 @@ class Gated(HasTraits):
 
     async def admitted(self) -> Launch:
         """What to build; raises ``Refusal`` if there is nothing to be built (yet)."""
+        self._submitted = False
         if not self.name:
             raise Refusal(
                 403,
@@ -105,7 +111,25 @@ class Gated(HasTraits):
             form=form,
             options=dict(self.user_options) if form and self.user_options else None,
         )
-        return await self.gate.admit(request, page=self._page(f"reservations/{self.name}"), base=self._base)
+        page = self._page(f"reservations/{self.name}")
+        try:
+            return await self.gate.admit(request, page=page, base=self._base)
+        except Refusal as refused:
+            if refused.reason in (Verdict.REDIRECT, Verdict.INVALID) and self._spawn_future is not None:
+                # No reservation has this name. The Hub works with the row until this start has failed.
+                self._spawn_future.add_done_callback(lambda _: self._leave_no_row())
+            raise
+
+    def _leave_no_row(self) -> None:
+        """Have the Hub forget a server that is only a name: it does not run, and no start is under way."""
+        name, user = self.name, self.user
+        there = user.spawners.get(name, self)
+        if not name or self.active or self._submitted or there.active or there._submitted:
+            return
+        if user.orm_spawners.get(name) is self.orm_spawner:
+            user.spawners.pop(name, None)
+            user.db.delete(self.orm_spawner)
+            user.db.commit()
 
     def _asked_by_form(self) -> bool:
         """Whether the owner himself submitted the Hub's form, with his cookie (and so past its XSRF check).
@@ -164,6 +188,9 @@ class Gated(HasTraits):
             prefill = {name: handler.get_query_argument(name, "") for name in FIELDS}
             hours = prefill["hours"]
         answer = await self.gate.picker(PickerAsked(self.subject, self.name, readable_hours(hours)))
+        if asked and (self.orm_spawner.last_activity is None or _of_no_reservation(answer)):
+            # Whoever looks at sizes starts nothing; the form, or the service, makes the row again.
+            self._leave_no_row()
         if asked and answer is not None and answer.location is not None:
             assert handler is not None
             handler.redirect(self._page(answer.location), status=303)
@@ -173,8 +200,21 @@ class Gated(HasTraits):
     def read_form(self, form: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Canonical options of a submitted form."""
         submitted.set({name: values[-1] for name, values in form.items() if values})
-        return options_from_form(form, self.profiles)
+        try:
+            options = options_from_form(form, self.profiles)
+        except Exception:
+            self._leave_no_row()
+            raise
+        self._submitted = True
+        return options
 
     async def options_from_query(self, _: dict[str, list[str]]) -> dict[str, Any]:
         """A link may only fill in the form, never reserve."""
         raise Prefill
+
+
+def _of_no_reservation(answer: PickerAnswer | None) -> bool:
+    """Whether the service knows that the page's id is not (yet) a reservation of its user's."""
+    if answer is None:
+        return False
+    return answer.location is None or not answer.location.startswith("reservations/")

@@ -11,8 +11,9 @@ from typing import Any
 
 from jupyterhub.spawner import SpawnException
 
+from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core.model import HOUR, Policy
-from gpudev_hub.core.request import read_hours, sizes
+from gpudev_hub.core.request import sizes
 
 HOURS = (1, 2, 4, 8, 12, 24)
 FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
@@ -122,5 +123,5 @@ def options_from_form(
 def _hours(text: str) -> float:
     hours = read_hours(text)
     if hours is None:
-        raise InvalidOptions(f"Hours are {text!r}: they must be a number, for example 4 or 0.5.")
+        raise InvalidOptions(f"Hours are {text!r}: use a length of time such as {EXAMPLES}.")
     return hours

@@ -10,9 +10,9 @@ from typing import Any
 
 import jinja2
 
+from gpudev.hours import read_hours
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
 from gpudev_hub.core.model import SECOND, Millis
-from gpudev_hub.core.request import read_hours
 from gpudev_hub.core.words import duration, moment
 
 TEMPLATES = Path(__file__).parent / "templates"

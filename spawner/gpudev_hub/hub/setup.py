@@ -12,6 +12,7 @@ from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
 
 from .gate import GateClient
 from .local import LocalGpuSpawner
+from .names import check_name
 from .options import profile_list
 from .picker import TEMPLATES
 from .scopes import ENTER, OPERATE, RESERVE, SERVER_SCOPES, SUPERVISOR
@@ -71,6 +72,7 @@ def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
     hub.default_url = PREFIX
     hub.template_paths = [str(TEMPLATES)]
     hub.allow_named_servers = True
+    hub.named_server_limit_per_user = check_name
     # Ending servers is the service's decision: not a restart's, not a log-out's, not a culler's.
     hub.cleanup_servers = False
     hub.shutdown_on_logout = False

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.gate import Admission, AdmitRequest, Verdict
+from gpudev_hub.core.gate import Admission, AdmitRequest, NameAsked, Verdict
 from gpudev_hub.core.model import HOUR, ClaimState, Owner, Reservation, State
 from gpudev_hub.core.ports import LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
@@ -24,6 +24,8 @@ ANSWER_WITHIN: Final = 0.8
 """Seconds; the Hub makes its user wait for the answer."""
 PAGES: Final = "services/gpudev/reservations/"
 """Pages of reservations, under the Hub's base URL."""
+ELSEWHERE: Final = "reserve with the picker, `gpu-dev reserve`, or POST services/gpudev/api/v1/reservations"
+"""What to do with a name that is no reservation's."""
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +65,42 @@ class Gate:
                 return Admission(Verdict.CONFLICT, refused.message, refused.hint, PAGES + asked.server)
             return Admission(Verdict.INVALID, refused.message, refused.hint)
 
+    async def name(self, asked: NameAsked) -> Admission:
+        """Whether the Hub may make, or start, a server of this name: ``START`` for live reservations.
+
+        The rest is decided when the spawner asks; here nothing is changed.
+        """
+        record = self._view.reservations.get(asked.server)
+        if record is not None and record.owner.subject == asked.subject:
+            return self._stopping(record) if record.state is State.STOPPING else Admission(Verdict.START)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                return Admission(
+                    Verdict.REDIRECT, await self._why_not(asked.subject, asked.server), ELSEWHERE
+                )
+        except TimeoutError:
+            return self._later(asked.server, "the reservation service is busy")
+        except StoreUnavailable as error:
+            return self._later(asked.server, str(error))
+
+    async def _why_not(self, subject: str, server: str) -> str:
+        """Why the subject can start no server of this name, which is not a live reservation of theirs."""
+        if server in self._view.reservations:
+            return f"{server} is not yours"
+        minted = self._view.minted.get(server)
+        if minted is not None and minted.subject == subject:
+            return f"{server} has not been reserved"
+        ended = await self._store.find(server)
+        if ended is not None and ended.owner.subject == subject:
+            return f"reservation {server} has ended ({ended.outcome})"
+        return f"there is no reservation {server} of yours"
+
     async def _admit(self, asked: AdmitRequest) -> Admission:
         record = self._view.reservations.get(asked.server)
         if record is None:
             return await self._unknown(asked)
         if record.owner.subject != asked.subject:
-            return await self._elsewhere(asked, f"{asked.server} is not yours")
+            return await self._elsewhere(asked)
         if asked.form and asked.options and record.state in (State.QUEUED, State.STARTING):
             difference = differs(record, read_options(asked.options))
             if difference:
@@ -96,37 +128,36 @@ class Gate:
         if record.state in (State.STARTING, State.READY) and claim and claim.state is ClaimState.HELD:
             launch = await self._launches.make(record)
             return Admission(Verdict.START, launch=launch, location=PAGES + record.id)
+        return self._stopping(record)
+
+    async def _unknown(self, asked: AdmitRequest) -> Admission:
+        """An id of which there is no live reservation: new, or of no use."""
+        minted = self._view.minted.get(asked.server)
+        if asked.form and minted is not None and minted.subject == asked.subject:
+            if asked.options is None:
+                raise Refused(Code.INVALID_REQUEST, "the form sent no options", "open the spawn page again")
+            owner = Owner(asked.subject, asked.hub_user, asked.login)
+            record = await self._deciders.submit(owner, read_options(asked.options), asked.server)
+            return await self._known(self._view.reservations.get(record.id, record), asked.subject)
+        return await self._elsewhere(asked)
+
+    async def _elsewhere(self, asked: AdmitRequest) -> Admission:
+        message = await self._why_not(asked.subject, asked.server)
+        if not asked.form:
+            return Admission(Verdict.REDIRECT, message, ELSEWHERE)
+        fresh = await self._deciders.mint(asked.subject)
+        fields = {key: value for key, value in (asked.options or {}).items() if value is not None}
+        location = f"hub/spawn/{quote(asked.hub_user, safe='')}/{fresh}"
+        return Admission(Verdict.REDIRECT, message, ELSEWHERE, f"{location}?{urlencode(fields)}".rstrip("?"))
+
+    @staticmethod
+    def _stopping(record: Reservation) -> Admission:
         return Admission(
             Verdict.CONFLICT,
             f"the server of reservation {record.id} is being stopped",
             "try again in a few seconds",
             PAGES + record.id,
         )
-
-    async def _unknown(self, asked: AdmitRequest) -> Admission:
-        """An id of which there is no live reservation: new, or of no use."""
-        minted = self._view.minted.get(asked.server)
-        if minted is not None and minted.subject == asked.subject:
-            if not asked.form:
-                return await self._elsewhere(asked, f"{asked.server} has not been reserved")
-            if asked.options is None:
-                raise Refused(Code.INVALID_REQUEST, "the form sent no options", "open the spawn page again")
-            owner = Owner(asked.subject, asked.hub_user, asked.login)
-            record = await self._deciders.submit(owner, read_options(asked.options), asked.server)
-            return await self._known(self._view.reservations.get(record.id, record), asked.subject)
-        ended = await self._store.find(asked.server)
-        if ended is not None and ended.owner.subject == asked.subject:
-            return await self._elsewhere(asked, f"reservation {asked.server} has ended ({ended.outcome})")
-        return await self._elsewhere(asked, f"there is no reservation {asked.server} of yours")
-
-    async def _elsewhere(self, asked: AdmitRequest, message: str) -> Admission:
-        hint = "reserve with the picker, `gpu-dev reserve`, or POST services/gpudev/api/v1/reservations"
-        if not asked.form:
-            return Admission(Verdict.REDIRECT, message, hint)
-        fresh = await self._deciders.mint(asked.subject)
-        fields = {key: value for key, value in (asked.options or {}).items() if value is not None}
-        location = f"hub/spawn/{quote(asked.hub_user, safe='')}/{fresh}"
-        return Admission(Verdict.REDIRECT, message, hint, f"{location}?{urlencode(fields)}".rstrip("?"))
 
     @staticmethod
     def _later(id: str, message: str) -> Admission:

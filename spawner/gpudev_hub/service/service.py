@@ -22,7 +22,16 @@ from gpudev_hub.core.events import (
     StopIntent,
     Submit,
 )
-from gpudev_hub.core.gate import Admission, AdmitRequest, Deleted, Failed, Started, StopAnswer, StopAsked
+from gpudev_hub.core.gate import (
+    Admission,
+    AdmitRequest,
+    Deleted,
+    Failed,
+    NameAsked,
+    Started,
+    StopAnswer,
+    StopAsked,
+)
 from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Policy, Reservation, State
 from gpudev_hub.core.names import default_names
 from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Hub, LaunchMaker, Store, StoreUnavailable
@@ -229,6 +238,10 @@ class Service:
         """May this server start, and where? Answers within 0.8 s."""
         self.owner_seen(request.subject)
         return await self._gate.admit(request)
+
+    async def name_asked(self, ask: NameAsked) -> Admission:
+        """May the Hub keep a server of this name? Answers within 0.8 s, and changes nothing."""
+        return await self._gate.name(ask)
 
     async def stop_asked(self, ask: StopAsked) -> StopAnswer:
         """May the Hub stop this server? Its user's own wish is recorded first."""

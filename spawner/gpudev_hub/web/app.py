@@ -73,6 +73,7 @@ class Site:
     reads: Limiter
     writes: Limiter
     guesses: Limiter
+    names: Limiter
     polls: Polls
     document: dict[str, Any] = field(default_factory=dict)
 
@@ -116,6 +117,7 @@ def make_site(
         reads=Limiter(settings.reads, now, "requests"),
         writes=Limiter(settings.writes, now, "changes"),
         guesses=Limiter(settings.unknown_tokens, now, "unknown tokens from this address"),
+        names=Limiter(settings.unknown_names, now, "servers that are no reservation's"),
         polls=Polls(settings.max_polls),
         document=document(public_routes(settings), settings.prefix),
     )

@@ -11,12 +11,14 @@ from gpudev_hub.core.gate import (
     AdmitRequest,
     Deleted,
     Failed,
+    NameAsked,
     PickerAnswer,
     PickerAsked,
     SizeNow,
     Started,
     StopAnswer,
     StopAsked,
+    Verdict,
 )
 
 from . import present
@@ -40,6 +42,16 @@ async def admit(call: Call) -> Admission:
     body: AdmitRequest = call.body
     call.reservation = body.server
     return await call.site.service.admit(body)
+
+
+async def name(call: Call) -> Admission:
+    """May the Hub keep a server of this name? Names that are no reservation's are limited."""
+    body: NameAsked = call.body
+    call.reservation = body.server
+    answer = await call.site.service.name_asked(body)
+    if answer.verdict is Verdict.REDIRECT:
+        call.site.names.spend(body.subject)
+    return answer
 
 
 async def started(call: Call) -> None:
@@ -117,6 +129,14 @@ GATE_ROUTES = [
         Access.HUB,
         answers=Admission,
         takes=AdmitRequest,
+    ),
+    Route(
+        "POST",
+        "gate/name",
+        name,
+        Access.HUB,
+        answers=Admission,
+        takes=NameAsked,
     ),
     Route(
         "POST",

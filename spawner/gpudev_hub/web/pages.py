@@ -14,9 +14,9 @@ import jinja2
 from tornado.web import RequestHandler, StaticFileHandler
 
 from gpudev import wire
+from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Outcome, Reservation
-from gpudev_hub.core.request import read_hours
 from gpudev_hub.core.timers import armed
 
 from . import page_view
@@ -246,9 +246,7 @@ class ReservationPage(Page):
         text = self.get_argument("hours", "")
         hours = read_hours(text)
         if hours is None:
-            raise Refused(
-                Code.INVALID_HOURS, f"{text[:20]!r} is no number of hours", "use a number such as 2 or 0.5"
-            )
+            raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
         return hours
 
     async def render_reservation(
@@ -349,7 +347,7 @@ class PickerFeed(PageHandler):
     async def get(self) -> None:
         hours = read_hours(self.get_argument("hours", ""))
         if hours is None:
-            raise Refused(Code.INVALID_HOURS, "that is no number of hours", "use 4 or 0.5")
+            raise Refused(Code.INVALID_HOURS, "that is not a length of time", f"use {EXAMPLES}")
         hold = millis(hours)
         found = self.site.service.availability(hold, self.person.owner.subject)
         self.answer(self.site.presenter.availability(found, hold, self.person))

@@ -1,5 +1,6 @@
 /** The spawn page: presets and slider for the hours, and what is free, kept fresh. */
 
+import { readHours } from "./hours.js";
 import { span, when } from "./times.js";
 
 /**
@@ -20,12 +21,12 @@ const summary = /** @type {HTMLElement} */ (document.getElementById("summary"));
 let timer;
 
 function number() {
-  return Number(hours.value.replace(",", "."));
+  return readHours(hours.value);
 }
 
 function show() {
   const value = number();
-  slider.value = String(value);
+  if (!Number.isNaN(value)) slider.value = String(value);
   for (const chip of presets.querySelectorAll("button")) {
     chip.setAttribute("aria-pressed", String(Number(chip.value) === value));
   }
@@ -43,7 +44,8 @@ function summarise() {
   const title = card.querySelector("strong")?.textContent ?? "";
   const free = card.querySelector(".g-free");
   const tone = free?.getAttribute("data-tone");
-  const length = `${title} for ${value} hour${value === 1 ? "" : "s"}`;
+  const round = Number.isInteger(value * 2);
+  const length = `${title} for ${round ? `${value} hour${value === 1 ? "" : "s"}` : span(value * 3600)}`;
   if (tone === "good") summary.textContent = `${length}: starts at once.`;
   else if (tone === "wait") {
     const start = free?.getAttribute("data-start");

@@ -1,0 +1,39 @@
+"""Names of servers: the Hub keeps none that is not a reservation's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyterhub.handlers.pages import SpawnHandler
+from tornado.web import HTTPError
+
+from gpudev_hub.core.gate import NameAsked
+from gpudev_hub.settings import SERVICE
+
+from .gated import Gated
+
+NO_LIMIT = 0
+
+
+async def check_name(handler: Any) -> int:
+    """Refuse a server whose name is no reservation's before the Hub makes a row for it in its database.
+
+    This is ``JupyterHub.named_server_limit_per_user``, which the Hub awaits in every handler that may make a
+    server, and on its home page. Raises ``HTTPError``; returns that the number of servers is not limited.
+    """
+    user_name, server = (*handler.path_args, "", "")[:2]
+    caller = handler.current_user
+    if not server or (caller.kind == "service" and caller.name == SERVICE):
+        return NO_LIMIT
+    user = handler.find_user(user_name)
+    form = isinstance(handler, SpawnHandler)
+    known = user.spawners.get(server)
+    if known is not None and known.active:
+        if known.pending == "stop" and not form:
+            # The Hub would answer 400.
+            raise HTTPError(409, f"Server {server} is being stopped. Try again in a few seconds.")
+        return NO_LIMIT
+    spawner: type[Gated] = handler.settings["spawner_class"]
+    asked = NameAsked(f"{spawner.realm}:{user.name}", server)
+    await spawner.gate.check_name(asked, form=form)
+    return NO_LIMIT
