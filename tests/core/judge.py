@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from gpudev_hub.core.commit import Change
 from gpudev_hub.core.lifecycle import MOVES
-from gpudev_hub.core.model import MINUTE, Claim, Millis, NodeStatus, Reservation, State
+from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Node, NodeStatus, Reservation, State
 from gpudev_hub.core.plan import Demand, PlanNode
+from gpudev_hub.core.reasons import Outlook
 from gpudev_hub.core.timers import armed, claim_due
-from gpudev_hub.core.world import World
+from gpudev_hub.core.words import Part, parts
+from gpudev_hub.core.world import OWNER_UNKNOWN, World
 
 from . import oracle
 
@@ -59,7 +62,8 @@ def changes_are_lawful(before: Mapping[str, Reservation], changes: list[Change],
 
 def promise_is_kept(old: Reservation, new: Reservation, cause: str) -> None:
     if old.promise != new.promise:
-        assert word(cause) in BREAKING, f"invariant 4: promise of {new.id} changed by {cause}"
+        first = old.promise is None and word(cause) == "planned"
+        assert first or word(cause) in BREAKING, f"invariant 4: promise of {new.id} changed by {cause}"
         assert old.promise is None or new.promise is None or new.promise > old.promise, (
             "invariant 4: tightened"
         )
@@ -190,6 +194,84 @@ def nothing_could_start_earlier(world: World, now: Millis) -> None:
                 others = [*claims, *(oracle.taken_by(d, p) for d, p in placed)]
                 start = oracle.earliest(nodes, others, demand, now)
                 assert start is None, f"invariant 6: {reservation.id} is blocked, and could start at {start}"
+
+
+def reasons_are_true(world: World, now: Millis) -> None:
+    """What a waiting request is told is so, and is what keeps it: judged by the plan, by brute force."""
+    outlook = Outlook(world.policy, world.reservations, world.claims, world.nodes)
+    for reservation in world.queued():
+        text = parts(outlook.explain(reservation, now) or "")
+        words = "".join("@" if part.at is not None else part.text for part in text)
+        nodes_are_as_told(world, words)
+        place = reservation.place
+        if place is None:
+            assert reservation.blocked is not None
+            if reservation.blocked != OWNER_UNKNOWN:
+                blocked_as_told(world, reservation, words, now)
+        elif place.start <= now:
+            assert words.startswith(("about to start", "to start as soon as it can: ")), words
+        else:
+            assert waits_as_told(world, reservation, text), (
+                f"{reservation} starts when something ends: {words}"
+            )
+
+
+def nodes_are_as_told(world: World, words: str) -> None:
+    for node in world.nodes.values():
+        for status in NodeStatus:
+            if f"{node.name} is {status}" in words:
+                assert status is node.status is not NodeStatus.UP, (
+                    f"{node.name} is {node.status}, not {words}"
+                )
+
+
+def blocked_as_told(world: World, reservation: Reservation, words: str, now: Millis) -> None:
+    """What is named would help, and who says that nothing would is right."""
+    demand, pool = demand_anywhere(reservation), reservation.request.pool
+    plan = world.plans[pool]
+    others = [
+        *(
+            oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
+            for o in plan.occupations().values()
+        ),
+        *(oracle.taken_by(d, p) for d, p in plan.placed()),
+    ]
+    nodes = [n for n in world.nodes.values() if n.pool == pool]
+    if " are needed that can be joined, and " in words or " has no node with " in words:
+        every = {n.name: PlanNode(n.name, n.gpus, n.group) for n in nodes}
+        assert oracle.earliest(every, [], demand, now) is None, f"some nodes would do: {words}"
+        return
+
+    def told(node: Node) -> bool:
+        return any(f"{node.name} is {what}" in words for what in (node.status, "available until"))
+
+    cured = {
+        n.name: PlanNode(n.name, n.gpus, n.group, None if told(n) else n.until)
+        for n in nodes
+        if n.status is NodeStatus.UP or told(n)
+    }
+    assert oracle.earliest(cured, others, demand, now) is not None, f"cured, it has no place: {words}"
+
+
+def waits_as_told(world: World, reservation: Reservation, text: list[Part]) -> bool:
+    """Whether one of the instants told is that of the start; what is said to end at each of them does."""
+    place, plan = reservation.place, world.plan_of(reservation)
+    assert place is not None
+    taken = [(o.owner, o.nodes, o.end) for o in plan.occupations().values()]
+    taken += [(d.owner, p.nodes, p.end) for d, p in plan.placed()]
+    found = False
+    for before, part in pairwise(text):
+        if part.at is None:
+            continue
+        found |= place.start // SECOND * SECOND == part.at
+        words = before.text.rstrip()
+        if words.endswith("is used up until"):
+            ends = [end for owner, _, end in taken if owner == reservation.owner.subject]
+        else:
+            name = next(n for n in place.nodes if words.endswith((f"{n} frees by", f"{n} by")))
+            ends = [end for _, nodes, end in taken if name in nodes]
+        assert any(end // SECOND * SECOND == part.at for end in ends), f"nothing of that ends then: {text}"
+    return found
 
 
 def demand_anywhere(reservation: Reservation) -> Demand:

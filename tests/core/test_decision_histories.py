@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from coreworld import HOUR, MINUTE, SECOND, Driver, Folded, nodes, owner, policy
-from gpudev_hub.core.commit import Part
+from gpudev_hub.core.commit import Change, Part
 from gpudev_hub.core.decide import decide, next_due
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
@@ -82,6 +82,9 @@ class Judged(Driver):
         self.running: set[tuple[str, int]] = set()
         self.to_start: list[tuple[str, int]] = []
         self.to_stop: list[tuple[str, int]] = []
+        self.away: list[tuple[int, int]] = []
+        """Since and until when nobody looked; a restart takes no time, and forgets who waits for what."""
+        self.waited_for: dict[str, set[str]] = {}
         super().__init__(POLICY, nodes(2))
 
     def do(self, event: Event) -> Decision:
@@ -96,6 +99,7 @@ class Judged(Driver):
             raise
         changes = [change for _, _, change in self.folded.history[start:]]
         judge.changes_are_lawful(before, changes, self.now)
+        self.late_starts_are_told_truly(before, changes)
         judge.state_is_right(self.world, self.now, self.policy.warn_minutes)
         judge.quotas_hold(self.world)
         judge.plan_is_the_records(self.world)
@@ -123,6 +127,29 @@ class Judged(Driver):
         judge.state_is_right(world, self.now, self.policy.warn_minutes)
         judge.quotas_hold(world)
         judge.plan_is_the_records(world)
+
+    def late_starts_are_told_truly(self, before: dict[str, Reservation], changes: list[Change]) -> None:
+        """An outage is the cause only if nobody looked, an overrun only if that server was waited for."""
+        for change in changes:
+            record = change.record
+            cause, _, why = change.cause.partition(": ")
+            if not isinstance(record, Reservation) or not why.startswith("the start of "):
+                continue
+            late = before[why.split()[3]]
+            assert late.place is not None
+            if cause == "outage":
+                away = any(until > late.place.start for _, until in self.away)
+                assert away, f"{change.cause}, and nobody was away"
+            else:
+                assert cause in ("stop_overran", "node_changed"), change.cause
+                told = why.rpartition(": ")[2].split()[0]
+                assert told in self.waited_for[late.id], f"{change.cause}: it did not wait for that"
+        for ref, record in self.world.reservations.items():
+            if record.state is State.QUEUED and record.place is not None and record.place.start <= self.now:
+                overdue = [c for c in self.world.claims.values() if c.hard_end <= self.now]
+                ways = {c.reservation for c in overdue if judge.in_its_way(c, record)}
+                gone = {name for name in record.place.nodes if not self.world.is_up(name)}
+                self.waited_for.setdefault(ref, set()).update(ways | gone)
 
     def causes_of_request(self, event: Event, start: int) -> list[str]:
         wanted = {"requested", "extended", "released", "cancelled", "restarted", "minted", "used"}
@@ -185,6 +212,7 @@ class Judged(Driver):
         if not self.world.displaced:
             judge.same_state(self.world, rebuilt, self.now)
         self.world = rebuilt
+        self.away.append((self.now, self.now + 1))
         self.more = True
 
 
@@ -293,12 +321,22 @@ class Histories(RuleBasedStateMachine):
 
     @rule(minutes=st.integers(0, 90), answered=st.booleans())
     def pass_time(self, minutes: int, answered: bool) -> None:
-        to = self.d.now + minutes * MINUTE + 7 * SECOND
+        self.go(self.d.now + minutes * MINUTE + 7 * SECOND, answered)
+
+    def go(self, to: int, answered: bool) -> None:
         while (due := next_due(self.d.world, self.d.now)) is not None and due <= to:
             self.d.go(due)
             if answered:
                 self.d.answer()
         self.d.go(to)
+
+    @rule(which=pick, seconds=st.integers(1, 59))
+    def a_server_takes_its_time_to_stop(self, which: int, seconds: int) -> None:
+        waits = self.some(which, State.QUEUED)
+        if waits is not None and waits.place is not None and waits.place.start > self.d.now:
+            self.go(waits.place.start - 1, answered=True)
+            self.go(waits.place.start + seconds * SECOND, answered=False)
+            self.d.answer()
 
     @rule()
     def answer(self) -> None:
@@ -315,6 +353,7 @@ class Histories(RuleBasedStateMachine):
         self.d.restart()
         if minutes % 2:
             self.d.now += minutes * MINUTE
+            self.d.away.append((since, self.d.now))
             self.d.world = World.rebuild(POLICY, self.d.folded.snapshot, self.d.now)
             self.d.do(Outage(since, self.d.now, "the service"))
         self.d.do(Tick())
@@ -322,6 +361,7 @@ class Histories(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 300))
     def hub_away(self, seconds: int) -> None:
         since, self.d.now = self.d.now, self.d.now + seconds * SECOND
+        self.d.away.append((since, self.d.now))
         self.d.do(Outage(since, self.d.now, "the Hub"))
 
     # Servers
@@ -430,6 +470,7 @@ class Histories(RuleBasedStateMachine):
     def no_gpu_is_idle_that_somebody_could_use(self) -> None:
         self.d.settle()
         judge.nothing_could_start_earlier(self.d.world, self.d.now)
+        judge.reasons_are_true(self.d.world, self.d.now)
 
     def teardown(self) -> None:
         """Left alone, with everything answering, everything comes to an end."""

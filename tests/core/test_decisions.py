@@ -967,7 +967,9 @@ def test_a_start_that_is_late(late: int, behind: bool) -> None:
     bob = d.get("r2")
     if late > HOUR / 2:
         assert (bob.state, bob.attempt) == ((State.QUEUED, 0) if behind else (State.STARTING, 1))
-        assert any(cause.startswith("outage: its start was missed by 31 min") for cause in d.causes("r2"))
+        assert any(
+            cause.startswith("outage: the start of r2 was missed by 31 min") for cause in d.causes("r2")
+        )
         return
     moved = 31 * SECOND if late == 31 * SECOND and not behind else 0
     assert (bob.state, bob.hard_end) == (State.STARTING, place.end + moved)

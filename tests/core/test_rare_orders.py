@@ -7,6 +7,7 @@ import pytest
 from coreworld import HOUR, MINUTE, NOON, SECOND, Driver, nodes, policy, pool
 from gpudev_hub.core.events import NodesObserved, OperatorNode, Tick
 from gpudev_hub.core.model import Allowances, Node, NodeStatus, Outcome, State
+from gpudev_hub.core.words import plain
 
 
 def test_who_starts_late_is_not_displaced_by_what_was_there_before_he_waited() -> None:
@@ -45,7 +46,9 @@ def test_who_was_blocked_by_the_nodes_end_gets_the_time_that_others_give_back() 
     holds = d.submit("ann", 8, 4)
     d.ready(holds.id)
     waits = d.submit("bob", 8, 2)
-    assert "lasts long enough" in (waits.blocked or "")
+    assert plain(waits.blocked or "", d.now) == (
+        "node-1 is available until 17:00 UTC only; 2 h 1 min are not free there before then"
+    )
     d.now += MINUTE
     d.end(holds.id)
     d.see(holds.id)

@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
 from gpudev_hub.core.availability import availability
-from gpudev_hub.core.events import OwnerKnown, ServerObserved, StartFailed, StartTrouble, StopIntent
-from gpudev_hub.core.model import Allowances, NodeStatus, Outcome, Presence, State
+from gpudev_hub.core.events import (
+    OwnerKnown,
+    ServerObserved,
+    StartFailed,
+    StartTrouble,
+    StopIntent,
+)
+from gpudev_hub.core.model import Allowances, Node, NodeStatus, Outcome, Place, Presence, Shape, State
 from gpudev_hub.core.reasons import Outlook
 from gpudev_hub.core.words import Part, instant, parts, plain, printable
+
+from . import judge
 
 
 def outlook(d: Driver) -> Outlook:
@@ -274,3 +282,118 @@ def test_a_ready_server_says_of_a_crash_that_it_is_over() -> None:
     assert reason(d, "r1") == "starting on node-1 again: the hub on this machine was shut down"
     d.ready("r1")
     assert reason(d, "r1") is None
+
+
+def test_a_start_that_waited_for_a_server_is_no_outage() -> None:
+    d = Driver(nodes_=nodes(1))
+    d.submit("alice", 8, 1)
+    d.ready("r1")
+    start = (d.submit("bob", 8, 1).place or Place(0, 0, ())).start
+    d.submit("carol", 8, 1)
+    d.go(start + 5 * SECOND)
+    assert reason(d, "r2") == "about to start: waiting for alice's r1 to stop"
+    d.go(start + 50 * SECOND)
+    d.see("r1")
+    assert d.get("r2").state is State.STARTING
+    assert not [cause for cause in d.causes("r2") if cause.startswith("outage")]
+    assert [plain(cause, d.now) for cause in d.causes("r2")][-1] == (
+        "stop_overran: the start of r2 was late by 50 s: r1 was to be gone by 13:00 UTC"
+    )
+
+
+def test_a_start_that_was_missed_says_for_which_server() -> None:
+    """One that would lose more than half of its hold is placed again."""
+    d = Driver(policy(pools=(pool(stop_overrun=10 * MINUTE),)), nodes(1))
+    d.submit("alice", 8, 1)
+    d.ready("r1")
+    start = (d.submit("bob", 8, 2 * MINUTE / HOUR).place or Place(0, 0, ())).start
+    d.go(start + 5 * MINUTE)
+    d.see("r1")
+    assert d.get("r2").state is State.STARTING
+    assert [plain(cause, d.now) for cause in d.causes("r2")][1:] == [
+        "stop_overran: the start of r2 was missed by 5 min: r1 was to be gone by 13:00 UTC",
+        "admitted",
+    ]
+
+
+def test_those_moved_for_a_late_start_are_told_whose() -> None:
+    d = Driver(nodes_=nodes(1))
+    d.submit("alice", 8, 1)
+    d.ready("r1")
+    start = (d.submit("bob", 8, 1).place or Place(0, 0, ())).start
+    d.submit("carol", 8, 1)
+    # Ready sooner than allowed for: what comes after has slack.
+    d.world.put(replace(d.get("r3"), promise=(d.get("r3").promise or 0) + HOUR), "outage: slack")
+    d.go(start + 50 * SECOND)
+    d.see("r1")
+    late = "stop_overran: the start of r2 was late by 50 s: r1 was to be gone by 13:00 UTC"
+    for moved in ("r2", "r3"):
+        assert plain(d.causes(moved)[-1], d.now) == late
+
+
+ZONES = ("zone-a", "zone-b")
+NODE = st.tuples(
+    st.sampled_from(ZONES),
+    st.sampled_from([8, 8, 8, 7]),
+    st.sampled_from([NodeStatus.UP, NodeStatus.UP, NodeStatus.DOWN, NodeStatus.DRAINED, NodeStatus.UNKNOWN]),
+    st.sampled_from([None, None, 1, 5]),
+)
+
+
+@given(
+    st.lists(NODE, max_size=5),
+    st.sampled_from([Shape(1), Shape(8), Shape(8, 2), Shape(8, 3)]),
+    st.integers(1, 6),
+    st.lists(
+        st.tuples(st.sampled_from(["alice", "bob"]), st.sampled_from([1, 8]), st.integers(1, 5)), max_size=3
+    ),
+)
+def test_why_a_request_is_blocked_is_true(
+    there: list[tuple[str, int, NodeStatus, int | None]],
+    shape: Shape,
+    hours: int,
+    others: list[tuple[str, int, int]],
+) -> None:
+    found = tuple(
+        Node(f"node-{i + 1}", "h100", gpus, zone, status, None if until is None else NOON + until * HOUR)
+        for i, (zone, gpus, status, until) in enumerate(there)
+    )
+    d = Driver(policy(pools=(pool(max_gang=3),), allowances=Allowances(running_gpus=64)), found)
+    for who, gpus, hold in others:
+        d.submit(who, gpus, hold)
+    d.submit("carol", shape.gpus, hours, nodes=shape.nodes)
+    judge.reasons_are_true(d.world, d.now)
+
+
+def test_a_gang_for_which_no_zone_has_enough_nodes_is_told_so() -> None:
+    apart = (Node("node-1", "h100", 8, "zone-a"), Node("node-2", "h100", 8, "zone-b"))
+    d = Driver(nodes_=apart)
+    d.submit("alice", 8, nodes=2)
+    assert reason(d, "r1") == "blocked: 2 nodes with 8 GPUs are needed that can be joined, and h100 has 1"
+    d = Driver(nodes_=(*nodes(2), Node("node-3", "h100", 8, "zone-b", NodeStatus.DOWN)))
+    d.node("node-2", NodeStatus.DRAINED)
+    d.submit("alice", 8, nodes=2)
+    assert reason(d, "r1") == "blocked: node-2 is drained", "node-3 would not help"
+    d.submit("alice", 8, 1)
+    d.submit("bob", 8, 1)
+    assert reason(d, "r3") == (
+        "waiting for 8 GPUs: node-1 frees by 13:01 UTC (alice), node-2 is drained, node-3 is down"
+    )
+    d = Driver(nodes_=nodes(2, gpus=7))
+    d.submit("alice", 8)
+    assert reason(d, "r1") == "blocked: h100 has no node with 8 GPUs"
+
+
+def test_a_node_left_out_after_a_failed_start_is_named() -> None:
+    d = Driver()
+    d.submit("alice", 4, 1)
+    d.submit("bob", 8, 1)
+    d.ready("r2")
+    for _ in range(2):
+        d.do(StartFailed("r1", d.attempt("r1"), "no answer", "node-1"))
+        d.go(d.get("r1").start_deadline or d.now)
+        d.see("r1")
+    assert d.get("r1").state is State.QUEUED
+    assert reason(d, "r1") == (
+        "waiting for 4 GPUs: node-2 frees by 13:00 UTC (bob), node-1 is left out after a failed start"
+    )

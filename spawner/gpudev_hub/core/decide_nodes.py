@@ -15,7 +15,7 @@ from .model import SECOND, Claim, Millis, Node, NodeStatus, Outcome, Reservation
 from .records import SERVICE
 from .stays import Turn, finish, stop
 from .words import listing
-from .world import plan_node
+from .world import node_cause, plan_node
 
 _ACTIONS = ("drain", "undrain", "lost")
 #: Graces that end within this time of one another end together: what made several nodes unknown at once is
@@ -43,7 +43,7 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         drained = old is not None and old.drained
         status = NodeStatus.DRAINED if drained and node.status is NodeStatus.UP else node.status
         node = _with_grace(turn, replace(node, status=status, drained=drained))
-        _change(turn, node, _cause(node.name, node.status))
+        _change(turn, node, node_cause(node))
         world.cut()
     for name in sorted(world.nodes.keys() - kept):
         node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {name} is gone"
@@ -60,7 +60,7 @@ def unknown(turn: Turn, event: NodeUnknown) -> None:
     node = turn.world.nodes.get(event.name)
     if node is not None and node.status is not NodeStatus.UNKNOWN:
         node = _with_grace(turn, replace(node, status=NodeStatus.UNKNOWN))
-        _change(turn, node, _cause(node.name, NodeStatus.UNKNOWN))
+        _change(turn, node, node_cause(node))
 
 
 def grace_is_over(turn: Turn, name: str) -> None:
@@ -73,7 +73,7 @@ def grace_is_over(turn: Turn, name: str) -> None:
         n.grace_until for n in world.nodes.values() if n.pool == node.pool and n.grace_until is not None
     ]
     last = max(at for at in others if at <= now + _TOGETHER)
-    _change(turn, replace(node, grace_until=last if last > now else None), _cause(name, node.status))
+    _change(turn, replace(node, grace_until=last if last > now else None), node_cause(node))
 
 
 def _with_grace(turn: Turn, seen: Node) -> Node:
@@ -119,11 +119,6 @@ def operator(turn: Turn, event: OperatorNode) -> None:
     lost = replace(node, drained=True, status=NodeStatus.DOWN, grace_until=None)
     _change(turn, lost, cause, event.actor)
     _lose(turn, node.name, cause, event.actor)
-
-
-def _cause(name: str, status: NodeStatus) -> str:
-    word = Cause.NODE_DRAINED if status is NodeStatus.DRAINED else Cause.NODE_CHANGED
-    return f"{word}: {name} is {status}"
 
 
 def _change(turn: Turn, node: Node, cause: str, actor: str = SERVICE) -> None:

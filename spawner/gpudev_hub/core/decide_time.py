@@ -13,7 +13,7 @@ from .model import SECOND, Millis, Outcome, Reservation, State
 from .stays import Turn, admit, give_up_attempt, move_end, requeue, stop
 from .timers import Key, claim_due, crossed, reservation_due
 from .words import duration, instant
-from .world import OWNER_UNKNOWN, demand_key
+from .world import OWNER_UNKNOWN, demand_key, overdue_cause
 
 #: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
@@ -144,7 +144,7 @@ def _overrun(turn: Turn, id: str, attempt: int) -> None:
     if (id, attempt) not in world.claims:
         return
     claim = world.claims[id, attempt]
-    cause = f"{Cause.STOP_OVERRAN}: {id} was to be gone by {instant(claim.hard_end)}"
+    cause = overdue_cause([claim])
     while claim_due(claim, world.policy) <= turn.now:
         claim = replace(claim, overruns=claim.overruns + 1)
     world.change_claim(claim, cause)
@@ -226,7 +226,7 @@ def compress(turn: Turn, event: Compress) -> None:
             return
         world.freed.discard(pool)
         if any(n.until is not None and n.pool == pool for n in world.nodes.values()):
-            world.retry_blocked(pool, f"{Cause.NODE_CHANGED}: time was freed")
+            world.retry_blocked(pool, f"{Cause.PLANNED}: time was freed")
 
 
 def _after(looks: int) -> Callable[[], bool]:

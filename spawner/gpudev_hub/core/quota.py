@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .errors import Code, Refused
-from .model import HOUR, Millis, Policy, Request, Reservation, State
+from .model import HOUR, Claim, Millis, Node, Policy, Request, Reservation, State
 from .words import duration, gpus
 
 
 def gpu_hours(reservations: Iterable[Reservation]) -> float:
     """Σ GPUs × hours asked for, extensions included."""
     return sum(r.request.shape.total_gpus * r.request.hold for r in reservations) / HOUR
+
+
+def counts(claim: Claim, reservations: Mapping[str, Reservation], nodes: Mapping[str, Node]) -> bool:
+    """Return whether a claim counts against its owner's cap.
+
+    Not if a later attempt has taken its place or the reservation has ended; nor past its end on a node
+    that is away for longer than the grace.
+    """
+    reservation = reservations.get(claim.reservation)
+    if reservation is None or reservation.attempt != claim.attempt:
+        return False
+    there = (nodes.get(part.node) for part in claim.allocation)
+    return not claim.overruns or all(node is not None and node.planned for node in there)
 
 
 def check_submit(policy: Policy, subject: str, request: Request, live: list[Reservation]) -> None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
-from .model import Claim, Millis, Node, NodeStatus, Outcome, Policy, Reservation, ServerState, State
+from .model import (
+    Claim,
+    Millis,
+    Node,
+    NodeStatus,
+    Outcome,
+    Place,
+    Policy,
+    Request,
+    Reservation,
+    ServerState,
+    State,
+)
 from .profile import Profile
+from .quota import counts
 from .timers import planned_end
-from .words import gpus, instant, listing, size
+from .words import duration, gpus, instant, listing, size
 
 _OUTCOMES = {
     Outcome.RELEASED: "released",
@@ -33,6 +46,38 @@ class Stay(NamedTuple):
     subject: str
     who: str
     """The owner's login, where that is known."""
+
+
+def why_blocked(nodes: Iterable[Node], request: Request, length: Millis, now: Millis) -> str:
+    """Return, in words, what keeps a request from having a place of this length.
+
+    Only nodes that could serve it are named: with enough others in their zone and placement group.
+    """
+    pool, shape = request.pool, request.shape
+    groups = _joinable(nodes, request)
+    able = [n for group in groups for n in group if len(group) >= shape.nodes]
+    if not able:
+        if shape.nodes == 1:
+            return f"{pool} has no node with {gpus(shape.gpus)}"
+        most = max(map(len, groups), default=0)
+        each = f"nodes with {gpus(shape.gpus)}"
+        return f"{shape.nodes} {each} are needed that can be joined, and {pool} has {most}"
+    up = {n.name for n in able if n.status is NodeStatus.UP}
+    ending = [n for n in able if n.until is not None and (n.name in up or n.until < now + length)]
+    away = [f"{n.name} is {n.status}" for n in able if n.name not in up and n not in ending]
+    if ending:
+        ends = [f"{n.name} is available until {instant(n.until or 0)} only" for n in ending]
+        away.append(f"{listing(ends, 'and')}; {duration(length)} are not free there before then")
+    return "; ".join(away) if ending else listing(away, "and") or f"{pool} has no room for it"
+
+
+def _joinable(nodes: Iterable[Node], request: Request) -> list[list[Node]]:
+    """Return the nodes large enough for the request; those that may serve it together in one list."""
+    groups: dict[str, list[Node]] = {}
+    for node in sorted(nodes, key=lambda n: n.name):
+        if node.pool == request.pool and node.gpus >= request.shape.gpus:
+            groups.setdefault(node.group if request.shape.nodes > 1 else node.name, []).append(node)
+    return list(groups.values())
 
 
 class Outlook:
@@ -71,8 +116,7 @@ class Outlook:
         """Everything that takes GPUs now or is planned to, by node."""
         stays: dict[str, list[Stay]] = {}
         for claim in self.claims.values():
-            holder = self.reservations.get(claim.reservation)
-            who = holder.owner.login if holder is not None else claim.subject.rpartition(":")[2]
+            who = self._who(claim)
             end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
             for part in claim.allocation:
                 stay = Stay(0, end, len(part.slots), claim.reservation, claim.subject, who)
@@ -95,9 +139,11 @@ class Outlook:
 
     @cached_property
     def _owned(self) -> dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]]:
-        """(start, end, GPUs in all, reservation) of every claim and place, by (owner's subject, pool)."""
+        """(start, end, GPUs in all, reservation) of what counts against a cap, by (owner's subject, pool)."""
         owned: dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]] = {}
         for claim in self.claims.values():
+            if not counts(claim, self.reservations, self.nodes):
+                continue
             end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
             total = sum(len(part.slots) for part in claim.allocation)
             owned.setdefault((claim.subject, claim.pool), []).append((0, end, total, claim.reservation))
@@ -138,15 +184,33 @@ class Outlook:
             return f"blocked: {reservation.blocked}"
         place = reservation.place
         if place is None or place.start <= now:
-            away = self._away(reservation, () if place is None else place.nodes)
-            return f"to start as soon as it can: {listing(away, 'and')}" if away else "about to start"
+            if place is None:
+                return "about to start"
+            away = self._away(reservation, place.nodes)
+            late = self._overdue(reservation, place, now)
+            if away:
+                return f"to start as soon as it can: {listing(away, 'and')}"
+            return f"about to start: waiting for {listing(late, 'and')} to stop" if late else "about to start"
         cap = self._cap(reservation, now)
         parts = self._blockers(reservation, now, own=cap is None)
         if cap is not None:
             parts.append(cap)
-        parts += self._away(reservation)
+        parts += self._away(reservation) + self._left_out(reservation)
         text = f"waiting for {size(reservation.request.shape)}"
         return f"{text}: {', '.join(parts)}" if parts else text
+
+    def _overdue(self, reservation: Reservation, place: Place, now: Millis) -> list[str]:
+        """Whose reservations are past their end, on the nodes of the place or the owner's own."""
+        late = {}
+        for claim in self.claims.values():
+            there = any(part.node in place.nodes for part in claim.allocation)
+            if claim.hard_end <= now and (there or claim.subject == reservation.owner.subject):
+                late[claim.reservation] = f"{self._who(claim)}'s {self._name(claim.reservation)}"
+        return [late[ref] for ref in sorted(late)]
+
+    def _who(self, claim: Claim) -> str:
+        holder = self.reservations.get(claim.reservation)
+        return holder.owner.login if holder is not None else claim.subject.rpartition(":")[2]
 
     def _blockers(self, reservation: Reservation, now: Millis, *, own: bool) -> list[str]:
         """`node-1 frees by 14:10 (alice)` for every node of the place that is not free until it starts.
@@ -175,6 +239,7 @@ class Outlook:
     def _cap(self, reservation: Reservation, now: Millis) -> str | None:
         """What to say where the owner's own GPUs are what it waits for."""
         place, subject = reservation.place, reservation.owner.subject
+        total, cap = reservation.request.shape.total_gpus, reservation.cap
         if place is None:
             return None
         # Its own place does not count; claims of its earlier attempts do.
@@ -184,12 +249,23 @@ class Outlook:
             if stay[3] != reservation.id or stay[0] == 0
         ]
         mine = Profile.of(stay[:3] for stay in stays)
-        binds = mine.last_above(now, place.start, reservation.cap - reservation.request.shape.total_gpus)
+        binds = mine.last_above(now, place.start, cap - total)
         if binds is None or binds < place.start:
+            # Places keep the limit of the day on which they were asked for.
+            tighter = (
+                (mine.last_above(r.place.start, r.place.end, r.cap - total), r.cap)
+                for r in self.reservations.values()
+                if r.owner.subject == subject
+                and r.place is not None
+                and r.cap < cap
+                and r.id != reservation.id
+            )
+            binds, cap = next(((at, limit) for at, limit in tighter if at == place.start), (None, cap))
+        if binds is None:
             return None
         which = listing(sorted({self._name(of) for _, end, _, of in stays if end == binds}), "and")
         until = f"until {instant(binds)}" + (f", when {which} ends" if which else "")
-        whose = f"{reservation.owner.login}'s limit of {gpus(reservation.cap)} at once"
+        whose = f"{reservation.owner.login}'s limit of {gpus(cap)} at once"
         return f"{whose} is used up {until}"
 
     def _name(self, id: str) -> str:
@@ -198,10 +274,13 @@ class Outlook:
 
     def _away(self, reservation: Reservation, names: tuple[str, ...] | None = None) -> list[str]:
         """Nodes that could serve it, were they up; of these names, if any are given."""
-        return [
-            f"{node.name} is {node.status}"
-            for node in sorted(self.nodes.values(), key=lambda n: n.name)
-            if node.pool == reservation.request.pool
-            and node.status is not NodeStatus.UP
-            and (names is None or node.name in names)
-        ]
+        groups = _joinable(self.nodes.values(), reservation.request)
+        able = [n for group in groups for n in group if len(group) >= reservation.request.shape.nodes]
+        away = [n for n in able if n.status is not NodeStatus.UP]
+        return [f"{n.name} is {n.status}" for n in away if names is None or n.name in names]
+
+    def _left_out(self, reservation: Reservation) -> list[str]:
+        """Nodes that are up, and not tried again because they failed it before."""
+        nodes = (self.nodes.get(name) for name in sorted(reservation.excluded))
+        left = [n.name for n in nodes if n is not None and n.status is NodeStatus.UP]
+        return [f"{name} is left out after a failed start" for name in left]

@@ -108,7 +108,9 @@ class Records:
                 return
             if record.version != (0 if old is None else old.version):
                 raise IllegalMove(f"{record.id} is changed from version {record.version}, not from {old}")
-            if old is not None and record.promise != old.promise and cause.partition(":")[0] not in BREAKING:
+            # A first promise breaks none.
+            changed = old is not None and old.promise not in (None, record.promise)
+            if changed and cause.partition(":")[0] not in BREAKING:
                 raise IllegalMove(f"the promise of {record.id} may not change from {old} because of {cause}")
             record = replace(record, version=1 if old is None else old.version + 1)
         elif self._known(record) == record:

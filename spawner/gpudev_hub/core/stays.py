@@ -26,7 +26,7 @@ from .model import (
 from .records import SERVICE
 from .slots import choose_slots
 from .words import duration
-from .world import World, demand_key
+from .world import World, demand_key, overdue_cause
 
 
 @dataclass(slots=True)
@@ -55,20 +55,23 @@ def admit(turn: Turn, reservation: Reservation) -> None:
     place = reservation.place
     if place is None or place.start > now:
         raise IllegalMove(f"{reservation.id} is admitted at {now}, but planned for {place}")
-    if world.away(place) is not None:
-        world.waiting.add(reservation.id)
+    if (away := world.away(place)) is not None:
+        world.wait(reservation.id, now, f"{Cause.NODE_CHANGED}: {away}")
         return
     late = now - place.start
     hold = reservation.request.hold
     if place.end - now < reservation.startup + hold // 2 + reservation.teardown:
+        cause = world.late_cause(reservation, "missed", now)
         world.unplan(reservation)
-        world.displace([reservation.id], f"{Cause.OUTAGE}: its start was missed by {duration(late)}")
+        world.displace([reservation.id], cause)
         return
     slots = _slots(world, reservation, place, now)
     if slots is None:
-        world.waiting.add(reservation.id)
+        world.wait(reservation.id, now, overdue_cause(world.overdue_for(reservation, place, now)))
         return
     in_time = 2 * late <= reservation.startup
+    cause = world.late_cause(reservation, "late", now)
+    world.held_up.pop(reservation.id, None)
     admitted = move(
         reservation,
         State.STARTING,
@@ -88,7 +91,6 @@ def admit(turn: Turn, reservation: Reservation) -> None:
     for claim in world.claims_of(reservation.id)[:-1]:
         world.refresh(claim, Cause.ADMITTED)
     if not in_time:
-        cause = f"{Cause.OUTAGE}: its start was late by {duration(late)}"
         world.put(move_end(turn, world.reservations[reservation.id], late, cause), cause)
 
 
@@ -114,16 +116,15 @@ def _slots(world: World, reservation: Reservation, place: Place, now: Millis) ->
     """Slots on the nodes of the place; `None` while what is past its hard end is still to be gone for it."""
     shape, subject = reservation.request.shape, reservation.owner.subject
     free = {name: world.free_slots(name) for name in place.nodes}
-    full = [name for name, slots in free.items() if len(slots) < shape.gpus]
-    mine = [c for c in world.claims.values() if c.subject == subject and c.pool == reservation.request.pool]
-    held = sum(len(part.slots) for c in mine if world.counts(c) for part in c.allocation)
+    full = any(len(slots) < shape.gpus for slots in free.values())
+    mine = world.held_by(subject, reservation.request.pool)
+    held = sum(len(part.slots) for claim in mine for part in claim.allocation)
     if not full and held + shape.total_gpus <= reservation.cap:
         parts = (
             (name, choose_slots(slots, shape.gpus, world.nodes[name].gpus)) for name, slots in free.items()
         )
         return tuple(NodeSlots(name, slots) for name, slots in parts)
-    there = (c for c in world.claims.values() if any(part.node in full for part in c.allocation))
-    if not any(c.hard_end <= now for c in (*mine, *there)):
+    if not world.overdue_for(reservation, place, now):
         raise IllegalMove(
             f"{reservation.id} is planned for {place}, where there is no room: {free}, {held} held"
         )

@@ -11,9 +11,11 @@ from .errors import IllegalMove
 from .events import Cause, Effect
 from .model import Claim, Millis, Node, NodeStatus, Place, Policy, Reservation
 from .plan import Demand, Plan, PlanNode
+from .quota import counts
+from .reasons import why_blocked
 from .records import SERVICE, Records
 from .timers import planned_end
-from .words import listing
+from .words import duration, instant, listing
 
 #: Why a request is blocked whose owner the Hub does not know.
 OWNER_UNKNOWN = "its owner is not known to JupyterHub: log in there once"
@@ -49,6 +51,21 @@ def plan_node(node: Node) -> PlanNode:
     return PlanNode(node.name, node.gpus, node.group, node.until, closed)
 
 
+def node_cause(node: Node) -> str:
+    """The cause of what a node's being away does."""
+    word = Cause.NODE_DRAINED if node.status is NodeStatus.DRAINED else Cause.NODE_CHANGED
+    return f"{word}: {node.name} is {node.status}"
+
+
+def overdue_cause(claims: Iterable[Claim]) -> str:
+    """The cause of what servers do that are not gone in time."""
+    told = dict.fromkeys(
+        f"{claim.reservation} was to be gone by {instant(claim.hard_end)}"
+        for claim in sorted(claims, key=lambda c: (c.hard_end, c.key))
+    )
+    return f"{Cause.STOP_OVERRAN}: {listing(list(told), 'and')}"
+
+
 class World(Records):
     """Records and plans. A decision changes it in place; a failed commit throws it away and rebuilds it."""
 
@@ -65,6 +82,8 @@ class World(Records):
         #: Queued reservations whose start has come, and which wait for slots that are late to be free, or for
         #: a node to be back.
         self.waiting: set[str] = set()
+        #: Since when, and for what cause, a reservation waits whose start has come.
+        self.held_up: dict[str, tuple[Millis, str]] = {}
         #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
         #: an event was refused go out with the next decision.
         self.owed: list[tuple[int, Effect]] = []
@@ -96,11 +115,9 @@ class World(Records):
             if place is not None and plan.fits(demand, place, now):
                 plan.put(demand, place)
             elif place is not None:
-                world.displaced[reservation.id] = (
-                    f"{Cause.OUTAGE}: the place did not fit any more after a restart"
-                )
+                world.displaced[reservation.id] = world._why_unfit(reservation, place, now)
             elif reservation.blocked != OWNER_UNKNOWN:
-                world.retry_blocked(reservation.request.pool, f"{Cause.NODE_CHANGED}: seen after a restart")
+                world.retry_blocked(reservation.request.pool, f"{Cause.OUTAGE}: looked at after a restart")
         world.freed.update(world.plans)
         return world
 
@@ -171,15 +188,8 @@ class World(Records):
         return planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
 
     def counts(self, claim: Claim) -> bool:
-        """Whether a claim counts against its owner's cap.
-
-        Not if a later attempt has taken its place or the reservation has ended; nor past its end on a node
-        that is away for longer than the grace.
-        """
-        reservation = self.reservations.get(claim.reservation)
-        if reservation is None or reservation.attempt != claim.attempt:
-            return False
-        return not claim.overruns or all(self.is_planned(part.node) for part in claim.allocation)
+        """Whether a claim counts against its owner's cap."""
+        return counts(claim, self.reservations, self.nodes)
 
     def is_up(self, node: str) -> bool:
         """Whether the node is there and servers may start on it."""
@@ -197,10 +207,56 @@ class World(Records):
 
     # Queued requests and the plan
 
+    def held_by(self, subject: str, pool: str) -> list[Claim]:
+        """Return the claims in the pool that count against the owner's cap."""
+        claims = (c for c in self.claims.values() if c.subject == subject and c.pool == pool)
+        return [claim for claim in claims if self.counts(claim)]
+
+    def overdue_for(self, reservation: Reservation, place: Place, now: Millis) -> list[Claim]:
+        """Return the claims past their hard end that keep a place, whose start has come, from being taken."""
+        shape, pool = reservation.request.shape, reservation.request.pool
+        names = [name for name in place.nodes if name in self.nodes]
+        full = {name for name in names if len(self.free_slots(name)) < shape.gpus}
+        mine = self.held_by(reservation.owner.subject, pool)
+        held = sum(len(part.slots) for claim in mine for part in claim.allocation)
+        found = [c for c in self.claims.values() if any(part.node in full for part in c.allocation)]
+        if held + shape.total_gpus > reservation.cap:
+            found += [claim for claim in mine if claim not in found]
+        return [claim for claim in found if claim.hard_end <= now]
+
+    def wait(self, id: str, since: Millis, cause: str) -> None:
+        """The reservation's start has come, and something holds it up."""
+        self.waiting.add(id)
+        self.held_up[id] = (self.held_up.get(id, (since,))[0], cause)
+
+    def late_cause(self, reservation: Reservation, what: str, now: Millis) -> str:
+        """Why a start is late, and by how much: what it waited for, or that nobody was there to start it."""
+        assert reservation.place is not None
+        late = now - reservation.place.start
+        story = f"the start of {reservation.id} was {what} by {duration(late)}"
+        since, cause = self.held_up.get(reservation.id, (now, ""))
+        if not cause or 2 * (now - since) < late:
+            return f"{Cause.OUTAGE}: {story}"
+        word, _, why = cause.partition(": ")
+        return f"{word}: {story}: {why}"
+
+    def _why_unfit(self, reservation: Reservation, place: Place, now: Millis) -> str:
+        """Why a stored place can't be held: what was decided before a crash, and not carried through."""
+        for name in place.nodes:
+            if name not in self.nodes:
+                return f"{Cause.NODE_LOST}: {name} is gone"
+            if not self.is_planned(name):
+                return node_cause(self.nodes[name])
+        overran = [claim for claim in self.overdue_for(reservation, place, now) if claim.overruns]
+        if overran:
+            return overdue_cause(overran)
+        return f"{Cause.OUTAGE}: the place did not fit any more after a restart"
+
     def unplan(self, reservation: Reservation) -> None:
         """Take a queued reservation's place out of the plan, if it is in it."""
         key = demand_key(reservation.id, reservation.attempt + 1)
         plan = self.plan_of(reservation)
+        self.held_up.pop(reservation.id, None)
         if plan.place_of(key) is not None:
             plan.lift(key)
             self.freed.add(reservation.request.pool)
@@ -220,7 +276,8 @@ class World(Records):
             place = plan.earliest(demand_of(anywhere), now)
             reservation = anywhere if place is not None else reservation
         if place is None:
-            return replace(reservation, place=None, promise=None, blocked=self._why_blocked(reservation))
+            why = why_blocked(self.nodes.values(), reservation.request, reservation.length, now)
+            return replace(reservation, place=None, promise=None, blocked=why)
         plan.put(demand_of(reservation), place)
         promise = place.start if reservation.promise is None else max(reservation.promise, place.start)
         return replace(reservation, place=place, promise=promise, blocked=None)
@@ -252,25 +309,13 @@ class World(Records):
     def displace(self, keys: Iterable[str], cause: str) -> None:
         """These were lifted from the plan and are to be placed again for this cause."""
         for key in keys:
+            self.held_up.pop(id_of(key), None)
             self.displaced[id_of(key)] = cause
             self.freed.add(self.reservations[id_of(key)].request.pool)
 
     def retry_blocked(self, pool: str, cause: str) -> None:
         """Look again at all blocked requests of a pool: something was gained."""
         self.retry[pool] = (cause, -1)
-
-    def _why_blocked(self, reservation: Reservation) -> str:
-        """In words, what keeps a request from having a place."""
-        pool, shape = reservation.request.pool, reservation.request.shape
-        nodes = [n for n in self.nodes.values() if n.pool == pool and n.gpus >= shape.gpus]
-        away = [
-            f"{n.name} is {n.status}" for n in sorted(nodes, key=lambda n: n.name) if not self.is_up(n.name)
-        ]
-        if away:
-            return listing(away, "and")
-        if len(nodes) < shape.nodes:
-            return f"{pool} has {len(nodes)} of the {shape.nodes} nodes that it needs"
-        return f"no node of {pool} lasts long enough"
 
     def settled(self) -> bool:
         """Whether there is nothing left to place again, and no freed time to hand on."""
