@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tornado import httpserver
 from traitlets.config import Config
 
 from cluster_world import settings_of
@@ -17,7 +18,8 @@ from gpudev_hub.settings import SettingsError
 
 
 @pytest.fixture
-def c(tmp_path: Path) -> Config:
+def c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(httpserver, "HTTPServer", httpserver.HTTPServer)
     for name in ("gate", "service-token"):
         (tmp_path / name).write_text(f"the {name}\n")
     config = Config()

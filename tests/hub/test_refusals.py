@@ -129,6 +129,19 @@ def servers_known(stack: Stack) -> set[str]:
         return {name for (name,) in database.execute("SELECT name FROM spawners WHERE name != ''")}
 
 
+def test_a_log_in_with_a_large_body_is_refused_and_kept_by_nobody(stack: Stack) -> None:
+    def resident() -> int:
+        status = Path(f"/proc/{stack.part('hub')}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
+
+    before = resident()
+    for url in ("/hub/login", "/hub/api/users/alice/tokens"):
+        answer = httpx.post(f"{stack.url}{url}", content=bytes(40 << 20), trust_env=False, timeout=30)
+        assert answer.status_code == 413, answer.text
+        assert f"{40 << 20} bytes, 262144 are allowed" in answer.json()["message"]
+    assert resident() - before < 20 << 10
+
+
 def server_tokens(stack: Stack) -> int:
     """Tokens that the Hub has made for servers."""
     with closing(sqlite3.connect(stack.settings.hub / "jupyterhub.sqlite")) as database:

@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from tornado import httpserver
 from traitlets.config import Config
 
+from gpudev_hub.hub.listener import BoundedServer
 from gpudev_hub.hub.names import check_name
 from gpudev_hub.hub.setup import configure
 from gpudev_hub.settings import Settings
 
 
 @pytest.fixture
-def c(tmp_path: Path) -> Config:
+def c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(httpserver, "HTTPServer", httpserver.HTTPServer)
     settings = Settings.read({"GPUDEV_STATE": str(tmp_path), "GPUDEV_POOL": "2x8", "GPUDEV_PORT": "8123"})
     ports = {"hub": 1, "proxy_api": 2, "service": 3, "gate": 4}
     (tmp_path / "ports.json").write_text(json.dumps(ports))
@@ -66,3 +69,7 @@ def test_nobody_gets_more_than_he_needs(c: Config) -> None:
 
 def test_the_hub_asks_before_it_keeps_a_server(c: Config) -> None:
     assert c.JupyterHub.named_server_limit_per_user is check_name
+
+
+def test_the_hub_takes_no_large_bodies(c: Config) -> None:
+    assert httpserver.HTTPServer is BoundedServer

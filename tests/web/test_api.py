@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -347,6 +348,21 @@ async def test_bad_bodies(run: Running, body: bytes, status: int, code: str) -> 
             f"{API}/reservations", content=body, headers={"Content-Type": "application/json"}
         )
         error(answer, status, code)
+        assert not run.service.view.reservations
+
+
+@pytest.mark.parametrize("size", [16 * 1024 + 1, 300 * 1024, 5_000_000])
+async def test_a_chunked_body_has_the_same_limit(run: Running, size: int) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, size, 10_000):
+            yield b" " * min(10_000, size - start)
+
+    async with run.client("alices") as alice:
+        for kind in ("application/json", "multipart/form-data; boundary=x"):
+            headers = {"Content-Type": kind}
+            answer = await alice.post(f"{API}/reservations", content=chunks(), headers=headers)
+            found = error(answer, 413, "too_large")
+            assert f"{size} bytes, 16384 are allowed" in found.message
         assert not run.service.view.reservations
 
 

@@ -184,3 +184,32 @@ async def test_pages_are_closed_while_the_hub_is_away(run: Running) -> None:
         later = run.service.clock.now() + 31_000
         run.site.auth.tokens._now = lambda: later
         assert (await browser.get("pool")).status_code == 503
+
+
+async def test_every_address_names_the_methods_that_it_answers() -> None:
+    """Also to who is logged in, and never with a traceback."""
+    async with running(pages()) as run, run.client() as browser:
+        run.hub.person("browsers", "alice")
+        page = await log_in(run, browser, "browsers", "new")
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+        assert xsrf is not None
+        made = await run.service.submit(Owner("local:alice", "alice", "alice"), Ask(gpus=1, hours=1))
+        addresses = [
+            *("", "new", "pool", "picker", "oauth_callback", "static/gpudev.css", "health/live"),
+            *(f"reservations/{made.id}", f"reservations/{made.id}/extend", f"{API}/reservations/{made.id}"),
+            *(f"{API}/reservations", f"{API}/reservations/{made.id}/logs"),
+        ]
+        headers = {"X-XSRFToken": xsrf[1], "Sec-Fetch-Mode": "navigate"}
+        for address in addresses:
+            refused: set[str] = set()
+            allowed: set[str] = set()
+            for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "X"):
+                answer = await browser.request(method, address, headers=headers, follow_redirects=False)
+                assert answer.status_code < 500, (method, address, answer.text)
+                if answer.status_code == 405:
+                    refused.add(method)
+                    allowed = set(answer.headers["Allow"].split(", "))
+            assert refused, address
+            assert not refused & allowed, address
+            assert allowed <= {"GET", "HEAD", "POST", "DELETE"}, address
+        assert (await browser.put("nothing/here", headers=headers)).status_code == 404

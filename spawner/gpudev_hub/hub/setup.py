@@ -11,6 +11,7 @@ from gpudev_hub.core.model import Policy
 from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
 
 from .gate import GateClient
+from .listener import limit_bodies
 from .local import LocalGpuSpawner
 from .names import check_name
 from .options import profile_list
@@ -67,6 +68,7 @@ def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
 
 def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
     """What the product relies on, whatever the engine; ``spawner``: configuration of its spawner class."""
+    limit_bodies()
     hub = c.JupyterHub
     # Our pages are the Hub's home.
     hub.default_url = PREFIX

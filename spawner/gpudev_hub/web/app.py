@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
@@ -19,6 +18,7 @@ from tornado.httputil import (
 )
 from tornado.web import Application, RequestHandler, url
 
+from gpudev_hub.bodies import DISCARDED, Bounded
 from gpudev_hub.core.model import Owner
 from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
@@ -37,12 +37,6 @@ from .routes import Route, by_path, pattern
 from .servers import server_routes
 from .settings import WebSettings
 from .system import SYSTEM_ROUTES
-
-DISCARDED = 64 * 1024 * 1024
-"""Bytes of a body too large that are read, and thrown away, so that its sender gets to read the 413;
-beyond that the connection is cut."""
-CHUNKED = 256 * 1024
-"""Bytes of a body without a stated length that are read before the connection is cut."""
 
 
 class SshAccessPort(Protocol):
@@ -166,17 +160,18 @@ def _application(site: Site, urls: list[Any], options: dict[str, Any]) -> Applic
 
 
 class _Application(Application):
-    """Judges the stated size of a body before any of it is read."""
+    """Refuses bodies that are too large before a handler sees any of them."""
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         site: Site = self.settings["site"]
-        length = request.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > site.settings.max_body:
-            return self.get_handler_delegate(request, TooLargeHandler, {"site": site})
-        # None is stated, or something that tornado may still make a number of.
-        if not length.isdecimal() and isinstance(request.connection, HTTP1Connection):
-            request.connection.set_max_body_size(CHUNKED)
-        return super().find_handler(request, **kwargs)
+
+        def refuse(size: int) -> None:
+            # The body is gone, so there is nothing to be parsed by its type.
+            request.headers.pop("Content-Type", None)
+            arguments = {"site": site, "size": size}
+            self.get_handler_delegate(request, TooLargeHandler, arguments).finish()
+
+        return Bounded(super().find_handler(request, **kwargs), site.settings.max_body, refuse)
 
 
 class _Unclaimed(HTTPMessageDelegate):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError, RequestHandler
 
 from gpudev import wire
 from gpudev_hub.core.errors import STATUS, Code, Refused
@@ -136,19 +137,6 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         """Count this request against ``subject``'s rate; raises ``RateLimited``."""
         (self.site.writes if write else self.site.reads).spend(subject)
 
-    def check_size(self) -> None:
-        """Refuse a body beyond the limit."""
-        if len(self.request.body) > self.site.settings.max_body:
-            raise self.too_large(len(self.request.body))
-
-    def too_large(self, size: int) -> Refused:
-        """What is said about a body of ``size`` bytes."""
-        return Refused(
-            Code.TOO_LARGE,
-            f"the body has {size} bytes, {self.site.settings.max_body} are allowed",
-            "send less",
-        )
-
     def answer(self, value: object, status: int = 200) -> None:
         """Send ``value`` as JSON."""
         self.set_status(status)
@@ -167,11 +155,21 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         cause = kwargs.get("exc_info", (None, None, None))[1]
         error, status = describe(cause, status_code, self.request.method or "", self.request_id)
         self.error_code = error.code
+        if status == 405:
+            self.set_header("Allow", ", ".join(sorted(self.allowed())))
         if isinstance(cause, RateLimited):
             self.set_header("Retry-After", str(cause.retry_after))
         if status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.show_error(error, status)
+
+    def allowed(self) -> Iterable[str]:
+        """The methods that this address answers."""
+        return (
+            method
+            for method in self.SUPPORTED_METHODS
+            if getattr(type(self), method.lower()) is not getattr(RequestHandler, method.lower())
+        )
 
     def show_error(self, error: wire.Error, status: int) -> None:
         """Send an error; pages show it in their own way."""
@@ -216,18 +214,20 @@ class NotFoundHandler(BaseHandler):
         raise HTTPError(404)
 
 
-@stream_request_body
 class TooLargeHandler(BaseHandler):
-    """Takes a body that is too large, keeps none of it, and says so."""
+    """Says that a body was too large; none of it was kept."""
 
-    def data_received(self, chunk: bytes) -> None:
-        """Throw it away."""
+    def initialize(self, site: Site, size: int) -> None:  # type: ignore[override]
+        super().initialize(site)
+        self.size = size
 
-    def refuse(self, *_: str, **__: str) -> None:
+    def prepare(self) -> None:
         """Whatever the method."""
-        raise self.too_large(int(self.request.headers["Content-Length"]))
-
-    get = post = put = patch = delete = head = options = refuse
+        raise Refused(
+            Code.TOO_LARGE,
+            f"the body has {self.size} bytes, {self.site.settings.max_body} are allowed",
+            "send less",
+        )
 
 
 class PageHandler(BaseHandler):
@@ -240,7 +240,6 @@ class PageHandler(BaseHandler):
 
     async def prepare(self) -> None:
         """Find out who asks; afterwards ``self.person`` is him."""
-        self.check_size()
         try:
             self.identity = await self.identify()
         except Refused as refused:

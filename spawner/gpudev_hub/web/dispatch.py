@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,12 +33,13 @@ class RouteHandler(BaseHandler):
         self.gone = False
 
     async def prepare(self) -> None:
-        """Find the route and who asks; refuse what needs no look at the body's meaning."""
+        """Find the route; who asks, and for what, is looked at by ``run``."""
         self.route = self.routes.get(self.request.method or "")
         if self.route is None:
-            self.set_header("Allow", ", ".join(sorted(self.routes)))
             raise HTTPError(405)
-        self.check_size()
+
+    def allowed(self) -> Iterable[str]:
+        return self.routes
 
     async def run(self, **path: str) -> None:
         """Every method of every route comes through here."""

@@ -21,7 +21,7 @@ from gpudev_hub.core.timers import armed
 
 from . import page_view
 from .app import Site
-from .base import PageHandler
+from .base import ENCODER, JSON, PageHandler, describe
 from .drawing import Bar, draw, parse
 from .present import millis, rfc3339
 
@@ -181,7 +181,7 @@ class New(Page):
 
 
 class ReservationPage(Page):
-    """``/reservations/ID`` and what can be done there."""
+    """``/reservations/ID``."""
 
     here = "home"
 
@@ -198,11 +198,8 @@ class ReservationPage(Page):
             )
         return None
 
-    async def get(self, id: str, action: str = "") -> None:
+    async def get(self, id: str) -> None:
         """``?open=1``: go to the server as soon as it is ready (for browsers without scripts)."""
-        if action:  # the address of a refused form, reloaded
-            self.redirect(f"{self.root}reservations/{quote(id)}", status=303)
-            return
         record = await self.find(id)
         if record is None:
             user = quote(self.person.owner.hub_user, safe="@~")
@@ -214,40 +211,6 @@ class ReservationPage(Page):
             self.redirect(shown.lab, status=303)
             return
         await self.render_reservation(record)
-
-    async def post(self, id: str, action: str) -> None:
-        """``extend``, ``release`` or ``resume``."""
-        record = await self.find(id)
-        if record is None:
-            raise Refused(Code.NOT_FOUND, f"there is no reservation {id[:64]}")
-        person = self.person
-        mine = record.owner.subject == person.owner.subject
-        if not mine and not person.operator:
-            raise Refused(
-                Code.FORBIDDEN,
-                f"reservation {record.id} is {record.owner.login}'s",
-                "only its owner and operators may do that",
-            )
-        service, actor = self.site.service, person.owner.subject
-        try:
-            if action == "extend":
-                await service.extend(record.id, actor, millis(self._hours()))
-            elif action == "resume":
-                await service.resume(record.id, actor)
-            else:
-                await service.end(record.id, actor, None if mine else Outcome.ENDED_BY_OPERATOR)
-        except Refused as refused:
-            latest = await self.find(id) or record
-            await self.render_reservation(latest, refused, self.get_argument("hours", "")[:LONGEST_FIELD])
-            return
-        self.redirect(f"{self.root}reservations/{record.id}", status=303)
-
-    def _hours(self) -> float:
-        text = self.get_argument("hours", "")
-        hours = read_hours(text)
-        if hours is None:
-            raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
-        return hours
 
     async def render_reservation(
         self, record: Reservation, error: Refused | None = None, asked: str = ""
@@ -290,6 +253,49 @@ class ReservationPage(Page):
             return (await self.site.service.logs(record.id, LOG_LINES)).logs
         except Refused as refused:
             return {"not available": f"{refused.message}"}
+
+
+class ReservationAction(ReservationPage):
+    """``/reservations/ID/extend``, ``/release`` and ``/resume``: the forms of that page."""
+
+    async def get(self, id: str, action: str) -> None:  # type: ignore[override]
+        """The address of a refused form, reloaded."""
+        del action
+        self.redirect(f"{self.root}reservations/{quote(id)}", status=303)
+
+    async def post(self, id: str, action: str) -> None:
+        """``extend``, ``release`` or ``resume``."""
+        record = await self.find(id)
+        if record is None:
+            raise Refused(Code.NOT_FOUND, f"there is no reservation {id[:64]}")
+        person = self.person
+        mine = record.owner.subject == person.owner.subject
+        if not mine and not person.operator:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"reservation {record.id} is {record.owner.login}'s",
+                "only its owner and operators may do that",
+            )
+        service, actor = self.site.service, person.owner.subject
+        try:
+            if action == "extend":
+                await service.extend(record.id, actor, millis(self._hours()))
+            elif action == "resume":
+                await service.resume(record.id, actor)
+            else:
+                await service.end(record.id, actor, None if mine else Outcome.ENDED_BY_OPERATOR)
+        except Refused as refused:
+            latest = await self.find(id) or record
+            await self.render_reservation(latest, refused, self.get_argument("hours", "")[:LONGEST_FIELD])
+            return
+        self.redirect(f"{self.root}reservations/{record.id}", status=303)
+
+    def _hours(self) -> float:
+        text = self.get_argument("hours", "")
+        hours = read_hours(text)
+        if hours is None:
+            raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
+        return hours
 
 
 class Pool(Page):
@@ -365,6 +371,16 @@ class Static(StaticFileHandler):
         self.set_header("Cache-Control", "no-cache")
         self.set_header("X-Content-Type-Options", "nosniff")
 
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """In the one form of all errors."""
+        cause = kwargs.get("exc_info", (None, None, None))[1]
+        error, status = describe(cause, status_code, self.request.method or "", "")
+        if status == 405:
+            self.set_header("Allow", "GET, HEAD")
+        self.set_header("Content-Type", JSON)
+        self.set_status(status)
+        self.finish(ENCODER.encode(wire.ErrorBody(error=error)))
+
 
 class NoPage(Page):
     """Every other address that is not the API's."""
@@ -372,7 +388,7 @@ class NoPage(Page):
     async def get(self) -> None:
         raise Refused(Code.NOT_FOUND, "there is no page at this address", "the link may be old")
 
-    post = get
+    post = put = patch = delete = get
 
 
 def pages() -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
@@ -383,7 +399,7 @@ def pages() -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
         ("pool", Pool, {}),
         ("picker", PickerFeed, {}),
         (r"reservations/([^/]{1,64})", ReservationPage, {}),
-        (r"reservations/([^/]{1,64})/(extend|release|resume)", ReservationPage, {}),
+        (r"reservations/([^/]{1,64})/(extend|release|resume)", ReservationAction, {}),
         (r"static/([a-z-]+\.(?:css|js|svg))", Static, {"path": str(HERE / "static")}),
         (r"(?!api/|servers/|health/|metrics)(?:.+)", NoPage, {}),
     ]

@@ -1,0 +1,43 @@
+"""The Hub's HTTP server, with a limit on bodies: JupyterHub has no setting and keeps 100 MiB of each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, Final
+
+from tornado import httpserver
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, ResponseStartLine
+
+from gpudev_hub.bodies import DISCARDED, Bounded
+
+LARGEST: Final = 256 * 1024
+"""Bytes of a body; the largest that people and programs send to a Hub are lists of users."""
+
+log = logging.getLogger(__name__)
+
+
+class BoundedServer(httpserver.HTTPServer):
+    """Refuses larger bodies, before anybody has to log in."""
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """As ``HTTPServer``."""
+        super().initialize(*args, **kwargs | {"max_body_size": DISCARDED})
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """The Hub's application, behind the limit."""
+
+        def refuse(size: int) -> None:
+            log.warning("a body of %d bytes was refused: %d are allowed", size, LARGEST)
+            words = f"The body has {size} bytes, {LARGEST} are allowed. Send less."
+            body = json.dumps({"status": 413, "message": words}).encode()
+            headers = HTTPHeaders({"Content-Type": "application/json", "Content-Length": str(len(body))})
+            request_conn.write_headers(ResponseStartLine("HTTP/1.1", 413, "Content Too Large"), headers, body)
+            request_conn.finish()
+
+        return Bounded(super().start_request(server_conn, request_conn), LARGEST, refuse)
+
+
+def limit_bodies() -> None:
+    """Have this process's JupyterHub listen with a ``BoundedServer``."""
+    httpserver.HTTPServer = BoundedServer  # type: ignore[misc]

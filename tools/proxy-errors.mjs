@@ -1,0 +1,50 @@
+// What the Hub's proxy itself answers, in place of a part that did not; loaded by proxy-command.
+//
+// A bad % escape is the request's fault, not one of the proxy. A proxy that was just restarted knows no routes
+// until the Hub has told it: nothing is missing, it is only not there yet. Programs get JSON, and a client
+// can't fill the log: neither with malformed addresses nor with long ones.
+
+import { ConfigurableProxy } from "../.tools/node/node_modules/configurable-http-proxy/lib/configproxy.js";
+
+const API = /^\/(hub\/api|services\/gpudev\/(api|servers|health|metrics))(\/|\?|$)/;
+const LONGEST_LOGGED = 200;
+const RETRY_AFTER = "2";
+
+const page = ConfigurableProxy.prototype.handleProxyError;
+
+function problem(code, error) {
+  if (error instanceof URIError || error?.code === "ERR_INVALID_URL") {
+    return [400, "invalid_request", "the address is malformed", "check its % escapes"];
+  }
+  if (code === 404 || code === 503) {
+    return [503, "unavailable", "this part of the hub is not up at the moment", "try again in a few seconds"];
+  }
+  return [code, "internal_error", "the proxy failed", "try again; tell an operator if it stays"];
+}
+
+ConfigurableProxy.prototype.handleProxyError = function (code, kind, req, res, error) {
+  const [status, name, message, hint] = problem(code, error);
+  const short = Object.create(req, { url: { value: req.url.slice(0, LONGEST_LOGGED) } });
+  const forReading = (req.headers.accept ?? "").includes("text/html") && !API.test(req.url);
+  if (!res || kind === "ws" || (forReading && status !== 400)) {
+    page.call(this, status, kind, short, res, status === 400 ? undefined : error);
+    return;
+  }
+  this.metrics.requestsProxyCount.labels(status).inc();
+  if (status !== 400) {
+    this.log.error("%s %s %s %s", status, req.method, short.url.split("?", 1)[0], error?.message ?? "no route");
+  }
+  if (res.headersSent) {
+    res.destroy();
+    return;
+  }
+  const headers = { "Content-Type": forReading ? "text/html" : "application/json", "Cache-Control": "no-store" };
+  if (status === 503) headers["Retry-After"] = RETRY_AFTER;
+  res.writeHead(status, headers);
+  if (forReading) {
+    res.end(`<!doctype html><title>Bad request</title><h1>Bad request</h1><p>Here, ${message}: ${hint}.</p>`);
+  } else {
+    // The service's form of errors and the Hub's, in one.
+    res.end(JSON.stringify({ error: { code: name, message, hint }, status, message }));
+  }
+};
