@@ -12,7 +12,15 @@ from typing import Any
 from . import local_service, supervisor
 from .clock import ClockBehind
 from .cluster_settings import ClusterSettings
-from .core.ports import ClusterUnavailable, StaleEpoch, StoreEmpty, StoreLocked, StoreUnavailable
+from .core.ports import (
+    ClusterUnavailable,
+    StaleEpoch,
+    StoreBehind,
+    StoreEmpty,
+    StoreLocked,
+    StoreUnavailable,
+)
+from .parts import REFUSED
 from .settings import Settings, SettingsError
 from .web.logs import JsonFormatter
 
@@ -29,9 +37,9 @@ def run_service(serving: Coroutine[Any, Any, None]) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(serving)
-    except (StoreLocked, StoreUnavailable, StoreEmpty, ClusterUnavailable, ClockBehind) as error:
+    except (StoreLocked, StoreUnavailable, StoreEmpty, StoreBehind, ClusterUnavailable, ClockBehind) as error:
         log.error("%s", error)
-        return 1
+        return REFUSED
     except StaleEpoch:
         return 1
     return 0

@@ -44,15 +44,21 @@ class Clock:
 
         Raises ``ClockBehind`` where that would be more than ``MAX_BEHIND``.
         """
-        behind = last_commit - self.now()
-        if behind <= 0:
-            return 0
+        behind = self.behind(last_commit)
+        self._base += behind / SECOND
+        return behind
+
+    def behind(self, last_commit: Millis) -> Millis:
+        """How far this clock is behind the last commit; 0 if it is not.
+
+        Raises ``ClockBehind`` where that is more than ``MAX_BEHIND``.
+        """
+        behind = max(0, last_commit - self.now())
         if behind > MAX_BEHIND:
             raise ClockBehind(
                 f"this machine's clock is {behind // SECOND} s behind the last commit "
                 f"(at most {MAX_BEHIND // SECOND} s are made up for): set the clock, then start again"
             )
-        self._base += behind / SECOND
         return behind
 
     async def wait(self, event: asyncio.Event, until: Millis | None) -> None:

@@ -18,6 +18,8 @@ FIRST_DELAY = 0.2
 LONGEST_DELAY = 10.0
 SETTLED = 30.0
 """A part that lived this many seconds is started again at once when it dies."""
+REFUSED = 3
+"""Exit code of a part that may not start, and says why in its last words."""
 PATIENCE = 10.0
 """Seconds a part has to end in order."""
 
@@ -37,6 +39,9 @@ class Part:
         self.name = name
         self.argv = argv
         self.restarts = 0
+        self.deaths = 0
+        self.refused = False
+        """It ended last with ``REFUSED``."""
         self._env = env
         self._log_path = logs / f"{name}.log"
         self._log = Log(self._log_path)
@@ -67,6 +72,8 @@ class Part:
             code = await self._once()
             if self._ending.is_set():
                 return
+            self.deaths += 1
+            self.refused = code == REFUSED
             if loop.time() - begun > SETTLED:
                 delay = FIRST_DELAY
             log.warning("%s ended with exit code %s, starting it again in %.1f s", self.name, code, delay)

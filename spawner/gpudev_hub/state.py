@@ -27,34 +27,54 @@ class StateInUse(StateUnusable):
     """Another hub runs on it."""
 
 
-def open_state(settings: Settings) -> int:
-    """Make the folder and lock it; returns the lock, to be kept open. Raises ``StateUnusable``."""
-    folder = settings.state
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateUnusable(_unusable(folder, error)) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 64).decode(errors="replace").strip()
-        os.close(lock)
-        raise StateInUse(
-            f"another gpudev-hub (process {holder or 'unknown'}) runs on {folder}: "
-            "stop it, or name another folder with GPUDEV_STATE"
-        ) from None
-    try:
-        _try_disk(folder)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        for part in (settings.servers, settings.logs, settings.hub, folder / "homes", folder / "envs"):
-            part.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        os.close(lock)
-        raise StateUnusable(_unusable(folder, error)) from error
-    return lock
+class StateFolder:
+    """The state folder, locked; ``close`` removes it again if it was made for a start that was refused."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ``StateInUse`` or ``StateUnusable``."""
+        self._settings = settings
+        folder, lock = settings.state, settings.state / "lock"
+        self._made = [path for path in (lock, folder, *folder.parents) if not path.exists()]
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateUnusable(_unusable(folder, error)) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 64).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise StateInUse(
+                f"another gpudev-hub (process {holder or 'unknown'}) runs on {folder}: "
+                "stop it, or name another folder with GPUDEV_STATE"
+            ) from None
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            pass  # a full disk: `furnish` says so
+
+    def furnish(self) -> None:
+        """Make what is kept in it. Raises ``StateUnusable``."""
+        settings, folder = self._settings, self._settings.state
+        try:
+            folder.chmod(0o700)
+            _try_disk(folder)
+            for part in (settings.servers, settings.logs, settings.hub, folder / "homes", folder / "envs"):
+                part.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StateUnusable(_unusable(folder, error)) from error
+        self._made = []
+
+    def close(self) -> None:
+        """Let go of it, and remove what was made for a start that was refused."""
+        for path in self._made:
+            try:
+                path.rmdir() if path.is_dir() else path.unlink()
+            except OSError:
+                break  # not empty
+        os.close(self._lock)
 
 
 def _try_disk(folder: Path) -> None:

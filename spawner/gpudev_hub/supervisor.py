@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
 import httpx
 
+from .clock import ClockBehind
+from .cluster.gpus import GpusUnavailable
 from .cluster.pools import find_gpus
 from .cluster.servers import LocalServers
+from .core.ports import StoreBehind, StoreEmpty, StoreLocked, StoreUnavailable
 from .hub.scopes import LOCAL_USER_SCOPES
 from .localuser import ConfigUnusable, LocalUser
 from .parts import Part, reap_strays
+from .preconditions import GpusMissing, check, running
 from .server import isolation, preflight
 from .settings import CHECKOUT, LOOPBACK, PREFIX, Ports, Settings, SettingsError
-from .state import StateInUse, StateUnusable, choose_ports, open_state, port_free
+from .state import StateFolder, StateInUse, StateUnusable, choose_ports, port_free
 
 log = logging.getLogger(__name__)
 
 USABLE_WITHIN = 90.0
 """Seconds from start to usable before giving up."""
-PORT_PATIENCE = 3.0
-"""Seconds that the proxy of a supervisor that was killed just now has to let go of the port."""
+PREDECESSOR_PATIENCE = 3.0
+"""Seconds that the parts of a supervisor that was killed just now have to let go of port and store."""
+DEATHS = 3
+"""A part that has ended so often before the hub was usable will not come up."""
 
 
 class Ended(IntEnum):
@@ -42,6 +47,7 @@ class Ended(IntEnum):
     STATE_UNUSABLE = 14
     CONFIG_UNUSABLE = 15
     NOT_USABLE = 16
+    REFUSED = 17
 
 
 class CannotRun(Exception):
@@ -52,37 +58,74 @@ class CannotRun(Exception):
         self.code = code
 
 
+_CODES: dict[type[Exception], Ended] = {
+    SettingsError: Ended.BAD_SETTING,
+    ConfigUnusable: Ended.CONFIG_UNUSABLE,
+    StateInUse: Ended.STATE_IN_USE,
+    StoreLocked: Ended.STATE_IN_USE,
+    StateUnusable: Ended.STATE_UNUSABLE,
+    StoreUnavailable: Ended.STATE_UNUSABLE,
+    StoreEmpty: Ended.REFUSED,
+    StoreBehind: Ended.REFUSED,
+    ClockBehind: Ended.REFUSED,
+    GpusMissing: Ended.REFUSED,
+    GpusUnavailable: Ended.REFUSED,
+    OSError: Ended.STATE_UNUSABLE,
+}
+
+
 def run(environment: Mapping[str, str]) -> int:
     """Run until told to end; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="gpudev: %(message)s", stream=sys.stderr)
+    state: StateFolder | None = None
     try:
         settings = Settings.read(environment)
         _check_programs(settings)
         user = LocalUser(settings)
         user.check()
-        lock = open_state(settings)
-    except SettingsError as error:
-        return _complain(Ended.BAD_SETTING, error)
+        state = StateFolder(settings)
+        return asyncio.run(_run(state, settings, user, environment))
     except CannotRun as error:
         return _complain(error.code, error)
-    except ConfigUnusable as error:
-        return _complain(Ended.CONFIG_UNUSABLE, error)
-    except StateInUse as error:
-        return _complain(Ended.STATE_IN_USE, error)
-    except StateUnusable as error:
-        return _complain(Ended.STATE_UNUSABLE, error)
-    try:
-        return asyncio.run(Supervisor(settings, user, environment).run())
-    except CannotRun as error:
-        return _complain(error.code, error)
-    except ConfigUnusable as error:
-        return _complain(Ended.CONFIG_UNUSABLE, error)
-    except SettingsError as error:
-        return _complain(Ended.BAD_SETTING, error)
-    except OSError as error:
-        return _complain(Ended.STATE_UNUSABLE, error)
+    except tuple(_CODES) as error:
+        return _complain(next(code for kind, code in _CODES.items() if isinstance(error, kind)), error)
     finally:
-        os.close(lock)
+        if state is not None:
+            state.close()
+
+
+async def _run(
+    state: StateFolder, settings: Settings, user: LocalUser, environment: Mapping[str, str]
+) -> int:
+    await _wait_for_port(settings)
+    await _check(settings)
+    # Everything above leaves all as it is; from here on something is made and started.
+    state.furnish()
+    return await Supervisor(settings, user, environment).run()
+
+
+async def _wait_for_port(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PREDECESSOR_PATIENCE
+    while not port_free(settings.port):
+        if loop.time() > deadline:
+            raise CannotRun(
+                Ended.PORT_IN_USE,
+                f"port {settings.port} of {LOOPBACK} is in use: name another one with GPUDEV_PORT",
+            )
+        await asyncio.sleep(0.1)
+
+
+async def _check(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PREDECESSOR_PATIENCE
+    while True:
+        try:
+            return await check(settings)
+        except StoreLocked:
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(0.1)
 
 
 def _complain(code: Ended, error: Exception) -> int:
@@ -128,24 +171,25 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._ending.set)
         isolation.adopt_orphans()
-        await self._wait_for_port()
         ports = choose_ports(self.settings)
         proxy, service, hub = self._parts = self._make(ports)
+        servers = LocalServers(self.settings.servers)
+        others = {(sight.id, sight.attempt) for sight in running(servers)}
         try:
             proxy.start()
             service.start()
             hub.start()
             loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
             if await self._usable(ports):
-                before = await self.user.prepare(self._hub_api(ports), LOCAL_USER_SCOPES)
+                before = await self._prepare_user(ports)
                 await self._prepare_ssh()
-                self._announce(before)
+                _say(self._announcement(before))
                 await self._ending.wait()
-                with suppress(OSError):  # the terminal may be gone
-                    sys.stdout.write("gpudev: ending the servers; reservations and queue are kept\n")
-                    sys.stdout.flush()
+                # It was the hub of all servers. One that gives up was so only of those that it started.
+                others = set()
+                _say("gpudev: ending the servers; reservations and queue are kept\n")
         finally:
-            await self._end(proxy, service, hub)
+            await self._end(proxy, service, hub, spare=others)
         return Ended.WELL
 
     def _make(self, ports: Ports) -> list[Part]:
@@ -178,17 +222,6 @@ class Supervisor:
     def _hub_api(self, ports: Ports) -> str:
         return f"http://{LOOPBACK}:{ports.hub}/hub/api"
 
-    async def _wait_for_port(self) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + PORT_PATIENCE
-        while not port_free(self.settings.port):
-            if loop.time() > deadline:
-                raise CannotRun(
-                    Ended.PORT_IN_USE,
-                    f"port {self.settings.port} of {LOOPBACK} is in use: name another one with GPUDEV_PORT",
-                )
-            await asyncio.sleep(0.1)
-
     async def _usable(self, ports: Ports) -> bool:
         """Wait until users can come; false if told to end before."""
         wanted = {
@@ -203,15 +236,34 @@ class Supervisor:
                 while not await _answers(client, url):
                     if self._ending.is_set():
                         return False
+                    self._give_up_if_hopeless()
                     if loop.time() > deadline:
                         part = next(part for part in self._parts if part.name == name)
-                        raise CannotRun(
-                            Ended.NOT_USABLE,
-                            f"the {name} did not come up within {USABLE_WITHIN:.0f} s; "
-                            f"the end of {self.settings.logs / name}.log:\n{part.last_words()}",
-                        )
+                        raise self._not_usable(part, f"did not come up within {USABLE_WITHIN:.0f} s")
                     await asyncio.sleep(0.05)
         return True
+
+    def _give_up_if_hopeless(self) -> None:
+        for part in self._parts:
+            if part.refused:
+                raise self._not_usable(part, "may not start")
+            if part.deaths >= DEATHS:
+                raise self._not_usable(part, f"ended {part.deaths} times while it started")
+
+    def _not_usable(self, part: Part, why: str) -> CannotRun:
+        log_file = self.settings.logs / f"{part.name}.log"
+        return CannotRun(
+            Ended.NOT_USABLE, f"the {part.name} {why}; the end of {log_file}:\n{part.last_words()}"
+        )
+
+    async def _prepare_user(self, ports: Ports) -> str | None:
+        """``LocalUser.prepare``, also where the Hub dies in the middle of it."""
+        while True:
+            try:
+                return await self.user.prepare(self._hub_api(ports), LOCAL_USER_SCOPES)
+            except httpx.HTTPError:
+                self._give_up_if_hopeless()
+                await asyncio.sleep(0.1)
 
     async def _prepare_ssh(self) -> None:
         """``ssh gpu-NAME`` works for who uses the browser only, too: the client adds its line, once."""
@@ -220,12 +272,12 @@ class Supervisor:
         )
         await client.wait()
 
-    def _announce(self, other_hub: str | None) -> None:
+    def _announcement(self, other_hub: str | None) -> str:
         settings = self.settings
         gpus = find_gpus(settings)
         count = sum(gpus.count().values())
         demo = ", ".join(settings.demo_users)
-        sys.stdout.write(
+        text = (
             f"gpudev ready: {settings.url}\n"
             f"  {count} × {gpus.model()} on {', '.join(gpus.count())}\n"
             f"  log in as {settings.user} with the password {settings.secret('password')}\n"
@@ -235,11 +287,11 @@ class Supervisor:
             f"  state and logs: {settings.state}\n"
         )
         if other_hub is not None:
-            sys.stdout.write(
+            text += (
                 f"  {settings.config} was for {other_hub}, and is for this hub now; to go back: "
                 f"gpu-dev login --url {other_hub} (or set GPUDEV_CONFIG for one of them)\n"
             )
-        sys.stdout.flush()
+        return text
 
     async def _renew_routes(self, ports: Ports) -> None:
         """A proxy that was started anew knows no routes: the Hub is to tell it at once."""
@@ -263,12 +315,20 @@ class Supervisor:
         self._reaping = None
         reap_strays({part.pid for part in self._parts})
 
-    async def _end(self, proxy: Part, service: Part, hub: Part) -> None:
+    async def _end(self, proxy: Part, service: Part, hub: Part, spare: Collection[tuple[str, int]]) -> None:
+        """End the parts, and all servers but those to be spared."""
         # First those who would take the end of a server for an event of its own.
         await asyncio.gather(service.end(), hub.end())
         servers = LocalServers(self.settings.servers)
-        await asyncio.gather(*(servers.end(*attempt, with_hub=True) for attempt in servers.attempts()))
+        ours = [attempt for attempt in servers.attempts() if attempt not in spare]
+        await asyncio.gather(*(servers.end(*attempt, with_hub=True) for attempt in ours))
         await proxy.end()
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:

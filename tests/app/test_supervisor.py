@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,8 @@ def test_killed_stopped_and_started_again(short_folder: Path) -> None:
         stack.kill("supervisor")
         wait_for("the end of its parts", lambda: not any(map(processes.start_time, parts)))
         assert processes.start_time(launcher) is not None
+        refused_and_left_alone(stack)
+        assert processes.start_time(launcher) is not None
         stack.start()
         again = stack.wait_state(running["id"], "ready")
         assert (again["ends_at"], again["allocation"]) == (running["ends_at"], running["allocation"])
@@ -68,6 +71,28 @@ def test_killed_stopped_and_started_again(short_folder: Path) -> None:
         assert (record.attempt, record.restarts) == (2, 0), "an end of everything is no crash of the server"
     finally:
         stack.close()
+
+
+def refused_and_left_alone(stack: Stack) -> None:
+    """27: neither a start that is refused nor one that gives up ends the servers of the hub before it."""
+    store = stack.settings.database
+    kept = store.rename(store.with_name("kept"))
+    for _ in range(2):
+        code, said = run(stack)
+        assert code == Ended.REFUSED
+        assert "Nothing was changed" in said
+    assert not store.exists()
+    kept.rename(store)
+    # What only the Hub itself finds out.
+    database = stack.settings.hub / "jupyterhub.sqlite"
+    kept = database.rename(database.with_name("kept"))
+    database.write_bytes(kept.read_bytes()[:16] + b"garbage" * 1000)
+    begun = time.monotonic()
+    code, said = run(stack)
+    assert code == Ended.NOT_USABLE
+    assert "the hub ended 3 times while it started" in said
+    assert time.monotonic() - begun < 60
+    kept.replace(database)
 
 
 def run(stack: Stack) -> tuple[int, str]:

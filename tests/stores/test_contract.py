@@ -25,7 +25,15 @@ from gpudev_hub.core.model import (
     Shape,
     State,
 )
-from gpudev_hub.core.ports import CommitTooLarge, SlotTaken, StaleEpoch, Store, StoreLocked, StoreUnavailable
+from gpudev_hub.core.ports import (
+    CommitTooLarge,
+    LastCommit,
+    SlotTaken,
+    StaleEpoch,
+    Store,
+    StoreLocked,
+    StoreUnavailable,
+)
 from gpudev_hub.stores.dynamodb import DynamoStore
 from gpudev_hub.stores.memory import Disk, MemoryStore
 from gpudev_hub.stores.sqlite import SqliteStore
@@ -258,6 +266,27 @@ async def test_where_nothing_can_be_locked_the_last_to_open_takes_over(make: Mak
     assert list((await second.reload()).reservations) == ["a1", "c1"]
     await first.close()
     await second.close()
+
+
+async def test_a_look_at_the_last_commit_takes_nothing_over(make: Make) -> None:
+    """11: a service that may not start must not end the one that runs."""
+    new = make()
+    assert await new.peek() == LastCommit(0, 0)
+    await new.close()
+    first = make()
+    await first.open()
+    await first.commit(commit(1, *changed(reservation("a1"))))
+    if isinstance(first, DynamoStore):
+        second = make()
+        assert (await second.peek()).n == 1
+        await second.close()
+        await first.commit(commit(2, *changed(reservation("b1"))))
+    last = (await first.reload()).n
+    await first.close()
+    third = make()
+    assert (await third.peek()).n == last
+    assert (await third.open()).epoch == 2
+    await third.close()
 
 
 async def test_a_closed_store_says_so(make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -16,8 +17,9 @@ import pytest
 
 from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import HOUR, Owner, Request, Reservation, Shape
-from gpudev_hub.core.ports import OutcomeUnknown, StoreLocked, StoreUnavailable
+from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
+from gpudev_hub.stores import sqlite
 from gpudev_hub.stores.sqlite import SqliteStore
 
 COMMITTER = """
@@ -218,8 +220,123 @@ async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
     state = await store.open()
     await store.commit(Commit(state.epoch, 1, "c1", 1, ()))
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(tmp_path)}
-    assert len(modes) == 4
+    assert len(modes) == 5
     assert set(modes.values()) == {0o600}, modes
+    await store.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the index of the log, which SQLite makes whenever it reads."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith("-shm")}
+
+
+async def store_of(folder: Path, commits: int) -> SqliteStore:
+    """An open store with so many commits."""
+    store = SqliteStore(folder / "service.sqlite")
+    epoch = (await store.open()).epoch
+    for n in range(1, commits + 1):
+        change = Change(reservation(f"a{n}", n), "requested", "a")
+        await store.commit(Commit(epoch, n, f"c{n}", n, (change,)))
+    return store
+
+
+def damage(path: Path) -> None:
+    """2,000 bytes of garbage in the middle of a file."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(range(1, 251)) * 8)
+
+
+@pytest.mark.parametrize("what", ["garbage", "no log", "no store", "empty store", "another store"])
+async def test_a_store_that_lost_commits_is_refused_and_left_as_it_is(tmp_path: Path, what: str) -> None:
+    """3: SQLite reads a damaged log up to the damage, and would forget the rest without a word."""
+    old, there = tmp_path / "old", tmp_path / "there"
+    old.mkdir()
+    store = await store_of(old, 60)
+    shutil.copytree(old, there)  # as a kill leaves it
+    path, log = there / "service.sqlite", there / "service.sqlite-wal"
+    if what == "garbage":
+        damage(log)
+    elif what == "no log":
+        log.unlink()
+    elif what == "no store":
+        path.unlink()
+    elif what == "empty store":
+        path.write_bytes(b"")
+    else:
+        log.unlink()
+        other = SqliteStore(tmp_path / "other")
+        await other.open()
+        await other.close()
+        shutil.copy(tmp_path / "other", path)
+    await store.close()
+    before = contents(there)
+    for _ in range(2):
+        damaged = SqliteStore(path)
+        with pytest.raises(StoreBehind, match=r"but 60 were made|is empty or gone, but its log"):
+            await damaged.peek()
+        await damaged.close()
+        assert contents(there) == before
+    # The way out, for who has no back-up.
+    (there / "service.sqlite.commits").unlink()
+    if what in ("no store", "empty store"):
+        log.unlink()
+    again = SqliteStore(path)
+    last = await again.peek()
+    assert (await again.open()).n == last.n < 60
+    await again.close()
+
+
+@pytest.mark.parametrize(("after", "idle"), [(5, 3600.0), (1000, 0.01)], ids=["many", "idle"])
+async def test_damage_to_the_log_costs_nothing_once_it_was_written_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, idle: float
+) -> None:
+    """3"""
+    monkeypatch.setattr(sqlite, "CHECKPOINT_AFTER", after)
+    monkeypatch.setattr(sqlite, "IDLE", idle)
+    old, there = tmp_path / "old", tmp_path / "there"
+    old.mkdir()
+    store = await store_of(old, 20)
+    log = old / "service.sqlite-wal"
+    for _ in range(1000):
+        if not log.stat().st_size:
+            break
+        await asyncio.sleep(0.01)
+    shutil.copytree(old, there)
+    (there / log.name).write_bytes(b"garbage" * 300)
+    await store.close()
+    found = SqliteStore(there / "service.sqlite")
+    assert (await found.peek()).n == 20
+    assert len((await found.open()).reservations) == 20
+    await found.close()
+
+
+async def test_looking_at_a_store_changes_nothing(tmp_path: Path) -> None:
+    """Where there is none, none is made; a closed one stays as it is."""
+    nothing_there = SqliteStore(tmp_path / "service.sqlite")
+    assert (await nothing_there.peek()).n == 0
+    await nothing_there.close()
+    assert contents(tmp_path) == {}
+    await (await store_of(tmp_path, 3)).close()
+    before = contents(tmp_path)
+    store = SqliteStore(tmp_path / "service.sqlite")
+    assert len((await store.read()).reservations) == 3
+    with pytest.raises(StoreLocked):
+        await SqliteStore(tmp_path / "service.sqlite").peek()
+    await store.close()
+    assert contents(tmp_path) == before
+
+
+async def test_a_record_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "service.sqlite"
+    await (await store_of(tmp_path, 3)).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE reservations SET record = ? WHERE id = 'a2'", (b"{",))
+    connection.commit()
+    connection.close()
+    store = SqliteStore(path)
+    with pytest.raises(StoreUnavailable, match="holds a record that can't be read"):
+        await store.peek()
     await store.close()
 
 

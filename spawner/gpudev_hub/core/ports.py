@@ -39,8 +39,27 @@ class StoreEmpty(Exception):
     """Servers run beside a store that has never had a commit: it is not theirs, or was emptied."""
 
 
+class StoreBehind(Exception):
+    """The store holds fewer commits than were made: it was damaged, or is an older one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastCommit:
+    """Number and time of a store's last commit; zeros where there has never been one."""
+
+    n: int
+    at: Millis
+
+
 class Store(Protocol):
     """Durable state with one writer. One contract suite (``tests/stores``) covers every adapter."""
+
+    async def peek(self) -> LastCommit:
+        """Return the last commit without taking over: nothing is changed, and an earlier writer goes on.
+
+        Raises what ``open`` raises, and ``StoreBehind``.
+        """
+        ...
 
     async def open(self) -> Snapshot:
         """Take the next epoch (every earlier writer is stale from now on) and return the hot state.

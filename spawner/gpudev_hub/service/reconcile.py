@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from gpudev_hub.clock import Clock
@@ -35,6 +35,17 @@ PATIENCE: Final[Millis] = 2 * MINUTE
 CLUSTER: Final = "the cluster"
 
 log = logging.getLogger(__name__)
+
+
+def refuse_running(seen: Iterable[ServerSight]) -> None:
+    """Raise ``StoreEmpty`` if any of these servers, seen beside a store without a commit, runs."""
+    running = sorted(f"{one.id}/{one.attempt}" for one in seen if one.presence is not Presence.ABSENT)
+    if running:
+        raise StoreEmpty(
+            f"{len(running)} server(s) run ({', '.join(running[:5])}), but the store has never had a"
+            " commit: it was emptied, or is another one than theirs. Put theirs back; if there is none"
+            " any more, end the servers first. Nothing was changed"
+        )
 
 
 class Acts(Protocol):
@@ -128,14 +139,7 @@ class Reconciler:
 
     async def nothing_runs(self) -> None:
         """Raise ``StoreEmpty`` if a server runs: beside a store without a commit it is no orphan."""
-        seen = await self._cluster.servers()
-        running = sorted(f"{one.id}/{one.attempt}" for one in seen if one.presence is Presence.PRESENT)
-        if running:
-            raise StoreEmpty(
-                f"{len(running)} server(s) run ({', '.join(running[:5])}), but the store has never had a"
-                " commit: it was emptied, or is another one than theirs. Put theirs back; if there is none"
-                " any more, end the servers first. Nothing was changed"
-            )
+        refuse_running(await self._cluster.servers())
 
     def _no_cluster(self, error: ClusterUnavailable) -> None:
         now = self._clock.now()

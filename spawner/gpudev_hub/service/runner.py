@@ -120,18 +120,21 @@ class Runner:
     async def start(self) -> None:
         """Take over the store, look at everything once, then go on by events.
 
-        Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty`` or ``ClockBehind``.
+        Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty``, ``StoreBehind`` or ``ClockBehind``.
         """
         try:
+            # A service that may not start must not have taken over from another one before it says so.
+            last = await self._store.peek()
+            self._clock.behind(last.at)
+            if not last.n:
+                await self._reconciler.nothing_runs()
             await self._start(await self.writer.open())
         except BaseException:
             await self.stop()
             raise
 
     async def _start(self, snapshot: Snapshot) -> None:
-        if not snapshot.n:
-            await self._reconciler.nothing_runs()
-        else:
+        if snapshot.n:
             self.outages.was("the service", snapshot.at, self._clock.now())
         for record in snapshot.reservations.values():
             self.notices.restore(snapshot.n, record, self._clock.now())

@@ -115,7 +115,7 @@ class Service:
     async def start(self) -> None:
         """Take over the store, look at everything once, then go on by events.
 
-        Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty`` or ``ClockBehind``.
+        Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty``, ``StoreBehind`` or ``ClockBehind``.
         """
         await self._runner.start()
 

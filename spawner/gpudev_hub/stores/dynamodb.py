@@ -16,7 +16,14 @@ from typing import Any, Final, TypeVar
 
 from gpudev_hub.core.commit import ClaimKey, Commit, HistoryEntry, Part, Slot, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
-from gpudev_hub.core.ports import CommitTooLarge, OutcomeUnknown, SlotTaken, StaleEpoch, StoreUnavailable
+from gpudev_hub.core.ports import (
+    CommitTooLarge,
+    LastCommit,
+    OutcomeUnknown,
+    SlotTaken,
+    StaleEpoch,
+    StoreUnavailable,
+)
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
 from . import dynamodb_items as items
@@ -50,6 +57,10 @@ class DynamoStore:
         self._head: Head | None = None
         """As of our last write or read."""
         self._closed = False
+
+    async def peek(self) -> LastCommit:
+        """The last commit, read and not taken over: a service that runs goes on."""
+        return await self._in(self._reader, self._peek)
 
     async def open(self) -> Snapshot:
         """Take the next epoch and return the hot state.
@@ -122,6 +133,14 @@ class DynamoStore:
         snapshot = self._snapshot(self._head, left_over)
         self._sweep(self._head, left_over)
         return snapshot
+
+    def _peek(self) -> LastCommit:
+        found = self._read.head()
+        if found is None:
+            return LastCommit(0, 0)
+        self._check_schema(found)
+        head = Head.read(found)
+        return LastCommit(head.n, head.at)
 
     def _take_over(self, guard: str) -> Head:
         """Take the next epoch; ``guard`` tells our own take-over from another's, if an answer is lost."""

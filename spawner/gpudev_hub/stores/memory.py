@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Slot, Snapshot
 from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Reservation
-from gpudev_hub.core.ports import CommitTooLarge, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
+from gpudev_hub.core.ports import (
+    CommitTooLarge,
+    LastCommit,
+    SlotTaken,
+    StaleEpoch,
+    StoreLocked,
+    StoreUnavailable,
+)
 
 from .records import reservation_of
 
@@ -33,10 +40,14 @@ class MemoryStore:
         self._limit = limit
         self._epoch: int | None = None
 
+    async def peek(self) -> LastCommit:
+        """The last commit; nothing is changed."""
+        self._check_lock()
+        return LastCommit(self._disk.state.n, self._disk.state.at)
+
     async def open(self) -> Snapshot:
         """Take the next epoch and return the hot state."""
-        if self._disk.locked:
-            raise StoreLocked("the store in memory is open already: close it first")
+        self._check_lock()
         self._disk.locked = True
         self._disk.state.epoch += 1
         self._epoch = self._disk.state.epoch
@@ -145,6 +156,10 @@ class MemoryStore:
         if self._epoch is not None:
             self._epoch = None
             self._disk.locked = False
+
+    def _check_lock(self) -> None:
+        if self._disk.locked:
+            raise StoreLocked("the store in memory is open already: close it first")
 
     def _check_epoch(self, epoch: int | None = None) -> None:
         if self._epoch is None:

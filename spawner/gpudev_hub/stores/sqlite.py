@@ -8,26 +8,49 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
+
+import msgspec
 
 from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
-from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, StoreLocked, StoreUnavailable
+from gpudev_hub.core.ports import (
+    LastCommit,
+    OutcomeUnknown,
+    SlotTaken,
+    StaleEpoch,
+    StoreLocked,
+    StoreUnavailable,
+)
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
-from . import records, tables
+from . import records, sqlite_look, tables
+from .commit_count import CommitCount
 
 _T = TypeVar("_T")
 
 
+CHECKPOINT_AFTER: Final = 100
+"""Commits after which the log is written back into the database file at once."""
+IDLE: Final = 1.0
+"""Seconds without a commit after which it is written back: damage to the log then costs nothing."""
+
+log = logging.getLogger(__name__)
+
+
 class SqliteStore:
-    """A ``Store`` in the file ``path`` (made with mode 0600), locked by ``path`` + ``.lock``."""
+    """A ``Store`` in the file ``path`` (made with mode 0600).
+
+    Beside it lie ``path`` + ``.lock``, held while the store is open, and ``path`` + ``.commits``
+    (``CommitCount``).
+    """
 
     def __init__(self, path: Path, failpoint: Failpoint = nothing) -> None:
         self._path = path
@@ -37,8 +60,24 @@ class SqliteStore:
         self._reading: sqlite3.Connection | None = None
         self._writer = ThreadPoolExecutor(1, "store-write")
         self._reader = ThreadPoolExecutor(1, "store-read")
+        self._count = CommitCount(path.with_name(f"{path.name}.commits"))
         self._epoch = 0
         self._closed = False
+        self._uncopied = 0
+        """Commits that are in the log only."""
+        self._copying: asyncio.TimerHandle | None = None
+
+    async def read(self) -> Snapshot:
+        """The hot state as it lies on the disk, locked from now on; nothing else is changed.
+
+        Raises ``StoreLocked``, ``StoreUnavailable`` or ``StoreBehind``.
+        """
+        return await self._in(self._writer, self._read)
+
+    async def peek(self) -> LastCommit:
+        """The last commit; nothing is changed. Raises what ``read`` does."""
+        snapshot = await self.read()
+        return LastCommit(snapshot.n, snapshot.at)
 
     async def open(self) -> Snapshot:
         """Lock the file, make the tables if there are none, take the next epoch, return the hot state."""
@@ -59,6 +98,16 @@ class SqliteStore:
     async def commit(self, commit: Commit) -> None:
         """Make the commit durable: it is on the disk when this returns."""
         await self._in(self._writer, lambda: self._commit(commit))
+        self._uncopied += 1
+        if self._copying is not None:
+            self._copying.cancel()
+        pause = IDLE if self._uncopied < CHECKPOINT_AFTER else 0
+        self._copying = asyncio.get_running_loop().call_later(pause, self._copy_soon)
+
+    def _copy_soon(self) -> None:
+        self._uncopied, self._copying = 0, None
+        if not self._closed:
+            self._writer.submit(self._checkpoint)
 
     async def ended(
         self, subject: str | None, before: int | None, limit: int
@@ -84,6 +133,8 @@ class SqliteStore:
         """Finish what is under way, close the file and let go of the lock; once more does nothing."""
         if self._closed:
             return
+        if self._copying is not None:
+            self._copying.cancel()
         await self._in(self._reader, self._close_reading)
         await self._in(self._writer, self._close_writing)
         self._closed = True
@@ -96,6 +147,8 @@ class SqliteStore:
                 return work()
             except sqlite3.Error as error:
                 self._unavailable(error)
+            except msgspec.MsgspecError as error:
+                raise StoreUnavailable(f"{self._path} holds a record that can't be read: {error}") from error
 
         if self._closed:
             raise StoreUnavailable(f"{self._path} is closed")
@@ -110,6 +163,19 @@ class SqliteStore:
 
     # In the writing thread.
 
+    def _read(self) -> Snapshot:
+        if sqlite_look.size(self._path):
+            self._take_lock()
+        return sqlite_look.look(self._path, self._count)
+
+    def _checkpoint(self) -> None:
+        """Write the log back and empty it: left in place and damaged, it could bring back older pages."""
+        if self._writing is not None:
+            try:
+                self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                log.warning("%s: the log can't be written back now: %s", self._path, error)
+
     def _open(self) -> Snapshot:
         self._take_lock()
         try:
@@ -117,6 +183,7 @@ class SqliteStore:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._writing = self._connect()
             self._prepare(self._writing)
+            self._checkpoint()
             self._reading = self._connect()
             self._reading.execute("PRAGMA query_only = ON")
         except OSError as error:
@@ -125,9 +192,13 @@ class SqliteStore:
         except (sqlite3.Error, StoreUnavailable):
             self._close_writing()
             raise
-        return self._snapshot()
+        snapshot = self._snapshot()
+        self._count.write(snapshot.n)
+        return snapshot
 
     def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
         path = self._path.with_name(self._path.name + ".lock")
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -158,18 +229,10 @@ class SqliteStore:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                    raise StoreUnavailable(f"{self._path} is a database of something else: give another file")
+            if sqlite_look.is_new(self._path, connection):
                 for statement in tables.TABLES.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {tables.SCHEMA}")
-            elif version != tables.SCHEMA:
-                raise StoreUnavailable(
-                    f"{self._path} has schema {version}, this version of gpudev knows {tables.SCHEMA}: "
-                    "run the version that made it, or a later one"
-                )
             connection.execute("UPDATE head SET epoch = epoch + 1")
             (self._epoch,) = connection.execute("SELECT epoch FROM head").fetchone()
             connection.execute("COMMIT")
@@ -184,26 +247,7 @@ class SqliteStore:
         return snapshot
 
     def _snapshot(self) -> Snapshot:
-        connection = self._open_for_writing()
-        connection.execute("BEGIN")
-        try:
-            epoch, n, at, next_seq = connection.execute("SELECT epoch, n, at, next_seq FROM head").fetchone()
-            snapshot = Snapshot(epoch, n, at, next_seq)
-            for (data,) in connection.execute("SELECT record FROM reservations"):
-                reservation = records.decode_reservation(data)
-                snapshot.reservations[reservation.id] = reservation
-            for (data,) in connection.execute("SELECT record FROM claims"):
-                claim = records.decode_claim(data)
-                snapshot.claims[claim.key] = claim
-            for (data,) in connection.execute("SELECT record FROM minted"):
-                minted = records.decode_minted(data)
-                snapshot.minted[minted.id] = minted
-            for (data,) in connection.execute("SELECT record FROM nodes"):
-                node = records.decode_node(data)
-                snapshot.nodes[node.name] = node
-        finally:
-            connection.execute("ROLLBACK")
-        return snapshot
+        return tables.snapshot(self._open_for_writing())
 
     def _commit(self, commit: Commit) -> None:
         connection = self._open_for_writing()
@@ -232,6 +276,7 @@ class SqliteStore:
             _roll_back(connection)
             raise
         self._finish(connection, commit)
+        self._count.write(commit.n)
         self._failpoint(AFTER_COMMIT)
 
     def _finish(self, connection: sqlite3.Connection, commit: Commit) -> None:
@@ -249,6 +294,7 @@ class SqliteStore:
             if connection is not None:
                 connection.close()
         self._reading = self._writing = None
+        self._count.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
-from gpudev_hub.core.commit import Change, Commit, Slot
+from gpudev_hub.core.commit import Change, Commit, Slot, Snapshot
 from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
 from gpudev_hub.core.ports import SlotTaken
 
@@ -123,3 +123,26 @@ def append_history(connection: sqlite3.Connection, commit: Commit) -> None:
             for change in commit.changes
         ),
     )
+
+
+def snapshot(connection: sqlite3.Connection) -> Snapshot:
+    """The hot state, read within one transaction."""
+    connection.execute("BEGIN")
+    try:
+        epoch, n, at, next_seq = connection.execute("SELECT epoch, n, at, next_seq FROM head").fetchone()
+        found = Snapshot(epoch, n, at, next_seq)
+        for (data,) in connection.execute("SELECT record FROM reservations"):
+            reservation = records.decode_reservation(data)
+            found.reservations[reservation.id] = reservation
+        for (data,) in connection.execute("SELECT record FROM claims"):
+            claim = records.decode_claim(data)
+            found.claims[claim.key] = claim
+        for (data,) in connection.execute("SELECT record FROM minted"):
+            minted = records.decode_minted(data)
+            found.minted[minted.id] = minted
+        for (data,) in connection.execute("SELECT record FROM nodes"):
+            node = records.decode_node(data)
+            found.nodes[node.name] = node
+    finally:
+        connection.execute("ROLLBACK")
+    return found
