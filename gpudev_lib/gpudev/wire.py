@@ -218,6 +218,10 @@ class Me(msgspec.Struct, kw_only=True):
     running_gpus: int
     queued: int
     gpu_types: list[str]
+    gpu_hours: float = 0.0
+    """GPUs × hours of all the caller's live reservations."""
+    max_gpu_hours: float | None = None
+    """Most GPU-hours at once; null: no limit."""
 
 
 class SshHost(msgspec.Struct, kw_only=True):

@@ -98,6 +98,52 @@ def test_every_page_fits_and_has_no_errors(
     picture(page, "pool")
 
 
+def test_the_plan_is_never_about_other_hours(login: Callable[..., Page], watcher: Watcher) -> None:
+    """While hours are typed, where they can't be reserved, and while the service does not answer."""
+    watcher.expected |= {400, 409, 503}
+    page = login()
+    page.get_by_role("button", name="New reservation").click()
+    page.wait_for_url("**/hub/spawn/**")
+    cards, summary, hours = page.locator(".g-free"), page.locator("#summary"), page.locator("#hours")
+    expect(cards.first).to_contain_text("now")
+    fresh = page.evaluate("""() => new Promise((resolve) => {
+        // The instant after each key: nothing has been asked yet.
+        const hours = document.getElementById("hours");
+        hours.addEventListener("input", () => resolve([
+            ...[...document.querySelectorAll(".g-free")].map((free) => free.textContent),
+            document.getElementById("summary").textContent,
+        ]));
+        hours.value = "1.5";
+        hours.dispatchEvent(new Event("input", { bubbles: true }));
+    })""")
+    assert set(fresh[:-1]) == {"…"}
+    assert "checking" in fresh[-1]
+    expect(cards.first).to_contain_text("now")
+    expect(summary).to_contain_text("1.5 hours: starts at once")
+
+    hours.fill("99")
+    expect(page.get_by_role("alert")).to_have_text(
+        "99 h is longer than the 24 h that one request may ask for."
+    )
+    for card in cards.all():
+        expect(card).to_have_text("–")
+    expect(summary).to_be_empty()
+    picture(page, "picker-99-hours")
+    page.get_by_role("button", name="Reserve", exact=True).click()
+    assert page.evaluate("document.getElementById('hours').validity.customError")
+    page.wait_for_url("**/hub/spawn/**")
+    hours.fill("1h30")
+    expect(summary).to_contain_text("1.5 hours: starts at once")
+    expect(page.locator("#hours-problem")).to_be_empty()
+
+    page.route("**/picker?*", lambda route: route.fulfill(status=503, json={}))
+    hours.fill("2")
+    expect(cards.first).to_have_text("not known now")
+    expect(summary).to_contain_text("does not answer")
+    page.unroute_all()
+    expect(cards.first).not_to_have_text("not known now")
+
+
 def test_labels_and_landmarks(login: Callable[..., Page], busy: dict[str, str]) -> None:
     page = login()
     for address in ("", "pool", f"reservations/{busy['eval']}", f"reservations/{busy['train-llama']}"):
@@ -122,13 +168,14 @@ def test_names_and_links_run_no_script(stack: Stack, login: Callable[..., Page],
     page.get_by_role("button", name="Choose a server").click()
     expect(page.get_by_label("Name")).to_have_value(SCRIPT)
     choose(page, "2 GPUs", "1", SCRIPT)
-    expect(page.get_by_role("alert")).to_contain_text("can't be a name")
-    expect(page.get_by_role("alert")).to_contain_text(SCRIPT)
+    expect(page.locator("#refused")).to_contain_text("can't be a name")
+    expect(page.locator("#refused")).to_contain_text(SCRIPT)
     # Everything is as it was filled in.
     expect(page.get_by_label("Name")).to_have_value(SCRIPT)
     expect(page.get_by_role("radio", name="2 GPUs", exact=False).first).to_be_checked()
     choose(page, "2 GPUs", SCRIPT)
-    expect(page.get_by_role("alert")).to_contain_text("must be a number")
+    expect(page.locator("#hours-problem")).to_contain_text("is not a length of time")
+    assert page.locator("img").count() == 0
     assert stack.api("GET", "reservations", None, "alice")["reservations"] == []
     page.goto(f"/services/gpudev/reservations/{SCRIPT.replace('/', '')}", wait_until="load")
     assert page.locator("img").count() == 0

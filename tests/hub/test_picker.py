@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
@@ -20,6 +22,36 @@ PROFILE = {
         "image": {"choices": {"default": {}}},
     },
 }
+
+
+def test_only_hours_that_may_be_asked_for_are_offered() -> None:
+    """A person's limit may be lower, or higher, than everybody's."""
+    profile = PROFILE | {
+        "profile_options": {
+            "hours": {"choices": {"1": {"default": False}, "4": {"default": True}, "24": {"default": False}}},
+            "image": {"choices": {"default": {}}},
+        }
+    }
+    presets = re.compile(r'class="g-chip" value="([^"]+)"')
+    for longest, offered, chosen in (
+        (3, ["1"], "3"),
+        (24, ["1", "4", "24"], "4"),
+        (30, ["1", "4", "24"], "4"),
+    ):
+        html = render_picker([profile], PickerAnswer(NOON, (), longest=longest * HOUR), {})
+        assert presets.findall(html) == offered
+        assert f'name="hours" required autocomplete="off" value="{chosen}"' in html
+        assert f"Up to {longest} hours" in html
+        assert f'max="{longest}"' in html
+
+
+def test_hours_that_are_refused_have_no_plan() -> None:
+    refused = "99 h is longer than the 24 h that one request may ask for"
+    html = render_picker(
+        [PROFILE], PickerAnswer(NOON, (), longest=24 * HOUR, refused=refused), {"hours": "99"}
+    )
+    assert f'role="alert">{refused}.</p>' in html
+    assert re.findall(r'class="g-free"[^>]*>([^<]*)<', html) == [""]
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from html import unescape
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
-from gpudev_hub.core.model import MINUTE, SECOND, Reservation
+from gpudev.hours import read_hours
+from gpudev_hub.core.model import MINUTE, SECOND, Allowances, Reservation
 from gpudev_hub.web.pages import pages
-from web_site import Running, running
+from web_site import POLICY, Running, running
 
 LINKS = re.compile(r'\b(?:href|src|action|data-url|content)="([^"]*)"')
 ALICE = "alices"
@@ -112,6 +114,41 @@ async def test_who_is_warned(run: Running) -> None:
     other = await page(run, address, "bobs")
     assert warnings(other) == []
     assert "hidden" in note(other)
+
+
+async def test_the_limit_on_gpu_hours_is_shown(run: Running) -> None:
+    """Before a request is refused over it."""
+    assert "GPU-hours" not in await page(run)
+    async with running(pages(), policy=replace(POLICY, allowances=Allowances(gpu_hours=100))) as limited:
+        limited.hub.person(ALICE, "alice")
+        await reserve(limited, hours=2.5, gpus=4)
+        assert re.search(r"GPU-hours</span><strong>10 of 100<", await page(limited))
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        ("99", "99 h is longer than the 24 h that one request may ask for"),
+        ("5000h", "5000 h is longer than the 24 h that one request may ask for"),
+        ("-1", "-1 hours is not a length of time: it must be positive"),
+        ("abc", "'abc' is not a length of time"),
+        ("", "'' is not a length of time"),
+    ],
+)
+async def test_the_picker_has_no_plan_for_hours_that_would_be_refused(
+    run: Running, hours: str, said: str
+) -> None:
+    """In the words of the refusal, and in the page as the Hub renders it, too."""
+    async with run.client(ALICE) as client, run.gate() as gate:
+        assert (await client.get("picker", params={"hours": "24"})).status_code == 200
+        answer = await client.get("picker", params={"hours": hours})
+        assert answer.status_code in (400, 409), answer.text
+        assert answer.json()["error"]["message"] == said
+        number = read_hours(hours)
+        if number is not None:
+            asked = {"subject": "local:alice", "server": "x", "hours": number}
+            shown = (await gate.post("gate/picker", json=asked)).json()
+            assert (shown["refused"], shown["sizes"]) == (said, [])
 
 
 def note(html: str) -> str:

@@ -183,3 +183,7 @@ class PickerAnswer:
     sizes: tuple[SizeNow, ...]
     location: str | None = None
     """Path below the service's own to show instead: the id is not a new one of the subject's."""
+    longest: Millis | None = None
+    """The longest hold that the subject may ask for."""
+    refused: str = ""
+    """Why the hours can't be asked for; then there are no sizes."""

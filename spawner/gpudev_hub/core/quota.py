@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from .errors import Code, Refused
 from .model import HOUR, Claim, Millis, Node, Policy, Request, Reservation, State
+from .request import resolve_hours
 from .words import duration, gpus
 
 
@@ -27,16 +28,31 @@ def counts(claim: Claim, reservations: Mapping[str, Reservation], nodes: Mapping
     return not claim.overruns or all(node is not None and node.planned for node in there)
 
 
-def check_submit(policy: Policy, subject: str, request: Request, live: list[Reservation]) -> None:
-    """Raise `Refused` if one more request like this is over the owner's limits. `live`: his reservations."""
-    limits = policy.limits(subject)
-    if request.hold > limits.hold_per_request:
+def hold_for(policy: Policy, subject: str, hours: float) -> Millis:
+    """Return the hold that a request for so many hours gets.
+
+    Raises `Refused` if no request of the owner may ask for it.
+    """
+    hold = resolve_hours(hours, policy.min_hold)
+    check_hold(policy, subject, hold)
+    return hold
+
+
+def check_hold(policy: Policy, subject: str, hold: Millis) -> None:
+    """Raise `Refused` if one request of the owner may not ask for so long a hold."""
+    longest = policy.limits(subject).hold_per_request
+    if hold > longest:
         raise Refused(
             Code.QUOTA_EXCEEDED,
-            f"{duration(request.hold)} is longer than the {duration(limits.hold_per_request)} that one "
-            "request may ask for",
-            f"use --hours {limits.hold_per_request / HOUR:g} or less; a running reservation can be extended",
+            f"{duration(hold)} is longer than the {duration(longest)} that one request may ask for",
+            f"use --hours {longest / HOUR:g} or less; a running reservation can be extended",
         )
+
+
+def check_submit(policy: Policy, subject: str, request: Request, live: list[Reservation]) -> None:
+    """Raise `Refused` if one more request like this is over the owner's limits. `live`: his reservations."""
+    check_hold(policy, subject, request.hold)
+    limits = policy.limits(subject)
     total = request.shape.total_gpus
     if total > limits.running_gpus:
         raise Refused(

@@ -12,7 +12,7 @@ import jinja2
 
 from gpudev.hours import read_hours
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
-from gpudev_hub.core.model import SECOND, Millis
+from gpudev_hub.core.model import HOUR, SECOND, Millis
 from gpudev_hub.core.words import duration, moment
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -79,17 +79,19 @@ def render_picker(
         )
         pools.setdefault(pool, []).append(card)
         kinds[pool] = profile["gpudev_pool"]
-    options = profiles[0]["profile_options"]
-    offered = [float(key) for key in options["hours"]["choices"]]
-    default = next(key for key, choice in options["hours"]["choices"].items() if choice["default"])
+    choices = profiles[0]["profile_options"]["hours"]["choices"]
+    offered = [float(key) for key in choices]
+    default = next(float(key) for key, choice in choices.items() if choice["default"])
+    longest = max(offered) if answer is None or answer.longest is None else answer.longest / HOUR
     return _ENVIRONMENT.get_template("picker.html").render(
         pools=pools,
         kinds=kinds,
         images={pool: _images(profiles, pool) for pool in pools},
         image=prefill.get("image", ""),
-        presets=[f"{hours:g}" for hours in offered],
-        longest=f"{max(offered):g}",
-        hours=prefill.get("hours") or default,
+        presets=[f"{hours:g}" for hours in offered if hours <= longest],
+        longest=f"{longest:g}",
+        hours=prefill.get("hours") or f"{min(default, longest):g}",
+        refused=sentence(answer.refused) if answer is not None else "",
         name=prefill.get("name", ""),
     )
 
@@ -131,6 +133,11 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
         length = duration(size.longest_now).replace(" ", "\N{NO-BREAK SPACE}")
         later += f", or now for up to {length}"
     return later, "wait", _rfc3339(size.earliest)
+
+
+def sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".") if text else ""
 
 
 def _images(profiles: Sequence[Mapping[str, Any]], pool: str) -> list[str]:

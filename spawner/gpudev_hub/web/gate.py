@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from gpudev_hub.core.availability import PoolOutlook
+from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.gate import (
     Admission,
     AdmitRequest,
@@ -20,8 +22,8 @@ from gpudev_hub.core.gate import (
     StopAsked,
     Verdict,
 )
+from gpudev_hub.core.quota import hold_for
 
-from . import present
 from .routes import Access, Call, Route
 
 
@@ -92,10 +94,20 @@ async def picker(call: Call) -> PickerAnswer:
     """What the spawn page of this id is to show."""
     body: PickerAsked = call.body
     service = call.site.service
-    hold = service.policy.default_hold if body.hours is None else present.millis(body.hours)
-    outlooks = service.availability(hold, body.subject)
+    longest = service.policy.limits(body.subject).hold_per_request
+    refused = ""
+    outlooks: list[PoolOutlook] = []
+    try:
+        hold = min(service.policy.default_hold, longest)
+        if body.hours is not None:
+            hold = hold_for(service.policy, body.subject, body.hours)
+        outlooks = service.availability(hold, body.subject)
+    except Refused as error:
+        refused = error.message
     return PickerAnswer(
         now=service.clock.now(),
+        longest=longest,
+        refused=refused,
         sizes=tuple(
             SizeNow(
                 outlook.pool.name,

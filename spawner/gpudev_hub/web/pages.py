@@ -17,6 +17,7 @@ from gpudev import wire
 from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Outcome, Reservation
+from gpudev_hub.core.quota import hold_for
 from gpudev_hub.core.timers import armed
 
 from . import page_view
@@ -351,10 +352,12 @@ class PickerFeed(PageHandler):
         self.limit(self.identity.owner.subject, write=False)
 
     async def get(self) -> None:
-        hours = read_hours(self.get_argument("hours", ""))
+        """Raises ``Refused`` for hours that can't be asked for; the page shows the words."""
+        text = self.get_argument("hours", "")
+        hours = read_hours(text)
         if hours is None:
-            raise Refused(Code.INVALID_HOURS, "that is not a length of time", f"use {EXAMPLES}")
-        hold = millis(hours)
+            raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
+        hold = hold_for(self.site.service.policy, self.person.owner.subject, hours)
         found = self.site.service.availability(hold, self.person.owner.subject)
         self.answer(self.site.presenter.availability(found, hold, self.person))
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from gpudev import wire
+from gpudev_hub.core import quota
 from gpudev_hub.core.availability import PoolOutlook
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
@@ -236,6 +237,8 @@ class Presenter:
             ),
             queued=sum(r.state is State.QUEUED for r in own),
             gpu_types=[pool.name for pool in self.policy.pools],
+            gpu_hours=quota.gpu_hours(own),
+            max_gpu_hours=limits.gpu_hours,
         )
 
     def timeline(self, reader: Identity, now: Millis) -> wire.Timeline:

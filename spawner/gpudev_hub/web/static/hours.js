@@ -23,7 +23,7 @@ export function readHours(text) {
   if (PLAIN.test(written)) return number(written);
   const found = CLOCK.exec(written) ?? BARE_MINUTES.exec(written) ?? UNITS.exec(written);
   if (!written || !found) return NaN;
-  const [, days, hours, minutes, seconds] = found.map((part) => (part ? number(part) : 0));
+  const [, days = 0, hours = 0, minutes = 0, seconds = 0] = found.map((part) => (part ? number(part) : 0));
   return days * 24 + hours + minutes / 60 + seconds / 3600;
 }
 

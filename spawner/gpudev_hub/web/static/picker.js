@@ -9,16 +9,32 @@ import { span, when } from "./times.js";
  * @typedef {{ gpu_type: string, sizes: Size[] }} Pool
  */
 
+/** Seconds between looks. */
 const EVERY = 10;
+const AFTER_FAILURE = 2;
+/** Milliseconds for the service to answer. */
+const PATIENCE = 5000;
+/** Milliseconds after the last key before the plan is asked for. */
+const TYPING = 250;
+/** Codes of refusals that are about the hours. */
+const ABOUT_HOURS = ["invalid_hours", "quota_exceeded"];
+
 const root = document.body.dataset.root ?? "/";
 const form = /** @type {HTMLFormElement} */ (document.getElementById("spawn_form"));
 const hours = /** @type {HTMLInputElement} */ (document.getElementById("hours"));
 const slider = /** @type {HTMLInputElement} */ (document.getElementById("hours-slider"));
 const presets = /** @type {HTMLElement} */ (document.getElementById("presets"));
 const summary = /** @type {HTMLElement} */ (document.getElementById("summary"));
+const problem = /** @type {HTMLElement} */ (document.getElementById("hours-problem"));
+const cards = /** @type {HTMLElement[]} */ ([...form.querySelectorAll(".g-free")]);
 
+/** What is known for the hours in the field. @type {"plan" | "asking" | "unknown" | "refused"} */
+let known = problem.textContent ? "refused" : "plan";
+/** The hours, as typed, that the cards are about. */
+let about = hours.value;
 /** @type {number | undefined} */
 let timer;
+let asking = new AbortController();
 
 function number() {
   return readHours(hours.value);
@@ -37,7 +53,7 @@ function show() {
 function summarise() {
   const card = form.querySelector(".g-size:has(input:checked)");
   const value = number();
-  if (!card || !(value > 0)) {
+  if (!card || !(value > 0) || known === "refused") {
     summary.textContent = "";
     return;
   }
@@ -46,7 +62,10 @@ function summarise() {
   const tone = free?.getAttribute("data-tone");
   const round = Number.isInteger(value * 2);
   const length = `${title} for ${round ? `${value} hour${value === 1 ? "" : "s"}` : span(value * 3600)}`;
-  if (tone === "good") summary.textContent = `${length}: starts at once.`;
+  if (known === "asking") summary.textContent = `${length}: checking what is free …`;
+  else if (known === "unknown")
+    summary.textContent = `${length}. The reservation service does not answer, so what is free is not known.`;
+  else if (tone === "good") summary.textContent = `${length}: starts at once.`;
   else if (tone === "wait") {
     const start = free?.getAttribute("data-start");
     const at = start ? when(new Date(start)) : "later";
@@ -78,30 +97,89 @@ function tell(free, size) {
   }
 }
 
+/**
+ * Say the same on all cards: the plan is not known (yet), or there is none.
+ * @param {"asking" | "unknown" | "refused"} why
+ * @param {string} words
+ */
+function clear(why, words) {
+  known = why;
+  for (const free of cards) {
+    for (const name of ["data-tone", "data-start", "data-seconds"]) free.removeAttribute(name);
+    free.textContent = words;
+  }
+  summarise();
+}
+
+/**
+ * Show why the hours can't be asked for; an empty text if they can. A form with such hours is not sent.
+ * @param {string} words
+ */
+function complain(words) {
+  const text = words && `${words[0]?.toUpperCase()}${words.slice(1)}.`;
+  if (problem.textContent !== text) problem.textContent = text;
+  hours.setCustomValidity(text);
+}
+
+/** The hours have changed: what the cards say is about other ones. */
+function change() {
+  show();
+  if (hours.value === about && known !== "asking") return;
+  complain("");
+  clear("asking", "…");
+  asking.abort();
+  asking = new AbortController();
+  clearTimeout(timer);
+  timer = setTimeout(update, TYPING);
+}
+
 async function update() {
   clearTimeout(timer);
-  const value = number();
-  if (!document.hidden && value > 0) {
-    try {
-      const answer = await fetch(`${root}picker?hours=${value}`, { cache: "no-store" });
-      if (answer.ok) {
-        /** @type {{ pools: Pool[] }} */
-        const found = await answer.json();
-        for (const pool of found.pools) {
-          for (const size of pool.sizes) {
-            const which = `${pool.gpu_type}-${size.nodes}x${size.gpus}`;
-            const free = form.querySelector(`[data-size="${CSS.escape(which)}"]`);
-            if (free) tell(free, size);
-          }
-        }
-        summarise();
-      }
-    } catch {
-      // What the page came with stays; the next round tries again.
+  const text = hours.value;
+  asking.abort();
+  const mine = (asking = new AbortController());
+  const late = setTimeout(() => mine.abort(), PATIENCE);
+  try {
+    if (text && !document.hidden) {
+      const answer = await fetch(`${root}picker?hours=${encodeURIComponent(text)}`, {
+        cache: "no-store",
+        signal: mine.signal,
+      });
+      const found = await answer.json();
+      if (mine === asking) plan(text, answer.ok, found);
+    } else if (!text) clear("refused", "–");
+  } catch {
+    if (mine === asking) clear("unknown", "not known now");
+  }
+  clearTimeout(late);
+  // Else a later look is under way, or comes when the typing ends.
+  if (mine === asking) timer = setTimeout(update, (known === "unknown" ? AFTER_FAILURE : EVERY) * 1000);
+}
+
+/**
+ * Show what the service has answered.
+ * @param {string} text the hours that it was asked about
+ * @param {boolean} ok
+ * @param {{ pools?: Pool[], error?: { code: string, message: string } }} answer
+ */
+function plan(text, ok, { pools, error }) {
+  about = text;
+  if (!ok || !pools) {
+    if (!error || !ABOUT_HOURS.includes(error.code)) throw new Error("the service did not say what is free");
+    complain(error.message);
+    clear("refused", "–");
+    return;
+  }
+  complain("");
+  known = "plan";
+  for (const pool of pools) {
+    for (const size of pool.sizes) {
+      const which = `${pool.gpu_type}-${size.nodes}x${size.gpus}`;
+      const free = form.querySelector(`[data-size="${CSS.escape(which)}"]`);
+      if (free) tell(free, size);
     }
   }
-  clearTimeout(timer);
-  timer = setTimeout(update, EVERY * 1000);
+  summarise();
 }
 
 for (const free of form.querySelectorAll(".g-free[data-start]")) {
@@ -112,25 +190,14 @@ slider.hidden = false;
 presets.addEventListener("click", (event) => {
   if (!(event.target instanceof HTMLButtonElement)) return;
   hours.value = event.target.value;
-  show();
-  update();
+  change();
 });
 slider.addEventListener("input", () => {
   hours.value = slider.value;
-  show();
+  change();
 });
-slider.addEventListener("change", update);
-hours.addEventListener("input", show);
-hours.addEventListener("change", update);
+hours.addEventListener("input", change);
 form.addEventListener("change", summarise);
-form.addEventListener("submit", () => {
-  setTimeout(() => {
-    for (const button of form.querySelectorAll("button")) button.disabled = true;
-  });
-});
-window.addEventListener("pageshow", () => {
-  for (const button of form.querySelectorAll("button")) button.disabled = false;
-});
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) update();
 });
