@@ -1,8 +1,8 @@
 """The service's routes, one method each, with time-outs, retries and typed errors.
 
 A request that may be repeated is repeated with back-off while nothing, something broken or "not now" is
-answered, for `PATIENCE` seconds. Each request has a connection of its own: after the long waits in between a
-kept one would be stale, and so the object can be used from any thread and after a fork.
+answered, for `PATIENCE` seconds. Each request has a connection of its own, so that the object can be used
+from any thread and after a fork.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 import random
 import secrets
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from gpudev import wire
+from gpudev import network, wire
 from gpudev.errors import (
     GpuDevError,
     InvalidHours,
@@ -31,7 +30,9 @@ from gpudev.errors import (
     WrongState,
     from_answer,
 )
+from gpudev.foreign import harmless, plain
 from gpudev.hours import EXAMPLES, read_hours
+from gpudev.waiting import Notice
 
 PATIENCE = 20.0
 """Seconds for which a request that may be repeated is repeated."""
@@ -51,8 +52,8 @@ T = TypeVar("T")
 class Api:
     """One hub's reservation service, as one user.
 
-    ``patience`` is how many seconds requests that may be repeated are repeated for; ``transport`` replaces
-    the network.
+    ``patience`` is how many seconds requests that may be repeated are repeated for; ``tell`` takes a line for
+    people whenever they have waited for an answer for a while; ``transport`` replaces the network.
     """
 
     def __init__(
@@ -62,10 +63,17 @@ class Api:
         *,
         transport: httpx.BaseTransport | None = None,
         patience: float = PATIENCE,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.url = url
         self._patience = patience
-        self._http = _http_client(url, token, transport)
+        self._tell = tell
+        self._http = network.client(
+            f"{url}/services/gpudev/{wire.API}/",
+            timeout=TIMEOUT,
+            headers={"Authorization": f"token {token}", "Accept": "application/json"},
+            transport=transport,
+        )
 
     def close(self) -> None:
         """Give up what the client holds; it cannot be used afterwards."""
@@ -160,7 +168,7 @@ class Api:
     def operate_node(self, name: str, action: wire.NodeAction) -> None:
         """Drain a node, put it back, or say that it is lost for good. For operators."""
         body = wire.NodeRequest(action=action)
-        persist(lambda: self._send("POST", f"nodes/{quote(name, safe='')}", body=body), self._patience)
+        self._persist(lambda: self._send("POST", f"nodes/{quote(name, safe='')}", body=body))
 
     def timeline(self) -> wire.Timeline:
         """The nodes, who holds what on them until when, and who waits."""
@@ -178,7 +186,11 @@ class Api:
         body: msgspec.Struct | None = None,
     ) -> T:
         """One request, repeated while it may help."""
-        return persist(lambda: self._once(kind, method, path, params=params, body=body), self._patience)
+        return self._persist(lambda: self._once(kind, method, path, params=params, body=body))
+
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        with Notice(self._tell, network.reached(self.url)) as notice:
+            return persist(attempt, self._patience, notice)
 
     def _once(
         self,
@@ -218,15 +230,10 @@ class Api:
                 headers={} if body is None else {"Content-Type": "application/json"},
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
             )
-        except httpx.TimeoutException as error:
-            raise NetworkError(
-                f"{self.url} did not answer in time.", hint="Try again; `gpu-dev list` shows what you hold."
-            ) from error
-        except httpx.TransportError as error:
-            raise NetworkError(
-                f"{self.url} cannot be reached: {str(error) or type(error).__name__}",
-                hint="Is the address right, and the hub running? `gpu-dev config get url` shows the address.",
-            ) from error
+        except httpx.RequestError as error:
+            raise network.failure(self.url, error) from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise network.no_address(self.url) from error
         if not answer.is_success:
             raise _refused(answer, self.url)
         return answer
@@ -237,13 +244,14 @@ def new_request_id() -> str:
     return secrets.token_urlsafe(16)
 
 
-def persist(attempt: Callable[[], T], patience: float) -> T:
+def persist(attempt: Callable[[], T], patience: float, notice: Notice) -> T:
     """What `attempt` returns, tried again with back-off upon `NetworkError` for `patience` seconds."""
     until = time.monotonic() + patience
     for pause in pauses():
         try:
             return attempt()
         except NetworkError as error:
+            notice.failed(error.message)
             pause = max(pause, error.retry_after)
             if time.monotonic() + pause > until:
                 raise
@@ -261,7 +269,8 @@ def pauses() -> Iterator[float]:
 
 def _decode(kind: type[T], answer: httpx.Response, url: str) -> T:
     try:
-        return msgspec.json.decode(answer.content, type=kind)
+        document = harmless(msgspec.json.decode(answer.content), colours=kind is wire.Logs)
+        return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise UnexpectedAnswer(
             f"{url} answered what this version of gpudev does not understand: {error}",
@@ -273,7 +282,7 @@ def _decode(kind: type[T], answer: httpx.Response, url: str) -> T:
 
 def _refused(answer: httpx.Response, url: str) -> GpuDevError:
     try:
-        refusal = msgspec.json.decode(answer.content, type=wire.ErrorBody).error
+        refusal = msgspec.convert(harmless(msgspec.json.decode(answer.content)), wire.ErrorBody).error
     except msgspec.DecodeError:
         if answer.status_code in (401, 403):
             return from_answer(answer.status_code, "", f"{url} does not accept the token.", "")
@@ -287,7 +296,8 @@ def _refused(answer: httpx.Response, url: str) -> GpuDevError:
 def _not_ours(answer: httpx.Response, url: str) -> Unavailable:
     """While service, hub or proxy restart, the others answer in its place (502, 503, the hub's 404)."""
     error = Unavailable(
-        f"{url} answers ({answer.status_code} {answer.reason_phrase}), but not its reservation service.",
+        f"{network.reached(url)} answers ({answer.status_code} {plain(answer.reason_phrase)}), but not its"
+        " reservation service.",
         hint="It may be restarting: try again. If it stays so: is this the address of a gpudev hub?",
     )
     error.retry_after = _retry_after(answer)
@@ -317,17 +327,3 @@ def number_of_hours(hours: float | str) -> float:
 
 def _params(**given: object) -> dict[str, str]:
     return {key: "true" if value is True else str(value) for key, value in given.items() if value is not None}
-
-
-def _http_client(url: str, token: str, transport: httpx.BaseTransport | None) -> httpx.Client:
-    parts = urlsplit(url)
-    return httpx.Client(
-        base_url=f"{url}/services/gpudev/{wire.API}/",
-        headers={"Authorization": f"token {token}", "Accept": "application/json"},
-        limits=httpx.Limits(max_keepalive_connections=0),
-        # A proxy cannot know what is on this machine's loopback.
-        trust_env=parts.hostname not in ("127.0.0.1", "::1", "localhost"),
-        # Reading all certificate authorities costs more than the request, and plain HTTP needs none.
-        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if parts.scheme == "http" else True,
-        transport=transport,
-    )

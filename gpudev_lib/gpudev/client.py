@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ class Client:
     `url` is the hub's public address, `token` one of its tokens; what is left out comes from the environment
     (``GPUDEV_URL``, ``GPUDEV_TOKEN``; on a server of the hub's everything is there) and then from
     ``~/.gpu-dev-config``. `patience`: for how many seconds a request that gets no answer is repeated.
+    `tell` is called with a line of text while an answer takes long: after 2 s, then every 5 s.
     `transport` replaces the network (an ``httpx.BaseTransport``).
     """
 
@@ -29,11 +31,12 @@ class Client:
         token: str | None = None,
         *,
         patience: float = PATIENCE,
+        tell: Callable[[str], None] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         settings = config.resolve(url, token)
         self._defaults = settings
-        self.api = Api(settings.url, settings.token, transport=transport, patience=patience)
+        self.api = Api(settings.url, settings.token, transport=transport, patience=patience, tell=tell)
 
     @property
     def url(self) -> str:

@@ -43,7 +43,12 @@ class Settings:
 def path() -> Path:
     """The configuration file: ``GPUDEV_CONFIG``, else ``~/.gpu-dev-config``."""
     named = os.environ.get("GPUDEV_CONFIG")
-    return Path(named).expanduser() if named else Path.home() / ".gpu-dev-config"
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".gpu-dev-config"
+    except RuntimeError as error:  # no such user, or an account without a home and no HOME
+        raise ConfigError(
+            f"There is no configuration file: {error}", hint="Name one in GPUDEV_CONFIG, or set HOME."
+        ) from error
 
 
 def load() -> dict[str, Any]:
@@ -128,6 +133,11 @@ def resolve(url: str | None = None, token: str | None = None) -> Settings:
         raise NotLoggedIn(
             f"There is no token for {chosen}.",
             hint=f"Log in with: gpu-dev login --url {chosen} (or set GPUDEV_TOKEN).",
+        )
+    if not found.isascii() or not found.isprintable() or " " in found:
+        raise NotLoggedIn(
+            f"The token for {chosen} has a space, a line break or another character that no token has.",
+            hint="Is GPUDEV_TOKEN right? A new token: gpu-dev login",
         )
     hours = content.get("hours")
     if isinstance(hours, str):

@@ -24,7 +24,7 @@
     ├── WaitTimeout                  also a TimeoutError; has .reservation
     ├── ReservationEnded             it ended (or failed) while waited for; has .reservation
     ├── RemoteCommandFailed          run(check=True): has .returncode, .stdout, .stderr
-    ├── ConfigError                  the configuration file
+    ├── ConfigError                  the configuration file, or a variable of the environment
     └── UnexpectedAnswer             the service and this library do not understand each other
 
 ``code`` is the service's own stable code where the service refused, and the class's otherwise. A hint says
@@ -210,7 +210,7 @@ class RemoteCommandFailed(GpuDevError):
 
 
 class ConfigError(GpuDevError):
-    """The configuration file cannot be read, parsed or written; it was left as it is."""
+    """The configuration file, or a variable of the environment (a proxy, certificates), cannot be used."""
 
     default_code = "config"
     exit_code = 9

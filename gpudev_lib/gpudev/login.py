@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
-from gpudev import config
+from gpudev import config, network
 from gpudev.api import Api
 from gpudev.errors import AccessError, Forbidden, NetworkError, NotLoggedIn, UnexpectedAnswer
+from gpudev.foreign import plain
+from gpudev.waiting import Notice
 
 DAYS = 30
 """How long a token made here is good for."""
@@ -24,30 +27,35 @@ SCOPES = (
 """What it may do: use this service as its owner, open his servers, and nothing else."""
 
 
-def by_password(url: str, user: str, password: str, *, transport: httpx.BaseTransport | None = None) -> str:
-    """Log in at the hub's own form and have a token made; returns it.
+def by_password(
+    url: str,
+    user: str,
+    password: str,
+    *,
+    tell: Callable[[str], None] | None = None,
+    transport: httpx.BaseTransport | None = None,
+) -> str:
+    """Log in at the hub's own form and have a token made; returns it. `tell` is as in `Client`.
 
     Raises `NotLoggedIn` for a wrong password and `AccessError` where the hub has no such form.
     """
     try:
-        with httpx.Client(
-            timeout=15.0,
-            transport=transport,
-            trust_env=urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost"),
-        ) as http:
+        with (
+            Notice(tell, network.reached(url)),
+            network.client(url, timeout=15.0, transport=transport) as http,
+        ):
             return _token(http, url, user, password)
-    except httpx.TransportError as error:
-        raise NetworkError(
-            f"{url} cannot be reached: {str(error) or type(error).__name__}",
-            hint="Is the address right, and the hub running?",
-        ) from error
+    except httpx.RequestError as error:
+        raise network.failure(url, error) from error
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise network.no_address(url) from error
 
 
 def _token(http: httpx.Client, url: str, user: str, password: str) -> str:
     form = http.get(f"{url}/hub/login")
     if form.status_code == HTTPStatus.NOT_FOUND or form.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise NetworkError(
-            f"{url} answers {form.status_code} {form.reason_phrase} where the hub's login should be.",
+            f"{url} answers {form.status_code} {plain(form.reason_phrase)} where the hub's login should be.",
             hint="Is this the address of a hub, and the hub running?",
         )
     xsrf = http.cookies.get("_xsrf", default=None)
@@ -86,7 +94,7 @@ def _json(answer: httpx.Response, url: str) -> dict[str, Any]:
         raise UnexpectedAnswer(f"{url} answers {answer.status_code} with something that is no JSON object.")
     if not answer.is_success:
         raise Forbidden(
-            f"{url} makes no token: {body.get('message') or answer.reason_phrase}",
+            f"{url} makes no token: {plain(str(body.get('message') or answer.reason_phrase))}",
             hint=f"Make one at {url}/hub/token and paste it to: gpu-dev login --url {url} --token-stdin",
         )
     return body
@@ -98,9 +106,15 @@ def _last_cookie(http: httpx.Client, name: str) -> str:
     return values[-1] or "" if values else ""
 
 
-def store(url: str, token: str, *, transport: httpx.BaseTransport | None = None) -> str:
+def store(
+    url: str,
+    token: str,
+    *,
+    tell: Callable[[str], None] | None = None,
+    transport: httpx.BaseTransport | None = None,
+) -> str:
     """Check the token with the service and write it to the configuration file; returns whose it is."""
-    api = Api(url, token, transport=transport)
+    api = Api(url, token, transport=transport, tell=tell)
     try:
         user = api.me().user
     finally:

@@ -61,7 +61,10 @@ class Lines:
         now = datetime.now(UTC)
         view = words.describe(record, now)
         text = f"{now.astimezone():%H:%M:%S} gpu-{words.label(record)}: {note or view.line()}"
-        print(text, file=self._stream, flush=True)
+        try:
+            print(text, file=self._stream, flush=True)
+        except (OSError, ValueError):
+            pass  # full, gone or closed: a wait does not end because nobody can be told of it
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -110,7 +113,8 @@ class LiveLine:
         if self._note:
             text.append(f"\n{self._note}", "yellow")
         if self._spinner is None:  # one for all drawings, or it would not turn
-            self._spinner = Spinner("dots")
+            unicode = (self._stream.encoding or "").lower().startswith("utf")
+            self._spinner = Spinner("dots" if unicode else "line")
         self._spinner.update(text=text)
         return self._spinner
 
@@ -135,8 +139,10 @@ def choose(wanted: Progress | bool | None, reservation: Reservation) -> Progress
     return for_stream(sys.stderr)
 
 
-def for_stream(stream: TextIO) -> Progress:
-    """A live line on a terminal, plain lines elsewhere."""
+def for_stream(stream: TextIO | None) -> Progress:
+    """A live line on a terminal, plain lines elsewhere, nothing where the stream is closed."""
+    if stream is None or stream.closed:
+        return Silent()
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", ""):
         return LiveLine(stream)
     return Lines(stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from fractions import Fraction
 
@@ -9,8 +11,9 @@ import pytest
 
 import gpudev
 from fake_service import FakeService, Fault, Refusal
-from gpudev import wire
+from gpudev import waiting, wire
 from gpudev.api import Api
+from gpudev.cli.app import main
 from gpudev.errors import from_answer
 from gpudev_hub.core.errors import STATUS, Code
 
@@ -75,6 +78,43 @@ def test_a_release_whose_answer_is_lost_is_a_release(service: FakeService, clien
     assert box.release().state == "ended"
     box.release()
     assert service.count("DELETE", box.id) == 2
+
+
+def test_a_service_that_is_away_is_told_of(
+    configured: FakeService, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two seconds, and again."""
+    monkeypatch.setattr(waiting, "FIRST", 0.1)
+    monkeypatch.setattr(waiting, "AGAIN", 0.2)
+    monkeypatch.setitem(gpudev.Client.__init__.__kwdefaults__ or {}, "patience", 1.5)
+    assert main(["list"]) == 0
+    assert capfd.readouterr().err == ""
+    configured.stop()
+    try:
+        assert main(["list", "--json"]) == 6
+    finally:
+        configured.start()
+    out, err = capfd.readouterr()
+    told = [line for line in err.splitlines() if "Still trying" in line]
+    assert len(told) >= 2
+    assert all(line.startswith(f"{configured.url} cannot be reached: ") for line in told[1:])
+    assert json.loads(out)["error"]["code"] == "network", "standard output has the document alone"
+
+
+def test_a_service_that_hangs_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single request may take 15 s: who waits for it is not left in silence."""
+    monkeypatch.setattr(waiting, "FIRST", 0.01)
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        def tell(line: str) -> None:
+            told.append(line)
+            listening.accept()[0].close()
+
+        with gpudev.Client(url, "token", patience=0, tell=tell) as client, pytest.raises(gpudev.NetworkError):
+            client.availability()
+    assert told == [f"{url} has not answered yet. Still trying, for 0 s so far; Ctrl-C gives up."]
 
 
 @pytest.mark.parametrize("hours", [float("nan"), float("inf"), float("-inf"), "two"])

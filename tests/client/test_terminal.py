@@ -188,18 +188,6 @@ def test_without_a_terminal_there_are_plain_lines(service: FakeService) -> None:
     assert "\x1b" not in err
 
 
-def test_a_reader_that_has_gone_is_not_worth_a_word(service: FakeService) -> None:
-    done = subprocess.run(
-        f"{GPU_DEV} avail --json | true",
-        shell=True,
-        executable="/bin/bash",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_help_loads_little() -> None:
     """By modules, which is exact; how long it takes is in the benchmarks."""
     code = (

@@ -67,6 +67,11 @@ class FakeService:
     """Whether the token is an operator's."""
     node_status: Literal["up", "down", "unknown", "drained"] = "up"
     extensions: set[str] = field(default_factory=set)
+    logs: wire.Logs = field(
+        default_factory=lambda: wire.Logs(
+            events=["12:00:00 starting on node-1"], logs={"jupyter": "up\n", "sshd": ""}
+        )
+    )
     starts: bool = True
     """Whether new reservations are ready at once."""
     ssh: Callable[[], wire.SshAccess] = field(default=lambda: NO_ACCESS)
@@ -168,7 +173,7 @@ class FakeService:
                 return self._extend(self._find(ref), msgspec.json.decode(body, type=wire.ExtendRequest))
             case "GET", ["reservations", ref, "logs"]:
                 self._find(ref)
-                return wire.Logs(events=["12:00:00 starting on node-1"], logs={"jupyter": "up\n", "sshd": ""})
+                return self.logs
             case "GET", ["reservations", ref, "history"]:
                 self._find(ref)
                 item = {"at": "2030-01-01T12:00:00Z", "cause": "submitted", "actor": "local:alice"}

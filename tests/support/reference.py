@@ -127,7 +127,7 @@ CLI_EXITS = """
 | 6 | hub or service cannot be reached |
 | 7 | not ready in the time given; the place is kept |
 | 8 | it ended, or failed, while waited for |
-| 9 | the configuration file can't be read, parsed or written |
+| 9 | the configuration file, or a variable of the environment, can't be used |
 | 130 | interrupted |
 
 `gpu-dev ssh` exits with the status of `ssh`: the command's own, or 255 where `ssh` itself failed. With
@@ -141,6 +141,17 @@ as they are; a file that can't be parsed is an error and is left untouched.
 
 | key | meaning |
 |---|---|
+"""
+CLI_NETWORK = """
+## Network
+
+Proxies come from `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` (`http://`, `https://`, `socks5://`), exceptions
+from `NO_PROXY` (hosts with all below them, addresses, networks such as `10.0.0.0/8`; hosts and addresses also
+with a port). A hub on this machine is never asked through a proxy. Certificate authorities come from
+`SSL_CERT_FILE` or `SSL_CERT_DIR`. An error names the variable that can't be used.
+
+Requests that get no answer are repeated for 20 seconds. After 2 seconds, and every 5 from then on, standard
+error says what is waited for. Escape sequences in logs and messages are removed; logs keep their colours.
 """
 LIBRARY_HEAD = f"""\
 # Library
@@ -315,7 +326,8 @@ def cli_page() -> str:
         if rows:
             page += "\n| option | |\n|---|---|\n"
             page += "".join(f"| `{option}` | {text} |\n" for option, text in rows)
-    return page + CLI_EXITS + "".join(f"| `{key}` | {text} |\n" for key, text in config.KEYS.items())
+    keys = "".join(f"| `{key}` | {text} |\n" for key, text in config.KEYS.items())
+    return page + CLI_EXITS + keys + CLI_NETWORK
 
 
 def library_page() -> str:

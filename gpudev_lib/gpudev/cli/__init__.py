@@ -2,7 +2,7 @@
 
 Exit codes: 0 done · 1 something unexpected · 2 bad usage or input · 3 no such reservation · 4 refused (quota,
 extension, name taken, …) · 5 not logged in, or forbidden · 6 hub or service cannot be reached · 7 not ready
-in the time given · 8 it ended, or failed, while waited for · 9 the configuration file · 130 interrupted.
+in the time given · 8 it ended, or failed, while waited for · 9 the configuration · 130 interrupted.
 ``gpu-dev ssh`` exits with the status of ``ssh``.
 """
 
@@ -17,6 +17,12 @@ def main() -> None:
         from gpudev.cli.sync import main as sync
 
         sys.exit(sync())
-    from gpudev.cli.app import main as app
+    try:
+        from gpudev.cli.app import main as app
+        from gpudev.cli.streams import prepare
 
-    sys.exit(app(sys.argv[1:]))
+        prepare()
+        code = app(sys.argv[1:])
+    except KeyboardInterrupt:  # while it is loaded
+        code = 130
+    sys.exit(code)

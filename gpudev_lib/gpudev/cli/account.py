@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gpudev import config
-from gpudev.cli.output import emit, json_option
+from gpudev.cli.output import echo, emit, json_option, say
 from gpudev.errors import InvalidRequest, NotFound
 from gpudev.hours import EXAMPLES, read_hours
 
@@ -31,18 +31,33 @@ def login_command(url: str | None, user: str | None, password_stdin: bool, token
     content = config.load()
     hub = config.clean_url(url or config.hub_from_environment() or content.get("url") or _ask_url())
     if token_stdin:
-        token = sys.stdin.readline().strip()
+        token = _line_of_input().strip()
         if not token:
             raise click.UsageError("There is no token on standard input.")
     else:
-        name = user or content.get("user") or getpass.getuser()
+        name = user or content.get("user") or _own_name()
         if password_stdin:
-            password = sys.stdin.readline().rstrip("\r\n")
+            password = _line_of_input()
         else:
             password = click.prompt(f"Password of {name} at {hub}", hide_input=True, err=True)
-        token = login.by_password(hub, name, password)
-    who = login.store(hub, token)
-    click.echo(f"You are {who} at {hub}; the token is in {config.path()}.")
+        token = login.by_password(hub, name, password, tell=say)
+    who = login.store(hub, token, tell=say)
+    echo(f"You are {who} at {hub}; the token is in {config.path()}.")
+
+
+def _line_of_input() -> str:
+    """One line of standard input."""
+    try:
+        return sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("What is on standard input is not UTF-8 text.") from error
+
+
+def _own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise click.UsageError("Your account has no name here: give yours at the hub with --user.") from error
 
 
 def _ask_url() -> str:
@@ -70,7 +85,7 @@ def get(key: str) -> None:
         raise NotFound(f"{key} is not set in {config.path()}.", hint=_known())
     value = content[key]
     if isinstance(value, str):
-        click.echo(value)
+        echo(value)
     else:
         emit(value)
 
@@ -102,7 +117,7 @@ def list_(as_json: bool) -> None:
         emit(content)
         return
     for key, value in content.items():
-        click.echo(f"{key} = {value}")
+        echo(f"{key} = {value}")
 
 
 def _checked(key: str, value: str) -> str | float | None:

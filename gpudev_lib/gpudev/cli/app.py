@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import sys
 
 import click
 
 from gpudev.cli.output import complain, emit, say
+from gpudev.cli.streams import give_up
 from gpudev.errors import GpuDevError
 
 INTERRUPTED = 130
+_OF_A_STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE)
 
 COMMANDS = {
     "reserve": ("reserve", "Reserve GPUs and wait until they are ready."),
@@ -72,6 +76,15 @@ def gpu_dev() -> None:
 
 def main(args: list[str]) -> int:
     """Run one command; returns the exit code."""
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except OSError as error:
+        return _failed(error)
+    return code
+
+
+def _run(args: list[str]) -> int:
     own = args[: args.index("--")] if "--" in args else args
     as_json = "--json" in own
     try:
@@ -79,10 +92,10 @@ def main(args: list[str]) -> int:
     except click.UsageError as error:
         if as_json:
             emit({"error": {"code": "usage", "message": error.format_message(), "hint": ""}})
-        error.show()
+        error.show(sys.stderr)
         return 2
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         say("Interrupted.")
@@ -91,3 +104,18 @@ def main(args: list[str]) -> int:
         complain(error, as_json=as_json)
         return error.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _failed(error: OSError) -> int:
+    """A file, a program or standard output is at fault."""
+    if error.filename is not None or error.errno not in _OF_A_STREAM:
+        complain(GpuDevError(str(error)), as_json=False)
+        return 1
+    give_up()
+    if error.errno != errno.EPIPE:
+        lost = GpuDevError(
+            f"Standard output cannot be written: {error.strerror}.",
+            hint="What you asked for may have been done all the same: `gpu-dev list` shows what you hold.",
+        )
+        complain(lost, as_json=False)
+    return 1

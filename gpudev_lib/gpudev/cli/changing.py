@@ -8,9 +8,8 @@ import click
 
 from gpudev import words
 from gpudev.cli.names import HOURS, reservation_name, reservation_names
-from gpudev.cli.output import complain, emit, json_option, now
+from gpudev.cli.output import complain, connect, echo, emit, json_option, now
 from gpudev.cli.sync import after_change
-from gpudev.client import Client
 from gpudev.errors import GpuDevError
 from gpudev.reservation import Reservation
 
@@ -25,7 +24,7 @@ def cancel_command(names: tuple[str, ...], yes: bool, as_json: bool) -> int:
     On a terminal it asks before a running server is ended. Homes stay. With --json nothing is asked, and
     `reservations` are those that have been found, as they are then.
     """
-    client = Client()
+    client = connect()
     code = 0
     found: list[Reservation] = []
     for name in names:
@@ -50,13 +49,11 @@ def _cancel(reservation: Reservation, yes: bool) -> None:
     if runs and not yes and sys.stdin.isatty():
         text = f"{called} is {reservation.state}: its programs end (files in the home stay). Release it?"
         if not click.confirm(text, err=True):
-            click.echo(f"{called} stays.")
+            echo(f"{called} stays.")
             return
     over = reservation.state == "ended"
     reservation.release()
-    click.echo(
-        f"{called} had ended already." if over else f"{called} is {'released' if runs else 'cancelled'}."
-    )
+    echo(f"{called} had ended already." if over else f"{called} is {'released' if runs else 'cancelled'}.")
 
 
 @click.command()
@@ -68,7 +65,7 @@ def extend_command(name: str, hours: float, as_json: bool) -> None:
 
     Granted if that breaks no promise made to somebody who waits; a refusal says the longest that would be.
     """
-    client = Client()
+    client = connect()
     reservation = client.get(name).extend(hours)
     if as_json:
         emit(reservation.record)
@@ -76,5 +73,5 @@ def extend_command(name: str, hours: float, as_json: bool) -> None:
         ends = reservation.ends_at
         until = f" until {words.when(ends, now())}" if ends else ""
         total = words.hours(reservation.hours)
-        click.echo(f"{words.label(reservation.record)} is yours{until}, {total} in all.")
+        echo(f"{words.label(reservation.record)} is yours{until}, {total} in all.")
     after_change(client.api)

@@ -9,7 +9,7 @@ import webbrowser
 import click
 
 from gpudev.cli.names import reservation_name
-from gpudev.client import Client
+from gpudev.cli.output import connect, echo
 from gpudev.errors import WrongState
 from gpudev.words import label
 
@@ -26,7 +26,7 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
 
     if cmd[:1] == ("--",):
         cmd = cmd[1:]
-    api = Client().api
+    api = connect().api
     host = remote.find(api, api.reservation(name).id)
     argv = ["ssh", "-F", str(host.config)]
     if cmd:
@@ -44,14 +44,14 @@ def open_command(name: str) -> None:
     """Open JupyterLab in the browser; print its address where there is none."""
     from gpudev import remote
 
-    record = Client().api.reservation(name)
+    record = connect().api.reservation(name)
     remote.own(record)
     if record.url is None:
         raise WrongState(
             f"{label(record)} has no JupyterLab to open: it is {record.state}.",
             hint=record.reason or f"Wait for it: gpu-dev wait {label(record)}",
         )
-    click.echo(record.url)
+    echo(record.url)
     graphical = sys.platform == "darwin" or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
@@ -72,10 +72,10 @@ def enable() -> None:
     """Add the line, and write how to reach what you hold now."""
     from gpudev import ssh
 
-    access = Client().api.ssh()
+    access = connect().api.ssh()
     ssh.enable()
     ssh.sync(access)
-    click.echo(f"ssh gpu-NAME works: {ssh.config_path()} includes {ssh.include_path()}.")
+    echo(f"ssh gpu-NAME works: {ssh.config_path()} includes {ssh.include_path()}.")
 
 
 @ssh_config_command.command()
@@ -84,7 +84,7 @@ def disable() -> None:
     from gpudev import ssh
 
     ssh.disable()
-    click.echo(f"{ssh.config_path()} no longer includes {ssh.include_path()}.")
+    echo(f"{ssh.config_path()} no longer includes {ssh.include_path()}.")
 
 
 @ssh_config_command.command()
@@ -93,4 +93,5 @@ def show() -> None:
     from gpudev import ssh
 
     file = ssh.include_path()
-    click.echo(file.read_text() if file.exists() else f"# {file} has not been written yet.", nl=False)
+    text = file.read_text("utf-8") if file.exists() else f"# {file} has not been written yet."
+    echo(text.removesuffix("\n"))

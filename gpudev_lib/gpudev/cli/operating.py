@@ -9,8 +9,7 @@ import click
 import msgspec
 
 from gpudev.cli import tables
-from gpudev.cli.output import console, emit, json_option
-from gpudev.client import Client
+from gpudev.cli.output import connect, console, echo, emit, json_option
 
 if TYPE_CHECKING:
     from gpudev import wire
@@ -48,7 +47,7 @@ def node_command() -> None:
 @json_option
 def list_(as_json: bool) -> None:
     """List the nodes: their state, and what is held on them."""
-    timeline = Client().api.timeline()
+    timeline = connect().api.timeline()
     found = [_summary(pool.gpu_type, node) for pool in timeline.pools for node in pool.nodes]
     if as_json:
         emit(NodeList(nodes=found))
@@ -76,16 +75,16 @@ def drain(name: str) -> None:
 
     What runs there runs on to its end; who was planned there is planned elsewhere, or later.
     """
-    Client().api.operate_node(name, "drain")
-    click.echo(f"{name} is drained: it gets nothing new. Back with: gpu-dev node undrain {name}")
+    connect().api.operate_node(name, "drain")
+    echo(f"{name} is drained: it gets nothing new. Back with: gpu-dev node undrain {name}")
 
 
 @node_command.command("undrain")
 @click.argument("name")
 def undrain(name: str) -> None:
     """Put a drained or lost node back."""
-    Client().api.operate_node(name, "undrain")
-    click.echo(f"{name} is no longer drained: it is used as soon as it is seen up.")
+    connect().api.operate_node(name, "undrain")
+    echo(f"{name} is no longer drained: it is used as soon as it is seen up.")
 
 
 @node_command.command("lost")
@@ -96,11 +95,11 @@ def lost(name: str, yes: bool) -> None:
 
     What ran there ends at once, as node_lost. On a terminal it asks before.
     """
-    client = Client()
+    client = connect()
     if not yes and sys.stdin.isatty():
         text = f"Everything that runs on {name} ends as lost. Is {name} gone for good?"
         if not click.confirm(text, err=True):
-            click.echo(f"{name} stays as it is.")
+            echo(f"{name} stays as it is.")
             return
     client.api.operate_node(name, "lost")
-    click.echo(f"{name} is lost. Should it come back: gpu-dev node undrain {name}")
+    echo(f"{name} is lost. Should it come back: gpu-dev node undrain {name}")

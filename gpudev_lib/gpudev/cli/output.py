@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gpudev import wire
+    from gpudev.client import Client
 
 WIDE = 160
 """Columns where there is no terminal: nothing is cut off in a pipe."""
@@ -28,10 +29,16 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def echo(text: str | bytes) -> None:
+    """Write a line of the result."""
+    # To a stream that is not named, click writes UTF-8 where its encoding is ASCII.
+    click.echo(text, file=sys.stdout)
+
+
 def emit(document: Any) -> None:
     """Print one JSON document."""
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
-    click.echo(text)
+    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+    echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
 
 
 def console() -> Console:
@@ -41,16 +48,23 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else WIDE)
 
 
+def connect() -> Client:
+    """The configured hub; an answer that takes long is told of."""
+    from gpudev.client import Client
+
+    return Client(tell=say)
+
+
 def say(text: str) -> None:
     """Tell something that is not the result."""
-    click.echo(text, err=True)
+    click.echo(text, file=sys.stderr)
 
 
 def complain(error: GpuDevError, *, as_json: bool) -> None:
     """Say what went wrong, and what to do next."""
     if as_json:
         emit({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
-    click.secho(f"Error: {error.message}", err=True, fg="red")
+    click.secho(f"Error: {error.message}", file=sys.stderr, fg="red")
     if error.hint:
         say(error.hint)
     for note in getattr(error, "__notes__", ()):
@@ -61,13 +75,13 @@ def announce(record: wire.Reservation) -> None:
     """A reservation that was just made or has become ready, with the ways in."""
     view = words.describe(record, now())
     facts = " · ".join((view.headline, *view.times))
-    click.echo(f"{view.title}: {facts}")
+    echo(f"{view.title}: {facts}")
     if view.reason and record.state != "ready":
-        click.echo(f"  {view.reason}")
+        echo(f"  {view.reason}")
     for name, value in (
         ("JupyterLab", view.url),
         ("SSH", view.ssh_command),
         ("VS Code", view.vscode_url),
     ):
         if value:
-            click.echo(f"  {name:<11}{value}")
+            echo(f"  {name:<11}{value}")

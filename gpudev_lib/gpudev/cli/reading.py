@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,7 @@ import click
 from gpudev import wire, words
 from gpudev.cli import tables
 from gpudev.cli.names import HOURS, reservation_name
-from gpudev.cli.output import console, emit, json_option, now, say
-from gpudev.client import Client
+from gpudev.cli.output import connect, console, echo, emit, json_option, now, say
 from gpudev.errors import InvalidRequest, NetworkError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def list_command(everyone: bool, ended: bool, watch: bool, as_json: bool) -> Non
     """List your live reservations."""
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other.")
-    api = Client().api
+    api = connect().api
     if as_json:
         emit(wire.ReservationList(reservations=api.reservations(everyone=everyone, ended=ended)))
         return
@@ -75,7 +75,7 @@ def _watch(api: Api, out: Console, everyone: bool, ended: bool) -> None:
 @json_option
 def show_command(name: str, as_json: bool) -> None:
     """Show one reservation, by name or id."""
-    record = Client().api.reservation(name)
+    record = connect().api.reservation(name)
     if as_json:
         emit(record)
     else:
@@ -87,16 +87,16 @@ def show_command(name: str, as_json: bool) -> None:
 @json_option
 def logs_command(name: str, as_json: bool) -> None:
     """Start events, and the last lines of Jupyter and sshd."""
-    api = Client().api
+    api = connect().api
     logs = api.logs(api.reservation(name).id)
     if as_json:
         emit(logs)
         return
     for event in logs.events:
-        click.echo(event)
+        echo(event)
     for source, text in logs.logs.items():
-        click.secho(f"\n{source}", bold=True)
-        click.echo(text.rstrip("\n") or "(nothing)")
+        click.secho(f"\n{source}", file=sys.stdout, bold=True)
+        echo(text.rstrip("\n") or "(nothing)")
 
 
 @click.command()
@@ -104,7 +104,7 @@ def logs_command(name: str, as_json: bool) -> None:
 @json_option
 def avail_command(hours: float | None, as_json: bool) -> None:
     """What is free now, and when each size could start."""
-    availability = Client().api.availability(hours)
+    availability = connect().api.availability(hours)
     if as_json:
         emit(availability)
         return

@@ -8,7 +8,7 @@ import click
 
 from gpudev.cli.app import INTERRUPTED
 from gpudev.cli.names import HOURS, reservation_name
-from gpudev.cli.output import announce, emit, json_option, say
+from gpudev.cli.output import announce, connect, emit, json_option, say
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
 from gpudev.progress import for_stream
@@ -43,7 +43,7 @@ def reserve_command(
 
     Ctrl-C while waiting asks whether to keep the place; where there is no terminal to ask on, it is kept.
     """
-    client = Client()
+    client = connect()
     reservation = client.reserve(gpus, nodes, hours, gpu_type, name, image, wait=False, timeout=timeout)
     after_change(client.api)
     if wait:
@@ -58,7 +58,7 @@ def reserve_command(
 @json_option
 def wait_command(name: str, timeout: float | None, as_json: bool) -> int:
     """Wait until a reservation is ready, as `reserve` does."""
-    client = Client()
+    client = connect()
     return _wait(client, client.get(name), timeout, as_json)
 
 

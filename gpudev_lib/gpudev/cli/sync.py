@@ -15,11 +15,17 @@ PATIENCE = 2.0
 
 def main() -> int:
     """``gpu-dev ssh-sync``: silent, and never a reason not to connect."""
-    from gpudev import ssh
+    import signal
 
-    for account in ssh.known_accounts():
-        if not ssh.fresh(account):
-            _sync(account)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by ssh
+    try:
+        from gpudev import ssh
+
+        for account in ssh.known_accounts():
+            if not ssh.fresh(account):
+                _sync(account)
+    except Exception:  # whatever it is: what was known before has to do
+        return 0
     return 0
 
 

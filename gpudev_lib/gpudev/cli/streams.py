@@ -1,0 +1,56 @@
+"""Standard streams as they are found: closed, full, or of an encoding that lacks half of what is written."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from typing import Any
+
+_LIKE = {"·": "-", "×": "x", "…": "...", "–": "-", "—": "-", "\u00a0": " ", "\u202f": " ", "’": "'"}
+_REPLACE = "gpudev-like"
+
+
+def prepare() -> None:
+    """Make standard streams usable, for the whole process.
+
+    Closed ones lead to nowhere. Standard error never fails: what is told there is not the result. Characters
+    that the encoding lacks are replaced by what looks like them.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+    codecs.register_error(_REPLACE, _like)
+    # A closed stream is None.
+    sys.stdin = getattr(sys, "stdin", None) or os.fdopen(0, closefd=False)
+    sys.stdout = getattr(sys, "stdout", None) or os.fdopen(1, "w", closefd=False)
+    encoding = getattr(sys.stderr, "encoding", "utf-8")
+    sys.stderr = io.TextIOWrapper(_Unfailing(2, "w", closefd=False), encoding, _REPLACE, write_through=True)
+    if isinstance(sys.stdin, io.TextIOWrapper) and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(errors=_REPLACE)
+
+
+def give_up() -> None:
+    """Nothing more can be written to standard output: what is left for it goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+class _Unfailing(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        """Write what can be written; the rest counts as written, too."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
+def _like(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_LIKE.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
