@@ -78,7 +78,6 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
             tokens=tokens,
             policy=policy,
             service_url=settings.service_base,
-            now=clock.now,
             devices=cluster.devices,
         ),
         probe=SshdProbe(ca.public),

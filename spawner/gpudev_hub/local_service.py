@@ -63,7 +63,6 @@ async def serve(settings: Settings) -> None:
             tokens=tokens,
             policy=policy,
             service_url=service_url,
-            now=clock.now,
         ),
         probe=SshdProbe(ca.public),
         clock=clock,

@@ -114,7 +114,7 @@ class ClusterStack(HubUsers):
         for name in ("gate", "service-token", "service-cookies"):
             (self.secrets / name).write_text(secrets.token_urlsafe(32))
         (self.secrets / "server-tokens").write_bytes(secrets.token_bytes(32))
-        (self.secrets / "host-ca").write_text(new_pair("gpudev-host-ca")[0])
+        (self.secrets / "host-ca").write_text(new_pair("gpudev-host-ca", folder)[0])
         self.settings: dict[str, Any] = {
             "public_url": self.url,
             "hub_api": f"http://{ADDRESS}:8081/hub/api",

@@ -69,7 +69,6 @@ class Engine:
             tokens=ServerTokens(b"k" * 32),
             policy=local_policy(GPUS, Settings.read({"GPUDEV_STATE": str(folder / "state")})),
             service_url="http://127.0.0.1:9/services/gpudev/",
-            now=lambda: 0,
         )
         self.word = folder / "exit-code"
 
@@ -210,9 +209,12 @@ async def test_a_killed_launcher_takes_all_along(engine: Engine) -> None:
     orphan = await asyncio.create_subprocess_exec(
         "sleep", "600", env={record.MARKER: record.marker("killed", 1, 0)}
     )
+    private = engine.servers.folder("killed", 1) / "0" / record.PRIVATE
+    assert private.exists()
     os.kill(engine.launcher("killed"), signal.SIGKILL)
     assert (await asyncio.wait_for(anext(watch), 20)).presence is Presence.ABSENT
     assert await orphan.wait() == -signal.SIGKILL
+    assert not private.exists(), "its keys outlive it"
     sight = await engine.cluster.look(claim)
     assert (sight.presence, sight.user_stopped, sight.outage) == (Presence.ABSENT, False, False)
 
@@ -231,6 +233,19 @@ async def test_of_a_pair_one_rank_gone_is_an_incomplete_server(engine: Engine, g
     assert half.jupyter == (None if gone == 0 else whole.jupyter)
     await engine.cluster.remove("pair", 1)
     assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
+
+
+async def test_what_was_prepared_for_a_server_that_never_came_is_removed(engine: Engine) -> None:
+    """Its Hub was killed before it had started a launcher."""
+    for name in ("never", "held"):
+        private = engine.servers.folder(name, 1) / "0" / record.PRIVATE
+        private.mkdir(parents=True)
+        (private / "spec.json").write_text("{}")
+    await engine.cluster.forget_ended([("held", 1)])
+    left = sorted(path.parent.parent.parent.name for path in engine.servers.root.rglob("spec.json"))
+    assert left == ["held-1"]
+    await engine.cluster.remove("held", 1)
+    assert list(engine.servers.root.rglob("spec.json")) == []
 
 
 async def test_what_cannot_be_read_is_unknown(engine: Engine) -> None:

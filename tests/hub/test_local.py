@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from gpudev_hub.hub.local import LocalGpuSpawner
+import pytest
+
+from gpudev_hub.hub.local import LocalGpuSpawner, free_ports
 from gpudev_hub.server import processes, record
 from gpudev_hub.server.record import Exit, Record
 
@@ -61,6 +64,43 @@ async def test_a_pair_runs_for_the_hub_while_any_of_its_ranks_does(tmp_path: Pat
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["it answers", "it ends"])
+async def test_a_hub_that_comes_up_learns_at_once_what_becomes_of_a_start(tmp_path: Path, ends: bool) -> None:
+    """It would wait for the address as long as for a start, which takes a minute if the server has ended."""
+
+    class Starting(Spawner):
+        name: Any = "starting"
+        local: ClassVar[Any] = SimpleNamespace(servers=tmp_path)
+
+    spawner = Starting()
+    spawner.attempt, spawner.api_token, spawner._check_pending = 1, "token", True
+    marked = {record.MARKER: record.marker("starting", 1, 0)}
+    running = await asyncio.create_subprocess_exec("sleep", "600", env=marked)
+    try:
+        begun = processes.start_time(running.pid)
+        assert begun is not None
+        (port,) = free_ports(1)
+        folder = tmp_path / "starting-1" / "0"
+        folder.mkdir(parents=True)
+        record.write(
+            folder, Record("starting", 1, 0, running.pid, begun, record.boot_id(), "n1", (0,), port, 1)
+        )
+        polled = asyncio.create_task(spawner.poll())
+        done, _ = await asyncio.wait([polled], timeout=0.3)
+        assert not done
+        if ends:
+            running.kill()
+            await running.wait()
+            assert await asyncio.wait_for(polled, 10) == 1
+        else:
+            with socket.create_server(("127.0.0.1", port)):
+                assert await asyncio.wait_for(polled, 10) is None
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
 
 
 async def test_a_record_that_makes_no_sense_keeps_the_hub_from_nothing(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_hub.core.model import HOUR, Owner, Presence, State
+from gpudev_hub.core.model import Owner, Presence, State
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.directory import LocalDirectory
-from gpudev_hub.ssh.keygen import keep_pair, new_pair
+from gpudev_hub.ssh.keygen import keep_pair, new_pair, ssh_keygen
 from gpudev_hub.ssh.launches import Launches, ServerTokens, keep_secret
 from gpudev_hub.ssh.probe import SshdProbe, certifies
 from ssh_world import OWNER, POLICY, World, now
@@ -29,21 +29,21 @@ def test_ca_is_kept_and_signs_host_certificates(tmp_path: Path) -> None:
     ca = HostCA(tmp_path / "ca")
     assert HostCA(tmp_path / "ca").known_hosts == ca.known_hosts
     assert stat.S_IMODE((tmp_path / "ca/host_ca").stat().st_mode) == 0o600
-    _, public = new_pair("x")
+    _, public = new_pair("x", tmp_path)
     text = described(ca.sign(public, ["gx1-1"], 3600), tmp_path)
     assert "host certificate" in text
     assert "Principals: \n                gx1-1\n" in text
     assert ca.public.fingerprint in text
-    assert new_pair("x") != new_pair("x")
+    assert new_pair("x", tmp_path) != new_pair("x", tmp_path)
 
 
 @pytest.mark.parametrize("names", [[], ["*"], ["a,b"], [""], ["gx1", "-n"], ["gx1\n"]])
 def test_ca_refuses_names_that_mean_more(tmp_path: Path, names: list[str]) -> None:
     ca = HostCA(tmp_path / "ca")
     with pytest.raises(ValueError, match="names"):
-        ca.sign(new_pair("x")[1], names, 60)
+        ca.sign(new_pair("x", tmp_path)[1], names, 60)
     with pytest.raises(ValueError, match="never be valid"):
-        ca.sign(new_pair("x")[1], ["gx1"], 0)
+        ca.sign(new_pair("x", tmp_path)[1], ["gx1"], 0)
 
 
 def test_half_made_pair_is_completed(tmp_path: Path) -> None:
@@ -88,7 +88,6 @@ async def test_launch_is_the_same_again(tmp_path: Path) -> None:
             tokens=with_world.tokens,
             policy=POLICY,
             service_url="http://127.0.0.1:1/services/gpudev/",
-            now=now,
         )
 
     one = launches()
@@ -104,24 +103,43 @@ async def test_launch_is_the_same_again(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_old_launches_are_removed_and_young_ones_not(tmp_path: Path) -> None:
+async def test_launches_go_with_their_slots_and_what_a_kill_left_with_the_first_pass(tmp_path: Path) -> None:
+    """Private keys do not outlive their server."""
     world = World(tmp_path / "world")
-    at = [now()]
-    launches = Launches(
-        tmp_path / "launches",
-        ca=world.ca,
-        tokens=world.tokens,
-        policy=POLICY,
-        service_url="http://127.0.0.1:1/",
-        now=lambda: at[0],
-    )
-    await launches.make(world.reserve("gx1"))
-    at[0] += 200 * HOUR
-    await launches.make(world.reserve("gx2"))
-    assert {path.name for path in (tmp_path / "launches").iterdir()} == {"gx1-1.json", "gx2-1.json"}
-    at[0] += 200 * HOUR
-    await launches.make(world.reserve("gx3"))
-    assert {path.name for path in (tmp_path / "launches").iterdir()} == {"gx3-1.json"}
+    folder = tmp_path / "ssh" / "launches"
+
+    def launches() -> Launches:
+        return Launches(
+            folder, ca=world.ca, tokens=world.tokens, policy=POLICY, service_url="http://127.0.0.1:1/"
+        )
+
+    first = launches()
+    for name in ("gx1", "gx2"):
+        await first.make(world.reserve(name))
+    await first.forget_ended({("gx1", 1): 0, ("gx2", 1): 0}.keys())
+    assert {path.name for path in folder.iterdir()} == {"gx1-1.json", "gx2-1.json"}
+    await first.forget_ended({("gx2", 1): 0}.keys())
+    assert {path.name for path in folder.iterdir()} == {"gx2-1.json"}
+    for left in (folder / ".new-abc", tmp_path / "ssh" / "demo" / "alice" / ".new-def"):
+        left.mkdir(parents=True)
+        (left / "key").write_text("private")
+    await launches().forget_ended({("gx2", 1)})
+    assert [path.name for path in tmp_path.joinpath("ssh").rglob("*") if path.is_file()] == ["gx2-1.json"]
+
+
+async def test_keys_are_made_in_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kill in the middle of it leaves must be found again: not in /tmp."""
+    used: list[Path] = []
+
+    def keygen(*arguments: str) -> str:
+        used.append(Path(arguments[-1]).parent.parent)
+        return ssh_keygen(*arguments)
+
+    monkeypatch.setattr("gpudev_hub.ssh.keygen.ssh_keygen", keygen)
+    world = World(tmp_path / "world")
+    used.clear()
+    await world.launches.make(world.reserve("gx1", gpus=8, nodes=2))
+    assert set(used) == {world.folder / "launches"}
 
 
 async def test_an_alias_leads_to_the_reservation_that_holds_the_name(tmp_path: Path) -> None:
@@ -143,7 +161,7 @@ async def test_local_directory(tmp_path: Path) -> None:
     assert await directory.keys(OWNER) == []
     keep_pair(ssh / "id_ed25519", "mine")
     keep_pair(ssh / "gpudev" / "id_ed25519", "made")
-    (ssh / "friend.pub").write_text(new_pair("friend")[1])
+    (ssh / "friend.pub").write_text(new_pair("friend", tmp_path)[1])
     (ssh / "bad.pub").write_bytes(b"\xff\xfe")
     (ssh / "bad").touch()
     lines = {(ssh / name).read_text().split()[1] for name in ("id_ed25519.pub", "gpudev/id_ed25519.pub")}
@@ -159,7 +177,7 @@ async def test_local_directory(tmp_path: Path) -> None:
 
 def test_certificates_that_do_not_count(tmp_path: Path) -> None:
     ca, other = HostCA(tmp_path / "ca"), HostCA(tmp_path / "other")
-    _, public = new_pair("x")
+    _, public = new_pair("x", tmp_path)
     good = ca.sign(public, ["gx1"], 60)
     assert certifies(good, ca.public, "gx1")
     assert not certifies(good, other.public, "gx1")

@@ -330,6 +330,9 @@ class Launches:
     def __init__(self) -> None:
         self.delay = 0.0
 
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
+        """There is nothing to clear away."""
+
     async def make(self, reservation: Reservation) -> Launch:
         await asyncio.sleep(self.delay)
         return Launch(

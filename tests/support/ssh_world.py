@@ -280,7 +280,6 @@ class World:
             tokens=self.tokens,
             policy=POLICY,
             service_url=f"http://127.0.0.1:{self.service.port}/services/gpudev/",
-            now=now,
         )
         self.ranks: dict[str, list[Rank]] = {}
 

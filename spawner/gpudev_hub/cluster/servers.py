@@ -7,6 +7,7 @@ other. A server is gone only when its launcher is and no process carries its mar
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from gpudev_hub.core.model import Presence
 from gpudev_hub.core.ports import ServerSight
-from gpudev_hub.server import processes, record
+from gpudev_hub.server import gang, processes, record
 from gpudev_hub.server.record import Record
 
 HOST = "127.0.0.1"
@@ -24,6 +25,16 @@ GRACE = 5.0
 """Seconds a server has to end in order before what is left of it is killed."""
 _KEPT = 100
 """Folders of ended attempts that are kept for their logs."""
+
+
+def clear_private(folder: Path) -> None:
+    """Remove the private folder of a rank whose processes are gone, as its launcher does at its end."""
+    kept = folder / record.PRIVATE
+    try:
+        gang.cleanup(kept, json.loads((kept / "spec.json").read_text())["env"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing says where its home is
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 def alive(found: Record) -> bool:
@@ -83,12 +94,15 @@ class LocalServers:
 
         Raises ``OSError`` when that can't be told, ``ValueError`` for one that makes no sense.
         """
-        folder = self.folder(id, attempt)
+        return {int(rank.name): record.read(rank) for rank in self._ranks(id, attempt)}
+
+    def _ranks(self, id: str, attempt: int) -> list[Path]:
+        """The folders of the ranks, in their order."""
         try:
-            ranks = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+            found = [entry for entry in self.folder(id, attempt).iterdir() if entry.name.isdigit()]
         except FileNotFoundError:
-            return {}
-        return {rank: record.read(folder / str(rank)) for rank in ranks}
+            return []
+        return sorted(found, key=lambda entry: int(entry.name))
 
     def look(self, id: str, attempt: int) -> ServerSight:
         """What is there of an attempt.
@@ -156,7 +170,11 @@ class LocalServers:
         processes.send(
             [found.pid for found, ok in zip(running, orderly, strict=True) if not ok], signal.SIGKILL
         )
-        return await self._kill_left(prefix)
+        gone = await self._kill_left(prefix)
+        if gone:
+            for rank in self._ranks(id, attempt):
+                clear_private(rank)
+        return gone
 
     async def _kill_left(self, prefix: str) -> bool:
         for _ in range(100):
@@ -168,18 +186,28 @@ class LocalServers:
         return False
 
     async def sweep(self, id: str, attempt: int) -> None:
-        """End what launchers that were killed left behind; ranks that run are not touched."""
+        """End and remove what launchers that were killed left behind; ranks that run are not touched."""
         try:
             records = self.records(id, attempt)
         except ValueError:
             return  # nothing says whether its launchers run
         for rank, found in records.items():
-            if found is not None and found.exit is None and not alive(found):
-                await self._kill_left(record.marker(id, attempt, rank))
+            killed = found is not None and found.exit is None and not alive(found)
+            if killed and await self._kill_left(record.marker(id, attempt, rank)):
+                clear_private(self.folder(id, attempt) / str(rank))
 
     def prune(self, held: Collection[tuple[str, int]]) -> None:
-        """Forget the logs of all but the latest attempts that hold nothing any more."""
-        ended = [self.folder(*attempt) for attempt in self.attempts() if attempt not in held]
+        """Of attempts that hold nothing any more, forget the logs of all but the latest.
+
+        What was prepared for servers that never came is removed, too.
+        """
+        over = [attempt for attempt in self.attempts() if attempt not in held]
+        for attempt in over:
+            prepared = [rank for rank in self._ranks(*attempt) if (rank / record.PRIVATE).exists()]
+            if prepared and not processes.marked(f"{attempt[0]}/{attempt[1]}/"):
+                for rank in prepared:
+                    clear_private(rank)
+        ended = [self.folder(*attempt) for attempt in over]
         ended.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in ended[_KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)

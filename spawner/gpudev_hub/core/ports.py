@@ -236,3 +236,7 @@ class LaunchMaker(Protocol):
     async def make(self, reservation: Reservation) -> Launch:
         """The launch of the current attempt: the same again if asked twice."""
         ...
+
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
+        """Clear away what was made for attempts that hold no slots any more."""
+        ...

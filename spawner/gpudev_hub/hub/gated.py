@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.spawner import Spawner, SpawnException
@@ -17,6 +18,9 @@ from gpudev_hub.settings import SERVICE
 from .gate import GateClient, Refusal
 from .options import FIELDS, options_from_form
 from .picker import readable_hours, render_picker
+
+CHECK_AGAIN: Final = 0.1
+"""Seconds between two looks at a server that starts while the Hub comes up."""
 
 submitted: ContextVar[dict[str, str] | None] = ContextVar("submitted", default=None)
 """The fields of the form that this request submitted: the Hub shows them again, but asks another spawner (the
@@ -54,6 +58,10 @@ class Gated(HasTraits):
     _submitted = False
     """Between the form and the start that it asks for, the Hub takes the server for one that does nothing."""
 
+    start_timeout: Any
+    _check_pending: bool
+    """Of JupyterHub's Spawner: the Hub comes up and looks whether the server runs."""
+
     attempt = 0
     """The attempt that this Hub believes to run; 0: none known."""
 
@@ -73,6 +81,32 @@ class Gated(HasTraits):
         """Nothing runs."""
         super().clear_state()  # type: ignore[misc]
         self.attempt = 0
+
+    async def look(self) -> int | None:
+        """The engine's ``poll``."""
+        raise NotImplementedError
+
+    async def answers(self) -> bool | None:
+        """Whether the server's Jupyter accepts connections; ``None``: it is gone."""
+        raise NotImplementedError
+
+    async def poll(self) -> int | None:
+        """``None`` while the server runs and whenever that can't be told; never raises.
+
+        A Hub that comes up waits as long as for a start until a server answers that is said to run, and does
+        not look whether it still does. So it is told only when the server answers, or has ended.
+        """
+        status = await self.look()
+        try:
+            async with asyncio.timeout(self.start_timeout):
+                while status is None and self._check_pending and not (found := await self.answers()):
+                    if found is None:
+                        return 1
+                    await asyncio.sleep(CHECK_AGAIN)
+                    status = await self.look()
+        except TimeoutError:
+            pass
+        return status
 
     @property
     def subject(self) -> str:

@@ -247,7 +247,7 @@ class GpuSpawner(Gated, KubeSpawner):
 
     # Looking
 
-    async def poll(self) -> int | None:
+    async def look(self) -> int | None:
         """``None`` while the server is there and whenever that can't be told; never raises."""
         if not self.name:
             return 0
@@ -272,6 +272,23 @@ class GpuSpawner(Gated, KubeSpawner):
                 return None  # the Hub stops only what runs, and this start has made no pod yet
             return 1 if self.attempt else 0
         return 0 if head.end is not None and head.end.by_user else 1
+
+    async def answers(self) -> bool | None:
+        """Whether Jupyter accepts connections; ``None``: its pod is gone."""
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                head = (await self._find_ranks()).get(0)
+                if head is None or head.gone:
+                    return None
+                if head.ip is None:
+                    return False
+                _, writer = await asyncio.open_connection(head.ip, JUPYTER_PORT)
+        except ApiException:
+            return True  # nothing can be told: as for `look`
+        except AWAY:
+            return False
+        writer.close()
+        return True
 
     async def get_url(self) -> str:
         """Where the server listens by its pod, once it has an address; a start may have been cut short.

@@ -200,7 +200,7 @@ class LocalGpuSpawner(Gated, Spawner):
         )
         return env
 
-    async def poll(self) -> int | None:
+    async def look(self) -> int | None:
         """``None`` while the server runs and whenever that can't be told; never raises."""
         try:
             if not self.attempt:
@@ -221,6 +221,20 @@ class LocalGpuSpawner(Gated, Spawner):
             self.log.exception("nothing can be learnt of server %s now", self._log_name)
             return None
         return found.exit.code if found is not None and found.exit is not None else 1
+
+    async def answers(self) -> bool | None:
+        """Whether JupyterLab listens; ``None``: it is gone."""
+        try:
+            sight = self._servers.look(self.name, self.attempt)
+            if sight.jupyter is None:
+                return None
+            _, writer = await asyncio.open_connection(*sight.jupyter)
+        except ValueError:
+            return True  # nothing can be told: as for `look`
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     def _find(self) -> None:
         """A start that a crash of the Hub cut in two left no state, but the launcher's record."""

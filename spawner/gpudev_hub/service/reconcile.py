@@ -19,6 +19,7 @@ from gpudev_hub.core.ports import (
     ClusterUnavailable,
     Hub,
     HubUnavailable,
+    LaunchMaker,
     ServerSight,
     StaleEpoch,
     StoreEmpty,
@@ -68,6 +69,7 @@ class Reconciler:
         *,
         view: View,
         cluster: Cluster,
+        launches: LaunchMaker,
         hub: Hub,
         acts: Acts,
         clock: Clock,
@@ -81,6 +83,7 @@ class Reconciler:
         """``check``: raises if another service has taken over the store; ``overtaken``: is told so."""
         self._view = view
         self._cluster = cluster
+        self._launches = launches
         self._hub = hub
         self._acts = acts
         self._clock = clock
@@ -134,6 +137,7 @@ class Reconciler:
             await self._compare(sights, ours=ours)
             if ours:
                 await self._cluster.forget_ended(self._view.claims.keys())
+                await self._launches.forget_ended(self._view.claims.keys())
         self._derive()
         await self._ask_hub()
 

@@ -28,6 +28,7 @@ from gpudev_hub.core.ports import (
     Cluster,
     ClusterUnavailable,
     Hub,
+    LaunchMaker,
     ServerSight,
     StaleEpoch,
     Store,
@@ -64,6 +65,7 @@ class Runner:
         store: Store,
         cluster: Cluster,
         hub: Hub,
+        launches: LaunchMaker,
         probe: Probe,
         clock: Clock,
         failpoint: Failpoint,
@@ -104,6 +106,7 @@ class Runner:
         self._reconciler = Reconciler(
             view=self.view,
             cluster=cluster,
+            launches=launches,
             hub=hub,
             acts=self._effects,
             clock=clock,

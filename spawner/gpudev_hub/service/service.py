@@ -96,6 +96,7 @@ class Service:
             store=store,
             cluster=cluster,
             hub=hub,
+            launches=launches,
             probe=probe,
             clock=clock,
             failpoint=failpoint,

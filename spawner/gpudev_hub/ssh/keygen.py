@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 TIME_LIMIT = 30
 """Seconds; it needs a hundredth of one, except where the machine starves."""
+
+
+_SCRATCH = ".new-"
 
 
 class KeygenFailed(Exception):
@@ -37,9 +41,12 @@ def ssh_keygen(*arguments: str) -> str:
     return done.stdout
 
 
-def new_pair(comment: str) -> tuple[str, str]:
-    """A new Ed25519 key: (private, public) as OpenSSH writes them; nothing stays on disk."""
-    with tempfile.TemporaryDirectory(prefix="gpudev-") as folder:
+def new_pair(comment: str, private: Path) -> tuple[str, str]:
+    """A new Ed25519 key: (private, public) as OpenSSH writes them; nothing stays on disk.
+
+    ``private``: a folder nobody else can enter. What a kill leaves there ``clear_scratch`` removes.
+    """
+    with _scratch(private) as folder:
         path = Path(folder) / "key"
         ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
         return path.read_text(), path.with_suffix(".pub").read_text().strip()
@@ -50,7 +57,7 @@ def keep_pair(path: Path, comment: str) -> None:
     if path.exists() and public_of(path).exists():
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+    with _scratch(path.parent) as folder:
         new = Path(folder) / "key"
         ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(new))
         try:
@@ -62,6 +69,16 @@ def keep_pair(path: Path, comment: str) -> None:
             public.replace(public_of(path))
         else:
             new.with_suffix(".pub").replace(public_of(path))
+
+
+def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what kills left behind in a folder and below it, while nobody makes keys there."""
+    for left in folder.rglob(f"{_SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def public_of(path: Path) -> Path:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ from gpudev_hub.server.gang import alias
 from gpudev_hub.server.private import write
 
 from .ca import HostCA
-from .keygen import new_pair
+from .keygen import clear_scratch, new_pair
 
 _MARGIN: Millis = 7 * 24 * HOUR
 """Certificates outlive the longest possible hold by this much."""
@@ -72,7 +72,6 @@ class Launches:
         tokens: ServerTokens,
         policy: Policy,
         service_url: str,
-        now: Callable[[], Millis],
         devices: Callable[[str], dict[str, str]] = lambda _: {},
     ) -> None:
         """``service_url``: where servers reach the service, ``…/services/gpudev/``.
@@ -84,9 +83,9 @@ class Launches:
         self._tokens = tokens
         self._policy = policy
         self._service_url = service_url
-        self._now = now
         self._devices = devices
         self._making: dict[tuple[str, int], asyncio.Lock] = {}
+        self._cleared = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def make(self, reservation: Reservation) -> Launch:
@@ -138,20 +137,24 @@ class Launches:
             return msgspec.json.decode(path.read_bytes(), type=tuple[SshMaterial, ...])
         except FileNotFoundError:
             pass
-        self._prune()
-        gang = new_pair(f"gpudev-gang-{id}") if ranks > 1 else (None, None)
+        gang = new_pair(f"gpudev-gang-{id}", self._folder) if ranks > 1 else (None, None)
         material = []
         for rank in range(ranks):
             name = alias(id, rank)
-            private, public = new_pair(name)
+            private, public = new_pair(name, self._folder)
             certificate = self._ca.sign(public, [name], self._longest() // SECOND)
             material.append(SshMaterial(private, certificate, *gang))
         write(path, msgspec.json.encode(material).decode())
         return tuple(material)
 
-    def _prune(self) -> None:
-        """Remove what belongs to attempts that are over for certain."""
-        oldest = self._now() - self._longest()
+    async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
+        """Remove the keys of attempts that hold no slots: their servers are gone."""
+        if not self._cleared:
+            # Of a service that was killed while it made keys; this one makes none before its first pass.
+            clear_scratch(self._folder.parent)
+            self._cleared = True
         for path in self._folder.glob("*.json"):
-            if path.stat().st_mtime * SECOND < oldest:
+            reservation, _, attempt = path.stem.rpartition("-")
+            key = (reservation, int(attempt))
+            if key not in held and key not in self._making:
                 path.unlink(missing_ok=True)
