@@ -43,7 +43,7 @@ class ReserveRequest(_Request):
     name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
     image: Annotated[str, msgspec.Meta(max_length=512)] | None = None
     request_id: RequestId | None = None
-    """Chosen by the client; a retry with the same one answers the same reservation."""
+    """Chosen by the client, 8 to 64 of `A-Za-z0-9_-`. A retry with the same one gets the same reservation."""
 
 
 class ExtendRequest(_Request):
@@ -51,7 +51,8 @@ class ExtendRequest(_Request):
 
     hours: float
     request_id: RequestId | None = None
-    """Chosen by the client; a retry with the same one is not granted again. The last 8 are remembered."""
+    """Chosen by the client, 8 to 64 of `A-Za-z0-9_-`. A retry with the same one is not granted again.
+    The last 8 are remembered."""
 
 
 NodeAction = Literal["drain", "undrain", "lost"]

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 from . import local_service, supervisor
@@ -21,20 +22,43 @@ from .core.ports import (
     StoreUnavailable,
 )
 from .parts import REFUSED
+from .server.logs import Log
 from .settings import Settings, SettingsError
-from .web.logs import JsonFormatter
+from .web.logs import ACCESS, JsonFormatter
 
 log = logging.getLogger(__name__)
 
 USAGE = "usage: gpudev-hub [service]"
 
 
-def run_service(serving: Coroutine[Any, Any, None]) -> int:
-    """The service process; returns its exit code."""
+class FileHandler(logging.Handler):
+    """Writes to a file that can't fill a disk; a full disk loses lines, never the service."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._log = Log(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        self._log.write(f"{self.format(record)}\n".encode())
+
+
+def run_service(serving: Coroutine[Any, Any, None], access_log: Path | None = None) -> int:
+    """The service process; returns its exit code.
+
+    ``access_log``: the file for what was asked, so that nobody who asks for much drives the rest out of the
+    service's own log; left out, both go to stderr.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    if access_log is not None:
+        accesses = FileHandler(access_log)
+        accesses.setFormatter(JsonFormatter())
+        ACCESS.addHandler(accesses)
+        ACCESS.propagate = False
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "tornado.general"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         asyncio.run(serving)
     except (StoreLocked, StoreUnavailable, StoreEmpty, StoreBehind, ClusterUnavailable, ClockBehind) as error:
@@ -55,7 +79,9 @@ def main() -> None:
                 from . import cluster_service
 
                 sys.exit(run_service(cluster_service.serve(ClusterSettings.read(os.environ))))
-            sys.exit(run_service(local_service.serve(Settings.read(os.environ))))
+            settings = Settings.read(os.environ)
+            os.umask(0o077)
+            sys.exit(run_service(local_service.serve(settings), settings.logs / "access.log"))
         except SettingsError as error:
             sys.exit(f"gpudev-hub: {error}")
     if arguments:

@@ -11,6 +11,7 @@ import socket
 from dataclasses import asdict
 from pathlib import Path
 
+from .server import private
 from .settings import LOOPBACK, Ports, Settings
 
 INTERNAL = range(12_000, 20_000)
@@ -63,6 +64,10 @@ class StateFolder:
             _try_disk(folder)
             for part in (settings.servers, settings.logs, settings.hub, folder / "homes", folder / "envs"):
                 part.mkdir(mode=0o700, exist_ok=True)
+            for path in (*folder.iterdir(), *settings.hub.iterdir(), *settings.logs.iterdir()):
+                if path.is_file() and not path.is_symlink():
+                    # Earlier versions left some of them open, behind the closed folder.
+                    path.chmod(path.stat().st_mode & 0o700)
         except OSError as error:
             raise StateUnusable(_unusable(folder, error)) from error
         self._made = []
@@ -121,7 +126,5 @@ def choose_ports(settings: Settings) -> Ports:
         candidates += random.sample(INTERNAL, 200)
         taken = (settings.port, *chosen.values())
         chosen[part] = next(port for port in candidates if port not in taken and port_free(port))
-    temporary = path.with_name(".ports.json.new")
-    temporary.write_text(json.dumps(chosen))
-    temporary.replace(path)
+    private.write(path, json.dumps(chosen))
     return Ports(**chosen)

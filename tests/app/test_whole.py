@@ -96,6 +96,11 @@ def test_nothing_private_is_readable_by_others(stack: Stack) -> None:
     stack.wait_state(asked["id"], "ready")
     assert stat.S_IMODE(stack.settings.state.stat().st_mode) == 0o700
     assert stat.S_IMODE(stack.config.stat().st_mode) == 0o600
+    theirs = (stack.settings.state / "homes", stack.settings.state / "envs")
+    for path in stack.settings.state.rglob("*"):
+        # JupyterLab writes some of its own as its user would, in a folder that is closed again.
+        if path.is_file() and "runtime" not in path.parts and not any(map(path.is_relative_to, theirs)):
+            assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
     secrets = [path.read_bytes() for path in (stack.settings.state / "secrets").iterdir()]
     secrets.append(stack.token_for().encode())
     spec = json.loads((stack.settings.servers / f"{asked['id']}-1/0/private/spec.json").read_text())
@@ -107,6 +112,16 @@ def test_nothing_private_is_readable_by_others(stack: Stack) -> None:
     for log in logs:
         assert not any(secret.strip() in log.read_bytes() for secret in secrets), log
     release(stack, asked["id"])
+
+
+def test_strangers_drive_nothing_out_of_the_logs(stack: Stack) -> None:
+    before = {name: (stack.settings.logs / f"{name}.log").stat().st_size for name in ("service", "proxy")}
+    with httpx.Client(base_url=stack.url, trust_env=False) as stranger:
+        for number in range(250):
+            stranger.get(f"/services/gpudev/api/v1/{number}{'x' * 8000}")
+    logs = stack.settings.logs
+    assert {name: (logs / f"{name}.log").stat().st_size for name in before} == before
+    assert (logs / "access.log").stat().st_size < 200_000
 
 
 def test_the_local_users_token_opens_and_reserves_and_starts_nothing(stack: Stack) -> None:

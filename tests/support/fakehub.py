@@ -22,6 +22,10 @@ class FakeHub:
         self.failure: str | None = None
         """``500`` | ``garbage`` | ``slow`` | ``reset``"""
         self.asked = 0
+        self.delay = 0.0
+        """Seconds that each answer takes."""
+        self.at_once = 0
+        self.most_at_once = 0
         self._sockets = bind_sockets(0, "127.0.0.1")
         self.port: int = self._sockets[0].getsockname()[1]
         self._server = HTTPServer(
@@ -67,6 +71,10 @@ class _User(RequestHandler):
 
     async def get(self) -> None:
         self.hub.asked += 1
+        self.hub.at_once += 1
+        self.hub.most_at_once = max(self.hub.most_at_once, self.hub.at_once)
+        await asyncio.sleep(self.hub.delay)
+        self.hub.at_once -= 1
         failure = self.hub.failure
         if failure == "slow":
             await asyncio.sleep(30)

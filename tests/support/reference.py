@@ -41,21 +41,27 @@ $ curl -H "Authorization: Bearer $(gpu-dev config get token)" http://127.0.0.1:8
 ```
 
 - **Who asks** is told by a token of the Hub's with the scope `custom:gpudev:reserve` (`Authorization: Bearer
-  …` or `token …`; `gpu-dev login` makes one), or by the cookie of a browser, which needs the header
-  `X-XSRFToken` too. An operator's token has `custom:gpudev:operate` as well. Routes of servers take the
-  server's own token.
+  …` or `token …`; `gpu-dev login` makes one), or by the cookie of a browser. With the cookie, changes need
+  the header `X-XSRFToken`, and so do requests of scripts (`fetch`). A link that is followed needs none, also
+  one on another site: `GET` changes nothing. An operator's token has `custom:gpudev:operate` as well. Routes
+  of servers take the server's own token.
 - **Bodies** are JSON with `Content-Type: application/json`, {WEB.max_body // 1024} KiB at most. Unknown
   fields and parameters are refused.
+- **Errors** have one form: `{{"error": {{"code", "message", "hint"}}}}`. A method that an address does not
+  have is answered 405 with `Allow`. While a part restarts, the answer is 503 with `Retry-After`.
 - **Times** are RFC 3339 in UTC, durations hours. `gpus` is per node, `total_gpus` over all nodes.
-- **Retries.** Send a `request_id` of your own with `POST api/v1/reservations`: the same one again answers the
-  same reservation, as long as it is live or among the last {REMEMBERED:,} that ended, whoever's. Older ids
-  are forgotten and would make a new reservation: repeat within minutes, not days. With `POST …/extend` it is
-  good for the last 8 extensions of the reservation. Everything acknowledged is durable.
+- **Retries.** Send a `request_id` of your own (8 to 64 of the characters `A-Z a-z 0-9 _ -`) with
+  `POST api/v1/reservations`: the same one again answers the same reservation, as long as it is live or among
+  the last {REMEMBERED:,} that ended, whoever's. Older ids are forgotten and would make a new reservation:
+  repeat within minutes, not days. With `POST …/extend` it is good for the last 8 extensions of the
+  reservation. Everything acknowledged is durable.
 - **Waiting.** `GET api/v1/reservations/{{ref}}?wait=20&version=7` answers when the version is no longer 7, or
   after 20 seconds ({WEB.max_wait:.0f} at most).
 - **Rates**, per person: {WEB.writes.per_second:.0f} changes a second with bursts of {WEB.writes.burst},
   {WEB.reads.per_second:.0f} other requests with bursts of {WEB.reads.burst}, {WEB.max_polls} open long polls.
-  Beyond that 429 with `Retry-After`.
+  Beyond that 429 with `Retry-After`. A valid token is never refused for what others at its address do.
+  Without any token, an address gets {WEB.strangers.per_second:.0f} answers a second, with bursts of
+  {WEB.strangers.burst}.
 """
 TITLES = {
     Access.PERSON: "For everybody who may reserve",

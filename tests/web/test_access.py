@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from tornado.web import Application, RequestHandler
 
+from fakehub import FakeHub
 from gpudev import wire
+from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import OwnerKnown
 from gpudev_hub.core.words import instant, printable
+from gpudev_hub.web import auth
 from gpudev_hub.web.app import make_server, public_routes
-from gpudev_hub.web.auth import CACHE
+from gpudev_hub.web.auth import CACHE, STRANGERS, HubTokens
 from gpudev_hub.web.gate import GATE_ROUTES
+from gpudev_hub.web.logs import JsonFormatter
 from gpudev_hub.web.routes import Access, Route
 from gpudev_hub.web.settings import Rate, WebSettings
 from web_site import TOKENS, Running, listen, running
@@ -275,31 +280,104 @@ async def test_no_token_reaches_a_log(run: Running, caplog: pytest.LogCaptureFix
     assert any(getattr(r, "fields", {}).get("reservation") == one for r in caplog.records)
 
 
-async def test_guessing_tokens_is_slowed_down() -> None:
-    async with running(unknown_tokens=Rate(per_second=0.01, burst=3)) as run:
+async def test_a_token_known_to_be_bad_costs_nobody_else(run: Running) -> None:
+    """One script that polls with an expired token, and an office behind the same address."""
+    people = [run.hub.person(f"fresh-{n}", f"person-{n}") for n in range(52)]
+    async with run.client() as client:
+        for n in range(300):
+            answer = await client.get(f"{API}/me", headers={"Authorization": "token expired"})
+            assert answer.status_code == 401, n
+        assert run.hub.asked == 1
+        for token in people:
+            answer = await client.get(f"{API}/me", headers={"Authorization": f"token {token}"})
+            assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeHub]:
+    hub = FakeHub()
+    hub.start()
+    yield hub
+    await hub.stop()
+
+
+async def test_guesses_take_turns_and_lock_nobody_out(hub: FakeHub) -> None:
+    """Invalid ones by the hundred, all different; nobody who has a good one is refused."""
+    now = 0
+    tokens = HubTokens(hub.api, lambda: now, lambda _: None)
+    hub.person("known", "kim")
+    assert await tokens.user("known", "10.0.0.1") is not None
+    now = CACHE
+    hub.delay = 0.005
+    guesses = [asyncio.create_task(tokens.user(f"guess-{n}", "10.0.0.1")) for n in range(200)]
+    await asyncio.sleep(0)
+    hub.person("neighbours", "nina")
+    hub.person("alices", "alice")
+    neighbour = asyncio.create_task(tokens.user("neighbours", "10.0.0.1"))
+    for token, peer in (("known", "10.0.0.1"), ("alices", "10.0.0.2")):
+        user = await tokens.user(token, peer)
+        assert user is not None
+        assert sum(guess.done() for guess in guesses) < 20, f"{token} waits for few of them"
+    user = await neighbour
+    assert user is not None
+    assert await asyncio.gather(*guesses) == [None] * 200
+    assert hub.most_at_once <= STRANGERS + 1
+    await tokens.close()
+
+
+async def test_tokens_that_wait_too_long_are_told_to_come_again(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "TURN_TIMEOUT", 0.05)
+    tokens = HubTokens(hub.api, lambda: 0, lambda _: None)
+    hub.person("alices", "alice")
+    hub.failure = "slow"
+    slow = [asyncio.create_task(tokens.user(f"guess-{n}", "10.0.0.1")) for n in range(STRANGERS)]
+    await asyncio.sleep(0)
+    with pytest.raises(Refused) as refused:
+        await tokens.user("alices", "10.0.0.1")
+    assert refused.value.code is Code.UNAVAILABLE
+    for task in slow:
+        task.cancel()
+    await tokens.close()
+
+
+async def test_the_number_of_bad_tokens_remembered_is_bounded_and_drives_out_no_good_one(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "CACHED", 8)
+    tokens = HubTokens(hub.api, lambda: 0, lambda _: None)
+    hub.person("alices", "alice")
+    await tokens.user("alices")
+    for n in range(20):
+        assert await tokens.user(f"guess-{n}") is None
+    assert len(tokens._bad) == 8
+    asked = hub.asked
+    assert await tokens.user("alices") is not None
+    assert hub.asked == asked
+    await tokens.close()
+
+
+async def test_strangers_fill_no_log_and_are_slowed_down(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="gpudev.access")
+    async with running(strangers=Rate(per_second=0.01, burst=20)) as run:
         run.hub.person("alices", "alice")
-        async with run.client("alices") as alice:
+        async with run.client() as stranger, run.client("alices") as alice:
+            statuses = [(await stranger.get(f"{API}/me?x={'y' * 4000}")).status_code for _ in range(5)]
+            statuses += [(await stranger.get(f"{API}/{'x' * 4000}")).status_code for _ in range(10)]
+            statuses += [
+                (await stranger.get(f"{API}/me", headers={"Authorization": "token bad"})).status_code
+                for _ in range(10)
+            ]
+            assert statuses == [401] * 5 + [404] * 10 + [401] * 10
+            limited = await stranger.get(f"{API}/me")
+            assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limited")
             assert (await alice.get(f"{API}/me")).status_code == 200
-            for n, expected in enumerate((401, 401, 401, 429, 429)):
-                answer = await alice.get(f"{API}/me", headers={"Authorization": f"token guess-{n}"})
-                assert answer.status_code == expected
-            asked = run.hub.asked
-            await alice.get(f"{API}/me", headers={"Authorization": "token guess-9"})
-            assert run.hub.asked == asked
-            assert (await alice.get(f"{API}/me")).status_code == 200
-            # Whoever had a good token shortly before goes on, from the same address.
-            later = run.service.clock.now() + CACHE
-            run.site.auth.tokens._now = lambda: later
-            assert (await alice.get(f"{API}/me")).status_code == 200
-            assert run.hub.asked == asked + 1
-
-
-@pytest.mark.parametrize("path", ["metrics", f"{API}/me"])
-async def test_no_address_is_a_door_for_guesses(path: str) -> None:
-    async with running(unknown_tokens=Rate(per_second=0.01, burst=3)) as run, run.client() as guesser:
-        for n in range(9):
-            await guesser.get(path, headers={"Authorization": f"token guess-{n}"})
-        assert run.hub.asked <= 3
+        lines = [JsonFormatter().format(record) for record in caplog.records]
+        assert len(lines) == 21
+        assert max(map(len, lines)) < 1000
+        assert '"caller": "local:alice"' in lines[-1]
+        assert run.site.unlogged == 6
 
 
 async def test_a_client_can_not_choose_the_address_it_is_known_by() -> None:

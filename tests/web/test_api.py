@@ -517,3 +517,7 @@ def test_the_log_line_is_json() -> None:
     short.reservation = "def"
     assert json.loads(JsonFormatter().format(short))["reservation"] == "def"
     assert (line["reservation"], line["request_id"], line["level"]) == ("abc", "r1", "info")
+    long = logging.LogRecord("gpudev", logging.INFO, "f", 1, "x" * 10_000, (), None)
+    message = json.loads(JsonFormatter().format(long))["message"]
+    assert len(message) < 5000
+    assert message.endswith("(10000 characters)")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gpudev import wire
-from gpudev_hub.web.limits import REMEMBERED, Limiter, RateLimited
+from gpudev_hub.web.limits import REMEMBERED, Limiter, RateLimited, Turns
 from gpudev_hub.web.settings import Rate
 from web_site import TOKENS, running
 
@@ -115,3 +115,24 @@ def test_the_number_of_callers_remembered_is_bounded() -> None:
     for n in range(REMEMBERED + 5):
         limiter.spend(str(n))
     assert len(limiter._buckets) == REMEMBERED
+
+
+async def test_turns_go_round_and_outlast_who_gives_up() -> None:
+    turns, order = Turns(1), []
+
+    async def work(caller: str) -> None:
+        async with turns.one(caller):
+            order.append(caller)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for caller in ("a", "a", "a", "a", "b", "c", "b"):
+            group.create_task(work(caller))
+        await asyncio.sleep(0)
+        given_up = group.create_task(work("d"))
+        await asyncio.sleep(0)
+        given_up.cancel()
+    assert order == ["a", "a", "b", "c", "a", "b", "a"]
+    assert not turns._waiting
+    async with asyncio.timeout(1), turns.one("e"):
+        pass

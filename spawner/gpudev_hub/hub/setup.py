@@ -43,7 +43,11 @@ def _connect(c: Any, settings: Settings) -> None:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = f"http://{LOOPBACK}:{ports.proxy_api}"
     c.ConfigurableHTTPProxy.auth_token = settings.secret("proxy-token")
-    hub.log_format = "%(levelname)s %(name)s: %(message)s"
+    # Addresses are of any length, and whoever asks is not known yet.
+    hub.log_format = "%(levelname)s %(name)s: %(message).600s"
+    # SQLite gives its other files the mode of this one.
+    settings.hub.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (settings.hub / "jupyterhub.sqlite").touch(mode=0o600)
 
 
 def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:

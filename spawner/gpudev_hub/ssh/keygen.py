@@ -66,9 +66,10 @@ def keep_pair(path: Path, comment: str) -> None:
             # An earlier attempt that ended half-way, or somebody else's of this moment: its key is the one.
             public = Path(folder) / "public"
             public.write_text(ssh_keygen("-y", "-f", str(path)))
-            public.replace(public_of(path))
         else:
-            new.with_suffix(".pub").replace(public_of(path))
+            public = new.with_suffix(".pub")
+        public.chmod(0o600)
+        public.replace(public_of(path))
 
 
 def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:

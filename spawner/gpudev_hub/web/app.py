@@ -28,7 +28,7 @@ from .auth import Auth
 from .base import LoginCallback, NotFoundHandler, TooLargeHandler
 from .dispatch import RouteHandler
 from .gate import GATE_ROUTES
-from .limits import Limiter, Polls
+from .limits import Limiter, Polls, RateLimited
 from .logs import log_request
 from .metrics import RequestMetrics
 from .openapi import document
@@ -66,10 +66,12 @@ class Site:
     metrics: RequestMetrics
     reads: Limiter
     writes: Limiter
-    guesses: Limiter
+    strangers: Limiter
     names: Limiter
     polls: Polls
     document: dict[str, Any] = field(default_factory=dict)
+    unlogged: int = 0
+    """Requests of strangers that were left out of the access log since the last one that was not."""
 
     def log_request(self, handler: RequestHandler) -> None:
         """Count and log an answered request."""
@@ -79,7 +81,16 @@ class Site:
         # Anything may stand there, of any length, and is kept for ever.
         method = request.method if request.method in RequestHandler.SUPPORTED_METHODS else "other"
         self.metrics.saw(name, method, handler.get_status(), request.request_time())
-        log_request(handler)
+        if not getattr(handler, "caller", ""):
+            try:
+                self.strangers.spend(request.remote_ip or "")
+            except RateLimited:
+                self.unlogged += 1
+                return
+            log_request(handler, self.unlogged)
+            self.unlogged = 0
+        else:
+            log_request(handler)
 
 
 def public_routes(settings: WebSettings) -> list[Route]:
@@ -110,7 +121,7 @@ def make_site(
         metrics=RequestMetrics(),
         reads=Limiter(settings.reads, now, "requests"),
         writes=Limiter(settings.writes, now, "changes"),
-        guesses=Limiter(settings.unknown_tokens, now, "unknown tokens from this address"),
+        strangers=Limiter(settings.strangers, now, "requests without a valid token from this address"),
         names=Limiter(settings.unknown_names, now, "servers that are no reservation's"),
         polls=Polls(settings.max_polls),
         document=document(public_routes(settings), settings.prefix),

@@ -13,6 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import msgspec
@@ -20,6 +21,8 @@ from jupyterhub.services.auth import HubOAuth
 
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Millis, Owner
+
+from .limits import Turns
 
 RESERVE = "custom:gpudev:reserve"
 """Hub scope that a token needs to read and manage its owner's reservations."""
@@ -30,6 +33,11 @@ METRICS = "read:metrics"
 
 CACHE: Millis = 30 * SECOND
 CACHED = 4096
+"""Tokens remembered at once, good ones and bad ones each."""
+STRANGERS = 4
+"""Tokens never seen before that the Hub is asked about at once: others' requests wait for few of them."""
+TURN_TIMEOUT = 10.0
+"""Seconds that such a token waits for its turn."""
 HUB_TIMEOUT = 5.0
 """Seconds the Hub has to answer who a token belongs to."""
 
@@ -66,63 +74,94 @@ class HubTokens:
         self._url = hub_api.rstrip("/") + "/user"
         self._now = now
         self._client = httpx.AsyncClient(timeout=HUB_TIMEOUT, trust_env=False)
-        self._cache: OrderedDict[bytes, tuple[Millis, HubUser | None]] = OrderedDict()
+        self._good: OrderedDict[bytes, tuple[Millis, HubUser]] = OrderedDict()
+        """Kept beyond their time: whoever was known before is asked about at once."""
+        self._bad: OrderedDict[bytes, Millis] = OrderedDict()
+        self._strangers = Turns(STRANGERS)
         self._asking: dict[bytes, asyncio.Task[HubUser | None]] = {}
+        self._hub_away = False
 
     async def close(self) -> None:
         """Let go of the connections."""
         await self._client.aclose()
 
-    def known(self, token: str) -> bool:
-        """Whether ``token`` is no guess: it was somebody's when last asked about, or asking costs nothing."""
-        entry = self._cache.get(_digest(token))
-        return entry is not None and (entry[1] is not None or self._now() < entry[0])
-
-    async def user(self, token: str) -> HubUser | None:
+    async def user(self, token: str, peer: str = "") -> HubUser | None:
         """The token's owner, ``None`` if the Hub knows no such token.
 
-        Raises ``Refused`` (``unavailable``) when the Hub gives no clear answer.
+        ``peer``: the address that sent it. Of tokens that were never good before, the Hub is asked about a
+        few at a time, from each address in turn: guesses delay only others from the same address, and
+        nobody is refused for them. Raises ``Refused`` (``unavailable``) when the Hub gives no clear answer.
         """
-        key = _digest(token)
-        entry = self._cache.get(key)
-        if entry is not None and self._now() < entry[0]:
-            return entry[1]
+        key, now = _digest(token), self._now()
+        known = self._good.get(key)
+        if known is not None and now < known[0]:
+            return known[1]
+        if now < self._bad.get(key, 0):
+            return None
         task = self._asking.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._ask(key, token))
+            task = asyncio.get_running_loop().create_task(self._ask(key, token, peer))
             self._asking[key] = task
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
+            task.add_done_callback(lambda done: self._asked(key, done))
         return await asyncio.shield(task)
 
-    async def _ask(self, key: bytes, token: str) -> HubUser | None:
-        asked_at = self._now()
+    def _asked(self, key: bytes, done: asyncio.Task[HubUser | None]) -> None:
+        self._asking.pop(key, None)
+        if not done.cancelled():
+            # Everybody who asked may have gone; an exception that nobody takes is logged as a defect.
+            done.exception()
+
+    async def _ask(self, key: bytes, token: str, peer: str) -> HubUser | None:
+        if key in self._good:
+            return await self._look_up(key, token)
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT) as patience, self._strangers.one(peer):
+                patience.reschedule(None)
+                return await self._look_up(key, token)
+        except TimeoutError as error:
+            raise self._away("too many tokens are being looked up") from error
+
+    async def _look_up(self, key: bytes, token: str) -> HubUser | None:
+        until = self._now() + CACHE
         try:
             answer = await self._client.get(self._url, headers={"Authorization": f"token {token}"})
         except httpx.HTTPError as error:
             raise self._away(type(error).__name__) from error
-        user: HubUser | None = None
-        if answer.status_code == 200:
-            try:
-                user = msgspec.json.decode(answer.content, type=HubUser)
-            except msgspec.MsgspecError as error:
-                raise self._away("an answer that is no user") from error
-            if user.kind == "user":
-                self._seen(user)
-        elif answer.status_code not in (401, 403):
+        if answer.status_code in (200, 401, 403) and self._hub_away:
+            self._hub_away = False
+            log.warning("the Hub says again who tokens belong to")
+        if answer.status_code in (401, 403):
+            self._good.pop(key, None)
+            self._bad[key] = until
+            _forget_oldest(self._bad)
+            return None
+        if answer.status_code != 200:
             raise self._away(f"status {answer.status_code}")
-        self._cache[key] = (asked_at + CACHE, user)
-        self._cache.move_to_end(key)
-        if len(self._cache) > CACHED:
-            self._cache.popitem(last=False)
+        try:
+            user = msgspec.json.decode(answer.content, type=HubUser)
+        except msgspec.MsgspecError as error:
+            raise self._away("an answer that is no user") from error
+        if user.kind == "user":
+            self._seen(user)
+        self._good[key] = (until, user)
+        self._good.move_to_end(key)
+        _forget_oldest(self._good)
         return user
 
     def _away(self, what: str) -> Refused:
-        log.warning("the Hub did not say who a token belongs to: %s", what)
+        if not self._hub_away:
+            log.warning("the Hub did not say who a token belongs to: %s", what)
+        self._hub_away = True
         return Refused(
             Code.UNAVAILABLE,
             "the Hub did not answer who this token belongs to",
             "nothing was changed; try again in a few seconds",
         )
+
+
+def _forget_oldest(cache: OrderedDict[bytes, Any]) -> None:
+    if len(cache) > CACHED:
+        cache.popitem(last=False)
 
 
 def _digest(token: str) -> bytes:

@@ -109,15 +109,8 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         return await self._of_token(cookie.decode("ascii", "replace"), cookie=True)
 
     async def hub_user(self, token: str) -> HubUser | None:
-        """Whose token it is, ``None`` if nobody's; raises ``RateLimited`` to an address that guesses."""
-        tokens = self.site.auth.tokens
-        peer = self.request.remote_ip or ""
-        if not tokens.known(token):
-            self.site.guesses.check(peer)
-        user = await tokens.user(token)
-        if user is None:
-            self.site.guesses.spend(peer)
-        return user
+        """Whose token it is, ``None`` if nobody's."""
+        return await self.site.auth.tokens.user(token, self.request.remote_ip or "")
 
     async def _of_token(self, token: str, *, cookie: bool) -> Identity:
         user = await self.hub_user(token)

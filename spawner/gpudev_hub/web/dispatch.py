@@ -115,6 +115,7 @@ class RouteHandler(BaseHandler):
     async def _person(self, *, operator: bool) -> Identity:
         identity = await self.identify()
         if identity is None:
+            self.site.strangers.check(self.request.remote_ip or "")
             raise Refused(
                 Code.UNAUTHENTICATED,
                 "no token was sent",

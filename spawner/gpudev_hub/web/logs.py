@@ -14,6 +14,10 @@ from datetime import UTC, datetime
 from tornado.web import RequestHandler
 
 ACCESS = logging.getLogger("gpudev.access")
+LONGEST = 200
+"""Characters of a path; clients choose them."""
+LONGEST_MESSAGE = 4000
+"""Characters of a message."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -25,7 +29,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": cut(record.getMessage(), LONGEST_MESSAGE),
         }
         if hasattr(record, "reservation"):
             line["reservation"] = record.reservation
@@ -35,13 +39,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def log_request(handler: RequestHandler) -> None:
-    """Tornado's ``log_function``: who asked for what, how it ended and how long it took."""
+def cut(text: str, longest: int) -> str:
+    """``text``, or its beginning and how much is missing."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
+
+
+def log_request(handler: RequestHandler, unlogged: int = 0) -> None:
+    """Log who asked for what, how it ended and how long it took.
+
+    ``unlogged``: requests of strangers that were not logged since the last line about one.
+    """
     request = handler.request
+    method, path = cut(request.method or "", 16), cut(request.path, LONGEST)
     status = handler.get_status()
     fields: dict[str, object] = {
-        "method": request.method,
-        "path": request.path,
+        "method": method,
+        "path": path,
         "status": status,
         "ms": round(request.request_time() * 1000, 1),
         "peer": request.remote_ip,
@@ -50,5 +63,7 @@ def log_request(handler: RequestHandler) -> None:
         value = getattr(handler, name, None)
         if value:
             fields[name] = value
+    if unlogged:
+        fields["unlogged"] = unlogged
     level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
-    ACCESS.log(level, "%s %s %s", request.method, request.path, status, extra={"fields": fields})
+    ACCESS.log(level, "%s %s %s", method, path, status, extra={"fields": fields})

@@ -61,7 +61,7 @@ def document(routes: Iterable[Route], server: str) -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "cookie",
                     "name": "service-gpudev",
-                    "description": "the cookie of a log-in; needs the header X-XSRFToken too",
+                    "description": "the cookie of a log-in; changes, and scripts, need X-XSRFToken too",
                 },
                 "serverToken": {
                     "type": "http",

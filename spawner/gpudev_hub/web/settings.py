@@ -35,5 +35,6 @@ class WebSettings:
     """Everything else, per subject (a server's token counts as a subject of its own)."""
     unknown_names: Rate = field(default=Rate(per_second=0.2, burst=20))
     """Servers asked for at the Hub by names that are no reservation's, per subject."""
-    unknown_tokens: Rate = field(default=Rate(per_second=5, burst=100))
-    """Tokens the Hub did not know, per network address: guessing costs the Hub a look-up each."""
+    strangers: Rate = field(default=Rate(per_second=5, burst=200))
+    """Requests without a valid token that are logged, per network address; those without any token are also
+    refused beyond it."""
