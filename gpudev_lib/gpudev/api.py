@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from gpudev import network, wire
+from gpudev import clock, network, wire
 from gpudev.errors import (
     GpuDevError,
     InvalidHours,
@@ -52,8 +52,9 @@ T = TypeVar("T")
 class Api:
     """One hub's reservation service, as one user.
 
-    ``patience`` is how many seconds requests that may be repeated are repeated for; ``tell`` takes a line for
-    people whenever they have waited for an answer for a while; ``transport`` replaces the network.
+    ``patience`` is how many seconds requests that may be repeated are repeated for, ``timeout`` how many one
+    attempt may take; ``tell`` takes a line for people whenever they have waited for an answer for a while;
+    ``transport`` replaces the network.
     """
 
     def __init__(
@@ -63,14 +64,16 @@ class Api:
         *,
         transport: httpx.BaseTransport | None = None,
         patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.url = url
         self._patience = patience
+        self._timeout = timeout
         self._tell = tell
         self._http = network.client(
             f"{url}/services/gpudev/{wire.API}/",
-            timeout=TIMEOUT,
+            timeout=timeout,
             headers={"Authorization": f"token {token}", "Accept": "application/json"},
             transport=transport,
         )
@@ -121,7 +124,7 @@ class Api:
             "GET",
             _at(id),
             params=_params(wait=f"{wait:.3f}", version=version),
-            timeout=wait + TIMEOUT,
+            timeout=wait + self._timeout,
         )
 
     def logs(self, id: str) -> wire.Logs:
@@ -200,7 +203,7 @@ class Api:
         *,
         params: Mapping[str, str] | None = None,
         body: msgspec.Struct | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
     ) -> T:
         answer = self._send(method, path, params=params, body=body, timeout=timeout)
         return _decode(kind, answer, self.url)
@@ -212,9 +215,10 @@ class Api:
         *,
         params: Mapping[str, str] | None = None,
         body: msgspec.Struct | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float | None = None,
     ) -> httpx.Response:
         """The answer of the service, if it is no refusal."""
+        timeout = self._timeout if timeout is None else timeout
         try:
             content = None if body is None else msgspec.json.encode(body)
         except UnicodeEncodeError as error:
@@ -234,6 +238,7 @@ class Api:
             raise network.failure(self.url, error) from error
         except (httpx.InvalidURL, UnicodeError) as error:
             raise network.no_address(self.url) from error
+        clock.learn(answer.headers.get("Date"))
         if not answer.is_success:
             raise _refused(answer, self.url)
         return answer

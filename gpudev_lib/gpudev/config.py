@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,12 +41,30 @@ class Settings:
     hours: float | None = None
 
 
+def home() -> Path:
+    """The user's home: ``HOME``, else as the account has it. Raises `ConfigError` where neither says."""
+    named = os.environ.get("HOME", "")
+    if named.startswith("/"):
+        return Path(named)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        raise ConfigError(
+            f"HOME is {named!r}, and account {os.getuid()} of this machine has no home folder.",
+            hint="Set HOME to an absolute path.",
+        ) from None
+
+
 def path() -> Path:
     """The configuration file: ``GPUDEV_CONFIG``, else ``~/.gpu-dev-config``."""
     named = os.environ.get("GPUDEV_CONFIG")
+    if not named:
+        return home() / ".gpu-dev-config"
+    if named == "~" or named.startswith("~/"):
+        return home() / named[2:]
     try:
-        return Path(named).expanduser() if named else Path.home() / ".gpu-dev-config"
-    except RuntimeError as error:  # no such user, or an account without a home and no HOME
+        return Path(named).expanduser()
+    except RuntimeError as error:  # no such user
         raise ConfigError(
             f"There is no configuration file: {error}", hint="Name one in GPUDEV_CONFIG, or set HOME."
         ) from error

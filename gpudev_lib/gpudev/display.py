@@ -6,10 +6,9 @@ import html as _html
 import importlib.util
 import sys
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gpudev import wire, words
+from gpudev import clock, wire, words
 from gpudev.errors import GpuDevError, NetworkError
 
 if TYPE_CHECKING:
@@ -57,7 +56,8 @@ def html(view: words.View, note: str | None = None) -> str:
     if links:
         rows.append(f"<div>{' · '.join(links)}</div>")
     if view.ssh_command:
-        rows.append(f"<div><code>{_html.escape(view.ssh_command)}</code></div>")
+        commands = (view.ssh_command, *view.node_ssh_commands)
+        rows += [f"<div><code>{_html.escape(command)}</code></div>" for command in commands]
     return (
         f'<div style="border-left:4px solid {colour};padding:4px 12px;margin:4px 0;line-height:1.5">'
         f"{''.join(rows)}</div>"
@@ -75,7 +75,7 @@ class HtmlPanel:
         """Draw it."""
         from IPython.display import HTML, display
 
-        view = words.describe(record, datetime.now(UTC))
+        view = words.describe(record, clock.now())
         drawn = HTML(html(view, note))  # type: ignore[no-untyped-call]
         if self._handle is None:
             self._handle = display(drawn, display_id=True)  # type: ignore[no-untyped-call]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from gpudev import display, wire, words
+from gpudev import clock, display, wire, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,7 +57,7 @@ class Lines:
         if facts == self._shown:
             return
         self._shown = facts
-        now = datetime.now(UTC)
+        now = clock.now()
         view = words.describe(record, now)
         text = f"{now.astimezone():%H:%M:%S} gpu-{words.label(record)}: {note or view.line()}"
         try:
@@ -104,7 +103,7 @@ class LiveLine:
         from rich.text import Text
 
         assert self._record is not None
-        view = words.describe(self._record, datetime.now(UTC))
+        view = words.describe(self._record, clock.now())
         text = Text.assemble(
             (view.title, "bold"), "  ", (" · ".join((view.headline, *view.times)), _STYLES[view.tone])
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import IO, TextIO
 
 from gpudev import ssh, wire
 from gpudev.api import Api
-from gpudev.errors import Forbidden, GpuDevError, RemoteCommandFailed, WrongState
+from gpudev.errors import Forbidden, GpuDevError, NotFound, RemoteCommandFailed, WrongState
 from gpudev.words import label
 
 
@@ -32,16 +33,39 @@ class Host:
         return [program, "-F", str(self.config), "-o", "BatchMode=yes", *args]
 
 
-def find(api: Api, id: str) -> Host:
-    """The first server of the reservation `id`; its SSH settings are up to date afterwards.
+def locate(api: Api, ref: str) -> tuple[str, int]:
+    """The id and the node that a name stands for: ``NAME-1`` is the second node of ``NAME``.
+
+    A reservation that is called so itself goes first. Raises `NotFound`.
+    """
+    try:
+        return api.reservation(ref).id, 0
+    except NotFound as error:
+        name, _, number = ref.rpartition("-")
+        if not re.fullmatch(r"[1-9]\d{0,3}", number) or not name:
+            raise
+        try:
+            record = api.reservation(name)
+        except NotFound:
+            raise error from None
+    if int(number) >= record.nodes:
+        raise NotFound(
+            f"Reservation {label(record)} has no node {number}: it has {record.nodes}, counted from 0.",
+            hint=f"See: gpu-dev show {label(record)}",
+        )
+    return record.id, int(number)
+
+
+def find(api: Api, id: str, rank: int = 0) -> Host:
+    """The server on node `rank` of the reservation `id`; its SSH settings are up to date afterwards.
 
     Raises `WrongState` where it has none that can be entered, `Forbidden` where it is another one's.
     """
     access = api.ssh()
-    ssh.sync(access)
+    config = ssh.sync(access).config
     for host in access.hosts:
-        if host.id == id and host.rank == 0:
-            return Host(host.alias, ssh.include_path())
+        if host.id == id and host.rank == rank:
+            return Host(host.alias, config)
     record = api.reservation(id)
     own(record)
     raise WrongState(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self
 
-from gpudev import display, remote, wire, words
+from gpudev import clock, display, remote, wire, words
 from gpudev.api import LONGEST_POLL, Api, number_of_hours, pauses
 from gpudev.errors import InvalidRequest, NetworkError, ReservationEnded, WaitTimeout
 from gpudev.progress import Progress, choose
@@ -276,11 +276,11 @@ class Reservation:
     # How it looks
 
     def __repr__(self) -> str:
-        view = words.describe(self._record, datetime.now(UTC))
+        view = words.describe(self._record, clock.now())
         return f"<Reservation {self.id}: {view.title}, {view.line()}>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        view = words.describe(self._record, datetime.now(UTC))
+        view = words.describe(self._record, clock.now())
         return {"text/plain": repr(self), "text/html": display.html(view)}
 
     def _ipython_display_(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpudev.errors import GpuDevError
+from gpudev.sshfiles import give, make_folder
 
 _MAGIC = b"openssh-key-v1\0"
 _AGENT_LIST, _AGENT_ANSWER = 11, 12
@@ -34,7 +35,19 @@ def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
         if print_ not in wanted:
             continue
         (ready if print_ in held or (path.exists() and not locked(path)) else asking).append(path)
-    return ready[:1] or [own_key(folder), *asking]
+    if ready:
+        return ready[:1]
+    try:
+        return [own_key(folder), *asking]
+    except GpuDevError:
+        if asking:
+            return asking
+        raise
+
+
+def needs_agent(path: Path) -> bool:
+    """Whether a key asks nothing only because the user's agent holds it."""
+    return not path.exists() or locked(path)
 
 
 def own_key(folder: Path) -> Path:
@@ -42,7 +55,18 @@ def own_key(folder: Path) -> Path:
     path = folder / "gpudev" / "id_ed25519"
     if path.exists():
         return path
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        return _make(path)
+    except OSError as error:
+        raise GpuDevError(
+            f"{path} cannot be made: {error}",
+            hint="None of your other SSH keys is accepted. Make the folder writable, or free some space.",
+            code="no_key",
+        ) from error
+
+
+def _make(path: Path) -> Path:
+    make_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as new:
         key = Path(new) / "key"
         comment = f"gpu-dev@{socket.gethostname()}"
@@ -55,6 +79,9 @@ def own_key(folder: Path) -> Path:
             ) from error
         except subprocess.CalledProcessError as error:
             raise GpuDevError(f"No SSH key could be made: {error.stderr.strip()}", code="no_key") from error
+        if os.geteuid() == 0:
+            for part in (key, public(key)):
+                give(part, path.parent)
         # Public part first: where the private one is, the pair is complete.
         public(key).replace(public(path))
         key.replace(path)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
-from gpudev import display, wire, words
+from gpudev import clock, display, wire, words
 from gpudev.errors import GpuDevError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Panel:
     def update(self, record: wire.Reservation, note: str | None) -> None:
         """Draw it; the first time, show it."""
         with self._lock:
-            view = words.describe(record, datetime.now(UTC))
+            view = words.describe(record, clock.now())
             if not self._following and record.state in ("queued", "starting"):
                 note = note or "Interrupt the cell (■) to give up the place."
             self.text.value = display.html(view, note or self._note)

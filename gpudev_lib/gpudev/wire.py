@@ -111,6 +111,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     ended_at: str | None
     url: str | None
     ssh_command: str | None
+    """To the first node."""
     vscode_url: str | None
     allocation: list[NodeSlots]
     version: int
@@ -118,6 +119,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     mine: bool
     pretended: bool
     """True where GPUs are pretended (no real hardware behind them)."""
+    ssh_commands: list[str] = []
+    """One for each node, the first node's first; empty where `ssh_command` is null."""
     reason_parts: list[TextPart] = []
     """``reason`` in pieces, its instants apart from its words."""
 
@@ -240,6 +243,13 @@ class SshHost(msgspec.Struct, kw_only=True):
     ends_at: str | None
 
 
+class SshClosed(msgspec.Struct, kw_only=True):
+    """One name of the caller's that leads to no server now: it waits, starts or ends."""
+
+    alias: str
+    id: str
+
+
 class SshAccess(msgspec.Struct, kw_only=True):
     """``GET ssh``: everything the client's include file is made from."""
 
@@ -250,6 +260,8 @@ class SshAccess(msgspec.Struct, kw_only=True):
     """A private key on this machine that the service made for a demo user; null: the user's own."""
     accepted_keys: list[str]
     """SHA256 fingerprints of the caller's keys that servers accept."""
+    closed: list[SshClosed] = []
+    """Names of live reservations that can't be entered now."""
 
 
 class Logs(msgspec.Struct, kw_only=True):

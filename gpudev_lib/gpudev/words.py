@@ -87,6 +87,10 @@ def label(record: wire.Reservation) -> str:
     return record.name or record.id
 
 
+RANK_VARIABLES = "MASTER_ADDR, MASTER_PORT, NODE_RANK and NNODES are set"
+"""What a launcher of processes on several nodes asks for."""
+
+
 @dataclass(frozen=True)
 class View:
     """What is shown of a reservation, whatever it is shown on."""
@@ -101,6 +105,8 @@ class View:
     tone: Tone
     url: str | None
     ssh_command: str | None
+    node_ssh_commands: tuple[str, ...]
+    """The other nodes' ways in, node 1 first."""
     vscode_url: str | None
     can_extend: bool
     can_release: bool
@@ -124,6 +130,7 @@ def describe(record: wire.Reservation, now: datetime) -> View:
         tone=tone,
         url=record.url if live else None,
         ssh_command=record.ssh_command if live else None,
+        node_ssh_commands=tuple(record.ssh_commands[1:]) if live else (),
         vscode_url=record.vscode_url if live else None,
         can_extend=record.mine and record.state in ("starting", "ready"),
         can_release=record.mine and record.state in ("queued", "starting", "ready"),

@@ -107,6 +107,33 @@ def test_watching_needs_a_terminal(run: Run, service: FakeService) -> None:
     assert run.out == ""
 
 
+def test_a_pair_shows_the_way_to_each_node(run: Run, service: FakeService) -> None:
+    assert run("reserve", "--gpus", "8", "--nodes", "2", "-n", "pair") == 0
+    assert re.findall(r"^  (SSH.*?) +(ssh .*)$", run.out, re.MULTILINE) == [
+        ("SSH", "ssh gpu-pair"),
+        ("SSH node 1", "ssh gpu-pair-1"),
+    ]
+    assert run("show", "pair") == 0
+    assert re.search(r"^SSH +ssh gpu-pair *$", run.out, re.MULTILINE)
+    assert re.search(r"^SSH node 1 +ssh gpu-pair-1 *$", run.out, re.MULTILINE)
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "NNODES"):
+        assert variable in run.out
+    run("reserve", "-n", "one")
+    assert run("show", "one") == 0
+    assert "node 1" not in run.out
+    assert "MASTER_ADDR" not in run.out
+
+
+def test_a_node_that_is_not_there_is_said(run: Run, service: FakeService) -> None:
+    run("reserve", "--gpus", "8", "--nodes", "2", "-n", "pair")
+    assert run("ssh", "pair-2") == 3
+    assert "pair has no node 2: it has 2, counted from 0" in run.err
+    assert run("ssh", "other-1") == 3
+    assert "no reservation 'other-1'" in run.err
+    assert run("ssh", "pair-1") == 4
+    assert "Reservation pair has no server to connect to" in run.err
+
+
 @pytest.mark.parametrize("command", ["ssh", "open"])
 def test_somebody_elses_server_is_his_to_enter(run: Run, service: FakeService, command: str) -> None:
     run("reserve", "--no-wait", "-n", "demo")

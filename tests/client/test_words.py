@@ -32,6 +32,7 @@ def record(**values: Any) -> wire.Reservation:
         "mine": True,
         "pretended": False,
         "reason_parts": [],
+        "ssh_commands": [],
     }
     names = {field.name for field in msgspec.structs.fields(wire.Reservation)}
     return msgspec.convert(dict.fromkeys(names) | plain | values, wire.Reservation)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from gpudev import ssh, sshkeys
-from gpudev.errors import ConfigError, UnexpectedAnswer
+from gpudev import clock, ssh, sshkeys
+from gpudev.errors import ConfigError, GpuDevError, UnexpectedAnswer
 from gpudev.wire import SshAccess, SshHost
 from ssh_world import eventually
 
@@ -138,12 +141,131 @@ def test_a_link_stays_a_link(home: Path) -> None:
     assert sorted(path.name for path in real.parent.iterdir()) == ["ssh-config"]
 
 
-def test_a_config_that_cannot_be_written_is_said(home: Path) -> None:
+def make_config_a_folder(home: Path) -> None:
+    (home / ".ssh" / "config").mkdir(parents=True)
+
+
+def make_config_a_link_to_nowhere(home: Path) -> None:
     (home / ".ssh").mkdir()
-    (home / ".ssh" / "config").mkdir()
+    (home / ".ssh" / "config").symlink_to("../dotfiles/ssh/config")
+
+
+def make_config_a_link_into_a_read_only_place(home: Path) -> None:
+    """As Nix and others do; ``/proc`` is read-only for root, too."""
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "config").symlink_to("/proc/version")
+
+
+CONFIGS = [
+    make_config_a_folder,
+    make_config_a_link_to_nowhere,
+    make_config_a_link_into_a_read_only_place,
+]
+
+
+@pytest.mark.parametrize("make", CONFIGS)
+def test_a_config_that_cannot_be_changed_stops_nobody(home: Path, make: Callable[[Path], None]) -> None:
+    make(home)
+    for _ in range(2):
+        written = ssh.sync(access(host()))
+        assert resolved("gpu-demo", written.config)["port"] == "4022"
+        assert "cannot be changed" in written.problem
+        assert "Include gpudev/config" in written.problem or "Include /" in written.problem
+        assert "gpu-dev ssh NAME" in written.problem
     with pytest.raises(ConfigError, match="cannot be changed"):
+        ssh.enable()
+
+
+def make_ssh_a_file(home: Path) -> None:
+    (home / ".ssh").write_text("")
+
+
+def make_ssh_a_link_to_nowhere(home: Path) -> None:
+    (home / ".ssh").symlink_to("/proc/nowhere")
+
+
+def make_ssh_read_only(home: Path) -> None:
+    (home / ".ssh").symlink_to("/proc/self")
+
+
+@pytest.mark.parametrize("make", [make_ssh_a_file, make_ssh_a_link_to_nowhere, make_ssh_read_only])
+def test_without_a_folder_of_ours_files_lie_elsewhere(
+    home: Path, make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gpu-dev starts itself works, with a key that needs no folder of ours."""
+    make(home)
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    written = ssh.sync(access(host(), identity="/state/key"))
+    assert written.config.is_relative_to(runtime)
+    assert mode(written.config.parent) == 0o700
+    got = resolved("gpu-demo", written.config)
+    assert (got["port"], got["stricthostkeychecking"]) == ("4022", "true")
+    assert str(runtime) in got["userknownhostsfile"]
+    assert "cannot be written" in written.problem
+    with pytest.raises(GpuDevError, match="id_ed25519 cannot be made"):
         ssh.sync(access(host()))
-    assert resolved("gpu-demo", ssh.include_path())["port"] == "4022"
+
+
+def test_a_folder_that_somebody_else_made_ready_is_not_used(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ssh_a_file(home)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "missing"))
+    place = ssh.sync(access(host(), identity="/key")).config.parent
+    place.chmod(0o755)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        ssh.sync(access(host(), identity="/key"))
+    shutil.rmtree(place)
+    place.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        ssh.sync(access(host(), identity="/key"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files as root in another account's home")
+def test_what_root_makes_in_a_home_is_its_owners(home: Path) -> None:
+    """A file below ``~/.ssh/config`` that its owner may not read would end every ``ssh``."""
+    os.chown(home, 54321, 54321)
+    ssh.sync(access(host()))
+    made = [home / ".ssh", *(home / ".ssh").rglob("*")]
+    assert len(made) > 8
+    assert {path.name for path in made if path.stat().st_uid != 54321} <= {".lock"}
+
+
+@pytest.mark.parametrize("named", ["", ".", "relative"])
+def test_a_home_that_is_no_absolute_path_is_the_accounts(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    monkeypatch.setenv("HOME", named)
+    assert ssh.folder() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
+    monkeypatch.delenv("HOME")
+    assert ssh.folder() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    with pytest.raises(ConfigError, match="Set HOME"):
+        ssh.folder()
+
+
+@pytest.mark.parametrize(
+    "above", [b"Host *\n  StrictHostKeyChecking no\n", b"Include other\n", b"Match all\n", b"Port 3\n"]
+)
+def test_our_line_comes_first_again(home: Path, above: bytes) -> None:
+    """ssh keeps the first value that it finds: what stands above could lead elsewhere."""
+    config = home / ".ssh" / "config"
+    ssh.sync(access(host()))
+    line = config.read_bytes()
+    config.write_bytes(b"# mine\n\n" + line)
+    ssh.sync(access(host()))
+    assert config.read_bytes() == b"# mine\n\n" + line
+    config.write_bytes(above + line + b"Host b\n")
+    assert ssh.sync(access(host())).problem == ""
+    assert config.read_bytes() == line + above + b"Host b\n"
+    assert resolved("gpu-demo", config)["stricthostkeychecking"] == "true"
+    ssh.disable()
+    config.write_bytes(above)
+    ssh.sync(access(host()))
+    assert config.read_bytes() == above
 
 
 def test_hosts_go_when_reservations_go(home: Path) -> None:
@@ -193,19 +315,31 @@ def test_of_two_of_one_name_the_account_last_used(home: Path, monkeypatch: pytes
     assert resolved("gpu-demo", ssh.include_path())["port"] == "4103"
 
 
-def test_what_is_over_goes_though_nobody_answers(home: Path) -> None:
-    def at(seconds: float) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%S.500Z", time.gmtime(time.time() + seconds))
+@pytest.mark.parametrize("hours", [-30, -1, 1, 30])
+def test_nothing_is_decided_by_the_clock(home: Path, hours: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that is wrong in either direction servers stay known, and are asked for as often."""
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+    ssh.sync(access(host(ends_at=end)))
+    accounts = ssh.known_accounts()
+    shift_clock(monkeypatch, hours * 3600)
+    with ssh.asking(accounts, 1) as due:
+        assert due == []
+    assert ssh.known_accounts() == accounts
+    assert resolved("gpu-demo", ssh.include_path())["port"] == "4022"
+    monkeypatch.setattr(ssh, "FRESH", 0.0)
+    with ssh.asking(accounts, 1) as due:
+        assert due == accounts
 
-    (home / ".gpu-dev-config").write_text("{}")
-    hosts = [host("over", "gx1", ends_at=at(-5)), host("on", "gx2", ends_at=at(60)), host("any", "gx3")]
-    ssh.sync(access(*hosts))
-    ssh.known_accounts()
-    names = [resolved(f"gpu-{name}", ssh.include_path())["hostname"] for name in ("over", "on", "any")]
-    assert names == ["gpu-over", "127.0.0.1", "127.0.0.1"]
-    ssh.sync(access(hosts[0]))
-    ssh.known_accounts()
-    assert resolved("gpu-over", ssh.include_path())["hostname"] == "gpu-over"
+
+def shift_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """This machine's clock is wrong; the time since it was started is not."""
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + seconds)
+    monkeypatch.setattr(
+        clock,
+        "datetime",
+        type("Shifted", (datetime,), {"now": lambda zone: datetime.fromtimestamp(right() + seconds, zone)}),
+    )
 
 
 def program(home: Path, text: str) -> Path:
@@ -272,7 +406,6 @@ def test_names_typed_never_reach_a_shell(home: Path) -> None:
         {"host_key_alias": "x y"},
         {"port": 0},
         {"port": 70000},
-        {"ends_at": "2026-11-24T01:18:05Z\nProxyCommand id"},
     ],
     ids=str,
 )
@@ -358,20 +491,30 @@ def test_a_key_in_the_agent_asks_nothing(home: Path, monkeypatch: pytest.MonkeyP
             process.terminate()
 
 
-def test_a_cache_of_seconds(home: Path) -> None:
-    assert not ssh.fresh()
+def due(wait: float = 1.0) -> list[Path]:
+    with ssh.asking(ssh.known_accounts(), wait) as accounts:
+        return accounts
+
+
+def test_a_cache_of_seconds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(due()) == 1
     ssh.sync(access(host()))
-    assert ssh.fresh()
-    for path in (home / ".ssh/gpudev/hosts").glob("*.tried"):
-        os.utime(path, (time.time() - ssh.FRESH - 1,) * 2)
-    assert not ssh.fresh()
-    ssh.sync(access())
+    assert due() == []
+    monkeypatch.setattr(ssh, "FRESH", 0.0)
+    assert len(due()) == 1
+
+
+def test_who_is_stuck_holds_up_nobody_for_long(home: Path) -> None:
+    with ssh.asking(ssh.known_accounts(), 1) as accounts:
+        assert len(accounts) == 1
+        assert due(0.05) == []
 
 
 def test_many_at_once_ask_once(home: Path) -> None:
     """Those who come while one asks wait for its answer; if it gets none, nobody asks again at once."""
     code = (
-        "import time\nfrom gpudev import ssh\nif not ssh.fresh():\n    time.sleep(0.5)\n    print('asked')\n"
+        "import time\nfrom gpudev import ssh\nwith ssh.asking(ssh.known_accounts(), 5) as due:\n"
+        "    for _ in due:\n        time.sleep(0.5)\n        print('asked')\n"
     )
     argv = [sys.executable, "-c", code]
     running = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(5)]

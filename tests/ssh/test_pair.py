@@ -39,6 +39,12 @@ def test_rank_0_from_rank_1(world: World, pair: list[Rank]) -> None:
     assert inside(world, f"ssh gp1 '{SHOW}'", "gpu-pair-1").stdout == f"0 2 {ALL}\n"
 
 
+def test_each_node_by_what_the_service_calls_it(world: World, pair: list[Rank]) -> None:
+    named = [host.alias for host in world.wire_access().hosts if host.id == "gp1"]
+    assert named == ["gpu-pair", "gpu-pair-1"]
+    assert [inside(world, SHOW, name).stdout for name in named] == [f"0 2 {ALL}\n", f"1 2 {ALL}\n"]
+
+
 def test_both_ranks_from_outside(world: World, pair: list[Rank]) -> None:
     assert inside(world, SHOW, "gpu-gp1-1").stdout == f"1 2 {ALL}\n"
 

@@ -139,6 +139,10 @@ class FakeService:
             ends_at="2030-01-01T16:00:00Z",
             url=f"{self.url}/user/{self.user}/{id}/lab",
             ssh_command=f"ssh gpu-{name}",
+            ssh_commands=[
+                f"ssh gpu-{name}" + (f"-{rank}" if rank else "")
+                for rank in range(self.reservations[id].nodes)
+            ],
             vscode_url=f"vscode://vscode-remote/ssh-remote+gpu-{name}/home/{self.user}",
             allocation=[wire.NodeSlots(node="node-1", slots=[0, 1])],
         )

@@ -353,6 +353,7 @@ class World:
             hosts=hosts,
             identity_file=access.identity_file,
             accepted_keys=list(access.accepted_keys),
+            closed=[wire.SshClosed(alias=one.alias, id=one.id) for one in access.closed],
         )
 
     def sync(self) -> None:

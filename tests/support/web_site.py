@@ -55,7 +55,7 @@ class Keys:
     """Lets one key into every server."""
 
     async def hosts(self, owner: Owner) -> SshAccess:
-        return SshAccess("@cert-authority * ssh-ed25519 AAAA", (), None, ())
+        return SshAccess("@cert-authority * ssh-ed25519 AAAA", (), (), None, ())
 
     async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
         return ["ssh-ed25519 AAAA alice"] if fingerprint.endswith("A" * 43) else []

@@ -128,6 +128,7 @@ async def test_others_see_a_reservation_but_no_way_in(run: Running) -> None:
             assert seen["ends_at"]
             assert not seen["mine"]
             assert (seen["url"], seen["ssh_command"], seen["vscode_url"]) == (None, None, None)
+            assert seen["ssh_commands"] == []
             (listed,) = (await client.get(f"{API}/reservations?owner=all")).json()["reservations"]
             assert (listed["url"], listed["ssh_command"], listed["vscode_url"]) == (None, None, None)
             assert (await client.get(f"{API}/reservations")).json()["reservations"] == []

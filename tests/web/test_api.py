@@ -52,6 +52,7 @@ async def test_a_reservation_from_request_to_end(run: Running) -> None:
         assert ready["state"] == "ready"
         assert ready["url"] == f"http://127.0.0.1:8000/user/alice/{made.id}/lab"
         assert ready["ssh_command"] == "ssh gpu-demo"
+        assert ready["ssh_commands"] == ["ssh gpu-demo"]
         assert ready["vscode_url"] == "vscode://vscode-remote/ssh-remote+gpu-demo/home/alice"
         assert [len(part["slots"]) for part in ready["allocation"]] == [2]
         assert ready["starts_at"].endswith("Z")

@@ -92,6 +92,15 @@ async def test_a_page_that_stays_open_has_a_place_for_everything_that_may_come(r
     assert live_parts(over) == running_home == empty
 
 
+async def test_a_pair_has_the_way_to_each_node(run: Running) -> None:
+    async with run.client(ALICE) as client:
+        made = (await client.post("api/v1/reservations", json={"gpus": 8, "nodes": 2, "name": "pair"})).json()
+    await run.make_ready(made["id"])
+    html = await page(run, f"reservations/{made['id']}")
+    for text in ("ssh gpu-pair<", "ssh gpu-pair-1<", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "NNODES"):
+        assert text in html
+
+
 @pytest.mark.parametrize(("hours", "thresholds"), [(0.5, [5, 15]), (0.25, [5]), (1, [5, 15, 30])])
 async def test_a_reservation_is_not_warned_of_from_its_start_on(
     run: Running, hours: float, thresholds: list[int]

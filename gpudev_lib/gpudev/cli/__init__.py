@@ -17,6 +17,10 @@ def main() -> None:
         from gpudev.cli.sync import main as sync
 
         sys.exit(sync())
+    if sys.argv[1:2] == ["ssh-why"]:
+        from gpudev.cli.why import main as why
+
+        sys.exit(why(sys.argv[2:]))
     try:
         from gpudev.cli.app import main as app
         from gpudev.cli.streams import prepare

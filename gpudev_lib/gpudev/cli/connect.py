@@ -20,6 +20,8 @@ from gpudev.words import label
 def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
     """Open a shell on a server, or run a command there: `gpu-dev ssh NAME -- CMD`.
 
+    NAME-1 is the second node of a reservation of several nodes.
+
     One word is a line for the shell there, several are run word for word. The exit status is the command's.
     """
     from gpudev import remote
@@ -27,7 +29,7 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
     if cmd[:1] == ("--",):
         cmd = cmd[1:]
     api = connect().api
-    host = remote.find(api, api.reservation(name).id)
+    host = remote.find(api, *remote.locate(api, name))
     argv = ["ssh", "-F", str(host.config)]
     if cmd:
         argv += [host.alias, "--", cmd[0] if len(cmd) == 1 else remote.line(cmd)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from gpudev import words
+from gpudev import clock, words
 from gpudev.errors import GpuDevError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import Console
 
     from gpudev import wire
@@ -26,7 +27,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def now() -> datetime:
     """This moment, as tables and countdowns are seen from."""
-    return datetime.now(UTC)
+    return clock.now()
 
 
 def echo(text: str | bytes) -> None:
@@ -81,7 +82,8 @@ def announce(record: wire.Reservation) -> None:
     for name, value in (
         ("JupyterLab", view.url),
         ("SSH", view.ssh_command),
+        *((f"SSH node {node}", command) for node, command in enumerate(view.node_ssh_commands, 1)),
         ("VS Code", view.vscode_url),
     ):
         if value:
-            echo(f"  {name:<11}{value}")
+            echo(f"  {name:<10} {value}")

@@ -109,6 +109,9 @@ def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
     row("granted", words.hours(record.hours))
     row("JupyterLab", view.url)
     row("SSH", view.ssh_command)
+    for node, command in enumerate(view.node_ssh_commands, 1):
+        row(f"SSH node {node}", command)
+    row("on each node", words.RANK_VARIABLES if view.node_ssh_commands else None)
     row("VS Code", view.vscode_url)
     row("server", record.server)
     row("where", ", ".join(f"{part.node} (GPUs {_list(part.slots)})" for part in record.allocation))

@@ -118,7 +118,7 @@ def _client_config(
         ]
     lines += [
         f"Host {' '.join(everybody)}",
-        f"  User {user}",
+        f'  User "{user}"',
         f'  IdentityFile "{folder}/gang_key"',
         "  IdentitiesOnly yes",
         f'  UserKnownHostsFile "{folder}/known_hosts"',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def problems() -> list[str]:
         found.append(
             f"the account {account.pw_name} has no login shell ({account.pw_shell}), so sshd lets nobody in"
         )
+    if re.search(r'^[-\s]|["%]|\$\{|[\\\s]$', account.pw_name):
+        found.append(
+            f"OpenSSH can't be told the account name {account.pw_name!r}, so nobody can connect over SSH:"
+            " run the hub as another account"
+        )
     if _locked(account.pw_name):
         found.append(
             f"the account {account.pw_name} is locked, so sshd lets nobody in"
@@ -54,6 +60,18 @@ def problems() -> list[str]:
     if terminal:
         found.append(terminal)
     return found
+
+
+def account_pattern(name: str) -> str:
+    """A pattern for sshd's ``AllowUsers`` that this account's name matches.
+
+    What has a meaning there (``@`` stands before a host, a blank ends the pattern) is matched as any
+    character; sshd compares bytes.
+    """
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "?" * len(letter.encode())
+        for letter in name
+    )
 
 
 def terminal_problem() -> str | None:

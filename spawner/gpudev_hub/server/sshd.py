@@ -132,7 +132,7 @@ Port {port}
 HostCertificate "{folder}/host_ed25519-cert.pub"
 PidFile none
 UsePAM no
-AllowUsers {user}
+AllowUsers {allowed}
 PermitRootLogin {root}
 AuthenticationMethods publickey
 PasswordAuthentication no
@@ -212,7 +212,8 @@ def prepare(
         port=port,
         listen=f"ListenAddress {listen}\n" if listen else "",
         folder=folder,
-        user=account.pw_name,
+        user=f'"{account.pw_name}"',
+        allowed=preflight.account_pattern(account.pw_name),
         root="prohibit-password" if os.getuid() == 0 else "no",
         timeout=preflight.program("timeout"),
         tty="no" if problem else "yes",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from gpudev_hub.core.aliases import aliases
 from gpudev_hub.core.model import SECOND, Millis, Owner, Reservation, State
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server.gang import alias as rank_alias
@@ -46,11 +47,20 @@ class SshHost:
 
 
 @dataclass(frozen=True, slots=True)
+class SshClosed:
+    """A name of a live reservation that leads to no server now."""
+
+    alias: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SshAccess:
     """All that an owner's SSH client needs."""
 
     known_hosts: str
     hosts: tuple[SshHost, ...]
+    closed: tuple[SshClosed, ...]
     identity_file: str | None
     accepted_keys: tuple[str, ...]
 
@@ -78,9 +88,11 @@ class Access:
         """The servers that ``owner`` may enter now, and what his SSH client needs for it."""
         identity = await self._directory.identity_file(owner)
         keys = await self._directory.keys(owner)
+        hosts, closed = self._names(owner)
         return SshAccess(
             known_hosts=self._known_hosts,
-            hosts=tuple(self._hosts(owner)),
+            hosts=tuple(hosts),
+            closed=tuple(closed),
             identity_file=None if identity is None else str(identity),
             accepted_keys=tuple(key.fingerprint for key in keys),
         )
@@ -110,23 +122,21 @@ class Access:
             return None
         return record
 
-    def _hosts(self, owner: Owner) -> list[SshHost]:
-        mine = [
-            record
-            for record in self._state.reservations.values()
-            if record.owner.subject == owner.subject and self._open(record.id) is not None
+    def _names(self, owner: Owner) -> tuple[list[SshHost], list[SshClosed]]:
+        """The servers that can be entered, and the names that lead nowhere now."""
+        records = [
+            record for record in self._state.reservations.values() if record.owner.subject == owner.subject
         ]
-        # "x" of two nodes has a rank 1 that would be called like a reservation "x-1": that one goes first.
-        taken = {f"gpu-{record.request.name or record.id}" for record in mine}
-        found = []
-        for record in sorted(mine, key=lambda record: record.seq):
-            sight = self._state.sight(record.id)
-            for rank, (host, port) in sorted(sight.sshd.items()) if sight is not None else ():
-                alias = rank_alias(f"gpu-{record.request.name or record.id}", rank)
-                if rank > 0 and alias in taken:
-                    alias = rank_alias(f"gpu-{record.id}", rank)
-                taken.add(alias)
-                found.append(
+        names = aliases(records)
+        hosts, closed = [], []
+        for record in sorted(records, key=lambda record: record.seq):
+            sight = self._state.sight(record.id) if self._open(record.id) is not None else None
+            for rank, alias in enumerate(names[record.id]):
+                if sight is None or rank not in sight.sshd:
+                    closed.append(SshClosed(alias, record.id))
+                    continue
+                host, port = sight.sshd[rank]
+                hosts.append(
                     SshHost(
                         id=record.id,
                         name=record.request.name,
@@ -139,4 +149,4 @@ class Access:
                         ends_at=record.ends_at,
                     )
                 )
-        return found
+        return hosts, closed

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gpudev_hub.core.gate import Launch, SshMaterial
-from gpudev_hub.core.model import HOUR, SECOND, Millis, Policy, Reservation
+from gpudev_hub.core.model import HOUR, Millis, Policy, Reservation
 from gpudev_hub.server.gang import alias
 from gpudev_hub.server.private import write
 
@@ -22,7 +22,7 @@ from .ca import HostCA
 from .keygen import clear_scratch, new_pair
 
 _MARGIN: Millis = 7 * 24 * HOUR
-"""Certificates outlive the longest possible hold by this much."""
+"""What was made for an attempt is kept for longer than the longest possible hold by this much."""
 
 
 def keep_secret(path: Path) -> bytes:
@@ -142,7 +142,7 @@ class Launches:
         for rank in range(ranks):
             name = alias(id, rank)
             private, public = new_pair(name, self._folder)
-            certificate = self._ca.sign(public, [name], self._longest() // SECOND)
+            certificate = self._ca.sign(public, [name])
             material.append(SshMaterial(private, certificate, *gang))
         write(path, msgspec.json.encode(material).decode())
         return tuple(material)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from gpudev import wire
 from gpudev_hub.core import quota
+from gpudev_hub.core.aliases import aliases
 from gpudev_hub.core.availability import PoolOutlook
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
@@ -91,7 +92,11 @@ class Presenter:
         """A reservation; to others than its owner without the ways in."""
         pool = self.policy.pool(record.request.pool)
         mine = self.mine(record, reader)
-        url, ssh, vscode = self._ways_in(record) if mine and record.state in REACHABLE else (None,) * 3
+        url: str | None = None
+        vscode: str | None = None
+        ssh: list[str] = []
+        if mine and record.state in REACHABLE:
+            url, vscode, ssh = self._ways_in(record)
         queued = record.state is State.QUEUED
         reason = self._reason(record, reader)
         return wire.Reservation(
@@ -118,7 +123,8 @@ class Presenter:
             outcome=record.outcome.value if record.outcome is not None else None,
             ended_at=instant(record.ended_at),
             url=url,
-            ssh_command=ssh,
+            ssh_command=ssh[0] if ssh else None,
+            ssh_commands=ssh,
             vscode_url=vscode,
             allocation=[wire.NodeSlots(node=a.node, slots=list(a.slots)) for a in record.allocation],
             version=record.version,
@@ -141,14 +147,16 @@ class Presenter:
             for part in parts(text)
         ]
 
-    def _ways_in(self, record: Reservation) -> tuple[str, str, str]:
+    def _ways_in(self, record: Reservation) -> tuple[str, str, list[str]]:
+        """JupyterLab, VS Code, and the SSH command for each node."""
         user = quote(record.owner.hub_user, safe="@~")
-        alias = ssh_alias(record)
+        mine = {r.id: r for r in self.view.reservations.values() if r.owner.subject == record.owner.subject}
+        names = aliases({**mine, record.id: record}.values())[record.id]
         home = quote(self.home(record.owner))
         return (
             f"{self.public_url}user/{user}/{record.id}/lab",
-            f"ssh {alias}",
-            f"vscode://vscode-remote/ssh-remote+{alias}{home}",
+            f"vscode://vscode-remote/ssh-remote+{names[0]}{home}",
+            [f"ssh {name}" for name in names],
         )
 
     def history(self, entries: Iterable[HistoryEntry], cursor: int | None) -> wire.History:
@@ -330,9 +338,5 @@ def ssh_access(access: SshAccess) -> wire.SshAccess:
         ],
         identity_file=access.identity_file,
         accepted_keys=list(access.accepted_keys),
+        closed=[wire.SshClosed(alias=one.alias, id=one.id) for one in access.closed],
     )
-
-
-def ssh_alias(record: Reservation) -> str:
-    """The owner's SSH alias of a reservation."""
-    return f"gpu-{record.request.name or record.id}"
