@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gpudev.client import Client, availability, get, reservations, reserve
     from gpudev.errors import (
         AccessError,
+        CommandTimeout,
         ConfigError,
         ExtensionRefused,
         Forbidden,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessError",
     "Client",
+    "CommandTimeout",
     "ConfigError",
     "ExtensionRefused",
     "Forbidden",

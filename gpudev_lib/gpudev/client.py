@@ -45,8 +45,8 @@ class Client:
 
     def reserve(
         self,
-        gpus: int | None = 8,
-        nodes: int | None = 1,
+        gpus: int | None = None,
+        nodes: int | None = None,
         hours: float | str | None = None,
         gpu_type: str | None = None,
         name: str | None = None,
@@ -111,8 +111,8 @@ class Client:
 
 
 def reserve(
-    gpus: int | None = 8,
-    nodes: int | None = 1,
+    gpus: int | None = None,
+    nodes: int | None = None,
     hours: float | str | None = None,
     gpu_type: str | None = None,
     name: str | None = None,
@@ -124,8 +124,8 @@ def reserve(
     """Reserve GPUs and return when they are ready.
 
     Args:
-        gpus: GPUs per node; None: all that a node has.
-        nodes: more than 1: so many whole nodes, joined.
+        gpus: GPUs per node; left out: 1, or, with `nodes`, all that a node has.
+        nodes: so many whole nodes; several are joined.
         hours: how long, from the moment it is ready: a number, or a text such as ``"90m"`` or ``"1:30"``.
         gpu_type: left out: the default one.
         name: for ``ssh gpu-NAME``, unique among your live reservations; left out: two words.

@@ -24,6 +24,7 @@
     ├── WaitTimeout                  also a TimeoutError; has .reservation
     ├── ReservationEnded             it ended (or failed) while waited for; has .reservation
     ├── RemoteCommandFailed          run(check=True): has .returncode, .stdout, .stderr
+    ├── CommandTimeout               run(timeout=…): also a TimeoutError; has .stdout, .stderr
     ├── ConfigError                  the configuration file, or a variable of the environment
     └── UnexpectedAnswer             the service and this library do not understand each other
 
@@ -206,6 +207,19 @@ class RemoteCommandFailed(GpuDevError):
         self.returncode = returncode
         self.stdout = stdout
         """What it wrote, where it was captured; else empty."""
+        self.stderr = stderr
+
+
+class CommandTimeout(GpuDevError, TimeoutError):
+    """A command on the server took longer than it was given; it was ended there."""
+
+    default_code = "command_timeout"
+    exit_code = 7
+
+    def __init__(self, message: str, *, stdout: str, stderr: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stdout = stdout
+        """What it had written, where it was captured; else empty."""
         self.stderr = stderr
 
 

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import re
+import secrets
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import IO, TextIO
+from typing import TextIO
 
 from gpudev import ssh, wire
 from gpudev.api import Api
-from gpudev.errors import Forbidden, GpuDevError, NotFound, RemoteCommandFailed, WrongState
+from gpudev.errors import CommandTimeout, Forbidden, NotFound, RemoteCommandFailed, WrongState
+from gpudev.processes import Command
 from gpudev.words import label
+
+MARK = "GPUDEV_RUN"
+"""Variable by which what a command started is known on the server; its sshd accepts it."""
+ENDING = 20.0
+"""Seconds that ending a command there may take."""
+_ENDED = "was ended"
+_UNKNOWN = "it is not known whether it still runs"
+# No single quote and no backslash: shells differ in what these mean. A process has 3 s to end by itself.
+_ENDER = """
+mark=GPUDEV_RUN=$1
+left() { grep -lsF "$mark" /proc/[0-9]*/environ; }
+signal() { for file in $(left); do file=${file#/proc/}; kill -s "$1" "${file%/environ}"; done; }
+gone() { tries=0; while [ "$(left)" ]; do
+  tries=$((tries + 1)); [ "$tries" -le "$1" ] || return 1; sleep 0.1; done; }
+signal TERM
+gone 30 || { signal KILL; gone 20; }
+"""
 
 
 @dataclass(frozen=True)
@@ -95,87 +114,51 @@ def run(
     timeout: float | None,
 ) -> CompletedProcess[str]:
     """See `gpudev.Reservation.run`."""
-    argv = host.command("ssh", host.alias, "--", line(cmd))
-    if capture:
-        done = subprocess.run(
-            argv,
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    else:
-        done = CompletedProcess(argv, _stream(argv, input, timeout), "", "")
-    result = CompletedProcess(cmd, done.returncode, done.stdout, done.stderr)
-    if check and result.returncode != 0:
+    mark = secrets.token_hex(16)
+    argv = host.command("ssh", "-o", f"SetEnv={MARK}={mark}", host.alias, "--", line(cmd))
+    # In a notebook `sys.stdout` is the cell, not the kernel's own output: nothing is inherited.
+    targets = [io.StringIO(newline=None) if capture else stream for stream in (sys.stdout, sys.stderr)]
+    command = Command(argv, input, targets)
+    try:
+        code = command.wait(timeout)
+    except subprocess.TimeoutExpired:
+        ended = _end(host, mark, command)
+        raise CommandTimeout(
+            f"{line(cmd)!r} on {host.alias} did not end within {timeout:g} s and {ended}.",
+            hint="" if ended is _ENDED else f"See what runs there: gpu-dev ssh {host.alias} -- ps x",
+            stdout=_captured(targets[0]),
+            stderr=_captured(targets[1]),
+        ) from None
+    except BaseException:
+        _end(host, mark, command)
+        raise
+    result = CompletedProcess(cmd, code, _captured(targets[0]), _captured(targets[1]))
+    if check and code != 0:
         raise RemoteCommandFailed(
-            f"{line(cmd)!r} on {host.alias} ended with status {result.returncode}.",
-            returncode=result.returncode,
+            f"{line(cmd)!r} on {host.alias} ended with status {code}.",
+            returncode=code,
             stdout=result.stdout,
             stderr=result.stderr,
-            hint="The connection failed." if result.returncode == 255 else "",
+            hint="The connection failed." if code == 255 else "",
         )
     return result
 
 
-def upload(host: Host, local: Path, remote: str) -> None:
-    """See `gpudev.Reservation.upload`."""
-    if not local.exists():
-        raise FileNotFoundError(f"{local} does not exist")
-    _copy(host, str(local.absolute()), f"{host.alias}:{remote}")
+def _captured(target: TextIO | None) -> str:
+    return target.getvalue() if isinstance(target, io.StringIO) else ""
 
 
-def download(host: Host, remote: str, local: Path) -> None:
-    """See `gpudev.Reservation.download`."""
-    _copy(host, f"{host.alias}:{remote}", str(local.absolute()))
+def _end(host: Host, mark: str, command: Command) -> str:
+    """End what a command has started on the server, and say in words whether that is done.
 
-
-def _copy(host: Host, source: str, target: str) -> None:
-    argv = host.command("scp", "-r", "-p", "-q", "--", source, target)
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise GpuDevError(f"{source} was not copied to {target}: {done.stderr.strip()}", code="copy_failed")
-
-
-def _stream(argv: list[str], input: str | None, timeout: float | None) -> int:
-    """Run `argv`, passing on what it writes as it comes; the exit status.
-
-    Through pipes, not by inheriting: in a notebook `sys.stdout` is the cell, not the kernel's own output.
+    Without a connection to write to, most programs there would run on.
     """
-    with subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        pumps = [
-            threading.Thread(target=_pump, args=pair, daemon=True)
-            for pair in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
-        ]
-        for pump in pumps:
-            pump.start()
-        try:
-            if input is not None and process.stdin is not None:
-                try:
-                    process.stdin.write(input.encode())
-                    process.stdin.close()
-                except BrokenPipeError:
-                    pass  # it ended without reading: its status says why
-            code = process.wait(timeout)
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            for pump in pumps:
-                pump.join()
-    return code
-
-
-def _pump(source: IO[bytes], target: TextIO) -> None:
-    while chunk := source.read1(65536):  # type: ignore[attr-defined]
-        target.write(chunk.decode(errors="replace"))
-        target.flush()
+    command.kill()
+    argv = host.command("ssh", "-o", "ConnectTimeout=5", host.alias, "--", f"sh -c '{_ENDER}' sh {mark}")
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=ENDING
+        )
+    except subprocess.TimeoutExpired:
+        return _UNKNOWN
+    return _ENDED if done.returncode == 0 else _UNKNOWN

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self
 
-from gpudev import clock, display, remote, wire, words
+from gpudev import clock, copies, display, remote, wire, words
 from gpudev.api import LONGEST_POLL, Api, number_of_hours, pauses
 from gpudev.errors import InvalidRequest, NetworkError, ReservationEnded, WaitTimeout
 from gpudev.progress import Progress, choose
@@ -217,18 +217,23 @@ class Reservation:
 
         A string goes to the shell there, a list is run word for word. What it writes appears here as it
         comes; with `capture` it is returned in ``stdout`` and ``stderr`` instead. Raises
-        `RemoteCommandFailed` for another exit status than 0, unless `check` is false, and
-        `subprocess.TimeoutExpired` after `timeout` seconds.
+        `RemoteCommandFailed` for another exit status than 0, unless `check` is false, and `CommandTimeout`
+        after `timeout` seconds. Then, and when it is interrupted here, all that it started is ended there.
         """
+        check_timeout(timeout)
         return remote.run(self._host(), cmd, check=check, capture=capture, input=input, timeout=timeout)
 
     def upload(self, local: str | Path, remote_path: str = ".") -> None:
-        """Copy a file or folder to the server, below the home unless `remote_path` is absolute."""
-        remote.upload(self._host(), Path(local), remote_path)
+        """Copy a file or folder to the server, below the home unless `remote_path` is absolute.
+
+        The copy is called `remote_path`; where that ends in a slash, or is ``.``, it goes into that folder
+        under its own name. The same again gives the same tree: files are replaced, what else is there stays.
+        """
+        copies.upload(self._host(), local, remote_path)
 
     def download(self, remote_path: str, local: str | Path = ".") -> None:
-        """Copy a file or folder from the server."""
-        remote.download(self._host(), remote_path, Path(local))
+        """Copy a file or folder from the server, by the rules of `upload`."""
+        copies.download(self._host(), remote_path, local)
 
     def logs(self) -> wire.Logs:
         """What happened at the start, and the last lines of Jupyter and sshd."""

@@ -431,6 +431,14 @@ def test_config(run: Run, home: Path) -> None:
     assert run("config", "get", "gpu_type") == 3
 
 
+def test_the_library_and_the_command_take_as_many_gpus(run: Run, service: FakeService) -> None:
+    """One, unless more are asked for."""
+    with Client(service.url, service.token) as client:
+        made = [client.reserve(wait=False), client.reserve(8, wait=False)]
+    assert [box.gpus for box in made] == [1, 8]
+    assert run.json("reserve")["gpus"] == 1
+
+
 def test_defaults_of_the_file_are_used_and_overridden(run: Run, service: FakeService) -> None:
     run("config", "set", "hours", "2.5")
     assert run.json("reserve")["hours"] == 2.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -71,10 +73,118 @@ def test_a_failure_is_raised_with_what_it_wrote(box: gpudev.Reservation) -> None
     assert box.run("exit 3", check=False).returncode == 3
 
 
-def test_a_command_has_a_time_limit(box: gpudev.Reservation) -> None:
-    for capture in (True, False):
-        with pytest.raises(subprocess.TimeoutExpired):
-            box.run("sleep 60", capture=capture, timeout=2)
+def started(world: World, name: str) -> list[int]:
+    """The processes that a command wrote down when it started them."""
+    return [int(line) for line in (world.home / name).read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# A shell, a child in the background, one in a session of its own, and a last one that hears no SIGTERM.
+STUBBORN = """
+echo $$ > pids
+sleep 600 & echo $! >> pids
+setsid sh -c 'echo $$ >> pids; exec sleep 600' &
+sh -c 'trap "" TERM; echo $$ >> pids; touch started; while :; do sleep 1; done' &
+until [ -e started ] && [ $(wc -l < pids) = 4 ]; do sleep 0.01; done
+echo so far
+wait
+"""
+
+
+def test_a_command_that_takes_too_long_is_ended_there(
+    box: gpudev.Reservation, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world.home / "started").unlink(missing_ok=True)
+    with pytest.raises(gpudev.CommandTimeout, match="did not end within 4 s and was ended") as caught:
+        box.run(STUBBORN, capture=True, timeout=4)
+    assert isinstance(caught.value, gpudev.GpuDevError)
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.stdout == "so far\n"
+    assert len(started(world, "pids")) == 4
+    assert not any(map(alive, started(world, "pids")))
+    with pytest.raises(gpudev.CommandTimeout):
+        box.run(["sh", "-c", "echo $$ > pid; echo shown; exec sleep 600"], timeout=2)
+    assert capsys.readouterr().out == "shown\n"
+    assert not any(map(alive, started(world, "pid")))
+    with pytest.raises(gpudev.InvalidRequest, match="not a length of time"):
+        box.run("true", timeout=-1)
+
+
+def test_a_time_limit_leaves_other_commands_alone(box: gpudev.Reservation, world: World) -> None:
+    box.run("sleep 600 > /dev/null 2>&1 & echo $! > kept")
+    with pytest.raises(gpudev.CommandTimeout):
+        box.run("sleep 600", timeout=1, input="x" * 1_000_000)
+    (kept,) = started(world, "kept")
+    assert alive(kept)
+    os.kill(kept, signal.SIGKILL)
+
+
+def test_output_that_cannot_be_written_ends_the_command(
+    box: gpudev.Reservation, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with pytest.raises(OSError, match="No space left"):
+            box.run("echo $$ > pid; yes")
+    with suppress(OSError):
+        full.close()
+    assert not any(map(alive, started(world, "pid")))
+
+
+def test_output_of_every_encoding(box: gpudev.Reservation, monkeypatch: pytest.MonkeyPatch) -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", ascii_only)
+        box.run("echo größer")
+    assert ascii_only.buffer.getvalue() == b"gr??er\n"
+    assert box.run(r"printf 'a\377b\r\n'", capture=True).stdout == "a\ufffdb\n"
+
+
+def tree(folder: Path) -> dict[str, str | None]:
+    return {
+        str(path.relative_to(folder)): None if path.is_dir() else path.read_text()
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def test_a_folder_is_the_same_tree_however_often_it_is_copied(
+    box: gpudev.Reservation, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a folder"
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "x; y").write_text("1")
+    (folder / "deep/z").write_text("2")
+    (folder / "link").symlink_to("deep/z")
+    (folder / "run").write_text("3")
+    (folder / "run").chmod(0o750)
+    for source, target, place in (
+        (folder, "tree", "tree"),
+        (folder, "in/", "in/a folder"),
+        (f"{folder}/", "~/in/", "in/a folder"),
+    ):
+        box.upload(source, target)
+        assert tree(world.home / place) == tree(folder), target
+    assert [path.name for path in (world.home / "in").iterdir()] == ["a folder"]
+    assert (world.home / "tree/link").readlink() == Path("deep/z")
+    assert (world.home / "tree/run").stat().st_mode & 0o777 == 0o750
+    (folder / "x; y").write_text("changed")
+    (folder / "deep/z").unlink()
+    box.upload(folder, "~/tree")
+    assert (world.home / "tree/x; y").read_text() == "changed"
+    assert (world.home / "tree/deep/z").read_text() == "2", "what is there besides stays"
+    monkeypatch.chdir(tmp_path)
+    for target, place in (("back", "back"), (".", "tree"), ("back", "back")):
+        box.download("tree/", target)
+        assert tree(tmp_path / place) == tree(world.home / "tree"), target
+    with pytest.raises(gpudev.InvalidRequest, match="Name the copy"):
+        box.upload("/", ".")
 
 
 def test_files_and_folders_go_there_and_back(box: gpudev.Reservation, world: World, tmp_path: Path) -> None:
@@ -85,10 +195,22 @@ def test_files_and_folders_go_there_and_back(box: gpudev.Reservation, world: Wor
     assert (world.home / "there" / "x; y").read_bytes() == b"\0data"
     box.download("there/x; y", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == b"\0data"
+    box.upload(tmp_path / "back", "new/")
+    assert (world.home / "new/back").read_bytes() == b"\0data"
     with pytest.raises(FileNotFoundError):
         box.upload(tmp_path / "nothing")
     with pytest.raises(gpudev.GpuDevError, match="was not copied"):
         box.download("nothing", tmp_path)
+    with pytest.raises(gpudev.GpuDevError, match=r"was not copied to gpu-demo:/proc/new: .*mkdir"):
+        box.upload(folder, "/proc/new")
+
+
+def test_a_missing_program_is_named(box: gpudev.Reservation, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = box._host()
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(box, "_host", lambda: host)
+    with pytest.raises(gpudev.GpuDevError, match="ssh is not installed on this machine"):
+        box.run("true")
 
 
 def test_a_reservation_without_a_server_says_so(box: gpudev.Reservation, service: FakeService) -> None:
@@ -157,11 +279,11 @@ def test_ssh_sync_keeps_the_servers_of_each_configuration_file(
     assert other in ssh.known_accounts()
 
 
-def test_interrupting_a_command_ends_it_here(box: gpudev.Reservation) -> None:
+def test_interrupting_a_command_ends_it_here_and_there(box: gpudev.Reservation, world: World) -> None:
     code = (
         "import gpudev\n"
         "box = gpudev.get('demo')\n"
-        "try: box.run('echo started; exec sleep 60')\n"
+        "try: box.run('echo $$ > pid; echo started; exec sleep 600')\n"
         "except KeyboardInterrupt: print('interrupted')"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -171,6 +293,7 @@ def test_interrupting_a_command_ends_it_here(box: gpudev.Reservation) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "interrupted\n"
     assert process.returncode == 0
+    assert not any(map(alive, started(world, "pid")))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

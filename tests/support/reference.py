@@ -177,6 +177,21 @@ repeated with the same `request_id`.
 In a checkout, `pip install .` brings library and command; `pip install ".[widgets]"` adds the live panel of
 notebooks.
 
+## Copies
+
+`upload` and `download` copy as rsync does: the same call again gives the same tree at the same place. Files
+are replaced, what else is there stays, links stay links.
+
+| call | the copy is |
+|---|---|
+| `box.upload("proj")`, `box.upload("proj", ".")` | `~/proj` on the server |
+| `box.upload("proj", "work")` | `~/work`: the tree itself, under this name |
+| `box.upload("proj", "work/")` | `~/work/proj`: a slash at the end means *into this folder* |
+| `box.download("work", "here")` | `here` on this machine |
+| `box.download("work")`, `box.download("work", "here/")` | `work`, `here/work` |
+
+A slash at the end of the source means nothing. A file given the name of a folder that is there goes into it.
+
 ## Functions
 
 Each is a method of [Client](#gpudevclient) too, which is for several hubs or users in one program.

@@ -31,6 +31,7 @@ def script() -> None:
 
 def others() -> None:
     gpudev.reserve()
+    gpudev.reserve(hours="1:30")
     gpudev.reserve(gpus=8, nodes=2, gpu_type="h100", image="x", wait=False, timeout=None, progress=False)
     assert_type(gpudev.reservations(all=True, ended=False), list[gpudev.Reservation])
     assert_type(gpudev.availability(hours=2).pools[0].sizes[0].free_now, int)

@@ -157,6 +157,7 @@ ClientAliveInterval 60
 ClientAliveCountMax 30
 LogLevel VERBOSE
 SetEnv GPUDEV_SERVER={marker}
+AcceptEnv GPUDEV_RUN
 ForceCommand {enter}
 Subsystem sftp {sftp}
 """

@@ -1,0 +1,96 @@
+"""A program of this machine, its output passed on as it comes."""
+
+from __future__ import annotations
+
+import codecs
+import subprocess
+import threading
+from collections.abc import Sequence
+from typing import IO, TextIO
+
+from gpudev.errors import GpuDevError
+
+LAST_WORDS = 2.0
+"""Seconds for which what a program had written is waited for after its end."""
+
+
+def start(
+    argv: Sequence[str], *, stdin: int | IO[bytes], stdout: int, stderr: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a program. Raises `GpuDevError` where it is not installed."""
+    try:
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr)
+    except FileNotFoundError as error:
+        raise GpuDevError(
+            f"{argv[0]} is not installed on this machine.", hint="It is needed here.", code="not_installed"
+        ) from error
+
+
+class Command:
+    """A program that runs: it is given a text, and what it writes goes to two streams."""
+
+    def __init__(self, argv: Sequence[str], input: str | None, targets: Sequence[TextIO | None]) -> None:
+        """`targets`: for standard output and standard error; None: nowhere."""
+        piped = subprocess.PIPE
+        self._process = start(
+            argv, stdin=subprocess.DEVNULL if input is None else piped, stdout=piped, stderr=piped
+        )
+        self._failure: Exception | None = None
+        self._work = [
+            threading.Thread(target=self._pump, args=(source, target), daemon=True)
+            for source, target in zip((self._process.stdout, self._process.stderr), targets, strict=True)
+        ]
+        if input is not None:
+            self._work.append(threading.Thread(target=self._feed, args=(input.encode(),), daemon=True))
+        for thread in self._work:
+            thread.start()
+
+    def wait(self, timeout: float | None) -> int:
+        """The exit status, once all that was written has been passed on.
+
+        Raises `subprocess.TimeoutExpired`, and what went wrong at a stream here.
+        """
+        code = self._process.wait(timeout)
+        for thread in self._work:
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return code
+
+    def kill(self) -> None:
+        """End it, and pass on what it has written."""
+        self._process.kill()
+        self._process.wait()
+        for thread in self._work:
+            thread.join(LAST_WORDS)
+
+    def _feed(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            with self._process.stdin as stdin:
+                stdin.write(data)
+        except BrokenPipeError:
+            pass  # it ended without reading: its status says why
+
+    def _pump(self, source: IO[bytes], target: TextIO | None) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with source:
+            try:
+                while chunk := source.read1(65536):  # type: ignore[attr-defined]
+                    _write(target, decoder.decode(chunk))
+                _write(target, decoder.decode(b"", True))
+            except (OSError, ValueError) as error:
+                # As with a pipe whose reader has gone: who can't be heard need not go on.
+                self._failure = error
+                self._process.kill()
+
+
+def _write(target: TextIO | None, text: str) -> None:
+    if target is None:
+        return
+    try:
+        target.write(text)
+    except UnicodeEncodeError:
+        encoding = target.encoding or "ascii"
+        target.write(text.encode(encoding, "replace").decode(encoding))
+    target.flush()
