@@ -22,9 +22,10 @@ SCOPES = (
     "access:services!service=gpudev",
     "custom:gpudev:reserve",
     "access:servers!user",
+    "read:servers!user",
     "read:users:name!user",
 )
-"""What it may do: use this service as its owner, open his servers, and nothing else."""
+"""What it may do: use this service as its owner, list and open their servers, and nothing else."""
 
 
 def by_password(

@@ -384,6 +384,7 @@ def test_login_makes_a_token_with_just_these_scopes(
         "access:services!service=gpudev",
         "custom:gpudev:reserve",
         "access:servers!user",
+        "read:servers!user",
         "read:users:name!user",
     ]
     assert made["expires_in"] == 30 * 24 * 3600

@@ -183,6 +183,35 @@ def test_a_server_keeps_its_name(stack: Stack, hub: httpx.Client) -> None:
     wait_for("its row to be forgotten", lambda: waiting["id"] not in servers_known(stack))
 
 
+def test_the_token_of_a_log_in_lists_its_owners_servers_and_no_more(stack: Stack) -> None:
+    """As editors ask that connect to a JupyterHub."""
+    record = stack.reserve("alice", gpus=1)
+    ready = stack.wait_state(record["id"], "ready", "alice")
+    headers = {"Authorization": f"token {stack.token_for('alice')}"}
+    with httpx.Client(base_url=f"{stack.url}/hub/api", headers=headers, trust_env=False, timeout=30) as hub:
+        found = hub.get("/users/alice").raise_for_status().json()
+        assert not set(found) & {"auth_state", "pending", "last_activity", "roles"}
+        (server,) = found["servers"].values()
+        assert (server["name"], server["ready"], server["url"]) == (
+            record["id"],
+            True,
+            ready["url"].removeprefix(stack.url).removesuffix("lab"),
+        )
+        assert "state" not in server
+        assert hub.get(f"/users/alice/servers/{record['id']}").status_code == 200
+        for method, path in (
+            ("POST", f"/users/alice/servers/{record['id']}"),
+            ("DELETE", f"/users/alice/servers/{record['id']}"),
+            ("POST", "/users/alice/tokens"),
+            ("GET", "/users/alice/tokens"),
+            ("GET", "/users"),
+        ):
+            assert hub.request(method, path).status_code == 403, (method, path)
+        assert hub.get("/users/bob").status_code in (403, 404)
+    stack.api("DELETE", f"reservations/{record['id']}", None, "alice")
+    stack.wait_state(record["id"], "ended", "alice")
+
+
 def test_a_start_right_after_its_removal_is_refused_in_words(stack: Stack, hub: httpx.Client) -> None:
     record = stack.reserve("alice", gpus=1)
     stack.wait_state(record["id"], "ready", "alice")

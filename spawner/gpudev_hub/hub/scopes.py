@@ -9,7 +9,8 @@ OPERATE = "custom:gpudev:operate"
 ENTER = f"access:services!service={SERVICE}"
 SUPERVISOR = "gpudev-supervisor"
 
-LOCAL_USER_SCOPES = (ENTER, RESERVE, "access:servers!user", "read:users:name!user")
-"""Of the token in the local user's client configuration: his reservations and his servers, no more."""
+LOCAL_USER_SCOPES = (ENTER, RESERVE, "access:servers!user", "read:servers!user", "read:users:name!user")
+"""Of the token in the local user's client configuration: their reservations and their servers, no more.
+Editors that connect to a JupyterHub list the servers."""
 SERVER_SCOPES = ("users:activity!user", "access:servers!server", ENTER, RESERVE, "read:users:name!user")
 """Of a server's own token, so that ``import gpudev`` works in a notebook."""
