@@ -206,7 +206,7 @@ def test_clicks_wait_for_a_hub_that_is_away(
     try:
         page.get_by_role("button", name="Reserve GPUs").click()
         answered(page, "The Hub")
-        expect(note).to_contain_text("Nothing was sent yet")
+        expect(note).to_contain_text("Your request is sent as soon as it answers")
         note.get_by_role("button", name="Cancel").click()
         expect(note).to_be_hidden()
         page.get_by_role("link", name="Tokens").click()

@@ -116,6 +116,29 @@ def test_an_opened_picker_leaves_no_row(stack: Stack) -> None:
         assert servers_known(stack) == before
 
 
+def test_the_hub_lists_what_was_reserved_and_nothing_that_was_looked_at(stack: Stack) -> None:
+    """Pickers opened and left, links with options, and one that was submitted."""
+    with in_the_browser(stack, "bob") as browser:
+        before = servers_known(stack)
+        pages = [
+            new_spawn_page(browser),
+            new_spawn_page(browser, gpus="2", hours="2"),
+            new_spawn_page(browser),
+        ]
+        assert all(page.status_code == 200 for page in pages)
+        browser.get(pages[0].url.path)
+        assert servers_known(stack) == before
+        form = {"_xsrf": xsrf(browser), "gpus": "1", "hours": "1"}
+        sent = browser.post(pages[0].url.path, data=form, follow_redirects=False)
+        assert sent.status_code in (302, 303), sent.text
+        reserved = pages[0].url.path.rpartition("/")[2]
+        stack.wait_state(reserved, "ready", "bob")
+        assert servers_known(stack) == before | {reserved}
+        stack.api("DELETE", f"reservations/{reserved}", None, "bob")
+        stack.wait_state(reserved, "ended", "bob")
+        wait_for("its row to be forgotten", lambda: servers_known(stack) == before)
+
+
 def xsrf(browser: httpx.Client) -> str:
     """What the Hub's own forms send along."""
     found = next(c.value for c in browser.cookies.jar if c.name == "_xsrf" and c.path.startswith("/hub"))

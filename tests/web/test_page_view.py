@@ -160,7 +160,7 @@ def test_warnings_go_by_their_thresholds() -> None:
 
 def test_a_warning_is_for_its_owner_and_information_for_an_operator() -> None:
     others = shown(state="ready", ends_at=at(10), mine=False, warn_minutes=(15,))
-    assert others.warning == "Less than 15 minutes of bob's time left."
+    assert others.warning == "bob's reservation ends in less than 15 minutes."
     assert shown(state="ready", ends_at=at(10), mine=False).warning is None
 
 

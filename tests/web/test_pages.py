@@ -118,7 +118,7 @@ async def test_who_is_warned(run: Running) -> None:
     run.service.clock._base += 46 * MINUTE / SECOND
     assert "Less than 15 minutes left. Save your work, or extend." in note(await page(run, address))
     told = note(await page(run, address, "operators"))
-    assert "Less than 15 minutes of alice's time left." in unescape(told)
+    assert "alice's reservation ends in less than 15 minutes." in unescape(told)
     assert "Save your work" not in told
     other = await page(run, address, "bobs")
     assert warnings(other) == []

@@ -110,8 +110,8 @@ def ordinal(place: int) -> str:
     return f"{place}{tail}"
 
 
-def _less_than(minutes: int) -> str:
-    return f"Less than {minutes} minute{'' if minutes == 1 else 's'}"
+def _minutes(count: int) -> str:
+    return f"{count} minute{'' if count == 1 else 's'}"
 
 
 def sentence(text: str) -> str:
@@ -229,11 +229,10 @@ class Shown:
     @property
     def warnings(self) -> list[tuple[int, str]]:
         """(threshold in minutes, words) for the reader, the shortest first."""
+        minutes = sorted(self.warn_minutes)
         if self.r.mine:
-            return [
-                (m, f"{_less_than(m)} left. Save your work, or extend.") for m in sorted(self.warn_minutes)
-            ]
-        return [(m, f"{_less_than(m)} of {self.r.owner}'s time left.") for m in sorted(self.warn_minutes)]
+            return [(m, f"Less than {_minutes(m)} left. Save your work, or extend.") for m in minutes]
+        return [(m, f"{self.r.owner}'s reservation ends in less than {_minutes(m)}.") for m in minutes]
 
     @property
     def warning(self) -> str | None:

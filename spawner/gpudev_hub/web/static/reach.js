@@ -4,7 +4,7 @@
  */
 
 /** Milliseconds for each part to answer; with this the page says within 2 s that one does not. */
-const PATIENCE = 1500;
+const PATIENCE = 1200;
 const EVERY = 1000;
 /** Milliseconds that a click is kept: what was wanted long ago may no longer be. */
 const KEPT = 5 * 60_000;
@@ -109,7 +109,7 @@ async function want(goal) {
       wanted = null;
       close(`${missing || "The Hub"} did not answer for 5 minutes. Nothing was sent. Try again.`);
     } else if (missing) {
-      say(`${missing} does not answer. ${current.what} as soon as it does.`);
+      say(`${missing} does not answer. ${current.what} as soon as it answers.`);
       await new Promise((resolve) => setTimeout(resolve, EVERY));
     } else {
       wanted = null;
@@ -174,7 +174,7 @@ document.addEventListener(
         form.requestSubmit(submitter);
         sending = null;
       },
-      what: "Nothing was sent yet; it is sent",
+      what: "Your request is sent",
       service: true,
       since: Date.now(),
     });
