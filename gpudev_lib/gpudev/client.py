@@ -79,7 +79,7 @@ class Client:
                 else:
                     if isinstance(error, WaitTimeout):
                         error.hint = (
-                            "Its place was given up. To keep it: reserve(…, wait=False), then wait(…)."
+                            "Its place was given up. To keep it: reserve(..., wait=False), then wait()."
                         )
                 raise
         return reservation

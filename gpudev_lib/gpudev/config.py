@@ -6,6 +6,7 @@ stay as they are. A file that cannot be parsed is an error and is never written 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -77,6 +78,8 @@ def load() -> dict[str, Any]:
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
+        if file.is_char_device():  # some never come to an end
+            raise OSError(errno.EINVAL, "it is a device")
         text = file.read_text("utf-8")
     except FileNotFoundError:
         return {}

@@ -282,7 +282,8 @@ class Reservation:
 
     def __repr__(self) -> str:
         view = words.describe(self._record, clock.now())
-        return f"<Reservation {self.id}: {view.title}, {view.line()}>"
+        # Python prints it, on terminals of every encoding.
+        return words.in_ascii(f"<Reservation {self.id}: {view.title}, {view.line()}>")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         view = words.describe(self._record, clock.now())

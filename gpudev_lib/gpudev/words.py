@@ -8,6 +8,10 @@ from typing import Literal
 
 from gpudev import wire
 
+LIKE = {"·": "-", "×": "x", "…": "...", "–": "-", "—": "-", "’": "'", "\u00a0": " ", "\u202f": " "}
+"""What looks like a character, for terminals that lack it."""
+_LIKE = str.maketrans(LIKE)
+
 Tone = Literal["waiting", "starting", "ready", "over", "failed"]
 
 
@@ -175,3 +179,8 @@ def _times(record: wire.Reservation, now: datetime) -> list[str]:
     if record.state == "ended" and ended is not None:
         return [when(ended, now)]
     return []
+
+
+def in_ascii(text: str) -> str:
+    """The text in ASCII; what nothing looks like is escaped."""
+    return text.translate(_LIKE).encode("ascii", "backslashreplace").decode()

@@ -60,6 +60,13 @@ def test_a_file_that_is_not_text_is_an_error_and_left_untouched(file: Path) -> N
     assert file.read_bytes() == b"\xff\xfe{"
 
 
+def test_a_device_is_no_configuration_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/zero has no end: reading it would hold up every ssh."""
+    monkeypatch.setenv("GPUDEV_CONFIG", "/dev/zero")
+    with pytest.raises(gpudev.ConfigError, match="it is a device"):
+        config.load()
+
+
 def test_a_change_that_fails_leaves_the_file(file: Path) -> None:
     write(file, url=HUB)
 

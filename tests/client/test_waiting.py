@@ -183,6 +183,9 @@ def test_yours_and_everyones(service: FakeService, client: gpudev.Client) -> Non
     assert [r.id for r in client.reservations(ended=True)] == [box.id]
 
 
-def test_a_reservation_says_what_it_is(client: gpudev.Client) -> None:
+def test_a_reservation_says_what_it_is(service: FakeService, client: gpudev.Client) -> None:
+    """In ASCII: `print` fails where the terminal lacks a character."""
     box = client.reserve(2, name="demo", progress=False)
-    assert repr(box).startswith(f"<Reservation {box.id}: gpu-demo · 2 GPUs h100 (pretended), ready · until ")
+    service.change(box.id, reason="größer × 2")
+    assert repr(box.refresh()).isascii()
+    assert repr(box).startswith(f"<Reservation {box.id}: gpu-demo - 2 GPUs h100 (pretended), ready - until ")

@@ -8,7 +8,8 @@ import os
 import sys
 from typing import Any
 
-_LIKE = {"·": "-", "×": "x", "…": "...", "–": "-", "—": "-", "\u00a0": " ", "\u202f": " ", "’": "'"}
+from gpudev.words import LIKE
+
 _REPLACE = "gpudev-like"
 
 
@@ -53,4 +54,5 @@ class _Unfailing(io.FileIO):
 def _like(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_LIKE.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+    lacking = error.object[error.start : error.end]
+    return "".join(LIKE.get(letter, "?") for letter in lacking), error.end
