@@ -11,6 +11,28 @@ const LONGEST_LOGGED = 200;
 const RETRY_AFTER = "2";
 
 const page = ConfigurableProxy.prototype.handleProxyError;
+const bare = ConfigurableProxy.prototype._handleProxyErrorDefault;
+
+// For readers while the Hub, which has the error pages, is away: reloads, bookmarks, browsers without scripts.
+// A form is not sent again by itself.
+ConfigurableProxy.prototype._handleProxyErrorDefault = function (code, kind, req, res) {
+  if (kind === "ws" || res.headersSent || !(req.headers.accept ?? "").includes("text/html")) {
+    bare.call(this, code, kind, req, res);
+    return;
+  }
+  const again = req.method === "GET" || req.method === "HEAD";
+  const next = again
+    ? "This page tries again every few seconds."
+    : "Your request was not carried out. Go back, and try again in a few seconds.";
+  res.writeHead(code, { "Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store" });
+  res.end(
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>The Hub does not answer</title>' +
+      '<meta name="viewport" content="width=device-width, initial-scale=1">' +
+      (again ? '<meta http-equiv="refresh" content="3">' : "") +
+      '<style>body { font: 1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1rem }</style>' +
+      `<h1>The Hub does not answer</h1><p>${next}</p><p>Running servers and reservations are not affected.</p></html>`,
+  );
+};
 
 function problem(code, error) {
   if (error instanceof URIError || error?.code === "ERR_INVALID_URL") {

@@ -23,10 +23,17 @@ class Proxy:
     api: int
     log: Path
 
-    def ask(self, target: bytes, *headers: bytes) -> tuple[int, str, str]:
+    def ask(self, target: bytes, *headers: bytes, method: bytes = b"GET") -> tuple[int, str, str]:
         """Status, media type and body of the answer to a request for exactly this target."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
-            lines = [b"GET " + target + b" HTTP/1.1", b"Host: x", b"Connection: close", *headers, b"", b""]
+            lines = [
+                method + b" " + target + b" HTTP/1.1",
+                b"Host: x",
+                b"Connection: close",
+                *headers,
+                b"",
+                b"",
+            ]
             client.sendall(b"\r\n".join(lines))
             said = b""
             while data := client.recv(65536):
@@ -74,6 +81,18 @@ def test_a_proxy_that_was_just_restarted_says_503(proxy: Proxy, path: bytes) -> 
     assert '"code":"unavailable"' in said
     assert "Retry-After: " in said
     assert proxy.ask(b"/", b"Accept: text/html,*/*;q=0.8")[0] == 503
+
+
+def test_a_reader_is_told_that_the_hub_does_not_answer(proxy: Proxy) -> None:
+    """Who reloads a page, or has no scripts, comes back by themselves; a form is not sent twice."""
+    status, media, said = proxy.ask(b"/hub/spawn/alice/x", b"Accept: text/html,*/*;q=0.8")
+    assert (status, media) == (503, "text/html;")
+    assert "The Hub does not answer" in said
+    assert 'http-equiv="refresh"' in said
+    status, media, said = proxy.ask(b"/services/gpudev/new", b"Accept: text/html", method=b"POST")
+    assert (status, media) == (503, "text/html;")
+    assert "Your request was not carried out" in said
+    assert "refresh" not in said
 
 
 def test_a_part_that_does_not_listen_is_unavailable(proxy: Proxy) -> None:
