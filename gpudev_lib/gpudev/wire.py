@@ -133,17 +133,35 @@ class ReservationList(msgspec.Struct, kw_only=True):
     """Cursor of the next page."""
 
 
+class Error(msgspec.Struct, kw_only=True):
+    """Inside ``{"error": …}``."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
 class SizeAvailability(msgspec.Struct, kw_only=True):
-    """When a size could start, were it asked for now."""
+    """What would become of the caller's request for this size, were it made now."""
 
     gpus: int
     nodes: int
     free_now: int
-    """How many reservations of this size could start at once."""
+    """How many of this size are free for ``hours``, whoever asks."""
     earliest_start: str | None
-    """For ``hours`` of hold; null: no node that could hold it is up."""
+    """Planned start for ``hours``; null: it would be refused, or blocked (``reason`` says why)."""
     longest_now: float | None = None
-    """Where none could start at once for ``hours``: the most hours for which one could; null: for none."""
+    """Where it would not start at once for ``hours``: the most hours for which it would; null: for none."""
+    starts_now: bool = False
+    """Whether it would start at once."""
+    reason: str | None = None
+    """Why it would not start at once, in words, with times in UTC: what its reservation would say."""
+    reason_parts: list[TextPart] = []
+    """``reason`` in pieces, its instants apart from its words."""
+    refused: Error | None = None
+    """The error that the request would be answered with; null: it would be accepted."""
+    max_hours: float | None = None
+    """The most hours that the caller's limits allow for this size; 0: none."""
 
 
 class PoolAvailability(msgspec.Struct, kw_only=True):
@@ -320,14 +338,6 @@ class Notices(msgspec.Struct, kw_only=True):
 
     notices: list[Notice]
     ends_at: str | None
-
-
-class Error(msgspec.Struct, kw_only=True):
-    """Inside ``{"error": …}``."""
-
-    code: str
-    message: str
-    hint: str = ""
 
 
 class ErrorBody(msgspec.Struct, kw_only=True):

@@ -268,8 +268,10 @@ def test_avail(run: Run, service: FakeService) -> None:
     assert "NVIDIA H100 (pretended)" in run.out
     assert "6 of 16 GPUs free" in run.out
     assert "2 nodes × 8 GPUs" in run.out
-    assert "no node is up" in run.out
-    assert "or now for up to 1 h 50 min" in run.out
+    said = " ".join(run.out.split())
+    assert "refused: 8 GPU-hours more would make 28; 20 are allowed" in said
+    assert "or now for up to 1 h 50 min waiting for 8 GPUs: node-1 frees" in said
+    assert "blocked: node-2 is drained" in said
     assert run.json("avail", "-t", "2")["hours"] == 2.0
 
 

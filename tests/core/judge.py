@@ -210,6 +210,9 @@ def reasons_are_true(world: World, now: Millis) -> None:
                 blocked_as_told(world, reservation, words, now)
         elif place.start <= now:
             assert words.startswith(("about to start", "to start as soon as it can: ")), words
+        elif away := [name for name in place.nodes if not world.is_up(name)]:
+            # While trouble may be short, a place stays where it is, though it could be earlier elsewhere.
+            assert all(f"{name} is {world.nodes[name].status}" in words for name in away), words
         else:
             assert waits_as_told(world, reservation, text), (
                 f"{reservation} starts when something ends: {words}"
@@ -263,9 +266,11 @@ def waits_as_told(world: World, reservation: Reservation, text: list[Part]) -> b
     for before, part in pairwise(text):
         if part.at is None:
             continue
-        found |= place.start // SECOND * SECOND == part.at
         words = before.text.rstrip()
-        if words.endswith("is used up until"):
+        if words.endswith("is used up from"):
+            continue
+        found |= place.start // SECOND * SECOND == part.at
+        if words.endswith("until"):
             ends = [end for owner, _, end in taken if owner == reservation.owner.subject]
         else:
             name = next(n for n in place.nodes if words.endswith((f"{n} frees by", f"{n} by")))

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from coreworld import HOUR, MINUTE, SECOND, Driver, Folded, nodes, owner, policy
+from gpudev_hub.core.availability import Forecast, SizeOutlook
 from gpudev_hub.core.commit import Change, Part
 from gpudev_hub.core.decide import decide, next_due
 from gpudev_hub.core.errors import Code, Refused
@@ -57,6 +58,7 @@ from gpudev_hub.core.model import (
     State,
 )
 from gpudev_hub.core.names import default_names
+from gpudev_hub.core.reasons import Outlook
 from gpudev_hub.core.world import World
 
 from . import judge
@@ -256,9 +258,14 @@ class Histories(RuleBasedStateMachine):
         words = f"n{name}" if name < 3 else None
         request = Request(shape, "h100", hold * 15 * MINUTE, "base", words)
         ref, request_id = f"r{self.count}", f"request-{self.count}"
+        due = next_due(self.d.world, self.d.now)
+        exact = self.d.world.settled() and (due is None or due > self.d.now)
+        said = self.foretell(who, request)
         try:
             self.d.do(Submit(ref, owner(who), request, request_id, default_names(ref)))
         except Refused as refused:
+            if said is not None:
+                self.refusal_was_said(said, refused)
             hours = sum(r.request.shape.total_gpus * r.request.hold for r in mine) / HOUR
             more = shape.total_gpus * request.hold / HOUR
             over = limits.gpu_hours is not None and hours + more > limits.gpu_hours
@@ -274,10 +281,56 @@ class Histories(RuleBasedStateMachine):
             assert expected.get(refused.code), refused.message  # noqa: PT017
             return
         assert queued < limits.queued_requests, "invariant 7: one queued request too many"
+        assert said is None or said.refused is None, f"it was said to be refused: {said}"
+        if said is not None and exact:
+            self.what_was_said_is_so(said, self.d.get(ref))
         again = self.d.do(Submit("another", owner(who), request, request_id)).reservation
         assert again is not None
         assert again.id == ref, "the same request id is the same reservation"
         assert again.request.name == words or (words is None and again.request.name in default_names(ref))
+
+    def foretell(self, who: str, request: Request) -> SizeOutlook | None:
+        """What picker, terminal and library say of a request, from what is committed."""
+        snapshot = self.d.folded.copy().snapshot
+        outlook = Outlook(POLICY, snapshot.reservations, snapshot.claims, snapshot.nodes)
+        sizes = Forecast(outlook).sizes(owner(who), POLICY.pools[0], request.hold, self.d.now)
+        shape = request.shape
+        said = next((s for s in sizes if (s.gpus, s.nodes) == (shape.gpus, shape.nodes)), None)
+        if said is None:
+            # No pair is offered where a node is gone: who asks for one is refused before any decision.
+            assert len(self.d.world.nodes) < shape.nodes
+            return None
+        assert said.free_now > 0 or not said.starts_now
+        if said.free_now > 0 and not said.starts_now and said.refused is None:
+            words = said.reason or ""
+            assert "limit of" in words or words.startswith("about to start"), f"free, and why not? {said}"
+        if said.longest_now is not None:
+            assert said.longest_now <= said.longest, "the limits allow it"
+            world = World.rebuild(POLICY, snapshot, self.d.now)
+            shorter = Submit("?", owner(who), replace(request, hold=said.longest_now, name=None))
+            became = decide(world, shorter, self.d.now).reservation
+            assert became is not None
+            assert became.state is State.STARTING, f"it would start at once, was said: {said}"
+        assert request.hold <= said.longest or said.refused is not None, f"over the limits: {said}"
+        return said
+
+    def refusal_was_said(self, said: SizeOutlook, refused: Refused) -> None:
+        told = said.refused
+        if refused.code is Code.NAME_TAKEN:
+            assert told is None, "limits come first, and nobody was asked about the name"
+        else:
+            assert told is not None, f"nothing was said of {refused.message}"
+            assert (told.code, told.message, told.hint) == (refused.code, refused.message, refused.hint)
+
+    def what_was_said_is_so(self, said: SizeOutlook, became: Reservation) -> None:
+        d = self.d
+        assert said.starts_now is (became.state is State.STARTING), f"{became}, and it was said: {said}"
+        if became.state is State.STARTING:
+            return
+        start = None if became.place is None else became.place.start
+        assert said.earliest_start == start
+        outlook = Outlook(POLICY, d.world.reservations, d.world.claims, d.world.nodes)
+        assert said.reason == outlook.explain(became, d.now)
 
     @rule(which=pick)
     def end(self, which: int) -> None:

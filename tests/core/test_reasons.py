@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
-from gpudev_hub.core.availability import availability
+from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, owner, policy, pool
+from gpudev_hub.core.availability import Forecast, SizeOutlook
+from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
+    OperatorNode,
     OwnerKnown,
     ServerObserved,
     StartFailed,
@@ -32,6 +35,10 @@ def outlook(d: Driver) -> Outlook:
 def reason(d: Driver, id: str) -> str | None:
     text = outlook(d).explain(d.folded.snapshot.reservations[id], d.now)
     return None if text is None else plain(text, d.now)
+
+
+def sizes(d: Driver, hold: int, who: str = "zoe") -> list[SizeOutlook]:
+    return Forecast(outlook(d)).sizes(owner(who), d.policy.pools[0], hold, d.now)
 
 
 def busy_until(hours: float) -> float:
@@ -176,7 +183,7 @@ def test_availability_counts_what_could_start_and_when() -> None:
     d = Driver()
     d.submit("alice", 4, busy_until(2))
     d.submit("bob", 8, busy_until(1))
-    found = {(s.gpus, s.nodes): s for s in availability(outlook(d), HOUR, d.now)[0].sizes}
+    found = {(s.gpus, s.nodes): s for s in sizes(d, HOUR)}
     assert {size: s.free_now for size, s in found.items()} == {
         (1, 1): 4,
         (2, 1): 2,
@@ -187,7 +194,7 @@ def test_availability_counts_what_could_start_and_when() -> None:
     assert found[4, 1].earliest_start == NOON
     assert found[8, 1].earliest_start == NOON + HOUR
     assert found[8, 2].earliest_start == NOON + 2 * HOUR
-    pool = availability(outlook(d), HOUR, d.now)[0]
+    pool = Forecast(outlook(d)).pools(d.now)[0]
     assert (pool.nodes_up, pool.gpus_total, pool.gpus_free, pool.queued) == (2, 16, 4, 0)
 
 
@@ -199,11 +206,11 @@ def test_availability_holds_planned_places_and_own_limits() -> None:
     d.end("r1")
     d.see("r1")
     # node-1 is taken by carol at once; of what is free for a minute nothing lasts an hour.
-    sizes = availability(outlook(d), HOUR, d.now)[0].sizes
-    assert [s.free_now for s in sizes] == [0, 0, 0, 0, 0]
-    own = availability(outlook(d), HOUR, d.now, "local:bob")[0].sizes
+    found = sizes(d, HOUR)
+    assert [s.free_now for s in found] == [0, 0, 0, 0, 0]
+    own = sizes(d, HOUR, "bob")
     assert own[0].earliest_start == NOON + 2 * HOUR
-    assert sizes[0].earliest_start == NOON + HOUR + STARTUP + TEARDOWN
+    assert found[0].earliest_start == NOON + HOUR + STARTUP + TEARDOWN
 
 
 def test_availability_tells_the_longest_that_could_start_at_once() -> None:
@@ -213,8 +220,7 @@ def test_availability_tells_the_longest_that_could_start_at_once() -> None:
     d.submit("carol", 8, 1)
 
     def longest(hold: int) -> dict[tuple[int, int], int | None]:
-        sizes = availability(outlook(d), hold, d.now)[0].sizes
-        return {(s.gpus, s.nodes): s.longest_now for s in sizes}
+        return {(s.gpus, s.nodes): s.longest_now for s in sizes(d, hold)}
 
     # carol has node-2 in an hour, or node-1 in two: what is free on node-1 is free for ever.
     assert set(longest(10 * HOUR).values()) == {None}
@@ -238,11 +244,11 @@ def test_who_has_reached_his_limit_can_start_nothing_at_once() -> None:
     d.submit("bob", 4, busy_until(2))
     d.submit("carol", 8, 1)
 
-    def longest(subject: str) -> int | None:
-        return availability(outlook(d), 10 * HOUR, d.now, subject)[0].sizes[0].longest_now
+    def longest(who: str) -> int | None:
+        return sizes(d, 10 * HOUR, who)[0].longest_now
 
-    assert longest("local:dave") == 118 * MINUTE, "until carol has all of bob's node"
-    assert longest("local:alice") is None
+    assert longest("dave") == 118 * MINUTE, "until carol has all of bob's node"
+    assert longest("alice") is None
 
 
 def test_a_pair_could_stay_as_long_as_two_nodes_are_free() -> None:
@@ -250,9 +256,9 @@ def test_a_pair_could_stay_as_long_as_two_nodes_are_free() -> None:
     d.submit("alice", 8, busy_until(1))
     d.submit("bob", 8, busy_until(3))
     d.submit("carol", 8, 1, nodes=3)
-    sizes = {(s.gpus, s.nodes): s.longest_now for s in availability(outlook(d), 9 * HOUR, d.now)[0].sizes}
+    found = {(s.gpus, s.nodes): s.longest_now for s in sizes(d, 9 * HOUR)}
     # carol has the other three at 13:00, and two of them are free until then.
-    assert sizes == {
+    assert found == {
         (1, 1): 58 * MINUTE,
         (2, 1): 58 * MINUTE,
         (4, 1): 58 * MINUTE,
@@ -265,8 +271,106 @@ def test_a_pair_could_stay_as_long_as_two_nodes_are_free() -> None:
 def test_a_size_that_no_node_can_hold_has_no_start() -> None:
     d = Driver()
     d.node("node-1", NodeStatus.DOWN)
-    sizes = availability(outlook(d), HOUR + 5 * MINUTE + SECOND, d.now)[0].sizes
-    assert [(s.free_now, s.earliest_start) for s in sizes[-2:]] == [(1, NOON), (0, None)]
+    found = sizes(d, HOUR + 5 * MINUTE + SECOND)
+    assert [(s.free_now, s.earliest_start) for s in found[-2:]] == [(1, NOON), (0, None)]
+
+
+def said(d: Driver, hold: int, who: str, gpus: int, nodes: int = 1) -> tuple[int, bool, str]:
+    """(free now, starts now, why not) of one size."""
+    size = next(s for s in sizes(d, hold, who) if (s.gpus, s.nodes) == (gpus, nodes))
+    assert size.starts_now is (size.reason is None)
+    return size.free_now, size.starts_now, plain(size.reason or "", d.now)
+
+
+def test_at_the_own_limit_nothing_is_said_to_start_at_once() -> None:
+    d = Driver(policy(allowances=Allowances(running_gpus=4)), nodes(1))
+    d.submit("alice", 4, busy_until(2 + 1 / 6), name="train")
+    limit = "alice's limit of 4 GPUs at once is used up until 14:10 UTC, when train ends"
+    assert said(d, HOUR, "alice", 1) == (4, False, f"waiting for 1 GPU: {limit}")
+    assert said(d, HOUR, "bob", 1) == (4, True, "")
+    d.submit("alice", 1)
+    assert reason(d, "r2") == f"waiting for 1 GPU: {limit}"
+
+
+def test_more_gpus_than_the_limit_are_refused_with_the_limit() -> None:
+    d = Driver(policy(allowances=Allowances(running_gpus=4)))
+    free, starts, why = said(d, HOUR, "alice", 8)
+    assert (free, starts) == (2, False)
+    assert why == "8 GPUs are more than the 4 that you may hold at once"
+    with pytest.raises(Refused, match=why):
+        d.submit("alice", 8)
+    size = sizes(d, HOUR, "alice")[3]
+    assert (size.earliest_start, size.longest, size.longest_now) == (None, 0, None)
+
+
+def test_a_pair_with_one_node_drained_waits_for_that_node() -> None:
+    d = Driver()
+    d.do(OperatorNode("node-2", "drain", "local:root"))
+    assert said(d, HOUR, "alice", 8, 2) == (0, False, "blocked: node-2 is drained")
+    d.submit("alice", 8, nodes=2)
+    assert reason(d, "r1") == "blocked: node-2 is drained"
+
+
+def test_gpu_hours_are_told_before_they_refuse() -> None:
+    d = Driver(policy(allowances=Allowances(gpu_hours=20)))
+    d.submit("alice", 4, 3)
+    found = sizes(d, 2 * HOUR, "alice")
+    assert [s.longest // HOUR for s in found] == [8, 4, 2, 1, 0]
+    assert [s.starts_now for s in found] == [True, True, True, False, False]
+    assert plain(found[3].reason or "", d.now) == (
+        "16 GPU-hours more would make 28 with the 12 of your other reservations; 20 are allowed"
+    )
+    assert found[3].refused is not None
+    assert found[3].refused.hint == "ask for 8 GPUs for at most 1 h, or release something"
+    assert found[3].longest_now == HOUR
+    assert d.submit("alice", 8, 1).state is State.STARTING, "what was told holds"
+
+
+def test_hours_that_nobody_may_ask_for_are_refused_for_every_size() -> None:
+    d = Driver()
+    for size in sizes(d, 99 * HOUR):
+        assert size.refused is not None
+        assert size.reason == "99 h is longer than the 24 h that one request may ask for"
+        assert size.longest == 24 * HOUR
+        assert size.longest_now == (24 * HOUR if size.free_now else None)
+    assert {s.refused.code for s in sizes(d, 1) if s.refused} == {Code.INVALID_HOURS}
+
+
+def test_the_queue_of_one_person_is_full() -> None:
+    d = Driver(policy(allowances=Allowances(queued_requests=1)), nodes(1))
+    d.submit("alice", 8)
+    d.submit("alice", 8)
+    assert {s.reason for s in sizes(d, HOUR, "alice")} >= {"you have 1 requests in the queue, and may have 1"}
+
+
+def test_what_is_due_is_done_before_anything_is_said() -> None:
+    """The committed records may be older than the last end; what starts meanwhile is in the way."""
+    d = Driver(nodes_=nodes(1))
+    d.submit("alice", 8, 1)
+    d.ready("r1")
+    d.submit("bob", 8, 1)
+    forecast = Forecast(outlook(d))
+    bob = d.get("r2").place
+    assert bob is not None
+    later = forecast.sizes(owner("zoe"), d.policy.pools[0], HOUR, bob.start - 1)
+    assert [s.earliest_start for s in later[:4]] == [bob.end] * 4
+    late = forecast.sizes(owner("zoe"), d.policy.pools[0], HOUR, bob.start + 1)
+    assert not any(s.starts_now or s.free_now for s in late), "alice's server is not gone"
+    assert d.get("r1").state is State.READY, "nothing of it is done here"
+
+
+def test_an_own_request_that_waits_limits_what_starts_now() -> None:
+    """Until it starts there is room within the limit."""
+    d = Driver(policy(allowances=Allowances(running_gpus=8)))
+    d.submit("bob", 8, busy_until(2))
+    d.submit("carol", 4, busy_until(3))
+    d.submit("alice", 8, 1)
+    d.settle()
+    (size,) = (s for s in sizes(d, 4 * HOUR, "alice") if s.gpus == 4)
+    assert (size.free_now, size.starts_now) == (1, False)
+    assert "alice's limit of 8 GPUs at once is used up until" in plain(size.reason or "", d.now)
+    assert size.longest_now == 118 * MINUTE
+    assert d.submit("alice", 4, 118 * MINUTE / HOUR).state is State.STARTING
 
 
 def test_a_ready_server_says_of_a_crash_that_it_is_over() -> None:

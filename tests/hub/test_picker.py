@@ -8,6 +8,7 @@ import pytest
 
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
 from gpudev_hub.core.model import HOUR, MINUTE, Millis
+from gpudev_hub.core.words import instant
 from gpudev_hub.hub.picker import render_picker
 
 NOON = 20_000 * 24 * HOUR + 12 * HOUR
@@ -54,17 +55,38 @@ def test_hours_that_are_refused_have_no_plan() -> None:
     assert re.findall(r'class="g-free"[^>]*>([^<]*)<', html) == [""]
 
 
+def size(
+    free: int,
+    earliest: Millis | None,
+    longest: Millis | None = None,
+    *,
+    starts_now: bool = False,
+    reason: str = "waiting for 8 GPUs",
+    refused: bool = False,
+) -> SizeNow:
+    return SizeNow("h100", 8, 1, free, earliest, longest, starts_now, "" if starts_now else reason, refused)
+
+
 @pytest.mark.parametrize(
-    ("free", "earliest", "longest", "said"),
+    ("size", "said"),
     [
-        (2, NOON, None, ">2 free now<"),
-        (0, NOON + HOUR, None, ">about 13:00 UTC<"),
-        (0, NOON + 2 * HOUR, 110 * MINUTE, ">about 14:00 UTC, or now for up to 1\xa0h\xa050\xa0min<"),
-        (0, None, None, ">no node is up<"),
+        (size(2, NOON, starts_now=True), ">2 free now<"),
+        (size(0, NOON + HOUR), ">about 13:00 UTC<"),
+        (
+            size(0, NOON + 2 * HOUR, 110 * MINUTE),
+            ">about 14:00 UTC, or now for up to 1\xa0h\xa050\xa0min<",
+        ),
+        (size(3, NOON + HOUR), ">3 free now, for you about 13:00 UTC<"),
+        (
+            size(0, None, reason=f"blocked: node-1 ends at {instant(NOON)}"),
+            ">blocked: node-1 ends at 12:00 UTC<",
+        ),
+        (size(3, None, reason="16 GPU-hours are too many", refused=True), ">16 GPU-hours are too many<"),
+        (
+            size(3, None, 60 * MINUTE, reason="9 are too many", refused=True),
+            ">9 are too many, or now for up to 1\xa0h<",
+        ),
     ],
 )
-def test_a_card_says_what_is_free(
-    free: int, earliest: Millis | None, longest: Millis | None, said: str
-) -> None:
-    answer = PickerAnswer(NOON, (SizeNow("h100", 8, 1, free, earliest, longest),))
-    assert said in render_picker([PROFILE], answer, {})
+def test_a_card_says_what_would_become_of_a_request(size: SizeNow, said: str) -> None:
+    assert said in render_picker([PROFILE], PickerAnswer(NOON, (size,)), {})

@@ -329,13 +329,15 @@ async def test_logs_history_availability_and_health(world: ServiceWorld) -> None
     logs = await world.service.logs(record.id, 2)
     assert logs.logs == {"jupyter": f"{record.id}/1 up\n" * 2}
     assert logs.events[0].change.cause == "requested"
-    (pool,) = world.service.availability(HOUR)
+    ((pool, sizes),) = world.service.availability(record.owner, HOUR)
     assert (pool.nodes_up, pool.gpus_total, pool.gpus_free) == (2, 16, 14)
+    assert [(s.gpus, s.nodes) for s in sizes if s.starts_now] == [(1, 1), (2, 1), (4, 1), (8, 1)]
     health = world.service.health()
     assert (health.live, health.reasons) == (True, [])
     await world.service.operate_node("node-2", "drain", "local:root")
-    (pool,) = world.service.availability(HOUR)
+    ((pool, sizes),) = world.service.availability(record.owner, HOUR)
     assert pool.nodes_up == 1
+    assert sizes[-1].reason == "blocked: node-2 is drained"
 
 
 async def test_an_idle_service_uses_no_time(world: ServiceWorld) -> None:

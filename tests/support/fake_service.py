@@ -323,10 +323,19 @@ class FakeService:
 
 def _availability(hours: float) -> wire.Availability:
     def size(
-        gpus: int, nodes: int, free: int, start: str | None, longest_now: float | None = None
+        gpus: int, nodes: int, free: int, start: str | None, longest_now: float | None = None, why: str = ""
     ) -> wire.SizeAvailability:
+        error = wire.Error(code="quota_exceeded", message=why) if "allowed" in why else None
         return wire.SizeAvailability(
-            gpus=gpus, nodes=nodes, free_now=free, earliest_start=start, longest_now=longest_now
+            gpus=gpus,
+            nodes=nodes,
+            free_now=free,
+            earliest_start=start,
+            longest_now=longest_now,
+            starts_now=not why,
+            reason=why or None,
+            reason_parts=[wire.TextPart(text=why)] if why else [],
+            refused=error,
         )
 
     return wire.Availability(
@@ -345,8 +354,9 @@ def _availability(hours: float) -> wire.Availability:
                 max_hours=24.0,
                 sizes=[
                     size(1, 1, 6, "2020-01-01T00:00:00Z"),
-                    size(8, 1, 0, "2100-01-01T00:00:00Z", 110 / 60),
-                    size(8, 2, 0, None),
+                    size(4, 1, 1, None, why="8 GPU-hours more would make 28; 20 are allowed"),
+                    size(8, 1, 0, "2100-01-01T00:00:00Z", 110 / 60, "waiting for 8 GPUs: node-1 frees"),
+                    size(8, 2, 0, None, why="blocked: node-2 is drained"),
                 ],
             )
         ],

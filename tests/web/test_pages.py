@@ -155,7 +155,7 @@ async def test_the_picker_has_no_plan_for_hours_that_would_be_refused(
         assert answer.json()["error"]["message"] == said
         number = read_hours(hours)
         if number is not None:
-            asked = {"subject": "local:alice", "server": "x", "hours": number}
+            asked = {"subject": "local:alice", "login": "alice", "server": "x", "hours": number}
             shown = (await gate.post("gate/picker", json=asked)).json()
             assert (shown["refused"], shown["sizes"]) == (said, [])
 
@@ -172,3 +172,36 @@ def warnings(html: str) -> list[tuple[int, str]]:
     found = re.search(r'data-warnings="([^"]*)"', html)
     assert found is not None
     return [(minutes, words) for minutes, words in json.loads(unescape(found[1]))]
+
+
+async def test_picker_gate_and_api_say_what_a_reservation_then_does() -> None:
+    """At one's own limit, over it, and for more GPU-hours than are left."""
+    limits = Allowances(running_gpus=4, gpu_hours=20)
+    async with running(pages(), policy=replace(POLICY, allowances=limits)) as limited:
+        limited.hub.person(ALICE, "alice")
+        await reserve(limited, hours=2, gpus=4)
+        async with limited.client(ALICE) as client, limited.gate() as gate:
+            by_page = (await client.get("picker?hours=3.5")).json()["pools"][0]["sizes"]
+            by_api = (await client.get("api/v1/availability?hours=3.5")).json()["pools"][0]["sizes"]
+            asked = {"subject": "local:alice", "login": "alice", "server": "x", "hours": 3.5}
+            by_gate = (await gate.post("gate/picker", json=asked)).json()["sizes"]
+            for size, same, told in zip(by_page, by_api, by_gate, strict=True):
+                assert size == same
+                assert told["starts_now"] == size["starts_now"]
+                assert told["refused"] == (size["refused"] is not None)
+                assert size["free_now"] > 0 or size["nodes"] == 2, "others could have it"
+                assert not size["starts_now"], "the limit is used up"
+                answer = await client.post(
+                    "api/v1/reservations",
+                    json={"gpus": size["gpus"], "nodes": size["nodes"], "hours": 3.5},
+                )
+                made = answer.json()
+                if size["refused"] is not None:
+                    assert made["error"] == size["refused"]
+                    assert size["reason"] == made["error"]["message"]
+                    continue
+                assert (made["state"], made["planned_start"]) == ("queued", size["earliest_start"])
+                assert made["reason"] == size["reason"]
+                assert "alice's limit of 4 GPUs at once is used up until" in size["reason"]
+                await client.delete(f"api/v1/reservations/{made['id']}")
+        assert [size["refused"] is not None for size in by_page] == [False, False, True, True, True]

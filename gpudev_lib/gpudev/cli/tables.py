@@ -131,18 +131,29 @@ def availability(pool: wire.PoolAvailability, *, now: datetime) -> RenderableTyp
     )
     table = _table("SIZE", "FREE NOW", "OF", "EARLIEST START")
     for size in pool.sizes:
-        earliest = words.parse_time(size.earliest_start)
         most = pool.gpus_total // (size.gpus * size.nodes)
-        start = "no node is up" if earliest is None else words.when(max(earliest, now), now)
-        if size.longest_now is not None:
-            start += f", or now for up to {words.hours(size.longest_now)}"
         table.add_row(
             words.size(size.gpus, size.nodes),
             Text(str(size.free_now), "green" if size.free_now else "dim"),
             str(most),
-            start,
+            Text("\n".join(_start(size, now))),
         )
     return Group(title, table)
+
+
+def _start(size: wire.SizeAvailability, now: datetime) -> list[str]:
+    """When a request would start, and why not at once."""
+    earliest = words.parse_time(size.earliest_start)
+    why = words.told(size.reason_parts, now)
+    if size.refused is not None:
+        first = f"refused: {why or size.refused.message}"
+    elif earliest is None:
+        first = why or "no node is up"
+    else:
+        first = words.when(max(earliest, now), now)
+    if size.longest_now is not None:
+        first += f", or now for up to {words.hours(size.longest_now)}"
+    return [first, why] if why and earliest is not None else [first]
 
 
 def _list(numbers: list[int]) -> str:

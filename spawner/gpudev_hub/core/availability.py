@@ -1,32 +1,45 @@
-"""What is free now, and when each size could start: per pool, from committed records."""
+"""What is free now, and what would become of a request made now: a dry run of `submit`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from .model import MINUTE, Millis, Node, NodeStatus, PoolSettings, State
-from .plan import Demand, Plan
+from . import quota
+from .commit import Snapshot
+from .decide import decide, next_due
+from .decide_requests import look_ahead
+from .errors import Refused
+from .events import Submit, Tick
+from .model import HOUR, MINUTE, Millis, Node, NodeStatus, Owner, PoolSettings, Reservation, Shape, State
 from .profile import FOREVER
 from .reasons import Outlook
-from .request import joinable, sizes
-from .timers import planned_end
-from .world import demand_key, demand_of, plan_node
+from .request import Ask, joinable, resolve, sizes
+from .stays import Turn
+from .world import World
 
 _ASKED = "?"
 
 
 @dataclass(frozen=True, slots=True)
 class SizeOutlook:
-    """One size of a pool."""
+    """One size of a pool, for one person and one hold."""
 
     gpus: int
     nodes: int
     free_now: int
-    """How many reservations of this size could start at once, for the hold asked about."""
+    """How many of this size are free for the hold, whoever asks."""
+    starts_now: bool
+    """Whether a request made now would start at once."""
     earliest_start: Millis | None
-    """For a request made now; `None`: no node that could hold it is up."""
+    """The planned start of a request made now; `None`: it would be refused, or blocked."""
+    reason: str | None
+    """Why it would not start at once, in the words of the reservation or of the refusal."""
+    refused: Refused | None
+    """What a request made now would be refused with."""
     longest_now: Millis | None
-    """Where none could start at once: the longest hold with which one could; `None`: with no hold."""
+    """Where it would not start at once: the longest hold with which it would; `None`: with no hold."""
+    longest: Millis
+    """The longest hold that the person's limits allow for this size; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,84 +52,123 @@ class PoolOutlook:
     """Of the nodes that are up."""
     gpus_free: int
     queued: int
-    sizes: tuple[SizeOutlook, ...]
 
 
-def availability(
-    outlook: Outlook, hold: Millis, now: Millis, subject: str | None = None
-) -> list[PoolOutlook]:
-    """Every pool and size for a hold; with a `subject`, starts are those that his limits allow him."""
-    return [_pool(outlook, pool, hold, now, subject) for pool in outlook.policy.pools]
+class Forecast:
+    """What the next decisions would be. Good until the next commit."""
+
+    def __init__(self, outlook: Outlook) -> None:
+        self._committed = outlook
+        self._state: tuple[World, Outlook] | None = None
+
+    def pools(self, now: Millis) -> list[PoolOutlook]:
+        """Return what there is of every pool."""
+        outlook = self._committed
+        found = []
+        for pool in outlook.policy.pools:
+            up = _up(outlook, pool)
+            waiting = (r for r in outlook.reservations.values() if r.state is State.QUEUED)
+            found.append(
+                PoolOutlook(
+                    pool=pool,
+                    nodes_up=len(up),
+                    gpus_total=sum(node.gpus for node in up),
+                    gpus_free=sum(max(0, n.gpus - outlook.profile(n.name).at(now)) for n in up),
+                    queued=sum(r.request.pool == pool.name for r in waiting),
+                )
+            )
+        return found
+
+    def sizes(self, owner: Owner, pool: PoolSettings, hold: Millis, now: Millis) -> list[SizeOutlook]:
+        """Return what would become of the owner's request for each size of a pool."""
+        world, outlook = self._at(now)
+        known = joinable(world.nodes.values()).get(pool.name, 0)
+        shapes = [(gpus, 1) for gpus in sizes(pool)]
+        shapes += [(pool.gpus_per_node, nodes) for nodes in range(2, min(pool.max_gang, known) + 1)]
+        asks = [Ask(gpus, nodes, hold / HOUR, pool.name) for gpus, nodes in shapes]
+        return [_size(Turn(world, now), outlook, owner, ask, pool) for ask in asks]
+
+    def _at(self, now: Millis) -> tuple[World, Outlook]:
+        """The state that a request made now would be decided on: all that is due is done."""
+        if self._state is None:
+            c = self._committed
+            last = max((r.seq for r in c.reservations.values()), default=0)
+            records = Snapshot(0, 0, 0, last + 1, dict(c.reservations), dict(c.claims), {}, dict(c.nodes))
+            world = World.rebuild(c.policy, records, now)
+        else:
+            world, outlook = self._state
+            due = next_due(world, now)
+            if due is None or due > now:
+                return world, outlook
+        decide(world, Tick(), now)
+        world.drain()
+        outlook = Outlook(world.policy, world.reservations, world.claims, world.nodes)
+        self._state = world, outlook
+        return self._state
 
 
-def _pool(
-    outlook: Outlook, pool: PoolSettings, hold: Millis, now: Millis, subject: str | None
-) -> PoolOutlook:
-    up = [n for n in outlook.nodes.values() if n.pool == pool.name and n.status is NodeStatus.UP]
-    plan = _plan(outlook, pool, up)
+def _up(outlook: Outlook, pool: PoolSettings) -> list[Node]:
+    return [n for n in outlook.nodes.values() if n.pool == pool.name and n.status is NodeStatus.UP]
+
+
+def _size(turn: Turn, outlook: Outlook, owner: Owner, ask: Ask, pool: PoolSettings) -> SizeOutlook:
+    world, now, gpus, nodes = turn.world, turn.now, ask.gpus or 0, ask.nodes or 0
     around = pool.startup + pool.teardown
-    cap = 1 << 30 if subject is None else outlook.policy.limits(subject).running_gpus
-    shapes = [(gpus, 1) for gpus in sizes(pool)]
-    known = joinable(n for n in outlook.nodes.values() if n.pool == pool.name).get(pool.name, 0)
-    shapes += [(pool.gpus_per_node, nodes) for nodes in range(2, min(pool.max_gang, known) + 1)]
-    found = []
-    for gpus, nodes in shapes:
-        asked = Demand(_ASKED, subject or _ASKED, gpus, nodes, around + hold, cap, order=1 << 62)
-        place = plan.earliest(asked, now)
-        free_now = _free_now(outlook, up, gpus, nodes, now, now + asked.length)
-        longest = None if free_now else _longest_now(outlook, plan, up, asked, around, now)
-        found.append(SizeOutlook(gpus, nodes, free_now, None if place is None else place.start, longest))
-    waiting = [r for r in outlook.reservations.values() if r.state is State.QUEUED]
-    return PoolOutlook(
-        pool=pool,
-        nodes_up=len(up),
-        gpus_total=sum(n.gpus for n in up),
-        gpus_free=sum(max(0, n.gpus - outlook.profile(n.name).at(now)) for n in up),
-        queued=sum(r.request.pool == pool.name for r in waiting),
-        sizes=tuple(found),
+    hold = round((ask.hours or 0) * HOUR)
+    longest = quota.longest_hold(world.policy, owner.subject, gpus * nodes, world.of_owner(owner.subject))
+    start, reason, refused, starts = None, None, None, False
+    try:
+        reservation, starts = _dry_run(turn, owner, ask)
+    except Refused as error:
+        refused, reason = error, error.message
+    else:
+        start = None if reservation.place is None else reservation.place.start
+        reason = None if starts else outlook.explain(reservation, now)
+    return SizeOutlook(
+        gpus=gpus,
+        nodes=nodes,
+        free_now=_count(outlook, pool, Shape(gpus, nodes), now, now + around + hold),
+        starts_now=starts,
+        earliest_start=start,
+        reason=reason,
+        refused=refused,
+        longest_now=None if starts else _longest_now(turn, outlook, owner, ask, pool, longest),
+        longest=longest,
     )
 
 
-def _plan(outlook: Outlook, pool: PoolSettings, up: list[Node]) -> Plan:
-    """A plan of the committed records, to be thrown away."""
-    plan = Plan(plan_node(node) for node in up)
-    for claim in outlook.claims.values():
-        if claim.pool == pool.name:
-            gpus = len(claim.allocation[0].slots)
-            nodes = tuple(part.node for part in claim.allocation)
-            plan.occupy(
-                demand_key(*claim.key), claim.subject, gpus, nodes, 0, planned_end(claim, pool.stop_overrun)
-            )
-    for reservation in outlook.reservations.values():
-        if reservation.request.pool == pool.name and reservation.place is not None:
-            plan.put(demand_of(reservation), reservation.place)
-    return plan
+def _dry_run(turn: Turn, owner: Owner, ask: Ask) -> tuple[Reservation, bool]:
+    request = resolve(turn.world.policy, ask, joinable(turn.world.nodes.values()))
+    return look_ahead(turn, Submit(_ASKED, owner, request))
 
 
-def _free_now(outlook: Outlook, up: list[Node], gpus: int, nodes: int, now: Millis, end: Millis) -> int:
-    """How many of a size fit side by side from now on, with every planned place held."""
-    lasting = [n for n in up if n.until is None or end <= n.until]
-    room = {n.name: (n.gpus - outlook.profile(n.name).peak(now, end)) // gpus for n in lasting}
-    if nodes == 1:
-        return sum(max(0, count) for count in room.values())
-    free: dict[str, int] = {}
-    for node in lasting:
-        free[node.group] = free.get(node.group, 0) + (room[node.name] > 0)
-    return sum(count // nodes for count in free.values())
+def _count(outlook: Outlook, pool: PoolSettings, shape: Shape, now: Millis, end: Millis) -> int:
+    """How many of a size fit side by side from now to the end, with every planned place held."""
+    room = [(n.group, outlook.room(n, now, end) // shape.gpus) for n in _up(outlook, pool)]
+    if shape.nodes == 1:
+        return sum(count for _, count in room)
+    groups: dict[str, int] = {}
+    for group, count in room:
+        groups[group] = groups.get(group, 0) + (count > 0)
+    return sum(count // shape.nodes for count in groups.values())
 
 
 def _longest_now(
-    outlook: Outlook, plan: Plan, up: list[Node], asked: Demand, around: Millis, now: Millis
+    turn: Turn, outlook: Outlook, owner: Owner, ask: Ask, pool: PoolSettings, allowed: Millis
 ) -> Millis | None:
-    """The longest hold with which one could start at once; `around` goes before and after it."""
-    free = _free_until(outlook, up, asked.gpus, asked.nodes, now) - now
+    """The longest hold with which a request of this size would start at once."""
+    gpus, nodes, now = ask.gpus or 0, ask.nodes or 0, turn.now
+    free = _free_until(outlook, _up(outlook, pool), gpus, nodes, now)
+    own = outlook.limit_reached(owner.subject, pool.name, gpus * nodes, now)
     # Whole minutes: nobody can ask before it is a little less.
-    hold = (free - around) // MINUTE * MINUTE
-    if hold < outlook.policy.min_hold:
+    hold = min(min(free, own) - now - pool.startup - pool.teardown, allowed) // MINUTE * MINUTE
+    if hold < turn.world.policy.min_hold:
         return None
-    # The owner's own limit may bar it where the nodes do not.
-    place = plan.earliest(replace(asked, length=around + hold), now)
-    return hold if place is not None and place.start == now else None
+    try:
+        _, starts = _dry_run(turn, owner, Ask(gpus, nodes, hold / HOUR, ask.gpu_type))
+    except Refused:
+        return None
+    return hold if starts else None
 
 
 def _free_until(outlook: Outlook, up: list[Node], gpus: int, nodes: int, now: Millis) -> Millis:

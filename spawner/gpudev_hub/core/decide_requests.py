@@ -10,7 +10,7 @@ from .errors import Code, Refused
 from .events import Cause, End, Extend, Mint, Resume, Submit, Tell
 from .model import HOUR, MINUTE, Extension, Millis, MintedId, Outcome, Presence, Request, Reservation, State
 from .names import default_names
-from .stays import Turn, cancel, next_attempt, stop
+from .stays import Turn, cancel, free_slots, next_attempt, stop
 from .timers import crossed
 from .words import duration, instant, listing, moment
 from .world import demand_key, id_of
@@ -51,6 +51,28 @@ def submit(turn: Turn, event: Submit) -> Reservation:
     minted = world.minted.get(event.id)
     if event.id in world.reservations or world.claims_of(event.id) or (minted and minted.subject != subject):
         raise Refused(Code.INVALID_REQUEST, f"id {event.id} can't be used", "open the spawn page again")
+    reservation = world.place(_new(turn, event), now)
+    world.next_seq += 1
+    if minted is not None:
+        world.drop(minted, Cause.USED, subject)
+    world.put(reservation, Cause.REQUESTED, subject)
+    return reservation
+
+
+def look_ahead(turn: Turn, event: Submit) -> tuple[Reservation, bool]:
+    """Return what `submit` would make of a request, and whether it would start at once.
+
+    Raises `Refused` as `submit` does. Nothing is recorded of the request; what is due by now is done before.
+    """
+    reservation = turn.world.find_place(_new(turn, event), turn.now)
+    place = reservation.place
+    due = place is not None and place.start <= turn.now
+    return reservation, due and place is not None and free_slots(turn, reservation, place) is not None
+
+
+def _new(turn: Turn, event: Submit) -> Reservation:
+    """Return the reservation of a request, without a place; `Refused` if its owner may not have it."""
+    world, request, subject = turn.world, event.request, event.owner.subject
     quota.check_submit(world.policy, subject, request, world.of_owner(subject))
     namesake = world.by_name(subject, request.name)
     if request.name is None:
@@ -65,23 +87,17 @@ def submit(turn: Turn, event: Submit) -> Reservation:
     # A new request stands behind everybody who is still to be placed again.
     place_again(turn, most=None)
     pool = world.policy.pool(request.pool)
-    reservation = Reservation(
+    return Reservation(
         id=event.id,
         seq=world.next_seq,
         owner=event.owner,
         request=request,
         request_id=event.request_id,
-        created_at=now,
+        created_at=turn.now,
         startup=pool.startup,
         teardown=pool.teardown,
         cap=world.policy.limits(subject).running_gpus,
     )
-    world.next_seq += 1
-    if minted is not None:
-        world.drop(minted, Cause.USED, subject)
-    reservation = world.place(reservation, now)
-    world.put(reservation, Cause.REQUESTED, subject)
-    return reservation
 
 
 def same_request(known: Reservation, request: Request) -> bool:

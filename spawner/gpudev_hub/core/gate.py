@@ -155,6 +155,8 @@ class PickerAsked:
     """``POST /gate/picker``: the spawn page of an id is about to be shown."""
 
     subject: str
+    login: str
+    """What is displayed of the subject."""
     server: str
     hours: float | None = None
     """The hold to look ahead for; ``None``: the default."""
@@ -168,11 +170,17 @@ class SizeNow:
     gpus: int
     nodes: int
     free_now: int
-    """How many could start at once."""
+    """How many of this size are free, whoever asks."""
     earliest: Millis | None
-    """When one asked for now would start; ``None``: no node that could hold it is up."""
+    """When the subject's request would start; ``None``: it would be refused, or blocked."""
     longest_now: Millis | None
-    """Where none could start at once: the longest hold with which one could; ``None``: with no hold."""
+    """Where it would not start at once: the longest hold with which it would; ``None``: with no hold."""
+    starts_now: bool
+    """Whether the subject's request would start at once."""
+    reason: str
+    """Why it would not, with marked instants; else empty."""
+    refused: bool
+    """Whether the request would be refused, for this reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .errors import Code, Refused
-from .model import HOUR, Claim, Millis, Node, Policy, Request, Reservation, State
+from .model import HOUR, Allowances, Claim, Millis, Node, Policy, Request, Reservation, State
 from .request import resolve_hours
 from .words import duration, gpus
 
@@ -67,15 +67,34 @@ def check_submit(policy: Policy, subject: str, request: Request, live: list[Rese
             f"you have {queued} requests in the queue, and may have {limits.queued_requests}",
             "cancel one of them, or wait until one has started",
         )
-    if limits.gpu_hours is not None:
+    longest = _by_gpu_hours(limits, total, live)
+    if longest is not None and request.hold > longest:
         used, more = gpu_hours(live), total * request.hold / HOUR
-        if used + more > limits.gpu_hours:
-            raise Refused(
-                Code.QUOTA_EXCEEDED,
-                f"{more:g} GPU-hours more would make {used + more:g} with the {used:g} of your other "
-                f"reservations; {limits.gpu_hours} are allowed",
-                f"ask for at most {max(0.0, limits.gpu_hours - used):g} GPU-hours, or release something",
-            )
+        raise Refused(
+            Code.QUOTA_EXCEEDED,
+            f"{more:g} GPU-hours more would make {used + more:g} with the {used:g} of your other "
+            f"reservations; {limits.gpu_hours} are allowed",
+            f"ask for {gpus(total)} for at most {duration(longest)}, or release something"
+            if longest >= policy.min_hold
+            else "release something, or wait until one has ended",
+        )
+
+
+def longest_hold(policy: Policy, subject: str, total: int, live: list[Reservation]) -> Millis:
+    """Return the longest hold that the owner's limits let a request for `total` GPUs ask for; 0: none."""
+    limits = policy.limits(subject)
+    if total > limits.running_gpus:
+        return 0
+    longest = _by_gpu_hours(limits, total, live)
+    return limits.hold_per_request if longest is None else min(limits.hold_per_request, longest)
+
+
+def _by_gpu_hours(limits: Allowances, total: int, live: list[Reservation]) -> Millis | None:
+    """The longest hold of `total` GPUs that what is left of the GPU-hours allows; `None`: any."""
+    if limits.gpu_hours is None:
+        return None
+    used = sum(r.request.shape.total_gpus * r.request.hold for r in live)
+    return max(0, limits.gpu_hours * HOUR - used) // total
 
 
 def longest_extension(

@@ -19,7 +19,7 @@ from .model import (
     ServerState,
     State,
 )
-from .profile import Profile
+from .profile import FOREVER, Profile
 from .quota import counts
 from .timers import planned_end
 from .words import duration, gpus, instant, listing, size
@@ -153,6 +153,30 @@ class Outlook:
                 owned.setdefault((r.owner.subject, r.request.pool), []).append(stay)
         return owned
 
+    @cached_property
+    def _taken(self) -> dict[str, int]:
+        """GPUs that servers hold, by node."""
+        taken: dict[str, int] = {}
+        for claim in self.claims.values():
+            for part in claim.allocation:
+                taken[part.node] = taken.get(part.node, 0) + len(part.slots)
+        return taken
+
+    def room(self, node: Node, now: Millis, end: Millis) -> int:
+        """GPUs of a node that can be had from now to the end, with every planned place held."""
+        if node.status is not NodeStatus.UP or (node.until is not None and end > node.until):
+            return 0
+        # Servers may still be there that should be gone.
+        taken = max(self.profile(node.name).peak(now, end), self._taken.get(node.name, 0))
+        return max(0, node.gpus - taken)
+
+    def limit_reached(self, subject: str, pool: str, more: int, now: Millis) -> Millis:
+        """From when on the owner could not hold so many GPUs more at once; `FOREVER`: at all times."""
+        stays = self._owned.get((subject, pool), ())
+        cap = self.policy.limits(subject).running_gpus
+        end = Profile.of(stay[:3] for stay in stays).first_above(now, FOREVER, cap - more)
+        return FOREVER if end is None else end
+
     def explain(self, reservation: Reservation, now: Millis) -> str | None:
         """Why it waits, failed or changed, in words; `None` when there is nothing to say."""
         if reservation.state is State.QUEUED:
@@ -261,12 +285,31 @@ class Outlook:
                 and r.id != reservation.id
             )
             binds, cap = next(((at, limit) for at, limit in tighter if at == place.start), (None, cap))
+        since = now
+        if binds is None and self._fits_now(reservation, now):
+            # It starts later than at the end of this, since others have the GPUs by then.
+            bars = mine.first_above(now, now + reservation.length, cap - total)
+            if bars is not None:
+                since, binds = bars, mine.earliest(bars, 1, cap - total, FOREVER)
         if binds is None:
             return None
         which = listing(sorted({self._name(of) for _, end, _, of in stays if end == binds}), "and")
         until = f"until {instant(binds)}" + (f", when {which} ends" if which else "")
+        until = until if since == now else f"from {instant(since)} {until}"
         whose = f"{reservation.owner.login}'s limit of {gpus(cap)} at once"
         return f"{whose} is used up {until}"
+
+    def _fits_now(self, reservation: Reservation, now: Millis) -> bool:
+        """Whether there is room for it now, whatever its owner holds."""
+        shape, end = reservation.request.shape, now + reservation.length
+        return any(
+            sum(
+                node.name not in reservation.excluded and self.room(node, now, end) >= shape.gpus
+                for node in group
+            )
+            >= shape.nodes
+            for group in _joinable(self.nodes.values(), reservation.request)
+        )
 
     def _name(self, id: str) -> str:
         reservation = self.reservations.get(id)

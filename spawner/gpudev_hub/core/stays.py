@@ -65,7 +65,7 @@ def admit(turn: Turn, reservation: Reservation) -> None:
         world.unplan(reservation)
         world.displace([reservation.id], cause)
         return
-    slots = _slots(world, reservation, place, now)
+    slots = free_slots(turn, reservation, place)
     if slots is None:
         world.wait(reservation.id, now, overdue_cause(world.overdue_for(reservation, place, now)))
         return
@@ -112,8 +112,9 @@ def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str) -> Re
     return replace(reservation, hard_end=end)
 
 
-def _slots(world: World, reservation: Reservation, place: Place, now: Millis) -> tuple[NodeSlots, ...] | None:
-    """Slots on the nodes of the place; `None` while what is past its hard end is still to be gone for it."""
+def free_slots(turn: Turn, reservation: Reservation, place: Place) -> tuple[NodeSlots, ...] | None:
+    """Slots on the nodes of a place whose start has come; `None` while what is past its hard end is there."""
+    world, now = turn.world, turn.now
     shape, subject = reservation.request.shape, reservation.owner.subject
     free = {name: world.free_slots(name) for name in place.nodes}
     full = any(len(slots) < shape.gpus for slots in free.values())

@@ -265,10 +265,19 @@ class World(Records):
     def place(self, reservation: Reservation, now: Millis) -> Reservation:
         """Give a queued reservation, which is not in the plan, its earliest place with everything held.
 
-        It comes back with place and promise, or blocked; the caller records it. Where only nodes that failed
-        it before are left, they are tried again.
+        It comes back with place and promise, or blocked; the caller records it.
         """
         self.displaced.pop(reservation.id, None)
+        placed = self.find_place(reservation, now)
+        if placed.place is not None:
+            self.plan_of(placed).put(demand_of(placed), placed.place)
+        return placed
+
+    def find_place(self, reservation: Reservation, now: Millis) -> Reservation:
+        """Return the reservation as `place` would, and leave the plan as it is.
+
+        Where only nodes that failed it before are left, they are tried again.
+        """
         plan = self.plan_of(reservation)
         place = plan.earliest(demand_of(reservation), now)
         if place is None and reservation.excluded:
@@ -278,7 +287,6 @@ class World(Records):
         if place is None:
             why = why_blocked(self.nodes.values(), reservation.request, reservation.length, now)
             return replace(reservation, place=None, promise=None, blocked=why)
-        plan.put(demand_of(reservation), place)
         promise = place.start if reservation.promise is None else max(reservation.promise, place.start)
         return replace(reservation, place=place, promise=promise, blocked=None)
 

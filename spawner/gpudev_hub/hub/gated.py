@@ -221,7 +221,8 @@ class Gated(HasTraits):
                 raise web.Finish
             prefill = {name: handler.get_query_argument(name, "") for name in FIELDS}
             hours = prefill["hours"]
-        answer = await self.gate.picker(PickerAsked(self.subject, self.name, readable_hours(hours)))
+        ask = PickerAsked(self.subject, self.user.name, self.name, readable_hours(hours))
+        answer = await self.gate.picker(ask)
         if asked and (self.orm_spawner.last_activity is None or _of_no_reservation(answer)):
             # Whoever looks at sizes starts nothing; the form, or the service, makes the row again.
             self._leave_no_row()

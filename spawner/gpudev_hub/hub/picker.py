@@ -13,7 +13,7 @@ import jinja2
 from gpudev.hours import read_hours
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
 from gpudev_hub.core.model import HOUR, SECOND, Millis
-from gpudev_hub.core.words import duration, moment
+from gpudev_hub.core.words import duration, moment, plain
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = jinja2.Environment(
@@ -34,10 +34,12 @@ class Card:
     """GPUs of a node, for the little drawing."""
     checked: bool
     free: str
-    """``3 free now``, ``about 14:10 UTC``, ``about 14:10 UTC, or now for up to 1 h 50 min``."""
+    """``3 free now``, ``3 free now, for you about 14:10 UTC``, ``about 14:10 UTC, or now for up to 1 h``."""
     tone: str
     start: str | None
-    """RFC 3339, when nothing is free: scripts show it in the reader's zone."""
+    """RFC 3339, when it would not start at once: scripts show it in the reader's zone."""
+    unused: int
+    """How many are free, whoever asks."""
     seconds: int | None
     """The longest hold with which it could start at once, where that is shorter than the one chosen."""
 
@@ -75,6 +77,7 @@ def render_picker(
             free=free,
             tone=tone,
             start=start,
+            unused=0 if size is None else size.free_now,
             seconds=None if longest_now is None else longest_now // SECOND,
         )
         pools.setdefault(pool, []).append(card)
@@ -123,16 +126,17 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
     """(words, tone, start) of a card's last line."""
     if size is None or answer is None:
         return "", "", None
-    if size.free_now > 0:
+    if size.starts_now:
         return f"{size.free_now} free now", "good", None
-    if size.earliest is None:
-        return "no node is up", "bad", None
-    later = f"about {moment(size.earliest, answer.now)}"
+    sooner = ""
     if size.longest_now is not None:
         # A line of the card may break before the length of time, not within it.
         length = duration(size.longest_now).replace(" ", "\N{NO-BREAK SPACE}")
-        later += f", or now for up to {length}"
-    return later, "wait", _rfc3339(size.earliest)
+        sooner = f", or now for up to {length}"
+    if size.earliest is None:
+        return plain(size.reason, answer.now) + sooner, "refused" if size.refused else "bad", None
+    free = f"{size.free_now} free now, for you " if size.free_now else ""
+    return f"{free}about {moment(size.earliest, answer.now)}{sooner}", "wait", _rfc3339(size.earliest)
 
 
 def sentence(text: str) -> str:

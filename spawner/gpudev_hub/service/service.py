@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.availability import PoolOutlook, availability
+from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.decide_requests import is_repeated, same_request
 from gpudev_hub.core.errors import Code, Refused
@@ -366,9 +366,14 @@ class Service:
                 raise Refused(Code.UNAVAILABLE, str(error), "try again in a moment") from error
         return ServerLogs(events, logs)
 
-    def availability(self, hold: Millis, subject: str | None = None) -> list[PoolOutlook]:
-        """Per pool and size: free now, and when a hold could start; for a subject: within his limits."""
-        return availability(self.view.outlook, hold, self.clock.now(), subject)
+    def pools(self) -> list[PoolOutlook]:
+        """What there is of every pool."""
+        return self.view.forecast.pools(self.clock.now())
+
+    def availability(self, owner: Owner, hold: Millis) -> list[tuple[PoolOutlook, list[SizeOutlook]]]:
+        """Per pool and size: what would become of a request of this owner's, made now."""
+        now, forecast = self.clock.now(), self.view.forecast
+        return [(pool, forecast.sizes(owner, pool.pool, hold, now)) for pool in forecast.pools(now)]
 
     def health(self) -> Health:
         """Whether everything works."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from gpudev_hub.core.availability import Forecast
 from gpudev_hub.core.commit import Change, Snapshot
 from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Policy, Presence, Reservation, State
 from gpudev_hub.core.ports import ServerSight
@@ -28,6 +29,7 @@ class View:
         self.sights: dict[tuple[str, int], ServerSight] = {}
         """Servers that were last seen present, by (reservation, attempt)."""
         self._outlook: Outlook | None = None
+        self._forecast: Forecast | None = None
 
     def load(self, snapshot: Snapshot) -> None:
         """Show a snapshot from now on."""
@@ -36,12 +38,12 @@ class View:
         self.claims = dict(snapshot.claims)
         self.minted = dict(snapshot.minted)
         self.nodes = dict(snapshot.nodes)
-        self._outlook = None
+        self._outlook = self._forecast = None
 
     def apply(self, n: int, at: Millis, changes: Iterable[Change]) -> None:
         """Show what a commit changed."""
         self.n, self.at = n, at
-        self._outlook = None
+        self._outlook = self._forecast = None
         for change in changes:
             match change.record:
                 case Reservation() as record:
@@ -95,6 +97,13 @@ class View:
         if self._outlook is None:
             self._outlook = Outlook(self._policy, self.reservations, self.claims, self.nodes)
         return self._outlook
+
+    @property
+    def forecast(self) -> Forecast:
+        """What would become of requests made now; good until the next commit."""
+        if self._forecast is None:
+            self._forecast = Forecast(self.outlook)
+        return self._forecast
 
     def position(self, id: str) -> int | None:
         """Place in the queue of its pool, 1 = next; ``None`` if it is not queued, or blocked."""

@@ -157,7 +157,7 @@ async def availability(call: Call) -> wire.Availability:
     """What is free now, and when each size could start."""
     hours = call.query["hours"]
     hold = call.site.service.policy.default_hold if hours is None else present.millis(hours)
-    found = call.site.service.availability(hold, call.person.owner.subject)
+    found = call.site.service.availability(call.person.owner, hold)
     return call.site.presenter.availability(found, hold, call.person)
 
 

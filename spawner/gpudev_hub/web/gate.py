@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from gpudev_hub.core.availability import PoolOutlook
+from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.gate import (
     Admission,
@@ -22,6 +22,7 @@ from gpudev_hub.core.gate import (
     StopAsked,
     Verdict,
 )
+from gpudev_hub.core.model import Owner
 from gpudev_hub.core.quota import hold_for
 
 from .routes import Access, Call, Route
@@ -96,12 +97,12 @@ async def picker(call: Call) -> PickerAnswer:
     service = call.site.service
     longest = service.policy.limits(body.subject).hold_per_request
     refused = ""
-    outlooks: list[PoolOutlook] = []
+    found: list[tuple[PoolOutlook, list[SizeOutlook]]] = []
     try:
         hold = min(service.policy.default_hold, longest)
         if body.hours is not None:
             hold = hold_for(service.policy, body.subject, body.hours)
-        outlooks = service.availability(hold, body.subject)
+        found = service.availability(Owner(body.subject, "", body.login), hold)
     except Refused as error:
         refused = error.message
     return PickerAnswer(
@@ -116,9 +117,12 @@ async def picker(call: Call) -> PickerAnswer:
                 size.free_now,
                 size.earliest_start,
                 size.longest_now,
+                size.starts_now,
+                size.reason or "",
+                size.refused is not None,
             )
-            for outlook in outlooks
-            for size in outlook.sizes
+            for outlook, sizes in found
+            for size in sizes
         ),
         location=await _instead(call, body),
     )

@@ -145,8 +145,6 @@ class Home(Page):
             key=lambda record: record.seq,
         )
         ended, _ = await service.ended(person.owner.subject, None, ENDED)
-        hold = service.policy.default_hold
-        outlook = service.availability(hold, person.owner.subject)
         self.show(
             "home.html",
             409 if error else 200,
@@ -154,7 +152,7 @@ class Home(Page):
             me=presenter.me(person),
             live=[self.shown(record) for record in own],
             ended=[self.shown(record) for record in ended],
-            pools=presenter.availability(outlook, hold, person).pools,
+            pools=service.pools(),
         )
 
 
@@ -306,7 +304,7 @@ class Pool(Page):
 
     async def get(self) -> None:
         timeline = self.site.presenter.timeline(self.person, self.site.service.clock.now())
-        outlook = self.site.service.availability(self.site.service.policy.default_hold)
+        pools = self.site.service.pools()
         self.show(
             "pool.html",
             now=timeline.now,
@@ -319,7 +317,7 @@ class Pool(Page):
                     "total": found.gpus_total,
                     "up": found.nodes_up,
                 }
-                for pool, found in zip(timeline.pools, outlook, strict=True)
+                for pool, found in zip(timeline.pools, pools, strict=True)
             ],
         )
 
@@ -358,7 +356,7 @@ class PickerFeed(PageHandler):
         if hours is None:
             raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
         hold = hold_for(self.site.service.policy, self.person.owner.subject, hours)
-        found = self.site.service.availability(hold, self.person.owner.subject)
+        found = self.site.service.availability(self.person.owner, hold)
         self.answer(self.site.presenter.availability(found, hold, self.person))
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from gpudev import wire
 from gpudev_hub.core import quota
 from gpudev_hub.core.aliases import aliases
-from gpudev_hub.core.availability import PoolOutlook
+from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import (
@@ -191,9 +191,9 @@ class Presenter:
         return wire.Logs(events=events, logs=found.logs)
 
     def availability(
-        self, outlooks: Iterable[PoolOutlook], hold: Millis, reader: Identity
+        self, found: Iterable[tuple[PoolOutlook, list[SizeOutlook]]], hold: Millis, reader: Identity
     ) -> wire.Availability:
-        """What is free now and when each size could start, for ``hold``."""
+        """What is free now, and what would become of the reader's request for each size."""
         longest = self.policy.limits(reader.owner.subject).hold_per_request / HOUR
         return wire.Availability(
             hours=hold / HOUR,
@@ -216,11 +216,16 @@ class Presenter:
                             free_now=size.free_now,
                             earliest_start=instant(size.earliest_start),
                             longest_now=None if size.longest_now is None else size.longest_now / HOUR,
+                            starts_now=size.starts_now,
+                            reason=None if size.reason is None else plain(size.reason, self.view.now()),
+                            reason_parts=self._parts(size.reason or ""),
+                            refused=None if size.refused is None else error_of(size.refused),
+                            max_hours=size.longest / HOUR,
                         )
-                        for size in outlook.sizes
+                        for size in sizes
                     ],
                 )
-                for outlook in outlooks
+                for outlook, sizes in found
             ],
         )
 
@@ -316,6 +321,11 @@ class Presenter:
             start=rfc3339(start),
             end=rfc3339(end),
         )
+
+
+def error_of(refused: Refused) -> wire.Error:
+    """A refusal, on the wire."""
+    return wire.Error(code=refused.code.value, message=refused.message, hint=refused.hint)
 
 
 def ssh_access(access: SshAccess) -> wire.SshAccess:

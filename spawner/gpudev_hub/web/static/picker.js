@@ -1,11 +1,12 @@
 /** The spawn page: presets and slider for the hours, and what is free, kept fresh. */
 
 import { readHours } from "./hours.js";
-import { span, when } from "./times.js";
+import { span, told, when } from "./times.js";
 
 /**
- * @typedef {{ gpus: number, nodes: number, free_now: number, earliest_start: string | null,
- *   longest_now: number | null }} Size
+ * @typedef {{ gpus: number, nodes: number, free_now: number, starts_now: boolean, earliest_start: string | null,
+ *   longest_now: number | null, reason_parts: { text: string, at?: string | null }[],
+ *   refused: { message: string, hint: string } | null }} Size
  * @typedef {{ gpu_type: string, sizes: Size[] }} Pool
  */
 
@@ -60,6 +61,7 @@ function summarise() {
   const title = card.querySelector("strong")?.textContent ?? "";
   const free = card.querySelector(".g-free");
   const tone = free?.getAttribute("data-tone");
+  const why = sentence(free?.getAttribute("data-why") ?? "");
   const round = Number.isInteger(value * 2);
   const length = `${title} for ${round ? `${value} hour${value === 1 ? "" : "s"}` : span(value * 3600)}`;
   if (known === "asking") summary.textContent = `${length}: checking what is free …`;
@@ -71,9 +73,27 @@ function summarise() {
     const at = start ? when(new Date(start)) : "later";
     const seconds = Number(free?.getAttribute("data-seconds"));
     const sooner = seconds ? ` For up to ${span(seconds)} it would start at once.` : "";
-    summary.textContent = `${length}: starts about ${at}, guaranteed by then once you reserve.${sooner}`;
-  } else if (tone === "bad") summary.textContent = `${length}: waits until a node that can hold it is up.`;
+    summary.textContent = `${length}: starts about ${at}, guaranteed by then once you reserve.${why}${sooner}`;
+  } else if (tone === "bad") summary.textContent = `${length}: waits, without a planned start for now.${why}`;
+  else if (tone === "refused") summary.textContent = `${length} would be refused.${why}`;
   else summary.textContent = `${length}.`;
+}
+
+/**
+ * With a space before it, a capital letter and a full stop.
+ * @param {string} text
+ */
+function sentence(text) {
+  return text ? ` ${text[0]?.toUpperCase()}${text.slice(1)}.` : "";
+}
+
+/**
+ * When a size would start, though some may be free for others.
+ * @param {string} start
+ * @param {number} free
+ */
+function later(start, free) {
+  return `${free ? `${free} free now, for you ` : ""}about ${when(new Date(start))}`;
 }
 
 /**
@@ -81,19 +101,21 @@ function summarise() {
  * @param {Size} size
  */
 function tell(free, size) {
-  if (size.free_now > 0) {
+  const why = told(size.reason_parts);
+  const seconds = Math.round(3600 * (size.longest_now ?? 0));
+  const sooner = seconds ? `, or now for up to ${span(seconds)}` : "";
+  free.setAttribute("data-why", size.refused ? `${why}: ${size.refused.hint}` : why);
+  if (size.starts_now) {
     free.setAttribute("data-tone", "good");
     free.textContent = `${size.free_now} free now`;
   } else if (size.earliest_start) {
     free.setAttribute("data-tone", "wait");
     free.setAttribute("data-start", size.earliest_start);
-    const seconds = Math.round(3600 * (size.longest_now ?? 0));
     free.setAttribute("data-seconds", String(seconds));
-    const sooner = seconds ? `, or now for up to ${span(seconds)}` : "";
-    free.textContent = `about ${when(new Date(size.earliest_start))}${sooner}`;
+    free.textContent = later(size.earliest_start, size.free_now) + sooner;
   } else {
-    free.setAttribute("data-tone", "bad");
-    free.textContent = "no node is up";
+    free.setAttribute("data-tone", size.refused ? "refused" : "bad");
+    free.textContent = `${why}${sooner}`;
   }
 }
 
@@ -105,7 +127,7 @@ function tell(free, size) {
 function clear(why, words) {
   known = why;
   for (const free of cards) {
-    for (const name of ["data-tone", "data-start", "data-seconds"]) free.removeAttribute(name);
+    for (const name of ["data-tone", "data-start", "data-seconds", "data-why"]) free.removeAttribute(name);
     free.textContent = words;
   }
   summarise();
@@ -183,7 +205,7 @@ function plan(text, ok, { pools, error }) {
 }
 
 for (const free of form.querySelectorAll(".g-free[data-start]")) {
-  free.textContent = `about ${when(new Date(free.getAttribute("data-start") ?? ""))}`;
+  free.textContent = later(free.getAttribute("data-start") ?? "", Number(free.getAttribute("data-free")));
 }
 presets.hidden = false;
 slider.hidden = false;
