@@ -1,4 +1,4 @@
-"""sshd run by an ordinary user, with ``/dev/pts`` mounted well and not so well.
+"""sshd run by an ordinary user, with ``/dev/pts`` mounted well and not so well, and with unusual names.
 
 The account, and the terminals, exist in a mount namespace of the test's own.
 """
@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 import gpudev_hub
+from gpudev.sshblocks import quoted
 from ssh_world import World, eventually, free_port
 
 UID = 54321
@@ -70,20 +71,25 @@ class Ordinary:
         )
 
 
-@pytest.fixture(params=["gid=5,mode=620", "mode=600"], ids=["gid=5", "no-gid"])
+MOUNTS = [("gid=5,mode=620", "tester"), ("mode=600", "tester")]
+NAMES = ["Jane.Doe@corp.example", "1001", "jané", "CORP\\jane", "jane doe"]
+
+
+@pytest.fixture(params=MOUNTS, ids=["gid=5", "no-gid"])
 def ordinary(request: pytest.FixtureRequest, world: World) -> Iterator[Ordinary]:
     # pytest's own folders are root's alone.
+    mount, name = request.param
     root = Path(tempfile.mkdtemp(prefix="gpudev-test-"))
     try:
         root.chmod(0o755)
         source = root / "source"
         shutil.copytree(Path(gpudev_hub.__file__).parent / "server", source / "gpudev_hub" / "server")
         shutil.copy(gpudev_hub.__file__, source / "gpudev_hub")
-        for name in ("home", "server"):
-            (root / name).mkdir(mode=0o700)
-            os.chown(root / name, UID, UID)
+        for folder in ("home", "server"):
+            (root / folder).mkdir(mode=0o700)
+            os.chown(root / folder, UID, UID)
         passwd = Path("/etc/passwd").read_text()
-        (root / "passwd").write_text(f"{passwd}tester:x:{UID}:{UID}::{root}/home:/bin/bash\n")
+        (root / "passwd").write_text(f"{passwd}{name}:x:{UID}:{UID}::{root}/home:/bin/bash\n")
         record = world.reserve("gu1")
         port = free_port()
         env = {
@@ -105,7 +111,7 @@ def ordinary(request: pytest.FixtureRequest, world: World) -> Iterator[Ordinary]
             sshkeys.own_key(world.home / ".ssh")
         (root / "known").write_text(world.ca.known_hosts + "\n")
         (root / "config").write_text(
-            f"Host gpu-gu1\n  HostName 127.0.0.1\n  Port {port}\n  User tester\n  HostKeyAlias gu1\n"
+            f"Host gpu-gu1\n  HostName 127.0.0.1\n  Port {port}\n  User {quoted(name)}\n  HostKeyAlias gu1\n"
             f"  IdentityFile {key}\n  IdentitiesOnly yes\n  UserKnownHostsFile {root}/known\n"
             "  StrictHostKeyChecking yes\n"
         )
@@ -113,7 +119,7 @@ def ordinary(request: pytest.FixtureRequest, world: World) -> Iterator[Ordinary]
         with log.open("wb") as output:
             argv = ["unshare", "-m", "--propagation", "private", "bash", "-c", SCRIPT, "script", str(root)]
             process = subprocess.Popen(
-                [*argv, request.param, str(UID), PYTHON],
+                [*argv, mount, str(UID), PYTHON],
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
@@ -143,3 +149,12 @@ def test_an_ordinary_users_server(ordinary: Ordinary, request: pytest.FixtureReq
         assert "SSH sessions get no terminal, because /dev/pts is mounted without gid=5" in shell.stderr
     else:
         assert with_terminal.stdout.strip() == "terminal"
+
+
+@pytest.mark.parametrize("ordinary", [(MOUNTS[0][0], name) for name in NAMES], ids=NAMES, indirect=True)
+def test_an_account_may_be_called_as_directories_call_theirs(ordinary: Ordinary) -> None:
+    """What means something to sshd in ``AllowUsers`` (``@`` before a host, blanks) stands for itself."""
+    done = ordinary.run("id -u")
+    assert (done.returncode, done.stdout) == (0, f"{UID}\n"), done.stderr + ordinary.log.read_text()
+    other = ordinary.run("-l", "root", "true")
+    assert other.returncode == 255

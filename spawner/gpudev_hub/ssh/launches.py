@@ -14,15 +14,12 @@ from pathlib import Path
 import msgspec
 
 from gpudev_hub.core.gate import Launch, SshMaterial
-from gpudev_hub.core.model import HOUR, Millis, Policy, Reservation
+from gpudev_hub.core.model import Policy, Reservation
 from gpudev_hub.server.gang import alias
 from gpudev_hub.server.private import write
 
 from .ca import HostCA
 from .keygen import clear_scratch, new_pair
-
-_MARGIN: Millis = 7 * 24 * HOUR
-"""What was made for an attempt is kept for longer than the longest possible hold by this much."""
 
 
 def keep_secret(path: Path) -> bytes:
@@ -120,15 +117,6 @@ class Launches:
             devices=tuple(self._devices(part.node) for part in reservation.allocation)
             if request.shape.nodes > 1
             else (),
-        )
-
-    def _longest(self) -> Millis:
-        limits = (self._policy.allowances, *self._policy.team_allowances.values())
-        pools = self._policy.pools
-        return (
-            max(one.hold_with_extensions for one in limits)
-            + max(pool.startup + pool.teardown + pool.restart_window for pool in pools)
-            + _MARGIN
         )
 
     def _material(self, id: str, attempt: int, ranks: int) -> tuple[SshMaterial, ...]:
