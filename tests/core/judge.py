@@ -28,6 +28,7 @@ BREAKING = {
     "outage",
     "operator",
 }
+MOVING = {*BREAKING, "moved_for_extension", "yielded"}
 HOLDING = (State.STARTING, State.READY, State.STOPPING)
 
 
@@ -68,7 +69,7 @@ def promise_is_kept(old: Reservation, new: Reservation, cause: str) -> None:
             "invariant 4: tightened"
         )
     if new.place is not None and old.place is not None and new.place.start > old.place.start:
-        assert word(cause) in {*BREAKING, "moved_for_extension"}, f"invariant 4: {new.id} later by {cause}"
+        assert word(cause) in MOVING, f"invariant 4: {new.id} later by {cause}"
     if new.place is not None:
         assert new.promise is not None, f"invariant 4: {new.id} has a place and no promise"
         assert new.place.start <= new.promise, f"invariant 4: {new.id} is planned past its promise"
@@ -214,7 +215,8 @@ def reasons_are_true(world: World, now: Millis) -> None:
             # While trouble may be short, a place stays where it is, though it could be earlier elsewhere.
             assert all(f"{name} is {world.nodes[name].status}" in words for name in away), words
         else:
-            assert waits_as_told(world, reservation, text), (
+            # While a node is away, its places stay, also where what they waited for has ended.
+            assert waits_as_told(world, reservation, text) or world.away(place), (
                 f"{reservation} starts when something ends: {words}"
             )
 

@@ -138,9 +138,10 @@ class Judged(Driver):
             if not isinstance(record, Reservation) or not why.startswith("the start of "):
                 continue
             late = before[why.split()[3]]
-            assert late.place is not None
+            place = late.place or late.lost
+            assert place is not None
             if cause == "outage":
-                away = any(until > late.place.start for _, until in self.away)
+                away = any(until > place.start for _, until in self.away)
                 assert away, f"{change.cause}, and nobody was away"
             else:
                 assert cause in ("stop_overran", "node_changed"), change.cause
@@ -152,6 +153,8 @@ class Judged(Driver):
                 ways = {c.reservation for c in overdue if judge.in_its_way(c, record)}
                 gone = {name for name in record.place.nodes if not self.world.is_up(name)}
                 self.waited_for.setdefault(ref, set()).update(ways | gone)
+            if record.blocked is not None and record.lost is not None:
+                self.waited_for.setdefault(ref, set()).update(record.lost.nodes)
 
     def causes_of_request(self, event: Event, start: int) -> list[str]:
         wanted = {"requested", "extended", "released", "cancelled", "restarted", "minted", "used"}

@@ -214,8 +214,8 @@ def test_an_extension_is_all_or_nothing_within_everybodys_promise() -> None:
     add(plan, demand("b", 4, 1))
     promises = {"a": 4 * HOUR, "b": 5 * HOUR}
     assert plan.longest_extension("x", 0, 9 * HOUR) == 2 * HOUR
-    assert plan.in_the_way("x", 0, 3 * HOUR) == ["a"]
-    assert plan.in_the_way("x", 0, 4 * HOUR) == ["a", "b"]
+    assert plan.obstacle("x", 4 * HOUR, 0, promises.__getitem__) is None
+    assert plan.obstacle("x", 4 * HOUR + 1, 0, promises.__getitem__) == "a"
     assert starts(plan) == {"a": 2, "b": 3}
     assert plan.longest_grantable("x", 0, 9 * HOUR, promises.__getitem__) == 4 * HOUR
     assert plan.extend("x", 4 * HOUR + 1, 0, promises.__getitem__) is None
@@ -232,7 +232,7 @@ def test_an_extension_heeds_the_owners_own_queued_request() -> None:
     own = replace(demand("a", 8, 1, owner="ann", cap=8), excluded=frozenset({"n1"}))
     assert add(plan, own) == Place(2 * HOUR, 3 * HOUR, ("n2",))
     assert plan.longest_extension("x", 0, 4 * HOUR) == 2 * HOUR
-    assert plan.in_the_way("x", 0, 3 * HOUR) == ["a"]
+    assert plan.obstacle("x", 3 * HOUR, 0, lambda _: 2 * HOUR) == "a"
     assert plan.extend("x", 3 * HOUR, 0, lambda _: 2 * HOUR) is None
     assert plan.extend("x", 3 * HOUR, 0, lambda _: 3 * HOUR) == {"a": Place(3 * HOUR, 4 * HOUR, ("n2",))}
 

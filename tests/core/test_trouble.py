@@ -212,3 +212,92 @@ def test_without_a_grace_trouble_counts_at_once() -> None:
     d = busy_pool(node_grace=0)
     d.node("node-1", NodeStatus.DOWN)
     assert d.get("r3").blocked == "node-1 is down"
+
+
+# Trouble that lasts
+
+
+def test_a_cluster_that_was_silent_for_longer_moves_nothing_either_if_all_comes_back_as_it_was() -> None:
+    d = busy_pool()
+    before, guaranteed = places(d), promises(d)
+    for name in ("node-1", "node-2"):
+        d.do(NodeUnknown(name))
+    d.settle()
+    d.go(d.now + 3 * MINUTE)
+    assert all(r.blocked and r.promise is None for r in d.world.queued())
+    d.restart()
+    d.settle()
+    d.do(NodesObserved(nodes(2)))
+    d.settle()
+    assert places(d) == before
+    assert promises(d) == guaranteed
+
+
+def test_the_oldest_is_not_put_behind_those_who_used_its_place_while_a_node_was_away() -> None:
+    """A pair that was planned at 1 h is planned there again, and not behind ten younger requests."""
+    d = busy_pool()
+    planned, guaranteed = places(d), promises(d)
+    d.node("node-1", NodeStatus.DOWN)
+    d.go(d.now + 10 * MINUTE)
+    assert d.get("r3").blocked == "node-1 is down"
+    assert any(place and place.start < starts_at(planned, "r3") + HOUR for place in places(d).values())
+    d.node("node-1", NodeStatus.UP)
+    d.settle()
+    again = places(d)
+    assert starts_at(again, "r3") == starts_at(planned, "r3")
+    assert promises(d)["r3"] == guaranteed["r3"]
+    assert all(starts_at(again, "r3") < starts_at(again, ref) for ref in again if ref != "r3")
+    moved = [r.id for r in d.world.queued() if any(c.startswith("yielded: ") for c in d.causes(r.id))]
+    assert moved
+    assert "r3" not in moved
+
+
+def test_who_loses_a_place_is_placed_before_younger_ones_as_far_as_their_guarantees_let() -> None:
+    """Its node is lost; two younger ones are planned on the others, and could as well start later."""
+    d = Driver(policy(allowances=MANY, node_grace=0), nodes(3))
+    for n in range(3):
+        d.ready(d.submit(f"a{n}", 8, 1 + n).id)
+    d.submit("old", 8, 1)
+    d.submit("young", 8, 1)
+    d.submit("younger", 8, 1)
+    old, young, younger = (d.get(f"r{n}").place for n in (4, 5, 6))
+    assert old is not None
+    assert young is not None
+    assert younger is not None
+    assert (old.nodes, young.nodes, younger.nodes) == (("node-1",), ("node-2",), ("node-1",))
+    slack = 3 * HOUR
+    for ref in ("r5", "r6"):
+        record = d.get(ref)
+        d.world.reservations[ref] = replace(record, promise=(record.promise or 0) + slack)
+    d.node("node-1", NodeStatus.DOWN)
+    d.settle()
+    assert starts_at(places(d), "r4") == young.start, "it takes the place of the next"
+    assert starts_at(places(d), "r4") < starts_at(places(d), "r5") <= young.start + slack
+    assert starts_at(places(d), "r5") <= starts_at(places(d), "r6") <= younger.start + slack
+    assert "still guaranteed by" in d.get("r5").detail
+
+
+def test_who_is_guaranteed_that_very_place_keeps_it() -> None:
+    d = Driver(policy(allowances=MANY, node_grace=0), nodes(2))
+    for n in range(2):
+        d.ready(d.submit(f"a{n}", 8, 1 + n).id)
+    d.submit("old", 8, 2)
+    d.submit("young", 8, 4)
+    d.settle()
+    for ref in ("r3", "r4"):
+        record = d.get(ref)
+        assert record.place is not None
+        d.world.reservations[ref] = replace(record, promise=record.place.start)
+    young = d.get("r4").place
+    assert young is not None
+    assert young.nodes == ("node-2",)
+    d.node("node-1", NodeStatus.DOWN)
+    d.settle()
+    assert d.get("r4").place == young
+    assert starts_at(places(d), "r3") == young.end
+
+
+def starts_at(places: dict[str, Place | None], ref: str) -> int:
+    place = places[ref]
+    assert place is not None, f"{ref} has no place"
+    return place.start

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from . import quota
-from .decide_time import place_again
 from .errors import Code, Refused
 from .events import Cause, End, Extend, Mint, Resume, Submit, Tell
-from .model import HOUR, MINUTE, Extension, Millis, MintedId, Outcome, Presence, Request, Reservation, State
+from .model import (
+    HOUR,
+    MINUTE,
+    Extension,
+    Millis,
+    MintedId,
+    Outcome,
+    Place,
+    Presence,
+    Request,
+    Reservation,
+    State,
+)
 from .names import default_names
+from .replan import place_again
 from .stays import Turn, cancel, free_slots, next_attempt, stop
 from .timers import crossed
-from .words import duration, instant, listing, moment
+from .words import duration, instant, moment
 from .world import demand_key, id_of
 
 #: Unused ids of one subject that are kept; the oldest are forgotten.
@@ -162,6 +175,8 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         why = limit if event.by > allowed else _in_the_way(turn, reservation, hard_end + event.by)
         longest = _longest(turn, reservation, min(event.by, allowed))
         raise _refusal(reservation, event.by, longest, why)
+    # Room first: if this falls into parts and a crash comes between them, nobody is in anybody's way.
+    moved = world.move_places(moves, Cause.MOVED_FOR_EXTENSION, _told_of(reservation))
     cause = str(Cause.EXTENDED)
     claim = world.claim_of(reservation)
     longer = replace(
@@ -176,16 +191,22 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     longer = replace(longer, warned=tuple(m for m in longer.warned if m in passed))
     world.put(longer, cause, event.actor)
     world.put(replace(claim, hard_end=hard_end + event.by), cause, event.actor)
-    for moved in world.move_places(moves, Cause.MOVED_FOR_EXTENSION):
-        assert moved.place is not None, f"{moved.id} was moved to no place"
-        text = (
-            f"planned for {instant(moved.place.start)} now: {reservation.owner.login} extended a "
-            f"reservation; still guaranteed by {instant(moved.promise or moved.place.start)}"
-        )
-        world.put(replace(moved, detail=text), Cause.MOVED_FOR_EXTENSION)
-        turn.do(Tell(moved.id, text))
+    for other in moved:
+        turn.do(Tell(other.id, other.detail))
     world.freed.add(reservation.request.pool)
     return longer
+
+
+def _told_of(extended: Reservation) -> Callable[[Reservation, Place], str]:
+    """What the owners of places that are moved for an extension are told."""
+
+    def told(moved: Reservation, place: Place) -> str:
+        return (
+            f"planned for {instant(place.start)} now: {extended.owner.login} extended a reservation; "
+            f"still guaranteed by {instant(moved.promise or place.start)}"
+        )
+
+    return told
 
 
 def is_repeated(reservation: Reservation, request_id: str | None, by: Millis) -> bool:
@@ -254,18 +275,16 @@ def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:
             return f"{part.node} is {node.status if node else 'gone'}"
         if node.until is not None and new_end > node.until:
             return f"{part.node} is available until {moment(node.until, turn.now)} only"
-    keys = plan.in_the_way(demand_key(reservation.id, reservation.attempt), turn.now, new_end)
-    blocking = [world.reservations[id_of(key)] for key in keys]
-    mine = [r for r in blocking if r.owner.subject == reservation.owner.subject]
-    if blocking and len(mine) == len(blocking):
-        names = listing([r.request.name or r.id for r in mine], "and")
-        return f"your own {names}, which waits, needs the GPUs by then; cancel it if this one matters more"
-    first = dict.fromkeys(
-        f"{r.owner.login} by {moment(r.promise, turn.now)}" for r in blocking[:3] if r.promise is not None
-    )
-    if not first:
+    key = demand_key(reservation.id, reservation.attempt)
+    obstacle = plan.obstacle(key, new_end, turn.now, world.promise_of)
+    if obstacle is None:
         return "the GPUs are taken by then"
-    return f"the GPUs are promised to {listing(list(first), 'and')}"
+    blocking = world.reservations[id_of(obstacle)]
+    name = blocking.request.name or blocking.id
+    if blocking.owner.subject == reservation.owner.subject:
+        return f"your own {name}, which waits, needs the GPUs by then; cancel it if this one matters more"
+    start = moment(world.promise_of(obstacle), turn.now)
+    return f"{blocking.owner.login}'s {name}, which waits, is guaranteed to start by {start}"
 
 
 def resume(turn: Turn, event: Resume) -> Reservation:

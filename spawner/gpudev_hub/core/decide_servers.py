@@ -29,8 +29,9 @@ from .model import (
     ServerState,
     State,
 )
+from .replan import give_places, requeue
 from .slots import choose_slots
-from .stays import Turn, finish, give_up_attempt, next_attempt, release_claim, requeue, start_attempt
+from .stays import Turn, finish, give_up_attempt, next_attempt, release_claim, start_attempt
 from .timers import crossed
 from .words import printable
 from .world import OWNER_UNKNOWN, demand_key, demand_of
@@ -231,13 +232,12 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
             if reservation.blocked != OWNER_UNKNOWN:
                 continue
             if waits:
-                world.put(world.place(replace(reservation, blocked=None), turn.now), Cause.OWNER_KNOWN)
+                give_places(turn, [replace(reservation, blocked=None)], lambda _: Cause.OWNER_KNOWN)
             elif world.claim_of(reservation).presence is Presence.ABSENT:
                 next_attempt(turn, reservation, Cause.OWNER_KNOWN, "", counts=False)
         elif waits and reservation.blocked != OWNER_UNKNOWN:
             world.unplan(reservation)
-            blocked = replace(reservation, place=None, promise=None, blocked=OWNER_UNKNOWN)
-            world.put(blocked, Cause.OWNER_UNKNOWN)
+            world.put(world.without_place(reservation, OWNER_UNKNOWN), Cause.OWNER_UNKNOWN)
         elif reservation.state is State.STARTING and reservation.stopped_at is None:
             _cannot_start(turn, reservation)
         world.cut()

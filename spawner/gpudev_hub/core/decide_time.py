@@ -10,13 +10,12 @@ from .decide_nodes import grace_is_over
 from .errors import IllegalMove
 from .events import Cause, Compress, Outage, StopServer, Tell, Warn
 from .model import SECOND, Millis, Outcome, Reservation, State
-from .stays import Turn, admit, give_up_attempt, move_end, requeue, stop
+from .replan import SLICE, place_again, requeue
+from .stays import Turn, admit, give_up_attempt, move_end, stop
 from .timers import Key, claim_due, crossed, reservation_due
-from .words import duration, instant
-from .world import OWNER_UNKNOWN, demand_key, overdue_cause
+from .words import duration
+from .world import demand_key, overdue_cause
 
-#: Requests that are placed again in one decision, when many have lost their places.
-SLICE = 64
 #: While something is away, what waits for it is not given up within this time.
 LASTING: Final[Millis] = 30 * SECOND
 #: Queued requests looked at by the cascade per millisecond of its budget.
@@ -75,54 +74,6 @@ def _start_elsewhere(turn: Turn) -> None:
             world.put(replace(reservation, place=found, promise=promise), f"{Cause.NODE_CHANGED}: {away}")
             world.freed.add(reservation.request.pool)
             world.cut()
-
-
-def place_again(turn: Turn, most: int | None) -> None:
-    """Place those who lost their places, and the blocked for whom something was gained, in queue order."""
-    world = turn.world
-    if not world.displaced and not world.retry:
-        return
-    waiting = [world.reservations[ref] for ref in world.displaced]
-    if world.retry:
-        waiting += [
-            r for r in world.reservations.values() if r.id not in world.displaced and _to_retry(turn, r)
-        ]
-    waiting.sort(key=lambda r: r.seq)
-    for reservation in waiting[:most]:
-        pool = reservation.request.pool
-        cause = world.displaced.get(reservation.id) or world.retry[pool][0]
-        placed = world.place(reservation, turn.now)
-        told = _told(reservation, placed, cause)
-        if told is not None:
-            placed = replace(placed, detail=told)
-            turn.do(Tell(reservation.id, told))
-        world.put(placed, cause)
-        if placed.place is not None:
-            # Its alarm may have rung meanwhile; with the same place as before, nothing has set it again.
-            world.starts.set(("reservation", placed.id, 0), placed.place.start)
-        world.cut()
-    if most is None or len(waiting) <= most:
-        world.retry.clear()
-        return
-    for pool, (cause, _) in world.retry.items():
-        world.retry[pool] = (cause, waiting[most - 1].seq)
-
-
-def _to_retry(turn: Turn, reservation: Reservation) -> bool:
-    """Whether a blocked request is to be looked at again, and was not yet."""
-    blocked = reservation.state is State.QUEUED and reservation.blocked not in (None, OWNER_UNKNOWN)
-    retry = turn.world.retry.get(reservation.request.pool)
-    return blocked and retry is not None and reservation.seq > retry[1]
-
-
-def _told(before: Reservation, after: Reservation, cause: str) -> str | None:
-    """What to tell the owner of a request that was placed again; nothing if nothing got worse."""
-    why = cause.partition(": ")[2] or cause
-    if after.place is None:
-        return f"blocked: {after.blocked}" if before.place is not None else None
-    if before.promise is not None and after.place.start > before.promise:
-        return f"planned for {instant(after.place.start)} now: {why}"
-    return None
 
 
 def _ring(turn: Turn, key: Key) -> None:
@@ -260,6 +211,6 @@ def outage(turn: Turn, event: Outage) -> None:
             deadline = max(deadline, now + LASTING)
         changed = replace(reservation, start_deadline=deadline)
         if reservation.ready_at is None:
-            changed = move_end(turn, changed, lost, cause)
+            changed = move_end(turn, changed, lost, cause, world.promise_of)
         world.put(changed, cause)
         world.cut()

@@ -24,6 +24,7 @@ class Cause(StrEnum):
     EXPIRED = "expired"
     EXTENDED = "extended"
     MOVED_FOR_EXTENSION = "moved_for_extension"
+    YIELDED = "yielded"
     WARNED = "warned"
     SERVER_GONE = "server_gone"
     SERVER_SEEN = "server_seen"

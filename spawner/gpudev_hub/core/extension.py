@@ -1,15 +1,10 @@
 """Letting a claim run longer: how far it can, and making room for it within everybody's promise."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
+from .arrangement import Arrangement, PromiseOf, Wanted, arrange
 from .ledger import Demand, Ledger, Occupation
 from .model import MINUTE, Millis, Place
-
-#: When a queued request must have started at the latest.
-PromiseOf = Callable[[str], Millis]
-#: Places that one extension may move: it is made durable as a whole, and a store takes only so much at once.
-MOST_MOVED = 32
 
 
 def longest_extension(ledger: Ledger, key: str, now: Millis, limit: Millis) -> Millis:
@@ -33,52 +28,31 @@ def longest_extension(ledger: Ledger, key: str, now: Millis, limit: Millis) -> M
     return claim.end if longest <= start else longest
 
 
-def in_the_way(ledger: Ledger, key: str, now: Millis, new_end: Millis) -> list[str]:
-    """The placed demands, in queue order, that could not stay where they are if the claim ended then."""
-    claim = ledger.occupations[key]
-    if longest_extension(ledger, key, now, new_end) >= new_end:
-        return []
-    undo = _force(ledger, claim, new_end)
-    lifted = [demand.key for demand, _ in undo]
-    _restore(ledger, claim, undo)
-    return lifted
-
-
 def extend(
     ledger: Ledger, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf, keep: bool = True
-) -> dict[str, Place] | None:
-    """All or nothing: the claim ends at `new_end`; whoever was in its way gets another place by his promise.
+) -> Arrangement | None:
+    """All or nothing: the claim ends at `new_end`; who is in its way gets another place by their promise.
 
-    Returns the moved places, or None when it is refused, and then nothing has changed. With `keep` false
+    Younger ones make way for them, each by their own promise (`arrangement`). When it is refused nothing has
+    changed: then the answer names the obstacle, or is `None` if no place is in the way. With `keep` false
     nothing has changed either way.
     """
     claim = ledger.occupations[key]
     if new_end <= claim.end:
-        return {}
+        return Arrangement({})
     tracks = [ledger.holding(name) for name in claim.nodes]
     if None in tracks:
         return None
     undo = _force(ledger, claim, new_end)
     # With the placed demands in the way gone, what is still too much is other claims, and they stay.
     granted = all(track is not None and track.fits(0, max(claim.end, now), new_end) for track in tracks)
-    granted = granted and len(undo) <= MOST_MOVED
-    moves: dict[str, Place] = {}
-    for demand, _ in undo if granted else ():
-        place = ledger.search(demand, max(now, demand.not_before), promise_of(demand.key))
-        if place is None:
-            granted = False
-            break
-        ledger.put(demand, place)
-        moves[demand.key] = place
-    if not (granted and keep):
-        for moved, place in moves.items():
-            ledger.lift(moved)
-            ledger.loosen(place.nodes, place.start)
+    arranged = Arrangement({}) if granted else None
+    if granted and undo:
+        wanted = [Wanted(demand, latest=promise_of(demand.key), left=place) for demand, place in undo]
+        arranged = arrange(ledger, wanted, now, promise_of, keep=keep)
+    if arranged is None or arranged.obstacle is not None or not keep:
         _restore(ledger, claim, undo)
-    else:
-        for demand, old in undo:
-            ledger.gain_place(demand, old)
-    return moves if granted else None
+    return arranged
 
 
 def longest_grantable(
@@ -90,13 +64,18 @@ def longest_grantable(
     """
     claim = ledger.occupations[key]
     longest = longest_extension(ledger, key, now, limit)
-    if longest >= limit or extend(ledger, key, limit, now, promise_of, keep=False) is not None:
+
+    def granted(end: Millis) -> bool:
+        found = extend(ledger, key, end, now, promise_of, keep=False)
+        return found is not None and found.obstacle is None
+
+    if longest >= limit or granted(limit):
         return max(limit, claim.end)
     low, high = (longest - claim.end) // step, (limit - claim.end - 1) // step
     while low < high:
         middle = (low + high + 1) // 2
         end = claim.end + middle * step
-        if extend(ledger, key, end, now, promise_of, keep=False) is not None:
+        if granted(end):
             low, longest = middle, max(longest, end)
         else:
             high = middle - 1

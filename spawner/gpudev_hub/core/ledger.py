@@ -6,7 +6,7 @@ The ledger knows occupations (claims that exist) and placed demands (queued, wit
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .model import Millis, Place
@@ -221,7 +221,18 @@ class Ledger:
 
     def gain_place(self, demand: Demand, place: Place) -> None:
         """Account for the room of a place that the demand has left."""
-        self.gain(place.nodes, demand.owner, demand.total, place.start, place.end, demand.cap)
+        self.gain_places([(demand, place)])
+
+    def gain_places(self, left: Sequence[tuple[Demand, Place]]) -> None:
+        """Account for the room of places that were left all at once."""
+        totals: dict[str, int] = {}
+        caps: dict[str, int] = {}
+        for demand, _ in left:
+            totals[demand.owner] = totals.get(demand.owner, 0) + demand.total
+            caps[demand.owner] = min(demand.cap, caps.get(demand.owner, demand.cap))
+        for demand, place in left:
+            owner = demand.owner
+            self.gain(place.nodes, owner, totals[owner], place.start, place.end, caps[owner])
 
     def _gain_node(self, track: NodeTrack, start: Millis, end: Millis) -> None:
         track.loosen(start)

@@ -185,6 +185,10 @@ class Reservation:
     """Planned start and nodes while queued; ``None`` while blocked."""
     promise: Millis | None = None
     """Guaranteed latest admission: the first planned start, changed only with a logged cause."""
+    lost: Place | None = None
+    """While blocked: the place it had. It gets that again if it is still free when it is planned again."""
+    lost_promise: Millis | None = None
+    """While blocked: what it was promised, which holds again unless its new place is later."""
     blocked: str | None = None
     """In words, why there is no place, which holds up nobody; or why a server can't be started again."""
     excluded: frozenset[str] = frozenset()

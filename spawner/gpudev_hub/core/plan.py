@@ -6,17 +6,17 @@ that says so; what can't stay where it is after something was forced (a node los
 lifted and named, for the caller to place again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from . import extension
+from .arrangement import PromiseOf, Wanted, arrange
 from .compression import Compression
-from .extension import PromiseOf
 from .ledger import Demand, Ledger, Occupation, PlanNode
 from .model import MINUTE, Millis, Place
 from .profile import FOREVER
 
-__all__ = ["FOREVER", "Blocker", "Demand", "Plan", "PlanNode", "PromiseOf"]
+__all__ = ["FOREVER", "Blocker", "Demand", "Plan", "PlanNode", "PromiseOf", "Wanted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,18 @@ class Plan:
         self._ledger.put(demand, place)
         self._compression.placed(demand.key)
 
+    def arrange(
+        self, wanted: Sequence[Wanted], now: Millis, promise_of: PromiseOf
+    ) -> dict[str, Place | None]:
+        """Place these demands in queue order; what is planned for younger ones yields, within its promise.
+
+        Returns the places given (`None`: there is none) and the places moved, in queue order.
+        """
+        found = arrange(self._ledger, wanted, now, promise_of)
+        for one in wanted:
+            self._compression.placed(one.demand.key)
+        return found.moves
+
     def lift(self, key: str) -> tuple[Demand, Place]:
         """Take a demand out of the plan; its room is free."""
         demand, place = self._ledger.lift(key)
@@ -181,19 +193,23 @@ class Plan:
         """The largest end <= `limit` for the claim with every placed demand held; at least the end it has."""
         return extension.longest_extension(self._ledger, key, now, limit)
 
-    def in_the_way(self, key: str, now: Millis, new_end: Millis) -> list[str]:
-        """The placed demands, in queue order, that could not stay where they are if the claim ended then."""
-        return extension.in_the_way(self._ledger, key, now, new_end)
-
     def extend(
         self, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf
     ) -> dict[str, Place] | None:
         """Let the claim end at `new_end`, all or nothing.
 
-        Either everything placed is held, or those in the way get other places, none past its promise: these
-        moved places are returned. None: refused, and nothing has changed.
+        Either everything placed is held, or those in the way and those behind them get other places in queue
+        order, none past its promise: these moved places are returned. None: refused, and nothing has changed.
         """
-        return extension.extend(self._ledger, key, new_end, now, promise_of)
+        found = extension.extend(self._ledger, key, new_end, now, promise_of)
+        if found is None or found.obstacle is not None:
+            return None
+        return {moved: place for moved, place in found.moves.items() if place is not None}
+
+    def obstacle(self, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf) -> str | None:
+        """Whose promise does not let the claim end at `new_end`; `None`: nobody's."""
+        found = extension.extend(self._ledger, key, new_end, now, promise_of, keep=False)
+        return None if found is None else found.obstacle
 
     def longest_grantable(
         self, key: str, now: Millis, limit: Millis, promise_of: PromiseOf, step: Millis = MINUTE
@@ -264,6 +280,5 @@ class Plan:
 
     def _evict(self, nodes: tuple[str, ...], owner: str | None, start: Millis, end: Millis) -> list[str]:
         gone = self._ledger.evict(nodes, owner, start, end)
-        for demand, place in gone:
-            self._ledger.gain_place(demand, place)
+        self._ledger.gain_places(gone)
         return [demand.key for demand, _ in gone]

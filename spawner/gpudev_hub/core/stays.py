@@ -23,10 +23,11 @@ from .model import (
     ServerState,
     State,
 )
+from .plan import PromiseOf
 from .records import SERVICE
 from .slots import choose_slots
 from .words import duration
-from .world import World, demand_key, overdue_cause
+from .world import World, demand_key, is_missed, overdue_cause
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ def admit(turn: Turn, reservation: Reservation) -> None:
         return
     late = now - place.start
     hold = reservation.request.hold
-    if place.end - now < reservation.startup + hold // 2 + reservation.teardown:
+    if is_missed(reservation, now):
         cause = world.late_cause(reservation, "missed", now)
         world.unplan(reservation)
         world.displace([reservation.id], cause)
@@ -91,23 +92,29 @@ def admit(turn: Turn, reservation: Reservation) -> None:
     for claim in world.claims_of(reservation.id)[:-1]:
         world.refresh(claim, Cause.ADMITTED)
     if not in_time:
-        world.put(move_end(turn, world.reservations[reservation.id], late, cause), cause)
+        # Trouble with a node that is over makes nobody's planned start later.
+        short = cause.startswith(Cause.NODE_CHANGED)
+        limit = world.start_of if short else world.promise_of
+        world.put(move_end(turn, world.reservations[reservation.id], late, cause, limit), cause)
 
 
-def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str) -> Reservation:
-    """The reservation with its end moved by as much, if that fits like an extension; else he is told."""
+def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str, limit: PromiseOf) -> Reservation:
+    """The reservation with its end moved by as much, if that fits like an extension; else its owner is told.
+
+    `limit`: when those behind it must start at the latest.
+    """
     world, now = turn.world, turn.now
     assert reservation.hard_end is not None
     end = reservation.hard_end + by
     claim = world.claim_of(reservation)
     key = demand_key(reservation.id, reservation.attempt)
-    moves = world.plan_of(reservation).extend(key, end, now, world.promise_of)
+    moves = world.plan_of(reservation).extend(key, end, now, limit)
     if moves is None:
         text = f"its start was held up for {duration(by)}; others come after it, so the hold may be shorter"
         turn.do(Tell(reservation.id, text))
         return replace(reservation, detail=text)
-    world.put(replace(claim, hard_end=end), cause)
     world.move_places(moves, cause)
+    world.put(replace(claim, hard_end=end), cause)
     world.freed.add(reservation.request.pool)
     return replace(reservation, hard_end=end)
 
@@ -203,31 +210,6 @@ def release_claim(turn: Turn, reservation: Reservation, claim: Claim, cause: str
     hard_end = min(claim.hard_end, turn.now + reservation.teardown)
     turn.world.change_claim(replace(claim, state=ClaimState.RELEASING, hard_end=hard_end), cause)
     turn.do(StopServer(claim.reservation, claim.attempt))
-
-
-def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fields: Any) -> None:
-    """Back to the queue with its old number, and a new place, or blocked; its slots are let go.
-
-    The promise stays if the new place keeps it.
-    """
-    world = turn.world
-    claim = world.claim_of(reservation)
-    queued = move(
-        reservation,
-        State.QUEUED,
-        admitted_at=None,
-        start_deadline=None,
-        ready_at=None,
-        hard_end=None,
-        allocation=(),
-        server=None,
-        stopped_at=None,
-        detail=detail,
-        trouble="",
-        **fields,
-    )
-    release_claim(turn, reservation, claim, cause)
-    world.put(queued if queued.blocked else world.place(queued, turn.now), cause)
 
 
 def stop(

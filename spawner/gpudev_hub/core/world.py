@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -10,7 +10,7 @@ from .commit import Snapshot
 from .errors import IllegalMove
 from .events import Cause, Effect
 from .model import Claim, Millis, Node, NodeStatus, Place, Policy, Reservation
-from .plan import Demand, Plan, PlanNode
+from .plan import Demand, Plan, PlanNode, Wanted
 from .quota import counts
 from .reasons import why_blocked
 from .records import SERVICE, Records
@@ -19,6 +19,8 @@ from .words import duration, instant, listing
 
 #: Why a request is blocked whose owner the Hub does not know.
 OWNER_UNKNOWN = "its owner is not known to JupyterHub: log in there once"
+#: Places that are moved in one part of a decision: every store takes so many, and what goes with them.
+PLACES_IN_A_PART = 32
 
 
 def demand_key(id: str, attempt: int) -> str:
@@ -43,6 +45,22 @@ def demand_of(reservation: Reservation) -> Demand:
         order=reservation.seq,
         excluded=reservation.excluded,
     )
+
+
+def is_missed(reservation: Reservation, now: Millis) -> bool:
+    """Whether a start in the place it has, or had, would leave it less than half of its hold."""
+    place = reservation.place or reservation.lost
+    least = reservation.startup + reservation.request.hold // 2 + reservation.teardown
+    return place is not None and place.end - now < least
+
+
+def _still_good(reservation: Reservation, now: Millis) -> Place | None:
+    """The place that a reservation had, if it may have it again: also a bit late after its node was away."""
+    place = reservation.place or reservation.lost
+    if place is None or is_missed(reservation, now):
+        return None
+    waited = reservation.place is None and reservation.blocked is not None
+    return place if place.start >= now or waited else None
 
 
 def plan_node(node: Node) -> PlanNode:
@@ -130,6 +148,12 @@ class World(Records):
         promise = self.reservations[id_of(key)].promise
         assert promise is not None, f"{key} has a place and no promise"
         return promise
+
+    def start_of(self, key: str) -> Millis:
+        """When the queued request that the plan calls `key` is planned to be admitted."""
+        place = self.reservations[id_of(key)].place
+        assert place is not None, f"{key} has no place"
+        return place.start
 
     # Claims and the plan
 
@@ -263,45 +287,84 @@ class World(Records):
         self.displaced.pop(reservation.id, None)
 
     def place(self, reservation: Reservation, now: Millis) -> Reservation:
-        """Give a queued reservation, which is not in the plan, its earliest place with everything held.
+        """Give a new request, which is not in the plan, its earliest place with everything held.
 
         It comes back with place and promise, or blocked; the caller records it.
         """
-        self.displaced.pop(reservation.id, None)
         placed = self.find_place(reservation, now)
         if placed.place is not None:
             self.plan_of(placed).put(demand_of(placed), placed.place)
         return placed
 
     def find_place(self, reservation: Reservation, now: Millis) -> Reservation:
-        """Return the reservation as `place` would, and leave the plan as it is.
-
-        Where only nodes that failed it before are left, they are tried again.
-        """
+        """Return the reservation as `place` would, and leave the plan as it is."""
         plan = self.plan_of(reservation)
-        place = plan.earliest(demand_of(reservation), now)
-        if place is None and reservation.excluded:
-            anywhere = replace(reservation, excluded=frozenset())
-            place = plan.earliest(demand_of(anywhere), now)
-            reservation = anywhere if place is not None else reservation
+        tried = self._anywhere(reservation, plan, now)
+        return self._placed(tried, plan.earliest(demand_of(tried), now), now)
+
+    def arrange(
+        self, waiting: Sequence[Reservation], now: Millis
+    ) -> tuple[list[Reservation], dict[str, Place]]:
+        """Give queued reservations of one pool, which are not in the plan, places in queue order.
+
+        They come back with place and promise, or blocked, and with them the places of younger ones that made
+        way, by the plan's keys; the caller records all that. Where only nodes that failed a reservation
+        before are left, they are tried again.
+        """
+        plan = self.plan_of(waiting[0])
+        for reservation in waiting:
+            self.displaced.pop(reservation.id, None)
+        tried = [self._anywhere(reservation, plan, now) for reservation in waiting]
+        wanted = [Wanted(demand_of(r), _still_good(r, now)) for r in tried]
+        moves = plan.arrange(wanted, now, self.promise_of)
+        # Places given back may not be the earliest, and those who made way have left room.
+        self.freed.add(waiting[0].request.pool)
+        placed = [self._placed(r, moves.pop(demand_of(r).key), now) for r in tried]
+        return placed, {key: place for key, place in moves.items() if place is not None}
+
+    def _anywhere(self, reservation: Reservation, plan: Plan, now: Millis) -> Reservation:
+        if not reservation.excluded or plan.earliest(demand_of(reservation), now) is not None:
+            return reservation
+        anywhere = replace(reservation, excluded=frozenset())
+        return reservation if plan.earliest(demand_of(anywhere), now) is None else anywhere
+
+    def _placed(self, reservation: Reservation, place: Place | None, now: Millis) -> Reservation:
         if place is None:
             why = why_blocked(self.nodes.values(), reservation.request, reservation.length, now)
-            return replace(reservation, place=None, promise=None, blocked=why)
-        promise = place.start if reservation.promise is None else max(reservation.promise, place.start)
-        return replace(reservation, place=place, promise=promise, blocked=None)
+            return self.without_place(reservation, why)
+        known = (reservation.promise, reservation.lost_promise, place.start)
+        promise = max(at for at in known if at is not None)
+        return replace(reservation, place=place, promise=promise, blocked=None, lost=None, lost_promise=None)
+
+    def without_place(self, reservation: Reservation, why: str) -> Reservation:
+        """The queued reservation, blocked, with what it had to be given back if that can be."""
+        return replace(
+            reservation,
+            place=None,
+            promise=None,
+            blocked=why,
+            lost=reservation.place or reservation.lost,
+            lost_promise=reservation.promise or reservation.lost_promise,
+        )
 
     def move_places(
-        self, moves: Mapping[str, Place], cause: str, detail: str | None = None
+        self, moves: Mapping[str, Place], cause: str, told: Callable[[Reservation, Place], str] | None = None
     ) -> list[Reservation]:
-        """Record places that the plan has moved; none of them may pass its promise."""
+        """Record places that the plan has moved; none of them may pass its promise.
+
+        `moves` is in queue order. Many fall into parts, the youngest first: they mostly move to where nobody
+        is. What does not fit beside the rest after a crash between two parts is placed again (`rebuild`).
+        """
         moved = []
-        for key, place in moves.items():
+        for n, (key, place) in enumerate(reversed([*moves.items()]), 1):
             reservation = self.reservations[id_of(key)]
             if reservation.promise is None or place.start > reservation.promise:
                 raise IllegalMove(f"{reservation.id} is promised {reservation.promise}, and moved to {place}")
-            told = reservation.detail if detail is None else detail
-            self.put(replace(reservation, place=place, detail=told), cause)
+            detail = reservation.detail if told is None else told(reservation, place)
+            self.put(replace(reservation, place=place, detail=detail), cause)
             moved.append(self.reservations[reservation.id])
+            if len(moves) > PLACES_IN_A_PART and (n % PLACES_IN_A_PART == 0 or n == len(moves)):
+                self.cut()
         return moved
 
     def improve(self, moves: Mapping[str, Place]) -> None:

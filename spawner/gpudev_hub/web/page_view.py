@@ -40,6 +40,7 @@ CAUSES = {
     "expired": "Time was up",
     "extended": "Extended",
     "moved_for_extension": "Place moved for somebody's extension, within the guarantee",
+    "yielded": "Place moved for an earlier request, within the guarantee",
     "warned": "Warned that the end is near",
     "server_gone": "Server ended",
     "server_seen": "Server seen",
