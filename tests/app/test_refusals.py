@@ -207,7 +207,7 @@ def test_a_refusal_leaves_everything_as_it_was_and_comes_again(
     code: Ended,
     words: str,
 ) -> None:
-    """3, 8: servers run on, whatever keeps their hub from starting."""
+    """Invariants 3 and 8: servers run on, whatever keeps their hub from starting."""
     monkeypatch.setattr(supervisor, "PREDECESSOR_PATIENCE", 0.0)
     spoil(world)
     before, children = world.files(), processes.descendants(os.getpid())

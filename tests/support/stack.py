@@ -119,9 +119,10 @@ class Stack(HubUsers):
 
     def part(self, name: str) -> int:
         """Pid of ``proxy``, ``hub`` or ``service``; fails if it does not come (back) in time."""
-        return wait_for(f"a {name}", lambda: self._part(name))
+        return wait_for(f"a {name}", lambda: self.find(name))
 
-    def _part(self, name: str) -> int | None:
+    def find(self, name: str) -> int | None:
+        """The same, or ``None`` while there is none."""
         for child in processes.descendants(self.pid):
             try:
                 command = Path(f"/proc/{child}/cmdline").read_text()
