@@ -160,24 +160,25 @@ def test_an_outage_is_said_and_survived(stack: Stack, login: Callable[..., Page]
 
 
 def test_through_a_tunnel_at_another_port(stack: Stack, login: Callable[..., Page]) -> None:
+    user, lab = "carol", re.compile(r"/user/carol/[a-z0-9-]+/lab")  # who has no open tabs
     with tunnel(stack.port) as port:
         there = f"http://localhost:{port}"
         visited = []
-        page = login(base_url=there)
+        page = login(user, base_url=there)
         page.on("framenavigated", lambda frame: visited.append(frame.url))
         page.on("request", lambda request: visited.append(request.url))
         page.on("websocket", lambda socket: visited.append(socket.url))
         page.get_by_role("button", name="Reserve GPUs").click()
         choose(page, "1 GPU", "1", "tunnelled")
-        page.wait_for_url(LAB, timeout=SLOW)
+        page.wait_for_url(lab, timeout=SLOW)
         page.locator(".jp-LauncherCard", has_text="Terminal").click()
         page.locator(".jp-Terminal .xterm-helper-textarea").wait_for(state="attached")
         page.locator(".jp-Terminal").click()
         page.keyboard.type('echo here > "$HOME/tunnelled"\n')
-        assert wait_for("the terminal's echo", lambda: seen(stack, "alice", "tunnelled")) == "here"
+        assert wait_for("the terminal's echo", lambda: seen(stack, user, "tunnelled")) == "here"
         page.goto("/services/gpudev/")
         page.get_by_role("link", name="Open JupyterLab").click()
-        page.wait_for_url(LAB, timeout=SLOW)
+        page.wait_for_url(lab, timeout=SLOW)
         page.goto("/services/gpudev/pool")
         for link in ("Reservations", "Tokens"):
             page.get_by_role("link", name=link).first.click()
