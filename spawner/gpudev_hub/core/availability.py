@@ -96,12 +96,13 @@ class Forecast:
             records = Snapshot(0, 0, 0, last + 1, dict(c.reservations), dict(c.claims), {}, dict(c.nodes))
             world = World.rebuild(c.policy, records, now)
         else:
-            world, outlook = self._state
-            due = next_due(world, now)
-            if due is None or due > now:
-                return world, outlook
-        decide(world, Tick(), now)
-        world.drain()
+            world, _ = self._state
+        due = next_due(world, now)
+        if world.displaced or (due is not None and due <= now):
+            decide(world, Tick(), now)
+            world.drain()
+        elif self._state is not None:
+            return self._state
         outlook = Outlook(world.policy, world.reservations, world.claims, world.nodes)
         self._state = world, outlook
         return self._state
