@@ -52,20 +52,20 @@ class Stack(HubUsers):
 
     # Life
 
-    def start(self, timeout: float = SLOW) -> None:
+    def start(self, *wrapper: str, timeout: float = SLOW) -> None:
         """Start it and wait until it says that it is ready."""
-        self.launch()
+        self.launch(*wrapper)
         try:
             wait_for("gpudev ready", self._ready_or_dead, timeout)
         except AssertionError as error:
             raise AssertionError(f"{error}; it said: {self.output()}; {self.said()}") from None
         assert self.running, f"gpudev-hub ended: {self.output()}"
 
-    def launch(self) -> None:
-        """Start it and return at once."""
+    def launch(self, *wrapper: str) -> None:
+        """Start it and return at once; ``wrapper``: a command that becomes it."""
         with self._output.open("w") as output:
             self._process = subprocess.Popen(
-                [str(Path(sys.executable).parent / "gpudev-hub")],
+                [*wrapper, str(Path(sys.executable).parent / "gpudev-hub")],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -10,6 +10,7 @@ from gpudev_hub.cluster.pools import find_gpus, local_policy
 from gpudev_hub.core.model import Policy
 from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
 
+from .database import survive_failures
 from .gate import GateClient
 from .listener import limit_bodies
 from .local import LocalGpuSpawner
@@ -73,6 +74,7 @@ def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
 def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
     """What the product relies on, whatever the engine; ``spawner``: configuration of its spawner class."""
     limit_bodies()
+    survive_failures()
     hub = c.JupyterHub
     # Our pages are the Hub's home.
     hub.default_url = PREFIX

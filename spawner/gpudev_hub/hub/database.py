@@ -1,0 +1,78 @@
+"""A database that fails for a while (a full disk, a lost connection), which JupyterHub misreads.
+
+It answers 403, as to a bad token, when it could not note that a good one was used, and 500 to a start, as if
+the server could not be started. A server whose stop it could not note stays "pending stop" for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.user import User
+from sqlalchemy.exc import SQLAlchemyError
+from tornado.web import HTTPError
+
+log = logging.getLogger(__name__)
+
+
+class DatabaseFails(HTTPError):
+    """The caller may be anybody, and nothing was changed: to be tried again."""
+
+    def __init__(self, error: Exception) -> None:
+        words = "The Hub's database does not work at the moment. Try again in a few seconds."
+        super().__init__(503, "%s", error)
+        self.jupyterhub_message = words
+        self.headers = {"Retry-After": "5"}
+
+
+def survive_failures() -> None:
+    """Have this process's JupyterHub say 503 then, and go on once the database works again."""
+    if BaseHandler.prepare is _prepare:
+        return
+    BaseHandler.prepare = _prepare
+    BaseHandler._handle_request_exception = _handle_request_exception
+    User.stop = _stop
+
+
+_hubs_prepare = BaseHandler.prepare
+_hubs_handle_request_exception = BaseHandler._handle_request_exception
+_hubs_stop = User.stop
+
+
+async def _prepare(self: Any) -> None:
+    """Find out who asks; JupyterHub goes on as if nobody had asked where that fails."""
+    self.expanded_scopes = set()
+    try:
+        await self.get_current_user()
+    except SQLAlchemyError as error:
+        self._jupyterhub_user = None
+        self._resolve_roles_and_scopes()
+        raise _failed(self, error) from error
+    except Exception:
+        del self._jupyterhub_user  # JupyterHub asks once more, and says what it thinks of it
+    await _hubs_prepare(self)
+
+
+def _handle_request_exception(self: Any, error: BaseException) -> None:
+    if isinstance(error, SQLAlchemyError):
+        error = _failed(self, error)
+    _hubs_handle_request_exception(self, error)
+
+
+def _failed(handler: Any, error: SQLAlchemyError) -> DatabaseFails:
+    handler.db.rollback()
+    cause = getattr(error, "orig", None) or error
+    log.error("the Hub's database failed: %s", cause)
+    return DatabaseFails(cause)
+
+
+async def _stop(self: Any, server_name: str = "") -> None:
+    spawner = self.spawners[server_name]
+    try:
+        await _hubs_stop(self, server_name)
+    except Exception:
+        self.db.rollback()
+        spawner._stop_pending = False
+        raise
