@@ -359,6 +359,17 @@ def test_what_is_due_is_done_before_anything_is_said() -> None:
     assert d.get("r1").state is State.READY, "nothing of it is done here"
 
 
+def test_gpus_of_a_server_that_should_be_gone_are_not_said_to_be_free() -> None:
+    d = Driver(nodes_=nodes(1))
+    d.submit("alice", 8, 1)
+    d.ready("r1")
+    d.go((d.get("r1").hard_end or 0) + 5 * SECOND)
+    why = "about to start: waiting for alice's r1 to stop"
+    assert said(d, HOUR, "zoe", 4) == (0, False, why)
+    assert d.submit("zoe", 4, 1).state is State.QUEUED
+    assert reason(d, "r2") == why
+
+
 def test_an_own_request_that_waits_limits_what_starts_now() -> None:
     """Until it starts there is room within the limit."""
     d = Driver(policy(allowances=Allowances(running_gpus=8)))
