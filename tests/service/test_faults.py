@@ -798,11 +798,26 @@ async def test_a_server_that_is_only_said_to_be_stopped_is_ended(world: ServiceW
         await asyncio.sleep(0.05)
     view = world.service.view
     await world.until(lambda: view.reservations[record.id].server is ServerState.STOPPED)
-    assert world.cluster.removed == [(record.id, 1)]
+    assert set(world.cluster.removed) == {(record.id, 1)}
     await world.service.resume(record.id, ALICE.subject)
     world.hub.stops = True
     again = await world.becomes(record.id, "ready")
     assert (again.attempt, again.allocation) == (2, record.allocation)
+
+
+async def test_a_server_that_the_hub_calls_stopped_and_left_alone_is_ended_within_seconds(
+    world: ServiceWorld,
+) -> None:
+    """10: the service died just when the Hub asked it whether the server may end."""
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    world.hub.stops = False
+    await world.service.end(record.id, ALICE.subject)
+    await world.until(lambda: ("DELETE", record.id) in world.hub.calls)
+    assert world.cluster.removed == []
+    world.clock.advance(4 * SECOND)
+    ended = await world.becomes(record.id, "ended")
+    assert (ended.outcome, set(world.cluster.removed)) == (Outcome.RELEASED, {(record.id, 1)})
 
 
 async def test_a_watch_that_is_wrong_frees_nothing(world: ServiceWorld) -> None:

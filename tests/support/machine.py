@@ -65,10 +65,11 @@ class Machine:
             self._seen.put_nowait(sight)
         return True
 
-    async def stop(self, hub_user: str, server: str, *, forget: bool) -> None:
+    async def stop(self, hub_user: str, server: str, *, forget: bool) -> bool:
         for key in list(self.running):
             if key[0] == server:
                 await self.remove(*key)
+        return True
 
     async def known_servers(self) -> set[str]:
         return {name for name, _ in self.running}

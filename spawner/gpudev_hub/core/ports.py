@@ -201,8 +201,11 @@ class Hub(Protocol):
         """
         ...
 
-    async def stop(self, hub_user: str, server: str, *, forget: bool) -> None:
-        """Stop a named server, and remove it if it is to be forgotten; one that is not there is no error."""
+    async def stop(self, hub_user: str, server: str, *, forget: bool) -> bool:
+        """Stop a named server, and remove it if it is to be forgotten; one that is not there is no error.
+
+        True: the Hub has done all that it will do; false: it is still stopping it.
+        """
         ...
 
     async def known_servers(self) -> set[str]:

@@ -40,6 +40,8 @@ OPENING_PAUSE: Final[Millis] = SECOND
 """Longest pause between questions whether the Hub leads users to a server that is there already."""
 BREAKING_OFF: Final[Millis] = 3 * SECOND
 """When a user stops a start, the Hub breaks it off at once, and stops the server a second later."""
+HUB_DONE: Final[Millis] = 3 * SECOND
+"""A server that is still there so long after the Hub has called it stopped or unknown is removed."""
 FORGETTING: Final = 8
 """Servers that the Hub is asked to forget at once, of those that hold no slots any more."""
 HUB: Final = "the Hub"
@@ -253,6 +255,7 @@ class Effects:
     async def _stop(self, id: str, attempt: int, record: Reservation | None) -> None:
         key, pause, begun, asked = ("stop", id, attempt), FIRST_PAUSE, self._clock.now(), record is None
         forgotten = False
+        done_at: Millis | None = None
         while True:
             record = self._view.reservations.get(id) or record
             claim = self._view.claims.get((id, attempt))
@@ -271,10 +274,16 @@ class Effects:
                 await self._forget(key, record)
                 asked, forgotten = True, over
                 continue
-            overran = claim is not None and self._clock.now() >= begun + self._patience(claim)
+            now = self._clock.now()
+            overran = claim is not None and now >= begun + self._patience(claim)
+            # The Hub may have been asked by a service that died before it could say that the server may end:
+            # the Hub then does nothing more about it.
+            overran = overran or (done_at is not None and now >= done_at + HUB_DONE)
             if not asked and record is not None:
-                asked = await self._ask_hub_to_stop(record, id)
+                done = await self._ask_hub_to_stop(record, id)
+                asked = done is not None
                 forgotten = asked and over
+                done_at = self._clock.now() if done else None
             alone = overran or record is None or (record.live and record.attempt > attempt)
             if claim is not None and alone:
                 await self._remove(id, attempt)
@@ -298,7 +307,7 @@ class Effects:
                 now = self._view.reservations.get(of)
                 if now is not None and now.attempt > attempt:
                     return  # the name is a later attempt's by now
-                if await self._ask_hub_to_stop(record, of):
+                if await self._ask_hub_to_stop(record, of) is not None:
                     return
                 await self._wait(key, pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -312,21 +321,22 @@ class Effects:
         record = self._view.reservations.get(id)
         return record is None or record.state is State.STOPPING
 
-    async def _ask_hub_to_stop(self, record: Reservation, id: str) -> bool:
+    async def _ask_hub_to_stop(self, record: Reservation, id: str) -> bool | None:
+        """Whether it has done all that it will do; ``None`` if it must be asked again."""
         self._stopping.add(id)
         try:
             self._failpoint(BEFORE_EFFECT)
-            await self._hub.stop(record.owner.hub_user, id, forget=self._over(id))
+            done = await self._hub.stop(record.owner.hub_user, id, forget=self._over(id))
         except HubPending:
             self._heard_of_hub("stop", "pending")
-            return False
+            return None
         except HubUnavailable as error:
             self._no_hub(record, error)
-            return False
+            return None
         finally:
             self._stopping.discard(id)
         self._heard_of_hub("stop", "accepted")
-        return True
+        return done
 
     async def _remove(self, id: str, attempt: int) -> None:
         log.warning("removing the server of %s/%d without the Hub", id, attempt, extra={"reservation": id})

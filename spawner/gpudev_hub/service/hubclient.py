@@ -63,11 +63,11 @@ class HubClient:
             raise StartBrokenOff(f"the Hub answered {answer.status_code} {message}".rstrip())
         raise StartRefused(message)
 
-    async def stop(self, hub_user: str, server: str, *, forget: bool) -> None:
-        """Stop a named server, or remove it, too; returns when that is under way, or there is none."""
+    async def stop(self, hub_user: str, server: str, *, forget: bool) -> bool:
+        """Stop a named server, or remove it, too; false while that is under way, true if it is done."""
         answer = await self._call("DELETE", hub_user, server, {"remove": forget})
         if answer.status_code in (202, 204, 404):
-            return
+            return answer.status_code != 202
         message = _message(answer)
         if answer.status_code == 400 and "pending" in message:
             raise HubPending(message)
