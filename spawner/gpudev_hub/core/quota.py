@@ -72,8 +72,8 @@ def check_submit(policy: Policy, subject: str, request: Request, live: list[Rese
         used, more = gpu_hours(live), total * request.hold / HOUR
         raise Refused(
             Code.QUOTA_EXCEEDED,
-            f"{more:g} GPU-hours more would make {used + more:g} with the {used:g} of your other "
-            f"reservations; {limits.gpu_hours} are allowed",
+            f"{round(more, 2):g} GPU-hours more would make {round(used + more, 2):g} with the "
+            f"{round(used, 2):g} of your other reservations; {limits.gpu_hours} are allowed",
             f"ask for {gpus(total)} for at most {duration(longest)}, or release something"
             if longest >= policy.min_hold
             else "release something, or wait until one has ended",
@@ -112,5 +112,5 @@ def longest_extension(
         left = int((limits.gpu_hours - used) * HOUR / reservation.request.shape.total_gpus)
         if left < longest:
             longest = left
-            why = f"{limits.gpu_hours} GPU-hours are allowed, and your reservations have {used:g}"
+            why = f"{limits.gpu_hours} GPU-hours are allowed, and your reservations have {round(used, 2):g}"
     return max(0, longest), why
