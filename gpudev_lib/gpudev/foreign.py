@@ -46,6 +46,11 @@ def coloured(text: str) -> str:
     return cleaned + _RESET if tinted and not cleaned.endswith(_RESET) else cleaned
 
 
+def uncoloured(text: str) -> str:
+    """The lines, for a page: without colours, too."""
+    return "\n".join(plain(line) for line in re.split(r"\r\n?|\n", text))
+
+
 def harmless(document: Any, *, colours: bool = False) -> Any:
     """A decoded JSON document, its texts `plain`, or `coloured`."""
     match document:

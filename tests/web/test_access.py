@@ -20,8 +20,10 @@ from gpudev_hub.web.app import make_server, public_routes
 from gpudev_hub.web.auth import CACHE, STRANGERS, HubTokens
 from gpudev_hub.web.gate import GATE_ROUTES
 from gpudev_hub.web.logs import JsonFormatter
+from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
 from gpudev_hub.web.settings import Rate, WebSettings
+from machine import Machine
 from web_site import TOKENS, Running, listen, running
 
 API = wire.API
@@ -152,6 +154,26 @@ async def test_what_a_server_says_is_its_owners_to_read_and_moves_no_terminal(ru
             assert all(part["at"] is None for part in parts), "what is quoted has no times of ours"
         causes = (await alice.get(f"{API}/reservations/{one}/history")).json()["items"]
         assert all(entry["cause"].isprintable() for entry in causes)
+
+
+async def test_logs_bring_colours_and_nothing_else_that_a_terminal_obeys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "\x1b]0;PWNED\x07\x1b[2J\x1b[31mred\x1b[0m\r\n\u009b5m\u202e\x00second\tline\n"
+
+    async def logs(*_: object) -> dict[str, str]:
+        return {"jupyter": said}
+
+    monkeypatch.setattr(Machine, "logs", logs)
+    async with running(pages()) as run, run.client("operators") as olga:
+        run.hub.person("alices", "alice")
+        run.hub.person("operators", "olga", scopes=("custom:gpudev:reserve", "custom:gpudev:operate"))
+        one = await alices(run)
+        told = (await olga.get(f"{API}/reservations/{one}/logs")).json()["logs"]
+        assert told == {"jupyter": "\x1b[31mred\x1b[0m\nsecond\tline\n\x1b[0m"}
+        page = (await olga.get(f"reservations/{one}")).text
+        assert "red\nsecond line\n" in page
+        assert not set(page) & set("\x1b\x00\x07\u009b\u202e")
 
 
 async def test_names_are_each_persons_own(run: Running) -> None:

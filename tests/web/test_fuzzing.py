@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
+import httpx
 import hypothesis
 import pytest
 import schemathesis
@@ -23,6 +24,7 @@ from schemathesis.checks import (
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.request import Ask
 from gpudev_hub.web.app import public_routes
+from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
 from gpudev_hub.web.settings import WebSettings
 from web_site import TOKENS, Running, running
@@ -51,7 +53,7 @@ class Thread:
         self._live = ""
 
     async def _serve(self) -> None:
-        async with running(max_wait=0.05) as self.run:
+        async with running(pages(), max_wait=0.05) as self.run:
             self.run.hub.person(
                 "operators", "olga", scopes=("custom:gpudev:reserve", "custom:gpudev:operate")
             )
@@ -134,3 +136,56 @@ def test_no_request_breaks_it(route: Route, thread: Thread) -> None:
 
     once()
     assert route.success in statuses
+
+
+PIECES = st.sampled_from(
+    (
+        *("api", "v1", "reservations", "new", "pool", "picker", "static", "gpudev.css", "oauth_callback"),
+        *("servers", "health", "live", "metrics", "extend", "release"),
+        *("x" * 65, "%", "%zz", "%00", "%ff", "%2e%2e", "..", "é"),
+    )
+)
+METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X"])
+FORM = "application/x-www-form-urlencoded"
+KINDS = st.sampled_from(["application/json", FORM, "multipart/form-data; boundary=x", "text/plain", "é"])
+
+
+def test_no_address_method_or_body_breaks_it(thread: Thread) -> None:
+    """Pages, and what is no address, with and without a token; bodies of a stated size and chunked."""
+
+    @hypothesis.settings(
+        max_examples=150,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        pieces=st.lists(PIECES, max_size=6),
+        method=METHODS,
+        kind=KINDS,
+        body=st.binary(max_size=200) | st.just(b"--x\r\n") | st.just(b" " * 20_000),
+        chunked=st.booleans(),
+        token=st.sampled_from([None, "operators", "forged"]),
+        query=st.sampled_from(["", "?", "?wait=x", "?hours=%zz", "?=&=", "?open=1&hours=2"]),
+    )
+    def once(
+        pieces: list[str], method: str, kind: str, body: bytes, chunked: bool, token: str | None, query: str
+    ) -> None:
+        headers = [(b"Content-Type", kind.encode())]
+        if token is not None:
+            headers.append((b"Authorization", f"Bearer {token}".encode()))
+        content = iter([body]) if chunked and body else body
+        url = thread.run.url + "/".join(pieces) + query
+        answer = httpx.request(
+            method, url, headers=headers, content=content, trust_env=False, follow_redirects=False, timeout=20
+        )
+        assert answer.status_code < 500, answer.text
+        if answer.status_code == 405:
+            assert answer.headers["Allow"]
+        if len(body) > 16 * 1024 and method not in ("TRACE", "X"):
+            assert answer.status_code == 413
+        if answer.status_code >= 400 and method != "HEAD":
+            assert answer.text, (answer.status_code, method, url, kind, body[:50], token, chunked)
+
+    once()

@@ -146,10 +146,13 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One form for every error, whoever raised it."""
         cause = kwargs.get("exc_info", (None, None, None))[1]
+        allowed = sorted(self.allowed())
+        if status_code == 405 and not allowed:
+            status_code = 404  # there is nothing at the address, whatever the method
         error, status = describe(cause, status_code, self.request.method or "", self.request_id)
         self.error_code = error.code
         if status == 405:
-            self.set_header("Allow", ", ".join(sorted(self.allowed())))
+            self.set_header("Allow", ", ".join(allowed))
         if isinstance(cause, RateLimited):
             self.set_header("Retry-After", str(cause.retry_after))
         if status == 401:

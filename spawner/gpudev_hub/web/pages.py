@@ -14,6 +14,7 @@ import jinja2
 from tornado.web import RequestHandler, StaticFileHandler
 
 from gpudev import wire
+from gpudev.foreign import uncoloured
 from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Outcome, Reservation
@@ -249,7 +250,8 @@ class ReservationPage(Page):
         if not record.live or not record.attempt:
             return {}
         try:
-            return (await self.site.service.logs(record.id, LOG_LINES)).logs
+            found = await self.site.service.logs(record.id, LOG_LINES)
+            return {source: uncoloured(text) for source, text in found.logs.items()}
         except Refused as refused:
             return {"not available": f"{refused.message}"}
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from gpudev import wire
+from gpudev.foreign import coloured
 from gpudev_hub.core import quota
 from gpudev_hub.core.aliases import aliases
 from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
@@ -188,7 +189,8 @@ class Presenter:
                 about = f" ({record.detail})" if record.detail else ""
                 what = plain(f"{entry.change.cause}{about}", entry.at)
                 events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}")
-        return wire.Logs(events=events, logs=found.logs)
+        # Also for who reads the answer with another client: JSON keeps characters that terminals obey.
+        return wire.Logs(events=events, logs={source: coloured(text) for source, text in found.logs.items()})
 
     def availability(
         self, found: Iterable[tuple[PoolOutlook, list[SizeOutlook]]], hold: Millis, reader: Identity
