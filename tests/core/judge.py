@@ -28,6 +28,7 @@ BREAKING = {
     "outage",
     "operator",
 }
+BY_NODES = {"node_changed", "node_lost", "node_drained", "yielded"}
 MOVING = {*BREAKING, "moved_for_extension", "yielded"}
 HOLDING = (State.STARTING, State.READY, State.STOPPING)
 

@@ -85,19 +85,47 @@ def earliest(
     before: Millis = NEVER,
 ) -> Millis | None:
     """The earliest start, strictly before `before`, of a demand that is not among what is taken."""
+    place = earliest_place(nodes, taken, demand, now, before)
+    return None if place is None else place.start
+
+
+def earliest_place(
+    nodes: dict[str, PlanNode],
+    taken: Sequence[Taken],
+    demand: Demand,
+    now: Millis,
+    before: Millis = NEVER,
+) -> Place | None:
+    """The earliest place: on the fullest nodes, then where what runs ends next to its end, then by name."""
     first = max(now, demand.not_before)
     for start in sorted({first, *(t.end for t in taken if first < t.end < before)}):
         if start >= before:
             break
+        end = start + demand.length
+        choices = []
         for group in {node.group for node in nodes.values()}:
-            free = [
-                node
+            free = sorted(
+                (
+                    node.gpus - load(taken, node.name, start),
+                    abs(idle_from(taken, node.name, start) - end),
+                    node.name,
+                )
                 for node in nodes.values()
                 if node.group == group and node_allows(node, taken, demand, start)
-            ]
+            )
             if len(free) >= demand.nodes and cap_allows(taken, demand, start):
-                return start
+                choices.append(free[: demand.nodes])
+        if choices:
+            return Place(start, end, tuple(sorted(name for _, _, name in min(choices))))
     return None
+
+
+def idle_from(taken: Sequence[Taken], node: str, at: Millis) -> Millis:
+    """The first instant from `at` on at which nothing is taken of the node."""
+    there = [t for t in taken if node in t.nodes]
+    return next(
+        end for end in sorted({at, *(t.end for t in there if t.end > at)}) if not load(there, node, end)
+    )
 
 
 def longest_extension(

@@ -492,6 +492,33 @@ class Histories(RuleBasedStateMachine):
         )
         self.d.do(NodesObserved(tuple(others + here)))
 
+    @rule(
+        names=st.sampled_from([("node-1",), ("node-2",), ("node-1", "node-2")]), seconds=st.integers(1, 240)
+    )
+    def trouble_passes(self, names: tuple[str, ...], seconds: int) -> None:
+        """A flap, or a silence of the whole cluster: within the grace it moves no start that is to come."""
+        names = tuple(name for name in names if self.d.world.is_up(name))
+        queued = self.d.world.queued()
+        start, to = len(self.d.folded.history), self.d.now + seconds * SECOND
+        for name in names:
+            self.d.do(NodeUnknown(name))
+        self.d.go(to)
+        self.d.settle()
+        self.d.do(
+            NodesObserved(
+                tuple(replace(n, status=NodeStatus.UP) if n.name in names else n for n in self.seen())
+            )
+        )
+        if seconds * SECOND >= POLICY.node_grace or any(r.blocked is not None for r in queued):
+            return
+        waits = {r.id: r.place for r in queued}
+        for _, at, change in self.d.folded.history[start:]:
+            record = change.record
+            if not isinstance(record, Reservation) or judge.word(change.cause) not in judge.BY_NODES:
+                continue
+            place = waits.get(record.id)
+            assert place is None or place.start <= at, f"{record.id}, planned for later: {change.cause}"
+
     @rule()
     def nodes_up(self) -> None:
         self._all_up()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gpudev_hub.core.model import MINUTE, Millis, Place
-from gpudev_hub.core.plan import Demand, Plan, PlanNode
+from gpudev_hub.core.plan import FOREVER, Demand, Plan, PlanNode, Wanted
 
 from . import oracle
 
@@ -39,6 +39,7 @@ class Histories(RuleBasedStateMachine):
         self.claims: dict[str, oracle.Taken] = {}
         self.queued: dict[str, tuple[Demand, Place]] = {}
         self.blocked: list[Demand] = []
+        """Those that no node can take at present."""
         self.promises: dict[str, Millis] = {}
         self.count = 0
         self.settled = True
@@ -87,8 +88,44 @@ class Histories(RuleBasedStateMachine):
         lifted = [self.queued.pop(key)[0] for key in keys]
         assert lifted == sorted(lifted, key=lambda demand: demand.order)
         assert not [key for key in keys if self.plan.place_of(key)]
-        for demand in lifted:
-            self.place(demand)
+        self.arrange(lifted)
+
+    def arrange(self, demands: list[Demand]) -> None:
+        """The older first; the younger make way within their promises, and nobody else is touched."""
+        if not demands:
+            return
+        before = dict(self.queued)
+        moves = self.plan.arrange([Wanted(demand) for demand in demands], self.now, self.promises.__getitem__)
+        first = min(demand.order for demand in demands)
+        for demand in demands:
+            place = moves.pop(demand.key)
+            if place is None:
+                self.blocked.append(demand)
+            else:
+                self.queued[demand.key] = (demand, place)
+                known = self.promises.get(demand.key, place.start + demand.order % 3 * 8 * UNIT)
+                self.promises[demand.key] = max(known, place.start)
+        for key, moved in moves.items():
+            assert moved is not None
+            assert before[key][0].order > first, f"{key} is older than all who were placed"
+            assert moved.start <= self.promises[key]
+            self.queued[key] = (before[key][0], moved)
+        self.oldest_is_first(demands, before)
+
+    def oldest_is_first(self, demands: list[Demand], before: dict[str, tuple[Demand, Place]]) -> None:
+        """The oldest is as early as if nobody younger were there, unless somebody could not make way."""
+        oldest = min(demands, key=lambda demand: demand.order)
+        older = [
+            *self.claims.values(),
+            *(oracle.taken_by(*entry) for entry in self.queued.values() if entry[0].order < oldest.order),
+        ]
+        best = oracle.earliest(self.nodes, older, oldest, self.now)
+        place = self.plan.place_of(oldest.key)
+        if best is None or (place is not None and place.start == best):
+            assert (best is None) == (place is None)
+            return
+        slack = [self.promises[key] - entry[1].start for key, entry in before.items()]
+        assert min(slack, default=FOREVER) < 20 * UNIT, f"{oldest} could start at {best}, not at {place}"
 
     def settle(self, cascade: bool = True) -> None:
         """What follows every gain: holes filled, nobody waiting who could start now, then the cascade."""
@@ -195,11 +232,13 @@ class Histories(RuleBasedStateMachine):
         held = self.plan.longest_extension(key, self.now, limit)
         assert held == oracle.longest_extension(self.nodes, self.taken(key), claim, self.now, limit)
         before = self.plan.placed()
+        orderly = self.in_queue_order(key, replace(claim, end=limit))
         longest = self.plan.longest_grantable(key, self.now, limit, self.promises.__getitem__)
         assert held <= longest <= limit
         assert self.plan.placed() == before
         moves = self.plan.extend(key, limit, self.now, self.promises.__getitem__)
         if moves is None:
+            assert not orderly, "all could start by their promises, in queue order"
             assert longest < limit
             assert self.plan.placed() == before
             if longest == claim.end:
@@ -209,9 +248,54 @@ class Histories(RuleBasedStateMachine):
             assert moves is not None, f"{limit} was said to be grantable"
         assert bool(moves) == (limit > held)
         self.claims[key] = replace(claim, end=limit)
+        self.nobody_is_overtaken(moves)
         for moved, place in moves.items():
             self.queued[moved] = (self.queued[moved][0], place)
         self.settle()
+
+    def in_queue_order(self, key: str, longer: oracle.Taken) -> bool:
+        """Whether all from the first in its way on can be placed one after the other, by their promises."""
+        taken = [*(claim for other, claim in self.claims.items() if other != key)]
+        if any(name not in self.nodes for name in longer.nodes):
+            return False
+        for name in longer.nodes:
+            until = self.nodes[name].until
+            ends = [longer.end if until is None else until]
+            times = oracle.instants(taken, self.claims[key].end, longer.end)
+            ends += [at for at in times if oracle.load(taken, name, at) + longer.gpus > self.nodes[name].gpus]
+            if min(ends) < longer.end:
+                return False
+        taken.append(longer)
+        moving = False
+        for demand, place in self.in_order():
+            moving = moving or not oracle.feasible(self.nodes, taken, demand, place)
+            found = place
+            if moving:
+                there = oracle.earliest_place(self.nodes, taken, demand, self.now)
+                if there is None or there.start > self.promises[demand.key]:
+                    return False
+                stays = there.start >= place.start and oracle.feasible(self.nodes, taken, demand, place)
+                found = place if stays else there
+            taken.append(oracle.taken_by(demand, found))
+        return True
+
+    def nobody_is_overtaken(self, moves: dict[str, Place]) -> None:
+        """Of those moved, nobody would be earlier without the younger ones among them."""
+        after = {**self.queued, **{key: (self.queued[key][0], place) for key, place in moves.items()}}
+        for key, place in moves.items():
+            demand, old = self.queued[key]
+            if place.start <= old.start:
+                continue
+            others = [
+                *self.claims.values(),
+                *(
+                    oracle.taken_by(*entry)
+                    for other, entry in after.items()
+                    if other != key and not (other in moves and entry[0].order > demand.order)
+                ),
+            ]
+            better = oracle.earliest(self.nodes, others, demand, self.now, before=place.start)
+            assert better is None, f"{key} makes way for a younger one: {better}, not {place.start}"
 
     @rule(by=st.integers(1, 4), cascade=st.booleans())
     def time_passes(self, by: int, cascade: bool) -> None:
@@ -260,8 +344,7 @@ class Histories(RuleBasedStateMachine):
         self.nodes[name] = replace(self.down.pop(name), until=end, gpus=gpus, group=group)
         self.lost(self.plan.set_node(self.nodes[name]))
         waiting, self.blocked = self.blocked, []
-        for demand in sorted(waiting, key=lambda demand: demand.order):
-            self.place(demand)
+        self.arrange(sorted(waiting, key=lambda demand: demand.order))
         self.settle()
 
     @rule(which=pick, until=st.sampled_from([None, None, None, 40]), gpus=st.sampled_from([8, 8, 8, 4]))

@@ -233,6 +233,26 @@ def test_a_cluster_that_was_silent_for_longer_moves_nothing_either_if_all_comes_
     assert promises(d) == guaranteed
 
 
+def test_who_was_blocked_gets_the_old_place_also_where_queue_order_alone_would_give_another() -> None:
+    """A release has let the younger one go first; placed again by number, it would wait for hours."""
+    d = Driver(policy(allowances=MANY, node_grace=0), nodes(1))
+    for hours in (6, 2):
+        d.ready(d.submit(f"a{hours}", 4, hours).id)
+    d.submit("old", 8, 4)
+    d.submit("young", 4, 3)
+    d.go(d.now + HOUR)
+    d.end("r1")
+    d.settle()
+    before, guaranteed = places(d), promises(d)
+    assert starts_at(before, "r4") < starts_at(before, "r3")
+    d.do(NodeUnknown("node-1"))
+    assert d.get("r4").blocked is not None
+    d.do(NodesObserved(nodes(1)))
+    d.settle()
+    assert places(d) == before
+    assert promises(d) == guaranteed
+
+
 def test_the_oldest_is_not_put_behind_those_who_used_its_place_while_a_node_was_away() -> None:
     """A pair that was planned at 1 h is planned there again, and not behind ten younger requests."""
     d = busy_pool()
