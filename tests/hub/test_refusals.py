@@ -249,7 +249,8 @@ def test_a_start_right_after_its_removal_is_refused_in_words(stack: Stack, hub: 
     assert {status for status, _ in said} <= {400, 403, 409}, said
     assert "has ended" in answers[-1].json()["message"]
     assert any(status == 409 for status, _ in said), said
-    assert all("being stopped" in words for status, words in said if status == 409)
+    # Some starts are under way when the service, which knows of the end, has the Hub forget the server.
+    assert all(re.search("being stopped|was stopped while", words) for status, words in said if status == 409)
     assert all("already running" in words for status, words in said if status == 400)
     stack.wait_state(record["id"], "ended", "alice")
 

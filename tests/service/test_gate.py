@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -118,6 +119,19 @@ async def test_one_that_is_stopping_is_to_be_asked_for_later(world: ServiceWorld
     answer = await admit(world, record.id)
     assert answer.verdict is Verdict.CONFLICT
     assert "is being stopped" in answer.message
+
+
+async def test_one_that_ends_while_the_gate_decides_has_ended(world: ServiceWorld) -> None:
+    record = await world.reserve(gpus=2)
+    await world.becomes(record.id, "ready")
+    await world.hub.stop(record.id, user=True)
+    await world.until(lambda: world.service.view.reservations[record.id].stopped_at is not None)
+    await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
+    _, answer = await asyncio.gather(
+        world.service.end(record.id, ALICE.subject), admit(world, record.id, form=False)
+    )
+    assert answer.verdict is Verdict.REDIRECT
+    assert f"reservation {record.id} has ended (released)" in answer.message
 
 
 async def test_an_answer_comes_within_its_time(world: ServiceWorld) -> None:

@@ -12,6 +12,7 @@ from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
 
 from .database import survive_failures
 from .gate import GateClient
+from .interruption import answer_interrupted_starts
 from .listener import limit_bodies
 from .local import LocalGpuSpawner
 from .names import check_name
@@ -75,6 +76,7 @@ def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
     """What the product relies on, whatever the engine; ``spawner``: configuration of its spawner class."""
     limit_bodies()
     survive_failures()
+    answer_interrupted_starts()
     hub = c.JupyterHub
     # Our pages are the Hub's home.
     hub.default_url = PREFIX

@@ -110,7 +110,12 @@ class Gate:
                     "cancel it first, or ask for the other one as a new server",
                     PAGES + record.id,
                 )
-        return await self._known(record, asked.subject)
+        try:
+            return await self._known(record, asked.subject)
+        except Refused as refused:
+            if refused.code is not Code.NOT_FOUND:
+                raise
+            return await self._elsewhere(asked)  # it has ended meanwhile
 
     async def _known(self, record: Reservation, actor: str) -> Admission:
         if record.state is State.QUEUED:
