@@ -323,6 +323,7 @@ class AgentReport(_Request):
     """None on ranks without Jupyter."""
     sshd: bool
     detail: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    notice: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
 
 class Notice(msgspec.Struct, kw_only=True):

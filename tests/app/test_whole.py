@@ -9,6 +9,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +28,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 def release(stack: Stack, id: str, user: str | None = None) -> None:
     stack.api("DELETE", f"reservations/{id}", None, user)
     stack.wait_state(id, "ended", user)
+
+
+def run(id: str, script: str) -> list[str]:
+    """Command line that runs a shell's script in a server of the local user's."""
+    return [str(Path(sys.executable).parent / "gpu-dev"), "ssh", id, "--", script]
 
 
 def test_a_server_from_request_to_end(stack: Stack) -> None:
@@ -116,12 +122,13 @@ def test_nothing_private_is_readable_by_others(stack: Stack) -> None:
 
 def test_strangers_drive_nothing_out_of_the_logs(stack: Stack) -> None:
     before = {name: (stack.settings.logs / f"{name}.log").stat().st_size for name in ("service", "proxy")}
+    others = (stack.settings.logs / "access.log").stat().st_size
     with httpx.Client(base_url=stack.url, trust_env=False) as stranger:
         for number in range(250):
             stranger.get(f"/services/gpudev/api/v1/{number}{'x' * 8000}")
     logs = stack.settings.logs
     assert {name: (logs / f"{name}.log").stat().st_size for name in before} == before
-    assert (logs / "access.log").stat().st_size < 200_000
+    assert (logs / "access.log").stat().st_size - others < 200_000
 
 
 def test_the_local_users_token_opens_and_reserves_and_starts_nothing(stack: Stack) -> None:
@@ -166,22 +173,68 @@ def test_the_hub_is_killed_in_the_middle_of_a_spawn(stack: Stack) -> None:
     release(stack, asked["id"])
 
 
-def test_a_killed_jupyter_comes_back_on_the_same_slots(stack: Stack) -> None:
+def test_jupyterlab_that_ends_takes_nothing_with_it(stack: Stack) -> None:
+    """Killed, or ended by a file in the home: it comes back beside what runs, and its user is told why."""
+    file = stack.home / ".jupyter" / "jupyter_config.json"
     asked = stack.reserve(gpus=2)
     ready = stack.wait_state(asked["id"], "ready")
     launcher = stack.launcher(asked["id"])
-    jupyter = next(
-        pid
-        for pid in processes.descendants(launcher)
-        if b"jupyterhub.singleuser" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    session = subprocess.Popen(
+        run(asked["id"], "echo up; exec sleep 600"),
+        env=stack.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     )
-    os.kill(jupyter, signal.SIGKILL)
-    wait_for("the end of that server", lambda: processes.start_time(launcher) is None)
-    stack.wait_state(asked["id"], "starting")
-    again = stack.wait_state(asked["id"], "ready")
-    assert again["allocation"] == ready["allocation"]
-    assert again["ends_at"] == ready["ends_at"]
-    wait_for("the server through the proxy", lambda: stack.jupyter(again) == 200)
+    assert session.stdout is not None
+    assert session.stdout.readline() == b"up\n"
+
+    def reason() -> str:
+        return str(stack.api("GET", f"reservations/{asked['id']}")["reason"])
+
+    try:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('{"ServerApp": {"kernel_spec_manager_class": "nb_conda.Manager"}}')
+        for pid in processes.descendants(launcher):
+            if b"jupyterhub.singleuser" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        wait_for("the reason", lambda: "runs without your configuration" in reason(), 60)
+        assert "with ~/.jupyter/jupyter_config.json it ended with exit code 1: Bad config" in reason()
+        again = stack.wait_state(asked["id"], "ready")
+        assert (again["allocation"], again["ends_at"]) == (ready["allocation"], ready["ends_at"])
+        wait_for("the server through the proxy", lambda: stack.jupyter(again) == 200)
+        assert stack.launcher(asked["id"]) == launcher
+        assert session.poll() is None
+    finally:
+        file.unlink()
+        session.kill()
+        session.communicate()
+    release(stack, asked["id"])
+
+
+LOGIN = """
+for shell in 'sh -lc' 'bash -lc' 'env -i bash -lc' 'env -i sh -lc'; do
+    $shell 'command -v python; command -v gpu-dev; echo $CUDA_VISIBLE_DEVICES $NODE_RANK'
+done
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change what login shells read")
+def test_login_shells_find_what_all_others_find(stack: Stack) -> None:
+    asked = stack.reserve()
+    ready = stack.wait_state(asked["id"], "ready")
+    done = subprocess.run(
+        run(asked["id"], LOGIN),
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
+    programs = stack.settings.environment_of(stack.user) / "bin"
+    base = stack.settings.server_python.parent
+    slots = ",".join(map(str, ready["allocation"][0]["slots"]))
+    each = [f"{programs}/python", f"{base}/gpu-dev", f"{slots} 0"]
+    assert done.stdout.splitlines() == each * 4
     release(stack, asked["id"])
 
 

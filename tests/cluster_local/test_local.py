@@ -51,7 +51,9 @@ print("up", flush=True)
 for _ in range(600):
     time.sleep(0.1)
     if os.path.exists(sys.argv[1]):
-        sys.exit(int(open(sys.argv[1]).read()))
+        code = int(open(sys.argv[1]).read())
+        print("the end" if code else "Shutting down on /api/shutdown request.", flush=True)
+        sys.exit(code)
 """
 
 

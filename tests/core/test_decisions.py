@@ -19,6 +19,7 @@ from gpudev_hub.core.events import (
     Outage,
     OwnerKnown,
     Resume,
+    ServerNotice,
     ServerObserved,
     ServerReady,
     StartFailed,
@@ -167,6 +168,24 @@ def test_what_keeps_a_server_from_starting_is_told_and_is_the_reason_of_the_fail
     assert (again.state, again.detail, again.trouble) == (State.READY, "OOM", "")
     assert again.ends_at is not None
     d.end("r1")
+
+
+def test_what_a_server_says_of_itself_goes_with_it() -> None:
+    d = Driver()
+    d.submit("alice", 4)
+    d.ready("r1")
+    d.do(ServerNotice("r1", 2, "of an attempt that is not"))
+    assert d.get("r1").notice == ""
+    d.do(ServerNotice("r1", 1, "JupyterLab runs without your configuration"))
+    ready = d.get("r1")
+    assert (ready.notice, ready.state) == ("JupyterLab runs without your configuration", State.READY)
+    assert ready.ends_at == d.get("r1").ends_at
+    d.see("r1", Presence.ABSENT, "OOM")
+    assert d.get("r1").notice == ""
+    d.ready("r1")
+    d.do(ServerNotice("r1", 2, "more"))
+    d.do(ServerNotice("r1", 2, ""))
+    assert d.get("r1").notice == ""
 
 
 def test_why_everything_restarted_is_told_until_the_server_is_ready() -> None:

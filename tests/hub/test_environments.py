@@ -42,7 +42,7 @@ def times(folder: Path) -> dict[str, int]:
 
 
 def test_a_users_installation_is_his_alone(tmp_path: Path) -> None:
-    alice, bob = tmp_path / "alice", tmp_path / "bob"
+    alice, bob = tmp_path / "a state folder of it's own" / "alice", tmp_path / "bob"
     for folder in (alice, bob):
         ensure_environment(folder, BASE)
     base = BASE.parent.parent
@@ -72,3 +72,47 @@ def test_kernels_run_from_it_and_a_second_call_changes_nothing(tmp_path: Path) -
     before = times(folder)
     ensure_environment(folder, BASE)
     assert times(folder) == before
+
+
+def test_a_pip_that_cannot_run_where_it_lies_is_replaced_and_a_users_own_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "with a space"
+    ensure_environment(folder, BASE)
+    pip = folder / "bin" / "pip"
+    good = pip.read_text()
+    pip.write_text(f"#!{folder}/bin/python\nimport sys\nfrom pip._internal.cli.main import main\n")
+    ensure_environment(folder, BASE)
+    assert pip.read_text() == good
+    assert run(pip, "--version").startswith("pip ")
+    pip.write_text("#!/bin/sh\necho mine\n")
+    ensure_environment(folder, BASE)
+    assert run(pip) == "mine\n"
+
+
+SHADOWS = ("types", "warnings", "contextlib", "tornado", "zmq", "traitlets", "IPython", "asyncio", "logging")
+
+
+def test_a_kernel_starts_beside_modules_that_are_called_as_its_own(tmp_path: Path) -> None:
+    """A notebook's folder is searched for the notebook's imports, not for what its kernel starts with."""
+    folder = tmp_path / "env"
+    ensure_environment(folder, BASE)
+    kernel = json.loads((folder / "share/jupyter/kernels/python3/kernel.json").read_text())
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the user')\n")
+    (tmp_path / "mine.py").write_text("answer = 42\n")
+    script = """
+import json, sys
+from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpec
+manager = KernelManager()
+manager._kernel_spec = KernelSpec(argv=json.loads(sys.argv[1]), display_name="", language="python")
+manager.start_kernel(cwd=sys.argv[2])
+client = manager.client()
+client.start_channels()
+try:
+    client.wait_for_ready(timeout=60)
+    client.execute_interactive("import mine; print(mine.answer)", timeout=60)
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+"""
+    assert run(BASE, "-I", "-c", script, json.dumps(kernel["argv"]), tmp_path) == "42\n"

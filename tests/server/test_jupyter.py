@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pod_world import Pod, Pods, within
+from pod_world import UID, Pod, Pods, within
 from ssh_world import eventually
+from terminals import Terminal
 
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 
@@ -85,6 +87,41 @@ def test_jupyterlab_answers_and_ends_in_order(pods: Pods, lab: Pod) -> None:
     pod.terminate()
     code, said = within(15, pod.ended)
     assert (code, said["reason"]) == (0, "it was told to end")
+
+
+def test_a_jupyterlab_that_its_configuration_ends_runs_without(pods: Pods, lab: Pod) -> None:
+    """The server gets ready, its user is told which file and why, and a corrected file counts again."""
+    file = lab.home / ".jupyter" / "jupyter_server_config.py"
+    file.parent.mkdir()
+    os.chown(file.parent, UID, UID)
+    file.write_text("c.ServerApp.root_dir = '/nope'\n")
+    (file.parent / "jupyter_lab_config.py").write_text("c.LabApp.collaborative = False\n")
+    start(pods, lab)
+    reports = pods.world.service.reports
+    told = "JupyterLab runs without your configuration: with ~/.jupyter/jupyter_server_config.py it ended"
+    why = "Bad config encountered during initialization: No such directory: ''/nope''"
+    again = "kill $(cat $JUPYTER_RUNTIME_DIR/jupyterlab.pid)"
+    assert reports[-1]["notice"] == (
+        f"{told} with exit code 1: {why}. Correct that, then restart JupyterLab with: {again}"
+    )
+    headers = {"Authorization": f"token {TOKEN}"}
+    api = f"http://127.0.0.1:{lab.jupyter_port}{PREFIX}api"
+    terminal = Terminal(pods.world, "-tt", "gpu-lab")
+    try:
+        terminal.read_until(told)
+        file.write_text("c.ServerApp.root_dir = '/home/dev/.jupyter'\n")
+        terminal.type(again)
+        eventually(lambda: reports[-1]["jupyter"] and "notice" not in reports[-1], 60)
+        asked = urllib.request.Request(f"{api}/contents/jupyter_server_config.py", headers=headers)
+        urllib.request.urlopen(asked, timeout=10).close()
+        terminal.type("echo on$((1 + 1))on")
+        terminal.read_until("on2on")
+    finally:
+        terminal.close()
+    end = urllib.request.Request(f"{api}/shutdown", data=b"", headers=headers)
+    urllib.request.urlopen(end, timeout=10).close()
+    _, said = within(15, lab.ended)
+    assert (said["by_user"], said["reason"]) == (True, "JupyterLab was shut down from inside")
 
 
 BUSY = """

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpudev_hub.server import gang, pod, private, processes, sshd
+from gpudev_hub.server import gang, places, pod, private, processes, sshd
 from gpudev_hub.server.agent import Agent
 from gpudev_hub.server.logs import Lines, Log
 from gpudev_hub.server.part import Part
@@ -209,7 +210,7 @@ import os, signal
 from pathlib import Path
 from gpudev_hub.server.launcher import Launcher
 from gpudev_hub.server.logs import Log
-spec = {{"rank": 0, "grace": 0, "env": {{"GPUDEV_SERVER": "{tmp_path.name}/1/0"}}}}
+spec = {{"rank": 0, "grace": 0, "home": "/", "env": {{"GPUDEV_SERVER": "{tmp_path.name}/1/0"}}}}
 launcher = Launcher(spec, Path("private"), lambda name: Log(Path(name)))
 launcher.run()
 files = [open(f"file-{{n}}", "wb") for n in range(4)]
@@ -232,7 +233,7 @@ from gpudev_hub.server.logs import Log
 roots = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
-spec = {{"rank": 0, "grace": 3, "env": {{"GPUDEV_SERVER": "{tmp_path.name}/1/0"}}}}
+spec = {{"rank": 0, "grace": 3, "home": "/", "env": {{"GPUDEV_SERVER": "{tmp_path.name}/1/0"}}}}
 launcher = Launcher(spec, Path("private"), lambda name: Log(Path(name)))
 saves = "trap 'sleep 0.5; touch saved; exit' TERM; touch up; while :; do sleep 0.1; done"
 subprocess.Popen(["sh", "-c", saves])
@@ -314,23 +315,29 @@ def test_two_servers_may_link_the_hostfile_at_once(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "hostfile").readlink() == Path("/run/gpudev/private/hostfile")
 
 
-def test_temporary_files_of_a_rank_with_a_machine_of_its_own_do_not_lie_in_memory(tmp_path: Path) -> None:
-    """The private folder is in memory in a pod; two ranks on one machine must not share /tmp."""
-    apart = [{"host": "g1.g1.example", "port": 1}, {"host": "g1-1.g1.example", "port": 1}]
-    together = [{"host": "127.0.0.1", "port": 1}, {"host": "127.0.0.1", "port": 2}]
-    env = {"PATH": "/bin"}
-    assert "TMPDIR" not in gang.environment(tmp_path, apart, env)
-    assert gang.environment(tmp_path, together, env)["TMPDIR"] == f"{tmp_path}/tmp"
+def test_sockets_have_short_paths_and_temporary_files_no_place_in_memory(tmp_path: Path) -> None:
+    """The private folder is in memory in a pod, whose /tmp is its own; on one machine all share /tmp."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    found = [places.environment(folder, shared=True) for folder in (one, other)]
+    assert not set(found[0].values()) & set(found[1].values())
+    for name, value in found[0].items():
+        assert len(value) <= 40, name
+        assert (Path(value).stat().st_mode & 0o777, Path(value).stat().st_uid) == (0o700, os.getuid())
+    assert places.environment(one, shared=True) == found[0], "a launcher that comes again finds the same"
+    assert "TMPDIR" not in places.environment(other, shared=False)
+    for folder in (one, other):
+        places.remove(folder)
+    assert not any(Path(value).exists() for each in found for value in each.values())
 
 
 def test_the_image_gives_kernels_all_that_the_client_needs() -> None:
     """``install.sh`` names them, since our own code comes in a later, smaller step."""
     script = (ROOT / "infra/images/server/install.sh").read_text()
-    project = (ROOT / "pyproject.toml").read_text()
-    wanted = re.search(r"^dependencies = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
-    assert wanted is not None
-    names = re.findall(r'"([a-z0-9-]+)', wanted[1])
-    assert f"        {' '.join(names)}\n" in script
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = [re.split("[<>=~]", dependency)[0] for dependency in wanted]
+    assert f"        {' '.join(names)}\n" in script.replace("'", "")
 
 
 def test_an_agent_of_a_rank_without_jupyter_speaks_of_sshd_only(tmp_path: Path) -> None:

@@ -100,6 +100,24 @@ def test_sshd_that_dies_is_started_again(pods: Pods, pod: Pod) -> None:
     assert not pod.over()
 
 
+LOGIN = """
+for shell in 'sh -lc' 'bash -lc' 'env -i bash -lc' 'env -i HOME=/home/dev sh -lc'; do
+    $shell 'command -v jupyterhub-singleuser; echo $CUDA_VISIBLE_DEVICES $NODE_RANK $GPUDEV_RESERVATION $HOME'
+done
+CUDA_VISIBLE_DEVICES=1 sh -lc 'echo $CUDA_VISIBLE_DEVICES'
+"""
+
+
+def test_login_shells_have_the_servers_environment_even_where_it_was_emptied(pods: Pods) -> None:
+    (pod,) = pods.make("gl1")
+    pod.env |= {"PATH": f"/opt/gpudev/bin:{pod.env['PATH']}", "CUDA_VISIBLE_DEVICES": "0,1"}
+    pod.start()
+    pod.says("sshd| Server listening")
+    done = pods.world.run("ssh", "gpu-gl1", LOGIN)
+    each = ["/opt/gpudev/bin/jupyterhub-singleuser", "0,1 0 gl1 /home/dev"]
+    assert done.stdout.splitlines() == [*each * 4, "1"], done.stderr
+
+
 @pytest.mark.parametrize("terminal", [[], ["-tt"]], ids=["plain", "terminal"])
 def test_told_to_end(pods: Pods, terminal: list[str]) -> None:
     """Everybody may save his work, and it is over long before the grace is."""
@@ -132,22 +150,47 @@ def test_what_does_not_end_is_killed_after_the_grace(pods: Pods) -> None:
     assert (code, said["code"]) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "reason", "by_user"),
-    [
-        (0, 0, "JupyterLab was shut down from inside", True),
-        (3, 3, "JupyterLab ended with exit code 3: the last words of Jupyter", False),
-        (-9, 137, "JupyterLab was ended by SIGKILL: the last words of Jupyter", False),
-    ],
-)
-def test_the_end_of_jupyter_ends_the_server(
-    pods: Pods, code: int, status: int, reason: str, by_user: bool
-) -> None:
-    (pod,) = pods.up(f"ge{abs(code)}")
-    (pod.home / "exit-code").write_text(str(code))
-    expected = {"code": code, "reason": reason, "by_user": by_user, "with_hub": False}
-    assert pod.ended() == (status, expected)
-    assert f"launcher| ended: {reason}" in pod.log()
+def answers(pods: Pods, pod: Pod) -> None:
+    """Wait until the agent has seen that Jupyter answers."""
+    answered = "test -e /run/gpudev/private/answered"
+    eventually(lambda: pods.world.run("ssh", f"gpu-{pod.hostname}", answered).returncode == 0)
+
+
+def serves(pod: Pod, times: int) -> None:
+    eventually(lambda: pod.log().count("Jupyter's stand-in serves") == times)
+
+
+def ask(pod: Pod, code: str) -> None:
+    (pod.home / "exit-code.new").write_text(code)
+    (pod.home / "exit-code.new").rename(pod.home / "exit-code")
+
+
+def test_a_jupyter_that_ends_comes_back_beside_the_sessions(pods: Pods) -> None:
+    """Whether it crashes, is killed or ends by an option of its own: only who asks it to ends them all."""
+    (pod,) = pods.up("ge1")
+    answers(pods, pod)
+    work = "echo up > ~/working; cat > ~/heard; echo over > ~/over"
+    argv = ["ssh", "-F", str(pods.world.config), "gpu-ge1", work]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, text=True) as session:
+        eventually((pod.home / "working").exists)
+        for times, (code, what) in enumerate(
+            [
+                ("3", "ended with exit code 3: the last words of Jupyter"),
+                ("-9", "was ended by SIGKILL: the last words of Jupyter"),
+                ("0", "ended with exit code 0: the last words of Jupyter"),
+            ],
+            start=2,
+        ):
+            ask(pod, code)
+            pod.says(f"jupyter| jupyter {what}")
+            serves(pod, times)
+        answers(pods, pod)
+        assert not (pod.home / "over").exists()
+        session.communicate("the session goes on")
+        assert (pod.home / "heard").read_text() == "the session goes on"
+        ask(pod, "asked")
+        expected = {"code": 0, "reason": "JupyterLab was shut down from inside", "by_user": True}
+        assert pod.ended() == (0, expected | {"with_hub": False})
 
 
 def no_sshd(pod: Pod) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +17,7 @@ import pytest
 from gpudev_hub.core.model import HOUR
 from gpudev_hub.server import processes
 from ssh_world import Rank, World, eventually, free_port, now
+from terminals import Terminal
 
 pytestmark = pytest.mark.integration
 
@@ -32,43 +29,6 @@ HOST = "gpu-demo"
 @pytest.fixture(scope="module")
 def rank(world: World) -> Rank:
     return world.start("gx1", name="demo")[0]
-
-
-class Terminal:
-    """A real terminal with ``ssh`` in it."""
-
-    def __init__(self, world: World, *arguments: str) -> None:
-        argv = ["ssh", "-F", str(world.config), *arguments]
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe("ssh", argv, {"PATH": os.environ["PATH"], "TERM": "xterm"})
-        self.text = ""
-
-    def read_until(self, wanted: str, timeout: float = 30) -> str:
-        """All that appeared so far, once ``wanted`` (a pattern) is in it."""
-        deadline = time.monotonic() + timeout
-        while not re.search(wanted, self.text):
-            left = deadline - time.monotonic()
-            assert left > 0, f"no {wanted!r} in {self.text!r}"
-            if select.select([self.fd], [], [], left)[0]:
-                try:
-                    data = os.read(self.fd, 65536)
-                except OSError:
-                    data = b""
-                assert data, f"ended without {wanted!r}: {self.text!r}"
-                self.text += data.decode(errors="replace")
-        return self.text
-
-    def type(self, line: str) -> None:
-        os.write(self.fd, f"{line}\n".encode())
-
-    def close(self) -> None:
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        os.waitpid(self.pid, 0)
-        os.close(self.fd)
 
 
 @pytest.fixture

@@ -44,8 +44,13 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 print("Jupyter's stand-in serves", flush=True)
 while not (home / "exit-code").exists():
     time.sleep(0.05)
+code = (home / "exit-code").read_text()
+(home / "exit-code").unlink()
+if code == "asked":
+    print("Shutting down on /api/shutdown request.", flush=True)
+    os._exit(0)
 print("the last words of Jupyter", flush=True)
-code = int((home / "exit-code").read_text())
+code = int(code)
 os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
 """
 

@@ -40,7 +40,7 @@ from gpudev_hub.core.model import (
     State,
 )
 from gpudev_hub.core.ports import ServerSight
-from gpudev_hub.server import gang, processes, sshd
+from gpudev_hub.server import gang, launcher, places, processes, sshd
 from gpudev_hub.ssh.access import Access
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.directory import LocalDirectory
@@ -209,16 +209,23 @@ class Rank:
     """sshd and agent of one rank, as the launcher starts them."""
 
     def __init__(
-        self, world: World, launch: dict[str, Any], rank: int, peers: list[dict[str, Any]], jupyter: bool
+        self,
+        world: World,
+        launch: dict[str, Any],
+        rank: int,
+        peers: list[dict[str, Any]],
+        jupyter: bool,
+        shell: str = "/bin/bash",
     ) -> None:
         self.folder = world.folder / f"{launch['id']}-{launch['attempt']}" / str(rank) / "private"
         self.port = int(peers[rank]["port"])
+        self.shell = shell
         self.marker = f"{launch['id']}/{launch['attempt']}/{rank}"
         self.jupyter = Jupyter() if rank == 0 and jupyter else None
         env = {
             "HOME": str(world.home),
             "PATH": PATH,
-            "SHELL": "/bin/bash",
+            "SHELL": shell,
             "LANG": "C.UTF-8",
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, launch["allocation"][rank]["slots"])),
             "NODE_RANK": str(rank),
@@ -232,7 +239,7 @@ class Rank:
             port = self.jupyter.port if self.jupyter is not None else free_port()
             env["JUPYTERHUB_SERVICE_URL"] = f"http://127.0.0.1:{port}/user/me/{launch['id']}/"
         self.folder.mkdir(mode=0o700, parents=True)
-        self.env = gang.environment(self.folder, peers, env)
+        self.env = launcher.environment(self.folder, peers, env, shared=True)
         argv = sshd.prepare(self.folder, launch, rank, self.port, self.env, peers)
         agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.folder)]
         self.log = self.folder.parent / "sshd.log"
@@ -242,6 +249,15 @@ class Rank:
         eventually(lambda: "Server listening" in self.log.read_text())
 
     def _start(self, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+        if self.shell != "/bin/bash":
+            # sshd starts the account's shell: its record is another one for this process alone.
+            passwd = self.folder.parent / "passwd"
+            lines = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
+            own = str(os.getuid())
+            changed = [[*line[:6], self.shell] if line[2] == own else line for line in lines]
+            passwd.write_text("".join(":".join(line) + "\n" for line in changed))
+            script = 'mount --bind "$0" /etc/passwd && exec "$@"'
+            argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, str(passwd), *argv]
         with log.open("ab") as output:
             return subprocess.Popen(
                 argv, env=self.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/"
@@ -256,6 +272,7 @@ class Rank:
         if self.jupyter is not None:
             self.jupyter.stop()
         gang.cleanup(self.folder, self.env)
+        places.remove(self.folder)
 
 
 class World:
@@ -318,13 +335,20 @@ class World:
         return record
 
     def start(
-        self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None, jupyter: bool = True
+        self,
+        id: str,
+        *,
+        gpus: int = 2,
+        nodes: int = 1,
+        name: str | None = None,
+        jupyter: bool = True,
+        shell: str = "/bin/bash",
     ) -> list[Rank]:
         """The same with its servers, and ``~/.ssh`` up to date."""
         record = self.reserve(id, gpus=gpus, nodes=nodes, name=name)
         launch = msgspec.json.decode(msgspec.json.encode(asyncio.run(self.launches.make(record))))
         peers = [{"host": "127.0.0.1", "port": free_port()} for _ in range(nodes)]
-        self.ranks[id] = [Rank(self, launch, rank, peers, jupyter) for rank in range(nodes)]
+        self.ranks[id] = [Rank(self, launch, rank, peers, jupyter, shell) for rank in range(nodes)]
         addresses = {number: ("127.0.0.1", rank.port) for number, rank in enumerate(self.ranks[id])}
         self.live.sights[id] = ServerSight(id, 1, Presence.PRESENT, sshd=addresses)
         self.sync()

@@ -176,6 +176,29 @@ async def test_logs_bring_colours_and_nothing_else_that_a_terminal_obeys(
         assert not set(page) & set("\x1b\x00\x07\u009b\u202e")
 
 
+async def test_what_its_owner_should_know_of_a_ready_server_is_told_while_it_is_so(run: Running) -> None:
+    one = await alices(run)
+    attempt = run.service.view.reservations[one].attempt
+    notice = "JupyterLab runs without your configuration: with ~/.jupyter/a.py it ended\x1b[2J"
+    reports: list[tuple[dict[str, object], str]] = [
+        ({"jupyter": True, "notice": notice}, printable(notice)),
+        ({"jupyter": False, "detail": "no answer from Jupyter (killed)"}, "no answer from Jupyter (killed)"),
+        ({"jupyter": True}, ""),
+    ]
+    async with (
+        run.client(TOKENS.make(one, attempt)) as server,
+        run.client("alices") as alice,
+        run.client("operators") as olga,
+        run.client("bobs") as bob,
+    ):
+        for said, known in reports:
+            body: dict[str, object] = {"attempt": attempt, "rank": 0, "sshd": True, **said}
+            assert (await server.post(f"{API}/servers/{one}/report", json=body)).status_code == 204
+            await run.until(one, lambda record: record.notice == known)  # noqa: B023 (waited for here)
+            for client, told in ((alice, known or None), (olga, known or None), (bob, None)):
+                assert (await client.get(f"{API}/reservations/{one}")).json()["reason"] == told
+
+
 async def test_names_are_each_persons_own(run: Running) -> None:
     async with run.client("alices") as alice, run.client("bobs") as bob:
         await alice.post(f"{API}/reservations", json={"gpus": 1, "name": "demo"})

@@ -77,7 +77,7 @@ def announce(record: wire.Reservation) -> None:
     view = words.describe(record, now())
     facts = " · ".join((view.headline, *view.times))
     echo(f"{view.title}: {facts}")
-    if view.reason and record.state != "ready":
+    if view.reason:
         echo(f"  {view.reason}")
     for name, value in (
         ("JupyterLab", view.url),

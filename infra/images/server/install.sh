@@ -45,6 +45,8 @@ step_system() {
     # A home is filled from /etc/skel when its user comes to it first: it is a volume.
     install -d -o $account -g $account /home/$account /scratch /run/gpudev
 
+    install -D -m 644 "$here/profile.sh" /etc/profile.d/zz-gpudev.sh
+
     # Counts only where the pod allows privilege escalation: elsewhere the kernel ignores sudo's set-user-ID bit.
     printf '%s ALL=(ALL) NOPASSWD: ALL\n' $account >/etc/sudoers.d/$account
     chmod 440 /etc/sudoers.d/$account
@@ -66,11 +68,13 @@ step_python() {
     # The last line is what gpudev's client needs (pyproject.toml); the next step checks that it is enough.
     "$uv" pip install --quiet --break-system-packages --compile-bytecode --python "$python" --constraints "$lock" \
         ipykernel ipywidgets "${pip[@]}" \
-        click httpx msgspec rich
+        certifi click 'httpx[socks]' msgspec rich
     install -d $prefix/share/jupyter/kernels/python3
     "$python" -c '
 import json, platform, sys
-command = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+# "-m" would import from the folder of the notebook before ipykernel can prevent it: a types.py there ends it.
+launch = "import sys; del sys.path[0]; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+command = [sys.executable, "-Xfrozen_modules=off", "-c", launch, "-f", "{connection_file}"]
 name = f"Python {platform.python_version()}"
 spec = {"argv": command, "display_name": name, "language": "python", "metadata": {"debugger": True}}
 print(json.dumps(spec, indent=1))' >$prefix/share/jupyter/kernels/python3/kernel.json

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gpudev_hub.core.model import Presence
 from gpudev_hub.core.ports import ServerSight
-from gpudev_hub.server import gang, processes, record
+from gpudev_hub.server import gang, places, processes, record
 from gpudev_hub.server.record import Record
 
 HOST = "127.0.0.1"
@@ -34,6 +34,7 @@ def clear_private(folder: Path) -> None:
         gang.cleanup(kept, json.loads((kept / "spec.json").read_text())["env"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing says where its home is
+    places.remove(kept)
     shutil.rmtree(kept, ignore_errors=True)
 
 

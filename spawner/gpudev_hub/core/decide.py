@@ -19,6 +19,7 @@ from .events import (
     Outage,
     OwnerKnown,
     Resume,
+    ServerNotice,
     ServerObserved,
     ServerReady,
     StartFailed,
@@ -90,6 +91,8 @@ def _handle(turn: Turn, event: Event) -> Reservation | None:
             return decide_servers.ready(turn, event)
         case StartFailed():
             return decide_servers.start_failed(turn, event)
+        case ServerNotice():
+            return decide_servers.server_notice(turn, event)
         case StartTrouble():
             return decide_servers.start_trouble(turn, event)
         case StopIntent():

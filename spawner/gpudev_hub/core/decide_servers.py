@@ -10,6 +10,7 @@ from dataclasses import replace
 from .events import (
     Cause,
     OwnerKnown,
+    ServerNotice,
     ServerObserved,
     ServerReady,
     StartFailed,
@@ -168,6 +169,15 @@ def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
     return reservation
 
 
+def server_notice(turn: Turn, event: ServerNotice) -> Reservation | None:
+    """Kept for the owner to see while this server runs."""
+    reservation = _current(turn, event.id, event.attempt)
+    if reservation is not None and reservation.state in (State.STARTING, State.READY):
+        notice = printable(event.text)
+        turn.world.put(replace(reservation, notice=notice), f"{Cause.SERVER_SEEN}: {notice or 'all is well'}")
+    return reservation
+
+
 def _somewhere_away(turn: Turn, reservation: Reservation) -> bool:
     """Whether a node of its is not up: the plan knows, so that it need not be excluded for ever."""
     nodes = [turn.world.nodes.get(part.node) for part in reservation.allocation]
@@ -189,7 +199,9 @@ def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: str, d
         world.displace(plan.reshape(key, hard_end, counts=True), cause)
         return False
     attempt = reservation.attempt + 1
-    world.put(replace(reservation, attempt=attempt, allocation=slots, detail=detail, trouble=""), cause)
+    world.put(
+        replace(reservation, attempt=attempt, allocation=slots, detail=detail, trouble="", notice=""), cause
+    )
     release_claim(turn, reservation, claim, cause)
     start_attempt(turn, world.reservations[reservation.id], cause)
     return True

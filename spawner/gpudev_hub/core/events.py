@@ -155,6 +155,15 @@ class StartTrouble:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerNotice:
+    """What its owner should know of the server of an attempt, in words; empty: nothing any more."""
+
+    id: str
+    attempt: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartFailed:
     """The Hub or the engine could not start the attempt."""
 
@@ -214,6 +223,7 @@ Event = (
     | OperatorNode
     | ServerObserved
     | ServerReady
+    | ServerNotice
     | StartFailed
     | StartTrouble
     | StopIntent

@@ -226,6 +226,8 @@ class Reservation:
     """The latest thing worth telling the owner, in words (a failure, a moved place)."""
     trouble: str = ""
     """What keeps the start under way from being ready, in words; nothing once it is."""
+    notice: str = ""
+    """What the server that runs says of itself, in words; its owner should know it."""
     version: int = 0
     """Grows with every change; clients long-poll on it."""
 

@@ -201,7 +201,8 @@ class Outlook:
             again = " again" if reservation.attempt > 1 else ""
             known = reservation.trouble or reservation.detail
             return f"starting on {where}{again}{f': {known}' if known else ''}"
-        return f"its server was restarted: {reservation.detail}" if reservation.detail else None
+        restarted = f"its server was restarted: {reservation.detail}" if reservation.detail else ""
+        return "; ".join(filter(None, (restarted, reservation.notice))) or None
 
     def _waiting(self, reservation: Reservation, now: Millis) -> str:
         if reservation.blocked is not None:

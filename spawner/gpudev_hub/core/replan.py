@@ -122,6 +122,7 @@ def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fie
         hard_end=None,
         allocation=(),
         server=None,
+        notice="",
         stopped_at=None,
         detail=detail,
         trouble="",

@@ -185,6 +185,7 @@ def next_attempt(
         "server": ServerState.STARTING,
         "stopped_at": None,
         "blocked": None,
+        "notice": "",
         "trouble": "" if counts else detail,
         # Attempts to become ready share one allowance, unless the owner himself gave a start up.
         "start_deadline": now + reservation.startup if deadline is None else deadline,

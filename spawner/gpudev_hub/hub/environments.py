@@ -8,14 +8,24 @@ kernels, terminals and SSH sessions run from here.
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
+# Its path may be longer than the kernel allows after "#!", or have spaces: sh and Python both read this.
 _PIP = """\
-#!{python}
+#!/bin/sh
+'''exec' {python} "$0" "$@"
+' '''
 import sys
 from pip._internal.cli.main import main
 sys.exit(main())
 """
+
+# With "-m" Python imports from the folder of the notebook before ipykernel can prevent it: a types.py there
+# would end every kernel. ipykernel adds the folder later, for the notebook's own imports.
+_KERNEL = (
+    "import sys; del sys.path[0]; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+)
 
 
 def _replace(path: Path, text: str, mode: int = 0o644) -> None:
@@ -49,14 +59,16 @@ def ensure_environment(folder: Path, base_python: Path) -> None:
             link.unlink(missing_ok=True)
             link.symlink_to(interpreter)
     for name in ("pip", "pip3"):
-        if not (programs / name).exists():
-            _replace(programs / name, _PIP.format(python=programs / "python"), 0o755)
+        pip, python = programs / name, programs / "python"
+        # One that was upgraded is the user's; the one that came with an earlier version fails with spaces.
+        if not pip.exists() or pip.read_text().startswith(f"#!{python}\nimport sys\nfrom pip"):
+            _replace(pip, _PIP.format(python=shlex.quote(str(python))), 0o755)
     kernel = {
         "argv": [
             str(programs / "python"),
             "-Xfrozen_modules=off",
-            "-m",
-            "ipykernel_launcher",
+            "-c",
+            _KERNEL,
             "-f",
             "{connection_file}",
         ],

@@ -31,6 +31,8 @@ _QUICK = 0.1
 """Seconds between looks while the server is starting."""
 _STEADY = 5.0
 """Seconds between looks once it is up: a glance at the kernel's table of listeners, no connection."""
+_TOLD = 2000
+"""Characters that the service takes of each text."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 """Seconds to wait after each failure in a row; the last one goes on."""
 
@@ -171,7 +173,7 @@ class Agent:
         log, just when Jupyter needs the processor to start.
         """
         url, port = self.config["jupyter_url"], int(self.config["sshd_port"])
-        jupyter = self._up(urlsplit(url).port or 80, lambda: jupyter_answers(url)) if url else None
+        jupyter = self._jupyter(url) if url else None
         return jupyter, self._up(port, lambda: sshd_answers(port))
 
     def _up(self, port: int, answers: Callable[[], bool]) -> bool:
@@ -181,19 +183,33 @@ class Agent:
             self._answered.add(port)
         return port in self._answered
 
+    def _jupyter(self, url: str) -> bool:
+        port, noted = urlsplit(url).port or 80, private.answered(self.folder)
+        if not noted.exists():
+            self._answered.discard(port)  # it was started again
+        up = self._up(port, lambda: jupyter_answers(url))
+        if up and not noted.exists():
+            private.write(noted, "")
+        return up
+
     def report_readiness(self) -> None:
         """Report whenever what answers has changed, until the service has acknowledged it."""
         pauses = Pauses(self.stop)
-        acknowledged: tuple[bool | None, bool] | None = None
+        acknowledged: tuple[tuple[bool | None, bool], str] | None = None
+        told = ""
         starting = True
         quiet_since = time.monotonic()
         while not self.stop.is_set():
             state = self.look()
             up = all(part is not False for part in state)
+            notice = self._notice() if state[0] else ""
+            if notice and notice != told:
+                tell(self.config["marker"], notice)
+                told = notice
             if self.lost.is_set():
                 self.lost.clear()
                 acknowledged = None
-            if state == acknowledged or (starting and not up and not self._long(quiet_since)):
+            if (state, notice) == acknowledged or (starting and not up and not self._long(quiet_since)):
                 self.lost.wait(_STEADY if up else _QUICK if not self._long(quiet_since) else 1.0)
                 continue
             body: dict[str, object] = {
@@ -201,8 +217,10 @@ class Agent:
                 "rank": self.config["rank"],
                 "jupyter": state[0],
                 "sshd": state[1],
-                "detail": self._detail(state),
+                "detail": self._detail(state)[:_TOLD],
             }
+            if notice:  # a service of an earlier version knows of none
+                body["notice"] = notice[:_TOLD]
             try:
                 self.service.call("report", body)
             except (OSError, ValueError) as error:
@@ -210,9 +228,16 @@ class Agent:
                 pauses.failed()
                 continue
             pauses.worked()
-            acknowledged, starting = state, False
+            acknowledged, starting = (state, notice), False
             quiet_since = time.monotonic()
             say(f"reported: {self._detail(state) or 'all of it answers'}")
+
+    def _notice(self) -> str:
+        """What the launcher has for the user to know; empty if nothing."""
+        try:
+            return private.notice(self.folder).read_text().strip()
+        except OSError:
+            return ""
 
     def _long(self, since: float) -> bool:
         """Starting takes so long that it is worth a report of its own, and slower looks."""

@@ -34,7 +34,6 @@ def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[s
         return result
     result["PATH"] = f"{folder}/bin:{env['PATH']}"
     if _one_machine(peers):
-        result["TMPDIR"] = str(folder / "tmp")
         # The ranks share a host name: without this Open MPI takes them for one node and their shared memory
         # segments collide.
         result["OMPI_MCA_btl"] = "self,tcp"
@@ -67,8 +66,6 @@ def prepare(
         program = preflight.program(name)
         if program:
             private.write(folder / "bin" / name, f'#!/bin/sh\nexec {program} -F {config} "$@"\n', 0o700)
-    if _one_machine(peers):
-        (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
     hosts = [
         f"{alias(launch['id'], other)} slots={len(place['slots'])}\n"
         for other, place in enumerate(launch["allocation"])

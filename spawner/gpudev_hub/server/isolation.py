@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import signal
 from pathlib import Path
 
@@ -32,24 +33,46 @@ def adopt_orphans() -> None:
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
-def move_home(home: Path, folder: Path) -> None:
-    """Make ``home`` the account's home for this process and all below it, for sshd, rsync and ``~root`` too.
+def overlay(folder: Path, home: Path | None) -> None:
+    """Change two files of the system for this process and all below it; nobody else sees that.
 
-    Needs root: in a mount namespace of our own a copy of ``/etc/passwd`` that says so lies over the real
-    one. The account's real home stays where it is, since the Python we run on may well lie in it. Raises
+    Login shells set ``PATH`` anew in ``/etc/profile``: at its end it reads the server's ``profile``. With
+    ``home`` that is the account's home for sshd, rsync and ``~root``, too. Its real home stays where it is,
+    since the Python we run on may well lie in it.
+
+    Needs root: copies in the private folder lie over the real files, in a mount namespace of our own. Raises
     ``OSError`` where the kernel does not allow this.
     """
+    copies = {Path("/etc/profile"): _profile(folder / "profile")}
+    if home is not None:
+        copies[Path("/etc/passwd")] = _passwd(home)
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None), "mount namespace")
+    for path, text in copies.items():
+        if path.exists():
+            copy = folder / f"etc-{path.name}"
+            copy.write_text(text)
+            copy.chmod(0o644)
+            _check(_libc.mount(bytes(copy), bytes(path), None, _MS_BIND, None), f"bind {path}")
+            # Other accounts read it as the real one; nothing else in the folder is for others.
+            copy.unlink()
+
+
+def _profile(more: Path) -> str:
+    try:
+        text = Path("/etc/profile").read_text()
+    except FileNotFoundError:
+        return ""
+    quoted = shlex.quote(str(more))
+    return f"{text}\n[ -r {quoted} ] && . {quoted}\n"
+
+
+def _passwd(home: Path) -> str:
     account = str(os.getuid())
-    lines = Path("/etc/passwd").read_text().splitlines()
-    changed = [
+    lines = [
         ":".join([*fields[:5], str(home), *fields[6:]])
         if len(fields := line.split(":")) == 7 and fields[2] == account
         else line
-        for line in lines
+        for line in Path("/etc/passwd").read_text().splitlines()
     ]
-    overlay = folder / "passwd"
-    overlay.write_text("\n".join(changed) + "\n")
-    overlay.chmod(0o644)
-    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
-    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None), "mount namespace")
-    _check(_libc.mount(bytes(overlay), b"/etc/passwd", None, _MS_BIND, None), "bind /etc/passwd")
+    return "\n".join(lines) + "\n"

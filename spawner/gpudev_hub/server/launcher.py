@@ -5,9 +5,10 @@ spawner), becomes a session of its own and answers by its exit code once its rec
 nobody: hub, service and supervisor may come and go. Whatever users start below it, detached or not, stays
 below it (it is their sub-reaper) and is gone before it is.
 
-Jupyter's end is the end of the server; sshd and the agent are started again when they die. SIGTERM ends the
-server: Jupyter is asked to, sessions are hung up, and what is left after the grace is killed. So does
-SIGUSR1, which says that everything on this machine is being shut down.
+Its parts are started again when they die; what runs beside them goes on. JupyterLab ends the server only
+where it was asked to, or could never be started (``lab.py``). SIGTERM ends the server: Jupyter is asked to,
+sessions are hung up, and what is left after the grace is killed. So does SIGUSR1, which says that everything
+on this machine is being shut down.
 """
 
 from __future__ import annotations
@@ -15,22 +16,31 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import shlex
 import shutil
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import gang, isolation, private, processes, record, sshd
+from . import gang, isolation, lab, places, private, processes, record, shells, sshd
 from .logs import Log, Sink
 from .part import Part
 from .record import TOLD, Exit, Record
+
+
+def environment(
+    folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[str, str], shared: bool
+) -> dict[str, str]:
+    """What JupyterLab, sessions and the agent get alike; writes what it leads to into the private folder.
+
+    ``shared``: the machine is not the server's own.
+    """
+    return shells.prepare(folder, gang.environment(folder, peers, env) | places.environment(folder, shared))
 
 
 class Launcher:
@@ -56,11 +66,15 @@ class Launcher:
         self.log = logs("launcher")
         self.selector = selectors.DefaultSelector()
         self.jupyter: Part | None = None
+        self.lab = lab.Lab(Path(spec["home"]), spec["env"])
+        self.env: dict[str, str] = {}
         self.parts: list[Part] = []
         self.exit: Exit | None = None
         """Set once the server is ending."""
         self.deadline = 0.0
         self.hung_up: set[int] = set()
+        self.hung = False
+        """JupyterLab was killed because it did not answer."""
         self.told: Exit | None = None
 
     def _part(self, name: str, argv: list[str], env: dict[str, str]) -> Part:
@@ -69,28 +83,42 @@ class Launcher:
     def prepare(self) -> None:
         """Write what sshd needs and start the parts; Jupyter first, since it takes longest."""
         spec = self.spec
-        env = gang.environment(self.folder, spec["peers"], spec["env"])
+        env = self.env = environment(
+            self.folder, spec["peers"], spec["env"], shared=self.listen == gang.LOOPBACK
+        )
         argv = sshd.prepare(
             self.folder, spec["launch"], self.rank, spec["sshd_port"], env, spec["peers"], self.listen
         )
         if spec["jupyter"] is not None:
-            terminal = shlex.join(sshd.shell(self.folder, env))
-            command = [
-                *spec["jupyter"],
-                f"--ServerApp.terminado_settings=shell_command={terminal}",
-                # The image says which version there is; a server has no need to ask other sites at its start,
-                # nor its user whether she wants their news.
-                "--LabApp.news_url=None",
-                "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
-                # Jupyter ends its kernels itself, and by default kills them after five seconds.
-                f"--KernelManager.shutdown_wait_time={0.9 * float(spec['grace']):g}",
-            ]
-            self.jupyter = self._part("jupyter", command, env)
-            self._start(self.jupyter)
+            self.jupyter = self._part("jupyter", [], env)
+            self._start_jupyter(self.jupyter)
         agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.folder)]
         self.parts = [self._part("sshd", argv, env), self._part("agent", agent, env)]
         for part in self.parts:
             self._start(part)
+
+    def _start_jupyter(self, part: Part) -> None:
+        """With the user's configuration or without, as was decided when it last ended."""
+        plain = self.folder / "lab" if self.lab.plain else None
+        if plain is not None:
+            plain.mkdir(mode=0o700, exist_ok=True)
+        part.argv = lab.command(self.spec["jupyter"], self.env, float(self.spec["grace"]), plain)
+        part.env = lab.environment(self.env, plain)
+        # It reads configuration from where it is started, too.
+        part.cwd = str(plain or self.spec["home"])
+        private.answered(self.folder).unlink(missing_ok=True)
+        try:
+            private.write(private.notice(self.folder), self.lab.notice)
+        except OSError as error:
+            self.log.write(f"the user can't be told of JupyterLab: {error}\n".encode())
+        self._start(part)
+        runtime = self.env.get("JUPYTER_RUNTIME_DIR")
+        if part.pid is not None and runtime is not None:
+            try:
+                Path(runtime).mkdir(mode=0o700, exist_ok=True)
+                private.write(Path(runtime) / lab.PID, f"{part.pid}\n")
+            except OSError as error:
+                self.log.write(f"{lab.PID} can't be written: {error}\n".encode())
 
     def _start(self, part: Part) -> None:
         try:
@@ -98,7 +126,7 @@ class Launcher:
         except OSError as error:
             self._note(part, f"could not be started: {error}")
             part.ended()
-            if part is self.jupyter:
+            if part is self.jupyter and not self.lab.worked:
                 self.finish(Exit(127, f"JupyterLab could not be started: {error}"))
             return
         self.selector.register(output, selectors.EVENT_READ, part)
@@ -146,6 +174,21 @@ class Launcher:
             for part in self.parts:
                 if part.pid is None and part.due is not None and part.due <= now:
                     self._start(part)
+            if self.jupyter is not None:
+                self._watch_jupyter(self.jupyter, now)
+
+    def _watch_jupyter(self, part: Part, now: float) -> None:
+        if part.pid is None and part.due is not None and part.due <= now:
+            self._start_jupyter(part)
+        elif part.pid is not None and not self.hung and (at := self._patience_ends(part)) and at <= now:
+            self.hung = True
+            processes.send([part.pid], signal.SIGKILL)
+
+    def _patience_ends(self, part: Part) -> float | None:
+        """When it should have answered (monotonic); ``None`` if it has, or may take as long as it likes."""
+        if private.answered(self.folder).exists() or (patience := self.lab.patience()) is None:
+            return None
+        return part.started + patience
 
     def _tell(self, number: int, _: object) -> None:
         if number == signal.SIGUSR1:
@@ -157,6 +200,9 @@ class Launcher:
         if self.exit is not None:
             return 0.02
         due = [part.due for part in self.parts if part.due is not None]
+        if self.jupyter is not None:
+            at = self.jupyter.due if self.jupyter.pid is None else self._patience_ends(self.jupyter)
+            due += [at] if at is not None and not self.hung else []
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _read(self, descriptor: int, part: Part) -> None:
@@ -182,18 +228,34 @@ class Launcher:
                 return
             code = os.waitstatus_to_exitcode(status)
             if self.jupyter is not None and pid == self.jupyter.pid:
-                self.jupyter.pid = None
-                self.jupyter.drain()
-                self.finish(_end_of_jupyter(code, self.jupyter.last_line()))
+                self._jupyter_ended(self.jupyter, code)
             for part in self.parts:
                 if pid == part.pid:
                     part.drain()
                     part.ended()
                     self._note(part, f"ended with exit code {code}")
 
-    def _note(self, part: Part, what: str) -> None:
+    def _jupyter_ended(self, part: Part, code: int) -> None:
+        part.drain()
+        ending = lab.Ending(
+            code,
+            part.said(),
+            private.answered(self.folder).exists(),
+            time.monotonic() - part.started,
+            hung=self.hung,
+        )
+        self.hung = False
+        part.ended()
+        over = self.lab.ended(ending)
+        if over is not None or self.exit is not None:
+            part.due = None
+            self.finish(over or Exit(code, lab.what(ending)))
+            return
+        self._note(part, lab.what(ending), said=False)
+
+    def _note(self, part: Part, what: str, said: bool = True) -> None:
         """Say it in the part's log, and leave it for the agent, which tells the service."""
-        last = part.last_line()
+        last = part.last_line() if said else ""
         part.log.write(f"{part.name} {what}\n".encode())
         try:
             private.write(
@@ -236,14 +298,6 @@ class Launcher:
         return False
 
 
-def _end_of_jupyter(code: int, last: str) -> Exit:
-    """What Jupyter's exit code (negative: a signal) and its last words say."""
-    if code == 0:
-        return Exit(0, "JupyterLab was shut down from inside", by_user=True)
-    what = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
-    return Exit(code, f"JupyterLab {what}{': ' if last else ''}{last}")
-
-
 def _record(spec: dict[str, Any]) -> Record:
     """The record of this process as the launcher of a rank."""
     launch, rank = spec["launch"], int(spec["rank"])
@@ -275,11 +329,13 @@ def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
     os.dup2(log, 2)
     os.chdir("/")
     isolation.adopt_orphans()
-    if spec["passwd_home"]:
+    if os.getuid() == 0:
         try:
-            isolation.move_home(Path(spec["home"]), folder / record.PRIVATE)
+            isolation.overlay(
+                folder / record.PRIVATE, home=Path(spec["home"]) if spec["passwd_home"] else None
+            )
         except OSError as error:
-            sys.stderr.write(f"only $HOME says where the home is: {error}\n")
+            sys.stderr.write(f"/etc/passwd and /etc/profile are the machine's: {error}\n")
     kept = folder / record.PRIVATE
     launcher = Launcher(spec, kept, lambda name: Log(folder / record.LOGS / f"{name}.log"))
     mine = _record(spec)
@@ -289,6 +345,7 @@ def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
     launcher.run()
     # The last words: why it ended, and nothing private left behind.
     gang.cleanup(kept, spec["env"])
+    places.remove(kept)
     shutil.rmtree(kept, ignore_errors=True)
     record.write(folder, replace(mine, exit=launcher.exit))
 

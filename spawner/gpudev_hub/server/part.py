@@ -13,7 +13,7 @@ RESTART_FIRST = 0.2
 RESTART_MOST = 10.0
 SETTLED = 30.0
 """A part that lived this many seconds is started again at once when it ends."""
-_KEPT = 4096
+_KEPT = 16384
 """Bytes of its output kept to say why it ended."""
 _LAST_READS = 16
 """At most so many reads: something it started may go on writing into the same pipe."""
@@ -96,9 +96,13 @@ class Part:
         self.due = now + self.delay
         self.delay = min(2 * self.delay, RESTART_MOST)
 
+    def said(self) -> str:
+        """The end of what it said."""
+        return self._said.decode(errors="replace")
+
     def last_line(self) -> str:
         """The last line it printed that says something, fit to be shown; empty if there is none."""
-        for line in reversed(self._said.decode(errors="replace").splitlines()):
+        for line in reversed(self.said().splitlines()):
             text = "".join(letter for letter in line if letter.isprintable()).strip()
             if text:
                 return text[:_SHOWN]

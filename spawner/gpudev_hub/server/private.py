@@ -23,3 +23,13 @@ def line(text: str) -> str:
 def trouble(folder: Path, name: str) -> Path:
     """Where the launcher notes for the agent how a part of the server ended last."""
     return folder / f"trouble-{name}"
+
+
+def answered(folder: Path) -> Path:
+    """What the agent leaves for the launcher once the JupyterLab that runs now has answered."""
+    return folder / "answered"
+
+
+def notice(folder: Path) -> Path:
+    """Where the launcher leaves for agent and banner what the user should know of the server."""
+    return folder / "notice"

@@ -2,8 +2,7 @@
 
 For the launcher, in this order:
 
-1. ``gang.environment(folder, peers, env)``: the environment that Jupyter *and* the sessions get; adds what a
-   pair needs (names of the other ranks for ``ssh``, Open MPI's settings) and changes nothing else.
+1. ``launcher.environment(folder, peers, env, shared)``: the environment that Jupyter *and* the sessions get.
 2. ``sshd.prepare(folder, launch, rank, port, env, peers)`` with that environment: writes keys, configuration,
    look-up script, banner, ``agent.json`` and, for a pair, ``~/hostfile``; returns sshd's argv. The agent is
    ``python -I -m gpudev_hub.server.agent FOLDER``.
@@ -32,11 +31,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import gang, preflight, private
-
-# Set by sshd for each session, or wrong in another one.
-_OF_THE_SESSION = {"TERM", "PWD", "OLDPWD", "SHLVL", "_", "MAIL", "DISPLAY", "XAUTHORITY"}
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+from . import gang, preflight, private, shells
 
 _ENTER = """\
 #!/bin/bash
@@ -45,34 +40,28 @@ folder={folder}
 set -a
 . "$folder/env"
 set +a
-cd "$HOME" || exit 1
-: "${{SHELL:=/bin/bash}}"
+cd "$HOME" 2> /dev/null || {{
+    printf 'gpudev: your home %s cannot be entered, so this session starts in /\\n' "$HOME" >&2
+    cd /
+}}
 if [ -n "${{SSH_ORIGINAL_COMMAND+x}}" ]; then
     original=$SSH_ORIGINAL_COMMAND
     unset SSH_ORIGINAL_COMMAND
     # Bash reads ~/.bashrc for commands over SSH, unless it is a shell in a shell.
     export SHLVL=2
-    exec "$SHELL" -c "$original"
+    exec {quiet} -c "$original"
 fi
-if [ -t 1 ] && ! [ -e "$HOME/.hushlogin" ]; then
-    . "$folder/banner"
-{no_terminal}fi
-exec {shell}
-"""
-
-_BASHRC = """\
-# The user's own settings; but what the server's programs are found by stays in front.
-gpudev_path=$PATH
-[ -f ~/.bashrc ] && . ~/.bashrc
-case $PATH in
-    "$gpudev_path" | "$gpudev_path":*) ;;
-    *) PATH=$gpudev_path:${PATH%":$gpudev_path"} ;;
-esac
-unset gpudev_path
+if ! [ -t 0 ]; then
+{no_terminal}    export SHLVL=2
+    exec {quiet}
+fi
+unset SHLVL
+[ -e "$HOME/.hushlogin" ] || . "$folder/banner"
+[ -f "$HOME/.ssh/rc" ] && timeout 5 /bin/sh "$HOME/.ssh/rc" < /dev/null >&2
+exec {interactive}
 """
 
 _NO_TERMINAL = """\
-elif ! [ -t 0 ]; then
     printf '%s\\n' {problem} >&2
 """
 
@@ -87,6 +76,7 @@ if ((left > 0)); then
 else
     printf '  Its time is up: it is about to end.\\n\\n'
 fi
+[ -s "$folder/notice" ] && printf '  %s\\n\\n' "$(< "$folder/notice")"
 """
 
 _KEYS = """\
@@ -151,12 +141,13 @@ AllowStreamLocalForwarding yes
 X11Forwarding no
 PermitTTY {tty}
 PermitUserEnvironment no
+PermitUserRC no
 PrintMotd no
 PrintLastLog no
 ClientAliveInterval 60
 ClientAliveCountMax 30
 LogLevel VERBOSE
-SetEnv GPUDEV_SERVER={marker}
+SetEnv GPUDEV_SERVER={marker} SHLVL=1 "HOME={folder}/void"
 AcceptEnv GPUDEV_RUN
 ForceCommand {enter}
 Subsystem sftp {sftp}
@@ -200,11 +191,12 @@ def prepare(
     private.write(folder / "host_ed25519-cert.pub", private.line(material["host_certificate"]))
     private.write(folder / "known_hosts", private.line(launch["known_hosts"]))
     private.write(folder / "token", private.line(launch["token"]))
-    private.write(folder / "env", _assignments(env))
+    private.write(folder / "env", shells.assignments(env))
+    # sshd starts the account's shell only to run `enter`: in a home without start files.
+    (folder / "void").mkdir(mode=0o700, exist_ok=True)
     private.write(folder / "ends", f"{int(launch['ends_at']) // 1000}\n")
     private.write(folder / "banner", _banner(launch, rank))
     private.write(folder / "enter", _enter(folder, env, problem), 0o700)
-    private.write(folder / "bashrc", _BASHRC)
     private.write(folder / "keys", _keys(folder, launch))
     private.write(folder / "agent.json", json.dumps(_agent(launch, rank, port, env), indent=1) + "\n")
     if len(peers) > 1:
@@ -235,32 +227,12 @@ def prepare(
     return argv
 
 
-def shell(folder: Path, env: Mapping[str, str]) -> list[str]:
-    """Command line of an interactive shell, over SSH and in Jupyter's terminals.
-
-    Not a login shell: ``/etc/profile`` would set ``PATH`` anew.
-    """
-    program = env.get("SHELL") or "/bin/bash"
-    if Path(program).name == "bash":
-        return [program, "--rcfile", str(folder / "bashrc")]
-    return [program]
-
-
 def _complaint(argv: list[str]) -> str:
     """What ``sshd -t`` says against a configuration; empty if nothing."""
     done = subprocess.run(
         [argv[0], "-t", "-f", argv[-1]], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
     return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
-
-
-def _assignments(env: Mapping[str, str]) -> str:
-    """``env`` as shell assignments, without what sshd sets for each session."""
-    return "".join(
-        f"{name}={shlex.quote(value)}\n"
-        for name, value in env.items()
-        if _NAME.fullmatch(name) and name not in _OF_THE_SESSION and not name.startswith("SSH_")
-    )
 
 
 def _banner(launch: Mapping[str, Any], rank: int) -> str:
@@ -277,7 +249,10 @@ def _banner(launch: Mapping[str, Any], rank: int) -> str:
 def _enter(folder: Path, env: Mapping[str, str], problem: str | None) -> str:
     no_terminal = _NO_TERMINAL.format(problem=shlex.quote(f"gpudev: {problem}")) if problem else ""
     return _ENTER.format(
-        folder=shlex.quote(str(folder)), no_terminal=no_terminal, shell=shlex.join(shell(folder, env))
+        folder=shlex.quote(str(folder)),
+        no_terminal=no_terminal,
+        quiet=shlex.join(shells.quiet(env)),
+        interactive=shlex.join(shells.interactive(env)),
     )
 
 

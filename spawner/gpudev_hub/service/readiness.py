@@ -33,6 +33,9 @@ class Report:
     """``None`` where there is no Jupyter."""
     sshd: bool
     detail: str = ""
+    """Which parts do not answer, and why."""
+    notice: str = ""
+    """What else its owner should know."""
 
 
 def host_key_alias(id: str, rank: int) -> str:
@@ -71,6 +74,16 @@ class Readiness:
         if report.detail:
             log.info("%s/%d rank %d: %s", *key, rank, report.detail, extra={"reservation": record.id})
         self._consider(record)
+
+    def told(self, record: Reservation) -> str:
+        """Return what its agents have for the owner of a server; what is still to start is no news."""
+        reports = self._reports.get((record.id, record.attempt), {})
+        texts = [
+            f"rank {rank}: {report.detail}" if len(record.allocation) > 1 else report.detail
+            for rank, report in sorted(reports.items())
+            if report.detail and record.state is State.READY
+        ]
+        return "; ".join([*texts, *(report.notice for report in reports.values() if report.notice)])
 
     def opened(self, id: str, attempt: int) -> None:
         """The Hub has a route to this attempt's Jupyter."""

@@ -14,6 +14,7 @@ from gpudev_hub.core.events import (
     Effect,
     NodesObserved,
     Outage,
+    ServerNotice,
     ServerObserved,
     StartServer,
     StartTrouble,
@@ -353,6 +354,12 @@ class Runner:
         current = record is not None and record.state is State.STARTING and record.attempt == attempt
         if current and record is not None and record.trouble != detail:
             self.writer.post(StartTrouble(id, attempt, detail))
+
+    def notice(self, record: Reservation) -> None:
+        """The agents of a server have reported."""
+        text = printable(self.readiness.told(record))
+        if record.state in (State.STARTING, State.READY) and record.notice != text:
+            self.writer.post(ServerNotice(record.id, record.attempt, text))
 
     def start_failed(self, id: str, attempt: int, reason: str) -> None:
         """The engine gave up a start, perhaps after the Hub's answer to it."""

@@ -287,12 +287,20 @@ class Service:
     # What servers say
 
     async def agent_report(
-        self, id: str, attempt: int, rank: int, jupyter: bool | None, sshd: bool, detail: str
+        self,
+        id: str,
+        attempt: int,
+        rank: int,
+        jupyter: bool | None,
+        sshd: bool,
+        detail: str,
+        notice: str = "",
     ) -> None:
         """An agent says what answers in its server; one of an attempt that is over is not heard."""
         record = self.view.reservations.get(id)
         if record is not None and record.attempt == attempt:
-            self._runner.readiness.report(record, rank, Report(jupyter, sshd, detail))
+            self._runner.readiness.report(record, rank, Report(jupyter, sshd, detail, notice))
+            self._runner.notice(record)
             if detail:
                 ranks = len(record.allocation)
                 self._runner.trouble(id, attempt, f"rank {rank}: {detail}" if ranks > 1 else detail)

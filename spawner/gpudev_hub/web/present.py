@@ -136,7 +136,7 @@ class Presenter:
     def _reason(self, record: Reservation, reader: Identity) -> str | None:
         """To others without the detail, which may quote what its owner's programs have written."""
         if not (reader.operator or self.mine(record, reader)):
-            record = replace(record, detail="", trouble="")
+            record = replace(record, detail="", trouble="", notice="")
         return self.view.reason(record)
 
     def _parts(self, text: str) -> list[wire.TextPart]:

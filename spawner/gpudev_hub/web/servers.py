@@ -40,7 +40,7 @@ async def report(call: Call) -> None:
             "ranks count from 0",
         )
     await call.site.service.agent_report(
-        record.id, record.attempt, body.rank, body.jupyter, body.sshd, body.detail
+        record.id, record.attempt, body.rank, body.jupyter, body.sshd, body.detail, body.notice
     )
 
 

@@ -1,0 +1,5 @@
+# Login shells of a server have its environment: /etc/profile has set PATH anew, and `env -i`, `su -` and `sudo -i`
+# start with next to nothing. The server's first process writes what is read here.
+if [ -r /run/gpudev/private/profile ]; then
+    . /run/gpudev/private/profile
+fi
