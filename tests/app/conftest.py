@@ -20,7 +20,7 @@ def short_folder() -> Iterator[Path]:
 def stack() -> Iterator[Stack]:
     """A hub that the tests of a module share; each leaves nothing running in it."""
     with (
-        tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix="a state -", ignore_cleanup_errors=True) as folder,
         running_stack(Path(folder)) as running,
     ):
         yield running

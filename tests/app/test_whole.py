@@ -87,7 +87,7 @@ def test_a_terminal_in_lab_finds_what_notebooks_and_ssh_find(stack: Stack) -> No
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho another python\n")
     fake.chmod(0o755)
-    (stack.home / ".bashrc").write_text(f"PATH={fake.parent}:$PATH MINE=1\n")
+    (stack.home / ".bashrc").write_text(f"PATH='{fake.parent}':$PATH MINE=1\n")
     try:
         command = "echo mine=$MINE at=$(command -v python)."
         text = asyncio.run(typed_in_lab(url, stack.token_for(), command, r"mine=1 at=[^$].*\."))

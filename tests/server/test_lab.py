@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ast import literal_eval
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,11 +156,19 @@ def test_what_is_left_out(tmp_path: Path) -> None:
         "JUPYTER_CONFIG_DIR": f"{tmp_path}/config",
         "JUPYTER_DATA_DIR": f"{tmp_path}/data",
     }
-    assert "--ServerApp.terminado_settings=shell_command=/bin/zsh -l" in command(["lab"], env, 10, None)
-    (terminal,) = (part for part in command(["lab"], env, 10, tmp_path) if "shell_command" in part)
-    assert terminal.partition("command=")[2] == (
-        "/usr/bin/env --unset=JUPYTER_CONFIG_DIR --chdir=/home/dev JUPYTER_DATA_DIR=/image /bin/zsh -l"
+    with_it, without = (
+        next(part for part in command(["lab"], env, 10, plain) if "shell_command" in part)
+        for plain in (None, tmp_path)
     )
+    assert literal_eval(with_it.partition("command=")[2]) == ["/bin/zsh", "-l"]
+    assert literal_eval(without.partition("command=")[2]) == [
+        "/usr/bin/env",
+        "--unset=JUPYTER_CONFIG_DIR",
+        "--chdir=/home/dev",
+        "JUPYTER_DATA_DIR=/image",
+        "/bin/zsh",
+        "-l",
+    ]
     assert "--ServerApp.root_dir=/home/dev" in command(["lab"], env, 10, tmp_path)
 
 

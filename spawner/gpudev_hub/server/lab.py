@@ -9,7 +9,6 @@ end the server: JupyterLab was asked to shut down, or it fails without the user'
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -147,7 +146,8 @@ def command(jupyter: Sequence[str], env: Mapping[str, str], grace: float, plain:
         lost = [f"--unset={name}" for name in _folders(plain) if name not in env]
         back = [f"{name}={env[name]}" for name in _folders(plain) if name in env]
         terminal = ["/usr/bin/env", *lost, f"--chdir={env['HOME']}", *back, *terminal]
-    return [*jupyter, f"--ServerApp.terminado_settings=shell_command={shlex.join(terminal)}", *arguments]
+    # A list: traitlets takes the quotes off a string.
+    return [*jupyter, f"--ServerApp.terminado_settings=shell_command={terminal}", *arguments]
 
 
 def environment(env: Mapping[str, str], plain: Path | None) -> dict[str, str]:
