@@ -175,9 +175,10 @@ def server_tokens(stack: Stack) -> int:
 def test_a_token_that_starts_servers_reserves_nothing(stack: Stack, hub: httpx.Client) -> None:
     headers = {"Authorization": hub.headers["Authorization"]}
     url = f"{stack.url}/services/gpudev/api/v1/reservations"
+    before = folders(stack)
     answer = httpx.post(url, headers=headers, json={"gpus": 1}, trust_env=False)
     assert answer.status_code in (401, 403)
-    assert nothing_started(stack)
+    assert nothing_started(stack, before)
 
 
 def test_queued_and_somebody_elses(stack: Stack, hub: httpx.Client) -> None:
