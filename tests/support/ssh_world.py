@@ -215,17 +215,18 @@ class Rank:
         rank: int,
         peers: list[dict[str, Any]],
         jupyter: bool,
-        shell: str = "/bin/bash",
+        shell: str | None = None,
     ) -> None:
         self.folder = world.folder / f"{launch['id']}-{launch['attempt']}" / str(rank) / "private"
         self.port = int(peers[rank]["port"])
         self.shell = shell
+        self.home = world.home
         self.marker = f"{launch['id']}/{launch['attempt']}/{rank}"
         self.jupyter = Jupyter() if rank == 0 and jupyter else None
         env = {
             "HOME": str(world.home),
             "PATH": PATH,
-            "SHELL": shell,
+            "SHELL": shell or "/bin/bash",
             "LANG": "C.UTF-8",
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, launch["allocation"][rank]["slots"])),
             "NODE_RANK": str(rank),
@@ -249,12 +250,12 @@ class Rank:
         eventually(lambda: "Server listening" in self.log.read_text())
 
     def _start(self, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
-        if self.shell != "/bin/bash":
-            # sshd starts the account's shell: its record is another one for this process alone.
+        if self.shell is not None:
+            # sshd starts the account's shell in the account's home: another one for this process alone.
             passwd = self.folder.parent / "passwd"
             lines = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
             own = str(os.getuid())
-            changed = [[*line[:6], self.shell] if line[2] == own else line for line in lines]
+            changed = [[*line[:5], str(self.home), self.shell] if line[2] == own else line for line in lines]
             passwd.write_text("".join(":".join(line) + "\n" for line in changed))
             script = 'mount --bind "$0" /etc/passwd && exec "$@"'
             argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, str(passwd), *argv]
@@ -342,7 +343,7 @@ class World:
         nodes: int = 1,
         name: str | None = None,
         jupyter: bool = True,
-        shell: str = "/bin/bash",
+        shell: str | None = None,
     ) -> list[Rank]:
         """The same with its servers, and ``~/.ssh`` up to date."""
         record = self.reserve(id, gpus=gpus, nodes=nodes, name=name)
