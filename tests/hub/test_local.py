@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gpudev_hub.hub.local import LocalGpuSpawner, free_ports
+from gpudev_hub.hub.environments import ensure_environment
+from gpudev_hub.hub.local import LocalGpuSpawner, free_ports, inherited
 from gpudev_hub.server import processes, record
 from gpudev_hub.server.record import Exit, Record
+from gpudev_hub.settings import CHECKOUT
 
 
 class Spawner(LocalGpuSpawner):
@@ -123,3 +126,49 @@ async def test_a_record_that_makes_no_sense_keeps_the_hub_from_nothing(tmp_path:
     finally:
         running.kill()
         await running.wait()
+
+
+def test_pip_installs_whatever_the_users_pip_configuration_says_of_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = CHECKOUT / ".venv-server" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("`make setup` makes the servers' environment")
+
+    class Own(Spawner):
+        local: ClassVar[Any] = SimpleNamespace(
+            server_python=python, url="http://127.0.0.1:9", account_shell=lambda: ("me", "/bin/sh")
+        )
+
+        def get_env(self) -> dict[str, str]:
+            return {}
+
+    monkeypatch.setenv("PIP_USER", "1")
+    home, environment = tmp_path / "home", tmp_path / "environment"
+    (home / ".config/pip").mkdir(parents=True)
+    (home / ".config/pip/pip.conf").write_text("[install]\nuser = true\n")
+    ensure_environment(environment, python)
+    launch: Any = SimpleNamespace(id="own", allocation=[None])
+    env = Own()._environment(launch, home, environment)
+    done = subprocess.run(
+        [environment / "bin" / "pip", "install", "--no-index", "gpudev-absent"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "No matching distribution found for gpudev-absent" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "locale"),
+    [
+        ({}, {"LANG": "C.UTF-8"}),
+        ({"LANG": "", "LC_TIME": "de_DE.UTF-8"}, {"LANG": "C.UTF-8", "LC_TIME": "de_DE.UTF-8"}),
+        ({"LANG": "de_DE.UTF-8"}, {"LANG": "de_DE.UTF-8"}),
+        ({"LC_CTYPE": "en_US.UTF-8"}, {"LC_CTYPE": "en_US.UTF-8"}),
+        ({"LC_ALL": "C"}, {"LC_ALL": "C"}),
+    ],
+)
+def test_servers_have_a_locale(given: dict[str, str], locale: dict[str, str]) -> None:
+    assert inherited(given) == locale

@@ -91,6 +91,10 @@ def test_commands_read_no_start_file(
     assert not broken.exists(), broken.read_text()
 
 
+def test_commands_keep_characters_that_are_not_ascii(world: World, rank: Rank, shell: str) -> None:
+    assert world.run("ssh", f"gpu-{shell}-user", 'echo "é données $LANG"').stdout == "é données C.UTF-8\n"
+
+
 def test_an_interactive_shell_reads_them_and_a_command_is_the_way_in(
     world: World, rank: Rank, shell: str, broken: Path
 ) -> None:

@@ -192,6 +192,8 @@ class LocalGpuSpawner(Gated, Spawner):
             PATH=":".join(path),
             VIRTUAL_ENV=str(environment),
             JUPYTER_PATH=str(environment / "share" / "jupyter"),
+            # In a virtual environment `user = true` in the user's pip.conf makes every `pip install` fail.
+            PIP_USER="0",
             CUDA_DEVICE_ORDER="PCI_BUS_ID",
             NNODES=str(len(launch.allocation)),
             MASTER_ADDR=HOST,
@@ -268,12 +270,15 @@ class LocalGpuSpawner(Gated, Spawner):
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What servers get of the environment that the hub was started in."""
-    return {
+    """What servers get of the environment that the hub was started in, and a locale in any case."""
+    passed_on = {
         name: value
         for name, value in environment.items()
         if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES) or name.lower() in _PROXIES
     }
+    if not any(passed_on.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")):
+        passed_on["LANG"] = "C.UTF-8"
+    return passed_on
 
 
 def free_ports(count: int) -> list[int]:

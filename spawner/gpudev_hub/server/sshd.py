@@ -37,6 +37,7 @@ _ENTER = """\
 #!/bin/bash
 # Every session starts here, so that all of them have the environment that Jupyter has.
 folder={folder}
+unset LANG # was for the account's shell, which runs this
 set -a
 . "$folder/env"
 set +a
@@ -147,7 +148,8 @@ PrintLastLog no
 ClientAliveInterval 60
 ClientAliveCountMax 30
 LogLevel VERBOSE
-SetEnv GPUDEV_SERVER={marker} SHLVL=1 "HOME={folder}/void"
+# Without a locale fish, as the account's shell, changes the characters of a command that are not ASCII.
+SetEnv GPUDEV_SERVER={marker} SHLVL=1 "HOME={folder}/void" LANG=C.UTF-8
 AcceptEnv GPUDEV_RUN
 ForceCommand {enter}
 Subsystem sftp {sftp}
