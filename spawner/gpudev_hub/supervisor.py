@@ -326,8 +326,10 @@ class Supervisor:
 
 
 def _say(text: str) -> None:
+    # The encoding of stdout may lack characters of the text: the servers matter more than they do.
+    encoding = sys.stdout.encoding
     with suppress(OSError):  # the terminal may be gone
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import os
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -231,3 +233,12 @@ def test_a_refusal_makes_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         }
         assert supervisor.run(environment) == Ended.PORT_IN_USE
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_announcement_ends_nothing_where_stdout_lacks_its_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    supervisor._say("16 × GPU\n  state and logs: /caf\udce9\n")
+    assert written.getvalue() == b"16 ? GPU\n  state and logs: /caf?\n"
