@@ -6,11 +6,12 @@ PYTEST_FLAGS ?=
 PARALLEL ?= -n 3 --dist loadfile
 
 SHELL := bash
-.SHELLFLAGS := -euo pipefail -c
+# With -p Bash takes no start file, function or CDPATH from the environment.
+.SHELLFLAGS := -peuo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME BASH_ENV ENV
 
 TOOLS := .tools
 UV := $(TOOLS)/bin/uv
@@ -159,7 +160,7 @@ $(TOOLS)/node.stamp: $(TOOLS)/venv.stamp requirements/node/package.json requirem
 	@echo 'setup: the proxy'
 	@mkdir -p $(TOOLS)/node
 	@cp requirements/node/package.json requirements/node/package-lock.json $(TOOLS)/node
-	@$(NPM) ci --prefix $(TOOLS)/node --silent --no-audit --no-fund --ignore-scripts
+	@$(NPM) ci --prefix $(TOOLS)/node --loglevel error --no-audit --no-fund --ignore-scripts >/dev/null
 	@install -m 755 tools/proxy-command $(BIN)/configurable-http-proxy
 	@touch $@
 

@@ -1,0 +1,48 @@
+"""What ``make`` takes from the environment that it is started in, and what it says when a step fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from gpudev_hub.settings import CHECKOUT
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``make`` as from a shell: without what a ``make`` around the tests has set."""
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "NPM_CONFIG_REGISTRY"}
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=CHECKOUT,
+        env=env | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_start_files_of_the_users_shells_are_not_read(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("echo read >&2; : $no_such_variable\n")
+    probe = "probe:; @bash -c 'env; sh -c env'"
+    done = make("--eval", probe, "probe", BASH_ENV=str(broken), ENV=str(broken))
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert str(broken) not in done.stdout
+
+
+def test_a_registry_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    tools, registry = str(tmp_path / "tools"), "http://127.0.0.1:9/"
+    # The environment of Python counts as made.
+    done = make(
+        f"TOOLS={tools}",
+        *("-o", f"{tools}/venv.stamp", f"{tools}/node.stamp"),
+        npm_config_registry=registry,
+        npm_config_noproxy="127.0.0.1",
+        npm_config_fetch_retries="0",
+        npm_config_cache=str(tmp_path / "cache"),
+    )
+    assert done.returncode != 0
+    assert registry in done.stderr
