@@ -119,6 +119,7 @@ def update(change: Callable[[dict[str, Any]], None]) -> None:
         change(content)
         data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            os.fchmod(stream.fileno(), 0o600)  # whatever the umask takes away
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())

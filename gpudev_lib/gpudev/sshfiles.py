@@ -75,6 +75,7 @@ def make_folder(path: Path) -> None:
     if path.parent != path:
         make_folder(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)  # whatever the umask takes away
     if os.geteuid() == 0:
         give(path, path.parent)
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import socket
+import stat
 import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from gpudev.errors import GpuDevError
 from gpudev.sshfiles import give, make_folder
 
-_MAGIC = b"openssh-key-v1\0"
 _AGENT_LIST, _AGENT_ANSWER = 11, 12
+_PATIENCE = 5.0
+"""Seconds for ssh-keygen."""
 
 
 def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
     """Private keys to offer, best first, from ``~/.ssh`` (`folder`); `accepted` are SHA256 fingerprints.
 
-    A key with a passphrase that no agent holds would ask for it, so before those comes a key of our own in
-    ``gpudev/``, made if need be.
+    ssh asks for the passphrase of a key that no agent holds, and refuses a damaged key or one that others can
+    read. So a key of our own in ``gpudev/`` comes before those, made if need be.
     """
+    _make_private(_own(folder))
     wanted = set(accepted)
     ready: list[Path] = []
     asking: list[Path] = []
@@ -34,11 +37,12 @@ def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
         print_ = fingerprint_of(path)
         if print_ not in wanted:
             continue
-        (ready if print_ in held or (path.exists() and not locked(path)) else asking).append(path)
+        (ready if print_ in held or usable(path) else asking).append(path)
     if ready:
         return ready[:1]
     try:
-        return [own_key(folder), *asking]
+        own = own_key(folder)
+        return [own, *(path for path in asking if path != own)]
     except GpuDevError:
         if asking:
             return asking
@@ -47,16 +51,17 @@ def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
 
 def needs_agent(path: Path) -> bool:
     """Whether a key asks nothing only because the user's agent holds it."""
-    return not path.exists() or locked(path)
+    return not usable(path)
 
 
 def own_key(folder: Path) -> Path:
-    """The key in ``gpudev/`` below `folder`; made if it is not there."""
-    path = folder / "gpudev" / "id_ed25519"
-    if path.exists():
-        return path
+    """The key in ``gpudev/`` below `folder`; made if it is not there, made again if ssh cannot use it."""
+    path = _own(folder)
+    _make_private(path)
     try:
-        return _make(path)
+        if path.exists() and not usable(path):
+            path.replace(path.with_name(path.name + ".unusable"))
+        return path if path.exists() else _make(path)
     except OSError as error:
         raise GpuDevError(
             f"{path} cannot be made: {error}",
@@ -96,26 +101,26 @@ def public(path: Path) -> Path:
 def fingerprint_of(path: Path) -> str | None:
     """SHA256 fingerprint of a private key, by the public part beside it; ``None`` where that is no key."""
     try:
-        words = public(path).read_text("utf-8").split()
-        return _fingerprint(base64.b64decode(words[1], validate=True))
-    except (OSError, ValueError, IndexError, binascii.Error):
+        # Opening a named pipe would wait for its writer.
+        return _fingerprint_of_line(public(path).read_text("utf-8")) if public(path).is_file() else None
+    except (OSError, UnicodeDecodeError):
         return None
 
 
-def locked(path: Path) -> bool:
-    """Whether a private key has a passphrase (or can't be read, which is no better)."""
+def usable(path: Path) -> bool:
+    """Whether ssh can use a private key without a question, and the public part beside it belongs to it.
+
+    ``ssh-keygen`` decides: like ssh, it refuses a key that others can read, or that is damaged.
+    """
+    if not path.is_file():
+        return False
+    command = ["ssh-keygen", "-y", "-P", "", "-f", str(path)]
     try:
-        text = path.read_text("ascii")
-    except (OSError, UnicodeDecodeError):
-        return True
-    if "BEGIN OPENSSH PRIVATE KEY" not in text:
-        return "ENCRYPTED" in text
-    body = "".join(line for line in text.split("\n") if line and not line.startswith("-----"))
-    try:
-        data = base64.b64decode(body)
-    except binascii.Error:
-        return True
-    return not data.startswith(_MAGIC + struct.pack(">I", 4) + b"none")
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    found = _fingerprint_of_line(done.stdout.decode("utf-8", "replace"))
+    return found is not None and found == fingerprint_of(path)
 
 
 def agent_keys() -> set[str]:
@@ -146,7 +151,25 @@ def agent_keys() -> set[str]:
 def _candidates(folder: Path) -> list[Path]:
     """Our own key first: nothing else uses it, so nobody has put a passphrase on it."""
     found = [path.with_suffix("") for path in sorted(folder.glob("*.pub"))]
-    return [folder / "gpudev" / "id_ed25519", *found]
+    return [_own(folder), *found]
+
+
+def _own(folder: Path) -> Path:
+    return folder / "gpudev" / "id_ed25519"
+
+
+def _make_private(path: Path) -> None:
+    """Take everyone else's access to a key away: a restored home can have other modes than the original."""
+    with suppress(OSError):  # also where it is not there, or belongs to another account
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o600)
+
+
+def _fingerprint_of_line(line: str) -> str | None:
+    try:
+        return _fingerprint(base64.b64decode(line.split()[1], validate=True))
+    except (ValueError, IndexError):
+        return None
 
 
 def _fingerprint(blob: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ def test_foreign_keys_stay_and_the_mode_is_0600(file: Path) -> None:
     assert json.loads(file.read_text()) == earlier | {"url": HUB}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_its_owner_can_read_it_whatever_the_umask(file: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        config.update(lambda content: content.update(url=HUB))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:

@@ -448,7 +448,7 @@ def test_without_any_key_one_is_made(home: Path) -> None:
     assert made == home / ".ssh/gpudev/id_ed25519"
     assert mode(made) == 0o600
     assert sshkeys.choose(home / ".ssh", []) == [made]
-    assert not sshkeys.locked(made)
+    assert sshkeys.usable(made)
     assert not [path.name for path in made.parent.iterdir() if path.name.startswith(".")]
 
 
@@ -465,8 +465,53 @@ def test_the_users_own_key_if_it_asks_nothing(home: Path) -> None:
 def test_a_passphrase_comes_last(home: Path, form: list[str]) -> None:
     mine = home / ".ssh" / "id_mine"
     accepted = key(mine, "secret", *form)
-    assert sshkeys.locked(mine)
+    assert not sshkeys.usable(mine)
     assert sshkeys.choose(home / ".ssh", [accepted]) == [home / ".ssh/gpudev/id_ed25519", mine]
+
+
+def open_to_others(mine: Path) -> None:
+    mine.chmod(0o644)
+
+
+def cut_short(mine: Path) -> None:
+    mine.write_bytes(mine.read_bytes()[:200])
+
+
+def emptied(mine: Path) -> None:
+    mine.write_bytes(b"")
+
+
+def beside_another_public_part(mine: Path) -> None:
+    key(mine.with_name("id_other"))
+    mine.with_name("id_other").replace(mine)
+
+
+@pytest.mark.parametrize("spoil", [open_to_others, cut_short, emptied, beside_another_public_part])
+def test_a_key_that_ssh_cannot_use_comes_last(home: Path, spoil: Callable[[Path], None]) -> None:
+    mine = home / ".ssh" / "id_ed25519"
+    accepted = key(mine)
+    spoil(mine)
+    assert sshkeys.choose(home / ".ssh", [accepted]) == [home / ".ssh/gpudev/id_ed25519", mine]
+
+
+def test_our_own_key_is_repaired(home: Path) -> None:
+    made = sshkeys.own_key(home / ".ssh")
+    first = sshkeys.fingerprint_of(made)
+    assert first is not None
+    made.chmod(0o664)
+    assert sshkeys.choose(home / ".ssh", [first]) == [made]
+    assert mode(made) == 0o600
+    made.write_bytes(b"")
+    assert sshkeys.choose(home / ".ssh", [first]) == [made]
+    assert sshkeys.usable(made)
+    assert sshkeys.fingerprint_of(made) != first
+
+
+def test_a_pipe_among_the_keys_holds_up_nobody(home: Path) -> None:
+    mine = home / ".ssh" / "id_ed25519"
+    accepted = key(mine)
+    os.mkfifo(home / ".ssh" / "a.pub")
+    assert sshkeys.choose(home / ".ssh", [accepted]) == [mine]
 
 
 def test_a_key_in_the_agent_asks_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

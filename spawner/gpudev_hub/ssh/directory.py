@@ -54,7 +54,8 @@ class LocalDirectory:
         for folder in (self._ssh / OWN_FOLDER, self._ssh):
             for path in sorted(folder.glob("*.pub")):
                 # A public key alone may be anybody's; he who has the private part beside it is its owner.
-                if not path.with_suffix("").exists():
+                # Opening a named pipe would wait for its writer.
+                if not path.with_suffix("").exists() or not path.is_file():
                     continue
                 try:
                     text = path.read_text()
