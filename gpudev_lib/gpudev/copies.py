@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shlex
 import subprocess
 import tempfile
 from pathlib import Path
 
 from gpudev.errors import GpuDevError, InvalidRequest
 from gpudev.processes import start
-from gpudev.remote import Host
+from gpudev.remote import Host, line
 
 _UNPACK = 'mkdir -p -- "$1" && exec tar -C "$1" -xpf - --no-same-owner'
 _PACK = 'exec tar -C "$1" -cf - .'
@@ -67,8 +66,13 @@ def _is_folder(target: str) -> bool:
 
 
 def _below_home(path: str) -> str:
-    """A path on the server, where commands start in the home."""
+    """Return a path as the server takes it: commands start in the home there."""
     path = path.removeprefix("~/") if path.startswith("~/") else path
+    if path.startswith("~") and path != "~":
+        raise InvalidRequest(
+            f"{path} names the home of another user, which gpu-dev does not look up.",
+            hint=f"Give its full path, or ./{path} for a file or folder of that name.",
+        )
     path = "." if path in ("", "~") else path
     return f"./{path}" if path.startswith("-") else path
 
@@ -83,7 +87,7 @@ def _name(path: str) -> str:
 
 
 def _in_shell(host: Host, script: str, path: str) -> list[str]:
-    return host.command("ssh", host.alias, "--", f"sh -c '{script}' sh {shlex.quote(path)}")
+    return host.command("ssh", host.alias, "--", line(["sh", "-c", script, "sh", path]))
 
 
 def _scp(host: Host, source: str, target: str) -> list[str]:
@@ -119,6 +123,6 @@ def _pipe(source: list[str], target: list[str], failed: str) -> None:
             first.wait()
         said.seek(0)
         words = said.read().decode(errors="replace").strip()
-    changed = codes == (0, 1) and all(line.endswith(_HARMLESS) for line in words.splitlines())
+    changed = codes == (0, 1) and all(one.endswith(_HARMLESS) for one in words.splitlines())
     if codes != (0, 0) and not changed:
         raise GpuDevError(f"{failed}: {words}", code="copy_failed")

@@ -1,12 +1,14 @@
-"""A program of this machine, its output passed on as it comes."""
+"""Programs of this machine: how they are started, and their output passed on as it comes."""
 
 from __future__ import annotations
 
 import codecs
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Sequence
-from typing import IO, TextIO
+from typing import IO, NoReturn, TextIO
 
 from gpudev.errors import GpuDevError
 
@@ -17,13 +19,43 @@ LAST_WORDS = 2.0
 def start(
     argv: Sequence[str], *, stdin: int | IO[bytes], stdout: int, stderr: int | IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    """Start a program. Raises `GpuDevError` where it is not installed."""
-    try:
-        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr)
-    except FileNotFoundError as error:
+    """Start a program.
+
+    Raises `GpuDevError` if it is not installed, or if its exit status would be lost.
+    """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # The kernel then discards exit statuses: Popen reports 0 for each, and ssh's own programs fail.
         raise GpuDevError(
-            f"{argv[0]} is not installed on this machine.", hint="It is needed here.", code="not_installed"
-        ) from error
+            f"{argv[0]} was not started: this program ignores SIGCHLD, so exit statuses are lost.",
+            hint="Call this first: signal.signal(signal.SIGCHLD, signal.SIG_DFL)",
+            code="sigchld_ignored",
+        )
+    try:
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=environment())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _not_installed(argv[0]) from error
+
+
+def replace(argv: list[str]) -> NoReturn:
+    """Run a program in place of this one. Raises `GpuDevError` if it is not installed."""
+    try:
+        os.execvpe(argv[0], argv, environment())  # noqa: S606
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _not_installed(argv[0]) from error
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a program that gpu-dev starts.
+
+    ssh runs the programs of its configuration with ``SHELL``, which a container may lack.
+    """
+    return {**os.environ, "SHELL": "/bin/sh"}
+
+
+def _not_installed(program: str) -> GpuDevError:
+    return GpuDevError(
+        f"{program} is not installed on this machine.", hint="It is needed here.", code="not_installed"
+    )
 
 
 class Command:

@@ -17,7 +17,7 @@ from typing import TextIO
 from gpudev import ssh, wire
 from gpudev.api import Api
 from gpudev.errors import CommandTimeout, Forbidden, NotFound, RemoteCommandFailed, WrongState
-from gpudev.processes import Command
+from gpudev.processes import Command, environment
 from gpudev.words import label
 
 MARK = "GPUDEV_RUN"
@@ -26,7 +26,7 @@ ENDING = 20.0
 """Seconds that ending a command there may take."""
 _ENDED = "was ended"
 _UNKNOWN = "it is not known whether it still runs"
-# No single quote and no backslash: shells differ in what these mean. A process has 3 s to end by itself.
+# A process has 3 s to end by itself.
 _ENDER = """
 mark=GPUDEV_RUN=$1
 left() { grep -lsF "$mark" /proc/[0-9]*/environ; }
@@ -36,6 +36,8 @@ gone() { tries=0; while [ "$(left)" ]; do
 signal TERM
 gone 30 || { signal KILL; gone 20; }
 """
+_DIFFERS = re.compile(r"[!\\\n]")
+"""What not every login shell takes as it is between single quotes: csh and fish don't."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,17 @@ def own(record: wire.Reservation) -> None:
 
 
 def line(cmd: str | Sequence[str]) -> str:
-    """The command line for the shell at the other end: a string as it is, a list word for word."""
-    return cmd if isinstance(cmd, str) else shlex.join(cmd)
+    """Return the command line for the shell at the other end: a string as it is, a list word for word.
+
+    The shell may be any login shell. If the words hold what shells quote differently, ``sh`` decodes them.
+    """
+    if isinstance(cmd, str):
+        return cmd
+    words = shlex.join(cmd)
+    if not _DIFFERS.search(words):
+        return words
+    encoded = re.sub(r"['!\\\n]", lambda found: f"\\0{ord(found[0]):03o}", words)
+    return f"""sh -c 'eval "$(printf %b "$1")"' sh '{encoded}'"""
 
 
 def run(
@@ -115,6 +126,7 @@ def run(
 ) -> CompletedProcess[str]:
     """See `gpudev.Reservation.run`."""
     mark = secrets.token_hex(16)
+    told = cmd if isinstance(cmd, str) else shlex.join(cmd)
     argv = host.command("ssh", "-o", f"SetEnv={MARK}={mark}", host.alias, "--", line(cmd))
     # In a notebook `sys.stdout` is the cell, not the kernel's own output: nothing is inherited.
     targets = [io.StringIO(newline=None) if capture else stream for stream in (sys.stdout, sys.stderr)]
@@ -124,7 +136,7 @@ def run(
     except subprocess.TimeoutExpired:
         ended = _end(host, mark, command)
         raise CommandTimeout(
-            f"{line(cmd)!r} on {host.alias} did not end within {timeout:g} s and {ended}.",
+            f"{told!r} on {host.alias} did not end within {timeout:g} s and {ended}.",
             hint="" if ended is _ENDED else f"See what runs there: gpu-dev ssh {host.alias} -- ps x",
             stdout=_captured(targets[0]),
             stderr=_captured(targets[1]),
@@ -135,7 +147,7 @@ def run(
     result = CompletedProcess(cmd, code, _captured(targets[0]), _captured(targets[1]))
     if check and code != 0:
         raise RemoteCommandFailed(
-            f"{line(cmd)!r} on {host.alias} ended with status {code}.",
+            f"{told!r} on {host.alias} ended with status {code}.",
             returncode=code,
             stdout=result.stdout,
             stderr=result.stderr,
@@ -154,10 +166,16 @@ def _end(host: Host, mark: str, command: Command) -> str:
     Without a connection to write to, most programs there would run on.
     """
     command.kill()
-    argv = host.command("ssh", "-o", "ConnectTimeout=5", host.alias, "--", f"sh -c '{_ENDER}' sh {mark}")
+    ender = line(["sh", "-c", _ENDER, "sh", mark])
+    argv = host.command("ssh", "-o", "ConnectTimeout=5", host.alias, "--", ender)
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=ENDING
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=ENDING,
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return _UNKNOWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -211,6 +212,64 @@ def test_a_missing_program_is_named(box: gpudev.Reservation, monkeypatch: pytest
     monkeypatch.setattr(box, "_host", lambda: host)
     with pytest.raises(gpudev.GpuDevError, match="ssh is not installed on this machine"):
         box.run("true")
+
+
+def test_gpu_dev_ssh_names_a_missing_program(box: gpudev.Reservation) -> None:
+    done = subprocess.run(
+        [GPU_DEV, "ssh", "demo", "--", "echo"],
+        env={**os.environ, "PATH": "/nowhere"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ssh is not installed on this machine" in done.stderr
+
+
+def test_no_shell_of_the_user_is_needed(box: gpudev.Reservation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ssh runs the programs of its configuration with SHELL, which names a missing program in a toolbox."""
+    monkeypatch.setenv("SHELL", "/usr/bin/nope")
+    host = box._host()
+    config = host.config.with_name("needs-a-shell")
+    config.write_text(f'Match exec true\nMatch all\nInclude "{host.config}"\n')
+    monkeypatch.setattr(box, "_host", lambda: dataclasses.replace(host, config=config))
+    assert box.run("echo x", capture=True).stdout == "x\n"
+    done = subprocess.run(
+        [GPU_DEV, "ssh", "demo", "--", "echo x"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"x\n")
+
+
+def test_exit_statuses_come_back_where_a_parent_ignores_sigchld(
+    box: gpudev.Reservation, tmp_path: Path
+) -> None:
+    """A program that ignores SIGCHLD hands this on: the command undoes it, the library refuses."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(gpudev.GpuDevError, match=r"ssh was not started: this program ignores SIGCHLD"):
+            box.run("exit 3")
+        with pytest.raises(gpudev.GpuDevError, match="ignores SIGCHLD"):
+            box.upload(tmp_path, "zz/")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    ignore = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+    start = " os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", ignore + start, GPU_DEV, "ssh", "demo", "--", "exit 3"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+
+
+@pytest.mark.parametrize("path", ["~other/folder", "~other"])
+def test_the_home_of_another_user_is_refused(box: gpudev.Reservation, tmp_path: Path, path: str) -> None:
+    with pytest.raises(gpudev.InvalidRequest, match="home of another user") as caught:
+        box.upload(tmp_path, path)
+    assert f"./{path}" in caught.value.hint
+    with pytest.raises(gpudev.InvalidRequest, match="home of another user"):
+        box.download(path, tmp_path)
 
 
 def test_a_reservation_without_a_server_says_so(box: gpudev.Reservation, service: FakeService) -> None:

@@ -117,6 +117,20 @@ def test_an_unknown_one_is_said_before_ssh_looks_for_it(service: FakeService) ->
     assert len(lines) == 2
 
 
+def test_a_name_in_capitals_is_told_how_to_write_it(service: FakeService) -> None:
+    _, lines = connect("GPU-BIG")
+    assert lines[0].startswith("gpu-dev: gpu-big is queued"), "why it leads nowhere, as in lower case"
+    _, lines = connect("GPU-NOSUCH")
+    assert lines[0] == "gpu-dev: you have no reservation called nosuch. Yours: gpu-big."
+    names = {"id": "g9", "name": "live", "alias": "gpu-live", "host_key_alias": "g9", "user": "me"}
+    host = wire.SshHost(**names, rank=0, host="127.0.0.1", port=4022, ends_at=None)
+    ssh.sync(
+        wire.SshAccess(known_hosts=NO_ACCESS.known_hosts, hosts=[host], identity_file=None, accepted_keys=[])
+    )
+    _, lines = connect("me@GPU-Live")
+    assert lines[0] == "gpu-dev: the names of reservations are in lower case. Use: ssh gpu-live"
+
+
 def test_an_old_token_is_said(service: FakeService, home: Path) -> None:
     service.token = "another"
     for file in (home / ".ssh" / "gpudev" / "hosts").glob("*.tried"):

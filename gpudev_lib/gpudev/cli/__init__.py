@@ -8,11 +8,14 @@ in the time given · 8 it ended, or failed, while waited for · 9 the configurat
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command line and exit."""
+    # A parent that ignores SIGCHLD passes this on: ssh then fails, and exit statuses are lost.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if sys.argv[1:2] == ["ssh-sync"]:  # runs before each connection: nothing else is loaded
         from gpudev.cli.sync import main as sync
 

@@ -24,7 +24,7 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
 
     One word is a line for the shell there, several are run word for word. The exit status is the command's.
     """
-    from gpudev import remote
+    from gpudev import processes, remote
 
     if cmd[:1] == ("--",):
         cmd = cmd[1:]
@@ -37,7 +37,7 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
         argv += [host.alias]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execvp("ssh", argv)  # noqa: S606
+    processes.replace(argv)
 
 
 @click.command()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_DESTINATION = re.compile(r"(?:ssh://)?(?:.*@)?(gpu-[a-z0-9-]+)(?::\d+)?/?")
+_DESTINATION = re.compile(r"(?:ssh://)?(?:.*@)?(gpu-[a-z0-9-]+)(?::\d+)?/?", re.IGNORECASE)
 _MOST_ANCESTORS = 4
 
 

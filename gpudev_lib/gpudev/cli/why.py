@@ -72,7 +72,7 @@ def how_it_stands(record: wire.Reservation) -> str:
 
 def tell_of_unknown_name(name: str, accounts: Sequence[Path], errors: Sequence[GpuDevError]) -> None:
     """Say that a typed name is no reservation's, unless it is that of another machine."""
-    if not sshblocks.is_alias(name):
+    if not sshblocks.is_alias(name.lower()):
         return
     live: dict[str, str] = {}
     for account in accounts:
@@ -80,6 +80,10 @@ def tell_of_unknown_name(name: str, accounts: Sequence[Path], errors: Sequence[G
         if name in names or name in past:
             return  # ssh connects, or its configuration says why it can't
         live |= names
+    if name.lower() in live:
+        if not _another_machine(name):
+            _say(f"the names of reservations are in lower case. Use: ssh {name.lower()}")
+        return
     if errors:
         text = f"{errors[0].message} What is known of {name} may be out of date."
     elif _another_machine(name):
@@ -89,7 +93,7 @@ def tell_of_unknown_name(name: str, accounts: Sequence[Path], errors: Sequence[G
         named = {at for alias, at in live.items() if not alias.startswith(f"gpu-{at}")}
         mine = [a for a, at in live.items() if at not in named or not a.startswith(f"gpu-{at}")]
         held = f"Yours: {', '.join(sorted(mine))}." if mine else "You have none."
-        text = f"you have no reservation called {name.removeprefix('gpu-')}. {held}"
+        text = f"you have no reservation called {name.lower().removeprefix('gpu-')}. {held}"
     _say(text)
 
 
@@ -107,7 +111,9 @@ def _another_machine(name: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return True
     settings = [line.split(" ", 1) for line in done.stdout.splitlines()]
-    if ["hostname", name] not in settings or any(one[0] in ("proxycommand", "proxyjump") for one in settings):
+    if ["hostname", name.lower()] not in settings or any(
+        one[0] in ("proxycommand", "proxyjump") for one in settings
+    ):
         return True
     resolved = threading.Event()
 
