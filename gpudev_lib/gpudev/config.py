@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import secrets
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ KEYS: dict[str, str] = {
     "hours": "hours when none are asked for",
 }
 """The keys that are ours, each with what it means."""
+PIPE_PATIENCE = 2.0
+"""Seconds for which the first bytes of a pipe are waited for."""
+_MOST_HOURS = 1e9
+"""More than any hub allows, and more than `read_hours` reads."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,7 @@ def load() -> dict[str, Any]:
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        if file.is_char_device():  # some never come to an end
-            raise OSError(errno.EINVAL, "it is a device")
-        text = file.read_text("utf-8")
+        text = _read(file).decode("utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -89,7 +92,7 @@ def _parse(file: Path) -> dict[str, Any]:
         ) from error
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for thousands of brackets
         raise ConfigError(
             f"{file} is not valid JSON: {error}", hint="Repair or remove it; it was left as it is."
         ) from error
@@ -99,6 +102,18 @@ def _parse(file: Path) -> dict[str, Any]:
             hint="Repair or remove it; it was left as it is.",
         )
     return content
+
+
+def _read(file: Path) -> bytes:
+    """Bytes of a file, or of a pipe whose writer starts within `PIPE_PATIENCE`."""
+    if file.is_char_device():  # some never come to an end
+        raise OSError(errno.EINVAL, "it is a device")
+    # A named pipe would hold up its opener until a writer comes.
+    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        if file.is_fifo() and not select.select([stream], [], [], PIPE_PATIENCE)[0]:
+            raise OSError(errno.ETIMEDOUT, f"nothing came through this pipe for {PIPE_PATIENCE:g} s")
+        os.set_blocking(stream.fileno(), True)
+        return stream.read()
 
 
 def update(change: Callable[[dict[str, Any]], None]) -> None:
@@ -165,7 +180,9 @@ def resolve(url: str | None = None, token: str | None = None) -> Settings:
     hours = content.get("hours")
     if isinstance(hours, str):
         hours = read_hours(hours) or hours
-    if isinstance(hours, bool) or not isinstance(hours, int | float | None):
+    if hours is not None and (
+        isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours < _MOST_HOURS
+    ):
         raise ConfigError(
             f"hours in {file} is {hours!r}: a length of time is expected.", hint=f"Use {EXAMPLES}."
         )

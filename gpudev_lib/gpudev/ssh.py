@@ -39,11 +39,10 @@ from typing import Any
 
 from gpudev import clock, sshblocks, sshkeys
 from gpudev.config import home
-from gpudev.config import path as configuration
 from gpudev.errors import ConfigError, UnexpectedAnswer
 from gpudev.sshblocks import quoted
-from gpudev.sshfiles import config_path as config_path
 from gpudev.sshfiles import (
+    account_path,
     file_of,
     hosts_folder,
     key_of,
@@ -54,6 +53,7 @@ from gpudev.sshfiles import (
     state,
     write,
 )
+from gpudev.sshfiles import config_path as config_path
 from gpudev.sshfiles import folder as folder
 from gpudev.sshfiles import include_path as include_path
 from gpudev.wire import SshAccess, SshClosed
@@ -78,16 +78,17 @@ class Written:
 def known_accounts() -> list[Path]:
     """The configuration files for which servers are kept here, and the one in use now.
 
-    Those that no longer exist are dropped, with their servers.
+    Dropped, with their servers, are those that are no files (any more) and those kept by another path.
     """
-    found = {configuration().absolute(): None}
+    found = {account_path(None): None}
     for record in sorted(hosts_folder().glob("*.json")):
         account = account_of(record.stem)
         if account is None:
             continue
         with suppress(OSError):
-            if account in found or account.exists():
-                found[account] = None
+            known_by = account_path(account)
+            if key_of(known_by) == record.stem and (known_by in found or account.is_file()):
+                found[known_by] = None
             else:
                 for suffix in (".conf", ".closed", ".known", ".tried", ".json"):
                     record.with_suffix(suffix).unlink(missing_ok=True)
@@ -188,7 +189,7 @@ def _write_servers(access: SshAccess, account: Path | None) -> None:
     keys, agent = _identity(access)
     names = _names(access)
     record = read_record(record_file)
-    record["config"] = str((account or configuration()).absolute())
+    record["config"] = str(account_path(account))
     record["past"] = _past(record, names)
     record["names"] = names
     blocks = sshblocks.host_blocks(access, known, keys, agent, our_folder())

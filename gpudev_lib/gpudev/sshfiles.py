@@ -40,7 +40,17 @@ def hosts_folder() -> Path:
 
 def key_of(account: Path | None) -> str:
     """KEY of a gpu-dev configuration file (None: the one in use)."""
-    return hashlib.sha256(os.fsencode((account or configuration()).absolute())).hexdigest()[:12]
+    return hashlib.sha256(os.fsencode(account_path(account))).hexdigest()[:12]
+
+
+def account_path(account: Path | None) -> Path:
+    """The one path of a gpu-dev configuration file (None: the one in use), whichever links lead to it.
+
+    The target of ``/dev/stdin`` is a file too, or else a pipe, whose target has no path.
+    """
+    named = account or configuration()
+    special = os.path.exists(named) and not os.path.isfile(named)  # noqa: PTH110, PTH113  (never raise)
+    return named.absolute() if special else Path(os.path.realpath(named))
 
 
 def file_of(account: Path | None, suffix: str) -> Path:

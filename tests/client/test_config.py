@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:
     assert json.loads(target.read_text()) == {"url": HUB}
 
 
-@pytest.mark.parametrize("text", ['{"url": "http', "[]", "3", "", "\ufeff{}"])
+@pytest.mark.parametrize("text", ['{"url": "http', "[]", "3", "", "[" * 100_000])
 def test_a_broken_file_is_an_error_and_left_untouched(file: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(gpudev.ConfigError, match="left as it is"):
@@ -61,6 +62,22 @@ def test_a_broken_file_is_an_error_and_left_untouched(file: Path, text: str) -> 
     with pytest.raises(gpudev.ConfigError):
         config.resolve(HUB, "token")
     assert file.read_text() == text
+
+
+def test_a_byte_order_mark_is_read_over(file: Path) -> None:
+    file.write_text('\ufeff{"url": "http://127.0.0.1:8000"}')
+    assert config.load() == {"url": HUB}
+
+
+def test_a_pipe_is_read_but_not_waited_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(file)
+    monkeypatch.setattr(config, "PIPE_PATIENCE", 0.01)
+    with pytest.raises(gpudev.ConfigError, match="nothing came through"):
+        config.load()
+    monkeypatch.setattr(config, "PIPE_PATIENCE", 10.0)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(file.write_text, "{}")
+        assert config.load() == {}
 
 
 def test_a_file_that_is_not_text_is_an_error_and_left_untouched(file: Path) -> None:
@@ -135,7 +152,12 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"url": 3}, {"url": HUB, "token": ["x"]}, {"url": HUB, "token": "x", "hours": "four"}]
+    "bad",
+    [
+        {"url": 3},
+        {"url": HUB, "token": ["x"]},
+        *({"url": HUB, "hours": hours} for hours in ("four", float("nan"), float("-inf"), 1e42, 10**400, 0)),
+    ],
 )
 def test_values_of_another_kind_are_named(file: Path, bad: dict[str, Any]) -> None:
     write(file, **({"token": "x"} | bad))

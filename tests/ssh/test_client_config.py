@@ -304,6 +304,27 @@ def test_accounts_keep_out_of_each_others_way(home: Path, monkeypatch: pytest.Mo
     assert len(list((home / ".ssh/gpudev/hosts").glob("*.conf"))) == 1
 
 
+def test_one_file_is_one_account_by_whatever_path(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = home / "config.json"
+    file.write_text("{}")
+    (home / "link").symlink_to(home)
+    for path in (file, home / "link" / "config.json", home / "link" / ".." / home.name / "config.json"):
+        monkeypatch.setenv("GPUDEV_CONFIG", str(path))
+        ssh.sync(access(host()))
+        assert ssh.known_accounts() == [file]
+    assert len(list((home / ".ssh/gpudev/hosts").glob("*.json"))) == 1
+
+
+def test_a_pipe_is_an_account_while_it_is_in_use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(home / "pipe")
+    monkeypatch.setenv("GPUDEV_CONFIG", str(home / "pipe"))
+    ssh.sync(access(host()))
+    assert ssh.known_accounts() == [home / "pipe"]
+    monkeypatch.setenv("GPUDEV_CONFIG", str(home / "config.json"))
+    assert ssh.known_accounts() == [home / "config.json"]
+    assert not list((home / ".ssh/gpudev/hosts").glob("*.conf"))
+
+
 def test_of_two_of_one_name_the_account_last_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accounts = [home / f"account-{number}" for number in range(4)]
     for port, account in enumerate(accounts, 4100):

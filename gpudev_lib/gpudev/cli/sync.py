@@ -94,9 +94,10 @@ def api_of(account: Path, timeout: float) -> Api | None:
     from gpudev import config
     from gpudev.api import Api
     from gpudev.errors import NotLoggedIn
+    from gpudev.sshfiles import account_path
 
     try:
-        in_use = account == config.path().absolute()
+        in_use = account == account_path(None)
         settings = config.resolve() if in_use else config.settings_of(account)
     except NotLoggedIn:
         if account.exists():
