@@ -33,6 +33,7 @@ _READ = 1 << 16
 _SHOWN = 300
 _PREFIX = re.compile(r"^\[[A-Z] [-0-9: .]+ [^\]]+\] ")
 _QUOTED = re.compile(r"(?<=['\"])[^'\"\s]{3,}(?=['\"])")
+_CHATTER = re.compile(r"\[[DIW] ")
 _COMPLAINT = re.compile(r"^\[C |\bBad config\b|^\w*(\.\w+)*(Error|Exception|Exit)\b")
 
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -178,8 +179,9 @@ def complaint(said: str) -> str:
         for line in said.splitlines()
         if (text := "".join(letter for letter in line if letter.isprintable()).strip())
     ]
-    telling = [line for line in lines if _COMPLAINT.search(line)] or lines
-    return _PREFIX.sub("", telling[-1])[:_SHOWN] if telling else ""
+    telling = [line for line in lines if _COMPLAINT.search(line)]
+    telling = telling or [line for line in lines if not _CHATTER.match(line)]
+    return _PREFIX.sub("", telling[-1])[:_SHOWN].rstrip(".") if telling else ""
 
 
 def blamed(files: Sequence[Path], said: str, home: Path) -> list[Path]:
