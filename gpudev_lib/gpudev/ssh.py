@@ -27,6 +27,7 @@ import re
 import shlex
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ from typing import Any
 from gpudev import clock, sshblocks, sshkeys
 from gpudev.config import home
 from gpudev.errors import ConfigError, UnexpectedAnswer
+from gpudev.processes import environment
 from gpudev.sshblocks import quoted
 from gpudev.sshfiles import (
     account_path,
@@ -63,6 +65,8 @@ FRESH = 2.0
 REMEMBERED = timedelta(hours=24)
 """For how long connecting to a reservation that has ended says so."""
 _MOST_REMEMBERED = 20
+_CHECK_PATIENCE = 5.0
+"""Seconds for ssh to read its configuration."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +271,25 @@ def enable() -> None:
     set_state(include=True, created=created)
 
 
+def check() -> None:
+    """Raise `ConfigError` if ssh refuses its configuration, whichever line of it."""
+    file = [] if _home_is_the_accounts() else ["-F", str(config_path())]
+    # For a name that starts with gpu-, ssh would run `gpu-dev ssh-sync`.
+    command = ["ssh", *file, "-G", "localhost"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_CHECK_PATIENCE, env=environment()
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise ConfigError(
+            f"ssh gpu-NAME does not work yet: ssh refuses its configuration: {said}",
+            hint="Repair the file that ssh names, or use: gpu-dev ssh NAME",
+        )
+
+
 def disable() -> None:
     """Take our line away again; every other byte of ``~/.ssh/config`` stays."""
     try:
@@ -320,11 +343,15 @@ def _with_line_first(before: bytes) -> bytes:
 def _lines() -> list[bytes]:
     """Our line, in the form that fits here first; ssh takes a relative one from the account's own home."""
     short, long = b"Include gpudev/config\n", f"Include {quoted(include_path())}\n".encode()
+    return [short, long] if _home_is_the_accounts() else [long, short]
+
+
+def _home_is_the_accounts() -> bool:
+    """Whether ssh, which ignores ``HOME``, reads the same ``~/.ssh/config``."""
     try:
-        same = Path(pwd.getpwuid(os.getuid()).pw_dir) == home()
+        return Path(pwd.getpwuid(os.getuid()).pw_dir) == home()
     except KeyError:
-        same = False
-    return [short, long] if same else [long, short]
+        return False
 
 
 def _config_file() -> Path:

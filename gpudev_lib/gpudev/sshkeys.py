@@ -118,7 +118,7 @@ def usable(path: Path) -> bool:
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        return True  # nothing is known against it: ssh says what is wrong
     found = _fingerprint_of_line(done.stdout.decode("utf-8", "replace"))
     return found is not None and found == fingerprint_of(path)
 

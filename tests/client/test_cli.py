@@ -143,6 +143,15 @@ def test_somebody_elses_server_is_his_to_enter(run: Run, service: FakeService, c
     assert "is bob's, who alone can enter it" in run.err
 
 
+def test_ssh_config_enable_checks_what_ssh_makes_of_it(run: Run, service: FakeService, home: Path) -> None:
+    (home / ".ssh").mkdir(mode=0o700)
+    (home / ".ssh" / "config").write_text("Hots work\n")
+    assert run("ssh-config", "enable") == 9
+    assert "ssh refuses its configuration" in run.err
+    assert "hots" in run.err
+    assert run.out == ""
+
+
 def test_brackets_in_a_reason_are_no_markup(run: Run, service: FakeService) -> None:
     run("reserve", "--no-wait", "-n", "demo")
     ((key, record),) = service.reservations.items()

@@ -176,6 +176,17 @@ def test_a_config_that_cannot_be_changed_stops_nobody(home: Path, make: Callable
         ssh.enable()
 
 
+def test_a_file_that_ssh_refuses_is_said(home: Path) -> None:
+    (home / ".ssh").mkdir(mode=0o700)
+    (home / ".ssh" / "config").write_text("Host work\n  User me\n")
+    ssh.sync(access(host()))
+    ssh.check()
+    (home / ".ssh" / "config").write_text("\ufeffHost work\n  User me\n")
+    ssh.enable()
+    with pytest.raises(ConfigError, match="Bad configuration option"):
+        ssh.check()
+
+
 def make_ssh_a_file(home: Path) -> None:
     (home / ".ssh").write_text("")
 
@@ -526,6 +537,13 @@ def test_our_own_key_is_repaired(home: Path) -> None:
     assert sshkeys.choose(home / ".ssh", [first]) == [made]
     assert sshkeys.usable(made)
     assert sshkeys.fingerprint_of(made) != first
+
+
+def test_without_ssh_keygen_keys_stay(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sshkeys.own_key(home / ".ssh")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert sshkeys.own_key(home / ".ssh") == made
+    assert made.exists()
 
 
 def test_a_pipe_among_the_keys_holds_up_nobody(home: Path) -> None:

@@ -77,6 +77,7 @@ def enable() -> None:
     access = connect().api.ssh()
     ssh.enable()
     ssh.sync(access)
+    ssh.check()
     echo(f"ssh gpu-NAME works: {ssh.config_path()} includes {ssh.include_path()}.")
 
 
