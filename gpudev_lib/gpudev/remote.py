@@ -14,9 +14,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TextIO
 
-from gpudev import ssh, wire
+from gpudev import ssh, sshkeys, wire
 from gpudev.api import Api
-from gpudev.errors import CommandTimeout, Forbidden, NotFound, RemoteCommandFailed, WrongState
+from gpudev.errors import CommandTimeout, Forbidden, GpuDevError, NotFound, RemoteCommandFailed, WrongState
 from gpudev.processes import Command, environment
 from gpudev.words import label
 
@@ -80,12 +80,22 @@ def locate(api: Api, ref: str) -> tuple[str, int]:
 def find(api: Api, id: str, rank: int = 0) -> Host:
     """The server on node `rank` of the reservation `id`; its SSH settings are up to date afterwards.
 
-    Raises `WrongState` where it has none that can be entered, `Forbidden` where it is another one's.
+    Raises `WrongState` where it has none that can be entered, `Forbidden` where it is another one's, and
+    `GpuDevError` if the hub accepts no key of this machine.
     """
     access = api.ssh()
     config = ssh.sync(access).config
     for host in access.hosts:
         if host.id == id and host.rank == rank:
+            if not _accepted(access) and not _accepted(
+                api.ssh()
+            ):  # a key made just now is in the second answer
+                raise GpuDevError(
+                    f"The hub at {api.url} accepts none of the SSH keys in {ssh.folder()}.",
+                    hint="If the hub reads keys from your home, start gpu-dev with the same HOME. "
+                    f"Otherwise have {sshkeys.public(sshkeys.own_key(ssh.folder()))} added at the hub.",
+                    code="no_key",
+                )
             return Host(host.alias, config)
     record = api.reservation(id)
     own(record)
@@ -93,6 +103,10 @@ def find(api: Api, id: str, rank: int = 0) -> Host:
         f"Reservation {label(record)} has no server to connect to: it is {record.state}.",
         hint=record.reason or f"See: gpu-dev show {label(record)}",
     )
+
+
+def _accepted(access: wire.SshAccess) -> bool:
+    return access.identity_file is not None or sshkeys.any_accepted(ssh.folder(), access.accepted_keys)
 
 
 def own(record: wire.Reservation) -> None:

@@ -49,6 +49,11 @@ def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
         raise
 
 
+def any_accepted(folder: Path, accepted: Iterable[str]) -> bool:
+    """Whether one of the keys in ``~/.ssh`` (`folder`) is among the fingerprints `accepted`."""
+    return not {fingerprint_of(path) for path in _candidates(folder)}.isdisjoint(accepted)
+
+
 def needs_agent(path: Path) -> bool:
     """Whether a key asks nothing only because the user's agent holds it."""
     return not usable(path)

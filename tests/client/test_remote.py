@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -204,6 +205,23 @@ def test_files_and_folders_go_there_and_back(box: gpudev.Reservation, world: Wor
         box.download("nothing", tmp_path)
     with pytest.raises(gpudev.GpuDevError, match=r"was not copied to gpu-demo:/proc/new: .*mkdir"):
         box.upload(folder, "/proc/new")
+
+
+def test_a_hub_that_accepts_no_key_of_this_machine_is_said(
+    world: World, box: gpudev.Reservation, service: FakeService
+) -> None:
+    """As where the hub was started with another home than the client."""
+    service.ssh = lambda: msgspec.structs.replace(world.wire_access(), accepted_keys=[])
+    with pytest.raises(gpudev.GpuDevError, match="accepts none of the SSH keys in") as caught:
+        box.run("true")
+    assert str(world.home / ".ssh/gpudev/id_ed25519.pub") in caught.value.hint
+
+
+def test_a_key_made_just_now_is_accepted(world: World, box: gpudev.Reservation, service: FakeService) -> None:
+    answers: list[list[str]] = [[], world.wire_access().accepted_keys]
+    service.ssh = lambda: msgspec.structs.replace(world.wire_access(), accepted_keys=answers.pop(0))
+    assert box.run("echo in", capture=True).stdout == "in\n"
+    assert answers == []
 
 
 def test_a_missing_program_is_named(box: gpudev.Reservation, monkeypatch: pytest.MonkeyPatch) -> None:
