@@ -81,6 +81,7 @@ def main() -> None:
                 sys.exit(run_service(cluster_service.serve(ClusterSettings.read(os.environ))))
             settings = Settings.read(os.environ)
             os.umask(0o077)
+            settings.logs.mkdir(parents=True, exist_ok=True)
             sys.exit(run_service(local_service.serve(settings), settings.logs / "access.log"))
         except SettingsError as error:
             sys.exit(f"gpudev-hub: {error}")
