@@ -15,6 +15,12 @@ from .gated import Gated
 NO_LIMIT = 0
 
 
+def asked_by_service(handler: Any) -> bool:
+    """Whether the reservation service asks, not a person."""
+    caller = handler.current_user
+    return bool(caller.kind == "service" and caller.name == SERVICE)
+
+
 async def check_name(handler: Any) -> int:
     """Refuse a server whose name is no reservation's before the Hub makes a row for it in its database.
 
@@ -22,8 +28,7 @@ async def check_name(handler: Any) -> int:
     server, and on its home page. Raises ``HTTPError``; returns that the number of servers is not limited.
     """
     user_name, server = (*handler.path_args, "", "")[:2]
-    caller = handler.current_user
-    if not server or (caller.kind == "service" and caller.name == SERVICE):
+    if not server or asked_by_service(handler):
         return NO_LIMIT
     user = handler.find_user(user_name)
     form = isinstance(handler, SpawnHandler)
