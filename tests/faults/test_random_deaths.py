@@ -182,8 +182,16 @@ class Game:
             time.sleep(LOOK_AGAIN)
 
     def record(self, id: str, user: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = self.stack.api("GET", f"reservations/{id}", None, user)
-        return found
+        """A Hub that is just coming back cannot say yet whose token this is: 503, to be asked again."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                found: dict[str, Any] = self.stack.api("GET", f"reservations/{id}", None, user)
+                return found
+            except AssertionError as error:
+                if ": 503 " not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(LOOK_AGAIN)
 
     def ended(self, subject: Subject) -> bool:
         return bool(self.record(subject.id)["state"] == "ended")
