@@ -111,7 +111,7 @@ $(TOOLS)/system.stamp: tools/system-packages tools/debian-packages
 # Without them the tests that need them are skipped, and say so.
 $(TOOLS)/tests.stamp: tools/debian-packages
 	@mkdir -p $(TOOLS)
-	@! tools/debian-packages openmpi-bin rsync || touch $@
+	@! tools/debian-packages fish openmpi-bin rsync tcsh zsh || touch $@
 
 $(TOOLS)/dynamodb.stamp: tests/support/dynamodb/pom.xml tools/debian-packages
 	@echo 'setup: DynamoDB Local'
