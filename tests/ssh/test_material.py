@@ -1,6 +1,7 @@
 """The host CA, server tokens and launches, the service's own probe, whose keys are whose."""
 
 import asyncio
+import os
 import stat
 import subprocess
 from dataclasses import replace
@@ -163,6 +164,8 @@ async def test_local_directory(tmp_path: Path) -> None:
     (ssh / "friend.pub").write_text(new_pair("friend", tmp_path)[1])
     (ssh / "bad.pub").write_bytes(b"\xff\xfe")
     (ssh / "bad").touch()
+    os.mkfifo(ssh / "pipe.pub")  # has no writer: opening it would never return
+    (ssh / "pipe").touch()
     lines = {(ssh / name).read_text().split()[1] for name in ("id_ed25519.pub", "gpudev/id_ed25519.pub")}
     assert {key.blob for key in await directory.keys(OWNER)} == lines
     assert await directory.identity_file(OWNER) is None
