@@ -58,7 +58,7 @@ class Gated(HasTraits):
     _submitted = False
     """Between the form and the start that it asks for, the Hub takes the server for one that does nothing."""
 
-    start_timeout: Any
+    http_timeout: Any
     _check_pending: bool
     """Of JupyterHub's Spawner: the Hub comes up and looks whether the server runs."""
 
@@ -93,12 +93,13 @@ class Gated(HasTraits):
     async def poll(self) -> int | None:
         """``None`` while the server runs and whenever that can't be told; never raises.
 
-        A Hub that comes up waits as long as for a start until a server answers that is said to run, and does
-        not look whether it still does. So it is told only when the server answers, or has ended.
+        A Hub that comes up waits for `http_timeout` until a server answers that is said to run, and does not
+        look whether it still does. So it is told only when the server answers, has ended, or has been silent
+        for that long.
         """
         status = await self.look()
         try:
-            async with asyncio.timeout(self.start_timeout):
+            async with asyncio.timeout(self.http_timeout):
                 while status is None and self._check_pending and not (found := await self.answers()):
                     if found is None:
                         return 1
