@@ -317,7 +317,8 @@ class World(Records):
         tried = [self._anywhere(reservation, plan, now) for reservation in waiting]
         wanted = [Wanted(demand_of(r), _still_good(r, now)) for r in tried]
         moves = plan.arrange(wanted, now, self.promise_of)
-        # Places given back may not be the earliest, and those who made way have left room.
+        # Lost places are room for others. Places given back may not be the earliest, and those who made way
+        # have left room, too.
         self.freed.add(waiting[0].request.pool)
         placed = [self._placed(r, moves.pop(demand_of(r).key), now) for r in tried]
         return placed, {key: place for key, place in moves.items() if place is not None}
@@ -382,7 +383,6 @@ class World(Records):
         for key in keys:
             self.held_up.pop(id_of(key), None)
             self.displaced[id_of(key)] = cause
-            self.freed.add(self.reservations[id_of(key)].request.pool)
 
     def retry_blocked(self, pool: str, cause: str) -> None:
         """Look again at all blocked requests of a pool: something was gained."""
