@@ -1,11 +1,13 @@
 """What planning costs: a thousand mixed requests queued on 4 nodes of 8 GPUs, every one of which is busy.
 
 CPU time, medians (and the worst) over fresh plans; `hours` are whole, `minutes` are lengths of any minute;
-`capped` has 50 owners with at most 16 GPUs each, the others never reach a cap. ``python -m benchmarks.plan``.
+`capped` has 50 owners with at most 16 GPUs each, the others never reach a cap. ``python -m benchmarks.plan``,
+or ``python -m benchmarks.plan NODES QUEUED ROUNDS`` for another size.
 """
 
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +16,7 @@ from functools import partial
 from gpudev_hub.core.model import HOUR, MINUTE, Millis
 from gpudev_hub.core.plan import Demand, Plan, PlanNode
 
-NODES = 4
-QUEUED = 1_000
-ROUNDS = 9
+NODES, QUEUED, ROUNDS = map(int, sys.argv[1:]) if sys.argv[1:] else (4, 1_000, 9)
 PROBES = 200
 RELEASES = 4
 SLICE_S = 0.015  # of the 20 ms, so that what is begun can be finished

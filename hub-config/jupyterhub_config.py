@@ -1,5 +1,7 @@
-"""JupyterHub's configuration on one machine (``make run``). What the product needs is set in one function;
-what a site wants besides goes below it."""
+"""The configuration of JupyterHub on one machine (``make run``).
+
+One function sets everything that gpudev needs. Put the settings of your site below it.
+"""
 
 import os
 

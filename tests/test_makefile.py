@@ -46,3 +46,9 @@ def test_a_registry_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert registry in done.stderr
+
+
+def test_another_github_than_the_fake_one_is_no_setting_of_make() -> None:
+    done = make("run", "GITHUB=real")
+    assert done.returncode == 2
+    assert "GITHUB is 'real'; the only value is fake" in done.stderr

@@ -17,7 +17,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = {"gpudev": ROOT / "gpudev_lib/gpudev", "gpudev_hub": ROOT / "spawner/gpudev_hub"}
+PACKAGES = {
+    "gpudev": ROOT / "gpudev_lib/gpudev",
+    "gpudev_hub": ROOT / "spawner/gpudev_hub",
+    "gpudev_jupyter": ROOT / "gpudev_lib/gpudev_jupyter",
+}
+LAB = ROOT / "gpudev_lib/jupyterlab"
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
@@ -44,8 +49,12 @@ def repository_files() -> Iterator[Path]:
             yield path
 
 
-def test_wheel_has_everything_in_both_packages_and_nothing_else(wheel: Path) -> None:
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+def test_wheel_has_everything_in_its_packages_and_nothing_else(wheel: Path) -> None:
+    names = {
+        name
+        for name in zipfile.ZipFile(wheel).namelist()
+        if ".dist-info/" not in name and ".data/" not in name
+    }
     expected = {
         f"{package}/{path.relative_to(folder)}"
         for package, folder in PACKAGES.items()
@@ -54,6 +63,23 @@ def test_wheel_has_everything_in_both_packages_and_nothing_else(wheel: Path) -> 
     }
     assert {"gpudev/py.typed", "gpudev_hub/py.typed"} <= names
     assert names == expected
+
+
+def test_wheel_carries_the_extension_of_jupyterlab(wheel: Path) -> None:
+    """As JupyterLab and Jupyter Server look for it, with nothing left to build."""
+    with zipfile.ZipFile(wheel) as archive:
+        data = {
+            name.partition(".data/data/")[2]: archive.read(name)
+            for name in archive.namelist()
+            if ".data/data/" in name
+        }
+    lab = "share/jupyter/labextensions/gpudev"
+    server = "etc/jupyter/jupyter_server_config.d/gpudev.json"
+    scripts = {f"{lab}/static/{path.name}" for path in repository_files() if path.parent == LAB / "static"}
+    assert set(data) == {server, f"{lab}/package.json", *scripts}
+    build = json.loads(data[f"{lab}/package.json"])["jupyterlab"]["_build"]
+    assert f"{lab}/{build['load']}" in scripts
+    assert json.loads(data[server]) == {"ServerApp": {"jpserver_extensions": {"gpudev_jupyter": True}}}
 
 
 def test_wheel_carries_the_licence_and_both_commands(wheel: Path) -> None:

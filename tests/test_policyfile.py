@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpudev_hub.core.limits import effective
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Policy, PoolSettings
 from gpudev_hub.policyfile import read_policy
 from gpudev_hub.settings import Settings, SettingsError
@@ -34,9 +35,10 @@ def test_what_is_said_counts_and_the_rest_stays(tmp_path: Path) -> None:
     assert said.allowances.hold_per_request == 90 * MINUTE
     assert said.allowances.hold_with_extensions == 48 * HOUR
     assert said.warn_minutes == (2, 1)
-    assert said.limits("local:alice").running_gpus == 32
-    assert said.limits("local:alice").hold_per_request == 90 * MINUTE
-    assert said.limits("local:bob").running_gpus == 4
+    alice, bob = (effective(said, {}, (), f"local:{who}", "p").values for who in ("alice", "bob"))
+    assert alice.running_gpus == 32
+    assert alice.hold_per_request == 90 * MINUTE
+    assert bob.running_gpus == 4
     assert said.pools[0].restart_window == 5 * SECOND
     assert (said.node_grace, PLAIN.node_grace) == (0, 2 * MINUTE)
     assert said.pools[0].startup == PLAIN.pools[0].startup

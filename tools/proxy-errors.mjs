@@ -22,7 +22,7 @@ ConfigurableProxy.prototype._handleProxyErrorDefault = function (code, kind, req
   }
   const again = req.method === "GET" || req.method === "HEAD";
   const next = again
-    ? "This page tries again every few seconds."
+    ? "This page retries every few seconds."
     : "Your request was not carried out. Go back, and try again in a few seconds.";
   res.writeHead(code, { "Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store" });
   res.end(
@@ -36,12 +36,12 @@ ConfigurableProxy.prototype._handleProxyErrorDefault = function (code, kind, req
 
 function problem(code, error) {
   if (error instanceof URIError || error?.code === "ERR_INVALID_URL") {
-    return [400, "invalid_request", "the address is malformed", "check its % escapes"];
+    return [400, "invalid_request", "The address is malformed.", "Check its % escapes."];
   }
   if (code === 404 || code === 503) {
-    return [503, "unavailable", "this part of the hub is not up at the moment", "try again in a few seconds"];
+    return [503, "unavailable", "This part of the hub does not answer.", "Try again in a few seconds."];
   }
-  return [code, "internal_error", "the proxy failed", "try again; tell an operator if it stays"];
+  return [code, "internal_error", "The proxy failed.", "Try again. If this continues, contact an operator."];
 }
 
 ConfigurableProxy.prototype.handleProxyError = function (code, kind, req, res, error) {
@@ -64,7 +64,7 @@ ConfigurableProxy.prototype.handleProxyError = function (code, kind, req, res, e
   if (status === 503) headers["Retry-After"] = RETRY_AFTER;
   res.writeHead(status, headers);
   if (forReading) {
-    res.end(`<!doctype html><title>Bad request</title><h1>Bad request</h1><p>Here, ${message}: ${hint}.</p>`);
+    res.end(`<!doctype html><title>Bad request</title><h1>Bad request</h1><p>${message} ${hint}</p>`);
   } else {
     // The service's form of errors and the Hub's, in one.
     res.end(JSON.stringify({ error: { code: name, message, hint }, status, message }));

@@ -1,4 +1,4 @@
-"""GPU dev servers from a script, a notebook or a terminal.
+"""Reserve and use GPU dev servers from a script or a notebook.
 
 >>> import gpudev
 >>> with gpudev.reserve(2, hours=1) as box:  # doctest: +SKIP
@@ -11,9 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpudev.client import Client, availability, get, reservations, reserve
+    from gpudev.client import Client, availability, get, reservations, reserve, usage
     from gpudev.errors import (
         AccessError,
+        AccessRevoked,
         CommandTimeout,
         ConfigError,
         ExtensionRefused,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessError",
+    "AccessRevoked",
     "Client",
     "CommandTimeout",
     "ConfigError",
@@ -75,6 +77,7 @@ __all__ = [
     "get",
     "reservations",
     "reserve",
+    "usage",
 ]
 
 _HOMES = {
@@ -85,13 +88,14 @@ _HOMES = {
     "get": "client",
     "reservations": "client",
     "reserve": "client",
+    "usage": "client",
 }
 
 
-if not TYPE_CHECKING:  # or a type checker would believe in every name
+if not TYPE_CHECKING:  # otherwise a type checker would accept every name
 
     def __getattr__(name: str) -> Any:
-        """Load what is asked for when it is: the service needs only `gpudev.wire`, commands start quickly."""
+        """Import a name on first use: the service needs only `gpudev.wire`, and commands start faster."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"gpudev.{_HOMES.get(name, 'errors')}"), name)

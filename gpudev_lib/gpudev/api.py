@@ -1,8 +1,8 @@
-"""The service's routes, one method each, with time-outs, retries and typed errors.
+"""The routes of the service, one method each, with timeouts, retries and typed errors.
 
-A request that may be repeated is repeated with back-off while nothing, something broken or "not now" is
-answered, for `PATIENCE` seconds. Each request has a connection of its own, so that the object can be used
-from any thread and after a fork.
+Requests that are safe to retry are retried with back-off for `PATIENCE` seconds if there is no answer, a
+broken answer, or an answer such as 503. Each request opens its own connection, so the object can be used from
+any thread and after a fork.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from http import HTTPStatus
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -30,31 +31,43 @@ from gpudev.errors import (
     WrongState,
     from_answer,
 )
-from gpudev.foreign import harmless, plain
+from gpudev.foreign import harmless, plain, uncoloured
 from gpudev.hours import EXAMPLES, read_hours
 from gpudev.waiting import Notice
 
 PATIENCE = 20.0
-"""Seconds for which a request that may be repeated is repeated."""
+"""Seconds for which a request that is safe to retry is retried."""
 TIMEOUT = 15.0
-"""Seconds that one attempt may take, the wait that a long poll asks for not counted."""
+"""Timeout of one attempt in seconds, without the wait of a long poll."""
 LONGEST_POLL = 25.0
-"""Seconds that one long poll asks the service to wait."""
+"""Seconds that a long poll asks the service to wait."""
 
 ALIAS = "gpu-"
-"""What reservations are called in SSH, and people type elsewhere, too."""
+"""Prefix of reservation names in SSH. People type it in other places too."""
 PAST = 200
-"""How many past reservations are listed at most; history has no end."""
+"""Most past reservations in one list."""
 
 T = TypeVar("T")
 
 
-class Api:
-    """One hub's reservation service, as one user.
+class TokenKeeper(Protocol):
+    """Knows the stored token, which is replaced from time to time (`gpudev.renewal`)."""
 
-    ``patience`` is how many seconds requests that may be repeated are repeated for, ``timeout`` how many one
-    attempt may take; ``tell`` takes a line for people whenever they have waited for an answer for a while;
-    ``transport`` replaces the network.
+    def newer(self, token: str) -> str | None:
+        """Return the stored token if it is another one than `token`, else None."""
+        ...
+
+    def renewed(self, token: str) -> str | None:
+        """Return a successor of `token` if it is time for one, else None."""
+        ...
+
+
+class Api:
+    """The reservation service of one hub, used as one user.
+
+    ``patience`` is the number of seconds for which requests are retried, ``timeout`` the seconds for one
+    attempt. ``tell`` is called with a line of text for the user if an answer takes long. ``transport``
+    replaces the network. ``keeper`` renews the token.
     """
 
     def __init__(
@@ -66,34 +79,41 @@ class Api:
         patience: float = PATIENCE,
         timeout: float = TIMEOUT,
         tell: Callable[[str], None] | None = None,
+        keeper: TokenKeeper | None = None,
     ) -> None:
         self.url = url
+        self._token = token
+        self._keeper = keeper
         self._patience = patience
         self._timeout = timeout
         self._tell = tell
         self._http = network.client(
             f"{url}/services/gpudev/{wire.API}/",
             timeout=timeout,
-            headers={"Authorization": f"token {token}", "Accept": "application/json"},
+            headers={"Accept": "application/json"},
             transport=transport,
         )
 
     def close(self) -> None:
-        """Give up what the client holds; it cannot be used afterwards."""
+        """Close the connections. The object cannot be used afterwards."""
         self._http.close()
 
     # Reading
 
     def me(self) -> wire.Me:
-        """Who the token belongs to, with limits."""
+        """Return the user that the token belongs to, with their limits."""
         return self._ask(wire.Me, "GET", "me")
 
+    def limits(self) -> wire.Limits:
+        """Return your limits, with what is used and left."""
+        return self._ask(wire.Limits, "GET", "me/limits")
+
     def availability(self, hours: float | None = None) -> wire.Availability:
-        """What is free now and, for a hold of `hours`, when each size could start."""
+        """Return what is free now and when each size could start for `hours`."""
         return self._ask(wire.Availability, "GET", "availability", params=_params(hours=hours))
 
     def reservations(self, *, everyone: bool = False, ended: bool = False) -> list[wire.Reservation]:
-        """All live reservations, or the last `PAST` past ones; yours, or everyone's."""
+        """Return live reservations, or the last `PAST` ended ones: yours, or everyone's."""
         found: list[wire.Reservation] = []
         cursor: str | None = None
         while True:
@@ -109,7 +129,7 @@ class Api:
                 return found[:PAST] if ended else found
 
     def reservation(self, ref: str) -> wire.Reservation:
-        """One reservation by id, or by the name of a live one of yours, also as ``gpu-NAME``."""
+        """Return a reservation by id, or by the name (also ``gpu-NAME``) of one of your live reservations."""
         try:
             return self._ask(wire.Reservation, "GET", _at(ref))
         except NotFound:
@@ -118,7 +138,7 @@ class Api:
         return self._ask(wire.Reservation, "GET", _at(ref.removeprefix(ALIAS)))
 
     def poll(self, id: str, version: int, wait: float) -> wire.Reservation:
-        """The reservation once its version is not `version`, or after `wait` seconds. Not repeated."""
+        """Return the reservation if its version is not `version`, or after `wait` seconds. No retries."""
         return self._once(
             wire.Reservation,
             "GET",
@@ -128,11 +148,11 @@ class Api:
         )
 
     def logs(self, id: str) -> wire.Logs:
-        """Start events and last lines of Jupyter and sshd."""
+        """Return start events and the last log lines of Jupyter and sshd."""
         return self._ask(wire.Logs, "GET", _at(id, "logs"))
 
     def history(self, id: str) -> list[wire.HistoryItem]:
-        """Every change in the reservation's life, oldest first. All pages."""
+        """Return every change of the reservation, oldest first."""
         items: list[wire.HistoryItem] = []
         cursor: str | None = None
         while True:
@@ -142,42 +162,112 @@ class Api:
             if not cursor:
                 return items
 
+    def github_check(self) -> wire.GithubCheck:
+        """Return every fact about GitHub that the hub relies on (for operators)."""
+        return self._ask(wire.GithubCheck, "GET", "github-check")
+
+    def doctor(self) -> wire.Doctor:
+        """Return every fact about the installation (for operators)."""
+        return self._ask(wire.Doctor, "GET", "doctor")
+
     def ssh(self) -> wire.SshAccess:
-        """The servers that may be entered, and how."""
+        """Return the servers that you can connect to, and how."""
         return self._ask(wire.SshAccess, "GET", "ssh")
+
+    def usage(
+        self,
+        *,
+        by: wire.UsageBy = "day",
+        since: str | None = None,
+        until: str | None = None,
+        everyone: bool = False,
+    ) -> wire.Usage:
+        """Return GPU-hours, waits and early releases of these UTC days: yours, or everyone's (operators)."""
+        return self._ask(wire.Usage, "GET", "usage", params=_usage(by, since, until, everyone))
+
+    def usage_csv(
+        self,
+        *,
+        by: wire.UsageBy = "day",
+        since: str | None = None,
+        until: str | None = None,
+        everyone: bool = False,
+    ) -> str:
+        """Return the same as CSV, with lines that end in a line feed."""
+        params = _usage(by, since, until, everyone)
+        answer = self._persist(lambda: self._send("GET", "usage.csv", params=params))
+        return uncoloured(answer.text)
 
     # Writing
 
     def reserve(self, request: wire.ReserveRequest) -> wire.Reservation:
-        """Ask for a reservation. With a ``request_id`` in it, repeating can never make two."""
+        """Request a reservation. With a ``request_id``, a retry never makes a second one."""
         return self._ask(wire.Reservation, "POST", "reservations", body=request)
 
-    def release(self, id: str) -> wire.Reservation:
-        """Cancel or release. `id` must be an id: a name may be somebody else's by the time it is repeated."""
+    def release(self, id: str, reason: str | None = None) -> wire.Reservation:
+        """Cancel or release a reservation. Needs the id: at a retry, a name may mean another reservation.
+
+        `reason`: why an operator ends it; the owner reads it.
+        """
         try:
-            return self._ask(wire.Reservation, "DELETE", _at(id))
+            return self._ask(wire.Reservation, "DELETE", _at(id), params=_params(reason=reason))
         except WrongState:
-            # Over already: it ended by itself, or the answer to an earlier attempt was lost.
+            # It has already ended, or the answer to an earlier attempt was lost.
             record = self.reservation(id)
             if record.state in ("stopping", "ended"):
                 return record
             raise
 
-    def extend(self, id: str, hours: float) -> wire.Reservation:
-        """Add `hours` to the hold; a lost answer never extends twice."""
-        body = wire.ExtendRequest(hours=hours, request_id=new_request_id())
+    def extend(self, id: str, hours: float, reason: str | None = None) -> wire.Reservation:
+        """Add `hours` to the hold time. A retry never extends twice.
+
+        `reason`: why an operator extends it; the owner reads it.
+        """
+        body = wire.ExtendRequest(hours=hours, request_id=new_request_id(), reason=reason)
         return self._ask(wire.Reservation, "POST", _at(id, "extend"), body=body)
 
+    def share(self, id: str, login: str) -> wire.Reservation:
+        """Give another user access to the server of a reservation until it ends."""
+        return self._ask(wire.Reservation, "PUT", _at(id, "guests", _user(login)))
+
+    def unshare(self, id: str, login: str) -> wire.Reservation:
+        """End another user's access to the server of a reservation."""
+        return self._ask(wire.Reservation, "DELETE", _at(id, "guests", _user(login)))
+
     def operate_node(self, name: str, action: wire.NodeAction) -> None:
-        """Drain a node, put it back, or say that it is lost for good. For operators."""
+        """Drain or undrain a node, or mark it as lost. For operators."""
         body = wire.NodeRequest(action=action)
         self._persist(lambda: self._send("POST", f"nodes/{quote(name, safe='')}", body=body))
 
+    def people(self) -> wire.People:
+        """Return everybody who has logged in with GitHub, and their access. For operators."""
+        return self._ask(wire.People, "GET", "people")
+
+    def confirm_revocations(self, subjects: list[str]) -> wire.People:
+        """Let these people lose access although they are many at once. For operators."""
+        body = wire.RevocationsRequest(subjects=subjects)
+        return self._ask(wire.People, "POST", "people/revocations", body=body)
+
+    def limit_rules(self) -> wire.LimitRules:
+        """Return all limits that are set. For operators."""
+        return self._ask(wire.LimitRules, "GET", "limits")
+
+    def set_limits(self, body: wire.SetLimitsRequest) -> wire.LimitsChanged:
+        """Set limits of a scope; those that are left out stay. For operators."""
+        return self._ask(wire.LimitsChanged, "PUT", "limits", body=body)
+
+    def clear_limits(
+        self, scope: str, gpu_type: str | None = None, limit: str | None = None, reason: str | None = None
+    ) -> wire.LimitsChanged:
+        """Clear one limit of a scope, or all of them. For operators."""
+        params = _params(scope=scope, gpu_type=gpu_type, limit=limit, reason=reason)
+        return self._ask(wire.LimitsChanged, "DELETE", "limits", params=params)
+
     def timeline(self) -> wire.Timeline:
-        """The nodes, who holds what on them until when, and who waits."""
+        """Return the nodes, held and planned GPUs with their owners, and the queue."""
         return self._ask(wire.Timeline, "GET", "timeline")
 
-    # How
+    # Requests
 
     def _ask(
         self,
@@ -188,7 +278,7 @@ class Api:
         params: Mapping[str, str] | None = None,
         body: msgspec.Struct | None = None,
     ) -> T:
-        """One request, repeated while it may help."""
+        """Send one request, with retries."""
         return self._persist(lambda: self._once(kind, method, path, params=params, body=body))
 
     def _persist(self, attempt: Callable[[], T]) -> T:
@@ -217,21 +307,48 @@ class Api:
         body: msgspec.Struct | None = None,
         timeout: float | None = None,
     ) -> httpx.Response:
-        """The answer of the service, if it is no refusal."""
+        """Send one request and return the answer. Raises an error if the service refuses."""
         timeout = self._timeout if timeout is None else timeout
+        used = self._token
+        answer = self._exchange(method, path, params=params, body=body, timeout=timeout)
+        if self._keeper is not None:
+            if answer.status_code == HTTPStatus.UNAUTHORIZED and (newer := self._keeper.newer(used)):
+                self._token = newer
+                answer = self._exchange(method, path, params=params, body=body, timeout=timeout)
+            elif answer.is_success and (renewed := self._keeper.renewed(used)):
+                self._token = renewed
+        if not answer.is_success:
+            raise _refused(answer, self.url)
+        return answer
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        body: msgspec.Struct | None,
+        timeout: float,
+    ) -> httpx.Response:
+        """Send one request and return the answer, whatever it is."""
+        headers = {"Authorization": f"token {self._token}"} if self._token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
             content = None if body is None else msgspec.json.encode(body)
         except UnicodeEncodeError as error:
-            raise InvalidRequest(f"The request holds what is no text: {error.object!r}") from error
+            raise InvalidRequest(
+                f"The request contains {error.object!r}, which is not valid text."
+            ) from error
         except TypeError as error:
-            raise InvalidRequest(f"The request holds what can't be sent: {error}") from error
+            raise InvalidRequest(f"The request contains a value that cannot be sent: {error}.") from error
         try:
             answer = self._http.request(
                 method,
                 path,
                 params=params,
                 content=content,
-                headers={} if body is None else {"Content-Type": "application/json"},
+                headers=headers,
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
             )
         except httpx.RequestError as error:
@@ -239,18 +356,16 @@ class Api:
         except (httpx.InvalidURL, UnicodeError) as error:
             raise network.no_address(self.url) from error
         clock.learn(answer.headers.get("Date"))
-        if not answer.is_success:
-            raise _refused(answer, self.url)
         return answer
 
 
 def new_request_id() -> str:
-    """The client's own name for one request, whatever is lost on the way."""
+    """Return a new request id, by which the service recognizes a retry."""
     return secrets.token_urlsafe(16)
 
 
 def persist(attempt: Callable[[], T], patience: float, notice: Notice) -> T:
-    """What `attempt` returns, tried again with back-off upon `NetworkError` for `patience` seconds."""
+    """Return what `attempt` returns. After a `NetworkError`, retry with back-off for `patience` seconds."""
     until = time.monotonic() + patience
     for pause in pauses():
         try:
@@ -265,7 +380,7 @@ def persist(attempt: Callable[[], T], patience: float, notice: Notice) -> T:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait before each repetition: growing to 5, spread so that clients do not come in step."""
+    """Yield the seconds to wait before each retry: growing to 5, with jitter."""
     longest = 0.2
     while True:
         yield longest * random.uniform(0.5, 1.0)  # noqa: S311
@@ -278,7 +393,7 @@ def _decode(kind: type[T], answer: httpx.Response, url: str) -> T:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise UnexpectedAnswer(
-            f"{url} answered what this version of gpudev does not understand: {error}",
+            f"This version of gpudev does not understand the answer of {url}: {error}.",
             hint="Update the client: pip install --upgrade gpudev",
         ) from error
     except msgspec.DecodeError:
@@ -299,11 +414,12 @@ def _refused(answer: httpx.Response, url: str) -> GpuDevError:
 
 
 def _not_ours(answer: httpx.Response, url: str) -> Unavailable:
-    """While service, hub or proxy restart, the others answer in its place (502, 503, the hub's 404)."""
+    """Return the error for an answer by the proxy or the hub while the service restarts (502, 503, 404)."""
     error = Unavailable(
-        f"{network.reached(url)} answers ({answer.status_code} {plain(answer.reason_phrase)}), but not its"
-        " reservation service.",
-        hint="It may be restarting: try again. If it stays so: is this the address of a gpudev hub?",
+        f"{network.reached(url)} answered {answer.status_code} {plain(answer.reason_phrase)}: the gpudev"
+        " service is not available at this address.",
+        hint="The service may be restarting: try again in a minute. If the error remains, check the address"
+        " with: gpu-dev config get url",
     )
     error.retry_after = _retry_after(answer)
     return error
@@ -318,17 +434,29 @@ def _retry_after(answer: httpx.Response) -> float:
 
 def _at(ref: str, *rest: str) -> str:
     if ref in ("", ".", ".."):
-        raise NotFound(f"{ref!r} is neither the id nor the name of a reservation.", hint="See: gpu-dev list")
+        raise NotFound(
+            f"{ref!r} is not the name or id of a reservation.", hint="List yours with: gpu-dev list"
+        )
     return "/".join(("reservations", quote(ref, safe=""), *rest))
 
 
+def _user(login: str) -> str:
+    if login in ("", ".", ".."):
+        raise InvalidRequest(f"{login!r} is not the login of a user.")
+    return quote(login, safe="")
+
+
 def number_of_hours(hours: float | str) -> float:
-    """Hours from a number, or from a text such as ``90m``. Raises `InvalidHours`."""
+    """Return hours from a number or a text such as ``90m``. Raises `InvalidHours`."""
     number = read_hours(hours) if isinstance(hours, str) else hours
     if not isinstance(number, int | float) or not math.isfinite(number):  # JSON has no such numbers
-        raise InvalidHours(f"{hours!r} is not a length of time in hours.", hint=f"Use {EXAMPLES}.")
+        raise InvalidHours(f"{hours!r} is not a length of time.", hint=f"Use a value such as {EXAMPLES}.")
     return number
 
 
 def _params(**given: object) -> dict[str, str]:
     return {key: "true" if value is True else str(value) for key, value in given.items() if value is not None}
+
+
+def _usage(by: wire.UsageBy, since: str | None, until: str | None, everyone: bool) -> dict[str, str]:
+    return _params(by=by, since=since, until=until, owner="all" if everyone else "me")

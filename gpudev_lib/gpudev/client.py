@@ -1,8 +1,9 @@
-"""Asking for reservations and finding them again."""
+"""Functions and a client to request and find reservations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from types import TracebackType
 from typing import Self
 
@@ -12,17 +13,18 @@ from gpudev import config, wire
 from gpudev.api import PATIENCE, Api, new_request_id, number_of_hours
 from gpudev.errors import WaitTimeout
 from gpudev.progress import Progress
+from gpudev.renewal import StoredToken
 from gpudev.reservation import Reservation, check_timeout
 
 
 class Client:
-    """One hub, as one user.
+    """A client of one hub, as one user.
 
-    `url` is the hub's public address, `token` one of its tokens; what is left out comes from the environment
-    (``GPUDEV_URL``, ``GPUDEV_TOKEN``; on a server of the hub's everything is there) and then from
-    ``~/.gpu-dev-config``. `patience`: for how many seconds a request that gets no answer is repeated.
-    `tell` is called with a line of text while an answer takes long: after 2 s, then every 5 s.
-    `transport` replaces the network (an ``httpx.BaseTransport``).
+    `url` is the public address of the hub and `token` a token for it. Without them, they come from the
+    environment (``GPUDEV_URL``, ``GPUDEV_TOKEN``; servers of the hub have their own variables), then from
+    ``~/.gpu-dev-config``. `patience` is the number of seconds for which a request without an answer is
+    retried. `tell` is called with a line of text while an answer takes long: after 2 seconds, then every 5
+    seconds. `transport` (an ``httpx.BaseTransport``) replaces the network.
     """
 
     def __init__(
@@ -36,7 +38,14 @@ class Client:
     ) -> None:
         settings = config.resolve(url, token)
         self._defaults = settings
-        self.api = Api(settings.url, settings.token, transport=transport, patience=patience, tell=tell)
+        self.api = Api(
+            settings.url,
+            settings.token,
+            transport=transport,
+            patience=patience,
+            tell=tell,
+            keeper=StoredToken(settings, transport) if settings.stored else None,
+        )
 
     @property
     def url(self) -> str:
@@ -71,7 +80,7 @@ class Client:
             try:
                 reservation.wait(timeout, progress=progress)
             except BaseException as error:
-                # The caller never gets hold of it: left alone, it would take GPUs that nobody uses.
+                # The caller never gets the object, so the GPUs would be held unused.
                 try:
                     reservation.release()
                 except Exception as failure:
@@ -79,26 +88,39 @@ class Client:
                 else:
                     if isinstance(error, WaitTimeout):
                         error.hint = (
-                            "Its place was given up. To keep it: reserve(..., wait=False), then wait()."
+                            "The reservation was cancelled. To keep it in the queue:"
+                            " reserve(..., wait=False), then wait()."
                         )
                 raise
         return reservation
 
     def get(self, ref: str) -> Reservation:
-        """A reservation by id, or by the name of a live one of yours. Raises `NotFound`."""
+        """Return a reservation by id, or by the name of one of your live reservations. Raises `NotFound`."""
         return Reservation(self.api, self.api.reservation(str(ref)))
 
     def reservations(self, *, all: bool = False, ended: bool = False) -> list[Reservation]:
-        """Live reservations, or past ones; yours, or everyone's."""
+        """Return live reservations (with `ended`, ended ones): yours, or with `all` everyone's."""
         found = self.api.reservations(everyone=all, ended=ended)
         return [Reservation(self.api, record) for record in found]
 
     def availability(self, hours: float | str | None = None) -> wire.Availability:
-        """What is free now and when each size could start, for a hold of `hours`."""
+        """Return what is free now, and when each size could start for `hours`."""
         return self.api.availability(None if hours is None else number_of_hours(hours))
 
+    def usage(
+        self,
+        by: wire.UsageBy = "day",
+        since: date | str | None = None,
+        until: date | str | None = None,
+        *,
+        all: bool = False,
+    ) -> wire.Usage:
+        """See `gpudev.usage`."""
+        first, last = (None if day is None else str(day) for day in (since, until))
+        return self.api.usage(by=by, since=first, until=last, everyone=all)
+
     def close(self) -> None:
-        """Give up what the client holds. Reservations stay."""
+        """Close the connections of the client. Reservations stay."""
         self.api.close()
 
     def __enter__(self) -> Self:
@@ -124,33 +146,52 @@ def reserve(
     """Reserve GPUs and return when they are ready.
 
     Args:
-        gpus: GPUs per node; left out: 1, or, with `nodes`, all that a node has.
-        nodes: so many whole nodes; several are joined.
-        hours: how long, from the moment it is ready: a number, or a text such as ``"90m"`` or ``"1:30"``.
-        gpu_type: left out: the default one.
-        name: for ``ssh gpu-NAME``, unique among your live reservations; left out: two words.
-        image: left out: the default one.
-        wait: false: return at once, with the place in the queue.
-        timeout: seconds to wait at most, then `WaitTimeout`.
-        progress: False shows nothing, None what suits the place (a live line on a terminal, a panel in a
-            notebook, plain lines elsewhere), or something of your own.
+        gpus: GPUs per node. Default: 1; with `nodes`, all GPUs of a node.
+        nodes: number of whole nodes, connected to each other.
+        hours: hold time, counted from when the reservation is ready: a number, or a text such as ``"90m"`` or
+            ``"1:30"``. Default: the value in your configuration, else 4.
+        gpu_type: GPU type. Default: the type in your configuration, or of the hub.
+        name: name for ``ssh gpu-NAME``, unique among your live reservations. Default: two random words.
+        image: image of the server. Default: the default image of the pool.
+        wait: with False, return at once; the reservation may still be queued.
+        timeout: most seconds to wait; then raise `WaitTimeout`.
+        progress: False shows nothing. None chooses by the environment: a live line on a terminal, a panel in
+            a notebook, plain lines elsewhere. You can also pass your own `Progress`.
 
-    A lost answer never makes two reservations. If this raises, you hold nothing and wait for nothing; to keep
-    the place over a time-out, use ``wait=False`` and then `Reservation.wait`.
+    A retry never makes a second reservation. If this raises an error, you hold no GPUs and have no place in
+    the queue. To keep your place after a timeout, use ``wait=False`` and then `Reservation.wait`.
     """
     return Client().reserve(gpus, nodes, hours, gpu_type, name, image, wait, timeout, progress)
 
 
 def get(ref: str) -> Reservation:
-    """A reservation by id, or by the name of a live one of yours. Raises `NotFound`."""
+    """Return a reservation by id, or by the name of one of your live reservations. Raises `NotFound`."""
     return Client().get(ref)
 
 
 def reservations(*, all: bool = False, ended: bool = False) -> list[Reservation]:
-    """Live reservations, or past ones; yours, or everyone's."""
+    """Return live reservations (with `ended`, ended ones): yours, or with `all` everyone's."""
     return Client().reservations(all=all, ended=ended)
 
 
 def availability(hours: float | str | None = None) -> wire.Availability:
-    """What is free now and when each size could start, for a hold of `hours`."""
+    """Return what is free now, and when each size could start for `hours`."""
     return Client().availability(hours)
+
+
+def usage(
+    by: wire.UsageBy = "day",
+    since: date | str | None = None,
+    until: date | str | None = None,
+    *,
+    all: bool = False,
+) -> wire.Usage:
+    """Return GPU-hours reserved and held, waits and early releases.
+
+    Args:
+        by: ``"day"``, ``"person"``, ``"team"``, ``"pool"`` or ``"size"``.
+        since: first day (UTC), such as ``"2026-11-01"``. Default: 29 days before `until`.
+        until: last day, included. Default: today.
+        all: the usage of all users. For operators.
+    """
+    return Client().usage(by, since, until, all=all)

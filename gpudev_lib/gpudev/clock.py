@@ -1,6 +1,6 @@
-"""The time as the service has it: this machine's clock may be wrong by hours, in either direction.
+"""The time by the clock of the service, because the clock of this machine may be wrong by hours.
 
-Nothing is decided by the time of day here; it is for telling people how long something takes from now.
+It is used only to show people times relative to now, never for decisions.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 TOLERATED = timedelta(seconds=2)
-"""What is not worth a correction: the service tells whole seconds, and an answer is under way for a while."""
+"""Differences up to this are ignored: the service sends whole seconds, and answers take time to arrive."""
 _ahead = timedelta(0)
-"""By how much the service's clock is ahead of this machine's, as of the last answer."""
+"""How far the clock of the service is ahead of this machine's clock, from the last answer."""
 
 
 def now() -> datetime:
-    """This moment, by the clock of the service that answered last; by this machine's before any answer."""
+    """Return the current time of the service that answered last; before any answer, of this machine."""
     return datetime.now(UTC) + _ahead
 
 
 def learn(date: str | None) -> None:
-    """Take note of the time in an answer's ``Date`` header."""
-    from email.utils import parsedate_to_datetime  # ssh runs us at every connection, mostly without asking
+    """Learn the time of the service from the ``Date`` header of an answer."""
+    from email.utils import parsedate_to_datetime  # slow import; ssh runs this program at each connection
 
     global _ahead
     try:

@@ -1,9 +1,8 @@
-"""Copies of files and folders over the machine's own OpenSSH.
+"""Copies of files and folders with the OpenSSH of this machine.
 
-A folder becomes the same tree at the same place however often it is copied, as with rsync: files are
-replaced, what is there besides stays, nothing is nested. Where the target ends in a slash, or is ``.``, the
-copy goes into that folder under its own name; else it gets that name. A slash at the end of the source means
-nothing.
+Copying a folder again gives the same tree at the same place, as with rsync: files are replaced, other files
+stay, and nothing is nested. If the target ends with a slash or is ``.``, the copy goes into that folder under
+its own name; otherwise the target is the name of the copy. A slash at the end of the source has no meaning.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from gpudev.errors import GpuDevError, InvalidRequest
+from gpudev.errors import GpuDevError, InvalidRequest, cause
 from gpudev.processes import start
 from gpudev.remote import Host, line
 
@@ -25,16 +24,16 @@ _HARMLESS = "file changed as we read it"
 
 def upload(host: Host, local: str | Path, remote: str) -> None:
     """See `gpudev.Reservation.upload`."""
-    source = Path(os.path.abspath(local))  # noqa: PTH100  (Path would keep "..", which is no name)
+    source = Path(os.path.abspath(local))  # noqa: PTH100  (Path would keep "..", which is not a name)
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
     into, target = _is_folder(remote), _below_home(remote)
     if source.is_dir():
         target = posixpath.join(target, _name(str(source))) if into else target
-        failed = f"{source} was not copied to {host.alias}:{target}"
+        failed = f"{source} could not be copied to {host.alias}:{target}"
         _pipe(["tar", "-C", str(source), "-cf", "-", "."], _in_shell(host, _UNPACK, target), failed)
         return
-    failed = f"{source} was not copied to {host.alias}:{target}"
+    failed = f"{source} could not be copied to {host.alias}:{target}"
     if into:
         _run(_in_shell(host, 'mkdir -p -- "$1"', target), failed)
     _run(_scp(host, str(source), f"{host.alias}:{target}{'/' if into else ''}"), failed)
@@ -44,16 +43,16 @@ def download(host: Host, remote: str, local: str | Path) -> None:
     """See `gpudev.Reservation.download`."""
     source, into = posixpath.normpath(_below_home(remote)), _is_folder(str(local))
     asked = _in_shell(host, 'test -d "$1"', source)
-    is_folder = _run(asked, f"{host.alias}:{source} was not copied", allowed=(0, 1)) == 0
+    is_folder = _run(asked, f"{host.alias}:{source} could not be copied", allowed=(0, 1)) == 0
     target = Path(local).absolute()
     if is_folder and into:
         target /= _name(source)
-    failed = f"{host.alias}:{source} was not copied to {target}"
+    failed = f"{host.alias}:{source} could not be copied to {target}"
     try:
         if is_folder or into:
             target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GpuDevError(f"{failed}: {error}", code="copy_failed") from error
+        raise GpuDevError(f"{failed}: {cause(error)}", code="copy_failed") from error
     if is_folder:
         unpack = ["tar", "-C", str(target), "-xpf", "-", "--no-same-owner"]
         _pipe(_in_shell(host, _PACK, source), unpack, failed)
@@ -66,12 +65,12 @@ def _is_folder(target: str) -> bool:
 
 
 def _below_home(path: str) -> str:
-    """Return a path as the server takes it: commands start in the home there."""
+    """Return the path for a command on the server, which starts in the home."""
     path = path.removeprefix("~/") if path.startswith("~/") else path
     if path.startswith("~") and path != "~":
         raise InvalidRequest(
-            f"{path} names the home of another user, which gpu-dev does not look up.",
-            hint=f"Give its full path, or ./{path} for a file or folder of that name.",
+            f"{path} is in the home of another user, which gpu-dev does not look up.",
+            hint=f"Use the full path, or ./{path} for a file or folder with this name.",
         )
     path = "." if path in ("", "~") else path
     return f"./{path}" if path.startswith("-") else path
@@ -81,7 +80,7 @@ def _name(path: str) -> str:
     name = posixpath.basename(posixpath.normpath(path))
     if name in ("", ".", ".."):
         raise InvalidRequest(
-            f"{path} has no name that its copy could have.", hint="Name the copy, for example: copy"
+            f"The copy of {path} needs a name.", hint="Use a target with a name, for example: copy"
         )
     return name
 
@@ -106,13 +105,13 @@ def _run(argv: list[str], failed: str, allowed: tuple[int, ...] = (0,)) -> int:
 
 
 def _pipe(source: list[str], target: list[str], failed: str) -> None:
-    """Run both, what the first one writes being what the second one reads."""
+    """Run both programs, with the output of the first as the input of the second."""
     with tempfile.TemporaryFile() as said:
         first = start(source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
         assert first.stdout is not None
         try:
             second = start(target, stdin=first.stdout, stdout=subprocess.DEVNULL, stderr=said)
-            first.stdout.close()  # or it would never learn that the second one has gone
+            first.stdout.close()  # so that the first one notices if the second one ends
             try:
                 codes = (second.wait(), first.wait())
             finally:

@@ -1,4 +1,4 @@
-"""Reservations in notebooks: a live panel with buttons where ipywidgets is there, live HTML where not."""
+"""Reservations in notebooks: a live panel with buttons with ipywidgets, otherwise live HTML."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from gpudev.reservation import Reservation
 
 POLL = 20.0
-"""Seconds after which the time left is drawn again, if nothing changes before."""
+"""Seconds between updates of the time left, if nothing else changes."""
 PAUSE = 5.0
-"""Seconds before the service is asked again when it did not answer."""
+"""Seconds before a retry if the service did not answer."""
 
 COLOURS: dict[words.Tone, str] = {
     "waiting": "#0b7285",
@@ -30,16 +30,18 @@ COLOURS: dict[words.Tone, str] = {
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+    """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
 
 
 def html(view: words.View, note: str | None = None) -> str:
-    """The panel without buttons. Safe for any name or reason."""
+    """Return the panel without buttons as HTML. All texts are escaped."""
     colour = COLOURS[view.tone]
-    facts = " · ".join(_html.escape(part) for part in (view.headline, *view.times))
+    # Notebooks run on servers, which do not know the time zone of the reader.
+    zone = ["times in UTC"] if view.times and clock.now().astimezone().tzname() == "UTC" else []
+    facts = " · ".join(_html.escape(part) for part in (view.headline, *view.times, *zone))
     rows = [
         f'<div style="font-weight:600">{_html.escape(view.title)}</div>',
         f'<div style="color:{colour}">{facts}</div>',
@@ -65,7 +67,7 @@ def html(view: words.View, note: str | None = None) -> str:
 
 
 class HtmlPanel:
-    """The panel without buttons, drawn over itself."""
+    """The panel without buttons, updated in place."""
 
     def __init__(self, reservation: Reservation) -> None:
         self._reservation = reservation
@@ -83,12 +85,12 @@ class HtmlPanel:
             self._handle.update(drawn)
 
     def close(self) -> None:
-        """The wait is over: from here on a thread of its own keeps the panel up to date."""
+        """End the wait: from now on, a thread keeps the panel up to date."""
         follow(self._reservation, self)
 
 
 def panel(reservation: Reservation) -> Progress:
-    """What a notebook shows: with buttons where ipywidgets is installed."""
+    """Return the panel for a notebook, with buttons if ipywidgets is installed."""
     if importlib.util.find_spec("ipywidgets") is None:
         return HtmlPanel(reservation)
     from gpudev.widgets import Panel
@@ -104,7 +106,7 @@ def show(reservation: Reservation) -> None:
 
 
 def follow(reservation: Reservation, shown: Progress) -> threading.Thread:
-    """Keep `shown` up to date from a daemon thread, which ends with the reservation."""
+    """Keep `shown` up to date from a daemon thread until the reservation has ended."""
     thread = threading.Thread(
         target=_follow, args=(reservation, shown), name=f"gpudev-{reservation.id}", daemon=True
     )

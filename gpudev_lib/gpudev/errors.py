@@ -1,35 +1,36 @@
-"""Everything that can go wrong, in one tree.
+"""The exceptions of this library, in one tree.
 
 ::
 
     GpuDevError                      has .code, .message, .hint, .exit_code
-    ├── InvalidRequest               the request can never be granted as it stands
-    │   ├── InvalidShape             so many GPUs or nodes do not exist: the message names what does
+    ├── InvalidRequest               the request is not valid
+    │   ├── InvalidShape             no pool has this many GPUs or nodes; the hint names the sizes
     │   ├── InvalidHours
     │   ├── InvalidName
     │   ├── InvalidImage
     │   └── UnknownGpuType
-    ├── NotFound                     no such reservation (or not yours)
-    ├── RequestRefused               understood, and refused in the present state
+    ├── NotFound                     no such reservation, or it is owned by another user
+    ├── RequestRefused               the request is valid but cannot be granted now
     │   ├── NameTaken
     │   ├── QuotaExceeded
-    │   ├── ExtensionRefused         the hint says the longest that would be granted
+    │   ├── ExtensionRefused         the hint gives the longest extension available
     │   └── WrongState
     ├── AccessError
-    │   ├── NotLoggedIn              no token, or one that is no longer valid
-    │   └── Forbidden
-    ├── NetworkError                 no answer; the library has retried already
-    │   └── Unavailable              something answered, but not (or not yet) the service
+    │   ├── NotLoggedIn              no token, or the token is no longer valid
+    │   ├── Forbidden
+    │   └── AccessRevoked
+    ├── NetworkError                 no answer; the library has already retried
+    │   └── Unavailable              the service is not available, or something else answered
     │       └── RateLimited
     ├── WaitTimeout                  also a TimeoutError; has .reservation
-    ├── ReservationEnded             it ended (or failed) while waited for; has .reservation
+    ├── ReservationEnded             it ended or failed while you waited; has .reservation
     ├── RemoteCommandFailed          run(check=True): has .returncode, .stdout, .stderr
     ├── CommandTimeout               run(timeout=…): also a TimeoutError; has .stdout, .stderr
-    ├── ConfigError                  the configuration file, or a variable of the environment
-    └── UnexpectedAnswer             the service and this library do not understand each other
+    ├── ConfigError                  the configuration file or an environment variable cannot be used
+    └── UnexpectedAnswer             the library does not understand the service's answer
 
-``code`` is the service's own stable code where the service refused, and the class's otherwise. A hint says
-what to do next and is part of ``str(error)``.
+If the service refused the request, ``code`` is the service's stable code; otherwise it is the code of the
+class. A hint says what to do next and is part of ``str(error)``.
 """
 
 from __future__ import annotations
@@ -41,52 +42,52 @@ if TYPE_CHECKING:
 
 
 class GpuDevError(Exception):
-    """Base of all errors of this library."""
+    """Base class of all errors of this library."""
 
     default_code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
-    """What the ``gpu-dev`` command exits with."""
+    """Exit code of the ``gpu-dev`` command."""
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        """What happened, to which object."""
+        """What happened, and to which object."""
         self.hint = hint
         """What to do next; may be empty."""
         self.code = code or self.default_code
-        """Stable, for programs."""
+        """A stable code for programs."""
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
 class InvalidRequest(GpuDevError):
-    """The request can never be granted as it stands."""
+    """The request is not valid and would be refused at any time."""
 
     default_code = "invalid_request"
     exit_code = 2
 
 
 class InvalidShape(InvalidRequest):
-    """So many GPUs or nodes do not exist in any pool."""
+    """No pool has this many GPUs or nodes."""
 
     default_code = "invalid_shape"
 
 
 class InvalidHours(InvalidRequest):
-    """Not a number of hours that anybody may have."""
+    """The hours are not a valid length of time for a reservation."""
 
     default_code = "invalid_hours"
 
 
 class InvalidName(InvalidRequest):
-    """Not a name for a reservation."""
+    """The name is not valid for a reservation."""
 
     default_code = "invalid_name"
 
 
 class InvalidImage(InvalidRequest):
-    """Not an image of the pool."""
+    """The pool does not have this image."""
 
     default_code = "invalid_image"
 
@@ -98,45 +99,45 @@ class UnknownGpuType(InvalidRequest):
 
 
 class NotFound(GpuDevError):
-    """No such reservation, or somebody else's."""
+    """There is no such reservation, or it is owned by another user."""
 
     default_code = "not_found"
     exit_code = 3
 
 
 class RequestRefused(GpuDevError):
-    """Understood, and refused in the present state."""
+    """The request is valid but cannot be granted now."""
 
     default_code = "refused"
     exit_code = 4
 
 
 class NameTaken(RequestRefused):
-    """A live reservation of yours has this name."""
+    """One of your live reservations already has this name."""
 
     default_code = "name_taken"
 
 
 class QuotaExceeded(RequestRefused):
-    """More than you may hold, queue or ask for."""
+    """The request exceeds one of your limits."""
 
     default_code = "quota_exceeded"
 
 
 class ExtensionRefused(RequestRefused):
-    """The extension would break a promise made to somebody else, or a limit."""
+    """The extension exceeds a limit, or someone waiting would miss their guaranteed start."""
 
     default_code = "extension_refused"
 
 
 class WrongState(RequestRefused):
-    """The reservation is not in a state in which this is possible."""
+    """The state of the reservation does not allow this action."""
 
     default_code = "wrong_state"
 
 
 class AccessError(GpuDevError):
-    """Who you are, or what your token may do, is not enough."""
+    """You are not logged in, or you are not allowed to do this."""
 
     default_code = "forbidden"
     exit_code = 5
@@ -149,22 +150,28 @@ class NotLoggedIn(AccessError):
 
 
 class Forbidden(AccessError):
-    """The token is valid and does not allow this."""
+    """The token is valid but does not allow this."""
 
     default_code = "forbidden"
 
 
+class AccessRevoked(AccessError):
+    """You may no longer use this hub; the message says why."""
+
+    default_code = "access_revoked"
+
+
 class NetworkError(GpuDevError):
-    """No answer. Requests that may be repeated have been repeated before this is raised."""
+    """The hub did not answer. Requests that are safe to retry have already been retried."""
 
     default_code = "network"
     exit_code = 6
     retry_after: float = 0.0
-    """Seconds that the service asked us to wait."""
+    """Seconds that the service asks the client to wait before a retry."""
 
 
 class Unavailable(NetworkError):
-    """Something answered, but not the service, or the service says that it cannot just now."""
+    """The service is not available now, or something other than the service answered."""
 
     default_code = "unavailable"
 
@@ -176,7 +183,7 @@ class RateLimited(Unavailable):
 
 
 class WaitTimeout(GpuDevError, TimeoutError):
-    """The reservation is not ready in the time that was given."""
+    """The reservation was not ready before the timeout."""
 
     default_code = "wait_timeout"
     exit_code = 7
@@ -187,7 +194,7 @@ class WaitTimeout(GpuDevError, TimeoutError):
 
 
 class ReservationEnded(GpuDevError):
-    """The reservation has ended: cancelled elsewhere, failed, its node lost."""
+    """The reservation ended while you waited: it was cancelled, it failed, or its node was lost."""
 
     default_code = "reservation_ended"
     exit_code = 8
@@ -198,7 +205,7 @@ class ReservationEnded(GpuDevError):
 
 
 class RemoteCommandFailed(GpuDevError):
-    """A command on the server ended with another status than 0 (255: ``ssh`` itself failed)."""
+    """A command on the server exited with a status other than 0 (255: ``ssh`` itself failed)."""
 
     default_code = "command_failed"
 
@@ -206,12 +213,12 @@ class RemoteCommandFailed(GpuDevError):
         super().__init__(message, hint=hint)
         self.returncode = returncode
         self.stdout = stdout
-        """What it wrote, where it was captured; else empty."""
+        """Captured output; empty if it was not captured."""
         self.stderr = stderr
 
 
 class CommandTimeout(GpuDevError, TimeoutError):
-    """A command on the server took longer than it was given; it was ended there."""
+    """A command on the server did not finish before its timeout and was stopped."""
 
     default_code = "command_timeout"
     exit_code = 7
@@ -219,19 +226,19 @@ class CommandTimeout(GpuDevError, TimeoutError):
     def __init__(self, message: str, *, stdout: str, stderr: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.stdout = stdout
-        """What it had written, where it was captured; else empty."""
+        """Output captured before the timeout; empty if it was not captured."""
         self.stderr = stderr
 
 
 class ConfigError(GpuDevError):
-    """The configuration file, or a variable of the environment (a proxy, certificates), cannot be used."""
+    """The configuration file or an environment variable (proxy, certificates) cannot be used."""
 
     default_code = "config"
     exit_code = 9
 
 
 class UnexpectedAnswer(GpuDevError):
-    """The service answered what this version of the library does not understand."""
+    """This version of the library does not understand the service's answer."""
 
     default_code = "unexpected_answer"
 
@@ -252,6 +259,7 @@ _BY_CODE: dict[str, type[GpuDevError]] = {
         WrongState,
         NotLoggedIn,
         Forbidden,
+        AccessRevoked,
         RateLimited,
         Unavailable,
     )
@@ -267,10 +275,15 @@ _BY_STATUS: dict[int, type[GpuDevError]] = {
 
 
 def from_answer(status: int, code: str, message: str, hint: str) -> GpuDevError:
-    """The error for a refusal of the service's: by its code, else by the HTTP status."""
+    """Return the error for a refusal by the service, chosen by its code, else by the HTTP status."""
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if kind is None:
         kind = Unavailable if status >= 500 else InvalidRequest
     if kind is NotLoggedIn and not hint:
         hint = "Log in with: gpu-dev login"
     return kind(message, hint=hint, code=code)
+
+
+def cause(error: Exception) -> str:
+    """Return the text of an error for a message that names the file: without its number and file name."""
+    return str((isinstance(error, OSError) and error.strerror) or error)

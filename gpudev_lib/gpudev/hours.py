@@ -1,4 +1,4 @@
-"""Lengths of time as people write them; ``web/static/hours.js`` reads the same ones."""
+"""Lengths of time as people write them. ``web/static/hours.js`` accepts the same formats."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _UNITS = re.compile(rf"{_DAYS}(?:{_HOURS})?{_MINUTES}{_SECONDS}")
 
 
 def read_hours(text: str) -> float | None:
-    """Hours from ``4``, ``0,5``, ``90m``, ``1:30``, ``1h30``, ``2d`` and the like; None for everything else.
+    """Return hours from ``4``, ``0,5``, ``90m``, ``1:30``, ``1h30``, ``2d`` and similar; None for other text.
 
-    A plain number may be negative, so that the refusal can say what is wrong with it.
+    A plain number may be negative, so that the service can name the problem.
     """
     text = text.strip(" \t\u00a0\u202f").lower()
     if _PLAIN.fullmatch(text):

@@ -1,9 +1,10 @@
-"""A token of the Hub's, by name and password or pasted, checked and stored."""
+"""Login: get a token by password or take a new or pasted one, check it, and save it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -11,21 +12,14 @@ from urllib.parse import quote
 import httpx
 
 from gpudev import config, network
-from gpudev.api import Api
+from gpudev import login_wire as wire
 from gpudev.errors import AccessError, Forbidden, NetworkError, NotLoggedIn, UnexpectedAnswer
 from gpudev.foreign import plain
+from gpudev.login_api import LoginApi
 from gpudev.waiting import Notice
 
-DAYS = 30
-"""How long a token made here is good for."""
-SCOPES = (
-    "access:services!service=gpudev",
-    "custom:gpudev:reserve",
-    "access:servers!user",
-    "read:servers!user",
-    "read:users:name!user",
-)
-"""What it may do: use this service as its owner, list and open their servers, and nothing else."""
+DAYS = wire.DAYS
+SCOPES = wire.SCOPES
 
 
 def by_password(
@@ -36,9 +30,9 @@ def by_password(
     tell: Callable[[str], None] | None = None,
     transport: httpx.BaseTransport | None = None,
 ) -> str:
-    """Log in at the hub's own form and have a token made; returns it. `tell` is as in `Client`.
+    """Log in with the login form of the hub and return a new token. `tell` is as in `Client`.
 
-    Raises `NotLoggedIn` for a wrong password and `AccessError` where the hub has no such form.
+    Raises `NotLoggedIn` for a wrong password and `AccessError` if the hub has no login by password.
     """
     try:
         with (
@@ -56,23 +50,24 @@ def _token(http: httpx.Client, url: str, user: str, password: str) -> str:
     form = http.get(f"{url}/hub/login")
     if form.status_code == HTTPStatus.NOT_FOUND or form.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise NetworkError(
-            f"{url} answers {form.status_code} {plain(form.reason_phrase)} where the hub's login should be.",
-            hint="Is this the address of a hub, and the hub running?",
+            f"The login page of {url} answered {form.status_code} {plain(form.reason_phrase)}.",
+            hint="Check that this is the address of a hub and that the hub is running.",
         )
     xsrf = http.cookies.get("_xsrf", default=None)
     if 'name="password"' not in form.text or xsrf is None:
         raise AccessError(
-            f"{url} has no login by password.",
-            hint=f"Make a token at {url}/hub/token and paste it to: gpu-dev login --url {url} --token-stdin",
+            f"{url} does not support login by password.",
+            hint=f"Log in with a browser: gpu-dev login --url {url}\n"
+            f"Or create a token at {url}/hub/token and paste it to: gpu-dev login --url {url} --token-stdin",
             code="no_password_login",
         )
     answer = http.post(f"{url}/hub/login", data={"username": user, "password": password, "_xsrf": xsrf})
     if answer.status_code != HTTPStatus.FOUND:
         raise NotLoggedIn(
-            f"{url} refuses {user} with this password.",
-            hint="Check name and password: gpu-dev login --user NAME",
+            f"{url} refused the login of {user}.",
+            hint="Check the name and the password, then try again: gpu-dev login --user NAME",
         )
-    # The login changes what the xsrf cookie must be; a page of the hub's sets the new one.
+    # The login invalidates the xsrf cookie; a page of the hub sets a new one.
     http.get(f"{url}/hub/token")
     me = _json(http.get(f"{url}/hub/api/user"), url)
     made = http.post(
@@ -82,7 +77,7 @@ def _token(http: httpx.Client, url: str, user: str, password: str) -> str:
     )
     token = _json(made, url).get("token")
     if not isinstance(token, str):
-        raise UnexpectedAnswer(f"{url} made no token: its answer has none.")
+        raise UnexpectedAnswer(f"{url} answered the login without a token.")
     return token
 
 
@@ -92,19 +87,29 @@ def _json(answer: httpx.Response, url: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         body = None
     if not isinstance(body, dict):
-        raise UnexpectedAnswer(f"{url} answers {answer.status_code} with something that is no JSON object.")
+        raise UnexpectedAnswer(f"{url} answered {answer.status_code} without a JSON object.")
     if not answer.is_success:
         raise Forbidden(
-            f"{url} makes no token: {plain(str(body.get('message') or answer.reason_phrase))}",
-            hint=f"Make one at {url}/hub/token and paste it to: gpu-dev login --url {url} --token-stdin",
+            f"{url} refused to create a token: {plain(str(body.get('message') or answer.reason_phrase))}",
+            hint=f"Create one at {url}/hub/token and paste it to: gpu-dev login --url {url} --token-stdin",
         )
     return body
 
 
 def _last_cookie(http: httpx.Client, name: str) -> str:
-    """The cookie's newest value: the login form may have left another one at another path."""
+    """Return the newest value of the cookie: the login form may have set one for another path."""
     values = [cookie.value for cookie in http.cookies.jar if cookie.name == name]
     return values[-1] or "" if values else ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A token that was checked and saved."""
+
+    user: str
+    place: str
+    """Where it is saved."""
+    expires_at: str | None
 
 
 def store(
@@ -113,16 +118,14 @@ def store(
     *,
     tell: Callable[[str], None] | None = None,
     transport: httpx.BaseTransport | None = None,
-) -> str:
-    """Check the token with the service and write it to the configuration file; returns whose it is."""
-    api = Api(url, token, transport=transport, tell=tell)
+) -> Stored:
+    """Check the token with the service, and save it in the keyring or the configuration file."""
+    api = LoginApi(url, token, transport=transport, tell=tell)
     try:
         user = api.me().user
+        info = api.token_info()
     finally:
         api.close()
-
-    def change(content: dict[str, Any]) -> None:
-        content.update(url=url, token=token, user=user)
-
-    config.update(change)
-    return user
+    created, expires = (None, None) if info is None else (info.created_at, info.expires_at)
+    place = config.save_token(url, token, user=user, created_at=created, expires_at=expires)
+    return Stored(user, place, expires)

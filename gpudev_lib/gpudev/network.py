@@ -1,13 +1,14 @@
-"""How this machine reaches a hub: proxies and certificate authorities, as the environment names them.
+"""The connection to a hub: proxies and certificate authorities from the environment.
 
-The variables are read here, and not by the HTTP library, so that one that cannot be used is named in the
-error, and a hub on this machine is never asked through a proxy.
+The variables are read here instead of in the HTTP library, so that an error can name the variable, and a hub
+on this machine is never reached through a proxy.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 import urllib.request
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ _FILE, _FOLDER = "SSL_CERT_FILE", "SSL_CERT_DIR"
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy, and who named it."""
+    """A proxy, and the variable that it comes from."""
 
     url: str
     variable: str
 
     def __str__(self) -> str:
-        """Without the password that the address may hold."""
-        return f"the proxy that {self.variable} names"
+        """Describe the proxy without its address, which may contain a password."""
+        return f"the proxy in {self.variable}"
 
 
 def client(
@@ -40,9 +41,9 @@ def client(
     headers: dict[str, str] | None = None,
     transport: httpx.BaseTransport | None = None,
 ) -> httpx.Client:
-    """An HTTP client for the hub at `url`. Raises `ConfigError` or `InvalidRequest`.
+    """Return an HTTP client for the hub at `url`. Raises `ConfigError` or `InvalidRequest`.
 
-    Each request has a connection of its own: after the long waits in between a kept one would be stale.
+    Each request opens its own connection: a kept one would be stale after the long pauses between requests.
     """
     proxy = None if transport is not None else proxy_of(url)
     try:
@@ -61,42 +62,48 @@ def client(
 
 
 def no_address(url: str) -> InvalidRequest:
-    """The error for an address that no host can have."""
-    return InvalidRequest(f"{url} is not the address of a hub.", hint="It looks like https://hub.example.org")
+    """Return the error for an invalid address."""
+    return InvalidRequest(
+        f"{url} is not the address of a hub.", hint="Use an address such as https://hub.example.org"
+    )
 
 
 def failure(url: str, error: httpx.RequestError) -> NetworkError:
-    """What went wrong on the way to the hub at `url`, in words."""
+    """Return the error for a failed connection to the hub at `url`."""
     if isinstance(error, httpx.TimeoutException):
         return NetworkError(
-            f"{reached(url)} did not answer in time.", hint="Try again; `gpu-dev list` shows what you hold."
+            f"{reached(url)} did not answer in time.",
+            hint="The request may have taken effect. Check with `gpu-dev list` before you try again.",
         )
-    what = str(error) or type(error).__name__
+    what = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     proxy = proxy_of(url)
-    hint = "Is the address right, and the hub running? `gpu-dev config get url` shows the address."
+    hint = "Check that the hub is running and the address is right: gpu-dev config get url"
     if "CERTIFICATE_VERIFY_FAILED" in what:
         name = next((name for name in (_FILE, _FOLDER) if os.environ.get(name)), None)
         hint = (
-            f"The certificate authorities come from {name}, {os.environ[name]}. Are they the right ones?"
+            f"The certificate authorities come from {name}={os.environ[name]}. Check that file or folder."
             if name
-            else f"If the hub's certificate is your organisation's, name its authority's file in {_FILE}."
+            else f"If your organization has its own certificate authority, set {_FILE} to its"
+            " certificate file."
         )
+    elif "WRONG_VERSION_NUMBER" in what:
+        hint = "The answer is not HTTPS. If the address of the hub starts with http://, use that address."
     elif proxy is not None:
         hint = (
-            f"Is the proxy right, and the hub running? To go without the proxy, unset {proxy.variable}"
-            f" or add {urlsplit(url).hostname} to NO_PROXY."
+            "Check the proxy, and that the hub is running. To connect without the proxy, unset"
+            f" {proxy.variable} or add {urlsplit(url).hostname} to NO_PROXY."
         )
-    return NetworkError(f"{reached(url)} cannot be reached: {what}", hint=hint)
+    return NetworkError(f"{reached(url)} cannot be reached: {what.rstrip('.')}.", hint=hint)
 
 
 def reached(url: str) -> str:
-    """The hub's address, and the way to it where that leads through a proxy."""
+    """Return the address of the hub, with the proxy if there is one."""
     proxy = proxy_of(url)
     return url if proxy is None else f"{url} (through {proxy})"
 
 
 def proxy_of(url: str) -> Proxy | None:
-    """The proxy to ask for `url`; None: none. Raises `ConfigError` for one that cannot be asked."""
+    """Return the proxy for `url`, or None. Raises `ConfigError` for a proxy that cannot be used."""
     parts = urlsplit(url)
     if parts.hostname is None or is_loopback(parts.hostname):
         return None
@@ -112,7 +119,7 @@ def proxy_of(url: str) -> Proxy | None:
     address = address if "://" in address else f"http://{address}"
     try:
         split = urlsplit(address)
-        # The name of the hub is left to the proxy in any case.
+        # The proxy always resolves the name of the hub.
         scheme = split.scheme.removesuffix("h") if split.scheme == "socks5h" else split.scheme
         usable = scheme in _SCHEMES and split.hostname and (split.port is None or split.port > 0)
         clean = httpx.URL(split._replace(scheme=scheme).geturl())
@@ -120,15 +127,15 @@ def proxy_of(url: str) -> Proxy | None:
         usable, clean = False, httpx.URL()
     if not usable:
         raise ConfigError(
-            f"The environment variable {variable} does not hold the address of a proxy that can be used.",
-            hint="It looks like http://proxy.example.org:3128 or socks5://127.0.0.1:1080. Correct or unset"
-            f" it, or add {parts.hostname} to NO_PROXY.",
+            f"The environment variable {variable} is not the address of a supported proxy.",
+            hint="Set it to an address such as http://proxy.example.org:3128 or socks5://127.0.0.1:1080."
+            f" Or unset it, or add {parts.hostname} to NO_PROXY.",
         )
     return Proxy(str(clean), variable)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine itself, of whose loopback a proxy knows nothing."""
+    """Return whether the host is this machine, whose loopback a proxy cannot reach."""
     host = host.removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -139,10 +146,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _means(rule: str, parts: SplitResult) -> bool:
-    """Whether a rule of ``NO_PROXY`` is about this address.
+    """Return whether a rule of ``NO_PROXY`` matches this address.
 
-    Rules are ``*``, a domain with all that is below it, an IP address or network, each but the last with or
-    without a port. Others mean nothing.
+    A rule is ``*``, a domain (which includes its subdomains), an IP address or a network. All rules except
+    networks may have a port. Other rules are ignored.
     """
     host = parts.hostname or ""
     rule, port = rule.lower(), ""
@@ -162,10 +169,10 @@ def _means(rule: str, parts: SplitResult) -> bool:
 
 
 def _authorities(url: str, proxy: Proxy | None) -> ssl.SSLContext:
-    """Checks certificates by the authorities that the environment names, else by the usual ones."""
+    """Return a context with the authorities in the environment, else the usual ones."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not url.startswith("https:") and not (proxy and proxy.url.startswith("https:")):
-        return context  # reading all of them costs more than the request, and plain HTTP needs none
+        return context  # loading the authorities takes longer than the request
     name = next((name for name in (_FILE, _FOLDER) if os.environ.get(name)), None)
     if name is None:
         import certifi
@@ -177,12 +184,12 @@ def _authorities(url: str, proxy: Proxy | None) -> ssl.SSLContext:
         if name == _FILE:
             context.load_verify_locations(path)
         else:
-            os.listdir(path)  # noqa: PTH208  (a folder that is not there is no error to OpenSSL)
+            os.listdir(path)  # noqa: PTH208  (OpenSSL ignores a missing folder)
             context.load_verify_locations(capath=path)
     except OSError as error:
         what = error.strerror or str(error)
         raise ConfigError(
-            f"The environment variable {name} names {path}, where no certificates can be read: {what}.",
-            hint=f"Unset {name}, or name a {'file' if name == _FILE else 'folder'} of certificates in it.",
+            f"No certificates can be read from {path}, which the environment variable {name} names: {what}.",
+            hint=f"Unset {name}, or set it to a {'file' if name == _FILE else 'folder'} with certificates.",
         ) from error
     return context

@@ -1,4 +1,4 @@
-"""Programs of this machine: how they are started, and their output passed on as it comes."""
+"""Local programs: how they are started, and how their output is passed on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, NoReturn, TextIO
 from gpudev.errors import GpuDevError
 
 LAST_WORDS = 2.0
-"""Seconds for which what a program had written is waited for after its end."""
+"""Seconds to wait for the last output of a program after its end."""
 
 
 def start(
@@ -24,9 +24,9 @@ def start(
     Raises `GpuDevError` if it is not installed, or if its exit status would be lost.
     """
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        # The kernel then discards exit statuses: Popen reports 0 for each, and ssh's own programs fail.
+        # The kernel would discard exit statuses: Popen would report 0, and programs of ssh would fail.
         raise GpuDevError(
-            f"{argv[0]} was not started: this program ignores SIGCHLD, so exit statuses are lost.",
+            f"{argv[0]} was not started: your program ignores SIGCHLD, so exit statuses would be lost.",
             hint="Call this first: signal.signal(signal.SIGCHLD, signal.SIG_DFL)",
             code="sigchld_ignored",
         )
@@ -37,7 +37,7 @@ def start(
 
 
 def replace(argv: list[str]) -> NoReturn:
-    """Run a program in place of this one. Raises `GpuDevError` if it is not installed."""
+    """Replace this process by a program. Raises `GpuDevError` if it is not installed."""
     try:
         os.execvpe(argv[0], argv, environment())  # noqa: S606
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -47,22 +47,24 @@ def replace(argv: list[str]) -> NoReturn:
 def environment() -> dict[str, str]:
     """Return the environment for a program that gpu-dev starts.
 
-    ssh runs the programs of its configuration with ``SHELL``, which a container may lack.
+    ssh runs the commands in its configuration with ``SHELL``, which may not exist in a container.
     """
     return {**os.environ, "SHELL": "/bin/sh"}
 
 
 def _not_installed(program: str) -> GpuDevError:
     return GpuDevError(
-        f"{program} is not installed on this machine.", hint="It is needed here.", code="not_installed"
+        f"{program} is not installed on this machine.",
+        hint=f"Install {program}, then try again.",
+        code="not_installed",
     )
 
 
 class Command:
-    """A program that runs: it is given a text, and what it writes goes to two streams."""
+    """A running program with an input text, whose output goes to two streams."""
 
     def __init__(self, argv: Sequence[str], input: str | None, targets: Sequence[TextIO | None]) -> None:
-        """`targets`: for standard output and standard error; None: nowhere."""
+        """`targets`: streams for standard output and standard error; None discards the output."""
         piped = subprocess.PIPE
         self._process = start(
             argv, stdin=subprocess.DEVNULL if input is None else piped, stdout=piped, stderr=piped
@@ -78,9 +80,9 @@ class Command:
             thread.start()
 
     def wait(self, timeout: float | None) -> int:
-        """The exit status, once all that was written has been passed on.
+        """Return the exit status after all output has been passed on.
 
-        Raises `subprocess.TimeoutExpired`, and what went wrong at a stream here.
+        Raises `subprocess.TimeoutExpired`, or the error of a target stream.
         """
         code = self._process.wait(timeout)
         for thread in self._work:
@@ -90,7 +92,7 @@ class Command:
         return code
 
     def kill(self) -> None:
-        """End it, and pass on what it has written."""
+        """Kill the program and pass on its output."""
         self._process.kill()
         self._process.wait()
         for thread in self._work:
@@ -102,7 +104,7 @@ class Command:
             with self._process.stdin as stdin:
                 stdin.write(data)
         except BrokenPipeError:
-            pass  # it ended without reading: its status says why
+            pass  # it ended without reading its input; its status says why
 
     def _pump(self, source: IO[bytes], target: TextIO | None) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -112,7 +114,7 @@ class Command:
                     _write(target, decoder.decode(chunk))
                 _write(target, decoder.decode(b"", True))
             except (OSError, ValueError) as error:
-                # As with a pipe whose reader has gone: who can't be heard need not go on.
+                # As with a closed pipe: without a reader for its output, the program is stopped.
                 self._failure = error
                 self._process.kill()
 

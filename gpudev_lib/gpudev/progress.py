@@ -1,4 +1,4 @@
-"""Progress that suits the place: a live line on a terminal, plain lines in a log, a panel in a notebook."""
+"""Progress of a wait: a live line on a terminal, plain lines in a log, a panel in a notebook."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """What is told how a wait goes."""
+    """Receives the progress of a wait."""
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """The reservation as it stands (perhaps unchanged); `note` says what hinders the wait just now."""
+        """Show the current state of the reservation, and in `note` a problem such as a lost connection."""
 
     def close(self) -> None:
-        """The wait is over."""
+        """End the display: the wait is over."""
 
 
 class Silent:
@@ -37,14 +37,14 @@ class Silent:
 
 
 class Lines:
-    """A plain line whenever something has changed."""
+    """Writes a plain line after each change."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown: object = None
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """Write a line if it says something new."""
+        """Write a line if something has changed."""
         facts = (
             record.state,
             record.server,
@@ -63,14 +63,14 @@ class Lines:
         try:
             print(text, file=self._stream, flush=True)
         except (OSError, ValueError):
-            pass  # full, gone or closed: a wait does not end because nobody can be told of it
+            pass  # a full or closed stream does not end the wait
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Nothing."""
 
 
 class LiveLine:
-    """One line (two on a narrow terminal) that is drawn again as time passes."""
+    """A line that is updated in place as time passes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -80,7 +80,7 @@ class LiveLine:
         self._note: str | None = None
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """Draw it."""
+        """Draw the line."""
         self._record, self._note = record, note
         if self._live is None:
             from rich.console import Console
@@ -93,7 +93,7 @@ class LiveLine:
             self._live.start()
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the line."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -111,7 +111,7 @@ class LiveLine:
             text.append(f"\n{view.reason}", "dim")
         if self._note:
             text.append(f"\n{self._note}", "yellow")
-        if self._spinner is None:  # one for all drawings, or it would not turn
+        if self._spinner is None:  # kept between updates, so that it turns
             unicode = (self._stream.encoding or "").lower().startswith("utf")
             self._spinner = Spinner("dots" if unicode else "line")
         self._spinner.update(text=text)
@@ -128,7 +128,7 @@ _STYLES: dict[words.Tone, str] = {
 
 
 def choose(wanted: Progress | bool | None, reservation: Reservation) -> Progress:
-    """What was asked for; for None and True what suits the place."""
+    """Return the wanted progress; for None and True, choose by the environment."""
     if wanted is False:
         return Silent()
     if wanted is not None and wanted is not True:
@@ -139,7 +139,7 @@ def choose(wanted: Progress | bool | None, reservation: Reservation) -> Progress
 
 
 def for_stream(stream: TextIO | None) -> Progress:
-    """A live line on a terminal, plain lines elsewhere, nothing where the stream is closed."""
+    """Return a live line for a terminal, plain lines for other streams, nothing for a closed stream."""
     if stream is None or stream.closed:
         return Silent()
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", ""):

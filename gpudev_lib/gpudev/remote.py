@@ -1,4 +1,4 @@
-"""Commands and copies over the machine's own OpenSSH."""
+"""Commands on servers with the OpenSSH of this machine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TextIO
 
-from gpudev import ssh, sshkeys, wire
+from gpudev import clock, ssh, sshkeys, wire
 from gpudev.api import Api
 from gpudev.errors import CommandTimeout, Forbidden, GpuDevError, NotFound, RemoteCommandFailed, WrongState
 from gpudev.processes import Command, environment
-from gpudev.words import label
+from gpudev.words import label, no_server, standing
 
 MARK = "GPUDEV_RUN"
-"""Variable by which what a command started is known on the server; its sshd accepts it."""
+"""Environment variable that marks the processes of a command on the server. Its sshd accepts it."""
 ENDING = 20.0
-"""Seconds that ending a command there may take."""
-_ENDED = "was ended"
-_UNKNOWN = "it is not known whether it still runs"
+"""Most seconds to stop a command on the server."""
+_ENDED = "It was stopped"
+_UNKNOWN = "It could not be stopped and may still run"
 # A process has 3 s to end by itself.
 _ENDER = """
 mark=GPUDEV_RUN=$1
@@ -37,27 +37,27 @@ signal TERM
 gone 30 || { signal KILL; gone 20; }
 """
 _DIFFERS = re.compile(r"[!\\\n]")
-"""What not every login shell takes as it is between single quotes: csh and fish don't."""
+"""Characters that csh and fish do not take literally between single quotes."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """A server that can be entered."""
+    """A server that you can connect to."""
 
     alias: str
-    """What ``ssh`` knows it by."""
+    """Name of the server in the SSH configuration."""
     config: Path
-    """The file that says how: used directly, so that it works whatever the user's own file includes."""
+    """The SSH configuration file, used directly so that the user's own file does not matter."""
 
     def command(self, program: str, *args: str) -> list[str]:
-        """`program` (ssh, scp) with this host's settings, never asking anything."""
+        """Return a command line of `program` (ssh, scp) with the settings of this host, without prompts."""
         return [program, "-F", str(self.config), "-o", "BatchMode=yes", *args]
 
 
 def locate(api: Api, ref: str) -> tuple[str, int]:
-    """The id and the node that a name stands for: ``NAME-1`` is the second node of ``NAME``.
+    """Return the reservation id and the node number for a name: ``NAME-1`` is the second node of ``NAME``.
 
-    A reservation that is called so itself goes first. Raises `NotFound`.
+    A reservation whose own name is ``NAME-1`` takes precedence. Raises `NotFound`.
     """
     try:
         return api.reservation(ref).id, 0
@@ -71,37 +71,38 @@ def locate(api: Api, ref: str) -> tuple[str, int]:
             raise error from None
     if int(number) >= record.nodes:
         raise NotFound(
-            f"Reservation {label(record)} has no node {number}: it has {record.nodes}, counted from 0.",
-            hint=f"See: gpu-dev show {label(record)}",
+            f"Reservation {label(record)} has no node {number}: its {record.nodes} nodes are numbered from 0."
+            if record.nodes > 1
+            else f"Reservation {label(record)} has only one node, so there is no node {number}.",
+            hint=f"Show its nodes with: gpu-dev show {label(record)}",
         )
     return record.id, int(number)
 
 
 def find(api: Api, id: str, rank: int = 0) -> Host:
-    """The server on node `rank` of the reservation `id`; its SSH settings are up to date afterwards.
+    """Return the server on node `rank` of the reservation `id`, and update the SSH settings.
 
-    Raises `WrongState` where it has none that can be entered, `Forbidden` where it is another one's, and
-    `GpuDevError` if the hub accepts no key of this machine.
+    Raises `WrongState` if there is no server to connect to, `Forbidden` if the reservation is owned by
+    another user, and `GpuDevError` if the hub accepts no key of this machine.
     """
     access = api.ssh()
     config = ssh.sync(access).config
     for host in access.hosts:
         if host.id == id and host.rank == rank:
-            if not _accepted(access) and not _accepted(
-                api.ssh()
-            ):  # a key made just now is in the second answer
+            sshkeys.check_made_for(access)
+            if not _accepted(access) and not _accepted(api.ssh()):  # a new key is in the second answer
                 raise GpuDevError(
                     f"The hub at {api.url} accepts none of the SSH keys in {ssh.folder()}.",
-                    hint="If the hub reads keys from your home, start gpu-dev with the same HOME. "
-                    f"Otherwise have {sshkeys.public(sshkeys.own_key(ssh.folder()))} added at the hub.",
+                    hint="If the hub reads keys from your home, start gpu-dev with the same HOME. Otherwise"
+                    f" ask an operator to add {sshkeys.public(sshkeys.own_key(ssh.folder()))} to your keys.",
                     code="no_key",
                 )
             return Host(host.alias, config)
     record = api.reservation(id)
     own(record)
     raise WrongState(
-        f"Reservation {label(record)} has no server to connect to: it is {record.state}.",
-        hint=record.reason or f"See: gpu-dev show {label(record)}",
+        f"Reservation {label(record)} has no server to connect to: {standing(record)}.",
+        hint=no_server(record, clock.now()),
     )
 
 
@@ -110,15 +111,18 @@ def _accepted(access: wire.SshAccess) -> bool:
 
 
 def own(record: wire.Reservation) -> None:
-    """Raise `Forbidden` for a reservation that the caller may see and not enter."""
-    if not record.mine:
-        raise Forbidden(f"Reservation {label(record)} is {record.owner}'s, who alone can enter it.")
+    """Raise `Forbidden` if the reservation is owned by another user, who does not share it."""
+    if not (record.mine or record.shared):
+        raise Forbidden(
+            f"You cannot connect to reservation {label(record)}: it is owned by {record.owner}.",
+            hint=f"Its owner can give you access with: gpu-dev share {label(record)} YOUR-LOGIN",
+        )
 
 
 def line(cmd: str | Sequence[str]) -> str:
-    """Return the command line for the shell at the other end: a string as it is, a list word for word.
+    """Return the command line for the shell on the server: a string unchanged, a list with each item quoted.
 
-    The shell may be any login shell. If the words hold what shells quote differently, ``sh`` decodes them.
+    The shell may be any login shell. Characters that shells quote differently are decoded by ``sh``.
     """
     if isinstance(cmd, str):
         return cmd
@@ -142,7 +146,7 @@ def run(
     mark = secrets.token_hex(16)
     told = cmd if isinstance(cmd, str) else shlex.join(cmd)
     argv = host.command("ssh", "-o", f"SetEnv={MARK}={mark}", host.alias, "--", line(cmd))
-    # In a notebook `sys.stdout` is the cell, not the kernel's own output: nothing is inherited.
+    # In a notebook, `sys.stdout` is the cell and not the output of the kernel, so ssh must not inherit it.
     targets = [io.StringIO(newline=None) if capture else stream for stream in (sys.stdout, sys.stderr)]
     command = Command(argv, input, targets)
     try:
@@ -150,8 +154,8 @@ def run(
     except subprocess.TimeoutExpired:
         ended = _end(host, mark, command)
         raise CommandTimeout(
-            f"{told!r} on {host.alias} did not end within {timeout:g} s and {ended}.",
-            hint="" if ended is _ENDED else f"See what runs there: gpu-dev ssh {host.alias} -- ps x",
+            f"{told!r} on {host.alias} did not finish within {timeout:g} s. {ended}.",
+            hint="" if ended is _ENDED else f"List its processes with: gpu-dev ssh {host.alias} -- ps x",
             stdout=_captured(targets[0]),
             stderr=_captured(targets[1]),
         ) from None
@@ -161,11 +165,11 @@ def run(
     result = CompletedProcess(cmd, code, _captured(targets[0]), _captured(targets[1]))
     if check and code != 0:
         raise RemoteCommandFailed(
-            f"{told!r} on {host.alias} ended with status {code}.",
+            f"{told!r} on {host.alias} exited with status {code}.",
             returncode=code,
             stdout=result.stdout,
             stderr=result.stderr,
-            hint="The connection failed." if code == 255 else "",
+            hint="The SSH connection failed." if code == 255 else "",
         )
     return result
 
@@ -175,9 +179,9 @@ def _captured(target: TextIO | None) -> str:
 
 
 def _end(host: Host, mark: str, command: Command) -> str:
-    """End what a command has started on the server, and say in words whether that is done.
+    """Stop all processes of a command on the server, and return a text that says whether that worked.
 
-    Without a connection to write to, most programs there would run on.
+    Most programs do not stop by themselves when the connection closes.
     """
     command.kill()
     ender = line(["sh", "-c", _ENDER, "sh", mark])

@@ -1,4 +1,4 @@
-"""A reservation, as an object of a script or a notebook."""
+"""A reservation as an object in a script or a notebook."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from gpudev.progress import Progress, choose
 
 
 def check_timeout(seconds: float | None) -> None:
-    """Raises `InvalidRequest` for what is no length of time."""
+    """Raise `InvalidRequest` for a negative number of seconds, or NaN."""
     if seconds is not None and not seconds >= 0:
         raise InvalidRequest(
-            f"{seconds:g} seconds is not a length of time to wait.", hint="Use 0 or more, or leave it out."
+            f"The timeout is {seconds:g} seconds, which is not possible.",
+            hint="Use 0 or more, or leave it out.",
         )
 
 
 class Reservation:
-    """GPUs asked for, waited for or held.
+    """A reservation of GPUs: queued, held or ended.
 
-    As a context manager it releases them at the end of the block. What it says of itself is as of the last
-    answer of the service: `refresh` asks again. Times are aware datetimes in UTC.
+    As a context manager, it is released at the end of the block. The properties have the values of the last
+    answer of the service; `refresh` updates them. Times are aware datetimes in UTC.
     """
 
     def __init__(self, api: Api, record: wire.Reservation) -> None:
         self._api = api
         self._record = record
 
-    # What it is
+    # Properties
 
     @property
     def id(self) -> str:
-        """Unique for ever; given by the service."""
+        """Unique id, chosen by the service and never used again."""
         return self._record.id
 
     @property
     def name(self) -> str | None:
-        """For ``ssh gpu-NAME``: the one you gave, else two words."""
+        """Name for ``ssh gpu-NAME``: the name you chose, else two random words."""
         return self._record.name
 
     @property
     def owner(self) -> str:
-        """Whose it is."""
+        """User who owns the reservation."""
         return self._record.owner
 
     @property
@@ -59,22 +60,27 @@ class Reservation:
 
     @property
     def nodes(self) -> int:
-        """How many nodes."""
+        """Number of nodes."""
         return self._record.nodes
 
     @property
     def total_gpus(self) -> int:
-        """GPUs over all nodes."""
+        """GPUs on all nodes together."""
         return self._record.total_gpus
 
     @property
     def gpu_type(self) -> str:
-        """What kind of GPU."""
+        """GPU type."""
         return self._record.gpu_type
 
     @property
+    def simulated(self) -> bool:
+        """True if its GPUs are simulated, without hardware."""
+        return self._record.simulated
+
+    @property
     def hours(self) -> float:
-        """Hours granted, extensions included; they count from `starts_at`."""
+        """Hold time in hours, including extensions, counted from `starts_at`."""
         return self._record.hours
 
     @property
@@ -84,37 +90,37 @@ class Reservation:
 
     @property
     def server(self) -> wire.Server | None:
-        """Its server as seen: ``starting``, ``running``, ``stopped``, ``unknown``; None: there is none."""
+        """State of its server: ``starting``, ``running``, ``stopped`` or ``unknown``; None without one."""
         return self._record.server
 
     @property
     def outcome(self) -> wire.Outcome | None:
-        """How it ended; None while it has not."""
+        """How it ended; None before the end."""
         return self._record.outcome
 
     @property
     def position(self) -> int | None:
-        """Place in the queue, 1 is next; None when not queued."""
+        """Place in the queue (1 is next); None if it is not queued."""
         return self._record.position
 
     @property
     def planned_start(self) -> datetime | None:
-        """When it is expected to start, as things stand."""
+        """When it is planned to start. The planned start can change."""
         return words.parse_time(self._record.planned_start)
 
     @property
     def guaranteed_by(self) -> datetime | None:
-        """The promised latest start; it changes only with a recorded cause (see `history`)."""
+        """Guaranteed start: the latest time it starts. `history` gives the cause of each change."""
         return words.parse_time(self._record.guaranteed_by)
 
     @property
     def likely_start(self) -> datetime | None:
-        """When it will probably start, given how early others release; None where that is not known."""
+        """When it will probably start if others release as early as usual; None if unknown."""
         return words.parse_time(self._record.likely_start)
 
     @property
     def reason(self) -> str | None:
-        """In words: why it waits, failed or changed."""
+        """Why it waits, failed or changed, as text."""
         return self._record.reason
 
     @property
@@ -124,46 +130,56 @@ class Reservation:
 
     @property
     def ends_at(self) -> datetime | None:
-        """When it ends, unless it is extended or released."""
+        """When it expires, unless it is extended or released first."""
         return words.parse_time(self._record.ends_at)
 
     @property
     def url(self) -> str | None:
-        """JupyterLab, once there is a server."""
+        """Address of JupyterLab; None without a server."""
         return self._record.url
 
     @property
     def ssh_command(self) -> str | None:
-        """What to type to get a shell."""
+        """Command for a shell on the server; None without a server."""
         return self._record.ssh_command
 
     @property
+    def ssh_commands(self) -> list[str]:
+        """One command for each node, in rank order; empty without a server."""
+        return self._record.ssh_commands
+
+    @property
     def vscode_url(self) -> str | None:
-        """Opens the server in VS Code."""
+        """Address that opens the server in VS Code; None without a server."""
         return self._record.vscode_url
 
     @property
     def allocation(self) -> list[wire.NodeSlots]:
-        """Which GPUs of which nodes."""
+        """GPUs of each node that it holds."""
         return self._record.allocation
 
     @property
+    def guests(self) -> list[str]:
+        """Logins of the users with whom the server is shared."""
+        return [guest.login for guest in self._record.guests]
+
+    @property
     def record(self) -> wire.Reservation:
-        """All of it, as the service sent it."""
+        """The whole answer of the service."""
         return self._record
 
-    # What can be done with it
+    # Actions
 
     def refresh(self) -> Self:
-        """Ask the service how it stands."""
+        """Update the properties from the service."""
         return self._learn(self._api.reservation(self.id))
 
     def wait(self, timeout: float | None = None, *, progress: Progress | bool | None = None) -> Self:
-        """Return when it is ready.
+        """Wait until it is ready.
 
-        Restarts of the service or the hub do not end the wait. `progress` is as in `gpudev.reserve`. Raises
-        `WaitTimeout` after `timeout` seconds (it keeps its place), `ReservationEnded` if it ends first and
-        `InvalidRequest` for a timeout that is none.
+        The wait continues over restarts of the service or the hub. `progress` is as in `gpudev.reserve`.
+        Raises `WaitTimeout` after `timeout` seconds (the reservation keeps its place in the queue),
+        `ReservationEnded` if it ends first, and `InvalidRequest` for a negative timeout.
         """
         check_timeout(timeout)
         until = None if timeout is None else time.monotonic() + timeout
@@ -178,22 +194,23 @@ class Reservation:
                 if self.state == "ended":
                     raise ReservationEnded(
                         f"Reservation {words.label(self._record)} has ended:"
-                        f" {self.reason or words.outcome(self._record)}.",
+                        f" {words.how_it_ended(self._record, clock.now())}.",
                         self,
-                        hint=f"What happened: gpu-dev logs {self.id}",
+                        hint=f"Show what happened with: gpu-dev logs {self.id}",
                     )
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
                     raise WaitTimeout(
                         f"Reservation {words.label(self._record)} is still {self.state} after {timeout:g} s.",
                         self,
-                        hint="Give it up with: gpu-dev cancel " + words.label(self._record),
+                        hint=f"To wait again: gpu-dev wait {words.label(self._record)}\n"
+                        f"To cancel it: gpu-dev cancel {words.label(self._record)}",
                     )
                 try:
                     self.poll(LONGEST_POLL if left is None else min(left, LONGEST_POLL))
                     note, troubles = None, pauses()
                 except NetworkError as error:
-                    note = f"{error.message.rstrip('.')}. Your place is kept; still trying."
+                    note = f"{error.message.rstrip('.')}. Your reservation is kept; retrying."
                     shown.update(self._record, note)
                     pause = max(next(troubles), error.retry_after)
                     time.sleep(pause if left is None else min(left, pause))
@@ -201,7 +218,7 @@ class Reservation:
             shown.close()
 
     def poll(self, wait: float) -> Self:
-        """Return when something about it has changed, or after `wait` seconds."""
+        """Wait for a change of the reservation, for at most `wait` seconds."""
         return self._learn(self._api.poll(self.id, self._record.version, wait))
 
     def run(
@@ -215,52 +232,72 @@ class Reservation:
     ) -> CompletedProcess[str]:
         """Run a command on the server over SSH and wait for its end.
 
-        A string goes to the shell there, a list is run word for word. What it writes appears here as it
-        comes; with `capture` it is returned in ``stdout`` and ``stderr`` instead. Raises
-        `RemoteCommandFailed` for another exit status than 0, unless `check` is false, and `CommandTimeout`
-        after `timeout` seconds. Then, and when it is interrupted here, all that it started is ended there.
+        A string is run by the shell on the server; the items of a list are passed on unchanged. The output is
+        shown while the command runs; with `capture` it is returned in ``stdout`` and ``stderr`` instead.
+        Raises `RemoteCommandFailed` if the exit status is not 0 and `check` is true, and `CommandTimeout`
+        after `timeout` seconds. After a timeout or an interrupt, all processes of the command are stopped.
         """
         check_timeout(timeout)
         return remote.run(self._host(), cmd, check=check, capture=capture, input=input, timeout=timeout)
 
     def upload(self, local: str | Path, remote_path: str = ".") -> None:
-        """Copy a file or folder to the server, below the home unless `remote_path` is absolute.
+        """Copy a file or folder to the server, relative to the home unless `remote_path` is absolute.
 
-        The copy is called `remote_path`; where that ends in a slash, or is ``.``, it goes into that folder
-        under its own name. The same again gives the same tree: files are replaced, what else is there stays.
+        `remote_path` is the name of the copy. If it ends with a slash or is ``.``, the copy goes into that
+        folder under its own name. Copying again gives the same tree: files are replaced, and other files
+        stay.
         """
         copies.upload(self._host(), local, remote_path)
 
     def download(self, remote_path: str, local: str | Path = ".") -> None:
-        """Copy a file or folder from the server, by the rules of `upload`."""
+        """Copy a file or folder from the server, by the same rules as `upload`."""
         copies.download(self._host(), remote_path, local)
 
     def logs(self) -> wire.Logs:
-        """What happened at the start, and the last lines of Jupyter and sshd."""
+        """Return start events and the last log lines of Jupyter and sshd."""
         return self._api.logs(self.id)
 
     def history(self) -> list[wire.HistoryItem]:
-        """Every change since it was asked for, each with its cause."""
+        """Return every change of the reservation with its cause, oldest first."""
         return self._api.history(self.id)
 
-    def extend(self, hours: float | str) -> Self:
-        """Hold it `hours` longer (a number, or a text such as ``"90m"``).
+    def extend(self, hours: float | str, *, reason: str | None = None) -> Self:
+        """Extend it by `hours` (a number, or a text such as ``"90m"``).
 
-        Raises `ExtensionRefused`, with the longest that would be granted, where that would break a promise.
+        Granted only if everyone waiting still starts by their guaranteed time. Otherwise raises
+        `ExtensionRefused`, with the longest extension available. `reason`: why an operator extends the
+        reservation of another user, who reads it.
         """
-        return self._learn(self._api.extend(self.id, number_of_hours(hours)))
+        return self._learn(self._api.extend(self.id, number_of_hours(hours), reason))
 
-    def release(self) -> Self:
-        """Give it back, or give up the place in the queue. Nothing happens where it has ended already."""
+    def release(self, *, reason: str | None = None) -> Self:
+        """Release it, or cancel it if it is queued. Does nothing if it has already ended.
+
+        `reason`: why an operator ends the reservation of another user, who reads it.
+        """
         if self.state == "ended":
             return self
-        return self._learn(self._api.release(self.id))
+        return self._learn(self._api.release(self.id, reason))
+
+    def share(self, login: str) -> Self:
+        """Give another user access to the server, by SSH and in JupyterLab, until the reservation ends.
+
+        They work there as you, with your home. Sharing again with the same user changes nothing.
+        """
+        return self._learn(self._api.share(self.id, login))
+
+    def unshare(self, login: str) -> Self:
+        """End another user's access to the server. Their connections end. If they have none, nothing changes.
+
+        Raises `NotFound` if the hub has no user with this login.
+        """
+        return self._learn(self._api.unshare(self.id, login))
 
     def _host(self) -> remote.Host:
         return remote.find(self._api, self.id)
 
     def _learn(self, record: wire.Reservation) -> Self:
-        # Answers may overtake each other where a panel's thread asks too.
+        # Answers may arrive out of order if the thread of a panel asks too.
         if record.version >= self._record.version:
             self._record = record
         return self
@@ -278,11 +315,11 @@ class Reservation:
                 raise
             error.add_note(f"Reservation {self.id} could not be released: {failure}")
 
-    # How it looks
+    # Display
 
     def __repr__(self) -> str:
         view = words.describe(self._record, clock.now())
-        # Python prints it, on terminals of every encoding.
+        # Python prints it on terminals of any encoding.
         return words.in_ascii(f"<Reservation {self.id}: {view.title}, {view.line()}>")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:

@@ -1,24 +1,25 @@
-"""Making plain ``ssh gpu-NAME`` work: a folder of our own in ``~/.ssh`` and one line in the user's file.
+"""Settings for plain ``ssh gpu-NAME``: a folder in ``~/.ssh`` and one line in the user's SSH configuration.
 
 ::
 
     ~/.ssh/config                   first line: Include gpudev/config
-    ~/.ssh/gpudev/config            runs `gpu-dev ssh-sync` for gpu-* names, then includes what hosts/ has
-    ~/.ssh/gpudev/hosts/KEY.conf    one block for each server that can be entered
-    ~/.ssh/gpudev/hosts/KEY.closed  one for each reservation that can't, so that connecting says why
-    ~/.ssh/gpudev/hosts/KEY.known   the host CA that vouches for them
-    ~/.ssh/gpudev/id_ed25519        a key, where the user has none that servers accept
+    ~/.ssh/gpudev/config            runs `gpu-dev ssh-sync` for gpu-* names, then includes hosts/
+    ~/.ssh/gpudev/hosts/KEY.conf    a block for each server that you can connect to
+    ~/.ssh/gpudev/hosts/KEY.closed  a block for each other reservation, so that ssh says why it fails
+    ~/.ssh/gpudev/hosts/KEY.known   the host CA of the servers
+    ~/.ssh/gpudev/id_ed25519        a key, if the user has no key that servers accept
 
-KEY stands for one gpu-dev configuration file, so that several of them (``GPUDEV_CONFIG``, users of a demo)
-leave each other's servers alone. What ``ssh-sync`` writes is read by the ``Include`` after it, so a
-reservation made elsewhere a moment ago is found at the first try.
+KEY is the hash of the path of a gpu-dev configuration file, so that several of them (``GPUDEV_CONFIG``, users
+of a demo) do not change each other's settings. The ``Include`` after ``ssh-sync`` reads what it wrote, so ssh
+finds a new reservation made elsewhere at the first try.
 
-The line in the user's file is a convenience: whatever gpu-dev starts itself reads our file alone, and where
-``~/.ssh`` can't be written, one in a temporary folder.
+Programs started by gpu-dev read only ``~/.ssh/gpudev/config``, so they do not need the line in the user's
+file. If ``~/.ssh`` cannot be written, they read a file in a temporary folder.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -40,7 +41,7 @@ from typing import Any
 
 from gpudev import clock, sshblocks, sshkeys
 from gpudev.config import home
-from gpudev.errors import ConfigError, UnexpectedAnswer
+from gpudev.errors import ConfigError, cause
 from gpudev.processes import environment
 from gpudev.sshblocks import quoted
 from gpudev.sshfiles import (
@@ -61,28 +62,28 @@ from gpudev.sshfiles import include_path as include_path
 from gpudev.wire import SshAccess, SshClosed
 
 FRESH = 2.0
-"""Seconds for which nothing is asked again."""
+"""Seconds before the service is asked again."""
 REMEMBERED = timedelta(hours=24)
-"""For how long connecting to a reservation that has ended says so."""
+"""Time for which ssh reports that an ended reservation has ended."""
 _MOST_REMEMBERED = 20
 _CHECK_PATIENCE = 5.0
-"""Seconds for ssh to read its configuration."""
+"""Timeout in seconds for ssh to read its configuration."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What came of writing the settings."""
+    """Result of writing the settings."""
 
     config: Path
-    """Complete in itself, for ``ssh -F``."""
+    """A complete configuration file for ``ssh -F``."""
     problem: str = ""
-    """Why plain ``ssh`` doesn't know the names, and what to do; empty where it does."""
+    """Why plain ``ssh gpu-NAME`` does not work, and what to do; empty if it works."""
 
 
 def known_accounts() -> list[Path]:
-    """The configuration files for which servers are kept here, and the one in use now.
+    """Return the configuration files with SSH settings here, including the one in use.
 
-    Dropped, with their servers, are those that are no files (any more) and those kept by another path.
+    Settings of files that no longer exist, or that are known by another path, are deleted.
     """
     found = {account_path(None): None}
     for record in sorted(hosts_folder().glob("*.json")):
@@ -100,7 +101,7 @@ def known_accounts() -> list[Path]:
 
 
 def account_of(key: str) -> Path | None:
-    """The configuration file that KEY stands for; None where that is not known."""
+    """Return the configuration file for KEY, or None if it is unknown."""
     try:
         return Path(read_record(hosts_folder() / f"{key}.json")["config"])
     except (KeyError, TypeError):
@@ -108,7 +109,7 @@ def account_of(key: str) -> Path | None:
 
 
 def names_of(account: Path) -> tuple[dict[str, str], list[str]]:
-    """What ssh knows of one account: live names, each with its reservation's id, and names of the past."""
+    """Return the live names of one account with their reservation ids, and the names that have ended."""
     record = read_record(file_of(account, ".json"))
     live: dict[str, str] = record.get("names", {})
     return live, [*record.get("past", {})]
@@ -116,15 +117,15 @@ def names_of(account: Path) -> tuple[dict[str, str], list[str]]:
 
 @contextmanager
 def asking(accounts: list[Path], wait: float) -> Iterator[list[Path]]:
-    """Those of `accounts` whose servers were not asked for just now: the caller is to ask, and `sync`.
+    """Yield the accounts that were not updated in the last moments: the caller must update them with `sync`.
 
-    Until then others who come here wait for it, for `wait` seconds at most.
+    Other processes wait until the caller has done so, for at most `wait` seconds.
     """
     try:
         make_folder(hosts_folder())
         lock = os.open(hosts_folder() / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        yield []  # what is known has to do: nothing can be written
+        yield []  # nothing can be written: the settings stay as they are
         return
     try:
         yield [one for one in accounts if not _fresh(one)] if _locked(lock, wait) else []
@@ -133,7 +134,7 @@ def asking(accounts: list[Path], wait: float) -> Iterator[list[Path]]:
 
 
 def _locked(lock: int, wait: float) -> bool:
-    """Whether the lock was got in time; whoever keeps it longer is stuck, and what is known has to do."""
+    """Return whether the lock was acquired in time. Otherwise the settings stay as they are."""
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -147,9 +148,9 @@ def _locked(lock: int, wait: float) -> bool:
 
 
 def _fresh(account: Path) -> bool:
-    """Whether an account was asked for just now; from here on it was.
+    """Return whether an account was updated in the last `FRESH` seconds, and mark it as updated.
 
-    By the time since the machine was started, which nobody sets: the clock may be wrong, and be set right.
+    Uses the time since boot, because the clock may be wrong and may be corrected.
     """
     tried, now = file_of(account, ".tried"), time.monotonic()
     try:
@@ -167,25 +168,28 @@ def _mark_tried(account: Path | None) -> None:
 
 
 def sync(access: SshAccess, account: Path | None = None) -> Written:
-    """Write how to reach the servers in `access`, and nothing of those that are gone.
+    """Write the SSH settings for the servers in `access`, and remove other servers.
 
-    The first time, also adds the line to ``~/.ssh/config``; later only `enable` does, so that whoever takes
-    it away is left in peace. Without `account` (the user is here, with the one in use) files go elsewhere
-    where ``~/.ssh`` can't be written. Raises `UnexpectedAnswer` for what must not get into such a file,
-    `ConfigError` where a file can't be written.
+    The first call also adds the line to ``~/.ssh/config``. Later only `enable` does so, because the user may
+    have removed it. Without `account` (the one in use), the files go to another folder if ``~/.ssh`` cannot
+    be written. Raises `UnexpectedAnswer` for values that are not safe in such a file, and `ConfigError` if a
+    file cannot be written.
     """
     try:
         make_folder(hosts_folder())
         _write_servers(access, account)
-        if account is None:  # of two servers of one name, that of the account last used by hand
+        if account is None:  # for two servers with one name, the account last used by hand is first
             set_state(first=file_of(None, ".conf").name)
         write(include_path(), _include())
         return Written(include_path(), _see_to_line())
     except OSError as error:
-        problem = f"{folder() / 'gpudev'} cannot be written: {error}"
+        problem = f"The SSH settings in {folder() / 'gpudev'} cannot be written: {cause(error)}."
         if account is not None:
             raise ConfigError(problem) from error
-        return Written(_write_elsewhere(access, problem), f"{problem}\nUse: gpu-dev ssh NAME")
+        return Written(
+            _write_elsewhere(access, problem),
+            f"{problem}\nUntil this is fixed, connect with: gpu-dev ssh NAME",
+        )
 
 
 def _write_servers(access: SshAccess, account: Path | None) -> None:
@@ -201,7 +205,7 @@ def _write_servers(access: SshAccess, account: Path | None) -> None:
     program = _program()
     closed = sshblocks.closed_blocks([*access.closed, *ended], f"{program} ssh-why {record_file.stem}")
     write(known, sshblocks.known_hosts(access))
-    write(file_of(account, ".conf"), "\n".join(blocks) or "# There is no server to enter at the moment.\n")
+    write(file_of(account, ".conf"), "\n".join(blocks) or "# You have no running server now.\n")
     write(file_of(account, ".closed"), "\n".join(closed if program else []))
     write(record_file, json.dumps(record) + "\n")
     _mark_tried(account)
@@ -215,7 +219,7 @@ def _names(access: SshAccess) -> dict[str, str]:
 
 
 def _past(record: dict[str, Any], names: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Names that led to a reservation until a while ago, the latest last."""
+    """Return the names of reservations that ended recently, the latest last."""
     now = clock.now()
     past: dict[str, dict[str, str]] = record.get("past", {})
     gone = {alias: {"id": at, "since": now.isoformat()} for alias, at in record.get("names", {}).items()}
@@ -228,7 +232,7 @@ def _past(record: dict[str, Any], names: dict[str, str]) -> dict[str, dict[str, 
 
 
 def _write_elsewhere(access: SshAccess, problem: str) -> Path:
-    """The same for the user who is here, in a folder that nobody else can have made ready."""
+    """Write the settings to a private temporary folder, and return the configuration file."""
     keys, agent = _identity(access)
     bases = [os.environ.get("XDG_RUNTIME_DIR")]
     with suppress(OSError):
@@ -248,31 +252,32 @@ def _write_elsewhere(access: SshAccess, problem: str) -> Path:
         except OSError:
             continue
         return place / "config"
-    raise ConfigError(problem, hint="Make it writable, or free some space.")
+    raise ConfigError(problem, hint="Make the folder writable, or free disk space.")
 
 
 def enable() -> None:
-    """Put our line before everything else in ``~/.ssh/config``."""
+    """Add the line at the top of ``~/.ssh/config``."""
     if not include_path().exists():
         make_folder(include_path().parent)
         write(include_path(), _include())
     created = bool(state().get("created"))
     try:
         file = _config_file()
-        before = file.read_bytes() if file.exists() else None
+        before = _content(file)
         if before is None:
             created = True
         write(file, _with_line_first(before or b""), 0o600)
     except OSError as error:
         raise ConfigError(
-            f"ssh gpu-NAME does not work yet: {config_path()} cannot be changed: {error}",
-            hint=f"Add the line `{_lines()[0].decode().strip()}` at its top, or use: gpu-dev ssh NAME",
+            f"`ssh gpu-NAME` does not work yet: {config_path()} cannot be changed: {cause(error)}.",
+            hint=f"Add the line `{_lines()[0].decode().strip()}` at the top of the file, or connect with:"
+            " gpu-dev ssh NAME",
         ) from error
     set_state(include=True, created=created)
 
 
 def check() -> None:
-    """Raise `ConfigError` if ssh refuses its configuration, whichever line of it."""
+    """Raise `ConfigError` if ssh refuses its configuration."""
     file = [] if _home_is_the_accounts() else ["-F", str(config_path())]
     # For a name that starts with gpu-, ssh would run `gpu-dev ssh-sync`.
     command = ["ssh", *file, "-G", "localhost"]
@@ -285,16 +290,16 @@ def check() -> None:
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
         raise ConfigError(
-            f"ssh gpu-NAME does not work yet: ssh refuses its configuration: {said}",
-            hint="Repair the file that ssh names, or use: gpu-dev ssh NAME",
+            f"`ssh gpu-NAME` does not work yet: ssh refuses its configuration: {said.rstrip('.')}.",
+            hint="Repair the file named in the message, or connect with: gpu-dev ssh NAME",
         )
 
 
 def disable() -> None:
-    """Take our line away again; every other byte of ``~/.ssh/config`` stays."""
+    """Remove the line from ``~/.ssh/config``. Every other byte stays."""
     try:
         file = _config_file()
-        lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+        lines = (_content(file) or b"").splitlines(keepends=True)
         ours = next((number for number, line in enumerate(lines) if line in _lines()), None)
         if ours is not None:
             del lines[ours]
@@ -304,13 +309,14 @@ def disable() -> None:
                 write(file, b"".join(lines))
     except OSError as error:
         raise ConfigError(
-            f"{config_path()} cannot be changed: {error}", hint="Take the line out by hand."
+            f"{config_path()} cannot be changed: {cause(error)}.",
+            hint=f"Remove the line `{_lines()[0].decode().strip()}` yourself.",
         ) from error
     set_state(include=False, created=False)
 
 
 def _see_to_line() -> str:
-    """Our line is there if it should be, and comes first; says what to do where the file can't be changed."""
+    """Add or move the line to the top if needed. Return what to do if the file cannot be changed, else ""."""
     included = state().get("include")
     try:
         if included is None or (included and _line_stands_too_low()):
@@ -321,16 +327,22 @@ def _see_to_line() -> str:
 
 
 def _line_stands_too_low() -> bool:
-    """Whether options before our line could lead elsewhere: ssh keeps the first value that it finds."""
-    file = config_path()
-    before = file.read_bytes() if file.exists() else b""
+    """Return whether options come before the line: ssh uses the first value of an option."""
+    before = _content(config_path()) or b""
     return any(line in _lines() for line in before.splitlines(keepends=True)) and (
         _with_line_first(before) != before
     )
 
 
+def _content(file: Path) -> bytes | None:
+    """Return the content of a configuration file; None if there is no such file. Raise ``OSError``."""
+    if file.is_fifo():  # reading it would wait for a writer, and a change would replace it
+        raise OSError(errno.EINVAL, "it is a named pipe")
+    return file.read_bytes() if file.exists() else None
+
+
 def _with_line_first(before: bytes) -> bytes:
-    """A file with our line as its first directive; as it is where that is so already."""
+    """Return the content with the line as its first directive."""
     lines = before.splitlines(keepends=True)
     for line in lines:
         if line in _lines():
@@ -341,13 +353,13 @@ def _with_line_first(before: bytes) -> bytes:
 
 
 def _lines() -> list[bytes]:
-    """Our line, in the form that fits here first; ssh takes a relative one from the account's own home."""
+    """Return both forms of the line, the one to add first. The short one needs the home of the account."""
     short, long = b"Include gpudev/config\n", f"Include {quoted(include_path())}\n".encode()
     return [short, long] if _home_is_the_accounts() else [long, short]
 
 
 def _home_is_the_accounts() -> bool:
-    """Whether ssh, which ignores ``HOME``, reads the same ``~/.ssh/config``."""
+    """Return whether ssh, which ignores ``HOME``, reads the same ``~/.ssh/config``."""
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir) == home()
     except KeyError:
@@ -355,40 +367,38 @@ def _home_is_the_accounts() -> bool:
 
 
 def _config_file() -> Path:
-    """The user's file itself, should a link lead to it."""
+    """Return ``~/.ssh/config``, with links resolved."""
     make_folder(folder())
     return Path(os.path.realpath(config_path()))
 
 
 def _program() -> str | None:
-    """``gpu-dev`` as a word of a command in ssh's configuration; None where it can't be written so."""
+    """Return the ``gpu-dev`` command for the SSH configuration; None if its path cannot be quoted there."""
     program = Path(sys.executable).parent / "gpu-dev"
     found = str(program) if program.exists() else shutil.which("gpu-dev")
-    if not found or re.search(r"['\"\\]", found):  # ssh's own quoting has no way to write those
+    if not found or re.search(r"['\"\\]", found):  # ssh cannot quote these characters
         return None
     return shlex.quote(found).replace("%", "%%")
 
 
 def _include() -> str:
-    """Contents of our file. No ssh token stands in the command: what a user types never reaches a shell."""
-    lines = ["# Written by gpu-dev; `gpu-dev ssh-config disable` takes it out of use."]
+    """Return the content of the included file. No ssh token is used, so user input never reaches a shell."""
+    lines = ["# Written by gpu-dev. To stop using this file: gpu-dev ssh-config disable"]
     word = _program()
     if word is not None:
-        # Where gpu-dev is no longer installed, ssh goes on without a word.
+        # If gpu-dev is no longer installed, ssh continues without a message.
         lines.append(f'Match originalhost gpu-* exec "test ! -x {word} || {word} ssh-sync"')
     lines.append("Match all")
     first = state().get("first")
-    # Reasons last: a name that leads somewhere in any of the files is not closed.
+    # The .closed files come last: a name with a server in another file is not closed.
     lines += [f"Include {quoted(hosts_folder() / name)}" for name in (first, "*.conf", "*.closed") if name]
     return "\n".join(lines) + "\n"
 
 
 def _identity(access: SshAccess) -> tuple[list[Path], bool]:
-    """The private keys to offer, and whether the first is in the agent alone."""
-    if access.identity_file is None:
-        keys = sshkeys.choose(folder(), access.accepted_keys)
-        return keys, sshkeys.needs_agent(keys[0])
-    path = Path(access.identity_file)
-    if not path.is_absolute() or any(not letter.isprintable() or letter == '"' for letter in str(path)):
-        raise UnexpectedAnswer(f"The service named no key file but {access.identity_file[:80]!r}.")
-    return [path], False
+    """Return the private keys to offer, and whether the first is only in the agent."""
+    made = sshkeys.made_for(access)
+    if made is not None:
+        return [made], False
+    keys = sshkeys.choose(folder(), access.accepted_keys)
+    return keys, sshkeys.needs_agent(keys[0])

@@ -1,7 +1,7 @@
-"""The text of our part of ssh's configuration. Everything in it parses with OpenSSH 8.2 and later.
+"""The text of the SSH configuration, valid for OpenSSH 8.2 and later.
 
-ssh keeps the first value that it finds for an option, and our part stands first. So a block states every
-option that must have one value for our servers; ``docs/ssh.md`` has the decision for every option there is.
+ssh uses the first value of an option, and these blocks come first. So each block sets all options that
+servers need; ``docs/ssh.md`` explains the choice for every option.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpudev.errors import UnexpectedAnswer
-from gpudev.wire import SshAccess, SshClosed, SshHost
+from gpudev.wire import SshAccess, SshBastion, SshClosed, SshHost
 
 PINNED: dict[str, str] = {
     "AddressFamily": "any",
     "CanonicalizeHostname": "no",
-    "ProxyCommand": "none",
     "GlobalKnownHostsFile": "/dev/null",
     "StrictHostKeyChecking": "yes",
     "HostKeyAlgorithms": "ssh-ed25519-cert-v01@openssh.com",
@@ -29,7 +28,7 @@ PINNED: dict[str, str] = {
     "IdentitiesOnly": "yes",
     "PubkeyAuthentication": "yes",
     "PreferredAuthentications": "publickey",
-    # A plus sign stands for ssh's own default list, whatever the version: what follows is in it already.
+    # A plus sign means the default list of the ssh version in use, which already has the algorithm.
     "PubkeyAcceptedKeyTypes": "+ssh-ed25519",
     "KexAlgorithms": "+curve25519-sha256",
     "Ciphers": "+aes128-ctr",
@@ -40,7 +39,22 @@ PINNED: dict[str, str] = {
     "ServerAliveCountMax": "6",
     "ConnectTimeout": "20",
 }
-"""Options that have the same value for all servers."""
+"""Options with the same value for all servers."""
+
+DIRECT: dict[str, str] = {"ProxyCommand": "none"}
+"""Options of servers that are reached directly."""
+
+GATEWAY: dict[str, str] = {
+    "ProxyCommand": "none",
+    # A shared connection keeps the targets that it was opened with, so a later server is refused.
+    "ControlMaster": "no",
+    "ControlPath": "none",
+    # Your agent is for your servers only.
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "PermitLocalCommand": "no",
+}
+"""Further options of the bastion."""
 
 CLOSED: dict[str, str] = {
     "CanonicalizeHostname": "no",
@@ -50,10 +64,10 @@ CLOSED: dict[str, str] = {
     "ConnectTimeout": "20",
     "LogLevel": "QUIET",
 }
-"""Options of names that lead nowhere now: only ``gpu-dev ssh-why`` speaks, and it is always asked."""
+"""Options of names without a server: ssh always runs ``gpu-dev ssh-why`` and prints nothing itself."""
 
 SOCKET_LONGEST = 103 - 17
-"""Bytes of a ``ControlPath``: what a socket's address holds on macOS, less what ssh adds for a moment."""
+"""Most bytes of a ``ControlPath``: the limit of macOS, less what ssh adds for a temporary name."""
 
 _ALIAS = re.compile(r"gpu-[a-z0-9]+(-[a-z0-9]+)*")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -63,25 +77,25 @@ _KNOWN_HOSTS = re.compile(r"@cert-authority [A-Za-z0-9*?.,!-]+ ([a-z0-9@.-]+) [A
 
 
 def is_alias(name: str) -> bool:
-    """Whether a name is one that ssh knows a server by."""
+    """Return whether a name can be the SSH name of a server."""
     return _ALIAS.fullmatch(name) is not None
 
 
 def known_hosts(access: SshAccess) -> str:
-    """The contents of the ``known_hosts`` file: the host CA and nothing else."""
+    """Return the content of the ``known_hosts`` file: only the host CA."""
     line = access.known_hosts.strip()
     if not _KNOWN_HOSTS.fullmatch(line):
-        raise UnexpectedAnswer(f"The service sent no host CA but {line[:80]!r}.")
+        raise UnexpectedAnswer(f"The service sent an invalid host CA: {line[:80]!r}.")
     return line + "\n"
 
 
 def host_blocks(
     access: SshAccess, known_hosts_file: Path, keys: Iterable[Path], agent: bool, sockets: Path
 ) -> list[str]:
-    """One block for each server that can be entered.
+    """Return one block for each server that you can connect to.
 
-    `keys`: what to offer, best first. `agent`: the first of them is in the agent of ``SSH_AUTH_SOCK`` alone.
-    `sockets`: the folder for the connections that several sessions share, where the user wants that.
+    `keys`: private keys to offer, best first. `agent`: the first key is only in the agent of
+    ``SSH_AUTH_SOCK``. `sockets`: the folder for the sockets of shared connections.
     """
     match = _KNOWN_HOSTS.fullmatch(access.known_hosts.strip())
     authority = match[1] if match else ""
@@ -91,10 +105,13 @@ def host_blocks(
         "CASignatureAlgorithms": "rsa-sha2-512,rsa-sha2-256" if authority == "ssh-rsa" else authority,
         **({"IdentityAgent": "SSH_AUTH_SOCK"} if agent else {}),
     }
-    blocks = []
+    identity = [f"  IdentityFile {quoted(key)}" for key in keys]
+    gateway = access.bastion and _gateway_name(access.bastion, known_hosts_file)
+    way = {"ProxyJump": gateway, "ProxyUseFdpass": "no"} if gateway else DIRECT
+    blocks = [_gateway_block(access.bastion, gateway, identity, shared)] if access.bastion and gateway else []
     for host in access.hosts:
         _check(host)
-        # The id always works, whatever the name.
+        # The id always works too.
         short = f"gpu-{host.host_key_alias}"
         lines = [
             f"Host {host.alias}" if host.alias == short else f"Host {host.alias} {short}",
@@ -104,25 +121,55 @@ def host_blocks(
             f"  User {quoted(host.user)}",
             *(f"  BindAddress {address}" for address in _bind_addresses(host.host)),
             f"  ControlPath {_control_path(host, sockets)}",
-            *(f"  IdentityFile {quoted(key)}" for key in keys),
-            *(f"  {option} {value}" for option, value in shared.items()),
+            *identity,
+            *(f"  {option} {value}" for option, value in {**way, **shared}.items()),
         ]
         blocks.append("\n".join(lines) + "\n")
     return blocks
 
 
-def closed_blocks(closed: Iterable[SshClosed], command: str) -> list[str]:
-    """One block for each reservation that can't be entered now: connecting says why, and fails.
+def _gateway_name(bastion: SshBastion, known_hosts_file: Path) -> str:
+    """Return the SSH name of a bastion, different for each account: each has its own keys."""
+    about = f"{bastion.host} {bastion.port} {bastion.user} {known_hosts_file}"
+    return f"gpudev-bastion-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
-    `command` runs ``gpu-dev ssh-why`` for this account; the id is added. The names stand behind ``Match``,
-    because editors offer every name that stands behind ``Host``.
+
+def _gateway_block(bastion: SshBastion, name: str, identity: list[str], shared: dict[str, str]) -> str:
+    """Return the block of the bastion, with a ``Match`` line: editors offer the names in ``Host`` lines."""
+    _check_fields(
+        "bastion",
+        [
+            ("host", bastion.host, _HOST),
+            ("user", bastion.user, _USER),
+            ("host key alias", bastion.host_key_alias, _NAME),
+        ],
+        bastion.port,
+    )
+    lines = [
+        f"Match originalhost {name}",
+        f"  HostName {bastion.host}",
+        f"  Port {bastion.port}",
+        f"  HostKeyAlias {bastion.host_key_alias}",
+        f"  User {quoted(bastion.user)}",
+        *(f"  BindAddress {address}" for address in _bind_addresses(bastion.host)),
+        *identity,
+        *(f"  {option} {value}" for option, value in {**GATEWAY, **shared}.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def closed_blocks(closed: Iterable[SshClosed], command: str) -> list[str]:
+    """Return one block for each reservation without a server: connecting prints the reason and fails.
+
+    `command` runs ``gpu-dev ssh-why`` for this account; the id is added. The names are in ``Match`` lines,
+    because editors offer all names in ``Host`` lines.
     """
     blocks = []
     for one in closed:
         if not _ALIAS.fullmatch(one.alias) or not _NAME.fullmatch(one.id):
-            raise UnexpectedAnswer(f"The service sent a reservation called {one.alias[:80]!r}.")
+            raise UnexpectedAnswer(f"The service sent an invalid reservation name: {one.alias[:80]!r}.")
         lines = [
-            # Where a block above leads somewhere, the host is called otherwise by now.
+            # If a block above has a server for this name, `host` no longer matches.
             f"Match originalhost {one.alias} host {one.alias}",
             f"  ProxyCommand {command} {one.id}",
             *(f"  {option} {value}" for option, value in CLOSED.items()),
@@ -132,13 +179,13 @@ def closed_blocks(closed: Iterable[SshClosed], command: str) -> list[str]:
 
 
 def quoted(value: Path | str) -> str:
-    """A value as ssh's configuration takes it."""
+    """Return a value quoted for the SSH configuration."""
     text = str(value).replace("%", "%%")
     return f'"{text}"' if re.search(r"[\s'#=\\]", text) else text
 
 
 def _bind_addresses(host: str) -> list[str]:
-    """Where the connection starts: a server on this machine is reached from this machine's loopback."""
+    """Return the source address for a server on the loopback of this machine, else nothing."""
     try:
         return [host] if ipaddress.ip_address(host).is_loopback else []
     except ValueError:
@@ -146,22 +193,29 @@ def _bind_addresses(host: str) -> list[str]:
 
 
 def _control_path(host: SshHost, folder: Path) -> str:
-    """A socket that no other server, nor another attempt of this one elsewhere, ever shares."""
+    """Return a socket path that is unique for this server and this start of it."""
     about = f"{host.host_key_alias} {host.host} {host.port} {host.user}"
     path = folder / f"mux-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
     return quoted(path) if len(bytes(path)) <= SOCKET_LONGEST else "none"
 
 
 def _check(host: SshHost) -> None:
-    """What the service sends goes into a file that can run programs: let nothing in but names and numbers."""
-    fields: list[tuple[str, str, re.Pattern[str]]] = [
-        ("alias", host.alias, _ALIAS),
-        ("host key alias", host.host_key_alias, _NAME),
-        ("host", host.host, _HOST),
-        ("user", host.user, _USER),
-    ]
+    """Refuse values that are not safe in an SSH configuration, which can run programs."""
+    _check_fields(
+        "server",
+        [
+            ("alias", host.alias, _ALIAS),
+            ("host key alias", host.host_key_alias, _NAME),
+            ("host", host.host, _HOST),
+            ("user", host.user, _USER),
+        ],
+        host.port,
+    )
+
+
+def _check_fields(kind: str, fields: list[tuple[str, str, re.Pattern[str]]], port: int) -> None:
     for what, value, pattern in fields:
         if len(value) > 255 or not pattern.fullmatch(value) or not value.isprintable():
-            raise UnexpectedAnswer(f"The service sent a server whose {what} is {value[:80]!r}.")
-    if not 0 < host.port < 65536:
-        raise UnexpectedAnswer(f"The service sent a server at port {host.port}.")
+            raise UnexpectedAnswer(f"The service sent a {kind} with an invalid {what}: {value[:80]!r}.")
+    if not 0 < port < 65536:
+        raise UnexpectedAnswer(f"The service sent a {kind} with an invalid port: {port}.")

@@ -1,4 +1,4 @@
-"""Files of ours in ``~/.ssh``: where they lie, and how they are written."""
+"""Paths of the gpudev files in ``~/.ssh``, and functions to write them."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from gpudev.config import path as configuration
 
 
 def folder() -> Path:
-    """``~/.ssh``."""
+    """Return ``~/.ssh``."""
     return home() / ".ssh"
 
 
 def config_path() -> Path:
-    """The user's own file."""
+    """Return the path of the user's SSH configuration."""
     return folder() / "config"
 
 
 def our_folder() -> Path:
-    """Where everything of ours lies."""
+    """Return the folder of all gpudev files."""
     return folder() / "gpudev"
 
 
 def include_path() -> Path:
-    """Ours; complete in itself, so ``ssh -F`` takes it too."""
+    """Return the path of the included file. It is complete, so ``ssh -F`` can use it too."""
     return our_folder() / "config"
 
 
 def hosts_folder() -> Path:
-    """Where the files of each account lie."""
+    """Return the folder with the files of each account."""
     return our_folder() / "hosts"
 
 
 def key_of(account: Path | None) -> str:
-    """KEY of a gpu-dev configuration file (None: the one in use)."""
+    """Return KEY of a gpu-dev configuration file (None: the one in use)."""
     return hashlib.sha256(os.fsencode(account_path(account))).hexdigest()[:12]
 
 
 def account_path(account: Path | None) -> Path:
-    """The one path of a gpu-dev configuration file (None: the one in use), whichever links lead to it.
+    """Return the path of a gpu-dev configuration file (None: the one in use), with links resolved.
 
-    The target of ``/dev/stdin`` is a file too, or else a pipe, whose target has no path.
+    ``/dev/stdin`` may be a link to a file, or a pipe without a path.
     """
     named = account or configuration()
     special = os.path.exists(named) and not os.path.isfile(named)  # noqa: PTH110, PTH113  (never raise)
@@ -54,12 +54,12 @@ def account_path(account: Path | None) -> Path:
 
 
 def file_of(account: Path | None, suffix: str) -> Path:
-    """A file of one account."""
+    """Return the path of a file of one account."""
     return hosts_folder() / (key_of(account) + suffix)
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """A JSON object that we wrote; empty where there is none that can be read."""
+    """Return the JSON object in a file; empty if it cannot be read."""
     try:
         record = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
@@ -68,36 +68,36 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """What was done to the user's own file, and whose servers come first."""
+    """Return the state: changes to the user's SSH configuration, and the account that comes first."""
     return read_record(our_folder() / "state.json")
 
 
 def set_state(**values: bool | str) -> None:
-    """Change some of it."""
+    """Change values of the state."""
     make_folder(our_folder())
     write(our_folder() / "state.json", json.dumps(state() | values) + "\n")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder with those above it, for us alone."""
+    """Create a folder and its parents, readable by the user only."""
     if path.is_dir():
         return
     if path.parent != path:
         make_folder(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
-    path.chmod(0o700)  # whatever the umask takes away
+    path.chmod(0o700)  # regardless of the umask
     if os.geteuid() == 0:
         give(path, path.parent)
 
 
 def give(path: Path, above: Path) -> None:
-    """Give what root has just made to the owner of the folder: ssh ends at a file that it may not read."""
+    """Give a new file of root to the owner of the folder: ssh fails if it cannot read an included file."""
     owner = above.stat()
     os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def write(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """All or nothing, keeping the mode and owner of a file that is there; untouched where nothing changes."""
+    """Write a file atomically, keeping its mode and owner. An unchanged file is not written."""
     data = content.encode() if isinstance(content, str) else content
     old = path.stat() if path.exists() else None
     if old is not None and path.read_bytes() == data:

@@ -1,4 +1,4 @@
-"""Which of the user's SSH keys to offer: one that servers accept without a question, or one of our own."""
+"""Choice of the SSH key to offer: a key of the user that works without a prompt, or a new key."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from gpudev.errors import GpuDevError
+from gpudev.errors import GpuDevError, UnexpectedAnswer, cause
 from gpudev.sshfiles import give, make_folder
+from gpudev.wire import SshAccess
 
 _AGENT_LIST, _AGENT_ANSWER = 11, 12
 _PATIENCE = 5.0
-"""Seconds for ssh-keygen."""
+"""Timeout of ssh-keygen in seconds."""
 
 
 def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
-    """Private keys to offer, best first, from ``~/.ssh`` (`folder`); `accepted` are SHA256 fingerprints.
+    """Return private keys in ``~/.ssh`` (`folder`) to offer, best first. `accepted`: SHA256 fingerprints.
 
     ssh asks for the passphrase of a key that no agent holds, and refuses a damaged key or one that others can
-    read. So a key of our own in ``gpudev/`` comes before those, made if need be.
+    read. So the key in ``gpudev/`` comes before such keys. It is created if needed.
     """
     _make_private(_own(folder))
     wanted = set(accepted)
@@ -50,17 +51,46 @@ def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
 
 
 def any_accepted(folder: Path, accepted: Iterable[str]) -> bool:
-    """Whether one of the keys in ``~/.ssh`` (`folder`) is among the fingerprints `accepted`."""
+    """Return whether a key in ``~/.ssh`` (`folder`) is among the fingerprints `accepted`."""
     return not {fingerprint_of(path) for path in _candidates(folder)}.isdisjoint(accepted)
 
 
+def paths(folder: Path) -> dict[str, Path]:
+    """Return the keys in ``~/.ssh`` (`folder`) by fingerprint."""
+    found = {fingerprint_of(path): path for path in reversed(_candidates(folder))}
+    return {key: path for key, path in found.items() if key is not None}
+
+
+def made_for(access: SshAccess) -> Path | None:
+    """Return the private key that the hub made for a demo user, on its own machine; None for other users."""
+    if access.identity_file is None:
+        return None
+    path = Path(access.identity_file)
+    if not path.is_absolute() or any(not letter.isprintable() or letter == '"' for letter in str(path)):
+        raise UnexpectedAnswer(
+            f"The service sent an invalid path of a key file: {access.identity_file[:80]!r}."
+        )
+    return path
+
+
+def check_made_for(access: SshAccess) -> None:
+    """Raise `GpuDevError` if the hub made a key for the user that cannot be read on this machine."""
+    made = made_for(access)
+    if made is not None and not os.access(made, os.R_OK):
+        raise GpuDevError(
+            f"Your only SSH key for this hub is {made} on the machine of the hub, and cannot be read here.",
+            hint="Use SSH on the machine of the hub, with the account that runs it.",
+            code="no_key",
+        )
+
+
 def needs_agent(path: Path) -> bool:
-    """Whether a key asks nothing only because the user's agent holds it."""
+    """Return whether a key works without a prompt only with the user's agent."""
     return not usable(path)
 
 
 def own_key(folder: Path) -> Path:
-    """The key in ``gpudev/`` below `folder`; made if it is not there, made again if ssh cannot use it."""
+    """Return the key in ``gpudev/`` below `folder`. It is created if it is missing or unusable."""
     path = _own(folder)
     _make_private(path)
     try:
@@ -69,8 +99,8 @@ def own_key(folder: Path) -> Path:
         return path if path.exists() else _make(path)
     except OSError as error:
         raise GpuDevError(
-            f"{path} cannot be made: {error}",
-            hint="None of your other SSH keys is accepted. Make the folder writable, or free some space.",
+            f"The SSH key {path} cannot be created: {cause(error)}.",
+            hint="The hub accepts none of your other SSH keys. Make the folder writable, or free disk space.",
             code="no_key",
         ) from error
 
@@ -85,37 +115,41 @@ def _make(path: Path) -> Path:
             subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         except FileNotFoundError as error:
             raise GpuDevError(
-                "There is no ssh-keygen here.", hint="Install OpenSSH's client.", code="no_openssh"
+                "ssh-keygen is not installed on this machine.",
+                hint="Install the OpenSSH client.",
+                code="no_openssh",
             ) from error
         except subprocess.CalledProcessError as error:
-            raise GpuDevError(f"No SSH key could be made: {error.stderr.strip()}", code="no_key") from error
+            raise GpuDevError(
+                f"ssh-keygen could not create an SSH key: {error.stderr.strip()}", code="no_key"
+            ) from error
         if os.geteuid() == 0:
             for part in (key, public(key)):
                 give(part, path.parent)
-        # Public part first: where the private one is, the pair is complete.
+        # The public key goes first: if the private key exists, the pair is complete.
         public(key).replace(public(path))
         key.replace(path)
     return path
 
 
 def public(path: Path) -> Path:
-    """Where the public part of a key lies."""
+    """Return the path of the public key for a private key."""
     return path.with_name(path.name + ".pub")
 
 
 def fingerprint_of(path: Path) -> str | None:
-    """SHA256 fingerprint of a private key, by the public part beside it; ``None`` where that is no key."""
+    """Return the SHA256 fingerprint of a key, from its public key file; None if that is not a key."""
     try:
-        # Opening a named pipe would wait for its writer.
+        # Opening a named pipe would block until a writer opens it.
         return _fingerprint_of_line(public(path).read_text("utf-8")) if public(path).is_file() else None
     except (OSError, UnicodeDecodeError):
         return None
 
 
 def usable(path: Path) -> bool:
-    """Whether ssh can use a private key without a question, and the public part beside it belongs to it.
+    """Return whether ssh can use a private key without a prompt, and its public key file belongs to it.
 
-    ``ssh-keygen`` decides: like ssh, it refuses a key that others can read, or that is damaged.
+    The check uses ``ssh-keygen``: like ssh, it refuses a damaged key or one that others can read.
     """
     if not path.is_file():
         return False
@@ -123,13 +157,13 @@ def usable(path: Path) -> bool:
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
-        return True  # nothing is known against it: ssh says what is wrong
+        return True  # unknown: ssh reports any problem
     found = _fingerprint_of_line(done.stdout.decode("utf-8", "replace"))
     return found is not None and found == fingerprint_of(path)
 
 
 def agent_keys() -> set[str]:
-    """Fingerprints of the keys that the user's agent holds; empty where there is none."""
+    """Return the fingerprints of the keys in the user's agent; empty without an agent."""
     address = os.environ.get("SSH_AUTH_SOCK")
     if not address:
         return set()
@@ -154,7 +188,7 @@ def agent_keys() -> set[str]:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Our own key first: nothing else uses it, so nobody has put a passphrase on it."""
+    """Return the keys to consider. The gpudev key comes first, because it has no passphrase."""
     found = [path.with_suffix("") for path in sorted(folder.glob("*.pub"))]
     return [_own(folder), *found]
 
@@ -164,8 +198,8 @@ def _own(folder: Path) -> Path:
 
 
 def _make_private(path: Path) -> None:
-    """Take everyone else's access to a key away: a restored home can have other modes than the original."""
-    with suppress(OSError):  # also where it is not there, or belongs to another account
+    """Remove other users' access to a key: a restored home can have changed modes."""
+    with suppress(OSError):  # the key may not exist, or belong to another account
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             path.chmod(0o600)
 

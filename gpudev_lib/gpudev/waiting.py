@@ -1,4 +1,4 @@
-"""Telling people what is waited for, where an answer takes long."""
+"""Notices for people while an answer takes long."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from types import TracebackType
 from typing import Self
 
 FIRST = 2.0
-"""Seconds of silence before the first word."""
+"""Seconds before the first notice."""
 AGAIN = 5.0
-"""Seconds between one word and the next."""
+"""Seconds between notices."""
 
 
 class Notice:
-    """Tells, within a ``with`` block, that it has not come to its end yet.
+    """Tells the user, within a ``with`` block, that an answer is still awaited.
 
-    From a thread of its own: what takes long may be a single request that gets no answer.
+    It uses its own thread, because a single request without an answer may block the caller.
     """
 
     def __init__(self, tell: Callable[[str], None] | None, subject: str) -> None:
-        """`tell` takes a line (None: nothing is told), `subject` is who does not answer."""
+        """`tell` is called with a line of text; None means no notices. `subject` is what has not answered."""
         self._tell = tell
         self._subject = subject
         self._trouble = ""
@@ -29,7 +29,7 @@ class Notice:
         self._thread: threading.Thread | None = None
 
     def failed(self, trouble: str) -> None:
-        """What became of the last attempt: told in place of the silence."""
+        """Set the error of the last attempt for the next notice."""
         self._trouble = trouble.rstrip(".")
 
     def __enter__(self) -> Self:
@@ -51,5 +51,5 @@ class Notice:
         while not self._over.wait(pause):
             passed = time.monotonic() - since
             trouble = self._trouble or f"{self._subject} has not answered yet"
-            tell(f"{trouble}. Still trying, for {passed:.0f} s so far; Ctrl-C gives up.")
+            tell(f"{trouble}. Still trying after {passed:.0f} s. Press Ctrl-C to stop.")
             pause = AGAIN

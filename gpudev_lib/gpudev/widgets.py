@@ -1,4 +1,4 @@
-"""The panel of a notebook, with buttons (needs ``ipywidgets``: the extra ``widgets``)."""
+"""The notebook panel with buttons. Needs ``ipywidgets``, from the extra ``widgets``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from gpudev.reservation import Reservation
 
 STEPS = ((0.5, "30 min"), (1.0, "1 h"), (2.0, "2 h"), (4.0, "4 h"))
-"""What Extend offers."""
+"""Choices for an extension: hours and label."""
 
 
 class Panel:
-    """One reservation: where it stands, links, Extend and Release.
+    """A panel for one reservation: its state, links, and buttons to extend and release it.
 
-    While a cell waits for the reservation the kernel cannot hear a button, so there are none until then:
-    interrupting the cell gives the place up.
+    While a cell waits, the kernel does not receive button events. So the buttons appear after the wait, and
+    before that the panel says how to cancel.
     """
 
     def __init__(self, reservation: Reservation) -> None:
@@ -36,7 +36,7 @@ class Panel:
             options=[(text, hours) for hours, text in STEPS],
             value=1.0,
             layout=ipywidgets.Layout(width="7em"),
-            tooltip="How much longer",
+            tooltip="Time to add",
         )
         self.extend = ipywidgets.Button(description="Extend", icon="clock-o")
         self.release = ipywidgets.Button(description="Release", icon="stop", button_style="warning")
@@ -47,16 +47,16 @@ class Panel:
         self._shown = False
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """Draw it; the first time, show it."""
+        """Update the panel; the first time, show it."""
         with self._lock:
             view = words.describe(record, clock.now())
             if not self._following and record.state in ("queued", "starting"):
-                note = note or "Interrupt the cell (■) to give up the place."
+                note = note or "To cancel the reservation, interrupt the cell (■)."
             self.text.value = display.html(view, note or self._note)
             self.extend.disabled = self._busy or not view.can_extend
             self.hours.disabled = self.extend.disabled
             self.release.disabled = self._busy or not view.can_release
-            self.release.description = "Give up" if record.state == "queued" else "Release"
+            self.release.description = "Cancel" if record.state == "queued" else "Release"
             usable = self._following and (view.can_extend or view.can_release)
             self.buttons.layout.display = "" if usable else "none"
             if self._shown:
@@ -67,7 +67,7 @@ class Panel:
         show(self.box)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """The wait is over: the buttons appear and a thread of its own keeps the panel up to date."""
+        """End the wait: show the buttons, and keep the panel up to date from a thread."""
         self._following = True
         self.update(self._reservation.record, None)
         display.follow(self._reservation, self)
@@ -80,7 +80,7 @@ class Panel:
         self._do(self._reservation.release, "")
 
     def _do(self, action: Callable[[], object], done: str) -> None:
-        """Do it in a thread, so that the kernel stays free, and say what came of it."""
+        """Run an action in a thread, so that the kernel stays free, and show the result."""
         self._busy, self._note = True, None
         self.update(self._reservation.record, None)
 

@@ -1,4 +1,4 @@
-"""Reservations and times in words, for people: local time, and how long from now."""
+"""Texts for people about reservations and times, in local time and relative to now."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Literal
 from gpudev import wire
 
 LIKE = {"·": "-", "×": "x", "…": "...", "–": "-", "—": "-", "’": "'", "\u00a0": " ", "\u202f": " "}
-"""What looks like a character, for terminals that lack it."""
+"""Replacements for characters that a terminal lacks."""
 _LIKE = str.maketrans(LIKE)
 
 Tone = Literal["waiting", "starting", "ready", "over", "failed"]
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """An aware datetime (UTC) from a time on the wire."""
+    """Return an aware datetime (UTC) from a time of the API."""
     return None if text is None else datetime.fromisoformat(text)
 
 
 def span(length: timedelta) -> str:
-    """``2 h 10 min``, ``45 min``, ``30 s``; the larger units only."""
-    seconds = max(0, round(length.total_seconds()))
-    if seconds < 90:
-        return f"{seconds} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
+    """Return a length of time such as ``2 h 10 min``, ``45 min`` or ``30 s``, in at most two units."""
+    total = round(length.total_seconds() / 60) // 60
+    if total < 48:
+        return hours(length / timedelta(hours=1))
+    days, rest = divmod(total, 24)
+    return f"{days} d {rest} h" if rest else f"{days} d"
 
 
 def hours(count: float) -> str:
-    """``4 h``, ``1 h 30 min`` from a number of hours."""
-    return span(timedelta(hours=count))
+    """Return a number of hours as ``48 h``, ``1 h 30 min`` or ``30 s``, never in days."""
+    seconds = max(0, round(count * 3600))
+    if seconds < 90:
+        return f"{seconds} s"
+    whole, minutes = divmod(round(seconds / 60), 60)
+    if not whole:
+        return f"{minutes} min"
+    return f"{whole} h {minutes} min" if minutes else f"{whole} h"
 
 
 def clock(time: datetime, now: datetime) -> str:
-    """Local time of day; with the day where that is not today."""
+    """Return the local time of day, with the day if it is not today."""
     local, today = time.astimezone(), now.astimezone()
     if local.date() == today.date():
         return local.strftime("%H:%M")
@@ -51,7 +51,7 @@ def clock(time: datetime, now: datetime) -> str:
 
 
 def when(time: datetime, now: datetime) -> str:
-    """``14:10 (in 2 h 10 min)``; ``now`` for what is due."""
+    """Return ``14:10 (in 2 h 10 min)``, or ``now`` within 5 seconds."""
     away = time - now
     if timedelta(seconds=-5) <= away <= timedelta(seconds=5):
         return "now"
@@ -61,69 +61,86 @@ def when(time: datetime, now: datetime) -> str:
 
 
 def told(parts: list[wire.TextPart], now: datetime) -> str:
-    """A text of the service's with its instants in the zone of this machine."""
+    """Return a text of the service with its times in the local time zone."""
     return "".join(
         part.text if part.at is None else clock(datetime.fromisoformat(part.at), now) for part in parts
     )
 
 
 def size(gpus: int, nodes: int) -> str:
-    """``2 GPUs``, ``2 nodes × 8 GPUs``."""
+    """Return a size such as ``2 GPUs`` or ``2 nodes × 8 GPUs``."""
     each = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
     return each if nodes == 1 else f"{nodes} nodes × {each}"
 
 
 def hardware(record: wire.Reservation) -> str:
-    """``2 GPUs h100``, ``2 pretended GPUs``: how many of which."""
+    """Return the GPUs of a reservation, such as ``2 GPUs h100`` or ``2 simulated GPUs``."""
     kind = record.gpu_type
-    if record.pretended and kind == "pretended":
-        return size(record.gpus, record.nodes).replace("GPU", "pretended GPU")
-    return f"{size(record.gpus, record.nodes)} {marked(kind, record.pretended)}"
+    if record.simulated and kind == "simulated":
+        return size(record.gpus, record.nodes).replace("GPU", "simulated GPU")
+    return f"{size(record.gpus, record.nodes)} {marked(kind, record.simulated)}"
 
 
-def marked(kind: str, pretended: bool) -> str:
-    """A GPU type or a pool's label that does not hide that there is no such hardware."""
-    return f"{kind} (pretended)" if pretended and "pretend" not in kind.lower() else kind
+def marked(kind: str, simulated: bool) -> str:
+    """Return a GPU type or pool label that says if the GPUs are simulated."""
+    return f"{kind} (simulated)" if simulated and "simulated" not in kind.lower() else kind
 
 
 def label(record: wire.Reservation) -> str:
-    """What people call it: its name, else its id."""
+    """Return the name of the reservation, else its id."""
     return record.name or record.id
 
 
+def standing(record: wire.Reservation) -> str:
+    """Return the state of a reservation, or of its server if that is the problem, as part of a sentence."""
+    if record.state == "ready" and record.server in ("stopped", "unknown"):
+        return f"its server is {record.server}"
+    return f"it is {record.state}"
+
+
+def no_server(record: wire.Reservation, now: datetime) -> str:
+    """Return why a reservation has no server to connect to, and what to do next, on separate lines."""
+    reason = describe(record, now).reason.rstrip(".")
+    waits = record.state in ("queued", "starting")
+    todo = (
+        f"Wait for it with: gpu-dev wait {label(record)}" if waits else f"Details: gpu-dev show {record.id}"
+    )
+    return f"Reason: {reason}.\n{todo}" if reason else todo
+
+
 RANK_VARIABLES = "MASTER_ADDR, MASTER_PORT, NODE_RANK and NNODES are set"
-"""What a launcher of processes on several nodes asks for."""
+"""Variables for launchers of processes on several nodes."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What is shown of a reservation, whatever it is shown on."""
+    """The texts that every display of a reservation shows."""
 
     title: str
     """``gpu-demo · 2 GPUs h100``."""
     headline: str
-    """Where it stands, in a few words, without times that tick."""
+    """Its state in a few words, without times."""
     times: tuple[str, ...]
-    """When it starts or ends, as seen from now."""
+    """When it starts or ends, relative to now."""
     reason: str
     tone: Tone
     url: str | None
     ssh_command: str | None
     node_ssh_commands: tuple[str, ...]
-    """The other nodes' ways in, node 1 first."""
+    """SSH commands of the other nodes, node 1 first."""
     vscode_url: str | None
     can_extend: bool
     can_release: bool
 
     def line(self) -> str:
-        """All of it on one line."""
+        """Return the state, times and reason on one line."""
         return " · ".join(part for part in (self.headline, *self.times, self.reason) if part)
 
 
 def describe(record: wire.Reservation, now: datetime) -> View:
-    """The view of `record` at `now`."""
+    """Return the texts for `record` at `now`."""
     headline, tone = _headline(record)
-    # A service of an earlier version sends no parts.
+    # An older service sends no parts.
     reason = told(record.reason_parts, now) or record.reason or ""
     live = record.state != "ended"
     return View(
@@ -142,8 +159,16 @@ def describe(record: wire.Reservation, now: datetime) -> View:
 
 
 def outcome(record: wire.Reservation) -> str:
-    """How it ended, in words."""
+    """Return how it ended, as text for people."""
     return (record.outcome or "ended").replace("_", " ")
+
+
+def how_it_ended(record: wire.Reservation, now: datetime) -> str:
+    """Return the outcome as text, with the reason if there is one, without a full stop."""
+    ended, reason = outcome(record), describe(record, now).reason.rstrip(".")
+    if reason.startswith(ended):  # an older service repeats the outcome in the reason
+        return reason
+    return f"{ended}: {reason}" if reason else ended
 
 
 def _headline(record: wire.Reservation) -> tuple[str, Tone]:
@@ -151,12 +176,14 @@ def _headline(record: wire.Reservation) -> tuple[str, Tone]:
         case "queued":
             if record.position is None:
                 return "waiting", "waiting"
-            return ("next in line" if record.position == 1 else f"place {record.position} in line"), "waiting"
+            place = "next" if record.position == 1 else f"place {record.position}"
+            return f"{place} in the queue", "waiting"
         case "starting" if record.server != "stopped":
             return "starting", "starting"
         case "starting" | "ready":
             if record.server in ("stopped", "unknown"):
-                return f"yours, its server is {record.server}", "starting"
+                kept = "yours, but its server" if record.mine else "its server"
+                return f"{kept} is {record.server}", "starting"
             return "ready", "ready"
         case "stopping":
             return "stopping", "over"
@@ -182,5 +209,5 @@ def _times(record: wire.Reservation, now: datetime) -> list[str]:
 
 
 def in_ascii(text: str) -> str:
-    """The text in ASCII; what nothing looks like is escaped."""
+    """Return the text in ASCII. Characters without a similar one are escaped."""
     return text.translate(_LIKE).encode("ascii", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The commands: ``gpudev-hub`` (the supervisor of one machine) and ``gpudev-hub service``."""
+"""The commands: ``gpudev-hub`` (the supervisor of one machine), ``service``, ``github-check``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import local_service, supervisor
-from .clock import ClockBehind
+from .auth import check as github_facts
+from .auth.check import Check
+from .auth.github import GithubClient
+from .clock import Clock, ClockBehind
 from .cluster_settings import ClusterSettings
+from .core.doctor import Finding
 from .core.ports import (
     ClusterUnavailable,
     StaleEpoch,
@@ -21,6 +25,8 @@ from .core.ports import (
     StoreLocked,
     StoreUnavailable,
 )
+from .core.words import sentence
+from .github_settings import GithubSettings
 from .parts import REFUSED
 from .server.logs import Log
 from .settings import Settings, SettingsError
@@ -28,7 +34,7 @@ from .web.logs import ACCESS, JsonFormatter
 
 log = logging.getLogger(__name__)
 
-USAGE = "usage: gpudev-hub [service]"
+USAGE = "usage: gpudev-hub [service | github-check | doctor]"
 
 
 class FileHandler(logging.Handler):
@@ -69,9 +75,45 @@ def run_service(serving: Coroutine[Any, Any, None], access_log: Path | None = No
     return 0
 
 
+async def check_github() -> int:
+    """Print every fact about GitHub that the hub needs; returns the exit code. Raises ``SettingsError``."""
+    settings = GithubSettings.read(os.environ)
+    if settings is None:
+        raise SettingsError("GPUDEV_GITHUB is not set: it names the JSON file with the settings of GitHub")
+    client = GithubClient(settings, now=Clock().now)
+    try:
+        found = await github_facts.check_github(client)
+    finally:
+        await client.close()
+    return show(found)
+
+
+async def examine() -> int:
+    """Print every fact about the installation; returns the exit code. Raises ``SettingsError``."""
+    if not os.environ.get("GPUDEV_CLUSTER"):
+        raise SettingsError("GPUDEV_CLUSTER is not set: gpudev-hub doctor is for hubs on Kubernetes")
+    from . import cluster_service
+
+    return show(await cluster_service.examine(ClusterSettings.read(os.environ)))
+
+
+def show(found: Sequence[Check | Finding]) -> int:
+    """Print every fact, with what to do; returns the exit code: 1 if one does not hold."""
+    for check in found:
+        sys.stdout.write(f"{'ok' if check.ok else 'FAILED':6}  {check.name}: {check.found}\n")
+        if check.todo:
+            sys.stdout.write(f"        {check.todo}\n")
+    return 0 if all(check.ok for check in found) else 1
+
+
 def main() -> None:
     """Entry point of ``gpudev-hub``; where ``GPUDEV_CLUSTER`` is set, ``service`` is a cluster's."""
     arguments = sys.argv[1:]
+    if arguments in (["github-check"], ["doctor"]):
+        try:
+            sys.exit(asyncio.run(check_github() if arguments == ["github-check"] else examine()))
+        except SettingsError as error:
+            sys.exit(f"gpudev-hub: {sentence(str(error))}")
     if arguments == ["service"]:
         try:
             if os.environ.get("GPUDEV_CLUSTER"):
@@ -84,7 +126,7 @@ def main() -> None:
             settings.logs.mkdir(parents=True, exist_ok=True)
             sys.exit(run_service(local_service.serve(settings), settings.logs / "access.log"))
         except SettingsError as error:
-            sys.exit(f"gpudev-hub: {error}")
+            sys.exit(f"gpudev-hub: {sentence(str(error))}")
     if arguments:
         sys.exit(USAGE)
     sys.exit(supervisor.run(os.environ))

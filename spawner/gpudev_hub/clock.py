@@ -27,13 +27,21 @@ class Clock:
     def __init__(
         self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """``wall`` and ``monotonic`` give seconds; ``wall`` is read once."""
+        """``wall`` and ``monotonic`` give seconds; for its own time, this clock reads ``wall`` once."""
+        self._wall = wall
         self._monotonic = monotonic
         self._base = wall() - monotonic()
 
     def now(self) -> Millis:
         """This instant."""
         return round((self._base + self._monotonic()) * SECOND)
+
+    def on_machine(self, at: Millis) -> Millis:
+        """Return what the machine's clock shows at the instant ``at`` of this clock.
+
+        They differ once the machine was suspended, or its clock was set, while this process ran.
+        """
+        return at + round(self._wall() * SECOND) - self.now()
 
     def precise(self) -> float:
         """Seconds on a scale of its own, for measuring how long something takes."""
@@ -56,8 +64,8 @@ class Clock:
         behind = max(0, last_commit - self.now())
         if behind > MAX_BEHIND:
             raise ClockBehind(
-                f"this machine's clock is {behind // SECOND} s behind the last commit "
-                f"(at most {MAX_BEHIND // SECOND} s are made up for): set the clock, then start again"
+                f"this machine's clock is {behind // SECOND} s behind the last commit; "
+                f"the limit is {MAX_BEHIND // SECOND} s: set the clock, then start again"
             )
         return behind
 

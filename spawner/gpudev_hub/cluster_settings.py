@@ -1,18 +1,21 @@
 """Settings of a hub on Kubernetes: one JSON file, named by ``GPUDEV_CLUSTER``, that Hub and service read.
 
 Secrets are files of their own, in the folder that ``GPUDEV_SECRETS`` names; none of them is in the JSON file.
+Who may log in is in a second file (``GPUDEV_GITHUB``, see ``github_settings``), which both need as well.
 ``docs/kubernetes.md`` has an example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from .core.model import SECOND, Policy, PoolSettings
+from .github_settings import GithubSettings
 from .policyfile import PolicyFile
 from .settings import PREFIX, SettingsError
 
@@ -29,6 +32,15 @@ class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
     table: str
     region: str
+    endpoint: str | None = None
+    """Another address than AWS's, for tests."""
+
+
+class Ec2(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Where the service asks when the capacity blocks of its nodes end."""
+
+    region: str | None = None
+    """``None``: the region of the table."""
     endpoint: str | None = None
     """Another address than AWS's, for tests."""
 
@@ -55,8 +67,10 @@ class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
     """Part of a server's memory that ``/dev/shm`` may take."""
     startup_seconds: _Positive = 600
     teardown_seconds: _Positive = 300
-    pretended: bool = False
+    simulated: bool = False
     """True: the nodes only say that they have GPUs (tests)."""
+    pretended: bool = False
+    """The earlier name of ``simulated``."""
 
 
 class Home(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -64,6 +78,15 @@ class Home(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
 
     storage_class: str
     size: str = "100Gi"
+
+
+class BastionAt(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Where users reach the SSH bastion."""
+
+    host: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9.:-]*$")]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 22
+    user: _Name = "jump"
+    """The account in its image."""
 
 
 class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -81,6 +104,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
     pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1)]
     """The first is the default pool."""
     home: Home
+    ec2: Ec2 = Ec2()
     namespace: _Name = "gpudev-servers"
     """Of the users' servers."""
     cluster_domain: str = "cluster.local"
@@ -91,25 +115,56 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
     """What a server has to end in order."""
     stuck_seconds: Annotated[int, msgspec.Meta(ge=1)] = 60
     """After so long that Kubernetes can't place a pod, or fetch its image, the attempt has failed."""
-    keys: str = "/etc/gpudev/keys"
-    """Folder with one file in ``authorized_keys`` format per user of the Hub."""
+    policy_probe: bool = False
+    """Whether servers start only where network policies are seen to be enforced: on nodes with a Ready pod of
+    the DaemonSet ``gpudev-policy-probe``, and after each server has tried it itself."""
+    bastion: BastionAt | None = None
+    """``None``: clients are told the servers' own addresses."""
+    subdomains: bool = False
+    """Whether each user's servers are on a subdomain of ``public_url``. ``False``: guests have SSH alone."""
     public_port: int = 8100
     gate_port: int = 8101
+    balancers: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F.:]+/[0-9]{1,3}$")], ...] = ()
+    """Networks of the load balancers before the Hub's proxy, and of nodes that they forward through. Without
+    them, everybody has the balancer's address, and one person's wrong tokens use up the limit for all."""
+    metrics_port: int = 8102
+    """Metrics without a login: a network policy must say who reaches them."""
     state: str = "/run/gpudev"
     """Folder for what the service writes: nothing in it must outlive it."""
     secrets: str = DEFAULT_SECRETS
     policy: PolicyFile = msgspec.field(default_factory=PolicyFile)
     """Limits and times, as in ``GPUDEV_POLICY``."""
+    github: GithubSettings | None = None
+    """How people log in; ``read`` takes it from the file that ``GPUDEV_GITHUB`` names."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> ClusterSettings:
-        """The settings in the file that ``GPUDEV_CLUSTER`` names. Raises ``SettingsError``."""
+        """The settings in the files that ``GPUDEV_CLUSTER`` and ``GPUDEV_GITHUB`` name.
+
+        Raises ``SettingsError``.
+        """
         path = environment.get("GPUDEV_CLUSTER", "")
         try:
             found = msgspec.json.decode(Path(path).read_bytes(), type=cls)
         except (OSError, msgspec.MsgspecError) as error:
-            raise SettingsError(f"GPUDEV_CLUSTER names {path!r}, which can't be used: {error}") from error
-        return msgspec.structs.replace(found, secrets=environment.get("GPUDEV_SECRETS") or found.secrets)
+            raise SettingsError(f"GPUDEV_CLUSTER names {path!r}, which cannot be used: {error}") from error
+        settings = msgspec.structs.replace(
+            found,
+            secrets=environment.get("GPUDEV_SECRETS") or found.secrets,
+            github=GithubSettings.read(environment),
+        )
+        settings.access()
+        settings.balancer_networks()
+        return settings
+
+    def access(self) -> GithubSettings:
+        """How people log in. Raises ``SettingsError`` if nothing says it."""
+        if self.github is None:
+            raise SettingsError(
+                "GPUDEV_GITHUB is not set. On Kubernetes people log in with GitHub, so it must name the JSON "
+                "file with the settings of the GitHub App (docs/github-app.md)"
+            )
+        return self.github
 
     def secret(self, name: str) -> bytes:
         """The secret of that name. Raises ``SettingsError``."""
@@ -117,7 +172,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         try:
             value = path.read_bytes()
         except OSError as error:
-            raise SettingsError(f"the secret {name} can't be read: {path}: {error.strerror}") from error
+            raise SettingsError(f"the secret {name} cannot be read: {path}: {error.strerror}") from error
         if not value:
             raise SettingsError(f"the secret {name} is empty: {path}")
         return value
@@ -125,6 +180,15 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
     def word(self, name: str) -> str:
         """A secret that is text. Raises ``SettingsError``."""
         return self.secret(name).decode().strip()
+
+    def balancer_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The networks of ``balancers``. Raises ``SettingsError``."""
+        try:
+            return [ip_network(one) for one in self.balancers]
+        except ValueError as error:
+            raise SettingsError(
+                f"balancers has a value that is not a network: {error}. Write networks such as 10.64.0.0/16"
+            ) from error
 
     @property
     def service_base(self) -> str:
@@ -153,7 +217,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
                         gpus_per_node=pool.gpus_per_node,
                         images=pool.images,
                         label=pool.label,
-                        pretended=pool.pretended,
+                        simulated=pool.simulated or pool.pretended,
                         max_gang=pool.max_gang,
                         startup=round(pool.startup_seconds * SECOND),
                         teardown=round(pool.teardown_seconds * SECOND),

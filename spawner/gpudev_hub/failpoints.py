@@ -27,7 +27,7 @@ def from_environment(environment: Mapping[str, str]) -> Failpoint:
     if not wanted:
         return nothing
     if wanted not in PLACES:
-        raise ValueError(f"GPUDEV_FAILPOINT={wanted}: there is {', '.join(PLACES)}")
+        raise ValueError(f"GPUDEV_FAILPOINT is {wanted!r}; it must be one of {', '.join(PLACES)}")
     left = int(environment.get("GPUDEV_FAILPOINT_AT", "1"))
     guard = threading.Lock()
 

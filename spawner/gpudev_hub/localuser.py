@@ -31,10 +31,10 @@ class LocalUser:
             return {}
         except (OSError, ValueError) as error:
             raise ConfigUnusable(
-                f"{path} can't be read ({error}): repair or remove it, or name another with GPUDEV_CONFIG"
+                f"{path} cannot be read ({error}): repair or remove it, or set GPUDEV_CONFIG to another file"
             ) from error
         if not isinstance(content, dict):
-            raise ConfigUnusable(f"{path} holds no JSON object: repair or remove it")
+            raise ConfigUnusable(f"{path} is not a JSON object: repair or remove it")
         return content
 
     async def prepare(self, hub_api: str, scopes: Collection[str]) -> str | None:
@@ -54,7 +54,7 @@ class LocalUser:
                 self._settings.config.parent.mkdir(parents=True, exist_ok=True)
                 write_private(self._settings.config.resolve(), json.dumps(changed, indent=2) + "\n")
         except OSError as error:
-            raise ConfigUnusable(f"{self._settings.config} can't be written: {error}") from error
+            raise ConfigUnusable(f"{self._settings.config} cannot be written: {error}") from error
         before = config.get("url")
         return before if isinstance(before, str) and before != self._settings.url else None
 

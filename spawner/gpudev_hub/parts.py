@@ -76,7 +76,7 @@ class Part:
             self.refused = code == REFUSED
             if loop.time() - begun > SETTLED:
                 delay = FIRST_DELAY
-            log.warning("%s ended with exit code %s, starting it again in %.1f s", self.name, code, delay)
+            log.warning("%s ended with exit code %s; restarting it in %.1f s", self.name, code, delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
             self.restarts += 1
@@ -94,7 +94,7 @@ class Part:
                 preexec_fn=isolation.die_with_parent,
             )
         except OSError as error:
-            self._log.write(f"{self.argv[0]} could not be started: {error}\n".encode())
+            self._log.write(f"{self.argv[0]} cannot be started: {error}\n".encode())
             return str(error)
         assert self._process.stdout is not None
         if self.restarts and self._again is not None:

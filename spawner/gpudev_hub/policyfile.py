@@ -11,10 +11,13 @@ from typing import Annotated
 
 import msgspec
 
+from .core.access_model import LimitRule
+from .core.limits import person_scope
 from .core.model import HOUR, SECOND, Allowances, Policy, PoolSettings
 
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=24 * 366)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+_GpuHours = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
@@ -25,18 +28,33 @@ class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     hours_with_extensions: _Positive | None = None
     running_gpus: _Count | None = None
     queued_requests: _Count | None = None
-    gpu_hours: _Positive | None = None
+    gpu_hours: _GpuHours | None = None
+    """Of all live reservations together."""
+    gpu_hours_week: _GpuHours | None = None
+    """Hold time in one ISO week (UTC)."""
+    gpu_hours_month: _GpuHours | None = None
+    """Hold time in one calendar month (UTC)."""
 
     def on(self, base: Allowances) -> Allowances:
         """``base`` with what is said here."""
+        return replace(base, **self._said())
+
+    def for_one(self, subject: str) -> LimitRule:
+        """What is said here of one person."""
+        rule = LimitRule(person_scope(subject), None, "policy file", 0)
+        return replace(rule, **self._said())  # type: ignore[arg-type]
+
+    def _said(self) -> dict[str, int]:
         said = {
             "hold_per_request": _millis(self.hours_per_request, HOUR),
             "hold_with_extensions": _millis(self.hours_with_extensions, HOUR),
             "running_gpus": self.running_gpus,
             "queued_requests": self.queued_requests,
-            "gpu_hours": None if self.gpu_hours is None else round(self.gpu_hours),
+            "gpu_hours": _whole(self.gpu_hours),
+            "gpu_hours_week": _whole(self.gpu_hours_week),
+            "gpu_hours_month": _whole(self.gpu_hours_month),
         }
-        return replace(base, **{name: value for name, value in said.items() if value is not None})
+        return {name: value for name, value in said.items() if value is not None}
 
 
 class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -45,6 +63,8 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     limits: UserLimits = msgspec.field(default_factory=UserLimits)
     users: dict[str, UserLimits] = {}
     """Other limits for single people, by subject (``local:alice``)."""
+    contact: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """Whom users ask for help: a name, an address, a channel."""
     default_hours: _Positive | None = None
     warn_minutes: tuple[Annotated[int, msgspec.Meta(ge=1, le=1440)], ...] | None = None
     startup_seconds: _Seconds | None = None
@@ -54,13 +74,12 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def on(self, policy: Policy) -> Policy:
         """``policy`` with what is said here."""
-        allowances = self.limits.on(policy.allowances)
         return replace(
             policy,
             pools=tuple(self._times_on(pool) for pool in policy.pools),
             default_hold=_millis(self.default_hours, HOUR) or policy.default_hold,
-            allowances=allowances,
-            team_allowances={subject: limits.on(allowances) for subject, limits in self.users.items()},
+            allowances=self.limits.on(policy.allowances),
+            personal={subject: limits.for_one(subject) for subject, limits in self.users.items()},
             warn_minutes=tuple(sorted(self.warn_minutes, reverse=True))
             if self.warn_minutes is not None
             else policy.warn_minutes,
@@ -88,3 +107,7 @@ def read_policy(path: Path) -> PolicyFile:
 
 def _millis(value: float | None, unit: int) -> int | None:
     return None if value is None else round(value * unit)
+
+
+def _whole(hours: float | None) -> int | None:
+    return None if hours is None else round(hours)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from .clock import Clock
-from .cluster.gpus import Gpus, PretendedGpus
+from .cluster.gpus import Gpus, SimulatedGpus
 from .cluster.pools import find_gpus, local_policy
 from .cluster.servers import LocalServers
 from .core.model import Claim, Millis, Policy, Presence
-from .core.ports import ServerSight
-from .core.words import listing
+from .core.ports import ServerSight, StoreBehind
+from .core.words import counted, listing
 from .service.reconcile import refuse_running
 from .settings import Settings
 from .ssh.keygen import KeygenFailed, public_of, ssh_keygen
@@ -50,7 +50,22 @@ async def check(settings: Settings) -> None:
     clock.behind(snapshot.at)
     if not snapshot.n:
         refuse_running(running(LocalServers(settings.servers)))
+    _check_age(snapshot.claims.values(), LocalServers(settings.servers))
     _check_gpus(snapshot.claims.values(), gpus, policy, clock.now())
+
+
+def _check_age(claims: Collection[Claim], servers: LocalServers) -> None:
+    """Servers that nothing in the state folder knows would keep GPUs that are given to others."""
+    known = {(claim.reservation, claim.attempt) for claim in claims}
+    strange = {key: pid for key, pid in servers.unrecorded().items() if key not in known}
+    if strange:
+        names = listing([f"{server}/{attempt}" for server, attempt in sorted(strange)[:5]], "and")
+        pids = " ".join(str(pid) for pid in sorted(strange.values()))
+        raise StoreBehind(
+            f"Servers started from {servers.root} still run ({len(strange)}: {names}), but the state folder "
+            "does not know them: it is an older copy. Restore the latest copy. If it is lost, end these "
+            f"servers (kill {pids}) and start again. Nothing was changed"
+        )
 
 
 def running(servers: LocalServers) -> Iterator[ServerSight]:
@@ -64,6 +79,9 @@ def running(servers: LocalServers) -> Iterator[ServerSight]:
             yield sight
 
 
+NEW_SECRET = "remove it to get a new secret"
+
+
 def _check_secrets(folder: Path) -> None:
     found: dict[str, str] = {}
     for path in sorted(folder.glob("[!.]*")):
@@ -71,20 +89,20 @@ def _check_secrets(folder: Path) -> None:
         if path.name == "server-tokens":
             if len(content) != _KEY_BYTES:
                 raise StateUnusable(
-                    f"{path} should hold {_KEY_BYTES} bytes and holds {len(content)}: "
-                    "put it back from a back-up, or end the servers and remove it"
+                    f"{path} has {counted(len(content), 'byte')} instead of {_KEY_BYTES}: "
+                    "restore it from a backup, or end the servers and remove it"
                 )
             continue
         try:
             text = content.decode().strip()
         except UnicodeDecodeError:
-            raise StateUnusable(f"{path} is no text: remove it, and a new secret is made") from None
+            raise StateUnusable(f"{path} is not a text file: {NEW_SECRET}") from None
         if not text:
-            raise StateUnusable(f"{path} is empty: remove it, and a new secret is made")
+            raise StateUnusable(f"{path} is empty: {NEW_SECRET}")
         if len(text) < SHORTEST.get(path.name, 1):
             raise StateUnusable(
-                f"{path} holds {len(text)} characters: "
-                f"write {SHORTEST[path.name]} or more into it, or remove it"
+                f"{path} has {counted(len(text), 'character')}; the minimum is {SHORTEST[path.name]}: "
+                "write a longer secret into it, or remove it to get a new secret"
             )
         found[path.name] = text
     if "password" in found and found["password"] == found.get("demo-password"):
@@ -97,30 +115,30 @@ def _check_host_ca(key: Path) -> None:
     if not key.exists():
         if public.exists():
             raise StateUnusable(
-                f"{key} is gone: put it back from a back-up, or remove {public} to make a new one"
+                f"{key} does not exist: restore it from a backup, or remove {public} to get a new key"
             )
         return
     try:
         derived = ssh_keygen("-y", "-P", "", "-f", str(key)).split()[:2]
     except KeygenFailed as error:
-        raise StateUnusable(f"{key} can't be used ({error}): put it back from a back-up") from error
+        raise StateUnusable(f"{key} cannot be used ({error}): restore it from a backup") from error
     if public.exists() and _content(public).decode(errors="replace").split()[:2] != derived:
-        raise StateUnusable(f"{public} does not belong to {key}: remove it, and it is made again")
+        raise StateUnusable(f"{public} does not belong to {key}: remove {public}, and it is made again")
 
 
 def _check_hub(folder: Path) -> None:
     database, secret = folder / "jupyterhub.sqlite", folder / "cookie_secret"
     if database.exists() and _content(database)[: len(_SQLITE)] not in (b"", _SQLITE):
-        raise StateUnusable(f"{database} is no database: put it back from a back-up, or remove it")
+        raise StateUnusable(f"{database} is not a database: restore it from a backup, or remove it")
     if secret.exists() and not re.fullmatch(rb"([0-9A-Fa-f]{2})*\s*", _content(secret)):
-        raise StateUnusable(f"{secret} is no hexadecimal text: remove it, and a new one is made")
+        raise StateUnusable(f"{secret} is not hexadecimal text: {NEW_SECRET}")
 
 
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StateUnusable(f"{path} can't be read ({error.strerror}): repair or remove it") from error
+        raise StateUnusable(f"{path} cannot be read ({error.strerror}): repair or remove it") from error
 
 
 def _check_gpus(claims: Collection[Claim], gpus: Gpus, policy: Policy, now: Millis) -> None:
@@ -130,7 +148,7 @@ def _check_gpus(claims: Collection[Claim], gpus: Gpus, policy: Policy, now: Mill
     """
     pools = {pool.name for pool in policy.pools}
     offered = gpus.count()
-    pretended = isinstance(gpus, PretendedGpus)
+    simulated = isinstance(gpus, SimulatedGpus)
     missing = {
         f"{claim.reservation} ({part.node}, {claim.pool})"
         for claim in claims
@@ -138,13 +156,13 @@ def _check_gpus(claims: Collection[Claim], gpus: Gpus, policy: Policy, now: Mill
         for part in claim.allocation
         if claim.pool not in pools
         or part.node not in offered
-        or (pretended and max(part.slots) >= offered[part.node])
+        or (simulated and max(part.slots) >= offered[part.node])
     }
     if missing:
         nodes = listing([f"{count} on {node}" for node, count in sorted(offered.items())], "and")
         raise GpusMissing(
-            f"reservations hold GPUs that would not be there: {listing(sorted(missing)[:5], 'and')}. "
-            f"This start offers GPUs of {listing(sorted(pools), 'and')}: {nodes}. Start with the GPUs of "
-            "before (GPUDEV_POOL, or the driver), or wait until these reservations have ended. "
-            "Nothing was changed"
+            "reservations hold GPUs that are not available in this start: "
+            f"{listing(sorted(missing)[:5], 'and')}. Available are GPUs of "
+            f"{listing(sorted(pools), 'and')}: {nodes}. Start with the same GPUs as before "
+            "(GPUDEV_POOL, or the driver), or wait until these reservations have ended. Nothing was changed"
         )

@@ -1,7 +1,8 @@
 """What can be set from outside, and where everything of one hub lies.
 
-The environment says it: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG`` and
-``GPUDEV_POLICY``. All processes of one hub read the same environment and so agree.
+The environment says it: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG``,
+``GPUDEV_POLICY``, ``GPUDEV_GITHUB``, ``GPUDEV_BASTION`` and ``GPUDEV_SUBDOMAINS``. All processes of one hub
+read the same environment and so agree.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .github_settings import GithubSettings
 from .policyfile import PolicyFile, read_policy
+from .settings_error import SettingsError as SettingsError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where ``make run`` is at home: ``hub-config/``, ``.venv-server``."""
@@ -28,11 +31,8 @@ SERVICE = "gpudev"
 PREFIX = f"/services/{SERVICE}/"
 
 _POOL = re.compile(r"([1-9][0-9]{0,2})x([1-9][0-9]{0,2})")
+_LAST_PORT = 65535
 _PARTS = ("hub", "proxy_api", "service", "gate")
-
-
-class SettingsError(Exception):
-    """A setting that can't be used; the message names it and says what would do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Ports:
     proxy_api: int
     service: int
     gate: int
+    bastion: int = 0
+    """0 where the ports were chosen by a version without a bastion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Settings:
     """The public one (loopback)."""
     state: Path
     pool: tuple[int, int] | None
-    """(nodes, GPUs each) to pretend; ``None``: real GPUs if there are any, else 2 × 8 pretended ones."""
+    """(nodes, GPUs each) to simulate; ``None``: real GPUs if there are any, else 2 × 8 simulated ones."""
     config: Path
     """The local user's client configuration."""
     user: str
@@ -62,6 +64,12 @@ class Settings:
     """The local user's home."""
     policy: PolicyFile
     """What the operator set of limits and times."""
+    github: GithubSettings | None = None
+    """How people log in with GitHub; ``None``: with passwords, as the local user or a demo user."""
+    bastion: int = 0
+    """Whether SSH goes through a bastion: 0 no, 1 at a port that is chosen, else its port."""
+    subdomains: bool = False
+    """Whether each user's servers are on a subdomain of ``localhost``."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -72,14 +80,14 @@ class Settings:
         state = Path(environment.get("GPUDEV_STATE") or state_home / "gpudev").expanduser().absolute()
         config = Path(environment.get("GPUDEV_CONFIG") or home / ".gpu-dev-config").expanduser().absolute()
         port = environment.get("GPUDEV_PORT") or str(DEFAULT_PORT)
-        if not port.isdecimal() or not 1 <= int(port) <= 65535:
-            raise SettingsError(f"GPUDEV_PORT is {port!r}: it must be a port number, 1 to 65535")
+        if not port.isdecimal() or not 1 <= int(port) <= _LAST_PORT:
+            raise SettingsError(f"GPUDEV_PORT is {port!r}; it must be a port number from 1 to 65535")
         pool: tuple[int, int] | None = None
         if text := environment.get("GPUDEV_POOL"):
             match = _POOL.fullmatch(text)
             if match is None:
                 raise SettingsError(
-                    f"GPUDEV_POOL is {text!r}: it must be NODESxGPUS, for example 2x8 for two nodes of 8 GPUs"
+                    f"GPUDEV_POOL is {text!r}; it must be NODESxGPUS, for example 2x8 for two nodes of 8 GPUs"
                 )
             pool = (int(match[1]), int(match[2]))
         policy = PolicyFile()
@@ -87,17 +95,40 @@ class Settings:
             try:
                 policy = read_policy(Path(path).expanduser())
             except (OSError, ValueError) as error:
-                raise SettingsError(f"GPUDEV_POLICY names {path}, which can't be used: {error}") from error
-        return cls(int(port), state, pool, config, account.pw_name.lower(), home, policy)
+                raise SettingsError(f"GPUDEV_POLICY names {path}, which cannot be used: {error}") from error
+        github = GithubSettings.read(environment)
+        bastion = environment.get("GPUDEV_BASTION") or "0"
+        if not bastion.isdecimal() or int(bastion) > _LAST_PORT:
+            raise SettingsError(
+                f"GPUDEV_BASTION is {bastion!r}; it must be 1 (the hub chooses a port) or a port number"
+            )
+        subdomains = environment.get("GPUDEV_SUBDOMAINS") or "0"
+        if subdomains not in ("0", "1"):
+            raise SettingsError(
+                f"GPUDEV_SUBDOMAINS is {subdomains!r}; it must be 1 (each user's servers on a subdomain of "
+                "localhost) or 0"
+            )
+        name = account.pw_name.lower()
+        return cls(
+            int(port), state, pool, config, name, home, policy, github, int(bastion), subdomains == "1"
+        )
 
     @property
     def url(self) -> str:
         """The Hub's public address, without a slash at the end."""
-        return f"http://{LOOPBACK}:{self.port}"
+        # A network address has no subdomains.
+        return f"http://{'localhost' if self.subdomains else LOOPBACK}:{self.port}"
+
+    @property
+    def contact(self) -> str:
+        """Whom users ask for help."""
+        return self.policy.contact or f"{self.user}, who runs this hub"
 
     @property
     def demo_users(self) -> tuple[str, ...]:
         """Users to try things with; they share a password and are not isolated from each other."""
+        if self.github is not None:
+            return ()
         return tuple(name for name in DEMO_USERS if name != self.user)
 
     @property
@@ -125,14 +156,27 @@ class Settings:
         """Everything the service must never lose."""
         return self.state / "service.sqlite"
 
+    @property
+    def bastion_folder(self) -> Path:
+        """The bastion's secrets, and what it writes."""
+        return self.state / "bastion"
+
+    def bastion_port(self, ports: Ports) -> int:
+        """Where the bastion listens."""
+        return ports.bastion if self.bastion == 1 else self.bastion
+
     def account_shell(self) -> tuple[str, str]:
         """Name and login shell of the account that everything runs as."""
         account = pwd.getpwuid(os.getuid())
         return account.pw_name, account.pw_shell or "/bin/bash"
 
+    def is_local(self, user: str) -> bool:
+        """Whether a user of the Hub is the account that everything runs as, and not only called like it."""
+        return self.github is None and user == self.user
+
     def home_of(self, user: str) -> Path:
         """The home of a user of the Hub."""
-        return self.home if user == self.user else self.state / "homes" / user
+        return self.home if self.is_local(user) else self.state / "homes" / user
 
     def environment_of(self, user: str) -> Path:
         """The Python environment of a user of the Hub."""
@@ -148,7 +192,7 @@ class Settings:
         except FileExistsError:
             text = path.read_text().strip()
             if not text:
-                raise SettingsError(f"{path} is empty: remove it, and a new secret is made") from None
+                raise SettingsError(f"{path} is empty: remove it to get a new secret") from None
             return text
         text = secrets.token_urlsafe(32)
         with os.fdopen(descriptor, "w") as file:
@@ -159,8 +203,13 @@ class Settings:
         """The ports chosen for this state folder (``choose_ports``). Raises ``SettingsError`` without any."""
         try:
             chosen = json.loads((self.state / "ports.json").read_text())
-            return Ports(**{part: int(chosen[part]) for part in _PARTS})
+            ports = {part: int(chosen[part]) for part in _PARTS}
+            if "bastion" in chosen:
+                ports["bastion"] = int(chosen["bastion"])
+            if not all(1 <= port <= _LAST_PORT for port in ports.values()):
+                raise ValueError(f"ports are 1 to {_LAST_PORT}")
+            return Ports(**ports)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SettingsError(
-                f"no ports are chosen in {self.state}: gpudev-hub does that ({error})"
+                f"{self.state} has no usable ports.json ({error}): start gpudev-hub, which makes it"
             ) from error

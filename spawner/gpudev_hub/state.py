@@ -47,8 +47,8 @@ class StateFolder:
             holder = os.read(self._lock, 64).decode(errors="replace").strip()
             os.close(self._lock)
             raise StateInUse(
-                f"another gpudev-hub (process {holder or 'unknown'}) runs on {folder}: "
-                "stop it, or name another folder with GPUDEV_STATE"
+                f"another gpudev-hub (process {holder or 'unknown'}) uses {folder}: "
+                "stop it, or set GPUDEV_STATE to another folder"
             ) from None
         try:
             os.ftruncate(self._lock, 0)
@@ -96,9 +96,9 @@ def _try_disk(folder: Path) -> None:
 def _unusable(folder: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the disk that holds {folder} is full ({error.strerror}): free some space, nothing was changed"
+            f"the disk that holds {folder} is full ({error.strerror}): free some space. Nothing was changed"
         )
-    return f"{folder} can't be written to ({error.strerror}): name another folder with GPUDEV_STATE"
+    return f"{folder} cannot be written to ({error.strerror}): set GPUDEV_STATE to another folder"
 
 
 def port_free(port: int) -> bool:
@@ -122,7 +122,7 @@ def choose_ports(settings: Settings) -> Ports:
         before = {}
     chosen: dict[str, int] = {}
     for part in Ports.__slots__:
-        candidates = [before[part]] if part in before else []
+        candidates = [before[part]] if before.get(part) else []
         candidates += random.sample(INTERNAL, 200)
         taken = (settings.port, *chosen.values())
         chosen[part] = next(port for port in candidates if port not in taken and port_free(port))

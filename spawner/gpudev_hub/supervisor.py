@@ -13,17 +13,20 @@ from pathlib import Path
 
 import httpx
 
+from . import local_bastion
 from .clock import ClockBehind
 from .cluster.gpus import GpusUnavailable
 from .cluster.pools import find_gpus
 from .cluster.servers import LocalServers
 from .core.ports import StoreBehind, StoreEmpty, StoreLocked, StoreUnavailable
+from .core.words import sentence
 from .hub.scopes import LOCAL_USER_SCOPES
 from .localuser import ConfigUnusable, LocalUser
 from .parts import Part, reap_strays
 from .preconditions import GpusMissing, check, running
 from .server import isolation, preflight
 from .settings import CHECKOUT, LOOPBACK, PREFIX, Ports, Settings, SettingsError
+from .ssh.keygen import KeygenFailed
 from .state import StateFolder, StateInUse, StateUnusable, choose_ports, port_free
 
 log = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ _CODES: dict[type[Exception], Ended] = {
     ClockBehind: Ended.REFUSED,
     GpusMissing: Ended.REFUSED,
     GpusUnavailable: Ended.REFUSED,
+    KeygenFailed: Ended.STATE_UNUSABLE,
     OSError: Ended.STATE_UNUSABLE,
 }
 
@@ -111,7 +115,7 @@ async def _wait_for_port(settings: Settings) -> None:
         if loop.time() > deadline:
             raise CannotRun(
                 Ended.PORT_IN_USE,
-                f"port {settings.port} of {LOOPBACK} is in use: name another one with GPUDEV_PORT",
+                f"port {settings.port} of {LOOPBACK} is in use: choose another port with GPUDEV_PORT",
             )
         await asyncio.sleep(0.1)
 
@@ -129,7 +133,9 @@ async def _check(settings: Settings) -> None:
 
 
 def _complain(code: Ended, error: Exception) -> int:
-    sys.stderr.write(f"gpudev-hub: {error}\n")
+    text = str(error)
+    # One of several lines quotes a log.
+    sys.stderr.write(f"gpudev-hub: {text if chr(10) in text else sentence(text)}\n")
     return int(code)
 
 
@@ -138,14 +144,14 @@ def _check_programs(settings: Settings) -> None:
     if missing:
         raise CannotRun(
             Ended.PROGRAM_MISSING,
-            f"not installed on this machine: {', '.join(missing)} "
+            f"programs are missing on this machine: {', '.join(missing)} "
             "(on Debian: apt-get install openssh-server openssh-client)",
         )
     for problem in preflight.problems():
         log.warning("%s", problem)
     for path in (settings.server_python, _program("configurable-http-proxy"), _program("jupyterhub")):
         if not path.exists():
-            raise CannotRun(Ended.PROGRAM_MISSING, f"{path} is missing: run `make setup`")
+            raise CannotRun(Ended.PROGRAM_MISSING, f"{path} does not exist: run `make setup`")
 
 
 def _program(name: str) -> Path:
@@ -172,23 +178,31 @@ class Supervisor:
                 loop.add_signal_handler(number, self._ending.set)
         isolation.adopt_orphans()
         ports = choose_ports(self.settings)
-        proxy, service, hub = self._parts = self._make(ports)
+        if self.settings.bastion:
+            local_bastion.prepare(self.settings)
+        self._parts = self._make(ports)
+        proxy, service, hub, *more = self._parts
         servers = LocalServers(self.settings.servers)
         others = {(sight.id, sight.attempt) for sight in running(servers)}
         try:
             proxy.start()
             service.start()
             hub.start()
+            for part in more:
+                part.start()
             loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
             if await self._usable(ports):
-                before = await self._prepare_user(ports)
-                await self._prepare_ssh()
-                _say(self._announcement(before))
+                before = None
+                if self.settings.github is None:
+                    before = await self._prepare_user(ports)
+                    await self._prepare_ssh()
+                _say(self._announcement(before, ports))
                 await self._ending.wait()
                 # It was the hub of all servers. One that gives up was so only of those that it started.
                 others = set()
-                _say("gpudev: ending the servers; reservations and queue are kept\n")
+                _say("gpudev: stopping the servers; reservations and the queue are kept\n")
         finally:
+            await asyncio.gather(*(part.end() for part in more))
             await self._end(proxy, service, hub, spare=others)
         return Ended.WELL
 
@@ -205,6 +219,7 @@ class Supervisor:
                 *("--api-ip", LOOPBACK, "--api-port", str(ports.proxy_api)),
                 *("--error-target", f"http://{LOOPBACK}:{ports.hub}/hub/error"),
                 *("--log-level", "warn"),
+                *(("--host-routing",) if settings.subdomains else ()),
             ],
             proxy_env,
             settings.logs,
@@ -217,7 +232,11 @@ class Supervisor:
             env,
             settings.logs,
         )
-        return [proxy, service, hub]
+        parts = [proxy, service, hub]
+        if settings.bastion:
+            argv, bastion_env = local_bastion.command(settings, ports, env)
+            parts.append(Part("bastion", argv, bastion_env, settings.logs))
+        return parts
 
     def _hub_api(self, ports: Ports) -> str:
         return f"http://{LOOPBACK}:{ports.hub}/hub/api"
@@ -239,16 +258,23 @@ class Supervisor:
                     self._give_up_if_hopeless()
                     if loop.time() > deadline:
                         part = next(part for part in self._parts if part.name == name)
-                        raise self._not_usable(part, f"did not come up within {USABLE_WITHIN:.0f} s")
+                        raise self._not_usable(part, f"did not start within {USABLE_WITHIN:.0f} s")
                     await asyncio.sleep(0.05)
+        while self.settings.bastion and not await _listens(self.settings.bastion_port(ports)):
+            if self._ending.is_set():
+                return False
+            self._give_up_if_hopeless()
+            if loop.time() > deadline:
+                raise self._not_usable(self._parts[-1], f"did not start within {USABLE_WITHIN:.0f} s")
+            await asyncio.sleep(0.05)
         return True
 
     def _give_up_if_hopeless(self) -> None:
         for part in self._parts:
             if part.refused:
-                raise self._not_usable(part, "may not start")
+                raise self._not_usable(part, "refused to start")
             if part.deaths >= DEATHS:
-                raise self._not_usable(part, f"ended {part.deaths} times while it started")
+                raise self._not_usable(part, f"ended {part.deaths} times during its start")
 
     def _not_usable(self, part: Part, why: str) -> CannotRun:
         log_file = self.settings.logs / f"{part.name}.log"
@@ -272,26 +298,41 @@ class Supervisor:
         )
         await client.wait()
 
-    def _announcement(self, other_hub: str | None) -> str:
+    def _announcement(self, other_hub: str | None, ports: Ports) -> str:
         settings = self.settings
         gpus = find_gpus(settings)
         count = sum(gpus.count().values())
-        demo = ", ".join(settings.demo_users)
         text = (
             f"gpudev ready: {settings.url}\n"
             f"  {count} × {gpus.model()} on {', '.join(gpus.count())}\n"
-            f"  log in as {settings.user} with the password {settings.secret('password')}\n"
-            f"  or as a demo user ({demo}; not isolated from each other or from you) "
-            f"with the password {settings.secret('demo-password')}\n"
-            f"  command line: {_program('gpu-dev')} reserve --gpus 1 --hours 1\n"
+            f"{self._who_logs_in()}"
             f"  state and logs: {settings.state}\n"
         )
+        if settings.bastion:
+            text += f"  SSH goes through the bastion at {LOOPBACK}:{settings.bastion_port(ports)}\n"
         if other_hub is not None:
             text += (
-                f"  {settings.config} was for {other_hub}, and is for this hub now; to go back: "
+                f"  {settings.config} pointed to {other_hub} and points to this hub now; to go back: "
                 f"gpu-dev login --url {other_hub} (or set GPUDEV_CONFIG for one of them)\n"
             )
         return text
+
+    def _who_logs_in(self) -> str:
+        settings, client = self.settings, _program("gpu-dev")
+        if settings.github is not None:
+            return (
+                f"  log in with GitHub ({settings.github.url}): members of {settings.github.team} with push "
+                f"access to {settings.github.repository}; their servers are not isolated from each other\n"
+                f"  command line: {client} login --url {settings.url}, "
+                f"then {client} reserve --gpus 1 --hours 1\n"
+            )
+        demo = ", ".join(settings.demo_users)
+        return (
+            f"  log in as {settings.user} with the password {settings.secret('password')}\n"
+            f"  or as a demo user ({demo}; not isolated from each other or from you) "
+            f"with the password {settings.secret('demo-password')}\n"
+            f"  command line: {client} reserve --gpus 1 --hours 1\n"
+        )
 
     async def _renew_routes(self, ports: Ports) -> None:
         """A proxy that was started anew knows no routes: the Hub is to tell it at once."""
@@ -305,7 +346,7 @@ class Supervisor:
                 except httpx.HTTPError:
                     pass  # proxy or hub are not up yet
                 await asyncio.sleep(0.1)
-        log.warning("the proxy's routes are renewed by the Hub within half a minute")
+        log.warning("the proxy has no routes yet; the Hub renews them within 30 s")
 
     def _child_ended(self) -> None:
         if self._reaping is None:
@@ -331,6 +372,15 @@ def _say(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:

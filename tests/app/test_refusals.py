@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from gpudev_hub.server import processes, record
 from gpudev_hub.server.record import Record
 from gpudev_hub.settings import Settings
 from gpudev_hub.ssh.ca import HostCA
+from gpudev_hub.state import choose_ports, port_free
 from gpudev_hub.stores.sqlite import SqliteStore
 from gpudev_hub.supervisor import Ended
 from hub_users import free_port
@@ -73,7 +75,7 @@ class World:
         store = SqliteStore(self.settings.database)
         epoch = (await store.open()).epoch
         at, there = now(), NodeSlots("node-2", (7,))
-        request = Request(Shape(1), "pretended", HOUR, "default")
+        request = Request(Shape(1), "simulated", HOUR, "default")
         reservation = Reservation(
             id="g1",
             seq=1,
@@ -89,7 +91,7 @@ class World:
             hard_end=at + HOUR,
             allocation=(there,),
         )
-        claim = Claim("g1", 1, "local:a", "pretended", (there,), at + HOUR)
+        claim = Claim("g1", 1, "local:a", "simulated", (there,), at + HOUR)
         changes = (Change(reservation, "requested", "a"), Change(claim, "admitted", "service"))
         await store.commit(Commit(epoch, 1, "c1", at, changes, take=((Slot("node-2", 7), ("g1", 1)),)))
         for n in range(2, COMMITS + 1):
@@ -141,6 +143,20 @@ class World:
         for name in ("password", "demo-password"):
             self.write(f"secrets/{name}", "x" * 32)
 
+    def start_later(self) -> None:
+        """A server that was started after this copy of the state folder was made."""
+        folder = self.settings.servers / "g2-1" / "0"
+        argv = [
+            sys.executable,
+            "-c",
+            "import time; time.sleep(600)",
+            "gpudev_hub.server.launcher",
+            str(folder),
+        ]
+        later = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        self.held.callback(later.wait)
+        self.held.callback(later.kill)
+
     def empty_all_but_the_log(self) -> None:
         """A database file that was emptied while its log was not."""
         self.write(STORE, "")
@@ -161,7 +177,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 STORE, COUNT = "service.sqlite", "service.sqlite.commits"
 TABLE: list[tuple[str, Callable[[World], object], Ended, str]] = [
-    ("a hub that runs", lambda w: w.lock("lock"), Ended.STATE_IN_USE, "another gpudev-hub"),
+    ("a hub that runs", lambda w: w.lock("lock"), Ended.STATE_IN_USE, "Another gpudev-hub"),
     ("a service that runs", lambda w: w.lock(f"{STORE}.lock"), Ended.STATE_IN_USE, "is in use by process"),
     ("port", World.listen, Ended.PORT_IN_USE, "GPUDEV_PORT"),
     ("setting", lambda w: w.set(GPUDEV_PORT="http"), Ended.BAD_SETTING, "port number"),
@@ -169,25 +185,26 @@ TABLE: list[tuple[str, Callable[[World], object], Ended, str]] = [
     ("client", lambda w: w.write("../config.json", "["), Ended.CONFIG_UNUSABLE, "config.json"),
     ("no folder", lambda w: w.set(GPUDEV_STATE="/dev/null"), Ended.STATE_UNUSABLE, "GPUDEV_STATE"),
     ("secret", lambda w: w.write("secrets/gate", ""), Ended.STATE_UNUSABLE, "gate is empty"),
-    ("binary", lambda w: w.write("secrets/gate", b"\xff"), Ended.STATE_UNUSABLE, "gate is no text"),
-    ("password", lambda w: w.write("secrets/password", "x"), Ended.STATE_UNUSABLE, "1 characters: write 32"),
+    ("binary", lambda w: w.write("secrets/gate", b"\xff"), Ended.STATE_UNUSABLE, "gate is not a text file"),
+    ("password", lambda w: w.write("secrets/password", "x"), Ended.STATE_UNUSABLE, "; the minimum is 32"),
     ("passwords", World.use_one_password, Ended.STATE_UNUSABLE, "are the same"),
-    ("tokens", lambda w: w.write("secrets/server-tokens", "k"), Ended.STATE_UNUSABLE, "holds 1"),
-    ("CA gone", lambda w: w.remove("ssh/host_ca"), Ended.STATE_UNUSABLE, "host_ca is gone"),
-    ("CA garbage", lambda w: w.write("ssh/host_ca", "key"), Ended.STATE_UNUSABLE, "host_ca can't be used"),
+    ("tokens", lambda w: w.write("secrets/server-tokens", "k"), Ended.STATE_UNUSABLE, "has 1 byte instead"),
+    ("CA gone", lambda w: w.remove("ssh/host_ca"), Ended.STATE_UNUSABLE, "host_ca does not exist"),
+    ("CA garbage", lambda w: w.write("ssh/host_ca", "key"), Ended.STATE_UNUSABLE, "host_ca cannot be used"),
     ("other CA", lambda w: w.write("ssh/host_ca.pub", "ssh-ed25519 AAAA"), Ended.STATE_UNUSABLE, "belong"),
-    ("Hub", lambda w: w.write("hub/jupyterhub.sqlite", "garbage"), Ended.STATE_UNUSABLE, "no database"),
-    ("cookies", lambda w: w.write("hub/cookie_secret", "xyz"), Ended.STATE_UNUSABLE, "no hexadecimal"),
+    ("Hub", lambda w: w.write("hub/jupyterhub.sqlite", "garbage"), Ended.STATE_UNUSABLE, "is not a database"),
+    ("cookies", lambda w: w.write("hub/cookie_secret", "xyz"), Ended.STATE_UNUSABLE, "is not hexadecimal"),
     ("clock", lambda w: w.store(f"UPDATE head SET at = at + {2 * HOUR}"), Ended.REFUSED, "clock is 7"),
     ("emptied", lambda w: w.write(STORE, ""), Ended.REFUSED, f"holds 0 commits, but {COMMITS} were made"),
     ("removed", lambda w: w.remove(STORE), Ended.REFUSED, f"holds 0 commits, but {COMMITS} were made"),
-    ("another", lambda w: w.remove(STORE, COUNT), Ended.REFUSED, "1 server(s) run (g1/1)"),
-    ("older", lambda w: w.store("UPDATE head SET n = n - 5"), Ended.REFUSED, f"holds {COMMITS - 5} commits"),
+    ("another", lambda w: w.remove(STORE, COUNT), Ended.REFUSED, "still run (1: g1/1)"),
+    ("older", lambda w: w.store("UPDATE head SET n = n - 5"), Ended.REFUSED, f"with {COMMITS - 5} commits"),
+    ("copy", World.start_later, Ended.REFUSED, "still run (1: g2/1), but the state folder"),
     ("log alone", World.empty_all_but_the_log, Ended.REFUSED, "its log"),
     ("newer", lambda w: w.store("PRAGMA user_version = 9"), Ended.STATE_UNUSABLE, "has schema 9"),
     ("foreign", lambda w: w.write(STORE, b"x" * 9000), Ended.STATE_UNUSABLE, "not a database"),
-    ("record", lambda w: w.store("UPDATE claims SET record = x'7b'"), Ended.STATE_UNUSABLE, "can't be read"),
-    ("node gone", lambda w: w.set(GPUDEV_POOL="1x8"), Ended.REFUSED, "g1 (node-2, pretended)"),
+    ("record", lambda w: w.store("UPDATE claims SET record = x'7b'"), Ended.STATE_UNUSABLE, "cannot be read"),
+    ("node gone", lambda w: w.set(GPUDEV_POOL="1x8"), Ended.REFUSED, "g1 (node-2, simulated)"),
     ("GPUs gone", lambda w: w.set(GPUDEV_POOL="2x7"), Ended.REFUSED, "7 on node-1 and 7 on node-2"),
 ]  # fmt: skip
 
@@ -219,6 +236,14 @@ def test_a_refusal_leaves_everything_as_it_was_and_comes_again(
         assert world.files() == before
         assert processes.descendants(os.getpid()) == children
     assert world.server.poll() is None
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"hub": 0, "proxy_api": -1, "service": 1, "gate": 99999}']
+)
+def test_ports_that_cannot_be_used_are_chosen_again(world: World, text: str) -> None:
+    world.write("ports.json", text)
+    assert {port_free(port) for port in asdict(choose_ports(world.settings)).values()} == {True}
 
 
 def test_a_refusal_makes_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

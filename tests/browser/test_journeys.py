@@ -126,7 +126,7 @@ def test_a_stopped_server_is_started_again_or_released(stack: Stack, login: Call
     page.goto("/hub/token")
     status = page.evaluate(
         """(id) => fetch(`/hub/api/users/alice/servers/${id}`, {
-            method: "DELETE", headers: { "X-XSRFToken": window.jhdata.xsrf_token },
+            method: "DELETE", headers: { "X-XSRFToken": document.body.dataset.xsrf },
         }).then((answer) => answer.status)""",
         held["id"],
     )

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from browsing import Watcher, choose
+from browsing import Watcher, choose, picture
 from stack import Stack
 
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(400)]
 
 SCRIPT = "<img src=x onerror=alert(1)>"
-SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
-"""A folder: every page is written there as a picture, wide and narrow; ``picker.png`` and ``pool.png`` are
-those in ``docs/images``."""
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture of the page if pictures are wanted."""
-    if SHOTS:
-        folder = Path(SHOTS)
-        folder.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
 @pytest.fixture
@@ -119,12 +106,10 @@ def test_the_plan_is_never_about_other_hours(login: Callable[..., Page], watcher
     assert set(fresh[:-1]) == {"…"}
     assert "checking" in fresh[-1]
     expect(cards.first).to_contain_text("now")
-    expect(summary).to_contain_text("1.5 hours: starts at once")
+    expect(summary).to_contain_text("1.5 hours: starts now")
 
     hours.fill("99")
-    expect(page.get_by_role("alert")).to_have_text(
-        "99 h is longer than the 24 h that one request may ask for."
-    )
+    expect(page.get_by_role("alert")).to_have_text("You asked for 99 h; your limit for one request is 24 h.")
     for card in cards.all():
         expect(card).to_have_text("–")
     expect(summary).to_be_empty()
@@ -133,15 +118,15 @@ def test_the_plan_is_never_about_other_hours(login: Callable[..., Page], watcher
     assert page.evaluate("document.getElementById('hours').validity.customError")
     page.wait_for_url("**/hub/spawn/**")
     hours.fill("1h30")
-    expect(summary).to_contain_text("1.5 hours: starts at once")
+    expect(summary).to_contain_text("1.5 hours: starts now")
     expect(page.locator("#hours-problem")).to_be_empty()
 
     page.route("**/picker?*", lambda route: route.fulfill(status=503, json={}))
     hours.fill("2")
-    expect(cards.first).to_have_text("not known now")
+    expect(cards.first).to_have_text("unknown now")
     expect(summary).to_contain_text("does not answer")
     page.unroute_all()
-    expect(cards.first).not_to_have_text("not known now")
+    expect(cards.first).not_to_have_text("unknown now")
 
 
 def test_labels_and_landmarks(login: Callable[..., Page], busy: dict[str, str]) -> None:
@@ -158,7 +143,7 @@ def test_labels_and_landmarks(login: Callable[..., Page], busy: dict[str, str]) 
         expect(page.get_by_role("heading", level=1)).to_have_count(1)
     page.goto("/services/gpudev/")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
 
 
 def test_names_and_links_run_no_script(stack: Stack, login: Callable[..., Page], watcher: Watcher) -> None:
@@ -168,7 +153,7 @@ def test_names_and_links_run_no_script(stack: Stack, login: Callable[..., Page],
     page.get_by_role("button", name="Choose a server").click()
     expect(page.get_by_label("Name")).to_have_value(SCRIPT)
     choose(page, "2 GPUs", "1", SCRIPT)
-    expect(page.locator("#refused")).to_contain_text("can't be a name")
+    expect(page.locator("#refused")).to_contain_text("is not a valid name")
     expect(page.locator("#refused")).to_contain_text(SCRIPT)
     # Everything is as it was filled in.
     expect(page.get_by_label("Name")).to_have_value(SCRIPT)

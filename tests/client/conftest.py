@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fake_service import FakeService
+from gpudev import keyring_store
 from gpudev.api import Api
 from gpudev.client import Client
 
@@ -20,6 +21,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("GPUDEV_CONFIG", str(folder / "config.json"))
     monkeypatch.setenv("TZ", "UTC")
+    # No test writes to the keyring of the developer's desktop.
+    monkeypatch.setattr(keyring_store, "_backend", lambda: None)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from fake_service import FakeService, Fault, Refusal
+from fake_service import NO_ACCESS, FakeService, Fault, Refusal
+from gpudev import sshkeys, wire
 from gpudev.cli.app import COMMANDS, main
 from gpudev.client import Client
 
@@ -67,7 +69,7 @@ def test_reserve_and_show_print_one_document(run: Run, service: FakeService) -> 
 
 def test_reserve_for_people(run: Run, service: FakeService) -> None:
     assert run("reserve", "-g", "2", "-n", "demo") == 0
-    assert "gpu-demo · 2 GPUs h100 (pretended): ready" in run.out
+    assert "gpu-demo · 2 GPUs h100 (simulated): ready" in run.out
     for part in (service.only.url, "ssh gpu-demo", "vscode://"):
         assert part is not None
         assert part in run.out
@@ -76,7 +78,7 @@ def test_reserve_for_people(run: Run, service: FakeService) -> None:
 def test_no_wait_returns_at_once_with_the_place(run: Run, service: FakeService) -> None:
     service.starts = False
     assert run("reserve", "--no-wait", "-n", "demo") == 0
-    assert "next in line" in run.out
+    assert "next in the queue" in run.out
     assert run.json("reserve", "--no-wait")["position"] == 2
 
 
@@ -103,7 +105,7 @@ def test_refusals_have_exit_codes_and_json(
 
 def test_watching_needs_a_terminal(run: Run, service: FakeService) -> None:
     assert run("list", "--watch") == 2
-    assert "draws on a terminal" in run.err
+    assert "--watch needs a terminal" in run.err
     assert run.out == ""
 
 
@@ -127,11 +129,11 @@ def test_a_pair_shows_the_way_to_each_node(run: Run, service: FakeService) -> No
 def test_a_node_that_is_not_there_is_said(run: Run, service: FakeService) -> None:
     run("reserve", "--gpus", "8", "--nodes", "2", "-n", "pair")
     assert run("ssh", "pair-2") == 3
-    assert "pair has no node 2: it has 2, counted from 0" in run.err
+    assert "Reservation pair has no node 2: its 2 nodes are numbered from 0." in run.err
     assert run("ssh", "other-1") == 3
     assert "no reservation 'other-1'" in run.err
     assert run("ssh", "pair-1") == 4
-    assert "Reservation pair has no server to connect to" in run.err
+    assert "Reservation pair has no server to connect to: it is ready." in run.err
 
 
 @pytest.mark.parametrize("command", ["ssh", "open"])
@@ -140,7 +142,7 @@ def test_somebody_elses_server_is_his_to_enter(run: Run, service: FakeService, c
     ((key, record),) = service.reservations.items()
     service.reservations[key] = msgspec.structs.replace(record, mine=False, owner="bob", url=None)
     assert run(command, key) == 5
-    assert "is bob's, who alone can enter it" in run.err
+    assert "You cannot connect to reservation demo: it is owned by bob." in run.err
 
 
 def test_ssh_config_enable_checks_what_ssh_makes_of_it(run: Run, service: FakeService, home: Path) -> None:
@@ -150,6 +152,81 @@ def test_ssh_config_enable_checks_what_ssh_makes_of_it(run: Run, service: FakeSe
     assert "ssh refuses its configuration" in run.err
     assert "hots" in run.err
     assert run.out == ""
+
+
+def test_ssh_check_shows_accepted_and_refused_keys(run: Run, service: FakeService, home: Path) -> None:
+    (home / ".ssh").mkdir(mode=0o700)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / ".ssh" / "id_ed25519"], check=True
+    )
+    here = sshkeys.fingerprint_of(home / ".ssh" / "id_ed25519")
+    assert here is not None
+    weak = wire.RefusedKey(key="ssh-rsa SHA256:w", reason="an RSA key of 1024 bits")
+    told = msgspec.structs.replace(NO_ACCESS, accepted_keys=[here, "SHA256:x"], refused_keys=[weak])
+    service.ssh = lambda: told
+    assert run("ssh", "--check") == 0
+    assert run.out.splitlines() == [
+        f"accepted: {here} ({home}/.ssh/id_ed25519)",
+        "accepted: SHA256:x (not on this machine)",
+        "refused: ssh-rsa SHA256:w: an RSA key of 1024 bits",
+    ]
+    service.ssh = lambda: msgspec.structs.replace(told, accepted_keys=[])
+    assert run("ssh", "--check") != 0
+    assert "accepts none of your SSH keys" in run.err
+
+
+def test_ssh_says_whether_the_key_of_a_demo_user_can_be_used(
+    run: Run, service: FakeService, home: Path, tmp_path: Path
+) -> None:
+    """The hub made it, on its own machine: elsewhere there is nothing to log in with."""
+    made = tmp_path / "state" / "id_ed25519"
+    service.ssh = lambda: msgspec.structs.replace(
+        NO_ACCESS, identity_file=str(made), accepted_keys=["SHA256:x"]
+    )
+    away = f"Your only SSH key for this hub is {made} on the machine of the hub, and cannot be read here."
+    assert run("ssh", "--check") == 1
+    assert run.out == f"accepted: SHA256:x ({made} on the machine of the hub)\n"
+    assert away in run.err
+    made.parent.mkdir()
+    made.touch()
+    assert run("ssh", "--check") == 0
+    service.ssh = lambda: msgspec.structs.replace(
+        NO_ACCESS, identity_file="made\nup", accepted_keys=["SHA256:x"]
+    )
+    assert run("ssh", "--check") == 1
+    assert "invalid path of a key file" in run.err
+
+
+def test_github_check_shows_each_fact_and_fails_with_one(run: Run, service: FakeService) -> None:
+    good = wire.GithubFact(name="App", ok=True, found="gpudev [x]")
+    bad = wire.GithubFact(name="clock", ok=False, found="900 s behind", todo="Set the clock.")
+    service.github = wire.GithubCheck(ok=False, facts=[good, bad])
+    assert run("admin", "github-check") == 1
+    assert run.out.splitlines() == [
+        "ok      App: gpudev [x]",
+        "FAILED  clock: 900 s behind",
+        "        Set the clock.",
+    ]
+    assert run("admin", "github-check", "--json") == 1
+    assert json.loads(run.out)["facts"][1]["todo"] == "Set the clock."
+    service.github = wire.GithubCheck(ok=True, facts=[good])
+    assert run("admin", "github-check") == 0
+
+
+def test_doctor_shows_each_fact_and_fails_with_one(run: Run, service: FakeService) -> None:
+    good = wire.DoctorFact(id="store", name="database", ok=True, found="it answers")
+    bad = wire.DoctorFact(id="clock", name="clock", ok=False, found="2 min behind", todo="Set the clock.")
+    service.doctor = wire.Doctor(ok=False, facts=[good, bad])
+    assert run("admin", "doctor") == 1
+    assert run.out.splitlines() == [
+        "ok      database: it answers",
+        "FAILED  clock: 2 min behind",
+        "        Set the clock.",
+    ]
+    assert run("admin", "doctor", "--json") == 1
+    assert json.loads(run.out)["facts"][1]["id"] == "clock"
+    service.doctor = wire.Doctor(ok=True, facts=[good])
+    assert run("admin", "doctor") == 0
 
 
 def test_brackets_in_a_reason_are_no_markup(run: Run, service: FakeService) -> None:
@@ -202,7 +279,7 @@ def test_a_timeout_exits_7_and_keeps_the_place(run: Run, service: FakeService) -
 @pytest.mark.parametrize("timeout", ["nan", "-1"])
 def test_a_timeout_that_is_none_reserves_nothing(run: Run, service: FakeService, timeout: str) -> None:
     assert run("reserve", "--timeout", timeout) == 2
-    assert "not a length of time" in run.err
+    assert "which is not possible" in run.err
     assert not service.reservations
 
 
@@ -223,7 +300,7 @@ def test_a_hub_that_is_down_exits_6(run: Run, service: FakeService, monkeypatch:
 def test_a_broken_file_exits_9(run: Run, service: FakeService, home: Path) -> None:
     (home / "config.json").write_text("{")
     assert run("list") == 9
-    assert "left as it is" in run.err
+    assert "gpu-dev did not change it" in run.err
     assert (home / "config.json").read_text() == "{"
 
 
@@ -239,8 +316,8 @@ def test_list(run: Run, service: FakeService) -> None:
     assert "theirs" not in run.out
     assert run("list", "--all") == 0
     assert "bob" in run.out
-    assert "place 2 in line" in run.out
-    assert "node-1 frees by 12:00 (bob)" in run.out
+    assert "place 2 in the queue" in run.out
+    assert "node-1 is free by 12:00 (bob)" in run.out
     assert [r["id"] for r in run.json("list", "--all")["reservations"]] == ["k1", "k2"]
     run("cancel", "mine")
     assert run("list", "--ended") == 0
@@ -274,7 +351,7 @@ def test_tables_fit(run: Run, service: FakeService, width: int, monkeypatch: pyt
 
 def test_avail(run: Run, service: FakeService) -> None:
     assert run("avail", "--hours", "2") == 0
-    assert "NVIDIA H100 (pretended)" in run.out
+    assert "NVIDIA H100 (simulated)" in run.out
     assert "6 of 16 GPUs free" in run.out
     assert "2 nodes × 8 GPUs" in run.out
     said = " ".join(run.out.split())
@@ -315,6 +392,20 @@ def test_the_name_of_ssh_will_do(run: Run, service: FakeService) -> None:
     assert run("show", "gpu-three") == 3
 
 
+def test_cancel_names_what_it_found(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "demo")
+    service.change("k1", state="stopping")
+    assert run("cancel", "k1") == 0
+    assert run.out == "demo is already stopping.\n"
+    service.change("k1", state="ended", outcome="released")
+    assert run("cancel", "k1") == 0
+    assert run.out == "demo has already ended.\n"
+    service.starts = False
+    run("reserve", "-n", "later", "--no-wait")
+    assert run("cancel", "later") == 0
+    assert run.out == "later is cancelled.\n"
+
+
 def test_release_is_a_word_for_cancel(run: Run, service: FakeService) -> None:
     run("reserve", "-n", "demo")
     assert run("release", "demo") == 0
@@ -325,7 +416,7 @@ def test_release_is_a_word_for_cancel(run: Run, service: FakeService) -> None:
 def test_extend(run: Run, service: FakeService) -> None:
     run("reserve", "-n", "demo", "-t", "1")
     assert run("extend", "demo", "--hours", "0.5") == 0
-    assert "1 h 30 min in all" in run.out
+    assert "Total hold time: 1 h 30 min." in run.out
     assert run.json("extend", "demo", "--hours", "0.5")["hours"] == 2
     assert run("extend", "demo", "--hours", "11") == 4
     assert "the longest is 1.5 hours" in run.err
@@ -342,18 +433,48 @@ def test_node_list_shows_who_holds_what(run: Run, service: FakeService) -> None:
         "gpus": 8,
         "held": 2,
         "owners": ["alice"],
+        "reason": None,
+        "until": None,
     }
     assert run.json("node", "list") == {"nodes": [expected]}
     assert run("node", "list") == 0
     assert re.search(r"node-1 +up +2 of 8 held +alice +h100", run.out)
+    assert not re.search("UNTIL|REASON", run.out)
+
+
+def test_node_list_shows_why_a_node_is_drained_and_when_it_ends(run: Run, service: FakeService) -> None:
+    service.node_status = "drained"
+    service.node_reason = "AcceleratedHardwareReady is False: NvidiaXID79Error"
+    service.node_until = "2030-01-01T13:50:00Z"
+    found = run.json("node", "list")["nodes"][0]
+    assert (found["reason"], found["until"]) == (service.node_reason, service.node_until)
+    assert run("node", "list") == 0
+    assert re.search(r"UNTIL +REASON", run.out)
+    assert "AcceleratedHardwareReady" in run.out
+
+
+def test_operators_see_who_has_access_and_confirm_revocations(run: Run, service: FakeService) -> None:
+    assert run("admin", "access") == 5
+    service.operator = True
+    assert run("admin", "access") == 0
+    assert re.search(r"ann +allowed +operator", run.out)
+    assert re.search(r"ben +held", run.out)
+    assert "1 person would lose access at once." in run.err
+    confirmed = run.json("admin", "access", "--confirm-revocations", "--yes")
+    assert [(p["login"], p["access"]) for p in confirmed["people"]] == [
+        ("ann", "allowed"),
+        ("ben", "revoked"),
+    ]
+    assert run("admin", "access", "--confirm-revocations") == 0
+    assert "Nobody is held. Nothing was changed." in run.out
 
 
 @pytest.mark.parametrize(
     ("action", "status", "says"),
     [
-        ("drain", "drained", "gets nothing new"),
+        ("drain", "drained", "gets no new reservations"),
         ("undrain", "up", "no longer drained"),
-        ("lost", "down", "node-1 is lost"),
+        ("lost", "down", "node-1 is marked as lost"),
     ],
 )
 def test_operators_take_nodes_out(
@@ -370,6 +491,14 @@ def test_operators_take_nodes_out(
     assert "there are: node-1" in run.err
 
 
+def test_operators_give_a_reason(run: Run, service: FakeService) -> None:
+    run("reserve", "-n", "demo")
+    assert run("extend", "demo", "-t", "1", "--reason", "the demo runs late") == 0
+    assert run("extend", "demo", "-t", "1") == 0
+    assert run("cancel", "demo", "--yes", "--reason", "node-1 is repaired") == 0
+    assert service.reasons == ["the demo runs late", None, "node-1 is repaired"]
+
+
 def test_open_prints_the_address(run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
@@ -378,7 +507,13 @@ def test_open_prints_the_address(run: Run, service: FakeService, monkeypatch: py
     assert run.out == f"{service.only.url}\n"
     service.starts = False
     run("reserve", "-n", "later", "--no-wait")
-    assert run("open", "later") == 4
+    for command in ("open", "ssh"):
+        assert run(command, "later") == 4
+        assert "queued.\nReason: waiting for 2 GPUs: node-1 is free by 12:00 (bob).\n" in run.err
+        assert "Wait for it with: gpu-dev wait later\n" in run.err
+    service.change("k2", state="ready", server="stopped", url=None)
+    assert run("ssh", "later") == 4
+    assert "Reservation later has no server to connect to: its server is stopped." in run.err
 
 
 def test_login_makes_a_token_with_just_these_scopes(

@@ -57,7 +57,7 @@ def test_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ['{"url": "http', "[]", "3", "", "[" * 100_000])
 def test_a_broken_file_is_an_error_and_left_untouched(file: Path, text: str) -> None:
     file.write_text(text)
-    with pytest.raises(gpudev.ConfigError, match="left as it is"):
+    with pytest.raises(gpudev.ConfigError, match="did not change it"):
         config.update(lambda content: content.update(url=HUB))
     with pytest.raises(gpudev.ConfigError):
         config.resolve(HUB, "token")
@@ -72,7 +72,7 @@ def test_a_byte_order_mark_is_read_over(file: Path) -> None:
 def test_a_pipe_is_read_but_not_waited_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(file)
     monkeypatch.setattr(config, "PIPE_PATIENCE", 0.01)
-    with pytest.raises(gpudev.ConfigError, match="nothing came through"):
+    with pytest.raises(gpudev.ConfigError, match=r"the pipe was empty for 0\.01 s"):
         config.load()
     monkeypatch.setattr(config, "PIPE_PATIENCE", 10.0)
     with ThreadPoolExecutor(1) as pool:
@@ -161,5 +161,8 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 )
 def test_values_of_another_kind_are_named(file: Path, bad: dict[str, Any]) -> None:
     write(file, **({"token": "x"} | bad))
-    with pytest.raises(gpudev.ConfigError, match="is expected"):
+    with pytest.raises(
+        gpudev.ConfigError,
+        match=r"\b(url|token|gpu_type|hours) in .* is .*, which is not a (string|length of time)",
+    ):
         config.resolve()

@@ -54,7 +54,7 @@ def test_hours_in_every_command_that_takes_them(
     assert json.loads(run("reserve", "-n", "demo", "--hours", "90m", "--json"))["hours"] == 1.5
     assert json.loads(run("extend", "demo", "-t", "0:30", "--json"))["hours"] == 2
     assert json.loads(run("avail", "--hours", "1h30", "--json"))["hours"] == 1.5
-    assert run("avail", "--hours", "2d").startswith("For a reservation of 2 d:\n")
+    assert run("avail", "--hours", "2d").startswith("For a reservation of 48 h:\n")
     assert run("avail").startswith("For a reservation of 4 h:\n")
     run("config", "set", "hours", "1,5 h")
     assert run("config", "get", "hours") == "1.5\n"
@@ -63,7 +63,7 @@ def test_hours_in_every_command_that_takes_them(
     (home / "config.json").write_text(json.dumps(content | {"hours": "45 min"}))
     assert json.loads(run("reserve", "--json"))["hours"] == 0.75
     assert main(["reserve", "--hours", "1:99"]) == 2
-    assert f"'1:99' is not a length of time: use {EXAMPLES}." in capfd.readouterr().err
+    assert f"'1:99' is not a length of time. Use a value such as {EXAMPLES}." in capfd.readouterr().err
 
 
 def test_hours_in_the_library(configured: FakeService) -> None:

@@ -234,11 +234,17 @@ def test_a_proxy_that_is_away_is_named(scheme: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ALL_PROXY", f"{scheme}://user:secret@127.0.0.1:1")
     with Client(FAR, "token", patience=0) as client, pytest.raises(gpudev.NetworkError) as caught:
         client.availability()
-    assert caught.value.message.startswith(
-        f"{FAR} (through the proxy that ALL_PROXY names) cannot be reached: "
-    )
+    assert caught.value.message.startswith(f"{FAR} (through the proxy in ALL_PROXY) cannot be reached: ")
+    assert "Errno" not in caught.value.message
     assert "unset ALL_PROXY or add hub.example to NO_PROXY" in caught.value.hint
     assert "secret" not in str(caught.value)
+
+
+def test_a_hub_without_https_is_named(service: FakeService) -> None:
+    url = service.url.replace("http://", "https://")
+    with Client(url, service.token, patience=0) as client, pytest.raises(gpudev.NetworkError) as caught:
+        client.availability()
+    assert caught.value.hint.startswith("The answer is not HTTPS.")
 
 
 @pytest.mark.parametrize("url", ["http://a..b", "http://" + "a" * 70 + ".example", "http://xn--a"])
@@ -253,6 +259,6 @@ def test_hosts_that_cannot_be(url: str) -> None:
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "ключ", "\x7f"])
 def test_tokens_that_cannot_be(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUDEV_TOKEN", token)
-    with pytest.raises(gpudev.NotLoggedIn, match="no token has") as caught:
+    with pytest.raises(gpudev.NotLoggedIn, match=r"The token for .* is not valid") as caught:
         config.resolve(FAR)
     assert token not in str(caught.value)

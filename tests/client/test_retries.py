@@ -84,6 +84,7 @@ def test_a_service_that_is_away_is_told_of(
     configured: FakeService, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After two seconds, and again."""
+    assert (waiting.FIRST, waiting.AGAIN) == (2.0, 5.0)
     monkeypatch.setattr(waiting, "FIRST", 0.1)
     monkeypatch.setattr(waiting, "AGAIN", 0.2)
     monkeypatch.setitem(gpudev.Client.__init__.__kwdefaults__ or {}, "patience", 1.5)
@@ -95,7 +96,7 @@ def test_a_service_that_is_away_is_told_of(
     finally:
         configured.start()
     out, err = capfd.readouterr()
-    told = [line for line in err.splitlines() if "Still trying" in line]
+    told = [line for line in err.splitlines() if "Still trying after" in line]
     assert len(told) >= 2
     assert all(line.startswith(f"{configured.url} cannot be reached: ") for line in told[1:])
     assert json.loads(out)["error"]["code"] == "network", "standard output has the document alone"
@@ -114,7 +115,7 @@ def test_a_service_that_hangs_is_told_of(monkeypatch: pytest.MonkeyPatch) -> Non
 
         with gpudev.Client(url, "token", patience=0, tell=tell) as client, pytest.raises(gpudev.NetworkError):
             client.availability()
-    assert told == [f"{url} has not answered yet. Still trying, for 0 s so far; Ctrl-C gives up."]
+    assert told == [f"{url} has not answered yet. Still trying after 0 s. Press Ctrl-C to stop."]
 
 
 @pytest.mark.parametrize("hours", [float("nan"), float("inf"), float("-inf"), "two"])
@@ -125,7 +126,7 @@ def test_hours_that_are_no_number_are_refused(client: gpudev.Client, hours: floa
 
 @pytest.mark.parametrize("ref", ["", ".", ".."])
 def test_what_would_change_the_address_is_no_name(client: gpudev.Client, ref: str) -> None:
-    with pytest.raises(gpudev.NotFound, match="neither the id nor the name"):
+    with pytest.raises(gpudev.NotFound, match="is not the name or id of a reservation"):
         client.get(ref)
 
 

@@ -67,7 +67,9 @@ def test_a_queued_one_says_when_it_starts(service: FakeService) -> None:
     assert code == 255
     (line,) = lines
     assert line.startswith("gpu-dev: gpu-big is queued, starts about 2030-01-01 12:00 (in ")
-    assert line.endswith(": waiting for 2 GPUs: node-1 frees by 12:00 (bob).")
+    assert line.endswith(
+        ": waiting for 2 GPUs: node-1 is free by 12:00 (bob). Wait for it with: gpu-dev wait big"
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,15 +77,19 @@ def test_a_queued_one_says_when_it_starts(service: FakeService) -> None:
     [
         (
             {"state": "starting", "server": "starting"},
-            "gpu-big is starting: as told. Wait for it: gpu-dev wait big",
+            "gpu-big is starting: as told. Wait for it with: gpu-dev wait big",
         ),
         ({"state": "ready", "server": "stopped"}, "gpu-big is yours, but its server is stopped: as told."),
-        ({"state": "ready", "server": "running"}, "gpu-big has just become ready: try again."),
-        ({"state": "stopping"}, "gpu-big is being stopped: as told."),
-        ({"state": "ended", "outcome": "released", "reason": ""}, "gpu-big has ended: released."),
+        ({"state": "ready", "server": "running"}, "gpu-big has just become ready. Connect again."),
+        ({"state": "stopping"}, "gpu-big is stopping: as told."),
+        ({"state": "ended", "outcome": "released", "reason": ""}, "gpu-big ended: released."),
+        (
+            {"state": "ended", "outcome": "failed", "reason": "3 starts failed"},
+            "gpu-big ended: failed: 3 starts failed.",
+        ),
         (
             {"planned_start": None, "guaranteed_by": None, "reason": "blocked: node-1 is down"},
-            "gpu-big is queued: blocked: node-1 is down.",
+            "gpu-big is queued: blocked: node-1 is down. Wait for it with: gpu-dev wait big",
         ),
     ],
 )
@@ -100,19 +106,19 @@ def test_one_that_has_ended_says_so_for_a_day(service: FakeService, monkeypatch:
     ssh.sync(NO_ACCESS)
     _, lines = connect("gpu-big")
     assert lines == [
-        line for line in lines if line.startswith("gpu-dev: gpu-big has ended 2020-01-01 12:30 (")
+        line for line in lines if line.startswith("gpu-dev: gpu-big ended at 2020-01-01 12:30 (")
     ]
     assert lines[0].endswith(" ago): expired.")
-    monkeypatch.setattr(ssh, "REMEMBERED", ssh.REMEMBERED * 0)
-    ssh.sync(NO_ACCESS)
-    monkeypatch.undo()
+    with monkeypatch.context() as forgetful:
+        forgetful.setattr(ssh, "REMEMBERED", ssh.REMEMBERED * 0)
+        ssh.sync(NO_ACCESS)
     assert ssh.names_of(ssh.known_accounts()[0]) == ({}, [])
 
 
 def test_an_unknown_one_is_said_before_ssh_looks_for_it(service: FakeService) -> None:
     code, lines = connect("me@gpu-nosuch")
     assert code == 255
-    assert lines[0] == "gpu-dev: you have no reservation called nosuch. Yours: gpu-big."
+    assert lines[0] == "gpu-dev: you have no reservation called nosuch. Your reservations: gpu-big."
     assert "gpu-nosuch" in lines[1]
     assert len(lines) == 2
 
@@ -121,14 +127,14 @@ def test_a_name_in_capitals_is_told_how_to_write_it(service: FakeService) -> Non
     _, lines = connect("GPU-BIG")
     assert lines[0].startswith("gpu-dev: gpu-big is queued"), "why it leads nowhere, as in lower case"
     _, lines = connect("GPU-NOSUCH")
-    assert lines[0] == "gpu-dev: you have no reservation called nosuch. Yours: gpu-big."
+    assert lines[0] == "gpu-dev: you have no reservation called nosuch. Your reservations: gpu-big."
     names = {"id": "g9", "name": "live", "alias": "gpu-live", "host_key_alias": "g9", "user": "me"}
     host = wire.SshHost(**names, rank=0, host="127.0.0.1", port=4022, ends_at=None)
     ssh.sync(
         wire.SshAccess(known_hosts=NO_ACCESS.known_hosts, hosts=[host], identity_file=None, accepted_keys=[])
     )
     _, lines = connect("me@GPU-Live")
-    assert lines[0] == "gpu-dev: the names of reservations are in lower case. Use: ssh gpu-live"
+    assert lines[0] == "gpu-dev: names of reservations are in lower case. Use: ssh gpu-live"
 
 
 def test_an_old_token_is_said(service: FakeService, home: Path) -> None:
@@ -137,7 +143,7 @@ def test_an_old_token_is_said(service: FakeService, home: Path) -> None:
         file.unlink()
     _, lines = connect("gpu-nosuch")
     assert "gpu-dev: " in lines[0]
-    assert "What is known of gpu-nosuch may be out of date." in lines[0]
+    assert "The SSH settings for gpu-nosuch may be out of date." in lines[0]
 
 
 def test_other_machines_are_connected_without_a_word(service: FakeService, home: Path) -> None:
@@ -194,7 +200,7 @@ def test_services_that_are_silent_hold_up_nobody_for_long(
         assert sync.main() == 0
         took = time.monotonic() - start
     assert 0.2 < took < 1.5
-    assert "What is known of gpu-nosuch may be out of date." in capfd.readouterr().err
+    assert "The SSH settings for gpu-nosuch may be out of date." in capfd.readouterr().err
 
 
 def test_the_limit_is_what_the_docs_say() -> None:

@@ -109,8 +109,11 @@ def test_a_full_device_is_told(service: FakeService, tmp_path: Path) -> None:
         assert "Traceback" not in err, (command, err)
         assert "Exception ignored" not in err, (command, err)
         assert code == 1, command
-        assert "Standard output cannot be written: No space left on device." in err, (command, err)
-        assert "`gpu-dev list` shows what you hold" in err
+        assert "The result could not be written to standard output: No space left on device." in err, (
+            command,
+            err,
+        )
+        assert "Check with: gpu-dev list" in err
 
 
 def test_a_reader_that_has_gone_is_not_worth_a_word(service: FakeService, tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_a_reader_that_has_gone_is_not_worth_a_word(service: FakeService, tmp_pa
         assert code == 1
         assert "Traceback" not in err, (command, err)
         assert "Exception ignored" not in err, (command, err)
-        assert "cannot be written" not in err, command
+        assert "could not be written" not in err, command
 
 
 @pytest.mark.parametrize("err", ["/dev/full", "gone"])

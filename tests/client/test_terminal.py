@@ -96,9 +96,9 @@ def service(configured: FakeService) -> FakeService:
 
 def test_the_line_lives_until_it_is_ready(service: FakeService) -> None:
     with terminal("reserve", "-g", "2", "-n", "demo") as shown:
-        shown.expect("next in line")
+        shown.expect("next in the queue")
         service.change(service.only.id, position=7)
-        shown.expect("place 7 in line")
+        shown.expect("place 7 in the queue")
         service.make_ready(service.only.id)
         assert shown.exit_code() == 0
         assert "ssh gpu-demo" in shown.text
@@ -107,9 +107,9 @@ def test_the_line_lives_until_it_is_ready(service: FakeService) -> None:
 @pytest.mark.parametrize(("answer", "state"), [("\r", "queued"), ("y\r", "queued"), ("n\r", "ended")])
 def test_ctrl_c_asks_whether_to_keep_the_place(service: FakeService, answer: str, state: str) -> None:
     with terminal("reserve", "-n", "demo") as shown:
-        shown.expect("next in line")
+        shown.expect("next in the queue")
         shown.type("\x03")
-        shown.expect("Keep the place of demo")
+        shown.expect("Keep the reservation demo?")
         shown.type(answer)
         assert shown.exit_code() == 130
     assert service.only.state == state
@@ -117,11 +117,11 @@ def test_ctrl_c_asks_whether_to_keep_the_place(service: FakeService, answer: str
 
 def test_a_second_ctrl_c_keeps_it(service: FakeService) -> None:
     with terminal("reserve", "-n", "demo") as shown:
-        shown.expect("next in line")
+        shown.expect("next in the queue")
         shown.type("\x03")
-        shown.expect("Keep the place of demo")
+        shown.expect("Keep the reservation demo?")
         shown.type("\x03")
-        shown.expect("demo keeps its place")
+        shown.expect("demo is kept. It is queued.")
         assert shown.exit_code() == 130
     assert service.only.state == "queued"
 
@@ -144,9 +144,9 @@ def test_a_running_server_is_not_released_without_a_question(service: FakeServic
 def test_watch_follows_and_ends_with_ctrl_c(service: FakeService) -> None:
     subprocess.run([GPU_DEV, "reserve", "-n", "demo", "--no-wait"], capture_output=True, check=True)
     with terminal("list", "--watch") as shown:
-        shown.expect("next in line")
+        shown.expect("next in the queue")
         service.change(service.only.id, position=7)
-        shown.expect("place 7 in line")
+        shown.expect("place 7 in the queue")
         shown.type("\x03")
         assert shown.exit_code() == 0
 
@@ -165,7 +165,7 @@ def test_without_a_terminal_ctrl_c_keeps_the_place(service: FakeService) -> None
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert out == ""
-    assert "demo keeps its place" in err
+    assert "demo is kept. It is queued." in err
     assert service.only.state == "queued"
 
 
@@ -183,7 +183,7 @@ def test_without_a_terminal_there_are_plain_lines(service: FakeService) -> None:
     assert json.loads(out)["state"] == "ready"
     lines = err.splitlines()
     assert len(lines) == 2
-    assert "next in line" in lines[0]
+    assert "next in the queue" in lines[0]
     assert "ready" in lines[1]
     assert "\x1b" not in err
 

@@ -79,7 +79,7 @@ def test_a_restart_of_the_service_does_not_end_the_wait(service: FakeService, cl
     box = client.reserve(2, progress=heard)
     thread.join()
     assert box.state == "ready"
-    assert any("Your place is kept" in note for note in heard.notes)
+    assert any("Your reservation is kept" in note for note in heard.notes)
     assert len(service.reservations) == 1
 
 
@@ -90,7 +90,7 @@ def test_a_reservation_that_ends_while_waited_for_is_an_error(
     thread = later(
         service,
         lambda: service.change(
-            service.only.id, state="ended", outcome="failed", reason="failed: sshd did not answer"
+            service.only.id, state="ended", outcome="failed", reason="sshd did not answer"
         ),
     )
     with pytest.raises(gpudev.ReservationEnded, match="k1 has ended: failed: sshd did not answer") as caught:
@@ -105,7 +105,7 @@ def test_after_a_time_out_of_reserve_nothing_is_held(service: FakeService, clien
     with pytest.raises(gpudev.WaitTimeout, match=r"still queued after 0\.1 s") as caught:
         client.reserve(2, timeout=0.1, progress=False)
     assert isinstance(caught.value, TimeoutError)
-    assert "was given up" in caught.value.hint
+    assert "was cancelled" in caught.value.hint
     assert service.only.outcome == "cancelled"
 
 
@@ -162,8 +162,8 @@ def test_lines_are_written_only_when_something_changes(service: FakeService, cli
     lines.update(service.make_ready(box.id), None)
     written = out.getvalue().splitlines()
     assert len(written) == 3
-    assert "gpu-demo: next in line" in written[0]
-    assert "node-1 frees by 12:00 (bob)" in written[0]
+    assert "gpu-demo: next in the queue" in written[0]
+    assert "node-1 is free by 12:00 (bob)" in written[0]
     assert "no answer" in written[1]
     assert "ready" in written[2]
 
@@ -188,4 +188,4 @@ def test_a_reservation_says_what_it_is(service: FakeService, client: gpudev.Clie
     box = client.reserve(2, name="demo", progress=False)
     service.change(box.id, reason="größer × 2")
     assert repr(box.refresh()).isascii()
-    assert repr(box).startswith(f"<Reservation {box.id}: gpu-demo - 2 GPUs h100 (pretended), ready - until ")
+    assert repr(box).startswith(f"<Reservation {box.id}: gpu-demo - 2 GPUs h100 (simulated), ready - until ")

@@ -51,8 +51,8 @@ def test_while_a_cell_waits_there_are_no_buttons(box: gpudev.Reservation, shown:
     panel.update(box.record, None)
     panel.update(box.record, None)
     assert shown == [panel.box]
-    assert "next in line" in panel.text.value
-    assert "Interrupt the cell" in panel.text.value
+    assert "next in the queue" in panel.text.value
+    assert "interrupt the cell" in panel.text.value
     assert panel.buttons.layout.display == "none"
 
 
@@ -63,7 +63,7 @@ def test_a_panel_follows_until_the_end(
     panel.update(box.record, None)
     panel.close()
     assert panel.buttons.layout.display == ""
-    assert panel.release.description == "Give up"
+    assert panel.release.description == "Cancel"
     assert panel.extend.disabled
     service.make_ready(box.id)
     soon(lambda: "until" in panel.text.value)
@@ -136,7 +136,7 @@ def test_without_ipywidgets_there_is_live_html(
     box._ipython_display_()
     service.make_ready(box.id)
     soon(lambda: "Open JupyterLab" in drawn[-1])
-    assert "next in line" in drawn[0]
+    assert "next in the queue" in drawn[0]
 
 
 def test_a_bundle_has_text_and_html(box: gpudev.Reservation) -> None:

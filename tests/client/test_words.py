@@ -30,7 +30,10 @@ def record(**values: Any) -> wire.Reservation:
         "allocation": [],
         "version": 1,
         "mine": True,
-        "pretended": False,
+        "shared": False,
+        "lab_shared": True,
+        "guests": [],
+        "simulated": False,
         "reason_parts": [],
         "ssh_commands": [],
     }
@@ -57,12 +60,20 @@ def test_spans(seconds: float, text: str) -> None:
     assert words.span(timedelta(seconds=seconds)) == text
 
 
+@pytest.mark.parametrize(
+    ("hours", "text"), [(0, "0 s"), (0.75, "45 min"), (2.5, "2 h 30 min"), (48, "48 h"), (51, "51 h")]
+)
+def test_hours_are_never_days(hours: float, text: str) -> None:
+    """People compare them with limits and budgets, which are in hours."""
+    assert words.hours(hours) == text
+
+
 def test_times_of_the_service_are_shown_in_the_zone_of_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
         parts = [
-            {"text": "node-1 frees by "},
+            {"text": "node-1 is free by "},
             {"text": "17:58 UTC", "at": "2030-01-01T17:58:00Z"},
             {"text": " (alice), node-2 by "},
             {"text": "2 Jan 03:00 UTC", "at": "2030-01-02T03:00:00Z"},
@@ -70,7 +81,7 @@ def test_times_of_the_service_are_shown_in_the_zone_of_the_reader(monkeypatch: p
         ]
         told = "".join(part["text"] for part in parts)
         assert words.describe(record(reason=told, reason_parts=parts), NOW).reason == (
-            "node-1 frees by 12:58 (alice), node-2 by 22:00 (bob); "
+            "node-1 is free by 12:58 (alice), node-2 by 22:00 (bob); "
             "the log says: 10:15:30 no answer at 10:15, 2 Jan 03:00"
         )
         assert words.describe(record(reason=told), NOW).reason == told, "of a service of an earlier version"
@@ -85,13 +96,13 @@ def test_a_queued_one_has_place_start_and_promise() -> None:
             position=3,
             planned_start="2030-01-01T12:10:00Z",
             guaranteed_by="2030-01-01T13:00:00Z",
-            reason="node-1 frees by 12:10 (bob)",
+            reason="node-1 is free by 12:10 (bob)",
         ),
         NOW,
     )
     clock = words.clock(datetime(2030, 1, 1, 12, 10, tzinfo=UTC), NOW)
     assert view.title == "gpu-demo · 2 GPUs h100"
-    assert view.headline == "place 3 in line"
+    assert view.headline == "place 3 in the queue"
     assert view.times[0] == f"starts about {clock} (in 2 h 10 min)"
     assert view.times[1].startswith("guaranteed by ")
     assert (view.can_extend, view.can_release) == (False, True)
@@ -122,7 +133,7 @@ def test_a_ready_one_says_what_is_left() -> None:
 
 def test_a_stopped_server_is_not_called_ready() -> None:
     view = words.describe(record(state="ready", server="stopped"), NOW)
-    assert (view.headline, view.tone) == ("yours, its server is stopped", "starting")
+    assert (view.headline, view.tone) == ("yours, but its server is stopped", "starting")
 
 
 def test_somebody_elses_cannot_be_released() -> None:
@@ -142,23 +153,23 @@ def test_ended(outcome: str, tone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "pretended", "shown"),
-    [("h100", False, "h100"), ("h100", True, "h100 (pretended)"), ("pretended", True, "pretended")],
+    ("kind", "simulated", "shown"),
+    [("h100", False, "h100"), ("h100", True, "h100 (simulated)"), ("simulated", True, "simulated")],
 )
-def test_what_is_pretended_says_so_once(kind: str, pretended: bool, shown: str) -> None:
-    assert words.marked(kind, pretended) == shown
+def test_what_is_simulated_says_so_once(kind: str, simulated: bool, shown: str) -> None:
+    assert words.marked(kind, simulated) == shown
 
 
 @pytest.mark.parametrize(
     ("kind", "nodes", "shown"),
     [
-        ("h100", 1, "2 GPUs h100 (pretended)"),
-        ("pretended", 1, "2 pretended GPUs"),
-        ("pretended", 2, "2 nodes × 2 pretended GPUs"),
+        ("h100", 1, "2 GPUs h100 (simulated)"),
+        ("simulated", 1, "2 simulated GPUs"),
+        ("simulated", 2, "2 nodes × 2 simulated GPUs"),
     ],
 )
-def test_pretended_hardware_reads_well(kind: str, nodes: int, shown: str) -> None:
-    assert words.hardware(record(gpu_type=kind, nodes=nodes, pretended=True)) == shown
+def test_simulated_hardware_reads_well(kind: str, nodes: int, shown: str) -> None:
+    assert words.hardware(record(gpu_type=kind, nodes=nodes, simulated=True)) == shown
 
 
 def test_an_end_is_told_once() -> None:
@@ -166,6 +177,23 @@ def test_an_end_is_told_once() -> None:
     assert words.describe(record(**ended, reason="released"), NOW).reason == ""
     why = "failed: not ready within 1 min, 3 times"
     assert words.describe(record(**ended | {"outcome": "failed"}, reason=why), NOW).reason == why
+
+
+@pytest.mark.parametrize(("zone", "said"), [("UTC", True), ("America/New_York", False)])
+def test_html_says_where_times_are_not_in_the_zone_of_the_reader(
+    zone: str, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers run in UTC, whatever the reader's zone."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        view = words.describe(record(state="ready", ends_at="2030-01-01T15:00:00Z"), NOW)
+        assert ("times in UTC" in display.html(view)) is said
+        view = words.describe(record(state="stopping"), NOW)
+        assert "UTC" not in display.html(view)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_html_holds_no_markup_of_others() -> None:

@@ -173,8 +173,10 @@ class ApiProxy:
     async def _stream(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         out = web.StreamResponse(headers={"Content-Type": answer.content_type})
         await out.prepare(request)
-        assert isinstance(request.transport, asyncio.Transport)
-        self._watches.add(request.transport)
+        # Kept, because a request whose client has hung up has none any more.
+        transport = request.transport
+        assert isinstance(transport, asyncio.Transport)
+        self._watches.add(transport)
         try:
             async for chunk in answer.content.iter_any():
                 await self._current.wait()
@@ -182,5 +184,5 @@ class ApiProxy:
         except (ConnectionError, aiohttp.ClientError):
             pass  # cut, on one side or the other
         finally:
-            self._watches.discard(request.transport)
+            self._watches.discard(transport)
         return out

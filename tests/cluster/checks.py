@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cluster_stack import ClusterStack
+from cluster_users import ClusterUsers
 from gpudev_hub.cluster.labels import ATTEMPT
 from hub_users import wait_for
 
@@ -17,28 +17,28 @@ CONVERGED = 60.0
 """Seconds after which everything must be as it was to be; on two cores that all parts share."""
 
 
-def uids(stack: ClusterStack, id: str) -> dict[str, str]:
+def uids(stack: ClusterUsers, id: str) -> dict[str, str]:
     """Pods of a reservation, and which they are."""
     return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stack.pods(id)}
 
 
-def attempts(stack: ClusterStack, record: dict[str, Any]) -> set[int]:
+def attempts(stack: ClusterUsers, record: dict[str, Any]) -> set[int]:
     """Of which attempts a reservation has pods."""
     return {int(pod["metadata"]["labels"][ATTEMPT]) for pod in stack.pods(record["id"])}
 
 
-def ready(stack: ClusterStack, user: str = "alice", **ask: object) -> dict[str, Any]:
+def ready(stack: ClusterUsers, user: str = "alice", **ask: object) -> dict[str, Any]:
     """A reservation whose server is ready."""
     return stack.wait_state(stack.reserve(user, **ask)["id"], "ready", user)
 
 
-def all_ready(stack: ClusterStack, **asks: dict[str, int]) -> list[dict[str, Any]]:
+def all_ready(stack: ClusterUsers, **asks: dict[str, int]) -> list[dict[str, Any]]:
     """Reservations whose servers are ready, one for each user; they start side by side."""
     asked = [(stack.reserve(user, **ask)["id"], user) for user, ask in asks.items()]
     return [stack.wait_state(reservation, "ready", user) for reservation, user in asked]
 
 
-def untouched(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> None:
+def untouched(stack: ClusterUsers, record: dict[str, Any], before: dict[str, str]) -> None:
     """The same pods, ready, with Jupyter answering, and nothing lost of the reservation."""
     after = stack.wait_state(record["id"], "ready", record["owner"], CONVERGED)
     assert uids(stack, record["id"]) == before
@@ -47,7 +47,7 @@ def untouched(stack: ClusterStack, record: dict[str, Any], before: dict[str, str
     wait_for("Jupyter through the proxy", lambda: stack.jupyter(after, record["owner"]) == 200, CONVERGED)
 
 
-def one_owner_each(stack: ClusterStack) -> None:
+def one_owner_each(stack: ClusterUsers) -> None:
     """1: no slot is two reservations', and no node is asked for more GPUs than it has, bound or not yet."""
     slots: Counter[tuple[str, int]] = Counter()
     for record in stack.api("GET", "reservations?owner=all")["reservations"]:
@@ -70,19 +70,19 @@ def _planned_on(pod: dict[str, Any]) -> str:
     return node
 
 
-def history(stack: ClusterStack, id: str, user: str) -> list[dict[str, Any]]:
+def history(stack: ClusterUsers, id: str, user: str) -> list[dict[str, Any]]:
     """What has happened to a reservation."""
     found: list[dict[str, Any]] = stack.api("GET", f"reservations/{id}/history", None, user)["items"]
     return found
 
 
-def failed_starts(stack: ClusterStack, record: dict[str, Any]) -> list[str]:
+def failed_starts(stack: ClusterUsers, record: dict[str, Any]) -> list[str]:
     """Why starts of it came to nothing."""
     causes = [entry["cause"] for entry in history(stack, record["id"], record["owner"])]
     return [cause for cause in causes if cause.startswith("start_failed")]
 
 
-def again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
+def again(stack: ClusterUsers, record: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
     """The reservation once all its pods are others than before, and it is ready."""
 
     def look() -> dict[str, Any] | None:
@@ -94,7 +94,7 @@ def again(stack: ClusterStack, record: dict[str, Any], before: dict[str, str]) -
     return wait_for(f"{record['id']} again", look, 2 * CONVERGED)
 
 
-def asked_until_acknowledged(stack: ClusterStack, user: str, word: str) -> dict[str, Any]:
+def asked_until_acknowledged(stack: ClusterUsers, user: str, word: str) -> dict[str, Any]:
     """A reservation of 2 GPUs, asked for with one request id until it is acknowledged."""
     ask = {"gpus": 2, "hours": 1, "request_id": f"{word}-{time.monotonic_ns()}"}
 
@@ -106,7 +106,7 @@ def asked_until_acknowledged(stack: ClusterStack, user: str, word: str) -> dict[
     return wait_for("an answer", asked, CONVERGED)
 
 
-def the_only_one(stack: ClusterStack, record: dict[str, Any]) -> None:
+def the_only_one(stack: ClusterUsers, record: dict[str, Any]) -> None:
     """3: what was asked for again is there once."""
     mine = stack.api("GET", "reservations", None, record["owner"])["reservations"]
     assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]

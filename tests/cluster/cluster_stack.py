@@ -23,21 +23,22 @@ from unittest.mock import patch
 import httpx
 
 import chart
+from cluster_users import NAMESPACE, ClusterUsers
 from dynamodb_local import ENVIRONMENT as AWS
 from dynamodb_local import DynamoDBLocal
 from dynamodb_proxy import FaultProxy
+from fake_ec2 import FakeEc2
+from fake_github import make_github
 from gpudev_hub.server.isolation import die_with_parent
 from gpudev_hub.ssh.keygen import new_pair
 from harness.cluster import Cluster
 from harness.layout import API_ADDRESS, HOME_CLASS
-from hub_users import NO_TLS, HubUsers, wait_for
+from hub_users import wait_for
 from manifests import surroundings
 from people import Person
 
 ADDRESS: Final = API_ADDRESS
 """Of the machine, as pods see it."""
-NAMESPACE: Final = "gpudev-servers"
-PASSWORD: Final = "demo-password"
 BIN: Final = Path(sys.executable).parent
 HERE: Final = Path(__file__).parent
 
@@ -48,16 +49,12 @@ c.JupyterHub.hub_bind_url = c.JupyterHub.hub_connect_url = "http://{ADDRESS}:808
 c.JupyterHub.db_url = "sqlite:///jupyterhub.sqlite"
 c.ConfigurableHTTPProxy.should_start = False
 c.ConfigurableHTTPProxy.api_url = "http://{ADDRESS}:8001"
-c.JupyterHub.authenticator_class = "shared-password"
-c.SharedPasswordAuthenticator.user_password = "{PASSWORD}"
-# The Hub knows nobody before a login, as where people come from GitHub.
-c.SharedPasswordAuthenticator.allow_all = True
 
 import os
 if patience := os.environ.get("GPUDEV_TEST_HTTP_TIMEOUT"):
     c.GpuSpawner.http_timeout = int(patience)
 """
-"""Where things are beside the cluster, and who may log in; nothing of what the product relies on.
+"""Where things are beside the cluster; nothing of what the product relies on.
 
 ``GPUDEV_TEST_HTTP_TIMEOUT``: seconds that a Jupyter has to answer, for a test that would wait for minutes.
 """
@@ -71,7 +68,7 @@ def pool(image: str, **fields: Any) -> dict[str, Any]:
     """The pool of the test cluster's nodes; small servers, since all of them share one machine."""
     return {
         "name": "h100",
-        "label": "8 pretended GPUs",
+        "label": "8 simulated GPUs",
         "gpus_per_node": 8,
         "images": [image, MISSING],
         "cpus_per_node": 0.4,
@@ -79,7 +76,7 @@ def pool(image: str, **fields: Any) -> dict[str, Any]:
         "disk_gib_per_node": 4,
         "startup_seconds": 120,
         "teardown_seconds": 30,
-        "pretended": True,
+        "simulated": True,
         **fields,
     }
 
@@ -87,15 +84,14 @@ def pool(image: str, **fields: Any) -> dict[str, Any]:
 People = Callable[[str], Person]
 
 
-class ClusterStack(HubUsers):
+class ClusterStack(ClusterUsers):
     """Started and stopped as often as a test likes; its parts, too."""
 
     def __init__(
         self, folder: Path, cluster: Cluster, image: str, settings: Mapping[str, Any] | None = None
     ) -> None:
         """``settings``: fields of ``ClusterSettings`` that differ."""
-        super().__init__(folder, f"http://{ADDRESS}:8000", "alice")
-        self.cluster = cluster
+        super().__init__(folder, f"http://{ADDRESS}:8000", cluster)
         self._hub_config = HERE / "hub_config.py"
         self._hub_environment = {"GPUDEV_TEST_OVERRIDES": OVERRIDES}
         if package := os.environ.get(chart.VARIABLE):
@@ -106,12 +102,16 @@ class ClusterStack(HubUsers):
         self.dynamodb = DynamoDBLocal()
         self.faults = FaultProxy(self.dynamodb.url)
         """Between the service and its table: what it does to requests is a test's to say."""
+        self.ec2 = FakeEc2()
+        """Capacity blocks; there are none until a test makes some."""
+        self.ec2.start()
         self.secrets = folder / "secrets"
-        self.keys = folder / "keys"
-        for path in (self.secrets, self.keys):
-            path.mkdir(parents=True)
+        self.secrets.mkdir(parents=True)
+        self.github = make_github(folder=folder / "github", callback_urls=[f"{self.url}/hub/oauth_callback"])
+        self.github.control.app(hook_url=f"{self.url}/services/gpudev/github/webhook")
+        self.github.start()
         self._proxy_token = secrets.token_urlsafe(16)
-        for name in ("gate", "service-token", "service-cookies"):
+        for name in ("gate", "service-token", "service-cookies", "bastion-token"):
             (self.secrets / name).write_text(secrets.token_urlsafe(32))
         (self.secrets / "server-tokens").write_bytes(secrets.token_bytes(32))
         (self.secrets / "host-ca").write_text(new_pair("gpudev-host-ca", folder)[0])
@@ -125,23 +125,21 @@ class ClusterStack(HubUsers):
                 "region": AWS["AWS_DEFAULT_REGION"],
                 "endpoint": self.faults.url,
             },
+            "ec2": {"endpoint": self.ec2.url},
             "pools": [pool(image)],
             "home": {"storage_class": HOME_CLASS, "size": "1Gi"},
             "namespace": NAMESPACE,
             "image_pull_policy": "Never",
             "grace_seconds": 10,
             "stuck_seconds": 15,
-            "keys": str(self.keys),
             "state": str(folder / "state"),
             "secrets": str(self.secrets),
             **(settings or {}),
         }
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
         self._kubeconfigs: dict[str, Path] = {}
-
-    def password(self, user: str) -> str:
-        """The same for all."""
-        return PASSWORD
+        self.lead: Callable[[Path], Path] | None = None
+        """What parts that start from now on get in place of their kubeconfig file."""
 
     # Life
 
@@ -150,23 +148,14 @@ class ClusterStack(HubUsers):
         for name in ("proxy", "hub", "service"):
             self.start_part(name)
         self.wait_until_up()
+        # Their first log-in needs every part, also where a test lets one of them die first.
+        for user in ("alice", "bob", "carol", "dave"):
+            self.token_for(user)
 
-    def wait_until_up(self) -> None:
-        """Until users get answers from both, and the service finds nothing away."""
-        for name, path in (("hub", "hub/api/"), ("service", "services/gpudev/health/ready")):
-            try:
-                wait_for(name, lambda name=name, path=path: self.answers(name, path), 120)  # type: ignore[misc]
-            except AssertionError as error:
-                raise AssertionError(f"{error}; the {name} said: {self.log(name)[-4000:]}") from None
-
-    def answers(self, name: str, path: str = "hub/api/") -> bool:
-        """Whether users get an answer from that part, which must run."""
+    def answers(self, name: str) -> bool:
+        """The same of a part that must run."""
         assert self.runs(name), "it ended"
-        try:
-            answer = httpx.get(f"{self.url}/{path}", trust_env=False, verify=NO_TLS, timeout=5)
-        except httpx.TransportError:
-            return False
-        return answer.status_code == 200
+        return super().answers(name)
 
     def start_part(
         self,
@@ -182,8 +171,10 @@ class ClusterStack(HubUsers):
         config.write_text(json.dumps(self.settings | {**(settings or {})}))
         common = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "HOME")}
         common |= {"GPUDEV_CLUSTER": str(config), "GPUDEV_SECRETS": str(self.secrets)} | AWS
+        common["GPUDEV_GITHUB"] = str(self.folder / "github" / "github.json")
         if name != "proxy":
-            common["KUBECONFIG"] = str(self.kubeconfig(name))
+            direct = self.kubeconfig(name)
+            common["KUBECONFIG"] = str(self.lead(direct) if self.lead is not None else direct)
         self._run(name, self._command(name), {**self._environment(name), **common, **(environment or {})})
 
     def kubeconfig(self, name: str) -> Path:
@@ -282,6 +273,8 @@ class ClusterStack(HubUsers):
                 process.wait()
         self.faults.close()
         self.dynamodb.close()
+        self.ec2.close()
+        self.github.stop()
         api = self.cluster.api
         for kind in ("pods", "services", "secrets", "persistentvolumeclaims"):
             path = f"/api/v1/namespaces/{NAMESPACE}/{kind}"
@@ -289,43 +282,11 @@ class ClusterStack(HubUsers):
             api.delete(path, params={**selector, "gracePeriodSeconds": "0"})
         wait_for("the pods' end", lambda: not self.pods())
 
-    # What is there
-
-    def pods(self, id: str | None = None) -> list[dict[str, Any]]:
-        """Pods of servers, or of one reservation, by name."""
-        found = self.cluster.pods(NAMESPACE)
-        return [
-            pod
-            for _, pod in sorted(found.items())
-            if (of := pod["metadata"].get("labels", {}).get("gpudev/reservation")) and id in (None, of)
-        ]
-
-    def allow(self, user: str, public: str) -> None:
-        """Give a user an SSH key."""
-        (self.keys / user).write_text(public + "\n")
-
     def clean(self) -> None:
-        """Start what does not run, end every reservation, and wait until no pod is left."""
-        dead = [name for name in self._parts if not self.runs(name)]
-        for name in dead:
+        """Start what does not run, too."""
+        for name in [name for name in self._parts if not self.runs(name)]:
             self.start_part(name)
-        self.wait_until_up()
-        left = self.api("GET", "reservations?owner=all")["reservations"]
-        for record in left:
-            self.api("DELETE", f"reservations/{record['id']}", None, record["owner"])
-        for record in left:
-            self.wait_state(record["id"], "ended", record["owner"])
-        wait_for("no pods", lambda: not self.pods())
-
-    def record(self, id: str, user: str | None = None) -> dict[str, Any]:
-        """The reservation as the API shows it now."""
-        found: dict[str, Any] = self.api("GET", f"reservations/{id}", None, user)
-        return found
-
-    def end(self, id: str, user: str | None = None) -> None:
-        """Release it and wait for its end."""
-        self.api("DELETE", f"reservations/{id}", None, user)
-        self.wait_state(id, "ended", user)
+        super().clean()
 
 
 @contextmanager

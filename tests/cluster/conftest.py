@@ -58,14 +58,14 @@ def clean(stack: ClusterStack) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def person(stack: ClusterStack) -> People:
-    """A user with a laptop and an SSH key that the service knows."""
+    """A user with a laptop, and an SSH key at GitHub."""
     known: dict[str, Person] = {}
 
     def find(name: str) -> Person:
         if name not in known:
             known[name] = Person(stack, name)
-            known[name].login()
             stack.allow(name, known[name].make_key())
+            known[name].login_with_token()
             known[name].run("ssh-config", "enable")
         return known[name]
 

@@ -9,13 +9,15 @@ Traffic between pods of one bridge passes these rules only with ``net.bridge.bri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any, Final, Literal
 
 Object = dict[str, Any]
 Direction = Literal["ingress", "egress"]
+DIRECTIONS: Final[Mapping[Direction, str]] = {"egress": "saddr", "ingress": "daddr"}
+"""On which side of a packet the selected pod is."""
 
 TABLE: Final = "gpudev_policies"
 _NAME: Final = "kubernetes.io/metadata.name"
@@ -32,11 +34,13 @@ class Endpoint:
     """Its named ports."""
 
 
-def ruleset(objects: Iterable[Object], endpoints: Sequence[Endpoint]) -> str:
+def ruleset(
+    objects: Iterable[Object], endpoints: Sequence[Endpoint], spared: Collection[tuple[str, Direction]] = ()
+) -> str:
     """What ``nft -f -`` takes: replaces the table with one that enforces the NetworkPolicies of ``objects``.
 
-    Namespaces among the objects give their labels. ValueError for what is not understood, rather than to
-    enforce less than is written.
+    Namespaces among the objects give their labels. ``spared``: what is not restricted.
+    ValueError for what is not understood, rather than to enforce less than is written.
     """
     found = list(objects)
     policies = [item for item in found if item["kind"] == "NetworkPolicy"]
@@ -48,10 +52,9 @@ def ruleset(objects: Iterable[Object], endpoints: Sequence[Endpoint]) -> str:
     chains: list[str] = []
     jumps: list[str] = []
     for number, endpoint in enumerate(endpoints):
-        directions: tuple[tuple[Direction, str], ...] = (("egress", "saddr"), ("ingress", "daddr"))
-        for direction, side in directions:
+        for direction, side in DIRECTIONS.items():
             mine = [policy for policy in policies if _applies(policy, endpoint, direction)]
-            if mine:
+            if mine and (endpoint.address, direction) not in spared:
                 rules = [
                     line
                     for policy in mine

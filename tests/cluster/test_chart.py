@@ -1,6 +1,6 @@
-"""The chart with our values: the objects it makes, the configuration that wins, and a hub that boots from it.
+"""Our chart with the jupyterhub chart in it: objects, the configuration that wins, and a hub that boots.
 
-Needs the chart's package (``GPUDEV_CHART``) and helm, and no cluster.
+Needs helm and the package of the jupyterhub chart (``GPUDEV_CHART``), and no cluster.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cluster_world import settings_of
 from gpudev_hub.cluster.labels import JUPYTER_PORT
 from harness_policies import Endpoint, ruleset
 from hub_users import free_port, wait_for
-from manifests import Object, containers, key, load, of_kind, one, pod_templates
+from manifests import LAYERS, Object, containers, key, load, of_kind, one, pod_templates
 
 pytestmark = [
     pytest.mark.cluster,
@@ -31,9 +31,21 @@ pytestmark = [
 BIN = Path(sys.executable).parent
 
 
+def render(*values: Path) -> list[Object]:
+    """Everything of a release of the example, with more values over it."""
+    return chart.render(os.environ[chart.VARIABLE], [chart.EXAMPLE, *values])
+
+
 @pytest.fixture(scope="module")
-def objects() -> list[Object]:
-    return chart.render(os.environ[chart.VARIABLE])
+def everything() -> list[Object]:
+    return render()
+
+
+@pytest.fixture(scope="module")
+def objects(everything: list[Object]) -> list[Object]:
+    """Of the jupyterhub chart, without ours."""
+    ours = {key(item) for item in load()}
+    return [item for item in everything if key(item) not in ours]
 
 
 def installed(objects: list[Object]) -> list[Object]:
@@ -48,18 +60,24 @@ def hub(objects: list[Object]) -> Object:
 
 @pytest.fixture
 def site(tmp_path: Path) -> dict[str, str]:
-    """What the Hub's pod has from elsewhere: settings, its part of the secrets, GitHub's client."""
+    """What the Hub's pod has from elsewhere: settings, and its part of the secrets."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     for name in ("gate", "service-token"):
         (secrets / name).write_text(f"{name}-0123456789abcdef\n")
     settings = tmp_path / "cluster.json"
     settings.write_bytes(msgspec.json.encode(settings_of()))
+    secret = tmp_path / "client-secret"
+    secret.write_text("client-secret-0123456789abcdef\n")
+    secret.chmod(0o440)
+    github = tmp_path / "github.json"
+    github.write_bytes(
+        msgspec.json.encode(msgspec.structs.replace(settings_of().access(), client_secret_file=str(secret)))
+    )
     return {
         "GPUDEV_CLUSTER": str(settings),
+        "GPUDEV_GITHUB": str(github),
         "GPUDEV_SECRETS": str(secrets),
-        "GITHUB_CLIENT_ID": "client",
-        "GITHUB_CLIENT_SECRET": "client-secret",
     }
 
 
@@ -102,8 +120,10 @@ def test_the_hub_has_the_settings_and_its_part_of_the_secrets(objects: list[Obje
     env = {entry["name"]: entry for entry in container["env"]}
     assert env["GPUDEV_CLUSTER"]["value"] == "/etc/gpudev/config/cluster.json"
     assert env["GPUDEV_SECRETS"]["value"] == "/etc/gpudev/secrets"
-    for name in ("GITHUB_CLIENT_ID", "GITHUB_CLIENT_SECRET"):
-        assert env[name]["valueFrom"]["secretKeyRef"]["name"] == "gpudev-github", "nothing secret in values"
+    assert env["GPUDEV_GITHUB"]["value"] == "/etc/gpudev/config/github.json"
+    assert mounts["/etc/gpudev/github"]["secret"]["secretName"] == "gpudev-github"
+    assert mounts["/etc/gpudev/github"]["secret"]["defaultMode"] == 0o440
+    assert "gpudev-github-app" not in str(pod), "the App's private key"
 
 
 def test_both_pass_the_standard_of_their_namespace(objects: list[Object]) -> None:
@@ -184,12 +204,46 @@ def test_who_may_reach_a_pod_may_reach_it_by_its_service(objects: list[Object]) 
     assert {"gpudev to hub", "gpudev-service to hub", "hub to gpudev-service"} <= set(told)
 
 
-def test_a_load_balancer_may_end_tls(objects: list[Object]) -> None:
-    """Its annotations attach a certificate to a port of this Service: there is one for it, without pods."""
-    ports = {
-        port["port"]: port["targetPort"] for port in one(objects, "Service", "proxy-public")["spec"]["ports"]
-    }
-    assert ports == {80: "http", 443: "http"}
+def test_a_load_balancer_finds_the_proxy(objects: list[Object]) -> None:
+    """It ends TLS and leads to one port of the nodes."""
+    spec = one(objects, "Service", "proxy-public")["spec"]
+    assert spec["type"] == "NodePort"
+    assert spec["ports"] == [{"name": "http", "port": 80, "targetPort": "http", "nodePort": 30080}]
+
+
+def test_a_changed_setting_restarts_the_hub_and_nothing_else(tmp_path: Path) -> None:
+    """The Hub's own keys are made up at each rendering without a cluster, so they are given here."""
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(
+        "jupyterhub:\n"
+        "  hub:\n"
+        "    config:\n"
+        f"      ConfigurableHTTPProxy: {{auth_token: {'a' * 64}}}\n"
+        f"      JupyterHub: {{cookie_secret: {'b' * 64}}}\n"
+        f"      CryptKeeper: {{keys: [{'c' * 64}]}}\n"
+    )
+    change = tmp_path / "change.yaml"
+    change.write_text("global: {settings: {grace_seconds: 77}}\n")
+    before, same, after = (pod_templates(render(*files)) for files in ([keys], [keys], [keys, change]))
+    assert same == before
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"Deployment/hub", "Deployment/gpudev-service"}
+
+
+def test_on_aws_the_hub_has_its_part_of_the_secrets() -> None:
+    """At the paths where it has them elsewhere, and readable for the account that it runs as."""
+    pod = hub(chart.render(os.environ[chart.VARIABLE], LAYERS["aws"]))["template"]["spec"]
+    (container,) = pod["containers"]
+    drivers = {volume["name"]: volume["csi"] for volume in pod["volumes"] if "csi" in volume}
+    ((name, found),) = drivers.items()
+    assert found["volumeAttributes"] == {"secretProviderClass": "gpudev-hub"}
+    paths = {mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == name}
+    assert paths == {"/etc/gpudev/secrets", "/etc/gpudev/github"}
+    context = pod["securityContext"]
+    assert (context["supplementalGroups"], context["fsGroup"], context["runAsNonRoot"]) == ([0], 1000, True)
+    # Its own keys (cookies, the proxy's token) are the one Secret left.
+    secrets = {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    assert secrets == {"hub"}
 
 
 def chains_of(text: str) -> dict[str, list[str]]:
@@ -216,6 +270,7 @@ def test_what_the_product_relies_on_wins_over_the_chart(
     assert "GpuSpawner" in hub["spawner_class"]
     assert hub["tornado_settings"]["slow_spawn_timeout"] == 10, "the chart says 0"
     assert hub["allow_named_servers"] is True, "the chart says False"
+    assert hub["last_activity_interval"] == 5, "the chart says 60"
     assert hub["cleanup_servers"] is hub["cleanup_proxy"] is hub["shutdown_on_logout"] is False
     assert [entry["name"] for entry in hub["services"]] == ["gpudev"], "the culler is off"
     assert hub["template_paths"], "the chart says []"
@@ -234,17 +289,17 @@ def test_what_a_site_writes_can_not_undo_it(
 ) -> None:
     values = tmp_path / "site.yaml"
     values.write_text(
-        "hub:\n"
-        "  config:\n"
-        "    JupyterHub: {cleanup_servers: true, allow_named_servers: false}\n"
-        "    GpuSpawner: {consecutive_failure_limit: 3}\n"
-        "  extraConfig:\n"
-        "    site: |\n"
-        "      c.JupyterHub.shutdown_on_logout = True\n"
-        "      c.JupyterHub.services.append({'name': 'of-the-site'})\n"
+        "jupyterhub:\n"
+        "  hub:\n"
+        "    config:\n"
+        "      JupyterHub: {cleanup_servers: true, allow_named_servers: false}\n"
+        "      GpuSpawner: {consecutive_failure_limit: 3}\n"
+        "    extraConfig:\n"
+        "      site: |\n"
+        "        c.JupyterHub.shutdown_on_logout = True\n"
+        "        c.JupyterHub.services.append({'name': 'of-the-site'})\n"
     )
-    rendered = chart.render(os.environ[chart.VARIABLE], [chart.VALUES, values])
-    wins = chart.what_wins(chart.unpack_hub(rendered, tmp_path / "hub"), site)
+    wins = chart.what_wins(chart.unpack_hub(render(values), tmp_path / "hub"), site)
     assert wins["JupyterHub"]["cleanup_servers"] is False
     assert wins["JupyterHub"]["allow_named_servers"] is True
     assert wins["JupyterHub"]["shutdown_on_logout"] is False
@@ -258,9 +313,13 @@ def test_servers_find_the_hub_and_nobody_gets_in_unasked(
     wins = chart.what_wins(chart.unpack_hub(objects, tmp_path / "hub"), site)
     service = one(objects, "Service", "hub")
     assert wins["JupyterHub"]["hub_connect_url"] == f"http://hub.gpudev:{service['spec']['ports'][0]['port']}"
-    assert wins["JupyterHub"]["authenticator_class"] == "github"
-    allowed = {name: value for name, value in wins["GitHubOAuthenticator"].items() if "allow" in name}
-    assert allowed == {"allow_all": False}
+    assert "gpudev_hub.hub.github.GitHubAppAuthenticator" in wins["JupyterHub"]["authenticator_class"]
+    log_in = wins["GitHubAppAuthenticator"]
+    # `any_allow_config` alone lets nobody in: it only silences a warning.
+    assert {name: value for name, value in log_in.items() if "allow" in name} == {"any_allow_config": True}
+    assert log_in["oauth_callback_url"] == "https://gpudev.example/hub/oauth_callback"
+    assert (log_in["client_id"], log_in["scope"], log_in["enable_pkce"]) == ("Iv23liTheApp", [], True)
+    assert wins["JupyterHub"]["admin_access"] is False
 
 
 # A hub

@@ -14,11 +14,12 @@ from cluster_world import launch_of, settings_of
 from gpudev_hub.hub import pods
 from harness.cluster import Cluster
 from harness.waiting import wait_for
-from manifests import Object, load, pod_templates, surroundings
+from manifests import LAYERS, Object, load, of_kind, policy_probe, surroundings
 
 pytestmark = pytest.mark.cluster
 
 SERVERS = "/api/v1/namespaces/gpudev-servers"
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/gpudev-servers/networkpolicies"
 HOME = "/api/v1/namespaces/gpudev"
 SYSTEM = "/api/v1/namespaces/kube-system"
 NAMESPACES = ("gpudev", "gpudev-servers", "kube-system", "default")
@@ -29,6 +30,8 @@ SERVICE = ("gpudev", "gpudev-service")
 HUB = ("gpudev", "hub")
 SERVER = ("gpudev-servers", "gpudev-server")
 PREPULL = ("gpudev", "gpudev-prepull")
+PROBE = ("gpudev-servers", "gpudev-policy-probe")
+BASTION = ("gpudev", "gpudev-bastion")
 Account = tuple[str, str]
 Rights = set[tuple[str, str]]
 
@@ -67,16 +70,17 @@ class Accounts:
 @pytest.fixture(scope="module")
 def accounts(cluster: Cluster) -> Accounts:
     """Once the manifests are applied and their policies in force."""
-    cluster.apply(*surroundings())
+    cluster.apply(*surroundings(), *of_kind(policy_probe("localhost/bastion"), "ServiceAccount"))
     found = Accounts(cluster)
     wait_for(
         "the policies of admission are in force",
         lambda: all(
-            found[HUB].post(f"{SERVERS}/{kind}", params=DRY, json=body).status_code == 422
-            for kind, body in (
-                ("pods", changed(server(), lambda pod: pod["metadata"]["labels"].clear())),
-                ("services", headless() | {"spec": {"ports": [{"port": 80}]}}),
-                ("secrets", opaque() | {"type": "example.org/other"}),
+            found[HUB].post(path, params=DRY, json=body).status_code == 422
+            for path, body in (
+                (f"{SERVERS}/pods", changed(server(), lambda pod: pod["metadata"]["labels"].clear())),
+                (f"{SERVERS}/services", headless() | {"spec": {"ports": [{"port": 80}]}}),
+                (f"{SERVERS}/secrets", opaque() | {"type": "example.org/other"}),
+                (POLICIES, changed(policy(), lambda policy: policy["metadata"].update(name="other"))),
             )
         ),
     )
@@ -96,8 +100,15 @@ def changed(body: Object, change: Any) -> Object:
     return copy
 
 
+RANK_0 = {"apiVersion": "v1", "kind": "Pod", "name": "a1-3", "uid": "u"}
+
+
 def headless() -> Object:
-    return pods.service(launch_of(nodes=2), {"apiVersion": "v1", "kind": "Pod", "name": "a1-3", "uid": "u"})
+    return pods.service(launch_of(nodes=2), RANK_0)
+
+
+def policy() -> Object:
+    return pods.network_policy(launch_of(nodes=2), RANK_0)
 
 
 def opaque() -> Object:
@@ -120,13 +131,16 @@ ALLOWED = {
         | each("secrets", "get list create patch delete")
         | each("services", "get create")
         | each("persistentvolumeclaims", "get create")
+        | each("networking.k8s.io/networkpolicies", "create")
         | each("events", "get list watch")
     ),
 }
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-@pytest.mark.parametrize("account", [SERVICE, HUB, SERVER, PREPULL], ids=lambda account: account[1])
+@pytest.mark.parametrize(
+    "account", [SERVICE, HUB, SERVER, PREPULL, PROBE, BASTION], ids=lambda account: account[1]
+)
 def test_each_account_may_do_this_and_no_more(accounts: Accounts, account: Account, namespace: str) -> None:
     assert accounts.rights(account, namespace) == ALLOWED.get((account, namespace), set())
 
@@ -146,6 +160,15 @@ REFUSED = [
     (SERVER, "GET", "/api/v1/namespaces"),
     (PREPULL, "GET", f"{HOME}/secrets"),
     (PREPULL, "GET", "/api/v1/nodes"),
+    (PROBE, "GET", f"{SERVERS}/pods"),
+    (PROBE, "GET", "/api/v1/nodes"),
+    # Whoever has broken out of the bastion's sshd.
+    (BASTION, "GET", f"{HOME}/secrets"),
+    (BASTION, "GET", f"{HOME}/secrets/gpudev-bastion"),
+    (BASTION, "GET", f"{HOME}/pods"),
+    (BASTION, "GET", f"{SERVERS}/pods"),
+    (BASTION, "POST", f"{SERVERS}/pods"),
+    (BASTION, "GET", "/api/v1/nodes"),
     # The service looks and ends; it makes nothing, and reads no secret by the API.
     (SERVICE, "POST", f"{SERVERS}/pods"),
     (SERVICE, "PATCH", f"{SERVERS}/pods/a1-3"),
@@ -185,7 +208,13 @@ REFUSED = [
     (HUB, "POST", f"{SERVERS}/serviceaccounts/gpudev-server/token"),
     (HUB, "POST", f"{SERVERS}/serviceaccounts"),
     (HUB, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/gpudev-servers/rolebindings"),
-    (HUB, "POST", "/apis/networking.k8s.io/v1/namespaces/gpudev-servers/networkpolicies"),
+    # Policies it makes for the servers' namespace alone, and changes none: they go with the pods.
+    (HUB, "GET", POLICIES),
+    (HUB, "PATCH", f"{POLICIES}/nothing-else"),
+    (HUB, "DELETE", f"{POLICIES}/nothing-else"),
+    (HUB, "DELETE", f"{POLICIES}/gang-a1-3"),
+    (HUB, "POST", "/apis/networking.k8s.io/v1/namespaces/gpudev/networkpolicies"),
+    (SERVICE, "POST", POLICIES),
 ]
 
 
@@ -214,8 +243,12 @@ def test_the_hub_makes_servers(accounts: Accounts) -> None:
             answer = accounts[HUB].post(f"{SERVERS}/pods", params=DRY, json=pod)
             assert answer.status_code == 201, answer.text
             assert "warning" not in answer.headers, answer.headers.get("warning")
-    for kind, body in (("services", headless()), ("secrets", opaque())):
-        answer = accounts[HUB].post(f"{SERVERS}/{kind}", params=DRY, json=body)
+    for path, body in (
+        (f"{SERVERS}/services", headless()),
+        (f"{SERVERS}/secrets", opaque()),
+        (POLICIES, policy()),
+    ):
+        answer = accounts[HUB].post(path, params=DRY, json=body)
         assert answer.status_code == 201, answer.text
 
 
@@ -289,6 +322,65 @@ def test_the_hub_can_not_open_doors(accounts: Accounts, kind: str, body: Object,
     assert said in answer.json()["message"]
 
 
+def _spec(**fields: Any) -> Any:
+    return lambda policy: policy["spec"].update(fields)
+
+
+ANYBODY: Object = {"podSelector": {}}
+OTHERS: Object = {"podSelector": {"matchLabels": {"gpudev/reservation": "b2"}}}
+NOT_OF_ONE_RESERVATION = {
+    "for all pods": (_spec(podSelector={}), "selects the pods of one reservation"),
+    "for pods by another label": (
+        _spec(podSelector={"matchLabels": {"gpudev/reservation": "a1", "gpudev/rank": "0"}}),
+        "selects the pods of one reservation",
+    ),
+    "for pods by an expression": (
+        _spec(podSelector={"matchExpressions": [{"key": "gpudev/reservation", "operator": "Exists"}]}),
+        "selects the pods of one reservation",
+    ),
+    "for pods by both": (
+        lambda policy: policy["spec"]["podSelector"].update(
+            matchExpressions=[{"key": "gpudev/rank", "operator": "Exists"}]
+        ),
+        "selects the pods of one reservation",
+    ),
+    "of another's name": (lambda policy: policy["metadata"].update(name="gang-b2-3"), "is called gang-"),
+    "without an attempt": (lambda policy: policy["metadata"].update(name="gang-a1-x"), "is called gang-"),
+    "from another reservation": (_spec(ingress=[{"from": [OTHERS]}]), "and nothing else"),
+    "from a second peer": (
+        lambda policy: policy["spec"]["ingress"][0]["from"].append(OTHERS),
+        "and nothing else",
+    ),
+    "from all pods": (_spec(ingress=[{"from": [ANYBODY]}]), "and nothing else"),
+    "from everywhere": (_spec(ingress=[{}]), "and nothing else"),
+    "from a network": (_spec(ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]), "and nothing else"),
+    "from another namespace": (
+        lambda policy: policy["spec"]["ingress"][0]["from"][0].update(namespaceSelector={}),
+        "and nothing else",
+    ),
+    "by a second rule": (lambda policy: policy["spec"]["ingress"].append({}), "and nothing else"),
+    "to everywhere": (_spec(egress=[{}]), "and nothing else"),
+    "to a network": (_spec(egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]), "and nothing else"),
+    "to a second peer": (
+        lambda policy: policy["spec"]["egress"][0]["to"].append(ANYBODY),
+        "and nothing else",
+    ),
+    "for ever": (lambda policy: policy["metadata"].pop("ownerReferences"), "belongs to a pod"),
+    "of a ConfigMap": (
+        lambda policy: policy["metadata"]["ownerReferences"][0].update(kind="ConfigMap"),
+        "belongs to a pod",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOT_OF_ONE_RESERVATION)
+def test_the_hub_can_not_make_other_policies(accounts: Accounts, what: str) -> None:
+    change, said = NOT_OF_ONE_RESERVATION[what]
+    answer = accounts[HUB].post(POLICIES, params=DRY, json=changed(policy(), change))
+    assert answer.status_code == 422, answer.text
+    assert said in answer.json()["message"]
+
+
 def test_the_hub_can_not_have_a_token_made(accounts: Accounts) -> None:
     body: Object = opaque() | {"type": "kubernetes.io/service-account-token", "data": {}}
     body["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "default"}
@@ -297,13 +389,22 @@ def test_the_hub_can_not_have_a_token_made(accounts: Accounts) -> None:
     assert "of type Opaque" in answer.json()["message"]
 
 
-@pytest.mark.parametrize("name", sorted(pod_templates(load())))
+WORKLOADS = {
+    f"{layer} {item['metadata']['name']}": item
+    for layer in LAYERS
+    for item in of_kind(load(layer), "Deployment", "DaemonSet")
+}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
 def test_our_workloads_pass_the_standard_of_their_namespace(
     cluster: Cluster, accounts: Accounts, name: str
 ) -> None:
-    body = {"apiVersion": "v1", "kind": "Pod", **pod_templates(load())[name]}
+    workload = WORKLOADS[name]
+    body = {"apiVersion": "v1", "kind": "Pod", **workload["spec"]["template"]}
     body["metadata"] = {**body["metadata"], "generateName": "dry-"}
-    answer = cluster.api.post(f"{HOME}/pods", params=DRY, json=body)
+    path = f"/api/v1/namespaces/{workload['metadata']['namespace']}/pods"
+    answer = cluster.api.post(path, params=DRY, json=body)
     assert answer.status_code == 201, answer.text
 
 

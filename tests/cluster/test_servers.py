@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from all_reduce import ALL_REDUCE
-from cluster_stack import NAMESPACE, ClusterStack, People
+from cluster_stack import ClusterStack, People
+from cluster_users import NAMESPACE
 from harness.cluster import Cluster
 from hub_users import wait_for
 from sessions import hub_api, log_in, reserve_in_picker
@@ -45,7 +46,7 @@ def test_a_full_pool_queues_and_moves_on(stack: ClusterStack) -> None:
     third = stack.reserve("carol", gpus=4)
     assert third["state"] == "queued"
     assert (third["position"], third["planned_start"]) == (1, third["guaranteed_by"])
-    assert re.search(r"waiting for 4 GPUs: node-[12] frees by (\d+ \w+ )?..:..", third["reason"])
+    assert re.search(r"waiting for 4 GPUs: node-[12] is free by (\d+ \w+ )?..:..", third["reason"])
     for record in (first, second):
         stack.wait_state(record["id"], "ready", record["owner"])
     stack.api("DELETE", f"reservations/{first['id']}", None, "alice")
@@ -53,8 +54,10 @@ def test_a_full_pool_queues_and_moves_on(stack: ClusterStack) -> None:
     assert stack.jupyter(ready, "carol") == 200
 
 
-def test_a_pair_is_two_pods_that_know_each_other(stack: ClusterStack, person: People) -> None:
-    """Invariant 2: an all-reduce over both with nothing edited; both gone at once."""
+def test_a_pair_is_two_pods_that_know_each_other(
+    stack: ClusterStack, cluster: Cluster, person: People
+) -> None:
+    """Invariant 2: an all-reduce over both with nothing edited; both gone at once, and their policy too."""
     alice = person("alice")
     record = alice.json("reserve", "--nodes", "2", "--hours", "1", "--name", "pair")
     pods = stack.pods(record["id"])
@@ -63,6 +66,10 @@ def test_a_pair_is_two_pods_that_know_each_other(stack: ClusterStack, person: Pe
         limits = pod["spec"]["containers"][0]["resources"]["limits"]
         assert (limits["nvidia.com/gpu"], limits["vpc.amazonaws.com/efa"]) == ("8", "32")
         assert "hostNetwork" not in pod["spec"]
+    policies = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies"
+    policy = f"{policies}/gang-{record['id']}-{pods[0]['metadata']['labels']['gpudev/attempt']}"
+    selected = cluster.api.get(policy).raise_for_status().json()["spec"]["podSelector"]
+    assert selected == {"matchLabels": {"gpudev/reservation": record["id"]}}
     show = "echo $NODE_RANK $NNODES $MASTER_ADDR $MASTER_PORT"
     first = alice.ssh("gpu-pair", show).stdout.split()
     for name in ("rank-1", f"{record['id']}-1", "pair-1", "gpu-pair-1"):
@@ -75,6 +82,7 @@ def test_a_pair_is_two_pods_that_know_each_other(stack: ClusterStack, person: Pe
     stack.end(record["id"], "alice")
     assert alice.ssh("gpu-pair", "true", check=False).returncode == 255
     wait_for("both pods gone", lambda: not stack.pods(record["id"]), 20)
+    wait_for("their policy gone", lambda: cluster.api.get(policy).status_code == 404)
 
 
 def test_a_jupyter_that_dies_comes_back_in_its_pod_and_a_pod_on_its_node(
@@ -98,7 +106,9 @@ def test_a_jupyter_that_dies_comes_back_in_its_pod_and_a_pod_on_its_node(
     after = wait_for("the same server again", again, 120)
     assert after["allocation"] == before["allocation"]
     assert after["ends_at"] == before["ends_at"]
-    assert "it was told to end" in str(stack.api("GET", f"reservations/{before['id']}/history", None, "bob"))
+    assert "it was asked to stop" in str(
+        stack.api("GET", f"reservations/{before['id']}/history", None, "bob")
+    )
     assert stack.jupyter(after, "bob") == 200
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from aiohttp import web
 from kubernetes_asyncio import client
 
+from gpudev_hub.clock import Clock
+from gpudev_hub.cluster.ec2 import CapacityBlocks
 from gpudev_hub.cluster.kubernetes import KubernetesCluster
 from gpudev_hub.core.model import NodeStatus
 
@@ -22,6 +24,11 @@ def node(*, cordoned: bool) -> dict[str, Any]:
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     }
+
+
+def no_blocks() -> CapacityBlocks:
+    """There are none: EC2 is never asked."""
+    return CapacityBlocks(lambda: None, "us-east-2", Clock())
 
 
 async def test_what_a_watch_brings_while_a_list_is_made_is_not_undone_by_it() -> None:
@@ -44,7 +51,7 @@ async def test_what_a_watch_brings_while_a_list_is_made_is_not_undone_by_it() ->
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0]
     async with client.ApiClient(client.Configuration(host=f"http://{host}:{port}")) as api:
-        cluster = KubernetesCluster(client.CoreV1Api(api), "gpudev-servers", lambda: 0)
+        cluster = KubernetesCluster(client.CoreV1Api(api), "gpudev-servers", lambda: 0, no_blocks())
         listing = asyncio.create_task(cluster.nodes())
         await asyncio.wait_for(asked.wait(), 10)
         cluster._changed("MODIFIED", node(cordoned=True))

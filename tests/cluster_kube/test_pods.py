@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpudev_hub.cluster.kube_pods import PodFacts, foreign_gpus, pod_facts, sight_of
+from gpudev_hub.cluster.kube_pods import PodFacts, foreign_gpus, pod_facts, proven_nodes, sight_of
 from gpudev_hub.cluster.kubernetes import split_log
 from gpudev_hub.core.model import Presence
 from gpudev_hub.core.ports import ServerSight
@@ -116,7 +116,7 @@ def test_nothing_is_concluded_of_a_node_that_is_silent() -> None:
     assert sight(pod(), silent=("n2",)).presence is Presence.PRESENT
     missing = sight(silent=("n1",), nodes=("n1",))
     assert missing.presence is Presence.UNKNOWN
-    assert missing.detail == "nothing is heard of n1"
+    assert missing.detail == "no reports from n1"
     assert sight(silent=("n1",), nodes=("n2",)).presence is Presence.ABSENT
     over = pod(phase="Failed", state=ended())
     assert sight(over, silent=("n1",)).presence is Presence.ABSENT, "its end was seen before"
@@ -147,7 +147,7 @@ def test_nothing_is_concluded_of_a_node_that_is_silent() -> None:
         ),
         (
             pod(phase="Failed", state=ended("OOMKilled", 137)),
-            "it used more memory than its share, and was killed (OOMKilled)",
+            "it used more memory than its share and was killed (OOMKilled)",
             False,
         ),
         (pod(phase="Failed", state=ended("", 3)), "it ended with exit code 3", False),
@@ -200,7 +200,7 @@ def test_what_is_told_of_a_pod(item: dict[str, Any], told: str, by_user: bool) -
 def test_who_told_a_server_to_end() -> None:
     """A kubelet that evicts a pod forgets to say so if the pod ends in time."""
     item = pod(phase="Succeeded", state=ended("Completed", 0, json.dumps({"reason": TOLD, "by_user": False})))
-    assert "more to local disk than its share" in sight(item).detail
+    assert "more to the local disk than its share" in sight(item).detail
     item["metadata"]["deletionTimestamp"] = "2030-01-01T00:01:00Z"
     assert sight(item).detail == "", "a deletion needs no words"
 
@@ -215,6 +215,34 @@ def test_pods_of_others_hold_gpus() -> None:
     ]
     assert foreign_gpus(facts(item) for item in items) == {"n1": 5}
     assert pod_facts(pod(labels={}, gpus=0), NAMESPACE) is None
+
+
+PROBE = {"app.kubernetes.io/component": "policy-probe"}
+READY = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]
+
+
+def test_a_policy_probe_that_is_ready_proves_its_node() -> None:
+    item = pod(labels=PROBE, gpus=0, conditions=READY)
+    assert facts(item).server is None
+    assert proven_nodes([facts(item)]) == {"n1"}
+    assert foreign_gpus([facts(item)]) == {"n1": 0}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        pod(labels=PROBE, gpus=0, conditions=[{"type": "Ready", "status": "False"}]),
+        pod(labels=PROBE, gpus=0, conditions=[]),
+        pod(labels=PROBE, gpus=0, conditions=READY, deleted=True),
+        pod(labels=PROBE, gpus=0, conditions=READY, node=None),
+        pod(labels=PROBE, gpus=1, conditions=READY, namespace="elsewhere"),
+        pod(conditions=READY),
+        pod(labels={"gpudev/reservation": "a1", "gpudev/attempt": "1"} | PROBE, conditions=READY),
+    ],
+    ids=["failing", "new", "leaving", "nowhere", "a stranger's", "a server", "a server with that label"],
+)
+def test_nothing_else_proves_a_node(item: dict[str, Any]) -> None:
+    assert proven_nodes([facts(item)]) == frozenset()
 
 
 def test_labels_of_another_namespace_make_no_server() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import shutil
 import signal
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpudev_hub.cluster.gpus import PretendedGpus
+from gpudev_hub.cluster.gpus import SimulatedGpus
 from gpudev_hub.cluster.local import LocalCluster
 from gpudev_hub.cluster.pools import local_policy, pool_name
 from gpudev_hub.cluster.servers import LocalServers
@@ -40,7 +41,7 @@ from gpudev_hub.ssh.launches import Launches, ServerTokens
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
-GPUS = PretendedGpus(2, 4)
+GPUS = SimulatedGpus(2, 4)
 # What a user leaves behind who hides: detached, deaf to hang-ups, without our environment.
 STUBBORN = "trap '' HUP TERM; while :; do sleep 1; done"
 JUPYTER = f"""
@@ -64,7 +65,7 @@ class Engine:
         self.folder = folder
         self.servers = LocalServers(folder / "servers")
         self.servers.root.mkdir()
-        self.cluster = LocalCluster(self.servers, GPUS, "pretended")
+        self.cluster = LocalCluster(self.servers, GPUS, "simulated")
         self.launches = Launches(
             folder / "launches",
             ca=HostCA(folder),
@@ -73,6 +74,7 @@ class Engine:
             service_url="http://127.0.0.1:9/services/gpudev/",
         )
         self.word = folder / "exit-code"
+        self.home = folder
 
     async def start(self, id: str, ranks: int = 1, grace: float = 0.5) -> Claim:
         allocation = tuple(NodeSlots(f"node-{rank + 1}", (0, 1)) for rank in range(ranks))
@@ -80,7 +82,7 @@ class Engine:
             id=id,
             seq=1,
             owner=Owner("local:a", "a", "a"),
-            request=Request(Shape(2, ranks), "pretended", HOUR, "default"),
+            request=Request(Shape(2, ranks), "simulated", HOUR, "default"),
             request_id=None,
             created_at=0,
             startup=0,
@@ -97,7 +99,7 @@ class Engine:
             private = folder / record.PRIVATE
             private.mkdir(mode=0o700, parents=True)
             env = {
-                "HOME": str(self.folder),
+                "HOME": str(self.home),
                 "PATH": "/usr/bin:/bin",
                 "USER": pwd.getpwuid(os.getuid()).pw_name,
                 record.MARKER: record.marker(id, 1, rank),
@@ -109,7 +111,7 @@ class Engine:
                 "jupyter_port": ports[0],
                 "sshd_port": ports[1 + rank],
                 "jupyter": [sys.executable, "-c", JUPYTER, str(self.word)] if rank == 0 else None,
-                "home": str(self.folder),
+                "home": str(self.home),
                 "passwd_home": False,
                 "grace": grace,
                 "env": env,
@@ -120,7 +122,7 @@ class Engine:
                 env={record.MARKER: env[record.MARKER], "PATH": "/usr/bin:/bin"},
             )
             assert await started.wait() == 0
-        return Claim(id, 1, "local:a", "pretended", allocation, 0)
+        return Claim(id, 1, "local:a", "simulated", allocation, 0)
 
     def launcher(self, id: str, rank: int = 0) -> int:
         found = self.servers.records(id, 1)[rank]
@@ -171,6 +173,17 @@ async def test_there_then_gone_with_everything_below(engine: Engine) -> None:
     sight = await engine.cluster.look(claim)
     assert (sight.presence, sight.user_stopped, sight.outage) == (Presence.ABSENT, False, False)
     assert not (engine.servers.folder("there", 1) / "0" / "private").exists()
+
+
+async def test_a_launcher_that_its_user_stopped_ends_what_is_below_it(engine: Engine) -> None:
+    """Killed, it would leave what has no marker to run on."""
+    await engine.start("stopped")
+    await until(lambda: "up" in engine.log("stopped"), "Jupyter's stand-in")
+    launcher = engine.launcher("stopped")
+    below = processes.descendants(launcher)
+    os.kill(launcher, signal.SIGSTOP)
+    await engine.cluster.remove("stopped", 1)
+    assert not any(map(processes.start_time, below | {launcher}))
 
 
 async def test_the_end_is_seen_at_once_and_says_why(engine: Engine) -> None:
@@ -280,6 +293,22 @@ async def test_a_server_whose_record_makes_no_sense_is_ended_all_the_same(
     assert [sight.id for sight in await engine.cluster.servers()] == [other.reservation]
 
 
+async def test_what_somebody_left_among_the_servers_hides_none_and_ends_none(engine: Engine) -> None:
+    """A file, a folder in place of a record, a copy of a server's folder."""
+    await engine.start("beside")
+    root, pid = engine.servers.root, engine.launcher("beside")
+    (root / "backup-2026").write_text("tar")
+    (root / "link-1").symlink_to(root / "beside-1")
+    (root / "x-\N{SUPERSCRIPT TWO}").mkdir()
+    (root / "spoilt-1" / "0" / "record.json").mkdir(parents=True)
+    shutil.copytree(root / "beside-1", root / "beside-1-20")
+    seen = {(sight.id, sight.attempt): sight.presence for sight in await engine.cluster.servers()}
+    assert seen == {("beside", 1): Presence.PRESENT}
+    await engine.cluster.forget_ended([("beside", 1)])
+    await engine.cluster.remove("beside-1", 20)
+    assert processes.start_time(pid) is not None
+
+
 async def test_a_marker_that_users_made_up_is_of_the_server_and_no_rank(engine: Engine) -> None:
     claim = await engine.start("made-up")
     pid = engine.launcher("made-up")
@@ -323,6 +352,20 @@ async def test_sshd_and_agent_are_started_again(engine: Engine) -> None:
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: listener() not in (None, first), "another sshd")
+
+
+async def test_sshd_comes_back_though_the_home_is_gone(engine: Engine) -> None:
+    """Otherwise nobody gets in to make another one."""
+    home = engine.folder / "home"
+    home.mkdir()
+    engine.home = home
+    await engine.start("homeless")
+    await until(lambda: "listening" in engine.log("homeless", "sshd"), "sshd")
+    home.rename(engine.folder / "moved")
+    home.touch()
+    found = processes.descendants(engine.launcher("homeless"))
+    os.kill(next(pid for pid in found if "[listener]" in command(pid)), signal.SIGKILL)
+    await until(lambda: engine.log("homeless", "sshd").count("listening") > 1, "another sshd")
 
 
 async def test_nodes_and_logs(engine: Engine) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
+from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.commit import Change
 from gpudev_hub.core.lifecycle import MOVES
-from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Node, NodeStatus, Reservation, State
+from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Claim, Millis, Node, NodeStatus, Reservation, State
+from gpudev_hub.core.periods import Period
 from gpudev_hub.core.plan import Demand, PlanNode
 from gpudev_hub.core.reasons import Outlook
 from gpudev_hub.core.timers import armed, claim_due
-from gpudev_hub.core.words import Part, parts
+from gpudev_hub.core.words import Part, node_state, parts
 from gpudev_hub.core.world import OWNER_UNKNOWN, World
 
 from . import oracle
@@ -104,6 +107,14 @@ def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> 
         if reservation.state in (State.STARTING, State.READY):
             assert reservation.ends_at is not None
             assert reservation.ends_at > now, f"invariant 5: {reservation.id} runs past its end"
+            nodes = (world.nodes.get(part.node) for part in reservation.allocation)
+            ends = [node.until for node in nodes if node is not None and node.until is not None]
+            in_time = now + (max(warn_minutes) + 1) * MINUTE
+            assert all(reservation.ends_at <= max(end - reservation.teardown, in_time) for end in ends), (
+                f"{reservation.id} is to outlast a node that ends at {ends}"
+            )
+            over = reservation.access_ends_at is not None and reservation.access_ends_at <= now
+            assert not over, f"invariant 13: {reservation.id} runs past the grace"
             if reservation.ready_at is not None:
                 due = {m for m in warn_minutes if reservation.ends_at - m * MINUTE <= now}
                 assert due <= set(reservation.warned), f"invariant 9: {reservation.id} was not warned: {due}"
@@ -115,8 +126,20 @@ def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> 
                 f"rule 2: {reservation.id} is to start and waits"
             )
     names_are_unique(world)
+    access_is_followed(world)
     for claim in world.claims.values():
         assert claim_due(claim, world.policy) > now, f"invariant 5: overrun of {claim.key} is not logged"
+
+
+def access_is_followed(world: World) -> None:
+    """13: whoever lost access waits for nothing, and runs no longer than the grace."""
+    for reservation in world.reservations.values():
+        person = world.people.get(reservation.owner.subject)
+        revoked = person is not None and person.access is Access.REVOKED
+        if reservation.state in (State.STARTING, State.READY):
+            until = person.since + world.policy.revocation_grace if person is not None and revoked else None
+            assert reservation.access_ends_at == until, f"invariant 13: {reservation.id} of {person}"
+        assert not (revoked and reservation.state is State.QUEUED), f"invariant 13: {reservation.id} waits"
 
 
 def names_are_unique(world: World) -> None:
@@ -145,14 +168,30 @@ def gang_is_whole(world: World, claim: Claim, reservation: Reservation) -> None:
 
 def quotas_hold(world: World) -> None:
     held: dict[tuple[str, str], int] = {}
+    most: dict[tuple[str, str], int] = {}
     for reservation in world.reservations.values():
         # Past its end on a node that is away nothing counts, and when the node is back it is too late to ask.
         if reservation.state in HOLDING and not world.claim_of(reservation).overruns:
             key = reservation.owner.subject, reservation.request.pool
             held[key] = held.get(key, 0) + reservation.request.shape.total_gpus
-    for (subject, _), gpus in held.items():
-        limit = world.policy.limits(subject).running_gpus
-        assert gpus <= limit, f"invariant 7: {subject} holds {gpus} of {limit}"
+            most[key] = max(most.get(key, 0), reservation.cap)
+    for key, gpus in held.items():
+        # A lowered limit ends nothing: what was asked for before may run beside what was asked for since.
+        assert gpus <= most[key], f"invariant 7: {key} holds {gpus} of {most[key]}"
+
+
+def counted(latest: Mapping[str, Reservation], subject: str, period: Period, now: Millis) -> float:
+    """GPU-hours that count in the present week or month, told from the last record of every reservation."""
+    since, total = period.start(now), 0
+    for r in latest.values():
+        if r.owner.subject != subject:
+            continue
+        if r.ready_at is not None and r.ends_at is not None:
+            hold = max(0, r.ends_at - max(r.ready_at, since))
+        else:
+            hold = r.request.hold if r.state in (State.QUEUED, State.STARTING) else 0
+        total += r.request.shape.total_gpus * hold
+    return total / HOUR
 
 
 def plan_is_the_records(world: World) -> None:
@@ -200,7 +239,7 @@ def nothing_could_start_earlier(world: World, now: Millis) -> None:
 
 def reasons_are_true(world: World, now: Millis) -> None:
     """What a waiting request is told is so, and is what keeps it: judged by the plan, by brute force."""
-    outlook = Outlook(world.policy, world.reservations, world.claims, world.nodes)
+    outlook = Outlook(world.policy, world)
     for reservation in world.queued():
         text = parts(outlook.explain(reservation, now) or "")
         words = "".join("@" if part.at is not None else part.text for part in text)
@@ -211,10 +250,10 @@ def reasons_are_true(world: World, now: Millis) -> None:
             if reservation.blocked != OWNER_UNKNOWN:
                 blocked_as_told(world, reservation, words, now)
         elif place.start <= now:
-            assert words.startswith(("about to start", "to start as soon as it can: ")), words
+            assert words.startswith("about to start"), words
         elif away := [name for name in place.nodes if not world.is_up(name)]:
             # While trouble may be short, a place stays where it is, though it could be earlier elsewhere.
-            assert all(f"{name} is {world.nodes[name].status}" in words for name in away), words
+            assert all(node_state(name, world.nodes[name]) in words for name in away), words
         else:
             # While a node is away, its places stay, also where what they waited for has ended.
             assert waits_as_told(world, reservation, text) or world.away(place), (
@@ -225,7 +264,7 @@ def reasons_are_true(world: World, now: Millis) -> None:
 def nodes_are_as_told(world: World, words: str) -> None:
     for node in world.nodes.values():
         for status in NodeStatus:
-            if f"{node.name} is {status}" in words:
+            if node_state(node.name, replace(node, status=status)) in words:
                 assert status is node.status is not NodeStatus.UP, (
                     f"{node.name} is {node.status}, not {words}"
                 )
@@ -243,13 +282,14 @@ def blocked_as_told(world: World, reservation: Reservation, words: str, now: Mil
         *(oracle.taken_by(d, p) for d, p in plan.placed()),
     ]
     nodes = [n for n in world.nodes.values() if n.pool == pool]
-    if " are needed that can be joined, and " in words or " has no node with " in words:
+    if " that can be used together are needed; " in words or " has no node with " in words:
         every = {n.name: PlanNode(n.name, n.gpus, n.group) for n in nodes}
         assert oracle.earliest(every, [], demand, now) is None, f"some nodes would do: {words}"
         return
 
     def told(node: Node) -> bool:
-        return any(f"{node.name} is {what}" in words for what in (node.status, "available until"))
+        ends = f"{node.name} is available only until"
+        return ends in words or node_state(node.name, node) in words
 
     cured = {
         n.name: PlanNode(n.name, n.gpus, n.group, None if told(n) else n.until)
@@ -276,7 +316,7 @@ def waits_as_told(world: World, reservation: Reservation, text: list[Part]) -> b
         if words.endswith("until"):
             ends = [end for owner, _, end in taken if owner == reservation.owner.subject]
         else:
-            name = next(n for n in place.nodes if words.endswith((f"{n} frees by", f"{n} by")))
+            name = next(n for n in place.nodes if words.endswith((f"{n} is free by", f"{n} by")))
             ends = [end for _, nodes, end in taken if name in nodes]
         assert any(end // SECOND * SECOND == part.at for end in ends), f"nothing of that ends then: {text}"
     return found
@@ -291,7 +331,7 @@ def demand_anywhere(reservation: Reservation) -> Demand:
 
 def same_state(live: World, rebuilt: World, now: Millis) -> None:
     """Invariant 12: the history, folded and rebuilt, is the state that decisions are made on."""
-    for table in ("reservations", "claims", "minted", "nodes", "next_seq"):
+    for table in ("reservations", "claims", "minted", "nodes", "limits", "spending", "next_seq"):
         assert getattr(live, table) == getattr(rebuilt, table), f"invariant 12: {table}"
     for name, plan in live.plans.items():
         other = rebuilt.plans[name]

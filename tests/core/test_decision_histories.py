@@ -6,7 +6,9 @@ made until it is stopped or crashes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,11 +22,14 @@ from hypothesis.stateful import (
 )
 
 from coreworld import HOUR, MINUTE, SECOND, Driver, Folded, nodes, owner, policy
+from gpudev_hub.core.access_model import Access, LimitRule
 from gpudev_hub.core.availability import Forecast, SizeOutlook
 from gpudev_hub.core.commit import Change, Part
 from gpudev_hub.core.decide import decide, next_due
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
+    AccessLost,
+    ClearLimits,
     Compress,
     Decision,
     End,
@@ -35,9 +40,11 @@ from gpudev_hub.core.events import (
     OperatorNode,
     Outage,
     OwnerKnown,
+    PersonSeen,
     Resume,
     ServerObserved,
     ServerReady,
+    SetLimits,
     StartFailed,
     StartServer,
     StopIntent,
@@ -45,6 +52,7 @@ from gpudev_hub.core.events import (
     Submit,
     Tick,
 )
+from gpudev_hub.core.limits import NAMES, Name, limits_of
 from gpudev_hub.core.model import (
     Allowances,
     Claim,
@@ -58,7 +66,9 @@ from gpudev_hub.core.model import (
     State,
 )
 from gpudev_hub.core.names import default_names
+from gpudev_hub.core.periods import Period
 from gpudev_hub.core.reasons import Outlook
+from gpudev_hub.core.spending import use_of
 from gpudev_hub.core.world import World
 
 from . import judge
@@ -66,11 +76,24 @@ from . import judge
 PEOPLE = ("ann", "bob", "cleo")
 POLICY = policy(
     allowances=Allowances(running_gpus=8, queued_requests=4, hold_with_extensions=8 * HOUR),
-    team_allowances={"local:ann": Allowances(running_gpus=16, queued_requests=4, gpu_hours=90)},
+    personal={"local:ann": LimitRule("person:local:ann", None, "", 0, running_gpus=16, gpu_hours=90)},
 )
 SHAPES = (Shape(1), Shape(2), Shape(4), Shape(4), Shape(8), Shape(8, 2))
 ALIVE = (State.STARTING, State.READY)
 pick = st.integers(0, 10**6)
+SCOPES = st.sampled_from(["default", "person:local:ann", "person:local:bob"])
+POOLS = st.sampled_from([None, "h100"])
+VALUES: st.SearchStrategy[Any] = st.fixed_dictionaries(
+    {},
+    optional={
+        "running_gpus": st.sampled_from([2, 4, 8, 16]),
+        "queued_requests": st.integers(1, 6),
+        "hold_per_request": st.integers(1, 24).map(lambda hours: hours * HOUR),
+        "gpu_hours": st.integers(10, 100),
+        "gpu_hours_week": st.integers(10, 300),
+        "gpu_hours_month": st.integers(10, 300),
+    },
+).filter(bool)
 Ask = tuple[str, Shape, int, int]
 ASKS: st.SearchStrategy[Ask] = st.tuples(
     st.sampled_from(PEOPLE), st.sampled_from(SHAPES), st.integers(1, 16), st.integers(0, 9)
@@ -87,6 +110,8 @@ class Judged(Driver):
         self.away: list[tuple[int, int]] = []
         """Since and until when nobody looked; a restart takes no time, and forgets who waits for what."""
         self.waited_for: dict[str, set[str]] = {}
+        self.latest: dict[str, Reservation] = {}
+        """The last record of every reservation, ended or not."""
         super().__init__(POLICY, nodes(2))
 
     def do(self, event: Event) -> Decision:
@@ -105,6 +130,7 @@ class Judged(Driver):
         judge.state_is_right(self.world, self.now, self.policy.warn_minutes)
         judge.quotas_hold(self.world)
         judge.plan_is_the_records(self.world)
+        self.only_what_is_asked_for_is_spent(event, changes)
         self.slots_return_only_when_gone(claims)
         self.dies_between_parts(folded)
         self.perform(decision)
@@ -130,6 +156,20 @@ class Judged(Driver):
         judge.quotas_hold(world)
         judge.plan_is_the_records(world)
 
+    def only_what_is_asked_for_is_spent(self, event: Event, changes: list[Change]) -> None:
+        """7: nothing but a request or an extension adds to what counts towards a budget; and it is kept."""
+        before = dict(self.latest)
+        self.latest.update({c.record.id: c.record for c in changes if isinstance(c.record, Reservation)})
+        for who in PEOPLE:
+            for period in Period:
+                known = judge.counted(self.latest, f"local:{who}", period, self.now)
+                if not isinstance(event, Submit | Extend):
+                    least = judge.counted(before, f"local:{who}", period, self.now)
+                    assert known <= least, f"invariant 7: {event} spends {known - least} GPU-hours of {who}"
+                live = self.world.of_owner(f"local:{who}")
+                use = use_of(self.world, f"local:{who}", ("h100",), live, period, self.now)
+                assert use.total / HOUR == pytest.approx(known), f"invariant 7: {who} has spent {known}"
+
     def late_starts_are_told_truly(self, before: dict[str, Reservation], changes: list[Change]) -> None:
         """An outage is the cause only if nobody looked, an overrun only if that server was waited for."""
         for change in changes:
@@ -145,8 +185,9 @@ class Judged(Driver):
                 assert away, f"{change.cause}, and nobody was away"
             else:
                 assert cause in ("stop_overran", "node_changed"), change.cause
-                told = why.rpartition(": ")[2].split()[0]
-                assert told in self.waited_for[late.id], f"{change.cause}: it did not wait for that"
+                told = re.match(r"(?:the (?:server|state) of )?(\S+)", why.rpartition(": ")[2])
+                assert told is not None
+                assert told[1] in self.waited_for[late.id], f"{change.cause}: it did not wait for that"
         for ref, record in self.world.reservations.items():
             if record.state is State.QUEUED and record.place is not None and record.place.start <= self.now:
                 overdue = [c for c in self.world.claims.values() if c.hard_end <= self.now]
@@ -255,7 +296,7 @@ class Histories(RuleBasedStateMachine):
 
     def submit_one(self, who: str, shape: Shape, hold: int, name: int) -> None:
         self.count += 1
-        limits = POLICY.limits(f"local:{who}")
+        limits = limits_of(POLICY, self.d.world, f"local:{who}", "h100").values
         mine = self.d.world.of_owner(f"local:{who}")
         queued = sum(r.state is State.QUEUED for r in mine)
         words = f"n{name}" if name < 3 else None
@@ -263,18 +304,25 @@ class Histories(RuleBasedStateMachine):
         ref, request_id = f"r{self.count}", f"request-{self.count}"
         due = next_due(self.d.world, self.d.now)
         exact = self.d.world.settled() and (due is None or due > self.d.now)
-        said = self.foretell(who, request)
+        # Without access nobody gets as far as a picker.
+        said = None if self.is_revoked(who) else self.foretell(who, request)
         try:
             self.d.do(Submit(ref, owner(who), request, request_id, default_names(ref)))
         except Refused as refused:
+            assert (refused.code is Code.ACCESS_REVOKED) is self.is_revoked(who)  # noqa: PT017
+            if self.is_revoked(who):
+                return
             if said is not None:
                 self.refusal_was_said(said, refused)
             hours = sum(r.request.shape.total_gpus * r.request.hold for r in mine) / HOUR
             more = shape.total_gpus * request.hold / HOUR
-            over = limits.gpu_hours is not None and hours + more > limits.gpu_hours
+            counted = [hours, *(judge.counted(self.d.latest, f"local:{who}", p, self.d.now) for p in Period)]
+            most = (limits.gpu_hours, limits.gpu_hours_week, limits.gpu_hours_month)
+            over = any(m is not None and c + more > m for c, m in zip(counted, most, strict=True))
             expected = {
                 Code.QUOTA_EXCEEDED: queued >= limits.queued_requests
                 or shape.total_gpus > limits.running_gpus
+                or request.hold > limits.hold_per_request
                 or over,
                 Code.NAME_TAKEN: any(
                     words is not None and r.request.name == words and r.state is not State.STOPPING
@@ -283,7 +331,9 @@ class Histories(RuleBasedStateMachine):
             }
             assert expected.get(refused.code), refused.message  # noqa: PT017
             return
+        assert not self.is_revoked(who), "invariant 13: somebody without access may reserve"
         assert queued < limits.queued_requests, "invariant 7: one queued request too many"
+        self.within_budgets(f"local:{who}")
         assert said is None or said.refused is None, f"it was said to be refused: {said}"
         if said is not None and exact:
             self.what_was_said_is_so(said, self.d.get(ref))
@@ -295,7 +345,7 @@ class Histories(RuleBasedStateMachine):
     def foretell(self, who: str, request: Request) -> SizeOutlook | None:
         """What picker, terminal and library say of a request, from what is committed."""
         snapshot = self.d.folded.copy().snapshot
-        outlook = Outlook(POLICY, snapshot.reservations, snapshot.claims, snapshot.nodes)
+        outlook = Outlook(POLICY, snapshot)
         sizes = Forecast(outlook).sizes(owner(who), POLICY.pools[0], request.hold, self.d.now)
         shape = request.shape
         said = next((s for s in sizes if (s.gpus, s.nodes) == (shape.gpus, shape.nodes)), None)
@@ -332,7 +382,7 @@ class Histories(RuleBasedStateMachine):
             return
         start = None if became.place is None else became.place.start
         assert said.earliest_start == start
-        outlook = Outlook(POLICY, d.world.reservations, d.world.claims, d.world.nodes)
+        outlook = Outlook(POLICY, d.world)
         assert said.reason == outlook.explain(became, d.now)
 
     @rule(which=pick)
@@ -348,14 +398,48 @@ class Histories(RuleBasedStateMachine):
         try:
             after = self.d.do(event).reservation
         except Refused as refused:
-            assert refused.code is Code.EXTENSION_REFUSED or reservation.id not in self.d.world.reservations  # noqa: PT017
+            live = reservation.id in self.d.world.reservations
+            revoked = self.is_revoked(reservation.owner.hub_user)
+            expected = Code.ACCESS_REVOKED if revoked else Code.EXTENSION_REFUSED
+            assert refused.code is expected or not live  # noqa: PT017
             if " --hours " in refused.hint and refused.code is Code.EXTENSION_REFUSED:
-                by = round(float(refused.hint.rpartition(" ")[2]) * HOUR)
+                by = round(float(refused.hint.rpartition(" ")[2].removesuffix("`.")) * HOUR)
                 assert by < event.by, "rule 3: more is offered than was asked for"
                 self.d.do(Extend(reservation.id, reservation.owner.subject, by))
             return
         assert after is not None
         assert after.extended == reservation.extended + event.by
+        self.within_budgets(reservation.owner.subject)
+
+    def within_budgets(self, subject: str) -> None:
+        limits = limits_of(POLICY, self.d.world, subject, "h100").values
+        for period, limit in ((Period.WEEK, limits.gpu_hours_week), (Period.MONTH, limits.gpu_hours_month)):
+            counted = judge.counted(self.d.latest, subject, period, self.d.now)
+            assert limit is None or counted <= limit, f"invariant 7: {subject} has {counted} of {limit}"
+
+    # Limits
+
+    @rule(scope=SCOPES, pool=POOLS, values=VALUES)
+    def set_limits(self, scope: str, pool: str | None, values: dict[Name, int]) -> None:
+        """What runs and what is planned stays as it is, or gets better."""
+        before = dict(self.d.world.reservations)
+        due = next_due(self.d.world, self.d.now)
+        self.d.do(SetLimits(scope, pool, values, "local:root", "a test"))
+        rule = self.d.world.limits[scope, pool]
+        assert all(getattr(rule, name) == value for name, value in values.items())
+        if due is None or due > self.d.now:
+            for ref, old in before.items():
+                new = self.d.world.reservations[ref]
+                assert new.promise == old.promise
+                assert new.state is old.state or (old.state, new.state) == (State.QUEUED, State.STARTING)
+                assert old.hard_end in (None, new.hard_end)
+                assert new.cap >= old.cap, "a lowered limit is for new requests"
+
+    @rule(scope=SCOPES, pool=POOLS, names=st.sets(st.sampled_from(NAMES), max_size=2))
+    def clear_limits(self, scope: str, pool: str | None, names: set[Name]) -> None:
+        self.d.do(ClearLimits(scope, pool, "local:root", tuple(sorted(names))))
+        rule = self.d.world.limits.get((scope, pool))
+        assert rule is None or (names and all(getattr(rule, name) is None for name in names))
 
     @rule(which=pick, gone=st.booleans(), again=st.booleans())
     def stopped_by_its_user(self, which: int, gone: bool, again: bool) -> None:
@@ -371,7 +455,30 @@ class Histories(RuleBasedStateMachine):
             try:
                 self.d.do(Resume(reservation.id, reservation.owner.subject))
             except Refused as refused:
-                assert refused.code is Code.WRONG_STATE  # noqa: PT017
+                revoked = self.is_revoked(reservation.owner.hub_user)
+                assert refused.code is (Code.ACCESS_REVOKED if revoked else Code.WRONG_STATE)  # noqa: PT017
+
+    # Access
+
+    def is_revoked(self, who: str) -> bool:
+        person = self.d.world.people.get(f"local:{who}")
+        return person is not None and person.access is Access.REVOKED
+
+    @rule(who=st.sampled_from(PEOPLE), minutes=st.integers(0, 40), back=st.booleans())
+    def access_is_lost(self, who: str, minutes: int, back: bool) -> None:
+        """It comes back before the grace is over, after it, or not yet."""
+        subject = f"local:{who}"
+        self.d.do(PersonSeen(subject, who, who, (), False, self.d.now))
+        self.d.do(AccessLost(subject, "left the team", "service"))
+        assert self.is_revoked(who)
+        if back:
+            self.go(self.d.now + minutes * MINUTE, answered=True)
+            self.access_is_back(who)
+
+    @rule(who=st.sampled_from(PEOPLE))
+    def access_is_back(self, who: str) -> None:
+        self.d.do(PersonSeen(f"local:{who}", who, who, (), False, self.d.now))
+        assert not self.is_revoked(who)
 
     # Time
 
@@ -500,6 +607,7 @@ class Histories(RuleBasedStateMachine):
         names = tuple(name for name in names if self.d.world.is_up(name))
         queued = self.d.world.queued()
         start, to = len(self.d.folded.history), self.d.now + seconds * SECOND
+        others = [n.grace_until for n in self.d.world.nodes.values() if n.grace_until is not None]
         for name in names:
             self.d.do(NodeUnknown(name))
         self.d.go(to)
@@ -511,13 +619,19 @@ class Histories(RuleBasedStateMachine):
         )
         if seconds * SECOND >= POLICY.node_grace or any(r.blocked is not None for r in queued):
             return
+        if any(until <= self.d.now for until in others):
+            return  # the trouble of another node has lasted too long meanwhile
         waits = {r.id: r.place for r in queued}
         for _, at, change in self.d.folded.history[start:]:
             record = change.record
             if not isinstance(record, Reservation) or judge.word(change.cause) not in judge.BY_NODES:
                 continue
             place = waits.get(record.id)
-            assert place is None or place.start <= at, f"{record.id}, planned for later: {change.cause}"
+            # A start that came due meanwhile is late, and those behind it make way.
+            due = judge.word(change.cause) == "yielded" and any(
+                r.seq < record.seq and r.place is not None and r.place.start <= at for r in queued
+            )
+            assert place is None or place.start <= at or due, f"{record.id} is moved: {change.cause}"
 
     @rule()
     def nodes_up(self) -> None:
@@ -546,6 +660,7 @@ class Histories(RuleBasedStateMachine):
         assert folded.reservations == world.reservations, "invariant 12"
         assert folded.claims == world.claims, "invariant 12"
         assert folded.nodes == world.nodes, "invariant 12"
+        assert (folded.limits, folded.spending) == (world.limits, world.spending), "invariant 12"
         owned = {(p.node, i): c.key for c in world.claims.values() for p in c.allocation for i in p.slots}
         assert {(s.node, s.index): key for s, key in self.d.folded.slots.items()} == owned, "invariant 1"
 

@@ -95,7 +95,7 @@ def test_a_crash_restarts_on_the_same_slots_three_times() -> None:
     ended = d.ended("r1")
     assert (ended.outcome, ended.detail) == (
         Outcome.FAILED,
-        "its server ended 4 times; last: killed by signal 9",
+        "the server ended 4 times; the last time: killed by signal 9",
     )
     assert not d.folded.slots
 
@@ -304,7 +304,7 @@ def test_an_allowance_used_up_goes_back_with_the_old_number_and_the_third_time_f
     assert queued.promise == queued.place.start > NOON
     assert d.causes("r1")[-1] == "start_failed: not ready within 1 min"
     assert held(d, "r1") == [1], "the old slots are not free before the server is seen gone"
-    assert "it is in the queue again: not ready within 1 min" in told(d, "r1")
+    assert "the start failed, and the request is in the queue again: not ready within 1 min" in told(d, "r1")
     for failed in (2, 3):
         d.do(ServerObserved("r1", failed - 1, Presence.ABSENT))
         if d.get("r1").state is State.QUEUED:
@@ -314,7 +314,7 @@ def test_an_allowance_used_up_goes_back_with_the_old_number_and_the_third_time_f
     stopping = d.get("r1")
     assert (stopping.state, stopping.stop_outcome) == (State.STOPPING, Outcome.FAILED)
     d.see("r1")
-    assert d.ended("r1").detail == "not ready within 1 min, 3 times"
+    assert d.ended("r1").detail == "3 starts failed; the last one: not ready within 1 min"
 
 
 def test_a_restart_that_hangs_is_tried_again_with_its_time_running_on() -> None:
@@ -347,7 +347,7 @@ def test_a_stop_by_its_user_keeps_the_slots_for_the_window() -> None:
     d.go(stopped_at + 10 * MINUTE)
     ended = d.ended("r1")
     assert (ended.outcome, ended.ended_at) == (Outcome.RELEASED, d.now)
-    assert ended.detail == "its server was stopped, and not started again within 10 min"
+    assert ended.detail == "the server was stopped and not started again within 10 min"
     assert not d.folded.slots
 
 
@@ -362,7 +362,7 @@ def test_a_stop_while_it_starts_gives_the_start_up_and_keeps_the_slots(seen: boo
     assert d.took(StopServer) == ([] if seen else [("r1", 1)]), "what was never seen has to be looked for"
     with pytest.raises(Refused, match="still stopping"):
         d.do(Resume("r1", "local:alice"))
-    d.see("r1", Presence.ABSENT, "it was told to end")
+    d.see("r1", Presence.ABSENT, "it was asked to stop")
     d.do(ServerReady("r1", 1))
     d.go(d.now + 5 * MINUTE)
     kept = d.get("r1")
@@ -422,6 +422,24 @@ def test_an_owner_unknown_to_the_hub_holds_up_nobody() -> None:
     assert promise is not None
     assert place_of(d, "r1").start < place_of(d, "r4").start <= promise, "what is planned makes way"
     assert d.get("r4").promise == promise, "what is promised does not"
+
+
+def test_the_text_of_an_unknown_owner_that_an_earlier_version_stored_is_still_read() -> None:
+    """Stored records keep the words of their time: a request blocked by them is placed at the next log-in."""
+    d = Driver()
+    d.submit("alice", 8, 2)
+    d.submit("alice", 8, 2)
+    d.submit("alice", 8, 2)
+    d.do(OwnerKnown("local:alice", known=False))
+    before = "its owner is not known to JupyterHub: log in there once"
+    stored = d.folded.snapshot.reservations
+    stored["r3"] = replace(stored["r3"], blocked=before)
+    d.restart()
+    d.settle()
+    assert d.get("r3").blocked == before, "nothing else gives it a place"
+    d.do(OwnerKnown("local:alice", known=True))
+    assert d.get("r3").blocked is None
+    assert place_of(d, "r3").start == d.get("r3").promise
 
 
 def test_a_stay_whose_owner_the_hub_has_lost_waits_for_him() -> None:
@@ -484,9 +502,23 @@ def test_a_release_ends_as_soon_as_the_server_is_gone_whatever_was_asked_twice()
     assert d.get("r1").stop_outcome is Outcome.RELEASED
     assert place_of(d, "r3").start == d.now + TEARDOWN
     d.see("r1")
-    with pytest.raises(Refused, match="there is no reservation r1"):
+    with pytest.raises(Refused, match="There is no reservation r1"):
         d.end("r1")
     assert d.get("r3").state is State.STARTING
+
+
+def test_an_operators_reason_is_told_before_the_server_is_stopped() -> None:
+    """Afterwards its terminals are gone."""
+    d = Driver()
+    d.submit("alice", 8)
+    d.ready("r1")
+    d.effects.clear()
+    d.do(End("r1", "local:olga", Outcome.ENDED_BY_OPERATOR, "driver update"))
+    told, stopped = d.effects
+    assert told == Tell("r1", "An operator ended this reservation: driver update.")
+    assert isinstance(stopped, StopServer)
+    record = d.get("r1")
+    assert (record.detail, record.stop_outcome) == ("driver update", Outcome.ENDED_BY_OPERATOR)
 
 
 @pytest.mark.parametrize(
@@ -525,8 +557,15 @@ def test_a_stop_that_overruns_is_a_logged_cause_and_never_frees_slots() -> None:
     assert d.get("r3").state is State.QUEUED
     d.go(hard_end + MINUTE)
     assert place_of(d, "r3").start == d.get("r3").promise == hard_end + 3 * MINUTE
-    assert plain(d.causes("r3")[-1], d.now) == "stop_overran: r1 was to be gone by 13:00 UTC"
-    assert told(d, "r3") == ["planned for 13:03 UTC now: r1 was to be gone by 13:00 UTC"]
+    assert (
+        plain(d.causes("r3")[-1], d.now) == "stop_overran: the server of r1 should have stopped by 13:00 UTC"
+    )
+    assert told(d, "r3") == [
+        (
+            "planned start is now 13:03 UTC, later than guaranteed: "
+            "the server of r1 should have stopped by 13:00 UTC"
+        )
+    ]
     d.go(hard_end + 3 * MINUTE)
     assert place_of(d, "r3").start == hard_end + 7 * MINUTE
     assert d.get("r3").state is State.QUEUED
@@ -697,8 +736,9 @@ def test_an_extension_that_breaks_a_promise_is_refused_with_the_longest_that_wou
     error = refused(d, "r1", 4)
     assert error.code is Code.EXTENSION_REFUSED
     assert error.message == (
-        "train can't be extended by 4 h: carol's r3, which waits, is guaranteed to start by 14:01 UTC; "
-        "no extension would be granted now"
+        "Reservation train cannot be extended by 4 h: "
+        "carol's queued request r3 is guaranteed to start by 14:01 UTC. "
+        "No extension is possible now."
     )
 
 
@@ -712,12 +752,13 @@ def test_what_a_refusal_offers_is_granted() -> None:
     hard_end = d.get("r1").hard_end or 0
     error = refused(d, "r1", 10)
     assert error.message == (
-        "train can't be extended by 10 h: carol's r3, which waits, is guaranteed to start by 16:01 UTC; "
-        "the longest that would be granted now is 2 h 1 min"
+        "Reservation train cannot be extended by 10 h: "
+        "carol's queued request r3 is guaranteed to start by 16:01 UTC. "
+        "The longest extension now is 2 h 1 min."
     )
-    hours = float(error.hint.removeprefix("gpu-dev extend train --hours "))
+    hours = float(error.hint.removeprefix("Use `gpu-dev extend train --hours ").removesuffix("`."))
     assert d.extend("r1", hours).hard_end == hard_end + round(hours * HOUR)
-    assert "no extension" in refused(d, "r1", 1).message
+    assert "No extension is possible now." in refused(d, "r1", 1).message
 
 
 def test_an_extension_within_the_slack_moves_a_place_and_tells_its_owner_why() -> None:
@@ -734,7 +775,7 @@ def test_an_extension_within_the_slack_moves_a_place_and_tells_its_owner_why() -
     assert d.get("r3").promise == promise
     assert d.causes("r3")[-1] == "moved_for_extension"
     assert told(d, "r3") == [
-        "planned for 14:01 UTC now: alice extended a reservation; still guaranteed by 14:01 UTC"
+        "planned start is now 14:01 UTC: alice extended a reservation; still guaranteed by 14:01 UTC"
     ]
 
 
@@ -744,7 +785,7 @@ def test_an_extension_in_the_way_of_ones_own_request_says_so() -> None:
     d.submit("alice", 8, 1, name="next")
     d.now += 5 * SECOND
     d.ready("r1")
-    assert "your own next, which waits, needs the GPUs by then" in refused(d, "r1", 1).message
+    assert "your queued request next needs the GPUs by then" in refused(d, "r1", 1).message
 
 
 def test_an_extension_asked_for_twice_is_granted_once() -> None:
@@ -764,7 +805,7 @@ def test_an_extension_asked_for_twice_is_granted_once() -> None:
     extend(MINUTE, None)
     extend(MINUTE, None)
     assert d.get("r1").extended == 5 * MINUTE
-    with pytest.raises(Refused, match="was used for an extension by 1 min, not by 2 min") as caught:
+    with pytest.raises(Refused, match="was already used for an extension by 1 min, not by 2 min") as caught:
         extend(2 * MINUTE, "extension-1")
     assert caught.value.code is Code.REQUEST_ID_REUSED
     for n in range(3, 10):
@@ -772,7 +813,7 @@ def test_an_extension_asked_for_twice_is_granted_once() -> None:
     assert len(d.get("r1").extensions) == 8, "a record does not grow for ever"
     d.end("r1")
     extend(MINUTE, "extension-9")
-    with pytest.raises(Refused, match="only a reservation that has started"):
+    with pytest.raises(Refused, match="Only a reservation that has started"):
         extend(MINUTE, "extension-10")
 
 
@@ -782,12 +823,13 @@ def test_extensions_have_a_limit_in_all() -> None:
     d.ready("r1")
     error = refused(d, "r1", 25)
     assert error.message == (
-        "r1 can't be extended by 25 h: a reservation may last 48 h in all, and this one has 24 h; "
-        "the longest that would be granted now is 24 h"
+        "Reservation r1 cannot be extended by 25 h: "
+        "the limit with extensions is 48 h, and this reservation has 24 h. "
+        "The longest extension now is 24 h."
     )
-    assert error.hint == "gpu-dev extend r1 --hours 24"
+    assert error.hint == "Use `gpu-dev extend r1 --hours 24`."
     d.extend("r1", 24)
-    assert "no extension would be granted now" in refused(d, "r1", 1).message
+    assert "No extension is possible now." in refused(d, "r1", 1).message
 
 
 def test_only_what_has_started_can_be_extended() -> None:
@@ -817,7 +859,7 @@ def test_what_needs_a_node_that_is_away_is_blocked_until_it_is_back() -> None:
     assert d.causes("r2")[-1] == "node_changed: node-2 is down"
     d.now += MINUTE
     d.do(NodeUnknown("node-2"))
-    assert d.get("r2").blocked == "node-2 is unknown"
+    assert d.get("r2").blocked == "the state of node-2 is unknown"
     promise = d.get("r3").promise
     d.node("node-2", NodeStatus.UP)
     cured = d.get("r2")
@@ -877,9 +919,9 @@ def test_a_drained_node_keeps_what_runs_and_gets_nothing_new_however_it_is_seen(
     assert not d.world.is_up("node-1"), "it may be cordoned, too"
     d.do(NodesObserved(nodes(2)))
     assert d.world.is_up("node-1")
-    with pytest.raises(Refused, match="there is no node node-9"):
+    with pytest.raises(Refused, match="There is no node node-9"):
         d.do(OperatorNode("node-9", "drain", "local:root"))
-    with pytest.raises(Refused, match="'burn' can't be done"):
+    with pytest.raises(Refused, match="'burn' is not an action for a node"):
         d.do(OperatorNode("node-1", "burn", "local:root"))
 
 
@@ -996,7 +1038,9 @@ def test_a_start_that_is_late(late: int, behind: bool) -> None:
     assert (bob.state, bob.hard_end) == (State.STARTING, place.end + moved)
     kept = place.end - HOUR - TEARDOWN
     assert bob.start_deadline == (kept if late == 30 * SECOND else d.now + STARTUP)
-    shorter = ["its start was held up for 31 s; others come after it, so the hold may be shorter"]
+    shorter = [
+        "the start was delayed by 31 s; later reservations need the GPUs, so the hold time may be shorter"
+    ]
     assert told(d, "r2") == (shorter if behind and late == 31 * SECOND else [])
 
 
@@ -1009,7 +1053,7 @@ def test_the_allowance_stands_still_in_an_outage_and_the_end_moves_along() -> No
     assert moved.start_deadline == (first.start_deadline or 0) + 40 * SECOND
     assert moved.hard_end == (first.hard_end or 0) + 40 * SECOND
     assert d.world.claims["r1", 1].hard_end == moved.hard_end
-    assert d.causes("r1")[-1] == "outage: the Hub was away for 40 s"
+    assert d.causes("r1")[-1] == "outage: the Hub was unavailable for 40 s"
 
 
 def test_an_outage_across_the_deadline_is_no_failed_start() -> None:
@@ -1044,7 +1088,7 @@ def test_where_others_come_after_the_hold_shortens_and_the_owner_is_told() -> No
     assert d.get("r1").hard_end == first.hard_end
     assert d.get("r1").start_deadline == (first.start_deadline or 0) + 20 * SECOND
     assert told(d, "r1") == [
-        "its start was held up for 20 s; others come after it, so the hold may be shorter"
+        "the start was delayed by 20 s; later reservations need the GPUs, so the hold time may be shorter"
     ]
     assert d.get("r3").promise == first.hard_end
 

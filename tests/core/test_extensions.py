@@ -73,8 +73,8 @@ def test_a_refusal_names_who_could_not_be_served_in_time_and_offers_what_is_gran
     with pytest.raises(Refused) as refused:
         d.extend("r1", 1)
     message = refused.value.message
-    assert "w2's demo, which waits, is guaranteed to start by 16:" in message
-    assert message.endswith("the longest that would be granted now is 5 min")
+    assert "w2's queued request demo is guaranteed to start by 16:" in message
+    assert message.endswith("The longest extension now is 5 min.")
     d.extend("r1", 5 / 60)
     assert place_of(d, "r4").start == promise
 

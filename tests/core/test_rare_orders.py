@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, Driver, nodes, policy, pool
-from gpudev_hub.core.events import NodesObserved, OperatorNode, Tick
+from gpudev_hub.core.events import Compress, NodesObserved, OperatorNode, Tick
 from gpudev_hub.core.model import Allowances, Node, NodeStatus, Outcome, State
 from gpudev_hub.core.words import plain
 
@@ -47,7 +47,7 @@ def test_who_was_blocked_by_the_nodes_end_gets_the_time_that_others_give_back() 
     d.ready(holds.id)
     waits = d.submit("bob", 8, 2)
     assert plain(waits.blocked or "", d.now) == (
-        "node-1 is available until 17:00 UTC only; 2 h 1 min are not free there before then"
+        "node-1 is available only until 17:00 UTC, and less than 2 h 1 min is free before then"
     )
     d.now += MINUTE
     d.end(holds.id)
@@ -127,3 +127,17 @@ def test_a_start_is_not_forgotten_while_many_are_placed_again() -> None:
     d.do(Tick())
     d.settle()
     assert d.get(waits.id).state is State.STARTING
+
+
+def test_a_request_too_long_for_a_node_that_ends_is_not_placed_again_and_again() -> None:
+    """It had stayed blocked after each slice of the cascade, and each look at it asked for another slice."""
+    d = Driver(nodes_=(Node("node-1", "h100", 8, "z", until=NOON + 5 * HOUR),))
+    runs = d.ready(d.submit("alice", 8, 1).id)
+    waits = d.submit("bob", 8, 6)
+    d.end(runs.id)
+    d.see(runs.id)
+    for _ in range(10):
+        if d.more:
+            d.do(Compress())
+    assert not d.more
+    assert d.get(waits.id).blocked is not None

@@ -29,7 +29,7 @@ from . import judge
 
 def outlook(d: Driver) -> Outlook:
     s = d.folded.snapshot
-    return Outlook(d.policy, s.reservations, s.claims, s.nodes)
+    return Outlook(d.policy, s)
 
 
 def reason(d: Driver, id: str) -> str | None:
@@ -53,7 +53,7 @@ def test_a_pair_waits_for_two_nodes() -> None:
     d.submit("carol", 8, 1, nodes=2)
     assert (
         reason(d, "r3")
-        == "waiting for 2 whole nodes: node-1 frees by 14:10 UTC (alice), node-2 by 15:30 UTC (bob)"
+        == "waiting for 2 whole nodes: node-1 is free by 14:10 UTC (alice), node-2 by 15:30 UTC (bob)"
     )
     assert outlook(d).position("r3") == 1
     assert outlook(d).position("r1") is None
@@ -64,7 +64,7 @@ def test_times_on_another_day_have_the_day() -> None:
     d.submit("alice", 8, busy_until(14))
     d.submit("bob", 8, busy_until(15))
     d.submit("carol", 4)
-    assert reason(d, "r3") == "waiting for 4 GPUs: node-1 frees by 24 Nov 02:00 UTC (alice)"
+    assert reason(d, "r3") == "waiting for 4 GPUs: node-1 is free by 24 Nov 02:00 UTC (alice)"
 
 
 def test_the_own_limit_is_the_reason() -> None:
@@ -85,9 +85,9 @@ def test_blocked_and_positions_skip_it() -> None:
     assert reason(d, "r2") == "blocked: node-2 is down"
     assert outlook(d).position("r2") is None
     assert outlook(d).position("r3") == 1
-    assert reason(d, "r3") == "waiting for 1 GPU: node-1 frees by 13:01 UTC (alice), node-2 is down"
+    assert reason(d, "r3") == "waiting for 1 GPU: node-1 is free by 13:01 UTC (alice), node-2 is down"
     d.do(OwnerKnown("local:carol", known=False))
-    assert reason(d, "r3") == "blocked: its owner is not known to JupyterHub: log in there once"
+    assert reason(d, "r3") == "blocked: JupyterHub does not know its owner: log in to JupyterHub once"
 
 
 def test_reasons_of_what_has_slots() -> None:
@@ -99,29 +99,39 @@ def test_reasons_of_what_has_slots() -> None:
     d.ready("r1")
     assert reason(d, "r1") is None
     d.do(ServerObserved("r1", 1, Presence.UNKNOWN))
-    assert reason(d, "r1") == "nothing can be learnt of its server at present; nothing is done to it"
+    assert reason(d, "r1") == "the state of the server is unknown, so it is left alone"
     d.see("r1", Presence.PRESENT)
     d.see("r1", Presence.ABSENT, "killed by signal 9")
     assert reason(d, "r1") == "starting on node-1 and node-2 again: killed by signal 9"
     d.do(OwnerKnown("local:alice", known=False))
     assert reason(d, "r1") == (
-        "its server has ended, and its GPUs are kept, but its owner is not known to JupyterHub:"
-        " log in there once"
+        "the server ended, and the GPUs are kept, but JupyterHub does not know its owner: "
+        "log in to JupyterHub once"
     )
     d.see("r1", Presence.ABSENT)
     d.do(OwnerKnown("local:alice", known=True))
     d.do(StopIntent("r1"))
-    assert (
-        reason(d, "r1")
-        == "its server is stopped; the GPUs are kept until 12:10 UTC: start it again, or release it"
+    assert reason(d, "r1") == (
+        "the server is stopped, and the GPUs are kept until 12:10 UTC: "
+        "start the server again, or release the reservation"
     )
     d.end("r1")
     assert reason(d, "r1") == "released"
+    stopping = replace(d.get("r1"), stop_outcome=Outcome.EXPIRED)
+    assert outlook(d).explain(stopping, d.now) == "the hold time ended"
     d.see("r1")
-    assert (
-        outlook(d).explain(replace(d.ended("r1"), detail="", outcome=Outcome.EXPIRED), d.now)
-        == "its time was up"
-    )
+
+
+def test_the_reason_of_an_end_does_not_repeat_the_outcome() -> None:
+    d = Driver()
+    d.submit("alice", 8)
+    d.end("r1")
+    d.see("r1")
+    ended = d.ended("r1")
+    for outcome in Outcome:
+        assert outlook(d).explain(replace(ended, detail="", outcome=outcome), d.now) is None
+    lost = replace(ended, detail="node-1", outcome=Outcome.NODE_LOST)
+    assert outlook(d).explain(lost, d.now) == "node-1"
 
 
 QUOTED = "2026-11-23 10:15:30 worker 7:30, 24 Nov 09:00 UTC, 2026-11-23T14:10:00Z: no route"
@@ -296,7 +306,7 @@ def test_more_gpus_than_the_limit_are_refused_with_the_limit() -> None:
     d = Driver(policy(allowances=Allowances(running_gpus=4)))
     free, starts, why = said(d, HOUR, "alice", 8)
     assert (free, starts) == (2, False)
-    assert why == "8 GPUs are more than the 4 that you may hold at once"
+    assert why == "You asked for 8 GPUs; your limit is 4 GPUs at once."
     with pytest.raises(Refused, match=why):
         d.submit("alice", 8)
     size = sizes(d, HOUR, "alice")[3]
@@ -318,10 +328,10 @@ def test_gpu_hours_are_told_before_they_refuse() -> None:
     assert [s.longest // HOUR for s in found] == [8, 4, 2, 1, 0]
     assert [s.starts_now for s in found] == [True, True, True, False, False]
     assert plain(found[3].reason or "", d.now) == (
-        "16 GPU-hours more would make 28 with the 12 of your other reservations; 20 are allowed"
+        "You asked for 16 GPU-hours, and your other reservations have 12: 28 in total; your limit is 20."
     )
     assert found[3].refused is not None
-    assert found[3].refused.hint == "ask for 8 GPUs for at most 1 h, or release something"
+    assert found[3].refused.hint == "Ask for 8 GPUs for at most 1 h, or release a reservation."
     assert found[3].longest_now == HOUR
     assert d.submit("alice", 8, 1).state is State.STARTING, "what was told holds"
 
@@ -330,7 +340,7 @@ def test_hours_that_nobody_may_ask_for_are_refused_for_every_size() -> None:
     d = Driver()
     for size in sizes(d, 99 * HOUR):
         assert size.refused is not None
-        assert size.reason == "99 h is longer than the 24 h that one request may ask for"
+        assert size.reason == "You asked for 99 h; your limit for one request is 24 h."
         assert size.longest == 24 * HOUR
         assert size.longest_now == (24 * HOUR if size.free_now else None)
     assert {s.refused.code for s in sizes(d, 1) if s.refused} == {Code.INVALID_HOURS}
@@ -340,7 +350,9 @@ def test_the_queue_of_one_person_is_full() -> None:
     d = Driver(policy(allowances=Allowances(queued_requests=1)), nodes(1))
     d.submit("alice", 8)
     d.submit("alice", 8)
-    assert {s.reason for s in sizes(d, HOUR, "alice")} >= {"you have 1 requests in the queue, and may have 1"}
+    assert {s.reason for s in sizes(d, HOUR, "alice")} >= {
+        "You have 1 request in the queue; your limit is 1."
+    }
 
 
 def test_what_is_due_is_done_before_anything_is_said() -> None:
@@ -392,7 +404,7 @@ def test_a_ready_server_says_of_a_crash_that_it_is_over() -> None:
     d.see("r1", Presence.ABSENT, "killed by signal 9")
     assert reason(d, "r1") == "starting on node-1 again: killed by signal 9"
     d.ready("r1")
-    assert reason(d, "r1") == "its server was restarted: killed by signal 9"
+    assert reason(d, "r1") == "the server was restarted: killed by signal 9"
     d.do(ServerObserved("r1", 2, Presence.ABSENT, "the hub on this machine was shut down", outage=True))
     assert reason(d, "r1") == "starting on node-1 again: the hub on this machine was shut down"
     d.ready("r1")
@@ -412,7 +424,7 @@ def test_a_start_that_waited_for_a_server_is_no_outage() -> None:
     assert d.get("r2").state is State.STARTING
     assert not [cause for cause in d.causes("r2") if cause.startswith("outage")]
     assert [plain(cause, d.now) for cause in d.causes("r2")][-1] == (
-        "stop_overran: the start of r2 was late by 50 s: r1 was to be gone by 13:00 UTC"
+        "stop_overran: the start of r2 was late by 50 s: the server of r1 should have stopped by 13:00 UTC"
     )
 
 
@@ -426,7 +438,10 @@ def test_a_start_that_was_missed_says_for_which_server() -> None:
     d.see("r1")
     assert d.get("r2").state is State.STARTING
     assert [plain(cause, d.now) for cause in d.causes("r2")][1:] == [
-        "stop_overran: the start of r2 was missed by 5 min: r1 was to be gone by 13:00 UTC",
+        (
+            "stop_overran: the start of r2 was missed by 5 min: "
+            "the server of r1 should have stopped by 13:00 UTC"
+        ),
         "admitted",
     ]
 
@@ -441,7 +456,7 @@ def test_those_moved_for_a_late_start_are_told_whose() -> None:
     d.world.put(replace(d.get("r3"), promise=(d.get("r3").promise or 0) + HOUR), "outage: slack")
     d.go(start + 50 * SECOND)
     d.see("r1")
-    late = "stop_overran: the start of r2 was late by 50 s: r1 was to be gone by 13:00 UTC"
+    late = "stop_overran: the start of r2 was late by 50 s: the server of r1 should have stopped by 13:00 UTC"
     for moved in ("r2", "r3"):
         assert plain(d.causes(moved)[-1], d.now) == late
 
@@ -484,7 +499,7 @@ def test_a_gang_for_which_no_zone_has_enough_nodes_is_told_so() -> None:
     apart = (Node("node-1", "h100", 8, "zone-a"), Node("node-2", "h100", 8, "zone-b"))
     d = Driver(nodes_=apart)
     d.submit("alice", 8, nodes=2)
-    assert reason(d, "r1") == "blocked: 2 nodes with 8 GPUs are needed that can be joined, and h100 has 1"
+    assert reason(d, "r1") == "blocked: 2 nodes with 8 GPUs that can be used together are needed; h100 has 1"
     d = Driver(nodes_=(*nodes(2), Node("node-3", "h100", 8, "zone-b", NodeStatus.DOWN)))
     d.node("node-2", NodeStatus.DRAINED)
     d.submit("alice", 8, nodes=2)
@@ -492,7 +507,7 @@ def test_a_gang_for_which_no_zone_has_enough_nodes_is_told_so() -> None:
     d.submit("alice", 8, 1)
     d.submit("bob", 8, 1)
     assert reason(d, "r3") == (
-        "waiting for 8 GPUs: node-1 frees by 13:01 UTC (alice), node-2 is drained, node-3 is down"
+        "waiting for 8 GPUs: node-1 is free by 13:01 UTC (alice), node-2 is drained, node-3 is down"
     )
     d = Driver(nodes_=nodes(2, gpus=7))
     d.submit("alice", 8)
@@ -510,5 +525,19 @@ def test_a_node_left_out_after_a_failed_start_is_named() -> None:
         d.see("r1")
     assert d.get("r1").state is State.QUEUED
     assert reason(d, "r1") == (
-        "waiting for 4 GPUs: node-2 frees by 13:00 UTC (bob), node-1 is left out after a failed start"
+        "waiting for 4 GPUs: node-2 is free by 13:00 UTC (bob), node-1 is excluded after a failed start"
+    )
+
+
+def test_a_limit_that_ends_before_the_start_is_not_the_whole_reason() -> None:
+    """Then the owner's own request, planned before this one, has the GPUs."""
+    d = Driver(policy(allowances=Allowances(running_gpus=8, queued_requests=9)))
+    d.ready(d.submit("cleo", 8, 1.5).id)
+    d.ready(d.submit("ann", 2, 3).id)
+    d.submit("bob", 8, 0.25)
+    d.submit("cleo", 4, 0.25)
+    last = d.submit("cleo", 4, 0.25)
+    assert reason(d, last.id) == (
+        "waiting for 4 GPUs: node-2 is free by 13:47 UTC (cleo), "
+        "cleo's limit of 8 GPUs at once is used up until 13:30 UTC, when r1 ends"
     )

@@ -42,6 +42,12 @@ def test_shapes(ask: Ask, shape: Shape) -> None:
     assert resolve(H100, ask, KNOWN).shape == shape
 
 
+def test_settings_may_still_say_pretended() -> None:
+    simulated = policy(pools=(pool("h100", 8), replace(pool("simulated", 8), simulated=True)))
+    assert resolve(simulated, Ask(gpu_type="pretended"), {"simulated": 1}).pool == "simulated"
+    assert refusal(Ask(gpu_type="pretended")).code == Code.UNKNOWN_GPU_TYPE
+
+
 def test_defaults_are_resolved() -> None:
     assert resolve(H100, Ask(gpus=1), KNOWN) == Request(Shape(1), "h100", 4 * HOUR, "base", None)
     asked = Ask(gpus=2, hours=0.5, gpu_type="t4", name="my-run-2", image="nightly")
@@ -54,41 +60,45 @@ def test_defaults_are_resolved() -> None:
         (
             Ask(gpus=0),
             Code.INVALID_SHAPE,
-            "0 GPUs can't be reserved: ask for 1, 2, 4 or 8 GPUs of a node of h100",
+            "0 GPUs cannot be reserved: a reservation of h100 has 1, 2, 4 or 8 GPUs per node.",
         ),
-        (Ask(gpus=-1), Code.INVALID_SHAPE, "-1 GPUs can't be reserved"),
+        (Ask(gpus=-1), Code.INVALID_SHAPE, "-1 GPUs cannot be reserved"),
         (
             Ask(gpus=3),
             Code.INVALID_SHAPE,
-            "3 GPUs can't be reserved: ask for 1, 2, 4 or 8 GPUs of a node of h100",
+            "3 GPUs cannot be reserved: a reservation of h100 has 1, 2, 4 or 8 GPUs per node.",
         ),
-        (Ask(gpus=9), Code.INVALID_SHAPE, "9 GPUs do not fit on one node of h100, which has 8"),
-        (Ask(gpus=16), Code.INVALID_SHAPE, "use --gpus 8 --nodes 2 (gpus=8, nodes=2)"),
-        (Ask(gpus=8, gpu_type="t4"), Code.INVALID_SHAPE, "use --gpus 4 --nodes 2 (gpus=4, nodes=2)"),
-        (Ask(gpus=24), Code.INVALID_SHAPE, "one reservation holds at most 16"),
+        (Ask(gpus=9), Code.INVALID_SHAPE, "9 GPUs do not fit on one node: a node of h100 has 8."),
+        (Ask(gpus=16), Code.INVALID_SHAPE, "Use --gpus 8 --nodes 2 (gpus=8, nodes=2)"),
+        (Ask(gpus=8, gpu_type="t4"), Code.INVALID_SHAPE, "Use --gpus 4 --nodes 2 (gpus=4, nodes=2)"),
+        (Ask(gpus=24), Code.INVALID_SHAPE, "the limit for one reservation is 16."),
         (
             Ask(nodes=3),
             Code.INVALID_SHAPE,
-            "3 nodes can't be reserved: at most 2 can be reserved together in h100",
+            "3 nodes cannot be reserved: the limit in h100 is 2",
         ),
-        (Ask(nodes=3), Code.INVALID_SHAPE, "which has 2 that can be joined"),
-        (Ask(nodes=0), Code.INVALID_SHAPE, "0 nodes can't be reserved: at least 1"),
-        (Ask(gpus=4, nodes=2), Code.INVALID_SHAPE, "4 GPUs on each of 2 nodes can't be reserved"),
-        (Ask(hours=0), Code.INVALID_HOURS, "0 hours is not a length of time: it must be positive"),
-        (Ask(hours=-1), Code.INVALID_HOURS, "-1 hours is not a length of time: it must be positive"),
-        (Ask(hours=math.nan), Code.INVALID_HOURS, "nan hours is not a length of time"),
-        (Ask(hours=math.inf), Code.INVALID_HOURS, "inf hours is not a length of time"),
-        (Ask(hours=1e308), Code.INVALID_HOURS, "1e+308 hours is not a length of time"),
-        (Ask(hours=0.001), Code.INVALID_HOURS, "0.001 hours is shorter than the shortest hold, 1 min"),
-        (Ask(gpu_type="b200"), Code.UNKNOWN_GPU_TYPE, "there is no GPU type 'b200' here"),
-        (Ask(image="evil"), Code.INVALID_IMAGE, "h100 has no image 'evil'"),
-        (Ask(name="../etc"), Code.INVALID_NAME, "'../etc' can't be a name"),
-        (Ask(name="a;b"), Code.INVALID_NAME, "'a;b' can't be a name"),
-        (Ask(name=""), Code.INVALID_NAME, "'' can't be a name"),
+        (Ask(nodes=3), Code.INVALID_SHAPE, "and it has 2 nodes that can be used together."),
+        (Ask(nodes=0), Code.INVALID_SHAPE, "You asked for 0 nodes; the minimum is 1."),
+        (Ask(gpus=4, nodes=2), Code.INVALID_SHAPE, "4 GPUs on each of 2 nodes cannot be reserved"),
+        (Ask(hours=0), Code.INVALID_HOURS, "You asked for 0 hours; the hold time must be longer than zero."),
+        (
+            Ask(hours=-1),
+            Code.INVALID_HOURS,
+            "You asked for -1 hours; the hold time must be longer than zero.",
+        ),
+        (Ask(hours=math.nan), Code.INVALID_HOURS, "nan is not a number of hours."),
+        (Ask(hours=math.inf), Code.INVALID_HOURS, "inf is not a number of hours."),
+        (Ask(hours=1e308), Code.INVALID_HOURS, "1e+308 is not a number of hours."),
+        (Ask(hours=0.001), Code.INVALID_HOURS, "You asked for 0.001 hours; the shortest hold time is 1 min."),
+        (Ask(gpu_type="b200"), Code.UNKNOWN_GPU_TYPE, "There is no GPU type 'b200'."),
+        (Ask(image="evil"), Code.INVALID_IMAGE, "Pool h100 has no image 'evil'."),
+        (Ask(name="../etc"), Code.INVALID_NAME, "'../etc' is not a valid name."),
+        (Ask(name="a;b"), Code.INVALID_NAME, "'a;b' is not a valid name."),
+        (Ask(name=""), Code.INVALID_NAME, "'' is not a valid name."),
         (
             Ask(name="a" * 300),
             Code.INVALID_NAME,
-            "a name of 300 characters is too long: at most 30 are allowed",
+            "The name has 300 characters; the limit is 30.",
         ),
     ],
 )
@@ -101,8 +111,8 @@ def test_refusals(ask: Ask, code: Code, words: str) -> None:
 
 def test_one_node_is_not_refused_when_none_is_known_and_two_are() -> None:
     assert resolve(H100, Ask(gpus=8), {}).shape == Shape(8)
-    assert "has 1 that can be joined" in refusal(Ask(nodes=2), {"h100": 1}).message
-    assert refusal(Ask(gpus=16), {"h100": 1}).hint == "use --gpus 8"
+    assert "has 1 node that can be used together." in refusal(Ask(nodes=2), {"h100": 1}).message
+    assert refusal(Ask(gpus=16), {"h100": 1}).hint == "Use --gpus 8."
 
 
 def test_nodes_are_joined_within_a_group() -> None:
@@ -160,17 +170,17 @@ def over(d: Driver, **ask: object) -> Refused:
 
 def test_limits_of_an_owner() -> None:
     d = Driver(policy(allowances=Allowances(running_gpus=8, queued_requests=2, gpu_hours=100)))
-    assert over(d, hours=25).message == "25 h is longer than the 24 h that one request may ask for"
-    assert over(d, gpus=8, nodes=2).message == "16 GPUs are more than the 8 that you may hold at once"
+    assert over(d, hours=25).message == "You asked for 25 h; your limit for one request is 24 h."
+    assert over(d, gpus=8, nodes=2).message == "You asked for 16 GPUs; your limit is 8 GPUs at once."
     d.submit("alice", 8, 10)
     refused = over(d, gpus=4, hours=6)
     assert refused.code is Code.QUOTA_EXCEEDED
     assert refused.message == (
-        "24 GPU-hours more would make 104 with the 80 of your other reservations; 100 are allowed"
+        "You asked for 24 GPU-hours, and your other reservations have 80: 104 in total; your limit is 100."
     )
     d.submit("alice", 1)
     d.submit("alice", 1)
-    assert over(d, gpus=1).message == "you have 2 requests in the queue, and may have 2"
+    assert over(d, gpus=1).message == "You have 2 requests in the queue; your limit is 2."
     assert d.submit("bob", 1).state is State.STARTING
 
 
@@ -189,7 +199,7 @@ def test_names_and_request_ids() -> None:
     d.submit("alice", name="demo", request_id="retry-me-1")
     refused = over(d, name="demo")
     assert (refused.code, STATUS[refused.code]) == (Code.NAME_TAKEN, 409)
-    assert refused.message == "your reservation r1 (starting) is called demo already"
+    assert refused.message == "Your reservation r1 (starting) already has the name demo."
     assert d.submit("bob", name="demo").id == "r3"
     assert d.submit("alice", name="demo", request_id="retry-me-1").id == "r1"
     d.extend("r1", 1)
@@ -211,7 +221,7 @@ def test_a_name_is_free_once_its_reservation_is_being_stopped() -> None:
     second = d.submit("alice", name="demo")
     assert d.world.by_name("local:alice", "demo") == second
     refused = over(d, name="demo")
-    assert refused.message == f"your reservation {second.id} (starting) is called demo already"
+    assert refused.message == f"Your reservation {second.id} (starting) already has the name demo."
     for step in (d.restart, lambda: d.see(first.id)):
         step()
         assert d.world.by_name("local:alice", "demo") == second, "the older one takes the name from nobody"
@@ -238,7 +248,7 @@ def test_two_words_are_the_name_of_what_was_not_named() -> None:
     assert re.fullmatch("[a-z]{3,7}-[a-z]{3,8}", made.request.name)
     assert ask(mint(bytes(ENTROPY)), request_id="retry-me-1") == made, "without a name it is the same again"
     assert ask("x1", request_id="retry-me-1", name=made.request.name) == made
-    with pytest.raises(Refused, match="was used for another request"):
+    with pytest.raises(Refused, match="was already used for reservation"):
         ask("x2", request_id="retry-me-1", name="other")
     d.submit("bob", name=default_names("x3")[0])
     theirs = ask("x3", "bob")
@@ -267,7 +277,7 @@ def test_nobody_calls_two_reservations_alike() -> None:
 def test_ids_are_used_once_and_by_whom_they_were_minted_for() -> None:
     d = Driver()
     d.do(Mint("r1", "local:bob"))
-    assert "can't be used" in over(d).message
+    assert "cannot be used for a new reservation" in over(d).message
     d.do(Mint("r2", "local:alice"))
     d.submit("alice")
     assert "r2" not in d.world.minted

@@ -11,6 +11,7 @@ from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.events import NodesObserved, NodeUnknown, OperatorNode, Tick
 from gpudev_hub.core.model import Allowances, NodeStatus, Place, State
 from gpudev_hub.core.reasons import Outlook
+from gpudev_hub.core.words import UNPROVEN
 
 MANY = Allowances(running_gpus=10**6, queued_requests=10**6)
 
@@ -56,6 +57,41 @@ def test_trouble_with_a_node_that_is_shorter_than_the_grace_moves_nothing(
     assert promises(d) == guaranteed
 
 
+def unproven(reason: str = UNPROVEN) -> NodesObserved:
+    """The policy probe of node-1 is away."""
+    seen = replace(nodes(2)[0], status=NodeStatus.DRAINED, reason=reason, unproven=True)
+    return NodesObserved((seen, nodes(2)[1]))
+
+
+def test_a_policy_probe_that_is_away_for_a_moment_moves_nobody_and_nothing_starts_there() -> None:
+    d = busy_pool()
+    before, guaranteed = places(d), promises(d)
+    d.do(unproven())
+    d.settle()
+    assert places(d) == before
+    node = d.world.nodes["node-1"]
+    assert (node.status, node.reason, node.unproven) == (NodeStatus.DRAINED, UNPROVEN, True)
+    assert not d.world.is_up("node-1")
+    d.go(d.now + MINUTE)
+    d.do(NodesObserved(nodes(2)))
+    d.settle()
+    assert d.world.is_up("node-1")
+    assert (d.world.nodes["node-1"].reason, d.world.nodes["node-1"].unproven) == ("", False)
+    assert (places(d), promises(d)) == (before, guaranteed)
+    d.do(unproven())
+    d.go(d.now + 2 * MINUTE)
+    assert d.get("r3").blocked == "node-1 is drained (its policy probe is not ready)"
+    d.do(NodesObserved(nodes(2)))
+    d.settle()
+    assert d.get("r3").place is not None
+
+
+def test_a_cordon_counts_at_once_whatever_the_probe_says() -> None:
+    d = busy_pool()
+    d.do(unproven(reason=f"cordoned; {UNPROVEN}"))
+    assert d.get("r3").place is None
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_the_grace_ends_by_itself_once_and_also_across_a_restart_of_the_service(restarted: bool) -> None:
     d = busy_pool()
@@ -70,8 +106,8 @@ def test_the_grace_ends_by_itself_once_and_also_across_a_restart_of_the_service(
     d.go(since + 2 * MINUTE - 1)
     assert d.get("r3").place is not None
     d.go(since + 2 * MINUTE)
-    assert d.get("r3").blocked == "node-1 is unknown"
-    assert d.causes("r3")[-1] == "node_changed: node-1 is unknown"
+    assert d.get("r3").blocked == "the state of node-1 is unknown"
+    assert d.causes("r3")[-1] == "node_changed: the state of node-1 is unknown"
     assert grace_of(d, "node-1") is None
     d.settle()
     written = len(d.folded.history)
@@ -120,7 +156,10 @@ def test_a_silent_cluster_moves_no_planned_start() -> None:
         d.do(NodeUnknown(name))
     d.settle()
     asks = d.submit("new", 8, 1)
-    assert (asks.place, asks.blocked) == (None, "node-1 is unknown and node-2 is unknown"), "nothing new"
+    assert (asks.place, asks.blocked) == (
+        None,
+        "the state of node-1 is unknown and the state of node-2 is unknown",
+    ), "nothing new"
     d.go(d.now + 119 * SECOND)
     d.do(NodesObserved(nodes(2)))
     d.settle()
@@ -156,8 +195,8 @@ def test_a_start_that_comes_due_within_the_grace_waits_and_says_why() -> None:
     d.see("r1")
     assert d.get("r2").state is State.QUEUED
     world = d.world
-    outlook = Outlook(d.policy, world.reservations, world.claims, world.nodes)
-    assert outlook.explain(d.get("r2"), d.now) == "to start as soon as it can: node-1 is down"
+    outlook = Outlook(d.policy, world)
+    assert outlook.explain(d.get("r2"), d.now) == "about to start, but node-1 is down"
     d.node("node-1", NodeStatus.UP)
     assert d.get("r2").state is State.STARTING
     assert d.get("r2").hard_end == due.end, "within half of its start-up allowance the end stays"
@@ -193,7 +232,7 @@ def test_an_extension_on_a_node_in_short_trouble_is_granted_by_the_same_rules() 
     d.node("node-1", NodeStatus.UNKNOWN)
     assert d.extend("r1", 1).ends_at == ends + HOUR
     d.go(d.now + 2 * MINUTE)
-    with pytest.raises(Refused, match="node-1 is unknown"):
+    with pytest.raises(Refused, match="the state of node-1 is unknown"):
         d.extend("r1", 1)
 
 

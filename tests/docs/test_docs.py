@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import access_table
 import gpudev
 from gpudev.cli.app import gpu_dev
 from gpudev_hub import settings, supervisor
@@ -19,6 +20,7 @@ from gpudev_hub.core.model import Outcome
 from gpudev_hub.policyfile import PolicyFile, UserLimits, read_policy
 from gpudev_hub.web import metrics
 from gpudev_hub.web.app import public_routes
+from plain_words import READERS, files
 from reference import DOCS, PAGES, WEB, commands
 
 ROOT = DOCS.parent
@@ -74,6 +76,12 @@ def test_the_table_of_states_is_that_of_the_code() -> None:
     assert f"{head}{rows}\n" in text_of("architecture.md")
 
 
+def test_the_table_of_access_is_the_one_that_is_tested() -> None:
+    page = text_of("access.md")
+    assert f"tests/e2e/test_access.py tests cell by cell -->\n\n{access_table.cells()}\n" in page
+    assert f"\n{access_table.reasons()}\n" in page
+
+
 def test_the_outcomes_are_those_of_the_code() -> None:
     page = text_of("architecture.md")
     assert all(f"`{outcome}`" in page for outcome in Outcome)
@@ -102,9 +110,18 @@ def test_files_that_are_named_exist() -> None:
     assert not missing
 
 
+def bastion_program() -> str:
+    """Return the comment of the bastion's program that explains its settings."""
+    text = (ROOT / "infra" / "images" / "bastion" / "bastion").read_text()
+    assert "`infra/images/bastion/bastion`" in text_of("bastion.md")
+    return text.partition("LC_ALL=C")[0]
+
+
 def test_every_variable_of_ours_is_documented() -> None:
     sources = [path for folder in SOURCES for path in folder.rglob("*.py")]
     names = {name for path in sources for name in re.findall(r"\bGPUDEV_[A-Z_]+\b", path.read_text())}
+    # Those of its own process are explained in its program, which bastion.md names.
+    names -= set(re.findall(r"GPUDEV_BASTION_[A-Z_]+|GPUDEV_GATE", bastion_program()))
     assert {name for name in names if f"`{name}`" not in text_of("operating.md")} == set()
     assert set(re.findall(r'"(GPUDEV_[A-Z]+)"', Path(settings.__file__).read_text())) <= names
 
@@ -130,6 +147,23 @@ def test_every_metric_is_documented() -> None:
     names = set(re.findall(r'"(gpudev_\w+)"', source))
     assert len(names) > 10
     assert {name for name in names if f"`{name}`" not in text_of("operating.md")} == set()
+
+
+def test_the_messages_under_troubleshooting_are_those_of_the_code() -> None:
+    table = text_of("operating.md").partition("## Troubleshooting")[2]
+    quoted = [
+        text
+        for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+        for text in re.findall(r'"(.+?)"', row)
+    ]
+    assert len(quoted) > 5
+    texts = [text for path in files(SOURCES) for _, text in READERS[path.suffix](path.read_text())]
+    of_ssh = {"Could not resolve hostname", "Permission denied (publickey)", "PTY allocation request failed"}
+    for message in set(quoted) - of_ssh:
+        # Values in messages are numbers, names and what the page leaves out.
+        pieces = re.split(r"…|\d+|service\.sqlite", message)
+        found = [text for text in texts if all(piece.strip() in text for piece in pieces)]
+        assert found, message
 
 
 def anchors(page: Path) -> set[str]:

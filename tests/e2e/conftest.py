@@ -19,7 +19,7 @@ POLICY = """{
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A hub with 2 × 8 pretended GPUs and times short enough to wait for."""
+    """A hub with 2 × 8 simulated GPUs and times short enough to wait for."""
     with tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder:
         policy = Path(folder) / "policy.json"
         policy.write_text(POLICY)

@@ -65,7 +65,7 @@ def test_a_third_user_waits_his_turn_and_does_nothing_for_it(stack: Stack, perso
     assert at(ready[0]["ends_at"]) <= at(queued["planned_start"]) <= at(ready[1]["ends_at"])
     assert queued["guaranteed_by"] == queued["planned_start"]
     assert re.fullmatch(
-        r"waiting for 4 GPUs: node-[12] frees by (\d+ \w+ )?[0-2]\d:[0-5]\d UTC \(alice\)", queued["reason"]
+        r"waiting for 4 GPUs: node-[12] is free by (\d+ \w+ )?[0-2]\d:[0-5]\d UTC \(alice\)", queued["reason"]
     ), queued["reason"]
     assert waiting.poll() is None
 
@@ -143,8 +143,8 @@ def test_an_extension_that_would_break_a_promise_is_refused_with_the_longest_tha
     promise = dave.json("show", "pair")["guaranteed_by"]
     refused = alice.run("extend", "one", "--hours", "1", check=False)
     assert refused.returncode == 4
-    assert "carol's next, which waits, is guaranteed to start by" in refused.stderr
-    assert "no extension would be granted now" in refused.stderr
+    assert "carol's queued request next is guaranteed to start by" in refused.stderr
+    assert "No extension is possible now." in refused.stderr
     # Bob's two hours that are left become carol's room: dave is planned earlier, and promised what he was.
     bob.release("two")
     wait_for("carol's turn", lambda: _shown(carol, "next", "ready"))

@@ -65,7 +65,8 @@ class Submitter:
     def __post_init__(self) -> None:
         self.wire = Wire()
         self.chance = random.Random(self.number)
-        self.api = Api(self.url, self.token, transport=self.wire, patience=60)
+        # Several lives in a row may end before they answer anybody.
+        self.api = Api(self.url, self.token, transport=self.wire, patience=300)
 
     def run(self, ending: threading.Event) -> None:
         try:

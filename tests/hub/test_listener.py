@@ -45,7 +45,7 @@ async def test_a_body_is_taken_up_to_the_limit(url: str, stated: bool) -> None:
         assert answer.status_code == status
         if status == 413:
             message = answer.json()["message"]
-            assert f"{size} bytes, {LARGEST} are allowed" in message
+            assert f"The body has {size} bytes; the limit is {LARGEST}." in message
     assert taken == [LARGEST, 0]
 
 

@@ -106,6 +106,62 @@ async def test_a_hub_that_comes_up_learns_at_once_what_becomes_of_a_start(tmp_pa
             await running.wait()
 
 
+async def test_a_new_start_waits_for_the_clean_up_after_the_ended_server() -> None:
+    """JupyterHub's clean-up takes the spawner's Hub token, so it must not overlap with the next start."""
+
+    class Ended(Spawner):
+        name: Any = "ended"
+
+        async def look(self) -> int | None:
+            return 1
+
+    spawner = Ended()
+    cleaning, cleaned = asyncio.Event(), asyncio.Event()
+
+    async def clean_up() -> None:
+        cleaning.set()
+        await cleaned.wait()
+        spawner.clear_state()
+
+    async def start() -> None:
+        assert await spawner.poll_and_notify() == 1
+        spawner.api_token = "new"
+
+    spawner.add_poll_callback(clean_up)
+    found = asyncio.create_task(spawner.poll_and_notify())
+    await cleaning.wait()
+    started = asyncio.create_task(start())
+    done, _ = await asyncio.wait([started], timeout=0.1)
+    assert not done
+    cleaned.set()
+    await asyncio.gather(found, started)
+    assert spawner.api_token == "new"
+
+
+async def test_a_server_that_was_started_without_a_token_is_not_adopted(tmp_path: Path) -> None:
+    class Tokenless(Spawner):
+        name: Any = "tokenless"
+        local: ClassVar[Any] = SimpleNamespace(servers=tmp_path)
+
+    spawner = Tokenless()
+    spawner.attempt = 1
+    marked = {record.MARKER: record.marker("tokenless", 1, 0)}
+    running = await asyncio.create_subprocess_exec("sleep", "600", env=marked)
+    try:
+        begun = processes.start_time(running.pid)
+        assert begun is not None
+        folder = tmp_path / "tokenless-1" / "0"
+        (folder / record.PRIVATE).mkdir(parents=True)
+        (folder / record.PRIVATE / "spec.json").write_text('{"env": {}}')
+        boot = record.boot_id()
+        record.write(folder, Record("tokenless", 1, 0, running.pid, begun, boot, "n1", (0,), 20_000, 1))
+        assert await spawner.poll() is None
+        assert not spawner.api_token
+    finally:
+        running.kill()
+        await running.wait()
+
+
 async def test_a_record_that_makes_no_sense_keeps_the_hub_from_nothing(tmp_path: Path) -> None:
     """It asks both of every server when it starts, and would end with what they raise."""
     folder = tmp_path / "odd-1" / "0"

@@ -47,11 +47,11 @@ def test_only_hours_that_may_be_asked_for_are_offered() -> None:
 
 
 def test_hours_that_are_refused_have_no_plan() -> None:
-    refused = "99 h is longer than the 24 h that one request may ask for"
+    refused = "You asked for 99 h; your limit for one request is 24 h."
     html = render_picker(
         [PROFILE], PickerAnswer(NOON, (), longest=24 * HOUR, refused=refused), {"hours": "99"}
     )
-    assert f'role="alert">{refused}.</p>' in html
+    assert f'role="alert">{refused}</p>' in html
     assert re.findall(r'class="g-free"[^>]*>([^<]*)<', html) == [""]
 
 
@@ -76,14 +76,14 @@ def size(
             size(0, NOON + 2 * HOUR, 110 * MINUTE),
             ">about 14:00 UTC, or now for up to 1\xa0h\xa050\xa0min<",
         ),
-        (size(3, NOON + HOUR), ">3 free now, for you about 13:00 UTC<"),
+        (size(3, NOON + HOUR), ">3 free now; yours starts about 13:00 UTC<"),
         (
             size(0, None, reason=f"blocked: node-1 ends at {instant(NOON)}"),
             ">blocked: node-1 ends at 12:00 UTC<",
         ),
-        (size(3, None, reason="16 GPU-hours are too many", refused=True), ">16 GPU-hours are too many<"),
+        (size(3, None, reason="16 GPU-hours are too many.", refused=True), ">16 GPU-hours are too many.<"),
         (
-            size(3, None, 60 * MINUTE, reason="9 are too many", refused=True),
+            size(3, None, 60 * MINUTE, reason="9 are too many.", refused=True),
             ">9 are too many, or now for up to 1\xa0h<",
         ),
     ],

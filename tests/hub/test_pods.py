@@ -91,6 +91,17 @@ def test_nothing_secret_stands_in_a_pod_or_service() -> None:
     assert pods.token_in(secret) == "hub-token"
 
 
+@pytest.mark.parametrize(("asked", "forbidden"), [(True, ["gpudev-service.gpudev:8101"]), (False, [])])
+def test_a_server_looks_whether_its_policies_are_enforced_where_the_settings_ask(
+    asked: bool, forbidden: list[str]
+) -> None:
+    around = pods.Surroundings(
+        settings_of(policy_probe=asked), "c", {"JUPYTERHUB_API_TOKEN": "t"}, ["jupyter"]
+    )
+    spec = json.loads(base64.b64decode(pods.secret(launch_of(), around)["data"]["spec.json"]))
+    assert spec["forbidden"] == forbidden
+
+
 def test_a_pair_finds_itself_by_names() -> None:
     launch = launch_of(nodes=2)
     around = pods.Surroundings(settings_of(), "c", {"JUPYTERHUB_API_TOKEN": "t"}, ["jupyter"])
@@ -106,6 +117,25 @@ def test_a_pair_finds_itself_by_names() -> None:
     assert service["metadata"]["name"] == "gang-a1-3"
     labels = second["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
+
+
+def test_a_pair_has_a_policy_of_its_own_for_as_long_as_its_first_pod() -> None:
+    launch, owner = launch_of(nodes=2), {"uid": "u"}
+    policy = pods.network_policy(launch, owner)
+    assert policy["metadata"]["name"] == "gang-a1-3"
+    assert policy["metadata"]["ownerReferences"] == [owner]
+    ranks = {"podSelector": {"matchLabels": {"gpudev/reservation": "a1"}}}
+    assert policy["spec"] == {
+        **ranks,
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [ranks]}],
+        "egress": [{"to": [ranks]}],
+    }
+    for rank in range(2):
+        labels = pods.pod(launch, rank, settings_of(), "c")["metadata"]["labels"]
+        assert labels["gpudev/reservation"] == "a1"
+        assert labels["gpudev/own-policy"] == "true", "the policy of earlier versions leaves it out"
+    assert "gpudev/own-policy" not in pods.pod(launch_of(), 0, settings_of(), "c")["metadata"]["labels"]
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

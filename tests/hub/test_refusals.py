@@ -8,12 +8,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from gpudev import login
+from gpudev_hub.hub.tokens import LONGEST_LIFE, LONGEST_NOTE, MOST
 from hub_users import wait_for
 from stack import Stack, running_stack
 
@@ -57,6 +59,12 @@ def strict(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Clie
     yield from alice_with(stack, monkeypatch, ("start:servers!user",))
 
 
+@pytest.fixture
+def tokens(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """Alice with a token that may make tokens, and nothing else."""
+    yield from alice_with(stack, monkeypatch, ("tokens!user",))
+
+
 def folders(stack: Stack) -> set[Path]:
     """One for each server that was ever started."""
     return set(stack.settings.servers.iterdir())
@@ -69,7 +77,7 @@ def nothing_started(stack: Stack, before: set[Path] | frozenset[Path] = frozense
 def test_no_server_past_the_queue(stack: Stack, hub: httpx.Client) -> None:
     default = hub.post("/server")
     assert default.status_code == 403
-    assert "default server is not for use" in default.json()["message"]
+    assert "This hub has no default server" in default.json()["message"]
     for body in ({}, {"gpus": 2}, {"user_options": {"gpus": 2, "form": True}}):
         made_up = hub.post("/servers/made-up", json=body)
         assert made_up.status_code == 403, made_up.text
@@ -103,6 +111,36 @@ def test_made_up_names_are_limited_and_leave_no_row(stack: Stack) -> None:
         assert int(answers[-1].headers["Retry-After"]) >= 1
         assert "bursts of 20" in answers[-1].text
     assert servers_known(stack) == before
+
+
+def test_tokens_are_limited_in_number_and_size(stack: Stack, tokens: httpx.Client) -> None:
+    """Nobody fills the Hub's database, nor makes their own page of tokens too long for it."""
+    for body, status in (
+        ({"note": "x" * LONGEST_NOTE}, 201),
+        ({"note": "x" * (LONGEST_NOTE + 1)}, 400),
+        ({"note": ["x" * 100_000]}, 400),
+        ({"expires_in": LONGEST_LIFE}, 201),
+        ({"expires_in": LONGEST_LIFE + 1}, 400),
+        ({"expires_in": 10**30}, 400),
+        ({}, 201),
+    ):
+        answer = tokens.post("/tokens", json=body)
+        assert answer.status_code == status, answer.text
+    made = tokens.post("/tokens", json={}).json()
+    life = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created"])
+    assert round(life.total_seconds() / 60) == LONGEST_LIFE / 60, "a token without an expiry gets the longest"
+    with closing(sqlite3.connect(stack.settings.hub / "jupyterhub.sqlite", timeout=30)) as database:
+        database.executemany(
+            "INSERT INTO api_tokens (user_id, client_id, hashed, prefix, scopes)"
+            " SELECT id, 'jupyterhub', 'filling ' || ?, 'none', '[]' FROM users WHERE name = 'alice'",
+            [(number,) for number in range(MOST)],
+        )
+        database.commit()
+        refused = tokens.post("/tokens", json={})
+        assert (refused.status_code, f"the limit is {MOST}" in refused.json()["message"]) == (403, True)
+        database.execute("DELETE FROM api_tokens WHERE hashed LIKE 'filling %'")
+        database.commit()
+    assert tokens.post("/tokens", json={}).status_code == 201
 
 
 def test_an_opened_picker_leaves_no_row(stack: Stack) -> None:
@@ -161,7 +199,7 @@ def test_a_log_in_with_a_large_body_is_refused_and_kept_by_nobody(stack: Stack) 
     for url in ("/hub/login", "/hub/api/users/alice/tokens"):
         answer = httpx.post(f"{stack.url}{url}", content=bytes(40 << 20), trust_env=False, timeout=30)
         assert answer.status_code == 413, answer.text
-        assert f"{40 << 20} bytes, 262144 are allowed" in answer.json()["message"]
+        assert f"The body has {40 << 20} bytes; the limit is 262144." in answer.json()["message"]
     assert resident() - before < 20 << 10
 
 
@@ -194,12 +232,33 @@ def test_queued_and_somebody_elses(stack: Stack, hub: httpx.Client) -> None:
     stack.wait_state(first["id"], "ended", "bob")
 
 
+def test_a_queued_request_is_no_failure_on_the_page_of_a_slow_answer(stack: Stack) -> None:
+    """A form whose answer takes the Hub more than a second leads there."""
+    first = stack.reserve("bob", gpus=2)
+    stack.wait_state(first["id"], "ready", "bob")
+    with in_the_browser(stack, "carol") as browser:
+        form = new_spawn_page(browser)
+        fields = {"_xsrf": xsrf(browser), "profile": "simulated-1x1", "hours": "1", "image": "default"}
+        answer = browser.post(form.url.path, data=fields, follow_redirects=False)
+        assert answer.status_code == 303, answer.text
+        there, made = answer.headers["Location"], form.url.path.rpartition("/")[2]
+        assert there == f"/services/gpudev/reservations/{made}"
+        page = browser.get(f"/hub/spawn-pending/carol/{made}", follow_redirects=False).text
+    assert "<h1>Your request is in the queue</h1>" in page
+    assert f"Reservation {made} has place 1 in the queue" in page
+    assert f'<meta http-equiv="refresh" content="0; url={there}">' in page
+    assert "did not start" not in page
+    stack.api("DELETE", f"reservations/{made}", None, "carol")
+    stack.api("DELETE", f"reservations/{first['id']}", None, "bob")
+    stack.wait_state(first["id"], "ended", "bob")
+
+
 def test_a_server_keeps_its_name(stack: Stack, hub: httpx.Client) -> None:
     first, waiting = stack.reserve("bob", gpus=2), stack.reserve("alice", gpus=1)
     assert hub.put(f"/servers/{waiting['id']}").status_code == 201
     renamed = hub.patch(f"/servers/{waiting['id']}", json={"name": "two"})
     assert renamed.status_code == 403
-    assert "can't be renamed" in renamed.json()["message"]
+    assert "cannot be renamed" in renamed.json()["message"]
     assert hub.get("/servers/two").status_code == 404
     for record, owner in ((waiting, "alice"), (first, "bob")):
         stack.api("DELETE", f"reservations/{record['id']}", None, owner)
@@ -251,7 +310,7 @@ def test_a_start_right_after_its_removal_is_refused_in_words(stack: Stack, hub: 
     assert "has ended" in answers[-1].json()["message"]
     assert any(status == 409 for status, _ in said), said
     # Some starts are under way when the service, which knows of the end, has the Hub forget the server.
-    assert all(re.search("being stopped|was stopped while", words) for status, words in said if status == 409)
+    assert all(re.search("is stopping|was stopped while", words) for status, words in said if status == 409)
     assert all("already running" in words for status, words in said if status == 400)
     stack.wait_state(record["id"], "ended", "alice")
 
@@ -284,7 +343,7 @@ def test_an_id_of_the_picker_is_no_way_past_the_queue(stack: Stack, strict: http
         for body in ({}, {"gpus": 1, "hours": 1}, {"user_options": options, "form": True}):
             answer = strict.post(f"/servers/{minted}", json=body)
             assert answer.status_code == 403, answer.text
-            assert "has not been reserved" in answer.json()["message"]
+            assert "has no reservation yet" in answer.json()["message"]
         token = {"Authorization": strict.headers["Authorization"]}
         with httpx.Client(base_url=stack.url, headers=token, trust_env=False, timeout=30) as robot:
             for at in (page.url.path, f"{page.url.path}?gpus=1&hours=1", "/hub/spawn/alice?gpus=1"):
@@ -307,7 +366,7 @@ def test_what_has_ended_or_waits_can_be_neither_started_nor_taken_over(
     stack.wait_state(ended["id"], "ended", "alice")
     answer = strict.post(f"/servers/{ended['id']}", json={"gpus": 1})
     assert answer.status_code == 403
-    assert f"reservation {ended['id']} has ended (released)" in answer.json()["message"]
+    assert f"Reservation {ended['id']} has ended (released)." in answer.json()["message"]
     first, waiting = stack.reserve("bob", gpus=2), stack.reserve("alice", gpus=1)
     running = stack.wait_state(first["id"], "ready", "bob")
     assert hub.put("/servers/spare").status_code == 403
@@ -325,6 +384,17 @@ def test_what_has_ended_or_waits_can_be_neither_started_nor_taken_over(
         stack.wait_state(record["id"], "ended", owner)
 
 
+def test_the_address_of_an_ended_server_leads_to_its_reservation(stack: Stack) -> None:
+    ended = stack.reserve("carol", gpus=1)
+    stack.wait_state(ended["id"], "ready", "carol")
+    stack.api("DELETE", f"reservations/{ended['id']}", None, "carol")
+    stack.wait_state(ended["id"], "ended", "carol")
+    with in_the_browser(stack, "carol") as browser:
+        page = browser.get(f"/user/carol/{ended['id']}/lab/tree/a.ipynb")
+        assert f'url=/services/gpudev/reservations/{ended["id"]}"' in page.text
+        assert 'url=/services/gpudev/"' in browser.get("/user/carol/lab").text
+
+
 def test_a_link_fills_the_form_and_reserves_nothing(stack: Stack) -> None:
     with in_the_browser(stack, "carol") as browser:
         page = browser.get("/hub/spawn")
@@ -334,3 +404,51 @@ def test_a_link_fills_the_form_and_reserves_nothing(stack: Stack) -> None:
         assert form_page.status_code == 200
         assert 'value="mine"' in form_page.text
     assert stack.api("GET", "reservations", None, "carol")["reservations"] == []
+
+
+def test_an_operator_is_no_admin_of_the_hub(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token with everything that an operator may do: neither the Hub nor others' servers are theirs."""
+    record = stack.reserve("alice", gpus=1)
+    stack.wait_state(record["id"], "ready", "alice")
+    before = folders(stack)
+    with monkeypatch.context() as patch:
+        patch.setattr(login, "SCOPES", ("inherit",))
+        token = login.by_password(stack.url, stack.user, stack.password(stack.user))
+    headers = {"Authorization": f"token {token}"}
+    with httpx.Client(base_url=stack.url, headers=headers, trust_env=False, timeout=30) as hub:
+        me = hub.get("/hub/api/user").raise_for_status().json()
+        assert me["admin"] is False
+        assert "custom:gpudev:operate" in me["scopes"]
+        for method, path in (
+            ("POST", "shutdown"),
+            ("GET", "users"),
+            ("POST", "users/mallory"),
+            ("PATCH", f"users/{stack.user}"),
+            ("DELETE", "users/alice"),
+            ("POST", "users/alice/server"),
+            ("POST", f"users/alice/servers/{record['id']}"),
+            ("DELETE", f"users/alice/servers/{record['id']}"),
+            ("POST", "users/alice/tokens"),
+            ("GET", "proxy"),
+        ):
+            answer = hub.request(method, f"/hub/api/{path}", json={})
+            # To who may not even read a user, the Hub says that there is none.
+            assert answer.status_code in (403, 404), (method, path, answer.text)
+        assert hub.get(f"/user/alice/{record['id']}/api/contents").status_code == 403
+    assert stack.jupyter(stack.wait_state(record["id"], "ready", "alice"), "alice") == 200
+    assert folders(stack) == before
+    stack.api("DELETE", f"reservations/{record['id']}", None, "alice")
+    stack.wait_state(record["id"], "ended", "alice")
+
+
+def test_the_admin_page_leads_operators_to_ours(stack: Stack) -> None:
+    with in_the_browser(stack, stack.user) as browser:
+        page = browser.get("/hub/admin")
+        assert page.status_code == 200
+        assert 'content="0; url=/services/gpudev/operator"' in page.text
+        for word in ("Shutdown", "Start All", "bootstrap"):
+            assert word not in page.text
+    with in_the_browser(stack, "alice") as browser:
+        page = browser.get("/hub/admin")
+        assert page.status_code == 403
+        assert "g-body" in page.text, "in our look"

@@ -42,6 +42,16 @@ def test_the_gates_answers_reach_people(c: Config) -> None:
     assert c.LocalGpuSpawner.consecutive_failure_limit == 0, "what it refuses is no failure of the Hub's"
 
 
+def test_cookies_and_answers_are_hardened(c: Config) -> None:
+    settings = c.JupyterHub.tornado_settings
+    assert settings["cookie_options"] == {"samesite": "Lax"}
+    headers = settings["headers"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+    assert "subdomain_host" not in c.JupyterHub
+
+
 def test_it_listens_on_loopback_only(c: Config) -> None:
     assert c.JupyterHub.bind_url == "http://127.0.0.1:8123"
     assert c.JupyterHub.hub_bind_url == "http://127.0.0.1:1"
@@ -55,16 +65,17 @@ def test_it_listens_on_loopback_only(c: Config) -> None:
 
 def test_nobody_gets_more_than_he_needs(c: Config) -> None:
     roles = {role["name"]: role for role in c.JupyterHub.load_roles}
-    assert set(roles["gpudev-service"]["scopes"]) == {"list:users", "read:users:name", "servers"}
-    granted = {scope for role in roles.values() for scope in role["scopes"]}
+    service = {"list:users", "read:users:name", "servers", "shares", "tokens"}
+    assert set(roles.pop("gpudev-service")["scopes"]) == service
+    assert roles.pop("admin") == {"name": "admin", "users": []}, "nobody is an admin of the Hub"
+    granted = {scope for role in roles.values() for scope in role["scopes"]} - {"admin-ui"}
     granted |= set(c.JupyterHub.extra_user_scopes) | set(c.LocalGpuSpawner.server_token_scopes)
     assert not any(scope.startswith(("admin", "shares", "inherit", "self")) for scope in granted)
     assert not any("start:servers" in scope for scope in c.LocalGpuSpawner.server_token_scopes)
-    passwords = c.SharedPasswordAuthenticator
-    assert passwords.admin_password != passwords.user_password
-    assert len(passwords.admin_password) >= 32
-    assert not passwords.admin_users & passwords.allowed_users
-    assert "allow_all" not in passwords
+    passwords = c.LocalAuthenticator
+    assert passwords.local_password != passwords.demo_password
+    assert len(passwords.local_password) >= 32
+    assert not {"allow_all", "admin_users"} & set(passwords)
 
 
 def test_the_hub_asks_before_it_keeps_a_server(c: Config) -> None:

@@ -86,7 +86,7 @@ def test_jupyterlab_answers_and_ends_in_order(pods: Pods, lab: Pod) -> None:
     assert (left.stdout, left.returncode) == ("", 0), "nothing of this server lies in the shared home"
     pod.terminate()
     code, said = within(15, pod.ended)
-    assert (code, said["reason"]) == (0, "it was told to end")
+    assert (code, said["reason"]) == (0, "it was asked to stop")
 
 
 def test_a_jupyterlab_that_its_configuration_ends_runs_without(pods: Pods, lab: Pod) -> None:
@@ -102,7 +102,7 @@ def test_a_jupyterlab_that_its_configuration_ends_runs_without(pods: Pods, lab: 
     why = "Bad config encountered during initialization: No such directory: ''/nope''"
     again = "kill $(cat $JUPYTER_RUNTIME_DIR/jupyterlab.pid)"
     assert reports[-1]["notice"] == (
-        f"{told} with exit code 1: {why}. Correct that, then restart JupyterLab with: {again}"
+        f"{told} with exit code 1: {why}. Fix the configuration, then restart JupyterLab with: {again}"
     )
     headers = {"Authorization": f"token {TOKEN}"}
     api = f"http://127.0.0.1:{lab.jupyter_port}{PREFIX}api"

@@ -150,11 +150,19 @@ def test_the_line_that_tells_why(said: str, line: str | None) -> None:
     assert complaint(said) == (said.rstrip(".") if line is None else line)
 
 
+def test_jupyterlab_is_told_not_to_end_by_itself(tmp_path: Path) -> None:
+    for plain in (None, tmp_path):
+        assert "--ServerApp.shutdown_no_activity_timeout=0" in command(
+            ["lab"], {"HOME": "/home/dev"}, 10, plain
+        )
+
+
 def test_what_is_left_out(tmp_path: Path) -> None:
     """Terminals have neither the folder of it nor the places of its files."""
     env = {"HOME": "/home/dev", "SHELL": "/bin/zsh", "JUPYTER_DATA_DIR": "/image"}
-    assert environment(env, None) == env
-    assert environment(env, tmp_path) == env | {
+    there = env | {"GPUDEV_SERVER_FOLDER": "/private"}
+    assert environment(env, Path("/private"), None) == there
+    assert environment(env, Path("/private"), tmp_path) == there | {
         "JUPYTER_CONFIG_DIR": f"{tmp_path}/config",
         "JUPYTER_DATA_DIR": f"{tmp_path}/data",
     }

@@ -21,7 +21,7 @@ import pytest
 
 from gpudev_hub.server import gang, places, pod, private, processes, sshd
 from gpudev_hub.server.agent import Agent
-from gpudev_hub.server.logs import Lines, Log
+from gpudev_hub.server.logs import LIMIT, Lines, Log, tail
 from gpudev_hub.server.part import Part
 from ssh_world import eventually, free_port
 
@@ -152,6 +152,44 @@ def test_a_log_that_nobody_reads_holds_up_nobody(pipe: tuple[int, int]) -> None:
     kept = os.read(pipe[0], 1_000_000)
     assert kept.endswith(b"\n")
     assert set(re.findall(rb"^(\w+)\| ", kept, re.MULTILINE)) == {b"jupyter"}
+
+
+@pytest.mark.parametrize("spoil", ["older is a folder", "folder is gone"])
+def test_a_log_that_cannot_continue_in_a_new_file_touches_no_other_file(tmp_path: Path, spoil: str) -> None:
+    """A descriptor that it closed would soon be another file's."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = Log(folder / "jupyter.log")
+    if spoil == "folder is gone":
+        folder.rename(tmp_path / "moved")
+    else:
+        (folder / "jupyter.log.1").mkdir()
+    log.write(b"x" * LIMIT)
+    log.write(b"one more\n")
+    others = [(tmp_path / f"other-{n}").open("wb") for n in range(8)]
+    log.write(b"y" * LIMIT)
+    log.write(b"the end\n")
+    for other in others:
+        other.write(b"its own")
+        other.close()
+    assert {path.read_bytes() for path in tmp_path.glob("other-*")} == {b"its own"}
+    if spoil != "folder is gone":
+        (folder / "jupyter.log.1").rmdir()
+        log.write(b"z" * LIMIT)
+        assert tail(folder / "jupyter.log", 2).endswith("z")
+        assert (folder / "jupyter.log.1").read_bytes() == b"the end\n"
+
+
+@pytest.mark.timeout(10)
+def test_what_is_not_a_file_is_no_log(tmp_path: Path) -> None:
+    """Its user can put anything there."""
+    (tmp_path / "secret").write_text("not for others")
+    os.mkfifo(tmp_path / "pipe.log")
+    (tmp_path / "link.log").symlink_to(tmp_path / "secret")
+    (tmp_path / "folder.log").mkdir()
+    (tmp_path / "folder.log.1").write_text("before\n")
+    found = {name: tail(tmp_path / f"{name}.log", 5) for name in ("pipe", "link", "folder", "missing")}
+    assert found == {"pipe": "", "link": "", "folder": "before", "missing": ""}
 
 
 class Heard:
@@ -300,6 +338,32 @@ def test_a_part_that_can_not_even_be_started_is_tried_ever_more_slowly(tmp_path:
         assert before + pause <= part.due <= time.monotonic() + pause
 
 
+@pytest.mark.parametrize("home", ["missing", "file", "link"])
+def test_a_part_starts_whatever_became_of_the_home(tmp_path: Path, home: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("link")
+    log = Heard()
+    part = Part("sshd", ["pwd"], dict(os.environ), str(tmp_path / home), log)
+    part.start()
+    assert part.pid is not None
+    os.waitpid(part.pid, 0)
+    part.drain()
+    assert log.data == b"/\n"
+
+
+def test_the_end_of_a_pair_does_not_depend_on_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its private folder is removed next."""
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "hostfile").symlink_to(tmp_path / "private" / "hostfile")
+    monkeypatch.setattr(Path, "unlink", read_only)
+    gang.cleanup(tmp_path / "private", {"HOME": str(tmp_path)})
+
+
 def test_two_servers_may_link_the_hostfile_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In containers all of them have the same pid, and the home is the same folder."""
     replace = Path.replace
@@ -321,6 +385,7 @@ def test_sockets_have_short_paths_and_temporary_files_no_place_in_memory(tmp_pat
     for folder in (one, other):
         folder.mkdir()
     found = [places.environment(folder, shared=True) for folder in (one, other)]
+    assert found[0].keys() == {"XDG_RUNTIME_DIR", "TMUX_TMPDIR", "SCREENDIR", "TMPDIR"}
     assert not set(found[0].values()) & set(found[1].values())
     for name, value in found[0].items():
         assert len(value) <= 40, name

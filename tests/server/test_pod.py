@@ -19,8 +19,8 @@ from ssh_world import eventually
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 
 DUMP = f"{PYTHON} -c 'import json, os; print(json.dumps(dict(os.environ)))'"
-# What a session has of its own, or a shell sets.
-OWN = {"TERM", "PWD", "OLDPWD", "SHLVL", "_", "MAIL", "LS_COLORS"}
+# What a session has of its own, or a shell sets; what JupyterLab's extension removes when it starts.
+OWN = {"GPUDEV_SERVER_FOLDER", "TERM", "PWD", "OLDPWD", "SHLVL", "_", "MAIL", "LS_COLORS"}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,14 @@ def test_terminals_have_it_too(pods: Pods, pod: Pod) -> None:
     done = pods.world.run("ssh", "-tt", "gpu-demo", input=f"{DUMP} > ~/terminal-env\nexit\n")
     seen = json.loads((pod.home / "terminal-env").read_text())
     assert shared(seen) == shared(json.loads((pod.home / "jupyter-env").read_text()))
-    assert "gpudev demo: 2 pretended GPUs" in done.stdout
+    assert "gpudev demo: 2 simulated GPUs" in done.stdout
 
 
-def test_a_new_home_gets_what_new_accounts_get_and_nothing_of_the_server(pods: Pods, pod: Pod) -> None:
+def test_a_new_home_gets_what_new_accounts_get_and_the_examples(pods: Pods, pod: Pod) -> None:
     left = {path.name for path in pod.home.iterdir()} - {"jupyter-env", "terminal-env", ".bash_history"}
-    assert left == {path.name for path in Path("/etc/skel").iterdir()}
+    given = {"gpu-dev-examples", ".local"}
+    assert left == {path.name for path in Path("/etc/skel").iterdir()} | given
+    assert (pod.home / "gpu-dev-examples").stat().st_uid == UID
     assert (pod.home / ".bashrc").stat().st_uid == UID
 
 
@@ -132,7 +134,7 @@ def test_told_to_end(pods: Pods, terminal: list[str]) -> None:
     assert (pod.home / "saved").exists(), pod.log()
     assert (code, said) == (
         0,
-        {"code": 0, "reason": "it was told to end", "by_user": False, "with_hub": False},
+        {"code": 0, "reason": "it was asked to stop", "by_user": False, "with_hub": False},
     )
 
 
@@ -176,7 +178,7 @@ def test_a_jupyter_that_ends_comes_back_beside_the_sessions(pods: Pods) -> None:
         for times, (code, what) in enumerate(
             [
                 ("3", "ended with exit code 3: the last words of Jupyter"),
-                ("-9", "was ended by SIGKILL: the last words of Jupyter"),
+                ("-9", "was killed by SIGKILL: the last words of Jupyter"),
                 ("0", "ended with exit code 0: the last words of Jupyter"),
             ],
             start=2,
@@ -259,18 +261,18 @@ def over(pod: Pod, path: str, text: str) -> None:
         ),
         (
             foreign_home,
-            "the home /home/dev can't be written to by uid 1000: Permission denied (it belongs to 0:0",
+            "the home /home/dev cannot be written by uid 1000: Permission denied (it belongs to 0:0",
         ),
         (no_account, "the image has no account for uid 1000"),
-        (unreadable_spec, "the server's specification /etc/gpudev/spec.json can't be read: [Errno 13]"),
+        (unreadable_spec, "the server's specification /etc/gpudev/spec.json cannot be read: [Errno 13]"),
         (
             broken_spec,
-            "the server's specification /etc/gpudev/spec.json can't be read: Expecting property name",
+            "the server's specification /etc/gpudev/spec.json cannot be read: Expecting property name",
         ),
         (old_spec, "the server's specification /etc/gpudev/spec.json lacks peers"),
         (
             other_rank,
-            "the server's specification /etc/gpudev/spec.json has 1 ranks, and this is to be rank 2",
+            "the server's specification /etc/gpudev/spec.json has no rank 2: its ranks are 0 to 0",
         ),
     ],
 )

@@ -122,7 +122,7 @@ async def test_an_outage_stops_admissions_and_no_server(world: ServiceWorld, pro
         assert refused.value.code is Code.UNAVAILABLE
     health = world.service.health()
     assert health.live
-    assert any(reason.startswith("the store: DynamoDB table") for reason in health.reasons)
+    assert any(reason.startswith("the database: DynamoDB table") for reason in health.reasons)
     assert world.service.view.reservations[running.id].state == "ready"
     proxy.up()
     record = await admitted(world)

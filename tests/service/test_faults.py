@@ -174,9 +174,9 @@ async def test_a_full_disk_refuses_clearly(idle_world: ServiceWorld, wrapped: li
     wrapped[-1].fault = "full"
     with pytest.raises(Refused) as refused:
         await world.reserve(gpus=2)
-    assert (refused.value.code, refused.value.message) == (Code.UNAVAILABLE, "the disk is full")
+    assert (refused.value.code, refused.value.message) == (Code.UNAVAILABLE, "The disk is full.")
     assert world.service.view.reservations == {}
-    assert world.service.health().reasons == ["the store: the disk is full"]
+    assert world.service.health().reasons == ["the database: the disk is full"]
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "ready")
     assert world.service.health().reasons == []
@@ -226,7 +226,7 @@ async def full_disk(world: ServiceWorld, ballast: Path) -> None:
             acknowledged.add((await service.submit(owner, Ask(gpus=8), "request-of-the-full-disk")).id)
         except Refused as refused:
             assert refused.code is Code.UNAVAILABLE  # noqa: PT017
-            assert f"the disk that holds {world.folder / 'service.sqlite'} is full" in refused.message  # noqa: PT017
+            assert f"The disk that holds {world.folder / 'service.sqlite'} is full" in refused.message  # noqa: PT017
             assert "nothing was changed" in refused.message  # noqa: PT017
             break  # until then there was room in the store's own files
     for attempt in (service.end(running.id, ALICE.subject), service.mint(ALICE.subject)):
@@ -257,7 +257,7 @@ async def test_a_store_that_failed_once_is_tried_again_although_nobody_asks(
     wrapped[-1].fault = "full"
     with pytest.raises(Refused):
         await idle_world.reserve(gpus=2)
-    assert idle_world.service.health().reasons == ["the store: the disk is full"]
+    assert idle_world.service.health().reasons == ["the database: the disk is full"]
     await idle_world.until(lambda: idle_world.service.health().reasons == [])
 
 
@@ -303,7 +303,7 @@ async def test_a_commit_that_fails_loses_no_time_of_an_outage(
     wrapped[0].fault = "full"
     world.clock.advance(5 * MINUTE)
     await world.until(lambda: wrapped[0].fault is None)
-    await world.until(lambda: "the store" not in str(world.service.health().reasons))
+    await world.until(lambda: "the database" not in str(world.service.health().reasons))
     await world.reserve(BOB, gpus=1)  # what was due before it has been decided then
     now = world.service.view.reservations[record.id]
     assert (now.state, now.attempt, now.failed_starts) == (State.STARTING, 1, 0)
@@ -394,9 +394,9 @@ async def test_nodes_count_as_unknown_though_the_store_failed_just_when_that_was
     await world.service.reconcile()
     wrapped[0].fault = "full"
     world.clock.advance(2 * MINUTE)
-    with pytest.raises(Refused, match="the disk is full"):
+    with pytest.raises(Refused, match="The disk is full"):
         await world.service.reconcile()
-    await world.until(lambda: "the store" not in str(world.service.health().reasons))
+    await world.until(lambda: "the database" not in str(world.service.health().reasons))
     await world.service.reconcile()
     view = world.service.view
     await world.until(lambda: {node.status for node in view.nodes.values()} == {NodeStatus.UNKNOWN})
@@ -485,7 +485,7 @@ async def test_servers_beside_an_empty_store_are_no_orphans(idle_world: ServiceW
     """10: a store that was emptied, or a wrong one, ends nobody's server: it is refused, and said."""
     world = idle_world
     world.cluster.launch("somebodys", 3, 1)
-    with pytest.raises(StoreEmpty, match=r"1 server\(s\) run \(somebodys/3\), but the store has never had"):
+    with pytest.raises(StoreEmpty, match=r"has no reservations, but servers .* still run \(1: somebodys/3\)"):
         await world.start()
     assert world.cluster.removed == []
     with pytest.raises(StoreEmpty):
@@ -559,7 +559,7 @@ async def test_a_service_that_was_overtaken_stops(idle_world: ServiceWorld) -> N
     with pytest.raises(Refused) as refused:
         await old.submit(ALICE, Ask(gpus=1))
     assert refused.value.code is Code.UNAVAILABLE
-    assert "its epoch is 2, ours was 1" in refused.value.message
+    assert "Another reservation service has taken over the database." in refused.value.message
     with pytest.raises(StaleEpoch):
         await old.closed()
     assert not old.health().live
@@ -576,7 +576,7 @@ async def test_an_idle_service_that_was_overtaken_stops(idle_world: ServiceWorld
     old = await world.start()
     (world.folder / "service.sqlite.lock").unlink()
     await world.start()
-    with pytest.raises(Refused, match="another service"):
+    with pytest.raises(Refused, match="Another reservation service has taken over the database"):
         await old.reconcile()
     with pytest.raises(StaleEpoch):
         await asyncio.wait_for(old.closed(), 5)

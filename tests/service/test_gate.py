@@ -49,10 +49,10 @@ async def test_ids_that_are_of_no_use_lead_to_a_fresh_one(world: ServiceWorld) -
     await world.becomes(ended.id, "ended")
     held = await world.reserve(BOB, gpus=1)
     for server, words in [
-        ("never-minted", "there is no reservation never-minted"),
-        (bobs, f"there is no reservation {bobs}"),
-        (ended.id, f"reservation {ended.id} has ended (released)"),
-        (held.id, f"{held.id} is not yours"),
+        ("never-minted", "You have no reservation never-minted."),
+        (bobs, f"You have no reservation {bobs}."),
+        (ended.id, f"Reservation {ended.id} has ended (released)."),
+        (held.id, f"Reservation {held.id} belongs to another user."),
     ]:
         answer = await admit(world, server, gpus=2, name="demo")
         assert answer.verdict is Verdict.REDIRECT
@@ -65,12 +65,21 @@ async def test_ids_that_are_of_no_use_lead_to_a_fresh_one(world: ServiceWorld) -
     assert [r.id for r in world.service.view.reservations.values()] == [held.id]
 
 
+async def test_a_blocked_one_has_no_number_in_the_queue(world: ServiceWorld) -> None:
+    for node in ("node-1", "node-2"):
+        await world.service.operate_node(node, "drain", "local:root")
+    minted = await world.service.mint(ALICE.subject)
+    answer = await admit(world, minted, gpus=2, hours=1.0)
+    assert answer.verdict is Verdict.QUEUED
+    assert answer.message == f"Reservation {minted} is blocked: node-1 is drained and node-2 is drained."
+
+
 async def test_a_queued_one_waits_and_other_options_conflict(world: ServiceWorld) -> None:
     await world.reserve(BOB, gpus=8, nodes=2)
     minted = await world.service.mint(ALICE.subject)
     answer = await admit(world, minted, gpus=2, hours=1.0)
     assert (answer.verdict, answer.location) == (Verdict.QUEUED, f"services/gpudev/reservations/{minted}")
-    assert "number 1 in the queue" in answer.message
+    assert f"Reservation {minted} has place 1 in the queue: waiting for 2 GPUs" in answer.message
     assert (await admit(world, minted, form=False)).verdict is Verdict.QUEUED
     assert (await admit(world, minted, gpus=2, hours=1.0)).verdict is Verdict.QUEUED
     other = await admit(world, minted, gpus=4, hours=1.0)
@@ -81,10 +90,10 @@ async def test_a_queued_one_waits_and_other_options_conflict(world: ServiceWorld
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"gpus": 3}, "3 GPUs can't be reserved"),
-        ({"gpus": "2"}, "the options are not right"),
-        ({"gpus": 2, "mount": "/"}, "there is no option mount"),
-        ({"gpus": 2, "name": "../x"}, "'../x' can't be a name"),
+        ({"gpus": 3}, "3 GPUs cannot be reserved"),
+        ({"gpus": "2"}, "The options are not valid"),
+        ({"gpus": 2, "mount": "/"}, "Unknown options: mount."),
+        ({"gpus": 2, "name": "../x"}, "'../x' is not a valid name."),
     ],
 )
 async def test_wrong_options_are_invalid(world: ServiceWorld, options: dict[str, Any], words: str) -> None:
@@ -118,7 +127,7 @@ async def test_one_that_is_stopping_is_to_be_asked_for_later(world: ServiceWorld
     await world.service.end(record.id, ALICE.subject)
     answer = await admit(world, record.id)
     assert answer.verdict is Verdict.CONFLICT
-    assert "is being stopped" in answer.message
+    assert f"The server of reservation {record.id} is stopping." in answer.message
 
 
 async def test_one_that_ends_while_the_gate_decides_has_ended(world: ServiceWorld) -> None:
@@ -131,7 +140,7 @@ async def test_one_that_ends_while_the_gate_decides_has_ended(world: ServiceWorl
         world.service.end(record.id, ALICE.subject), admit(world, record.id, form=False)
     )
     assert answer.verdict is Verdict.REDIRECT
-    assert f"reservation {record.id} has ended (released)" in answer.message
+    assert f"Reservation {record.id} has ended (released)." in answer.message
 
 
 async def test_an_answer_comes_within_its_time(world: ServiceWorld) -> None:
@@ -156,10 +165,10 @@ async def test_the_hub_keeps_servers_of_live_reservations_only(world: ServiceWor
     before = set(world.service.view.minted), set(world.service.view.reservations)
     for server, verdict, words in [
         (held.id, Verdict.START, ""),
-        (bobs.id, Verdict.REDIRECT, f"{bobs.id} is not yours"),
-        (minted, Verdict.REDIRECT, f"{minted} has not been reserved"),
-        (ended.id, Verdict.REDIRECT, f"reservation {ended.id} has ended (released)"),
-        ("never-minted", Verdict.REDIRECT, "there is no reservation never-minted of yours"),
+        (bobs.id, Verdict.REDIRECT, f"Reservation {bobs.id} belongs to another user."),
+        (minted, Verdict.REDIRECT, f"The id {minted} has no reservation yet."),
+        (ended.id, Verdict.REDIRECT, f"Reservation {ended.id} has ended (released)."),
+        ("never-minted", Verdict.REDIRECT, "You have no reservation never-minted."),
     ]:
         answer = await world.service.name_asked(NameAsked(ALICE.subject, server))
         assert (answer.verdict, answer.message) == (verdict, words)

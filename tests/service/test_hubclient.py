@@ -75,7 +75,7 @@ async def test_starts_that_go_on(status: int, message: str, runs: bool) -> None:
     ("status", "message", "error"),
     [
         (400, "a:b is pending stop", HubPending),
-        (409, "waits, number 3", HubPending),
+        (409, "has place 3 in the queue", HubPending),
         (404, "no such user", OwnerUnknownToHub),
         (429, "too many", HubUnavailable),
         (502, "<html>", HubUnavailable),

@@ -156,7 +156,14 @@ def make_config_a_link_into_a_read_only_place(home: Path) -> None:
     (home / ".ssh" / "config").symlink_to("/proc/version")
 
 
+def make_config_a_pipe(home: Path) -> None:
+    """Some password managers do; reading it would wait for them."""
+    (home / ".ssh").mkdir()
+    os.mkfifo(home / ".ssh" / "config")
+
+
 CONFIGS = [
+    make_config_a_pipe,
     make_config_a_folder,
     make_config_a_link_to_nowhere,
     make_config_a_link_into_a_read_only_place,
@@ -215,7 +222,7 @@ def test_without_a_folder_of_ours_files_lie_elsewhere(
     assert (got["port"], got["stricthostkeychecking"]) == ("4022", "true")
     assert str(runtime) in got["userknownhostsfile"]
     assert "cannot be written" in written.problem
-    with pytest.raises(GpuDevError, match="id_ed25519 cannot be made"):
+    with pytest.raises(GpuDevError, match="id_ed25519 cannot be created"):
         ssh.sync(access(host()))
 
 

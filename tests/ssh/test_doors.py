@@ -163,7 +163,7 @@ def test_the_agent_outlives_the_service(world: World, rank: Rank) -> None:
     world.service.stop()
     assert rank.jupyter is not None
     rank.jupyter.stop()
-    eventually(lambda: "the report was not taken" in rank.agent_log.read_text(), timeout=30)
+    eventually(lambda: "the report failed, will retry" in rank.agent_log.read_text(), timeout=30)
     count = len(reports)
     world.service.start()
     # The first report may tell what was so before it looked again.
@@ -182,7 +182,7 @@ def cpu(pid: int) -> float:
 def test_the_agent_rests(world: World) -> None:
     (rank,) = world.start("grest")
     try:
-        eventually(lambda: "all of it answers" in rank.agent_log.read_text())
+        eventually(lambda: "all parts answer" in rank.agent_log.read_text())
         # It may still be about its first reports; one that never rests uses as much in every stretch.
         used = []
         for _ in range(4):
@@ -207,8 +207,8 @@ def test_a_rested_service_is_told_again(world: World, rank: Rank) -> None:
     """A service that was started again has forgotten what it was told."""
     reports = world.service.reports
     world.service.stop()
-    count, told = len(reports), rank.agent_log.read_text().count("no notices, will try again")
-    eventually(lambda: rank.agent_log.read_text().count("no notices, will try again") > told)
+    count, told = len(reports), rank.agent_log.read_text().count("no notices received, will retry")
+    eventually(lambda: rank.agent_log.read_text().count("no notices received, will retry") > told)
     world.service.start()
     eventually(lambda: len(reports) > count, timeout=30)
 
@@ -217,8 +217,9 @@ def test_sshd_is_greeted_once_while_jupyter_starts(world: World) -> None:
     """A connection costs it a process; the kernel's table of listeners costs nothing."""
     (rank,) = world.start("gslow", jupyter=False)
     try:
-        began = time.monotonic()
-        eventually(lambda: time.monotonic() - began > 1.5)
+        eventually(lambda: "Connection from" in rank.log.read_text())
+        greeted = time.monotonic()
+        eventually(lambda: time.monotonic() - greeted > 1.5)
         assert rank.log.read_text().count("Connection from") == 1
     finally:
         world.stop("gslow")

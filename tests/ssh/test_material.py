@@ -4,12 +4,14 @@ import asyncio
 import os
 import stat
 import subprocess
+import tracemalloc
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from gpudev_hub.core.model import Owner, Presence, State
+from gpudev_hub.core.model import HOUR, Owner, Presence, State
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.directory import LocalDirectory
@@ -29,7 +31,8 @@ def described(certificate: str, tmp_path: Path) -> str:
 def test_ca_is_kept_and_signs_host_certificates(tmp_path: Path) -> None:
     ca = HostCA(tmp_path / "ca")
     assert HostCA(tmp_path / "ca").known_hosts == ca.known_hosts
-    assert stat.S_IMODE((tmp_path / "ca/host_ca").stat().st_mode) == 0o600
+    for name in ("host_ca", "host_ca.pub"):
+        assert stat.S_IMODE((tmp_path / "ca" / name).stat().st_mode) == 0o600
     _, public = new_pair("x", tmp_path)
     text = described(ca.sign(public, ["gx1-1"]), tmp_path)
     assert "host certificate" in text
@@ -72,7 +75,7 @@ def test_secret_is_kept_and_a_cut_one_refused(tmp_path: Path) -> None:
     assert keep_secret(path) == secret
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.write_bytes(secret[:7])
-    with pytest.raises(ValueError, match="32 bytes and holds 7"):
+    with pytest.raises(ValueError, match="has 7 bytes instead of 32"):
         keep_secret(path)
 
 
@@ -166,8 +169,16 @@ async def test_local_directory(tmp_path: Path) -> None:
     (ssh / "bad").touch()
     os.mkfifo(ssh / "pipe.pub")  # has no writer: opening it would never return
     (ssh / "pipe").touch()
+    (ssh / "image").touch()
+    with (ssh / "image.pub").open("wb") as image:
+        image.truncate(1 << 30)
     lines = {(ssh / name).read_text().split()[1] for name in ("id_ed25519.pub", "gpudev/id_ed25519.pub")}
-    assert {key.blob for key in await directory.keys(OWNER)} == lines
+    tracemalloc.start()
+    found = await directory.keys(OWNER)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {key.blob for key in found} == lines
+    assert peak < 4 << 20, "of a file of any size"
     assert await directory.identity_file(OWNER) is None
     demo = Owner("local:../eve", "../eve", "eve")
     identity = await directory.identity_file(demo)
@@ -235,6 +246,22 @@ async def test_names_of_all_nodes_and_those_that_lead_nowhere(tmp_path: Path) ->
     ]
     assert [(one.alias, one.id) for one in access.closed] == [("gpu-pair-1", "gx2"), ("gpu-x-1", "gx3")]
     assert (await world.access.hosts(Owner("local:bob", "bob", "bob"))).closed == ()
+
+
+async def test_a_key_opens_until_the_end_by_the_clock_of_the_server(tmp_path: Path) -> None:
+    """A machine that slept for a night counts the reservation on, and its sshd reads another time."""
+    world = World(tmp_path)
+    keep_pair(world.home / ".ssh" / "id_ed25519", "mine")
+    world.reserve("gx1")
+    (key,) = await LocalDirectory(OWNER.subject, world.home / ".ssh", tmp_path).keys(OWNER)
+    found = []
+    for world.set_forward in (0, 8 * HOUR):
+        (line,) = await world.access.authorized_keys("gx1", key.fingerprint)
+        expiry, _, ends = line.removeprefix('expiry-time="').partition("ends=")
+        read = datetime.strptime(expiry.partition('"')[0], "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        assert int(ends) == read.timestamp()
+        found.append(int(ends))
+    assert found[1] - found[0] == 8 * 3600
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.STOPPING, State.ENDED])

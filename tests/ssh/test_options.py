@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from gpudev import ssh, sshblocks, sshkeys
-from gpudev.wire import SshAccess, SshClosed, SshHost
+from gpudev.wire import SshAccess, SshBastion, SshClosed, SshHost
 
 DOCS = Path(__file__).parents[2] / "docs" / "ssh.md"
 CA = "@cert-authority * ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
@@ -114,9 +114,19 @@ def decisions() -> dict[str, tuple[str, str]]:
     return {option.lower(): (decision, why) for option, decision, why in rows}
 
 
-def written() -> dict[str, str]:
+def through_bastion() -> SshAccess:
+    """The same server, reached through a bastion."""
+    found = access(host="10.1.2.3", port=2222)
+    found.bastion = SshBastion(
+        host="bastion.example.org", port=22, user="jump", host_key_alias="gpudev-bastion"
+    )
+    return found
+
+
+def written(*, bastion: bool = False) -> dict[str, str]:
     """What the block of a server sets, by the name that the docs have."""
-    (block,) = sshblocks.host_blocks(access(), Path("/known"), [Path("/key")], True, Path("/s"))
+    found = through_bastion() if bastion else access()
+    *_, block = sshblocks.host_blocks(found, Path("/known"), [Path("/key")], True, Path("/s"))
     lines = [line.split(maxsplit=1) for line in block.splitlines()[1:]]
     return {ALIASES.get(option.lower(), option.lower()): value for option, value in lines}
 
@@ -130,8 +140,8 @@ def test_every_option_that_ssh_lists_is_decided(tmp_path: Path) -> None:
 def test_the_table_says_what_is_written() -> None:
     table = decisions()
     pinned = {option for option, (decision, _) in table.items() if decision.startswith("pinned")}
-    assert pinned == set(written()) | {"proxyjump"}
-    for option, value in sshblocks.PINNED.items():
+    assert pinned == set(written()) | set(written(bastion=True))
+    for option, value in {**sshblocks.PINNED, **sshblocks.DIRECT}.items():
         decision = table[ALIASES.get(option.lower(), option.lower())][0]
         expected = "the default of your ssh" if value.startswith("+") else f"`{value}`"
         assert decision == f"pinned: {expected}"
@@ -160,6 +170,53 @@ def test_pinned_options_win_over_every_block_of_the_users(config: Path, home: Pa
     assert got["certificatefile"] == ["/nowhere-cert.pub"]
     other = settings(config, "example.org", "ssh", "-o", "ProxyJump=none")
     assert other["hostname"] == ["other.example.org"]
+
+
+def test_pinned_options_win_over_every_block_for_the_bastion_too(config: Path, home: Path) -> None:
+    """The server is reached through the bastion alone, and the bastion through nothing else."""
+    config.parent.mkdir(mode=0o700)
+    config.write_text("\n".join(BLOCKS))
+    ssh.sync(through_bastion())
+    got = settings(config)
+    (jump,) = got["proxyjump"]
+    assert "proxycommand" not in got
+    assert (got["hostname"], got["port"], got["hostkeyalias"]) == (["10.1.2.3"], ["2222"], ["gx1"])
+    assert (got["proxyusefdpass"], got["forwardagent"]) == (["no"], ["yes"])
+    way = settings(config, jump)
+    assert (way["hostname"], way["port"], way["user"]) == (["bastion.example.org"], ["22"], ["jump"])
+    assert (way["hostkeyalias"], way["stricthostkeychecking"]) == (["gpudev-bastion"], ["true"])
+    assert (way["controlmaster"], way["forwardagent"]) == (["false"], ["no"])
+    assert way["identityfile"][0].endswith("gpudev/id_ed25519")
+    assert not {"proxyjump", "proxycommand", "remotecommand", "controlpath"} & set(way)
+    alone = settings(ssh.include_path(), jump)
+    for option in sshblocks.PINNED.keys() | sshblocks.GATEWAY.keys():
+        name = ALIASES.get(option.lower(), option.lower())
+        assert way.get(name) == alone.get(name), option
+
+
+@pytest.mark.parametrize(
+    "change", [{"host": "-oProxyCommand=id"}, {"host": "a b"}, {"user": "$(id)%h"}, {"port": 0}]
+)
+def test_what_is_no_bastion_is_refused(home: Path, change: dict[str, object]) -> None:
+    from gpudev.errors import UnexpectedAnswer
+
+    told = through_bastion()
+    for name, value in change.items():
+        setattr(told.bastion, name, value)
+    with pytest.raises(UnexpectedAnswer):
+        ssh.sync(told)
+
+
+def test_each_account_has_its_own_way() -> None:
+    """Two hubs, or two users, on one machine have other keys, and other bastions."""
+    names = {
+        line
+        for known in ("/one", "/two")
+        for block in sshblocks.host_blocks(through_bastion(), Path(known), [], False, Path("/s"))
+        for line in block.splitlines()
+        if "ProxyJump" in line
+    }
+    assert len(names) == 2
 
 
 def test_other_hosts_see_nothing_of_ours(config: Path, tmp_path: Path) -> None:
@@ -275,8 +332,9 @@ def test_nothing_but_options_of_8_2_is_written(home: Path) -> None:
     """An option that ssh does not know ends every connection, also to other hosts."""
     known = set(OPTIONS_OF_8_2.split())
     (block,) = sshblocks.host_blocks(access(), Path("/known"), [Path("/key")], True, Path("/s"))
+    more = sshblocks.host_blocks(through_bastion(), Path("/known"), [Path("/key")], True, Path("/s"))
     (closed,) = sshblocks.closed_blocks(access().closed, "gpu-dev ssh-why 0")
-    used = {line.split()[0].lower() for line in f"{block}{closed}".splitlines()}
+    used = {line.split()[0].lower() for line in "".join([block, *more, closed]).splitlines()}
     assert used <= known
 
 

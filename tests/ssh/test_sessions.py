@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forwards import connects, greet, heard_as_vs_code
 from gpudev_hub.core.model import HOUR
 from gpudev_hub.server import processes
 from ssh_world import Rank, World, eventually, free_port, now
@@ -102,11 +102,11 @@ def test_a_bashrc_does_not_hide_the_servers_programs(world: World, rank: Rank, t
 def test_banner_in_shells_only_and_current_after_an_extension(
     world: World, rank: Rank, terminal: Terminal
 ) -> None:
-    text = terminal.read_until("More time")
-    assert "gpudev demo: 2 pretended GPUs (0, 1) of node-1" in text
+    text = terminal.read_until("To extend")
+    assert "gpudev demo: 2 simulated GPUs (0, 1) on node-1" in text
     assert re.search(r"Ends at \d\d:\d\d \w+, in (1 h 5\d|2 h 00) min", text)
     terminal.read_until("gpu-dev extend demo --hours 1")
-    assert "More time" not in world.run("ssh", HOST, "true").stdout
+    assert "To extend" not in world.run("ssh", HOST, "true").stdout
     before = world.live.reservations["gx1"].hard_end
     world.change("gx1", hard_end=now() + 9 * HOUR + 90_000)
     again = Terminal(world, "-tt", HOST)
@@ -122,7 +122,7 @@ def test_hushlogin(world: World, rank: Rank) -> None:
     quiet = Terminal(world, "-tt", HOST)
     try:
         quiet.type("echo re''ady")
-        assert "More time" not in quiet.read_until("ready")
+        assert "To extend" not in quiet.read_until("ready")
     finally:
         quiet.close()
         (world.home / ".hushlogin").unlink()
@@ -164,17 +164,6 @@ def test_rsync(world: World, rank: Rank, tmp_path: Path) -> None:
     assert (world.home / "synced/tree/file 19").read_text() == "x" * 19
 
 
-def greet(port: int, socks_to: int | None = None) -> bytes:
-    """What is heard from a port, through a SOCKS proxy if asked."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        if socks_to is not None:
-            connection.sendall(b"\x05\x01\x00")
-            assert connection.recv(2) == b"\x05\x00"
-            connection.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + socks_to.to_bytes(2, "big"))
-            assert connection.recv(10)[:2] == b"\x05\x00"
-        return connection.recv(4)
-
-
 @pytest.mark.parametrize("kind", ["-L", "-R", "-D"])
 def test_port_forwarding(world: World, rank: Rank, kind: str) -> None:
     port = free_port()
@@ -186,14 +175,6 @@ def test_port_forwarding(world: World, rank: Rank, kind: str) -> None:
             assert greet(port, rank.port if kind == "-D" else None) == b"SSH-"
         finally:
             process.terminate()
-
-
-def connects(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_agent_forwarding(world: World, rank: Rank, tmp_path: Path) -> None:
@@ -219,30 +200,7 @@ def test_agent_forwarding(world: World, rank: Rank, tmp_path: Path) -> None:
 
 
 def test_the_way_of_vs_code(world: World, rank: Rank) -> None:
-    """A script on standard input starts a detached listener; then it is reached through ``-D``."""
-    port, socks = free_port(), free_port()
-    server = (
-        "import socket\n"
-        f"s = socket.create_server(('127.0.0.1', {port}))\n"
-        "s.settimeout(60)\n"
-        "c, _ = s.accept()\n"
-        "c.sendall(b'CODE')\n"
-    )
-    script = (
-        f"cat > listener.py <<'END'\n{server}END\n"
-        "nohup python listener.py > /dev/null 2>&1 < /dev/null &\n"
-        "echo started==$?\n"
-    )
-    done = world.run("ssh", "-T", HOST, "bash", input=script)
-    assert (done.stdout, done.returncode) == ("started==0\n", 0)
-    argv = ["ssh", "-F", str(world.config), "-T", "-D", str(socks), HOST, "sleep 60"]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as process:
-        try:
-            eventually(lambda: connects(socks))
-            eventually(lambda: f":{port:04X}" in Path("/proc/net/tcp").read_text())
-            assert greet(socks, port) == b"CODE"
-        finally:
-            process.terminate()
+    assert heard_as_vs_code(world.argv, HOST) == b"CODE"
 
 
 def test_sessions_by_the_dozen(world: World, rank: Rank) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from dynamodb_local import DynamoDBLocal
-from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Record, Slot, Snapshot
+from gpudev_hub.core.access_model import Access, AccessSweep, LimitRule, Person, Spending
+from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Slot, Snapshot
+from gpudev_hub.core.hot import KINDS, HotState, Record, key_of
 from gpudev_hub.core.model import (
     HOUR,
+    CapacityBlock,
     Claim,
     MintedId,
     Node,
@@ -34,6 +38,7 @@ from gpudev_hub.core.ports import (
     StoreLocked,
     StoreUnavailable,
 )
+from gpudev_hub.core.usage import OpenClaim, OpenRequest, Sums, UsageDay, UsageHead
 from gpudev_hub.stores.dynamodb import DynamoStore
 from gpudev_hub.stores.memory import Disk, MemoryStore
 from gpudev_hub.stores.sqlite import SqliteStore
@@ -98,7 +103,16 @@ def taken(*claims: Claim) -> tuple[tuple[Slot, tuple[str, int]], ...]:
     )
 
 
-NODE = Node("node-1", "p5", 8, "zone-a", until=77)
+NODE = Node(
+    "node-1",
+    "p5",
+    8,
+    "zone-a",
+    until=77,
+    reason="KernelReady is False: ForkFailedOutOfPIDs",
+    unhealthy=("KernelReady",),
+    block=CapacityBlock("cr-1", 77, "EC2 does not answer"),
+)
 
 
 def changed(*records: Record, gone: bool = False, cause: str = "requested") -> tuple[Change, ...]:
@@ -122,23 +136,31 @@ async def everything(store: Store) -> list[HistoryEntry]:
 
 def fold(entries: list[HistoryEntry]) -> tuple[object, ...]:
     """The hot state that a history leads to."""
-    state: dict[type[Record], dict[object, Record]] = {Reservation: {}, Claim: {}, MintedId: {}, Node: {}}
+    state = HotState()
     for entry in entries:
-        record = entry.change.record
-        key: object
-        if isinstance(record, Claim):
-            key = record.key
-        else:
-            key = record.name if isinstance(record, Node) else record.id
-        if entry.change.gone:
-            state[type(record)].pop(key, None)
-        else:
-            state[type(record)][key] = record
-    return tuple(state.values())
+        state.apply(entry.change.record, gone=entry.change.gone)
+    return hot(state)
 
 
-def hot(snapshot: Snapshot) -> tuple[object, ...]:
-    return snapshot.reservations, snapshot.claims, snapshot.minted, snapshot.nodes
+def hot(state: HotState) -> tuple[object, ...]:
+    return tuple(getattr(state, kind.table) for kind in KINDS.values())
+
+
+ALICE = Person(
+    "github:1", "alice", "Alice-L", ("pytorch/metamates",), True, Access.REVOKED, "left the team", 7, 5
+)
+RULE = LimitRule("team:pytorch/metamates", None, "github:1", 4, "quiet", running_gpus=4, gpu_hours_week=80)
+SPENDING = Spending("github:1", "p5", week=100, week_gpu_ms=5, month=90, month_gpu_ms=15)
+ACCESS_RECORDS = (
+    ALICE,
+    replace(ALICE, subject="github:2", access=Access.ALLOWED),
+    RULE,
+    replace(RULE, pool="p5", gpu_hours_week=None),
+    replace(RULE, scope="person:github:1", hold_per_request=HOUR),
+    SPENDING,
+    replace(SPENDING, pool="t4"),
+    AccessSweep(33),
+)
 
 
 async def test_a_new_store_is_empty_and_has_the_first_epoch(make: Make) -> None:
@@ -164,6 +186,26 @@ async def test_committed_records_come_back_unchanged_after_a_reopen(make: Make) 
     assert found.claims == {("a1", 1): records[1]}
     assert found.minted == {"m1": records[2]}
     assert found.nodes == {"node-1": NODE}
+    await store.close()
+
+
+async def test_records_of_access_and_limits_come_back_unchanged_after_a_reopen(make: Make) -> None:
+    """3, 12"""
+    store = make()
+    await store.open()
+    await store.commit(commit(1, *changed(*ACCESS_RECORDS)))
+    later = AccessSweep(44), replace(SPENDING, week_gpu_ms=6)
+    await store.commit(commit(2, *changed(*later), *changed(RULE, ACCESS_RECORDS[1], gone=True)))
+    await store.close()
+    store = make()
+    found = await store.open()
+    assert found.people == {"github:1": ALICE}
+    assert found.limits == {rule_key: rule for rule in ACCESS_RECORDS[3:5] for rule_key in [key_of(rule)]}
+    assert found.spending == {("github:1", "p5"): later[1], ("github:1", "t4"): ACCESS_RECORDS[6]}
+    assert found.swept_at == 44
+    entries = await everything(store)
+    assert [entry.change.record for entry in entries[: len(ACCESS_RECORDS)]] == [*ACCESS_RECORDS]
+    assert fold(entries) == hot(found)
     await store.close()
 
 
@@ -394,3 +436,84 @@ async def test_ended_reservations_are_paged_latest_first(store: Store) -> None:
     assert found is not None
     assert found.outcome is Outcome.RELEASED
     assert (await store.reload()).reservations == {}
+
+
+def usage_day(day: int, n: int, held: int) -> UsageDay:
+    sums = Sums(2, 3, held, 4, 5, 6, 7, 8, 9, {"released": 2, "expired": 1})
+    return UsageDay(day, n, {("github:1", "p5", 8): sums, ("local:älice", "p5", 16): Sums(held=1 << 45)})
+
+
+def usage_head(n: int, first: int, last: int) -> UsageHead:
+    return UsageHead(
+        n=n,
+        at=n * 1_000,
+        first=first,
+        last=last,
+        requests={"a1": OpenRequest(5, 6, 7, ready=True), "b1": OpenRequest(None, 0, None, ready=False)},
+        claims={("a1", 2): OpenClaim(("github:1", "p5", 8), 77)},
+        logins={"github:1": "älice"},
+    )
+
+
+async def test_usage_is_kept_and_replaced_day_by_day(make: Make) -> None:
+    store = make()
+    await store.open()
+    assert await store.load_usage() is None
+    # From the end of one year into the next, and more days than one transaction takes.
+    days = [usage_day(day, 3, held=day) for day in range(20_800, 20_850)]
+    await store.save_usage(usage_head(3, 20_800, 20_849), days)
+    await store.commit(commit(1, *changed(reservation("a1"))))
+    later = usage_day(20_849, 9, held=5)
+    await store.save_usage(usage_head(9, 20_800, 20_849), [later])
+    await store.save_usage(usage_head(10, 20_800, 20_849), [])
+    await store.close()
+    again = make()
+    await again.open()
+    found = await again.load_usage()
+    assert found is not None
+    assert found.head == usage_head(10, 20_800, 20_849)
+    assert {day.day: day for day in found.days} == {day.day: day for day in [*days[:-1], later]}
+    assert (await again.reload()).n == 1, "usage is beside the records"
+    await again.close()
+
+
+async def test_usage_of_a_month_that_is_missing_stops_nothing(store: Store) -> None:
+    await store.save_usage(
+        usage_head(3, 20_000, 20_600), [usage_day(20_000, 3, held=1), usage_day(20_600, 3, held=2)]
+    )
+    found = await store.load_usage()
+    assert found is not None
+    assert sorted(day.day for day in found.days) == [20_000, 20_600]
+
+
+async def test_usage_is_encoded_before_the_next_commit_changes_it(store: Store) -> None:
+    day = usage_day(20_000, 3, held=1)
+    saving = asyncio.ensure_future(store.save_usage(usage_head(3, 20_000, 20_000), [day]))
+    await asyncio.sleep(0)
+    day.rows["github:1", "p5", 8].held = 99
+    await saving
+    found = await store.load_usage()
+    assert found is not None
+    assert found.days[0].rows["github:1", "p5", 8].held == 1
+
+
+async def test_a_stale_service_saves_no_usage(make: Make, request: pytest.FixtureRequest) -> None:
+    """11"""
+    first = make()
+    await first.open()
+    await first.save_usage(usage_head(3, 20_000, 20_000), [usage_day(20_000, 3, held=1)])
+    if "sqlite" in request.node.name:
+        with pytest.raises(StoreLocked):
+            await make().open()
+        await first.close()
+        return
+    if "memory" in request.node.name:
+        first._disk.locked = False  # type: ignore[attr-defined]
+    second = make()
+    await second.open()
+    with pytest.raises(StaleEpoch):
+        await first.save_usage(usage_head(9, 20_000, 20_000), [usage_day(20_000, 9, held=2)])
+    found = await second.load_usage()
+    assert found is not None
+    assert found.head.n == 3
+    await second.close()

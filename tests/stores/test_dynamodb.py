@@ -411,7 +411,7 @@ async def test_a_table_that_was_restored_in_the_middle_of_a_commit_is_refused(
         TableName=table, Key={"pk": {"S": pk}, "sk": {"S": sk}}, UpdateExpression=update, **arguments
     )
     store = make()
-    with pytest.raises(StoreUnavailable, match=rf"is not whole: .*{words}.*restore it to another one"):
+    with pytest.raises(StoreUnavailable, match=rf"is not consistent: .*{words}.*restore it to another time"):
         await store.open()
     await store.close()
 
@@ -478,7 +478,7 @@ async def test_a_table_of_another_schema_is_left_alone(
         ExpressionAttributeValues={":s": {"N": str(schema)}},
     )
     store = make()
-    with pytest.raises(StoreUnavailable, match=f"has schema {schema}, this version of gpudev knows 1"):
+    with pytest.raises(StoreUnavailable, match=f"has schema {schema}; this version of gpudev knows schema 1"):
         await store.open()
     await store.close()
     assert dynamodb.client().get_item(TableName=table, Key=head)["Item"]["epoch"] == {"N": "1"}

@@ -11,12 +11,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gpudev_hub.core.access_model import AccessSweep
 from gpudev_hub.core.commit import Change, Commit
-from gpudev_hub.core.model import HOUR, Owner, Request, Reservation, Shape
+from gpudev_hub.core.model import HOUR, Claim, Node, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
 from gpudev_hub.stores import sqlite
@@ -96,7 +98,7 @@ async def test_a_failpoint_ends_the_process_where_it_says(tmp_path: Path, place:
 
 def test_failpoints_come_from_the_environment_only() -> None:
     assert from_environment({}) is nothing
-    with pytest.raises(ValueError, match="GPUDEV_FAILPOINT=nowhere: there is before-commit"):
+    with pytest.raises(ValueError, match="GPUDEV_FAILPOINT is 'nowhere'; it must be one of before-commit"):
         from_environment({"GPUDEV_FAILPOINT": "nowhere"})
 
 
@@ -116,6 +118,52 @@ async def test_a_full_disk_is_said_clearly_and_leaves_nothing_half_made(tmp_path
     store._writing.execute("PRAGMA max_page_count = 100000")
     await store.commit(Commit(epoch, 2, "c2", 2, many))
     assert len((await store.reload()).reservations) == 51
+    await store.close()
+
+
+async def test_the_simulated_pool_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "service.sqlite")
+    epoch = (await store.open()).epoch
+    live, over = (
+        replace(found, request=replace(found.request, pool="pretended"))
+        for found in (reservation("a1", 1), reservation("a2", 2))
+    )
+    changes = (
+        Change(live, "requested", "a"),
+        Change(over, "released", "a", gone=True),
+        Change(Claim("a1", 1, "local:a", "pretended", (), HOUR), "started", "a"),
+        Change(Node("node-1", "pretended", 8, "here"), "seen", "a"),
+    )
+    await store.commit(Commit(epoch, 1, "c1", 1, changes))
+    state = await store.reload()
+    assert state.reservations["a1"].request.pool == "simulated"
+    assert [claim.pool for claim in state.claims.values()] == ["simulated"]
+    assert state.nodes["node-1"].pool == "simulated"
+    assert [found.request.pool for found in (await store.ended(None, None, 9))[0]] == ["simulated"]
+    found = await store.find("a2")
+    assert found is not None
+    assert found.request.pool == "simulated"
+    history, _ = await store.history("a1", 0, 9)
+    assert {getattr(entry.change.record, "pool", "simulated") for entry in history} == {"simulated"}
+    await store.close()
+
+
+async def test_a_file_from_before_the_records_of_access_opens_as_it_is(tmp_path: Path) -> None:
+    """A look leaves the file alone; opening adds the table for them."""
+    path = tmp_path / "service.sqlite"
+    store = SqliteStore(path)
+    epoch = (await store.open()).epoch
+    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+    await store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE others")
+    connection.close()
+    store = SqliteStore(path)
+    assert (await store.peek()).n == 1
+    found = await store.open()
+    assert (found.reservations, found.people) == ({"a1": reservation("a1", 1)}, {})
+    await store.commit(Commit(found.epoch, 2, "c2", 2, (Change(AccessSweep(9), "swept", "service"),)))
+    assert (await store.reload()).swept_at == 9
     await store.close()
 
 
@@ -273,7 +321,7 @@ async def test_a_store_that_lost_commits_is_refused_and_left_as_it_is(tmp_path: 
     before = contents(there)
     for _ in range(2):
         damaged = SqliteStore(path)
-        with pytest.raises(StoreBehind, match=r"but 60 were made|is empty or gone, but its log"):
+        with pytest.raises(StoreBehind, match=r"but 60 were made|is empty or missing, but its log"):
             await damaged.peek()
         await damaged.close()
         assert contents(there) == before
@@ -335,7 +383,7 @@ async def test_a_record_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     connection.commit()
     connection.close()
     store = SqliteStore(path)
-    with pytest.raises(StoreUnavailable, match="holds a record that can't be read"):
+    with pytest.raises(StoreUnavailable, match="holds a record that cannot be read"):
         await store.peek()
     await store.close()
 
@@ -343,8 +391,8 @@ async def test_a_record_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 99", "has schema 99, this version of gpudev knows 1"),
-        ("CREATE TABLE t (x)", "is a database of something else"),
+        ("PRAGMA user_version = 99", "has schema 99; this version of gpudev knows schema 1"),
+        ("CREATE TABLE t (x)", "is a database of another program"),
     ],
 )
 async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, statement: str, message: str) -> None:
@@ -357,5 +405,5 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, statement: 
     path.write_bytes(b"not a database at all, by any means" * 100)
     with pytest.raises(StoreUnavailable, match="file is not a database"):
         await SqliteStore(path).open()
-    with pytest.raises(StoreUnavailable, match="can't be opened: No such file or directory"):
+    with pytest.raises(StoreUnavailable, match="cannot be opened: No such file or directory"):
         await SqliteStore(tmp_path / "nowhere" / "service.sqlite").open()

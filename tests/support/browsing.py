@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import cache
+from pathlib import Path
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
+
+from gpudev_hub.settings import CHECKOUT
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -18,7 +23,18 @@ ARGUMENTS = [
 ]
 SLOW = 90_000
 """Milliseconds that a page may take on a machine that is busy with other things."""
+SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
+"""A folder: every page is written there as a picture, wide and narrow; ``picker.png`` and ``pool.png`` are
+those in ``docs/images``."""
 OURS = re.compile(r"/(services/gpudev|hub)/")
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a picture of the page if pictures are wanted."""
+    if SHOTS:
+        folder = Path(SHOTS)
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=folder / f"{name}.png", full_page=True, animations="disabled")
 
 
 class Watcher:
@@ -50,3 +66,44 @@ def choose(page: Page, size: str, hours: str, name: str = "") -> None:
     if name:
         page.get_by_label("Name").fill(name)
     page.get_by_role("button", name="Reserve", exact=True).click()
+
+
+@cache
+def _axe() -> str:
+    """Return the source of axe-core, which ``make test-browser`` installs."""
+    return (CHECKOUT / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+def check_accessibility(page: Page, include: str | None = None) -> None:
+    """Assert that axe-core finds nothing serious or critical on ``page`` as it is shown now.
+
+    ``include``: a CSS selector; only what it matches is judged. At least one element must match.
+    """
+    if include is not None:
+        assert page.locator(include).count(), f"{page.url}: nothing matches {include}"
+    # Evaluated by the debugger, so the page's content security policy stays as it is.
+    if not page.evaluate("typeof window.axe === 'object'"):
+        page.evaluate(f"(() => {{ const define = undefined, module = undefined; {_axe()} }})()")
+    violations = page.evaluate(
+        """async (include) => {
+            // During a change of colours there is neither the old nor the new contrast.
+            await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+            // What is hidden, for example in closed details, stands still and would never finish.
+            const passing = document.getAnimations().map((animation) => [animation, animation.effect])
+                .filter(([, effect]) => effect.getComputedTiming().endTime !== Infinity)
+                .filter(([, effect]) => effect.target.checkVisibility()).map(([animation]) => animation);
+            await Promise.allSettled(passing.map((animation) => animation.finished));
+            const found = await axe.run(include === null ? document : { include: [[include]] }, {
+                resultTypes: ["violations"], preload: false, iframes: false,
+            });
+            return found.violations;
+        }""",
+        include,
+    )
+    found = [
+        f"{violation['impact']} {violation['id']}: {node['html']}\n  {node['failureSummary']}"
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+    assert not found, f"{page.url}:\n" + "\n".join(found)

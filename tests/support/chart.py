@@ -1,6 +1,10 @@
-"""The zero-to-jupyterhub chart with our values, rendered by helm; and the Hub's files out of it.
+"""Our chart, rendered by helm, with and without the jupyterhub chart in it; and the Hub's files out of it.
 
-The chart is no part of this repository: ``GPUDEV_CHART`` names its package (``helm pull`` fetches one).
+The jupyterhub chart is no part of this repository: ``GPUDEV_CHART`` names its package, which ``helm pull``
+fetches.
+
+``PYTHONPATH=tests/support .venv/bin/python -m chart`` renders ``tests/manifests/rendered`` again, and writes
+the settings into ``infra/chart/values.schema.json``.
 """
 
 from __future__ import annotations
@@ -11,17 +15,23 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import yaml
 
-from manifests import ROOT, Object, of_kind, one
+from gpudev_hub.cluster_settings import ClusterSettings
+from gpudev_hub.github_settings import GithubSettings
+from manifests import CHART, LAYERS, ROOT, Object, fingerprint, of_kind, one, read_one, rendering
 
 VARIABLE: Final = "GPUDEV_CHART"
-VALUES: Final = ROOT / "hub-config" / "values.yaml"
+EXAMPLE: Final = CHART / "example.yaml"
+SCHEMA: Final = CHART / "values.schema.json"
 NAMESPACE: Final = "gpudev"
 RELEASE: Final = "gpudev"
 KUBERNETES: Final = "1.34.4"
@@ -40,13 +50,18 @@ class HubFiles:
 
 
 def what_is_missing() -> str | None:
-    """Why the chart can't be rendered here; ``None`` if it can."""
+    """Why the whole chart can't be rendered here; ``None`` if it can."""
     if not os.environ.get(VARIABLE):
-        return f"{VARIABLE} names no package of the zero-to-jupyterhub chart: NOTHING of the chart is tested"
+        return f"{VARIABLE} names no package of the jupyterhub chart: NOTHING of that chart is tested"
+    return no_helm()
+
+
+def no_helm() -> str | None:
+    """Why nothing can be rendered here; ``None`` if helm is there."""
     return (
         None
         if helm()
-        else "helm is neither in PATH nor in .tools/cluster/bin: NOTHING of the chart is tested"
+        else "helm is neither in PATH nor in .tools/cluster/bin: NOTHING of the chart is rendered"
     )
 
 
@@ -56,17 +71,66 @@ def helm() -> str | None:
     return shutil.which("helm", path=path)
 
 
-def render(chart: str, values: Sequence[Path] = (VALUES,)) -> list[Object]:
+def assemble(folder: Path, package: Path | None = None) -> Path:
+    """Copy our chart into ``folder``: with the package of the jupyterhub chart, or without the need for it.
+
+    The package is unpacked and gets the version that ours asks for. A package made between releases has
+    another one.
+    """
+    chart = folder / "gpudev"
+    shutil.copytree(CHART, chart, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+    about = read_one(chart / "Chart.yaml")
+    if package:
+        (dependency,) = about["dependencies"]
+        with tarfile.open(package) as archive:
+            archive.extractall(chart / "charts", filter="data")
+        inner = chart / "charts" / dependency["name"] / "Chart.yaml"
+        inner.write_text(yaml.safe_dump(read_one(inner) | {"version": dependency["version"]}))
+    else:
+        del about["dependencies"]
+        (chart / "Chart.yaml").write_text(yaml.safe_dump(about))
+    return chart
+
+
+def render(package: str | None, values: Sequence[Path] = (EXAMPLE,), *flags: str) -> list[Object]:
     """All objects of a release. CalledProcessError, with helm's words in its notes, when helm refuses."""
-    command = [helm() or "helm", "template", RELEASE, chart, f"--namespace={NAMESPACE}"]
-    command += [f"--kube-version={KUBERNETES}", *(f"--values={path}" for path in values)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    return [item for item in yaml.safe_load_all(render_text(package, values, *flags)) if item]
+
+
+def render_text(package: str | None, values: Sequence[Path] = (EXAMPLE,), *flags: str) -> str:
+    """The same as helm prints it."""
+    with tempfile.TemporaryDirectory() as folder:
+        chart = assemble(Path(folder), Path(package) if package else None)
+        command = [helm() or "helm", "template", RELEASE, str(chart), f"--namespace={NAMESPACE}"]
+        command += [f"--kube-version={KUBERNETES}", *(f"--values={path}" for path in values), *flags]
+        done = subprocess.run(command, capture_output=True, text=True)
     try:
         done.check_returncode()
     except subprocess.CalledProcessError as error:
         error.add_note(done.stderr)
         raise
-    return [item for item in yaml.safe_load_all(done.stdout) if item]
+    return done.stdout
+
+
+def rendered(layer: str) -> str:
+    """What the file of that rendering must contain."""
+    return (
+        f"# Rendered from infra/chart {fingerprint(layer)}; to render it again:\n"
+        "# PYTHONPATH=tests/support .venv/bin/python -m chart\n"
+        f"{render_text(None, LAYERS[layer])}"
+    )
+
+
+def with_settings(schema: Object) -> Object:
+    """The schema of the chart's values, with the settings as Hub and service read them."""
+    _, definitions = msgspec.json.schema_components(
+        [ClusterSettings, GithubSettings], ref_template="#/$defs/{name}"
+    )
+    # How people log in is a file of its own.
+    del definitions["ClusterSettings"]["properties"]["github"]
+    definitions = json.loads(json.dumps(definitions))
+    own = {name: value for name, value in schema["$defs"].items() if name[0].islower()}
+    return schema | {"$defs": own | definitions}
 
 
 def unpack_hub(objects: Sequence[Object], folder: Path, overrides: str = "") -> HubFiles:
@@ -135,8 +199,8 @@ def what_wins(files: HubFiles, env: Mapping[str, str]) -> dict[str, dict[str, An
 _SHOW: Final = """
 import json, sys
 from jupyterhub.app import JupyterHub
-from oauthenticator.github import GitHubOAuthenticator
 from traitlets.config.loader import PyFileConfigLoader
+from gpudev_hub.hub.github import GitHubAppAuthenticator
 from gpudev_hub.hub.kubernetes import GpuSpawner
 config = PyFileConfigLoader(sys.argv[1]).load_config()
 found = {
@@ -145,7 +209,18 @@ found = {
         for section in kind.section_names() if section in config
         for name, value in config[section].items()
     }
-    for kind in (JupyterHub, GpuSpawner, GitHubOAuthenticator)
+    for kind in (JupyterHub, GpuSpawner, GitHubAppAuthenticator)
 }
 print(json.dumps(found, default=repr))
 """
+
+
+def main() -> None:
+    """Write what is made of the chart and of the code."""
+    SCHEMA.write_text(f"{json.dumps(with_settings(json.loads(SCHEMA.read_text())), indent=2)}\n")
+    for layer in LAYERS:
+        rendering(layer).write_text(rendered(layer))
+
+
+if __name__ == "__main__":
+    main()

@@ -29,15 +29,23 @@ def settings_of(**fields: Any) -> ClusterSettings:
             }
         ],
         "home": {"storage_class": "gpudev-home"},
+        "github": {
+            "app_id": 4242,
+            "client_id": "Iv23liTheApp",
+            "client_secret_file": "/etc/gpudev/github/client-secret",
+            "private_key_file": "/etc/gpudev/github/private-key.pem",
+        },
         **fields,
     }
     return msgspec.convert(found, ClusterSettings)
 
 
-def launch_of(gpus: int = 8, nodes: int = 1, devices: tuple[dict[str, str], ...] = ()) -> Launch:
+def launch_of(
+    gpus: int = 8, nodes: int = 1, devices: tuple[dict[str, str], ...] = (), id: str = "a1"
+) -> Launch:
     """Attempt 3 of alice's reservation ``a1``."""
     return Launch(
-        id="a1",
+        id=id,
         attempt=3,
         name="demo",
         subject="hub:alice",
@@ -45,7 +53,7 @@ def launch_of(gpus: int = 8, nodes: int = 1, devices: tuple[dict[str, str], ...]
         gpu_type="h100",
         gpus=gpus,
         allocation=tuple(NodeSlots(f"node-{n + 1}", tuple(range(gpus))) for n in range(nodes)),
-        pretended=False,
+        simulated=False,
         image="example/server:1",
         ends_at=1_893_456_000_000,
         token="server-token",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
 from gpudev_hub.core.decide import decide, next_due
@@ -25,9 +25,7 @@ from gpudev_hub.core.model import (
     HOUR,
     MINUTE,
     SECOND,
-    Claim,
     Millis,
-    MintedId,
     Node,
     NodeStatus,
     Outcome,
@@ -87,33 +85,16 @@ class Folded:
     def copy(self) -> Folded:
         """The same; what is committed to one of them is not in the other."""
         now = self.snapshot
-        snapshot = replace(
-            now,
-            reservations=dict(now.reservations),
-            claims=dict(now.claims),
-            minted=dict(now.minted),
-            nodes=dict(now.nodes),
-        )
+        snapshot = Snapshot(now.epoch, now.n, now.at, now.next_seq)
+        snapshot.take_tables(now)
         return Folded(snapshot, dict(self.slots), list(self.history))
 
     def _fold(self, change: Change) -> None:
         snapshot, record = self.snapshot, change.record
-        table: dict[object, object]
-        key: object
-        match record:
-            case Reservation():
-                table, key = snapshot.reservations, record.id  # type: ignore[assignment]
-                snapshot.next_seq = max(snapshot.next_seq, record.seq + 1)
-            case Claim():
-                table, key = snapshot.claims, record.key  # type: ignore[assignment]
-            case MintedId():
-                table, key = snapshot.minted, record.id  # type: ignore[assignment]
-            case Node():
-                table, key = snapshot.nodes, record.name  # type: ignore[assignment]
-        if change.gone:
-            del table[key]
-        else:
-            table[key] = record
+        if isinstance(record, Reservation):
+            snapshot.next_seq = max(snapshot.next_seq, record.seq + 1)
+        assert not change.gone or snapshot.known(record) is not None, f"{record} was gone already"
+        snapshot.apply(record, gone=change.gone)
 
 
 class Driver:

@@ -48,7 +48,7 @@ _ERRORS = {
 class FaultProxy:
     """Give ``url`` to boto3 in place of ``upstream``'s; nothing goes wrong until a test says so."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, address: str = "127.0.0.1", port: int = 0) -> None:
         self.asked: Counter[str] = Counter()
         """Requests by operation."""
         self.answers: dict[bytes, tuple[int, dict[str, str], bytes]] = {}
@@ -60,17 +60,18 @@ class FaultProxy:
         self._released = threading.Event()
         self._landed = threading.Semaphore(0)
         self._server: ThreadingHTTPServer | None = None
-        self._port = 0
+        self._address = address
+        self._port = port
         self._lock = threading.Lock()
         self.up()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._address}:{self._port}"
 
     def up(self) -> None:
         """Listen (again), at the same address."""
-        server = _Server(("127.0.0.1", self._port), _handler(self))
+        server = _Server((self._address, self._port), _handler(self))
         self._port = server.server_address[1]
         self._server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -51,6 +51,21 @@ class Fault:
     times: int = 1
 
 
+def _person(login: str, *, held: bool) -> wire.Person:
+    return wire.Person(
+        subject=f"github:{login}",
+        login=login,
+        hub_user=login,
+        access="allowed",
+        reason=None,
+        since="2026-11-23T12:00:00Z",
+        confirmed_at="2026-11-23T12:00:00Z",
+        operator=login == "ann",
+        teams=[],
+        held=held,
+    )
+
+
 @dataclass
 class FakeService:
     token: str = field(default_factory=lambda: "t-" + secrets.token_hex(16))
@@ -65,8 +80,19 @@ class FakeService:
     tokens_made: list[dict[str, Any]] = field(default_factory=list)
     operator: bool = False
     """Whether the token is an operator's."""
+    people: wire.People = field(
+        default_factory=lambda: wire.People(
+            people=[_person("ann", held=False), _person("ben", held=True)],
+            problems=["1 person would lose access at once."],
+            checked_at="2026-11-23T12:00:00Z",
+        )
+    )
     node_status: Literal["up", "down", "unknown", "drained"] = "up"
+    node_reason: str | None = None
+    node_until: str | None = None
     extensions: set[str] = field(default_factory=set)
+    reasons: list[str | None] = field(default_factory=list)
+    """Given with each end and each extension, the first one's first."""
     logs: wire.Logs = field(
         default_factory=lambda: wire.Logs(
             events=["12:00:00 starting on node-1"], logs={"jupyter": "up\n", "sshd": ""}
@@ -75,6 +101,8 @@ class FakeService:
     starts: bool = True
     """Whether new reservations are ready at once."""
     ssh: Callable[[], wire.SshAccess] = field(default=lambda: NO_ACCESS)
+    github: wire.GithubCheck = field(default_factory=lambda: wire.GithubCheck(ok=True, facts=[]))
+    doctor: wire.Doctor = field(default_factory=lambda: wire.Doctor(ok=True, facts=[]))
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition()
@@ -167,12 +195,15 @@ class FakeService:
                 over = ("stopping", "ended") if query.get("ended") == "true" else LIVE
                 found = [r for r in self.reservations.values() if r.state in over]
                 if query["owner"] != "all":
-                    found = [r for r in found if r.mine]
+                    found = [r for r in found if r.mine or r.shared]
                 return wire.ReservationList(reservations=found)
             case "GET", ["reservations", ref]:
                 return self._show(ref, query)
             case "DELETE", ["reservations", ref]:
+                self.reasons.append(query.get("reason"))
                 return self._end(self._find(ref))
+            case "PUT" | "DELETE", ["reservations", ref, "guests", login]:
+                return self._share(self._find(ref), method, login)
             case "POST", ["reservations", ref, "extend"]:
                 return self._extend(self._find(ref), msgspec.json.decode(body, type=wire.ExtendRequest))
             case "GET", ["reservations", ref, "logs"]:
@@ -194,10 +225,18 @@ class FakeService:
                 return _me(self.user)
             case "GET", ["timeline"]:
                 return self._timeline()
+            case "GET", ["people"]:
+                return self._people()
+            case "POST", ["people", "revocations"]:
+                return self._confirm(msgspec.json.decode(body, type=wire.RevocationsRequest))
             case "POST", ["nodes", name]:
                 return self._operate(name, msgspec.json.decode(body, type=wire.NodeRequest))
             case "GET", ["ssh"]:
                 return self.ssh()
+            case "GET", ["github-check"]:
+                return self.github
+            case "GET", ["doctor"]:
+                return self.doctor
         raise Refusal(404, "not_found", f"there is nothing at {'/'.join(path)}")
 
     def _reserve(self, request: wire.ReserveRequest) -> wire.Reservation:
@@ -233,7 +272,7 @@ class FakeService:
                 planned_start="2030-01-01T12:00:00Z",
                 guaranteed_by="2030-01-01T13:00:00Z",
                 likely_start=None,
-                reason="waiting for 2 GPUs: node-1 frees by 12:00 (bob)",
+                reason="waiting for 2 GPUs: node-1 is free by 12:00 (bob)",
                 created_at="2030-01-01T11:00:00Z",
                 starts_at=None,
                 ends_at=None,
@@ -245,7 +284,7 @@ class FakeService:
                 allocation=[],
                 version=1,
                 mine=True,
-                pretended=True,
+                simulated=True,
             )
         return self.make_ready(new) if self.starts else self.reservations[new]
 
@@ -285,12 +324,21 @@ class FakeService:
 
     def _extend(self, record: wire.Reservation, request: wire.ExtendRequest) -> wire.Reservation:
         assert request.request_id is not None
+        self.reasons.append(request.reason)
         if request.request_id in self.extensions:
             return self.reservations[record.id]
         if request.hours > 10:
             raise Refusal(409, "extension_refused", "bob was promised 18:00", "the longest is 1.5 hours")
         self.extensions.add(request.request_id)
         return self.change(record.id, hours=record.hours + request.hours)
+
+    def _share(self, record: wire.Reservation, method: str, login: str) -> wire.Reservation:
+        others = [guest for guest in record.guests if guest.login != login]
+        if method == "PUT":
+            if login == "stranger":
+                raise Refusal(404, "not_found", "This hub has no user 'stranger'.")
+            others.append(wire.Guest(login=login, since="2026-11-23T12:00:00Z"))
+        return self.change(record.id, guests=others)
 
     def _operate(self, name: str, request: wire.NodeRequest) -> None:
         if not self.operator:
@@ -300,6 +348,18 @@ class FakeService:
         after: dict[str, Literal["up", "down", "drained"]]
         after = {"drain": "drained", "undrain": "up", "lost": "down"}
         self.node_status = after[request.action]
+
+    def _people(self) -> wire.People:
+        if not self.operator:
+            raise Refusal(403, "forbidden", f"the token of {self.user} is not an operator's", "GPUDEV_TOKEN")
+        return self.people
+
+    def _confirm(self, request: wire.RevocationsRequest) -> wire.People:
+        for person in self._people().people:
+            if person.subject in request.subjects:
+                person.access, person.reason, person.held = "revoked", "not a member of o/team", False
+        self.people.problems = []
+        return self.people
 
     def _timeline(self) -> wire.Timeline:
         bars = [
@@ -316,8 +376,15 @@ class FakeService:
             )
             for record in self.reservations.values()
         ]
-        node = wire.TimelineNode(name="node-1", status=self.node_status, gpus=8, bars=bars)
-        pool = wire.TimelinePool(gpu_type="h100", label="", pretended=True, nodes=[node], waiting=[])
+        node = wire.TimelineNode(
+            name="node-1",
+            status=self.node_status,
+            gpus=8,
+            bars=bars,
+            reason=self.node_reason,
+            until=self.node_until,
+        )
+        pool = wire.TimelinePool(gpu_type="h100", label="", simulated=True, nodes=[node], waiting=[])
         return wire.Timeline(now="2030-01-01T12:00:00Z", pools=[pool])
 
 
@@ -344,7 +411,7 @@ def _availability(hours: float) -> wire.Availability:
             wire.PoolAvailability(
                 gpu_type="h100",
                 label="NVIDIA H100",
-                pretended=True,
+                simulated=True,
                 gpus_per_node=8,
                 nodes_up=2,
                 gpus_total=16,
@@ -388,7 +455,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._serve()
 
-        do_POST = do_DELETE = do_GET  # noqa: N815
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
         def _serve(self) -> None:
             url = urlsplit(self.path)
@@ -404,6 +471,9 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             path = [unquote(part) for part in url.path.removeprefix(PREFIX).split("/")]
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
             try:
+                if path[0] == "login" and "Authorization" not in self.headers:
+                    # A service of before there were logins.
+                    raise Refusal(404, "not_found", "There is nothing at this address.")
                 if self.headers.get("Authorization") != f"token {service.token}":
                     raise Refusal(401, "unauthenticated", "the Hub does not know this token")
                 found = service.handle(self.command, path, query, body)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -19,6 +21,12 @@ class FakeHub:
     def __init__(self) -> None:
         self.tokens: dict[str, dict[str, Any]] = {}
         self.codes: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
+        """Id of each token that was made → the token."""
+        self.models: dict[str, dict[str, Any]] = {}
+        """What the Hub says of the tokens, by id."""
+        self.unknown_users: set[str] = set()
+        self.numbers = itertools.count(1)
         self.failure: str | None = None
         """``500`` | ``garbage`` | ``slow`` | ``reset``"""
         self.asked = 0
@@ -33,6 +41,9 @@ class FakeHub:
                 [
                     ("/hub/api/user", _User, {"hub": self}),
                     ("/hub/api/oauth2/token", _Token, {"hub": self}),
+                    ("/hub/api/users/([^/]+)", _Known, {"hub": self}),
+                    ("/hub/api/users/([^/]+)/tokens", _Tokens, {"hub": self}),
+                    ("/hub/api/users/([^/]+)/tokens/([^/]+)", _OneToken, {"hub": self}),
                 ],
                 log_function=lambda handler: None,
             )
@@ -50,9 +61,30 @@ class FakeHub:
         await self._server.close_all_connections()
 
     def person(
-        self, token: str, name: str, *, admin: bool = False, scopes: tuple[str, ...] = (RESERVE,)
+        self,
+        token: str,
+        name: str,
+        *,
+        admin: bool = False,
+        scopes: tuple[str, ...] = (RESERVE,),
+        note: str = "made by hand",
+        life: timedelta | None = None,
+        client: str = "JupyterHub",
     ) -> str:
-        """Make a token of a user's."""
+        """Make a token of a user's. ``client``: what it was made for, as the Hub describes it."""
+        now = datetime.now(UTC)
+        token_id = f"a{next(self.numbers)}"
+        self.ids[token_id] = token
+        self.models[token_id] = {
+            "user": name,
+            "id": token_id,
+            "kind": "api_token",
+            "scopes": sorted(scopes),
+            "created": now.isoformat(),
+            "expires_at": None if life is None else (now + life).isoformat(),
+            "note": note,
+            "oauth_client": client,
+        }
         self.tokens[token] = {
             "kind": "user",
             "name": name,
@@ -60,7 +92,7 @@ class FakeHub:
             "groups": [],
             "scopes": sorted(scopes),
             "session_id": None,
-            "token_id": "a1",
+            "token_id": token_id,
         }
         return token
 
@@ -91,6 +123,53 @@ class _User(RequestHandler):
         if token not in self.hub.tokens:
             raise HTTPError(403)
         self.finish(json.dumps(self.hub.tokens[token]))
+
+
+class _OfTheService(RequestHandler):
+    def initialize(self, hub: FakeHub) -> None:
+        self.hub = hub
+
+    def prepare(self) -> None:
+        if self.hub.failure is not None:
+            raise HTTPError(500)
+        if self.request.headers.get("Authorization") != "token the-services-token":
+            raise HTTPError(403)
+
+
+class _Known(_OfTheService):
+    def get(self, name: str) -> None:
+        if name in self.hub.unknown_users:
+            raise HTTPError(404)
+        self.finish({"name": name})
+
+
+class _Tokens(_OfTheService):
+    def post(self, name: str) -> None:
+        asked = json.loads(self.request.body)
+        if name in self.hub.unknown_users:
+            raise HTTPError(403)
+        token = f"made-{next(self.hub.numbers)}-for-{name}"
+        scopes = tuple(scope.replace("!user", f"!user={name}") for scope in asked["scopes"])
+        life = timedelta(seconds=asked["expires_in"])
+        self.hub.person(token, name, scopes=scopes, note=asked["note"], life=life)
+        self.set_status(201)
+        self.finish(self.hub.models[self.hub.tokens[token]["token_id"]] | {"token": token})
+
+
+class _OneToken(_OfTheService):
+    def find(self, name: str, id: str) -> str:
+        if id not in self.hub.ids or self.hub.models[id]["user"] != name:
+            raise HTTPError(404)
+        return self.hub.ids[id]
+
+    def get(self, name: str, id: str) -> None:
+        self.find(name, id)
+        self.finish(self.hub.models[id])
+
+    def delete(self, name: str, id: str) -> None:
+        del self.hub.tokens[self.find(name, id)]
+        del self.hub.ids[id], self.hub.models[id]
+        self.set_status(204)
 
 
 class _Token(RequestHandler):

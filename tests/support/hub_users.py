@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -54,6 +55,18 @@ class HubUsers:
     def password(self, user: str) -> str:
         """What the user logs in with."""
         raise NotImplementedError
+
+    def browse(self, user: str) -> httpx.Client:
+        """A browser in which that user has filled in the log-in form."""
+        client = httpx.Client(
+            base_url=self.url, follow_redirects=True, trust_env=False, verify=NO_TLS, timeout=60
+        )
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', client.get("/hub/login").text)
+        assert xsrf is not None
+        fields = {"username": user, "password": self.password(user), "_xsrf": xsrf[1]}
+        answer = client.post("/hub/login", data=fields)
+        assert answer.status_code == 200
+        return client
 
     def token_for(self, user: str | None = None) -> str:
         """A Hub token of the user's, made when first asked for."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gpudev_hub.core.commit import HistoryEntry, Snapshot
 from gpudev_hub.core.events import Cause
-from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Reservation
+from gpudev_hub.core.hot import KINDS, HotState
+from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores.sqlite import SqliteStore
 
 MAY_MOVE_A_PROMISE = {
@@ -71,37 +72,17 @@ def _numbers(ledger: Ledger) -> None:
 
 def _fold(ledger: Ledger) -> None:
     """12: the hot state is what the history says."""
-    reservations: dict[str, Reservation] = {}
-    claims: dict[tuple[str, int], Claim] = {}
-    minted: dict[str, MintedId] = {}
-    nodes: dict[str, Node] = {}
+    folded = HotState()
     ended: dict[str, Reservation] = {}
     for entry in ledger.history:
         record, gone = entry.change.record, entry.change.gone
-        table: dict[object, object]
-        key: object
-        match record:
-            case Reservation():
-                table, key = reservations, record.id  # type: ignore[assignment]
-                if gone:
-                    assert record.id not in ended, f"{record.id} ended twice"
-                    assert record.outcome is not None, f"{record.id} ended without an outcome"
-                    ended[record.id] = record
-            case Claim():
-                table, key = claims, record.key  # type: ignore[assignment]
-            case MintedId():
-                table, key = minted, record.id  # type: ignore[assignment]
-            case Node():
-                table, key = nodes, record.name  # type: ignore[assignment]
-        if gone:
-            table.pop(key, None)
-        else:
-            table[key] = record
-    snapshot = ledger.snapshot
-    assert reservations == snapshot.reservations
-    assert claims == snapshot.claims
-    assert minted == snapshot.minted
-    assert nodes == snapshot.nodes
+        if isinstance(record, Reservation) and gone:
+            assert record.id not in ended, f"{record.id} ended twice"
+            assert record.outcome is not None, f"{record.id} ended without an outcome"
+            ended[record.id] = record
+        folded.apply(record, gone=gone)
+    for kind in KINDS.values():
+        assert getattr(folded, kind.table) == getattr(ledger.snapshot, kind.table), kind.table
     assert ended == ledger.ended
 
 

@@ -14,17 +14,25 @@ class Machine:
     """``Cluster``, ``Hub`` and ``LaunchMaker`` in one."""
 
     def __init__(self, nodes: list[Node]) -> None:
-        self._nodes = nodes
+        self.there = nodes
+        """The nodes, as they are to be seen."""
         self.running: dict[tuple[str, int], ServerSight] = {}
         self.live: Callable[[str], Reservation | None] = lambda _: None
+        self.revoked: list[str] = []
+        """Users of the Hub whose tokens were deleted."""
         self.lasting = False
         """Whether servers that are to end stay."""
+        self.users = {"alice", "bob", "olga", "carol", "dave"}
+        self.shares: dict[tuple[str, str], set[str]] = {}
+        """Guests by (owner, server)."""
+        self.kept: set[str] = set()
+        """Reservations whose servers stay, whoever ends them."""
         self._seen: asyncio.Queue[ServerSight] = asyncio.Queue()
 
     # Cluster
 
     async def nodes(self) -> list[Node]:
-        return list(self._nodes)
+        return list(self.there)
 
     async def servers(self) -> list[ServerSight]:
         return list(self.running.values())
@@ -33,7 +41,7 @@ class Machine:
         return self.running.get(claim.key) or ServerSight(*claim.key, presence=Presence.ABSENT)
 
     async def remove(self, id: str, attempt: int) -> None:
-        if not self.lasting and self.running.pop((id, attempt), None) is not None:
+        if not self.lasting and id not in self.kept and self.running.pop((id, attempt), None) is not None:
             self._seen.put_nowait(ServerSight(id, attempt, Presence.ABSENT))
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
@@ -50,6 +58,9 @@ class Machine:
         return {"jupyter": "serving\n", "sshd": "listening\n"}
 
     # Hub
+
+    async def revoke_tokens(self, hub_user: str, keep: Collection[str]) -> None:
+        self.revoked.append(hub_user)
 
     async def start(self, hub_user: str, launch_id: str) -> bool:
         record = self.live(launch_id)
@@ -74,6 +85,18 @@ class Machine:
     async def known_servers(self) -> set[str]:
         return {name for name, _ in self.running}
 
+    async def knows(self, hub_user: str) -> bool:
+        return hub_user in self.users
+
+    async def guests(self, hub_user: str, server: str) -> frozenset[str] | None:
+        return frozenset(self.shares.get((hub_user, server), ()))
+
+    async def share(self, hub_user: str, server: str, guest: str) -> None:
+        self.shares.setdefault((hub_user, server), set()).add(guest)
+
+    async def unshare(self, hub_user: str, server: str, guest: str) -> None:
+        self.shares[hub_user, server].discard(guest)
+
     # LaunchMaker
 
     async def make(self, reservation: Reservation) -> Launch:
@@ -87,7 +110,7 @@ class Machine:
             gpu_type=reservation.request.pool,
             gpus=reservation.request.shape.gpus,
             allocation=reservation.allocation,
-            pretended=True,
+            simulated=True,
             image=reservation.request.image,
             ends_at=reservation.ends_at,
             token="t",

@@ -1,28 +1,52 @@
-"""The manifests of ``infra/manifests`` as plain objects, for tests that read, apply or enforce them."""
+"""The objects that our chart makes, as plain objects, for tests that read, apply or enforce them.
+
+helm is not on every machine, so these are rendered beforehand (``tests/manifests/rendered``).
+``tests/manifests`` checks that they are of the chart as it is, ``tests/cluster/test_rendering.py`` that helm
+renders the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
-MANIFESTS = ROOT / "infra" / "manifests"
+ROOT: Final = Path(__file__).parents[2]
+CHART: Final = ROOT / "infra" / "chart"
+RENDERED: Final = ROOT / "tests" / "manifests" / "rendered"
+LAYERS: Final = {
+    "kubernetes": (CHART / "example.yaml",),
+    "aws": (CHART / "aws.yaml", CHART / "example.yaml", RENDERED / "values-aws.yaml"),
+}
+"""Files of values, by the name of their rendering; the later ones win."""
 Object = dict[str, Any]
 
 
-def load(layer: str = "base") -> list[Object]:
-    """All objects that a layer's ``kustomization.yaml`` names, in its order; images as they are written."""
-    folder = MANIFESTS / layer
-    found: list[Object] = []
-    for name in read_one(folder / "kustomization.yaml")["resources"]:
-        if (folder / name).is_dir():
-            found += load(str((folder / name).resolve().relative_to(MANIFESTS)))
-        else:
-            found += read(folder / name)
-    return found
+def load(layer: str = "kubernetes") -> list[Object]:
+    """All objects of an installation with the values of that layer, and the release's namespace."""
+    return [*read(CHART / "namespace.yaml"), *read(rendering(layer))]
+
+
+def rendering(layer: str) -> Path:
+    """The file of a rendering."""
+    return RENDERED / f"{layer}.yaml"
+
+
+def fingerprint(layer: str) -> str:
+    """A digest of everything that decides what helm renders."""
+    digest = hashlib.sha256()
+    for path in (CHART / "Chart.yaml", CHART / "values.yaml", *LAYERS[layer], *sorted(templates())):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def templates() -> list[Path]:
+    """The chart's templates."""
+    return [path for path in (CHART / "templates").iterdir() if path.is_file()]
 
 
 def read(path: Path) -> list[Object]:
@@ -34,6 +58,24 @@ def read_one(path: Path) -> Object:
     """The one object of a file."""
     (found,) = read(path)
     return found
+
+
+def hub_values(*files: Path) -> Object:
+    """The values of the jupyterhub chart: ours, and over them those of further files."""
+    found: Object = {}
+    for path in (CHART / "values.yaml", *files):
+        found = merged(found, read_one(path).get("jupyterhub", {}))
+    return found
+
+
+def merged(under: Object, over: Mapping[str, Any]) -> Object:
+    """Merge values as helm does: objects field by field, everything else replaced."""
+    return under | {
+        name: merged(under[name], value)
+        if isinstance(value, dict) and isinstance(under.get(name), dict)
+        else value
+        for name, value in over.items()
+    }
 
 
 def of_kind(objects: Iterable[Object], *kinds: str) -> list[Object]:
@@ -78,6 +120,16 @@ def labels_of_the_chart(component: str) -> dict[str, str]:
     }
 
 
+def policy_probe(image: str) -> list[Object]:
+    """The policy probe, which only clusters with that setting have, with an image that nodes have already."""
+    names = ("gpudev-policy-probe", "policy-probe")
+    found = [item for item in load("aws") if item["metadata"]["name"] in names]
+    for template in pod_templates(found).values():
+        for container in containers(template["spec"]):
+            container |= {"image": image, "imagePullPolicy": "Never"}
+    return found
+
+
 def surroundings() -> list[Object]:
-    """What a cluster needs before Hub and service run in it or beside it: the base without its workloads."""
+    """What a cluster needs before Hub and service run in it or beside it: everything but the workloads."""
     return [item for item in load() if item["kind"] not in ("Deployment", "DaemonSet")]

@@ -43,6 +43,11 @@ class Person:
             input=self.stack.password(self.name) + "\n",
         )
 
+    def login_with_token(self) -> None:
+        """``gpu-dev login`` with a token from the hub's page, where there are no passwords."""
+        token = self.stack.token_for(self.name)
+        self.run("login", "--url", self.stack.url, "--token-stdin", input=f"{token}\n")
+
     def make_key(self) -> str:
         """A key pair of his own, as ssh finds it; returns the public part."""
         folder = self.home / ".ssh"

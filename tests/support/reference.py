@@ -33,117 +33,122 @@ MADE = "<!-- made from the code by tests/support/reference.py; change it there -
 API_HEAD = f"""\
 # API
 
-{MADE}JSON over HTTP below `/services/gpudev/`. The OpenAPI 3.1 document at `api/v1/openapi.json` says the
-same, in full.
+{MADE}JSON over HTTP below `/services/gpudev/`. The OpenAPI 3.1 document at `api/v1/openapi.json`
+describes it in full.
 
 ```console
 $ curl -H "Authorization: Bearer $(gpu-dev config get token)" http://127.0.0.1:8000/services/gpudev/api/v1/me
 ```
 
-- **Who asks** is told by a token of the Hub's with the scope `custom:gpudev:reserve` (`Authorization: Bearer
-  …` or `token …`; `gpu-dev login` makes one), or by the cookie of a browser. With the cookie, changes need
-  the header `X-XSRFToken`, and so do requests of scripts (`fetch`). A link that is followed needs none, also
-  one on another site: `GET` changes nothing. An operator's token has `custom:gpudev:operate` as well. Routes
-  of servers take the server's own token.
+- **Authentication.** Send a Hub token with the scope `custom:gpudev:reserve` as `Authorization: Bearer …` or
+  `token …`. `gpu-dev login` makes one. Browsers send the cookie of their login instead. With the cookie,
+  changes need the header `X-XSRFToken`, and so do requests from scripts (`fetch`). Links need no header:
+  `GET` changes nothing. Operator tokens have the scope `custom:gpudev:operate` as well. Routes for servers
+  take the server's own token.
 - **Bodies** are JSON with `Content-Type: application/json`, {WEB.max_body // 1024} KiB at most. Unknown
   fields and parameters are refused.
-- **Errors** have one form: `{{"error": {{"code", "message", "hint"}}}}`. A method that an address does not
-  have is answered 405 with `Allow`. While a part restarts, the answer is 503 with `Retry-After`.
-- **Times** are RFC 3339 in UTC, durations hours. `gpus` is per node, `total_gpus` over all nodes.
-- **Retries.** Send a `request_id` of your own (8 to 64 of the characters `A-Z a-z 0-9 _ -`) with
-  `POST api/v1/reservations`: the same one again answers the same reservation, as long as it is live or among
-  the last {REMEMBERED:,} that ended, whoever's. Older ids are forgotten and would make a new reservation:
-  repeat within minutes, not days. With `POST …/extend` it is good for the last 8 extensions of the
-  reservation. Everything acknowledged is durable.
+- **Errors** have one form: `{{"error": {{"code", "message", "hint"}}}}`. If an address does not support a
+  method, the answer is 405 with `Allow`. While a part of the hub restarts, the answer is 503 with
+  `Retry-After`.
+- **Times** are in RFC 3339 format in UTC. Durations are in hours. `gpus` is per node, `total_gpus` is for all
+  nodes.
+- **Retries.** Send your own `request_id` (8 to 64 of the characters `A-Z a-z 0-9 _ -`) with
+  `POST api/v1/reservations`. A retry with the same id returns the same reservation, while it is live or among
+  the last {REMEMBERED:,} ended reservations of all users. An older id makes a new reservation, so retry
+  within minutes, not days. For `POST …/extend`, the service remembers the last 8 ids of each reservation.
+  Every change that was acknowledged is durable.
 - **Waiting.** `GET api/v1/reservations/{{ref}}?wait=20&version=7` answers when the version is no longer 7, or
   after 20 seconds ({WEB.max_wait:.0f} at most).
-- **Rates**, per person: {WEB.writes.per_second:.0f} changes a second with bursts of {WEB.writes.burst},
-  {WEB.reads.per_second:.0f} other requests with bursts of {WEB.reads.burst}, {WEB.max_polls} open long polls.
-  Beyond that 429 with `Retry-After`. A valid token is never refused for what others at its address do.
-  Without any token, an address gets {WEB.strangers.per_second:.0f} answers a second, with bursts of
-  {WEB.strangers.burst}.
+- **Rate limits** of each user: {WEB.writes.per_second:.0f} changes per second with bursts of
+  {WEB.writes.burst}, and {WEB.reads.per_second:.0f} other requests per second with bursts of
+  {WEB.reads.burst}. At most {WEB.max_polls} long polls can be open. Above a limit, the answer is 429 with
+  `Retry-After`. Requests with a valid token are never refused because of other requests from the same
+  address. Without a valid token, an address gets {WEB.strangers.per_second:.0f} answers per second, with
+  bursts of {WEB.strangers.burst}.
 """
 TITLES = {
-    Access.PERSON: "For everybody who may reserve",
+    Access.PERSON: "For users",
     Access.OPERATOR: "For operators",
     Access.SERVER: "For servers, with their own token",
     Access.MONITOR: "For monitoring",
-    Access.ANYBODY: "For anybody",
+    Access.ANYBODY: "Without a token",
 }
 API_TYPES = """
 ## Types
 
-A field with a default may be left out of a request; answers have every field. Not built yet, and so always
-null or never given: `likely_start`, the outcomes `idle` and `access_revoked`.
+You can leave out fields that have a default in a request. Answers have every field. Not built yet:
+`likely_start` is always null, and no reservation ends with the outcome `idle`.
 """
 API_ERRORS = """
 ## Errors
 
 Every answer that is not 2xx is an [ErrorBody](#errorbody): `{"error": {"code", "message", "hint"}}`. Codes
-are stable. The message says what happened, to which object; the hint what to do next.
+are stable. The message says what happened to which object, and the hint says what to do next.
 
 | code | HTTP status | |
 |---|---|---|
 """
 MEANINGS = {
-    Code.INVALID_REQUEST: "body, field or parameter is not what the route takes",
-    Code.INVALID_SHAPE: "no pool can ever hold so many GPUs or nodes; the hint says what could be asked for",
-    Code.INVALID_HOURS: "not a length of time, or shorter than the shortest hold",
-    Code.INVALID_NAME: "not a name: a letter first, then `a`–`z`, `0`–`9` and single hyphens, 30 at most",
+    Code.INVALID_REQUEST: "the body, a field or a parameter is not valid for the route",
+    Code.INVALID_SHAPE: "no pool has so many GPUs or nodes; the hint says what you can ask for",
+    Code.INVALID_HOURS: "not a length of time, or shorter than the shortest hold time",
+    Code.INVALID_NAME: "not a name: a letter, then `a`–`z`, `0`–`9` and single hyphens, at most 30",
     Code.INVALID_IMAGE: "the pool has no such image",
     Code.UNKNOWN_GPU_TYPE: "no pool has this GPU type",
-    Code.NAME_TAKEN: "a live reservation of the owner's has this name",
-    Code.NOT_FOUND: "no such reservation, node or address",
-    Code.FORBIDDEN: "known, and not allowed: somebody else's, no operator, a token without the scope",
-    Code.UNAUTHENTICATED: "no token, or one that the Hub does not know (any more)",
-    Code.QUOTA_EXCEEDED: "more than the owner may hold, queue or ask for",
-    Code.EXTENSION_REFUSED: "it would break a promise; the hint says the longest that would be granted",
+    Code.NAME_TAKEN: "another live reservation of the owner has this name",
+    Code.NOT_FOUND: "no such reservation, node, user or address",
+    Code.ACCESS_REVOKED: "the owner may no longer use this hub; the message says why",
+    Code.FORBIDDEN: "owned by another user, for operators only, or the token does not have the scope",
+    Code.UNAUTHENTICATED: "no token, or a token that the Hub does not know or has revoked",
+    Code.QUOTA_EXCEEDED: "above a limit of the owner",
+    Code.EXTENSION_REFUSED: "a waiting request would start after its guaranteed start; the message gives "
+    "the longest extension available",
     Code.WRONG_STATE: "not possible in the reservation's state",
-    Code.REQUEST_ID_REUSED: "this `request_id` came with another request before",
+    Code.REQUEST_ID_REUSED: "this `request_id` was used for a different request",
     Code.TOO_LARGE: "the body is larger than 16 KiB",
-    Code.RATE_LIMITED: "too many requests; `Retry-After` says when there is room again",
-    Code.UNAVAILABLE: "service, store or Hub do not answer just now; nothing was changed, or the same "
-    "`request_id` finds out",
-    Code.METHOD_NOT_ALLOWED: "the address does not answer this method; `Allow` says which",
+    Code.RATE_LIMITED: "too many requests; `Retry-After` says when to try again",
+    Code.UNAVAILABLE: "service, database or Hub does not answer now; retry with the same `request_id`",
+    Code.METHOD_NOT_ALLOWED: "the address does not support this method; `Allow` names those that it supports",
     Code.UNSUPPORTED_MEDIA_TYPE: "the body is not `application/json`",
-    Code.INTERNAL_ERROR: "a defect; the message has the request's id in the log",
+    Code.INTERNAL_ERROR: "an error inside the service; quote the request id of the answer to an operator",
 }
 CLI_HEAD = f"""\
 # Command line
 
-{MADE}`NAME` is the name of a live reservation of yours, or the id of any. `--json` prints one JSON document
-on standard output; progress and complaints go to standard error. Completion of commands and names, for bash
-(zsh and fish alike): `eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"`.
+{MADE}`NAME` is the name of one of your live reservations, or the id of any reservation. `--json` prints one
+JSON document to standard output. Progress and error messages go to standard error. To complete commands and
+names in bash, run `eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"`. For zsh and fish, use `zsh_source` or
+`fish_source`.
 
-`HOURS` is a length of time: `4`, `0.5` and `0,5` are hours; `90m`, `1:30`, `1h30`, `1h 30m`, `2d` and
-`1d 12h` are understood too. The pages, `~/.gpu-dev-config` and the library (as texts) read the same
-spellings; the API takes numbers of hours.
+`HOURS` is a length of time: `4`, `0.5` and `0,5` are hours. `90m`, `1:30`, `1h30`, `1h 30m`, `2d` and
+`1d 12h` work too. The pages, `~/.gpu-dev-config` and the library (as strings) accept the same formats. The
+API accepts only numbers of hours.
 """
 CLI_EXITS = """
 ## Exit codes
 
 | code | meaning |
 |---|---|
-| 0 | done |
-| 1 | something unexpected |
-| 2 | bad usage or input |
-| 3 | no such reservation |
-| 4 | refused in the present state: quota, extension, name taken, … |
+| 0 | success |
+| 1 | unexpected error |
+| 2 | invalid usage or input |
+| 3 | reservation not found |
+| 4 | refused now: limit, extension, name taken, … |
 | 5 | not logged in, or not allowed |
-| 6 | hub or service cannot be reached |
-| 7 | not ready in the time given; the place is kept |
-| 8 | it ended, or failed, while waited for |
-| 9 | the configuration file, or a variable of the environment, can't be used |
+| 6 | hub or service not reachable |
+| 7 | timeout while waiting; the reservation keeps its place in the queue |
+| 8 | the reservation ended or failed while waiting |
+| 9 | the configuration file or an environment variable cannot be used |
 | 130 | interrupted |
 
-`gpu-dev ssh` exits with the status of `ssh`: the command's own, or 255 where `ssh` itself failed. With
-`--json` a failure prints `{"error": {"code", "message", "hint"}}`.
+`gpu-dev ssh` exits with the status of `ssh`: the status of the command, or 255 if `ssh` itself failed. With
+`--json`, an error prints `{"error": {"code", "message", "hint"}}`.
 
 ## Configuration
 
-`~/.gpu-dev-config` is a JSON object, mode 0600; `GPUDEV_CONFIG` names another file. `GPUDEV_URL` and
-`GPUDEV_TOKEN` go before it. A token is only ever sent to the hub that it came with. Keys of other tools stay
-as they are; a file that can't be parsed is an error and is left untouched.
+`~/.gpu-dev-config` is a JSON object with mode 0600. `GPUDEV_CONFIG` names another file. `GPUDEV_URL` and
+`GPUDEV_TOKEN` take precedence over the file. A token is only sent to the hub that it belongs to. Keys of
+other tools are kept. A file that cannot be parsed is an error, and `gpu-dev` does not change it.
 
 | key | meaning |
 |---|---|
@@ -151,13 +156,14 @@ as they are; a file that can't be parsed is an error and is left untouched.
 CLI_NETWORK = """
 ## Network
 
-Proxies come from `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` (`http://`, `https://`, `socks5://`), exceptions
-from `NO_PROXY` (hosts with all below them, addresses, networks such as `10.0.0.0/8`; hosts and addresses also
-with a port). A hub on this machine is never asked through a proxy. Certificate authorities come from
-`SSL_CERT_FILE` or `SSL_CERT_DIR`. An error names the variable that can't be used.
+Proxies come from `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` (`http://`, `https://`, `socks5://`). Exceptions
+come from `NO_PROXY`: domains with their subdomains, addresses, and networks such as `10.0.0.0/8`. Domains and
+addresses may have a port. A hub on this machine is never reached through a proxy. Certificate authorities
+come from `SSL_CERT_FILE` or `SSL_CERT_DIR`. If a variable cannot be used, the error names it.
 
-Requests that get no answer are repeated for 20 seconds. After 2 seconds, and every 5 from then on, standard
-error says what is waited for. Escape sequences in logs and messages are removed; logs keep their colours.
+Requests without an answer are retried for 20 seconds. After 2 seconds, and then every 5 seconds, `gpu-dev`
+reports on standard error what it waits for. Escape sequences in logs and messages are removed; logs keep
+their colours.
 """
 LIBRARY_HEAD = f"""\
 # Library
@@ -165,42 +171,45 @@ LIBRARY_HEAD = f"""\
 {MADE}```python
 import gpudev
 
-with gpudev.reserve(2, hours=1, name="demo") as box:  # waits for its turn; released at the end
+with gpudev.reserve(2, hours=1, name="demo") as box:  # waits in the queue; released at the end
     print(box.ssh_command, box.ends_at)
     box.run("nvidia-smi")
 ```
 
-Settings come from arguments, then `GPUDEV_URL` and `GPUDEV_TOKEN`, then (in a notebook on a spawned server)
-the Hub's own variables, then `~/.gpu-dev-config` ([its keys](reference-cli.md#configuration)). A token is
-only ever sent to the hub that it came with. A lost answer never makes two reservations: requests are
-repeated with the same `request_id`.
-In a checkout, `pip install .` brings library and command; `pip install ".[widgets]"` adds the live panel of
-notebooks.
+Settings come from arguments, then `GPUDEV_URL` and `GPUDEV_TOKEN`, then `~/.gpu-dev-config` ([its
+keys](reference-cli.md#configuration)). On a server of the hub, its variables take precedence over the file. A
+token is only sent to the hub that it belongs to. If an answer is lost, the library retries with the same
+`request_id`, so a retry never makes a second reservation.
+
+In a checkout, `pip install .` installs the library and the command. `pip install ".[widgets]"` adds the live
+panel for notebooks.
 
 ## Copies
 
-`upload` and `download` copy as rsync does: the same call again gives the same tree at the same place. Files
-are replaced, what else is there stays, links stay links.
+`upload` and `download` copy like rsync: the same call again gives the same tree at the same place. Files are
+replaced, other files stay, and links stay links.
 
-| call | the copy is |
+| call | copy |
 |---|---|
 | `box.upload("proj")`, `box.upload("proj", ".")` | `~/proj` on the server |
-| `box.upload("proj", "work")` | `~/work`: the tree itself, under this name |
-| `box.upload("proj", "work/")` | `~/work/proj`: a slash at the end means *into this folder* |
+| `box.upload("proj", "work")` | `~/work`: the tree, with this name |
+| `box.upload("proj", "work/")` | `~/work/proj`: a final slash means *into this folder* |
 | `box.download("work", "here")` | `here` on this machine |
 | `box.download("work")`, `box.download("work", "here/")` | `work`, `here/work` |
 
-A slash at the end of the source means nothing. A file given the name of a folder that is there goes into it.
+A slash at the end of the source has no meaning. If the target of a file is an existing folder, the file goes
+into that folder.
 
 ## Functions
 
-Each is a method of [Client](#gpudevclient) too, which is for several hubs or users in one program.
+Each function is also a method of [Client](#gpudevclient), for several hubs or users in one program.
 """
 LIBRARY_ERRORS = """
 ## Errors
 
-Every error has `.message`, `.hint` (what to do next, part of `str(error)`), a stable `.code`, which is the
-[service's](reference-api.md#errors) where the service refused, and the `.exit_code` that `gpu-dev` ends with.
+Every error has a `.message`, a `.hint` (what to do next, part of `str(error)`), a stable `.code`, and the
+`.exit_code` of `gpu-dev`. If the service refused, the code is one of its [error
+codes](reference-api.md#errors).
 
 | error | is a | exit code | |
 |---|---|---|---|
@@ -268,7 +277,8 @@ def _fields(kind: type[msgspec.Struct]) -> str:
     about = _docstrings(kind)
     for field in msgspec.structs.fields(kind):
         made = field.default_factory is not msgspec.NODEFAULT
-        default = "" if field.required else f" = {_json(field.default_factory() if made else field.default)}"
+        value = field.default_factory() if made else field.default
+        default = "" if field.required else " (optional)" if value is msgspec.UNSET else f" = {_json(value)}"
         rows += f"| `{field.name}` | {_named(field.type)}{default} | {about.get(field.name, '')} |\n"
     return rows
 
@@ -297,7 +307,7 @@ def _named(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (UnionType, Union):
-        return " or ".join(_named(part) for part in arguments)
+        return " or ".join(_named(part) for part in arguments if part is not msgspec.UnsetType)
     if origin is list:
         return f"list of {_named(arguments[0])}"
     if origin is dict:

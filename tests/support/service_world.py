@@ -36,6 +36,7 @@ from gpudev_hub.core.model import (
 from gpudev_hub.core.ports import ClusterUnavailable, ServerSight, Store
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import Failpoint, nothing
+from gpudev_hub.service.access import Github
 from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.service import Service
 from gpudev_hub.stores.sqlite import SqliteStore
@@ -43,7 +44,7 @@ from gpudev_hub.stores.sqlite import SqliteStore
 TOKEN = "service-token"
 ALICE = Owner("local:alice", "alice", "alice")
 BOB = Owner("local:bob", "bob", "bob")
-POOL = PoolSettings(name="h100", gpus_per_node=8, images=("base", "nightly"), pretended=True)
+POOL = PoolSettings(name="h100", gpus_per_node=8, images=("base", "nightly"), simulated=True)
 POLICY = Policy(pools=(POOL,))
 
 
@@ -196,6 +197,8 @@ class SpawningHub:
         """What happens between a start and the answer that it runs."""
         self.before_stop: Callable[[], Awaitable[None]] | None = None
         """What happens before a DELETE is done."""
+        self.tokens: dict[str, list[dict[str, str]]] = {}
+        """Tokens of each user, as the Hub lists them."""
         self.reports = True
         """Whether servers come up so far that their agents report."""
         self.pending = False
@@ -205,6 +208,9 @@ class SpawningHub:
         self.forgotten: set[str] = set()
         """Servers that somebody had it remove."""
         self.calls: list[tuple[str, str]] = []
+        self.shares: dict[str, set[str]] = {}
+        """Guests of servers; a server that is made anew has none."""
+        self.subject_of: Callable[[str], str] = lambda user: f"local:{user}"
         self._sockets = bind_sockets(0, "127.0.0.1")
         self.port: int = self._sockets[0].getsockname()[1]
         self._server: HTTPServer | None = None
@@ -220,7 +226,10 @@ class SpawningHub:
             self._sockets = bind_sockets(self.port, "127.0.0.1")
         handlers: list[Any] = [
             (r"/hub/api/users/([^/]+)/servers/([^/]+)", _Servers, {"hub": self}),
+            (r"/hub/api/users/([^/]+)/tokens(?:/([^/]+))?", _Tokens, {"hub": self}),
             (r"/hub/api/users", _Users, {"hub": self}),
+            (r"/hub/api/users/([^/]+)", _User, {"hub": self}),
+            (r"/hub/api/shares/([^/]+)/([^/]+)", _Shares, {"hub": self}),
         ]
         self._server = HTTPServer(Application(handlers, log_function=lambda handler: None))
         self._server.add_sockets(self._sockets)
@@ -235,7 +244,7 @@ class SpawningHub:
     async def spawn(self, user: str, id: str) -> int:
         """The spawner's start; the status of the answer."""
         assert self.service is not None
-        asked = AdmitRequest(f"local:{user}", user, user, id, form=False)
+        asked = AdmitRequest(self.subject_of(user), user, user, id, form=False)
         admission = await self.service.admit(asked)
         if admission.verdict is not Verdict.START or admission.launch is None:
             raise HTTPError(409, log_message=admission.message)
@@ -278,7 +287,7 @@ class SpawningHub:
         """What the spawner says of a server that was deleted: by the service, or in the Hub."""
         assert self.service is not None
         self.forgotten.add(id)
-        await self.service.deleted(Deleted(f"local:{user}", id))
+        await self.service.deleted(Deleted(self.subject_of(user), id))
 
 
 class _Servers(RequestHandler):
@@ -313,6 +322,25 @@ class _Servers(RequestHandler):
         self.set_status(204)
 
 
+class _Tokens(RequestHandler):
+    def initialize(self, hub: SpawningHub) -> None:
+        self.hub = hub
+
+    def prepare(self) -> None:
+        if self.hub.failure is not None:
+            raise HTTPError(self.hub.failure[0])
+
+    def get(self, user: str, _: str | None) -> None:
+        if user not in self.hub.users:
+            raise HTTPError(404)
+        self.finish({"api_tokens": self.hub.tokens.get(user, [])})
+
+    def delete(self, user: str, id: str) -> None:
+        mine = self.hub.tokens[user]
+        self.hub.tokens[user] = [token for token in mine if token["id"] != id]
+        self.set_status(204 if len(mine) > len(self.hub.tokens[user]) else 404)
+
+
 class _Users(RequestHandler):
     def initialize(self, hub: SpawningHub) -> None:
         self.hub = hub
@@ -322,6 +350,50 @@ class _Users(RequestHandler):
             raise HTTPError(self.hub.failure[0])
         user = {"name": "all", "servers": {name: {} for name in self.hub.rows}}
         self.finish({"items": [user], "_pagination": {"next": None}})
+
+
+class _User(RequestHandler):
+    def initialize(self, hub: SpawningHub) -> None:
+        self.hub = hub
+
+    def get(self, user: str) -> None:
+        if self.hub.failure is not None:
+            raise HTTPError(self.hub.failure[0])
+        if user not in self.hub.users:
+            raise HTTPError(404)
+        self.finish({"name": user})
+
+
+class _Shares(RequestHandler):
+    def initialize(self, hub: SpawningHub) -> None:
+        self.hub = hub
+
+    def prepare(self) -> None:
+        if self.request.headers.get("Authorization") != f"token {TOKEN}":
+            raise HTTPError(403)
+        if self.hub.failure is not None:
+            raise HTTPError(self.hub.failure[0])
+        if self.path_args[1] not in self.hub.rows:
+            raise HTTPError(404)
+        self.guests = self.hub.shares.setdefault(self.path_args[1], set())
+
+    def get(self, _: str, __: str) -> None:
+        items = [{"user": {"name": name}} for name in sorted(self.guests)]
+        self.finish({"items": items, "_pagination": {"next": None}})
+
+    def post(self, user: str, id: str) -> None:
+        body = json.loads(self.request.body)
+        assert body["scopes"] == [f"access:servers!server={user}/{id}"]
+        if body["user"] not in self.hub.users:
+            self.set_status(400)
+            self.finish({"message": f"No such user: {body['user']}"})
+            return
+        self.guests.add(body["user"])
+        self.finish({})
+
+    def patch(self, _: str, __: str) -> None:
+        self.guests.discard(json.loads(self.request.body)["user"])
+        self.finish({})
 
 
 class Launches:
@@ -344,7 +416,7 @@ class Launches:
             gpu_type=reservation.request.pool,
             gpus=reservation.request.shape.gpus,
             allocation=reservation.allocation,
-            pretended=True,
+            simulated=True,
             image=reservation.request.image,
             ends_at=reservation.ends_at or 0,
             token="",
@@ -369,6 +441,8 @@ class ServiceWorld:
     clock: SteppingClock = field(default_factory=SteppingClock)
     launches: Launches = field(default_factory=Launches)
     sshd_answers: bool = True
+    github: Github | None = None
+    lab_shared: bool = True
     make_store: Callable[[Path, Failpoint], Store] = in_a_file
     wrap: Callable[[Store], Store] = lambda store: store
     probed: list[tuple[str, int, str]] = field(default_factory=list)
@@ -399,6 +473,8 @@ class ServiceWorld:
             probe=self._probe,
             clock=self.clock,
             ids=lambda: ids.mint(self._random.randbytes(ids.ENTROPY)),
+            github=self.github,
+            lab_shared=self.lab_shared,
             failpoint=failpoint,
         )
         await self._service.start()

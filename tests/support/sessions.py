@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import httpx
 
@@ -14,16 +14,8 @@ from hub_users import HubUsers
 
 @contextmanager
 def log_in(hub: HubUsers, user: str) -> Iterator[httpx.Client]:
-    """A session with cookies, as a browser has it after the log-in form."""
-    with httpx.Client(base_url=hub.url, follow_redirects=True, trust_env=False, timeout=60) as client:
-        page = client.get("/hub/login")
-        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-        assert xsrf is not None
-        answer = client.post(
-            "/hub/login",
-            data={"username": user, "password": hub.password(user), "_xsrf": xsrf[1]},
-        )
-        assert answer.status_code == 200
+    """A session with cookies, as a browser has it after the log-in."""
+    with closing(hub.browse(user)) as client:
         yield client
 
 
@@ -47,6 +39,13 @@ def hub_asked(browser: httpx.Client, method: str, path: str, body: object = None
 
 def reserve_in_picker(browser: httpx.Client, name: str, profile: str | None = None) -> str:
     """Reserve for an hour with the spawn page's form, by default its first size; the reservation's id."""
+    made, posted = send_picker(browser, name, profile)
+    assert posted.status_code == 200, posted.text
+    return made
+
+
+def send_picker(browser: httpx.Client, name: str, profile: str | None = None) -> tuple[str, httpx.Response]:
+    """The same, with the page that comes; that of a request that waits may also be an error page."""
     page = browser.get("/services/gpudev/")
     found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
     assert found is not None
@@ -58,8 +57,7 @@ def reserve_in_picker(browser: httpx.Client, name: str, profile: str | None = No
     assert profile is None or profile in offered, offered
     form = {"profile": profile or offered[0], "hours": "1", "name": name}
     posted = browser.post(html.unescape(action[1]), data=form)
-    assert posted.status_code == 200, posted.text
-    return str(minted.url).rpartition("/")[2].split("?")[0]
+    return str(minted.url).rpartition("/")[2].split("?")[0], posted
 
 
 def profiles(page: str) -> list[str]:

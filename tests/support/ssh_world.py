@@ -14,12 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -41,13 +41,21 @@ from gpudev_hub.core.model import (
 )
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server import gang, launcher, places, processes, sshd
-from gpudev_hub.ssh.access import Access
+from gpudev_hub.service.cuts import Cuts
+from gpudev_hub.ssh.access import Access, SshBastion
+from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS, Bastion
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.directory import LocalDirectory
+from gpudev_hub.ssh.keygen import keep_pair, public_of
 from gpudev_hub.ssh.launches import Launches, ServerTokens
+from gpudev_hub.web.bastion import CutsAsked, SessionEvents
 
+Value = TypeVar("Value")
 OWNER = Owner("local:me", "me", "me")
-POLICY = Policy((PoolSettings("pretend", 8, ("default",), pretended=True),))
+OTHER = Owner("local:alice", "alice", "alice")
+"""Has a key made by the service."""
+BASTION_CODE = Path(__file__).parents[2] / "infra" / "images" / "bastion" / "bastion"
+POLICY = Policy((PoolSettings("simulated", 8, ("default",), simulated=True),))
 PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 
 
@@ -91,11 +99,15 @@ class StandIn:
         self.port = free_port()
         self.reports: list[dict[str, Any]] = []
         self.notices: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        """Told by the bastion."""
         self.lookups = 0
         self.override: tuple[int, bytes] | None = None
         """Answer of the key look-up, when it is to be a bad one."""
         self.delay = 0.0
         self.changed = threading.Condition()
+        self.cuts = Cuts()
+        self.cuts.begin(1)
         self.server: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
@@ -114,8 +126,20 @@ class StandIn:
                 except BrokenPipeError:
                     pass
 
+            def handle_bastion(self, what: str, query: dict[str, str], body: bytes) -> None:
+                if self.headers.get("Authorization") != f"Bearer {stand_in.world.bastion_token}":
+                    self.answer(403)
+                    return
+                time.sleep(stand_in.delay)
+                code, text = stand_in.override or (200, stand_in.bastion(what, query, body))
+                self.answer(code, text)
+
             def handle_one(self, body: bytes) -> None:
                 url = urlsplit(self.path)
+                if url.path.startswith("/bastion/"):
+                    query = {name: values[0] for name, values in parse_qs(url.query).items()}
+                    self.handle_bastion(url.path.removeprefix("/bastion/"), query, body)
+                    return
                 *_, word, server, what = url.path.split("/")
                 query = {name: values[0] for name, values in parse_qs(url.query).items()}
                 record = stand_in.world.live.reservations.get(server)
@@ -137,7 +161,8 @@ class StandIn:
                     stand_in.reports.append(json.loads(body))
                     self.answer(204)
                 elif what == "notices":
-                    self.answer(200, stand_in.wait(record, int(query["after"]), float(query["wait"])))
+                    after, cut_after = int(query["after"]), int(query["cut_after"])
+                    self.answer(200, stand_in.wait(record, after, cut_after, float(query["wait"])))
                 else:
                     self.answer(404)
 
@@ -162,20 +187,48 @@ class StandIn:
         with self.changed:
             self.changed.notify_all()
 
+    def bastion(self, what: str, query: dict[str, str], body: bytes) -> bytes:
+        """What the service answers a bastion."""
+        if what == "keys":
+            self.lookups += 1
+            return self.world.bastion_keys(query["fingerprint"])
+        if what == "cuts":
+            return self.world.bastion_cuts(msgspec.json.decode(body, type=CutsAsked))
+        self.events += json.loads(body)["events"]
+        self.world.bastion.record(msgspec.json.decode(body, type=SessionEvents).told())
+        return b""
+
     def tell(self, text: str) -> None:
         with self.changed:
             self.notices.append({"seq": len(self.notices) + 1, "text": text, "minutes": None})
             self.changed.notify_all()
 
-    def wait(self, record: Reservation, after: int, wait: float) -> bytes:
+    def cut(self, id: str | None, subject: str) -> None:
+        with self.changed:
+            self.cuts.add(2, subject, id, now())
+            self.changed.notify_all()
+
+    def wait(self, record: Reservation, after: int, cut_after: int, wait: float) -> bytes:
         deadline = time.monotonic() + wait
         with self.changed:
-            while not (new := [one for one in self.notices if one["seq"] > after]) and self.server:
+            while True:
+                new = [one for one in self.notices if one["seq"] > after]
+                cuts = self.cuts.after(cut_after, record.id)
+                if new or cuts.cuts or cuts.missed or not self.server:
+                    break
                 if not self.changed.wait(max(0.0, deadline - time.monotonic())):
                     break
         latest = self.world.live.reservations.get(record.id, record)
         assert latest.ends_at is not None
-        return msgspec.json.encode({"notices": new, "ends_at": wire_time(latest.ends_at)})
+        return msgspec.json.encode(
+            {
+                "notices": new,
+                "ends_at": wire_time(latest.ends_at),
+                "cut": [{"subject": c.subject, "fingerprints": c.fingerprints} for c in cuts.cuts],
+                "cut_after": cuts.latest,
+                "check": cuts.missed,
+            }
+        )
 
 
 def wire_time(at: Millis) -> str:
@@ -222,6 +275,8 @@ class Rank:
         self.shell = shell
         self.home = world.home
         self.marker = f"{launch['id']}/{launch['attempt']}/{rank}"
+        # Processes are ended by their marker: of two servers with one id, each would end the other's.
+        assert not processes.marked(self.marker), f"a server {self.marker} of another test runs"
         self.jupyter = Jupyter() if rank == 0 and jupyter else None
         env = {
             "HOME": str(world.home),
@@ -276,11 +331,63 @@ class Rank:
         places.remove(self.folder)
 
 
+class Door:
+    """A bastion on this machine."""
+
+    def __init__(self, world: World, port: int, env: dict[str, str]) -> None:
+        self.port = port
+        self.account = world.address.user
+        self.folder = world.folder / f"bastion-{len(world.doors)}"
+        self.secrets = self.folder / "secrets"
+        self.run = self.folder / "run"
+        self.log = self.folder / "log"
+        self.secrets.mkdir(mode=0o700, parents=True)
+        key = self.secrets / "host_ed25519"
+        keep_pair(key, "bastion")
+        certificate = world.ca.sign(public_of(key).read_text().strip(), [HOST_KEY_ALIAS])
+        (self.secrets / "host_ed25519-cert.pub").write_text(certificate + "\n")
+        (self.secrets / "token").write_text(world.bastion_token)
+        (self.secrets / "token").chmod(0o400)
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "GPUDEV_GATE": f"http://127.0.0.1:{world.service.port}",
+            "GPUDEV_BASTION_SECRETS": str(self.secrets),
+            "GPUDEV_BASTION_RUN": str(self.run),
+            "GPUDEV_BASTION_PORT": str(port),
+            "GPUDEV_BASTION_ADDRESS": "127.0.0.1",
+            "GPUDEV_BASTION_ACCOUNT": world.address.user,
+            "GPUDEV_BASTION_TARGETS": "127.0.0.1:*",
+            "GPUDEV_BASTION_PENALTIES": "no",
+            **env,
+        }
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                ["/bin/bash", str(BASTION_CODE)],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def events(self) -> list[dict[str, Any]]:
+        """Its audit log."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
 class World:
     """One account's servers, the service beside them, and the user's ``~/.ssh``."""
 
-    def __init__(self, folder: Path, user: str | None = None) -> None:
-        """``user``: the account that servers run as; ``None``: this one."""
+    def __init__(self, folder: Path, user: str | None = None, *, bastion: bool = False) -> None:
+        """``user``: the account that servers run as; ``None``: this one. ``bastion``: clients use it."""
         self.folder = folder
         self.home = folder / "home"
         (self.home / ".ssh").mkdir(mode=0o700, parents=True)
@@ -288,10 +395,38 @@ class World:
         self.ca = HostCA(folder / "ca")
         self.tokens = ServerTokens(b"k" * 32)
         self.service = StandIn(self)
+        self.revoked: set[str] = set()
         directory = LocalDirectory(OWNER.subject, self.home / ".ssh", folder / "demo")
         own = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         self.user = user or own
-        self.access = Access(self.live, directory, known_hosts=self.ca.known_hosts, user=self.user, now=now)
+        self.set_forward = 0
+        """Milliseconds by which the machine's clock was set forward since the service started."""
+        self.address = SshBastion(
+            "127.0.0.1", free_port(), "nobody" if os.getuid() == 0 else own, HOST_KEY_ALIAS
+        )
+        self.access = Access(
+            self.live,
+            directory,
+            known_hosts=self.ca.known_hosts,
+            user=self.user,
+            now=now,
+            on_machine=lambda at: at + self.set_forward,
+            allowed=lambda subject: subject not in self.revoked,
+            let_in=self.service.cuts.let_in,
+            bastion=self.address if bastion else None,
+        )
+        self.refused: dict[str, str] = {}
+        """Why people may not enter, by subject."""
+        self.bastion = Bastion(
+            self.live,
+            directory,
+            address=self.address,
+            now=now,
+            on_machine=lambda at: at + self.set_forward,
+            refusal=lambda owner: self.refused.get(owner.subject, ""),
+        )
+        self.bastion_token = "the-bastions-secret"
+        self.doors: list[Door] = []
         self.launches = Launches(
             folder / "launches",
             ca=self.ca,
@@ -302,24 +437,64 @@ class World:
         self.ranks: dict[str, list[Rank]] = {}
 
     def __enter__(self) -> Self:
+        self.asking = threading.Lock()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
         self.service.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for door in self.doors:
+            door.stop()
         for server in list(self.ranks):
             self.stop(server)
         self.service.stop()
+        with self.asking:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join()
+            self.loop.close()
 
-    def reserve(self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None) -> Reservation:
+    def ask(self, question: Callable[[], Coroutine[Any, Any, list[Value]]]) -> list[Value]:
+        """An answer of the service's one loop; nothing once the world has ended."""
+        with self.asking:
+            if self.loop.is_closed():
+                return []
+            return asyncio.run_coroutine_threadsafe(question(), self.loop).result(20)
+
+    def bastion_keys(self, fingerprint: str) -> bytes:
+        """The lines for a key."""
+        lines = self.ask(lambda: self.bastion.authorized_keys(fingerprint))
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def bastion_cuts(self, asked: CutsAsked) -> bytes:
+        """Connections to end; waits for some."""
+        deadline = time.monotonic() + asked.wait
+        while True:
+            found = self.ask(lambda: self.bastion.to_end(asked.live()))
+            if found or time.monotonic() > deadline:
+                return asked.answer(found).encode()
+            time.sleep(0.1)
+
+    def door(self, port: int | None = None, **env: str) -> Door:
+        """A bastion, as its image starts it."""
+        door = Door(self, port or self.address.port, env)
+        self.doors.append(door)
+        eventually(lambda: "Server listening" in door.log.read_text() or door.process.poll() is not None)
+        return door
+
+    def reserve(
+        self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None, owner: Owner = OWNER
+    ) -> Reservation:
         """A reservation that holds its slots; nothing runs yet."""
         at = now()
         record = Reservation(
             id=id,
             seq=len(self.live.reservations) + 1,
-            owner=OWNER,
-            request=Request(Shape(gpus, nodes), "pretend", HOUR, "default", name),
+            owner=owner,
+            request=Request(Shape(gpus, nodes), "simulated", HOUR, "default", name),
             request_id=None,
             created_at=at,
             startup=60 * SECOND,
@@ -344,9 +519,10 @@ class World:
         name: str | None = None,
         jupyter: bool = True,
         shell: str | None = None,
+        owner: Owner = OWNER,
     ) -> list[Rank]:
         """The same with its servers, and ``~/.ssh`` up to date."""
-        record = self.reserve(id, gpus=gpus, nodes=nodes, name=name)
+        record = self.reserve(id, gpus=gpus, nodes=nodes, name=name, owner=owner)
         launch = msgspec.json.decode(msgspec.json.encode(asyncio.run(self.launches.make(record))))
         peers = [{"host": "127.0.0.1", "port": free_port()} for _ in range(nodes)]
         self.ranks[id] = [Rank(self, launch, rank, peers, jupyter, shell) for rank in range(nodes)]
@@ -366,9 +542,9 @@ class World:
         self.live.reservations.pop(id, None)
         self.live.sights.pop(id, None)
 
-    def wire_access(self) -> wire.SshAccess:
+    def wire_access(self, person: Owner = OWNER) -> wire.SshAccess:
         """What ``GET ssh`` answers."""
-        access = asyncio.run(self.access.hosts(OWNER))
+        access = asyncio.run(self.access.hosts(person))
         hosts = [
             wire.SshHost(**{**asdict(host), "ends_at": wire_time(host.ends_at) if host.ends_at else None})
             for host in access.hosts
@@ -379,7 +555,12 @@ class World:
             identity_file=access.identity_file,
             accepted_keys=list(access.accepted_keys),
             closed=[wire.SshClosed(alias=one.alias, id=one.id) for one in access.closed],
+            bastion=None if access.bastion is None else wire.SshBastion(**asdict(access.bastion)),
         )
+
+    def wire_bastion(self, port: int, user: str) -> wire.SshBastion:
+        """A bastion of this machine."""
+        return wire.SshBastion(host="127.0.0.1", port=port, user=user, host_key_alias=HOST_KEY_ALIAS)
 
     def sync(self) -> None:
         """What ``gpu-dev`` does with it."""
@@ -392,8 +573,12 @@ class World:
         """For ``ssh -F``: OpenSSH looks for ``~`` in the account's record, not in ``$HOME``."""
         return self.home / ".ssh" / "gpudev" / "config"
 
+    def argv(self, *arguments: str) -> list[str]:
+        """``ssh`` with the user's settings."""
+        return ["ssh", "-F", str(self.config), *arguments]
+
     def run(
-        self, program: str, *arguments: str, input: str | None = None, timeout: float = 30
+        self, program: str, *arguments: str, input: str | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """``ssh``, ``scp``, ``sftp`` with the user's settings; without a terminal, so any prompt fails."""
         return subprocess.run(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gpudev_hub.local_bastion import PROGRAM
 from gpudev_hub.server import processes
 from gpudev_hub.settings import Settings
 from hub_users import SLOW, HubUsers, free_port, wait_for
@@ -21,6 +22,7 @@ COMMANDS = {
     "proxy": "configurable-http-proxy",
     "hub": "jupyterhub_config.py",
     "service": "gpudev_hub.app\0service",
+    "bastion": "bash\0" + str(PROGRAM),
 }
 
 
@@ -186,9 +188,11 @@ class Stack(HubUsers):
 
 
 @contextmanager
-def running_stack(folder: Path, pool: str = "2x8") -> Iterator[Stack]:
+def running_stack(
+    folder: Path, pool: str = "2x8", environment: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
     """A stack that is ready, and gone at the end."""
-    stack = Stack(folder, pool)
+    stack = Stack(folder, pool, environment)
     try:
         stack.start()
         yield stack

@@ -1,4 +1,4 @@
-"""The real service behind its two real listeners, over an engine and a Hub in memory."""
+"""The real service behind its real listeners, over an engine and a Hub in memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from fakehub import FakeHub
+from gpudev_hub.auth.check import Check
 from gpudev_hub.clock import Clock
+from gpudev_hub.core.doctor import Finding
 from gpudev_hub.core.model import Allowances, Node, Owner, Policy, PoolSettings, Reservation, State
 from gpudev_hub.core.ports import Store
+from gpudev_hub.service.access import Github
+from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
+from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
 from gpudev_hub.stores.memory import MemoryStore
-from gpudev_hub.web.app import Site, make_gate_app, make_public_app, make_server, make_site
+from gpudev_hub.web.app import Site, make_gate_app, make_metrics_app, make_public_app, make_server, make_site
 from gpudev_hub.web.auth import HubUser, make_auth
+from gpudev_hub.web.login import Logins
 from gpudev_hub.web.settings import Rate, WebSettings
 from machine import Machine, answers
 
@@ -34,12 +42,12 @@ TOKENS = ServerTokens(b"k" * 32)
 POLICY = Policy(
     pools=(
         PoolSettings(
-            "pretend", gpus_per_node=8, images=("default",), label="8 pretended GPUs", pretended=True
+            "simulated", gpus_per_node=8, images=("default",), label="8 simulated GPUs", simulated=True
         ),
     ),
     allowances=Allowances(queued_requests=1000),
 )
-NODES = [Node("node-1", "pretend", 8, "here"), Node("node-2", "pretend", 8, "here")]
+NODES = [Node("node-1", "simulated", 8, "here"), Node("node-2", "simulated", 8, "here")]
 
 
 def owner(user: HubUser) -> Owner:
@@ -49,6 +57,16 @@ def owner(user: HubUser) -> Owner:
 def new_ids() -> Callable[[], str]:
     numbers = itertools.count(1)
     return lambda: f"res-{next(numbers)}"
+
+
+async def checked() -> list[Check]:
+    """What a check of GitHub finds: one fact that holds, and one that does not."""
+    return [Check("App", True, "gpudev"), Check("clock", False, "900 s behind", "Set the clock.")]
+
+
+async def looked() -> list[Finding]:
+    """What a look at the installation finds, likewise."""
+    return [Finding("store", "database", "it answers"), Finding("clock", "clock", "2 min behind", "Set it.")]
 
 
 class Keys:
@@ -61,9 +79,28 @@ class Keys:
         return ["ssh-ed25519 AAAA alice"] if fingerprint.endswith("A" * 43) else []
 
 
+class Directory:
+    """Whose SSH keys are whose, by subject."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[PublicKey]] = {}
+
+    async def keys(self, owner: Owner) -> list[PublicKey]:
+        return self.of.get(owner.subject, [])
+
+    def known(self, owner: Owner) -> bool:
+        return True
+
+    async def rejected(self, owner: Owner) -> list[RefusedKey]:
+        return []
+
+    async def identity_file(self, owner: Owner) -> Path | None:
+        return None
+
+
 @dataclass
 class Running:
-    """Both listeners, and clients for them."""
+    """The listeners, and clients for them."""
 
     hub: FakeHub
     site: Site
@@ -72,6 +109,9 @@ class Running:
     url: str
     """Of the public listener with the prefix."""
     gate_url: str
+    metrics_url: str
+    """Of the listener for scrapers."""
+    directory: Directory
 
     def client(self, token: str | None = None, **options: Any) -> httpx.AsyncClient:
         headers = {} if token is None else {"Authorization": f"token {token}"}
@@ -80,6 +120,13 @@ class Running:
     def gate(self, secret: str | None = SECRET) -> httpx.AsyncClient:
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
         return httpx.AsyncClient(base_url=self.gate_url, headers=headers, trust_env=False, timeout=20)
+
+    async def scrape(self) -> str:
+        """What a scraper gets, which has no token."""
+        async with httpx.AsyncClient(base_url=self.metrics_url, trust_env=False, timeout=20) as scraper:
+            answer = await scraper.get("metrics")
+            assert answer.status_code == 200, answer.text
+            return answer.text
 
     async def until(self, id: str, seen: Callable[[Reservation], bool]) -> Reservation:
         """Wait until a reservation is as wanted."""
@@ -113,14 +160,29 @@ def listen(server: HTTPServer) -> int:
 
 @asynccontextmanager
 async def running(
-    pages: Any = (), store: Store | None = None, policy: Policy = POLICY, **changes: Any
+    pages: Any = (),
+    store: Store | None = None,
+    policy: Policy = POLICY,
+    github: Github | None = None,
+    webhook_secret: str | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
-    """The service's two listeners and a Hub; ``changes``: of ``WebSettings``."""
+    """The service's listeners and a Hub; ``changes``: of ``WebSettings``."""
     hub = FakeHub()
     hub.start()
     settings = replace(
-        WebSettings(public_url="http://127.0.0.1:8000/", writes=ROOMY, reads=ROOMY, max_wait=2.0), **changes
+        WebSettings(
+            public_url="http://127.0.0.1:8000/",
+            writes=ROOMY,
+            reads=ROOMY,
+            logins=ROOMY,
+            login_failures=ROOMY,
+            max_wait=2.0,
+        ),
+        **changes,
     )
+    directory = Directory()
+    tokens = HubClient(hub.api, "the-services-token")
     machine = Machine(NODES)
     service = Service(
         policy=policy,
@@ -131,13 +193,14 @@ async def running(
         probe=answers,
         clock=Clock(),
         ids=new_ids(),
+        github=github,
     )
     machine.live = lambda name: service.view.reservations.get(name)
     auth = make_auth(
         hub_api=hub.api,
         api_token="the-services-token",
         cookie_secret=b"x" * 32,
-        owner=owner,
+        owner=lambda user: service.access.people.owner_of(user.name) or owner(user),
         seen=service.logged_in,
         now=service.clock.now,
         prefix=PREFIX,
@@ -147,21 +210,53 @@ async def running(
         auth=auth,
         access=Keys(),
         settings=settings,
+        logins=Logins(tokens, directory, settings, service.clock.now),
         server_token_ok=TOKENS.verify,
         gate_secret=SECRET,
         home=lambda person: f"/home/{person.hub_user}",
+        webhook_secret=webhook_secret,
     )
     public = make_server(make_public_app(site, pages), behind_proxy=False)
     gate = make_server(make_gate_app(site), behind_proxy=False)
+    metrics = make_server(make_metrics_app(site), behind_proxy=False)
     await service.start()
     try:
-        url = f"http://127.0.0.1:{listen(public)}{PREFIX}"
-        yield Running(hub, site, service, machine, url, f"http://127.0.0.1:{listen(gate)}/")
+        here = "http://127.0.0.1"
+        yield Running(
+            hub,
+            site,
+            service,
+            machine,
+            url=f"{here}:{listen(public)}{PREFIX}",
+            gate_url=f"{here}:{listen(gate)}/",
+            metrics_url=f"{here}:{listen(metrics)}/",
+            directory=directory,
+        )
     finally:
-        for server in (public, gate):
+        for server in (public, gate, metrics):
             server.stop()
             await server.close_all_connections()
         await auth.tokens.close()
+        await tokens.close()
         await service.stop()
         await hub.stop()
         await asyncio.sleep(0)
+
+
+async def log_in(run: Running, browser: httpx.AsyncClient, token: str, page: str = "pool") -> httpx.Response:
+    """The dance: our page → the Hub → back with a code → the page."""
+    sent = await browser.get(page)
+    assert sent.status_code == 302
+    there = urlsplit(sent.headers["Location"])
+    assert there.path == "/hub/api/oauth2/authorize"
+    asked = parse_qs(there.query)
+    assert asked["client_id"] == ["service-gpudev"]
+    assert asked["redirect_uri"] == [f"{PREFIX}oauth_callback"]
+    assert asked["code_challenge_method"] == ["S256"]
+    run.hub.codes["the-code"] = token
+    back = await browser.get("oauth_callback", params={"code": "the-code", "state": asked["state"][0]})
+    assert back.status_code == 302, back.text
+    for cookie in back.headers.get_list("Set-Cookie"):
+        assert "SameSite=Lax" in cookie or "expires=" in cookie.lower(), cookie
+    assert any("httponly" in c.lower() for c in back.headers.get_list("Set-Cookie") if "service-gpudev=" in c)
+    return await browser.get(browser.base_url.join(back.headers["Location"]))

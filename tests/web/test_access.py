@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -18,29 +19,48 @@ from gpudev_hub.core.words import instant, printable
 from gpudev_hub.web import auth
 from gpudev_hub.web.app import make_server, public_routes
 from gpudev_hub.web.auth import CACHE, STRANGERS, HubTokens
+from gpudev_hub.web.forwarded import beyond
 from gpudev_hub.web.gate import GATE_ROUTES
 from gpudev_hub.web.logs import JsonFormatter
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
 from gpudev_hub.web.settings import Rate, WebSettings
 from machine import Machine
-from web_site import TOKENS, Running, listen, running
+from web_site import TOKENS, Running, checked, listen, looked, running
 
 API = wire.API
 ROUTES = public_routes(WebSettings(public_url="http://127.0.0.1:8000/"))
 BODIES: dict[str, Any] = {
     "reserve": {"gpus": 1, "hours": 1},
     "extend": {"hours": 0.25},
+    "server_extend": {"hours": 0.25},
     "operate_node": {"action": "undrain"},
+    "set_limits": {"scope": "person:local:zoe", "limits": {"running_gpus": 4}},
+    "confirm_revocations": {"subjects": ["github:7"]},
     "report": {"attempt": 1, "rank": 0, "jupyter": True, "sshd": True},
+    "start_login": {"code_challenge": "c" * 43},
+    "collect_login": {"code": "guess", "code_verifier": "v" * 43},
+    "login_by_key": {
+        "account": "alice",
+        "hub": "http://127.0.0.1:8000",
+        "nonce": "guess",
+        "expires_at": "2026-11-29T18:00:00Z",
+        "signature": "guess",
+    },
 }
-QUERIES = {"keys": {"fingerprint": "SHA256:" + "A" * 43}}
-OF_ONE_PERSON = {"end", "extend", "resume", "logs", "history"}
+QUERIES = {"keys": {"fingerprint": "SHA256:" + "A" * 43}, "clear_limits": {"scope": "default"}}
+PROVED = {"collect_login", "login_by_key"}
+"""Their bodies prove who asks, and those here prove nothing."""
+WITHOUT_GITHUB = {"confirm_revocations": 409}
+"""What those are told who may ask, since nobody's access is GitHub's to say here."""
+OF_A_LOGIN = {"renew_token"}
+"""Only for tokens of ``gpu-dev login``."""
+OF_ONE_PERSON = {"end", "extend", "resume", "logs", "history", "share", "unshare"}
 
 
 async def ask(run: Running, route: Route, token: str | None, id: str, scheme: str = "token") -> int:
     node = min(run.service.view.nodes)
-    path = route.path.format(ref=id, id=id, name=node)
+    path = route.path.format(ref=id, id=id, name=node, login="carol")
     headers = {} if token is None else {"Authorization": f"{scheme} {token}"}
     async with run.client() as client:
         answer = await client.request(
@@ -62,13 +82,16 @@ async def alices(run: Running) -> str:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 async def test_matrix(run: Running, route: Route) -> None:
+    run.site.github_check = checked
+    run.site.doctor = looked
     one = await alices(run)
     attempt = run.service.view.reservations[one].attempt
     other = await alices(run)
     good = TOKENS.make(one, attempt)
     expected: dict[str | None, bool | int]
     if route.access is Access.ANYBODY:
-        expected = dict.fromkeys((None, "alices", "bobs", "operators", "starter", good, "forged"), True)
+        outcome = 401 if route.name in PROVED else True
+        expected = dict.fromkeys((None, "alices", "bobs", "operators", "starter", good, "forged"), outcome)
     elif route.access is Access.SERVER:
         expected = {
             None: 401,
@@ -83,12 +106,19 @@ async def test_matrix(run: Running, route: Route) -> None:
     else:
         expected = {None: 401, "forged": 401, "starter": 403, good: 401}
         if route.access is Access.OPERATOR:
-            expected |= {"alices": 403, "bobs": 403, "operators": True}
+            expected |= {"alices": 403, "bobs": 403, "operators": WITHOUT_GITHUB.get(route.name, True)}
+        elif route.name in OF_A_LOGIN:
+            expected |= dict.fromkeys(("alices", "bobs", "operators"), 403)
         else:
             mine_only = route.name in OF_ONE_PERSON
             expected |= {"bobs": 403 if mine_only else True}
             # The last one may end the reservation: everybody else is refused before.
-            expected |= {"operators": True} if route.name == "end" else {"operators": True, "alices": True}
+            last_alone = route.name in ("end", "unshare")
+            operators: bool | int = 403 if route.name == "share" else True
+            expected |= {"operators": operators} if last_alone else {"operators": operators, "alices": True}
+    if route.name == "unshare":
+        async with run.client("alices") as alice:
+            assert (await alice.put(f"{API}/reservations/{one}/guests/carol")).status_code == 200
     before = run.service.view.reservations[one]
     for token, outcome in expected.items():
         status = await ask(run, route, token, one)
@@ -105,14 +135,15 @@ async def test_the_gate_opens_to_the_hubs_secret_only(run: Running, route: Route
     for secret in (None, "the-hubs-own-secret-for-the-gatE", "alices", "é"):
         async with run.gate(None) as gate:
             headers = [] if secret is None else [(b"Authorization", f"Bearer {secret}".encode())]
-            answer = await gate.post(route.path, json={}, headers=headers)
+            body: dict[str, str] | None = {} if route.method == "POST" else None
+            answer = await gate.request(route.method, route.path, json=body, headers=headers)
             assert answer.status_code == 401, (secret, answer.text)
 
 
 async def test_each_listener_answers_its_own_addresses_only(run: Running) -> None:
     async with run.gate() as gate, run.client("operators") as operator:
         for route in ROUTES:
-            path = f"services/gpudev/{route.path}".format(ref="x", id="x", name="x")
+            path = f"services/gpudev/{route.path}".format(ref="x", id="x", name="x", login="x")
             assert (await gate.request(route.method, path)).status_code == 404
             assert (await gate.request(route.method, route.path)).status_code == 404
         for route in GATE_ROUTES:
@@ -212,6 +243,58 @@ async def test_an_operator_ends_with_the_outcome_that_says_so(run: Running) -> N
         assert (await olga.delete(f"{API}/reservations/{one}")).status_code == 200
         await run.gone(one)
         assert (await olga.get(f"{API}/reservations/{one}")).json()["outcome"] == "ended_by_operator"
+
+
+REASON = "  driver update\x1b[2J \N{HEBREW LETTER ALEF}\N{RIGHT-TO-LEFT OVERRIDE}\n tonight "
+SAID = "driver update [2J \N{HEBREW LETTER ALEF} tonight"
+"""The same on one line, without what turns the direction of writing or moves a terminal."""
+
+
+@pytest.mark.parametrize("state", ["queued", "ready"])
+async def test_an_operators_reason_is_kept_and_told(run: Running, state: str) -> None:
+    async with run.client("alices") as alice, run.client("operators") as olga, run.client("bobs") as bob:
+        if state == "queued":
+            for _ in range(2):
+                await bob.post(f"{API}/reservations", json={"gpus": 8, "hours": 1})
+            body = {"gpus": 8, "hours": 1}
+            one = (await alice.post(f"{API}/reservations", json=body)).json()["id"]
+        else:
+            one = await alices(run)
+            more = {"hours": 0.5, "reason": REASON, "request_id": "of-the-operator"}
+            extended = await olga.post(f"{API}/reservations/{one}/extend", json=more)
+            assert extended.json()["hours"] == 1.5
+            again = await olga.post(f"{API}/reservations/{one}/extend", json=more)
+            assert again.json()["hours"] == 1.5, "a retry is not granted again"
+            told = await run.service.notices(one, 0, 0)
+            assert [notice.text.partition(", until")[0] for notice in told] == [
+                "An operator extended this reservation by 30 min"
+            ]
+            assert told[0].text.endswith(f": {SAID}.")
+        ended = await olga.delete(f"{API}/reservations/{one}", params={"reason": REASON})
+        assert ended.status_code == 200, ended.text
+        if state == "ready":
+            told = await run.service.notices(one, told[-1].seq, 0)
+            assert [n.text for n in told] in ([], [f"An operator ended this reservation: {SAID}."])
+        await run.gone(one)
+        for reader, expected in ((alice, SAID), (olga, SAID), (bob, None)):
+            found = (await reader.get(f"{API}/reservations/{one}")).json()
+            assert (found["outcome"], found["reason"]) == ("ended_by_operator", expected)
+        items = (await alice.get(f"{API}/reservations/{one}/history")).json()["items"]
+        by_olga = [(item["cause"], item["detail"]) for item in items if item["actor"] == "local:olga"]
+        assert by_olga[-1] == ("operator: ended_by_operator", SAID)
+        assert len(by_olga) == 1 or by_olga[0][0] == f"extended: {SAID}"
+
+
+async def test_a_reason_is_short_and_only_from_who_may_act(run: Running) -> None:
+    one = await alices(run)
+    async with run.client("operators") as olga, run.client("bobs") as bob:
+        for client, reason, status in ((olga, "x" * 301, 400), (bob, "mine now", 403)):
+            params, body = {"reason": reason}, {"hours": 0.25, "reason": reason}
+            assert (await client.delete(f"{API}/reservations/{one}", params=params)).status_code == status
+            answer = await client.post(f"{API}/reservations/{one}/extend", json=body)
+            assert answer.status_code == status
+    record = run.service.view.reservations[one]
+    assert (record.state, record.extended) == ("ready", 0)
 
 
 async def test_a_server_token_ends_with_its_reservation(run: Running) -> None:
@@ -404,6 +487,26 @@ async def test_the_number_of_bad_tokens_remembered_is_bounded_and_drives_out_no_
     await tokens.close()
 
 
+async def test_a_server_that_reports_news_without_end_does_not_fill_the_history() -> None:
+    async with running(reports=Rate(per_second=0.01, burst=5)) as run:
+        run.hub.person("alices", "alice")
+        one = await alices(run)
+        attempt = run.service.view.reservations[one].attempt
+        async with run.client(TOKENS.make(one, attempt)) as server, run.client("alices") as alice:
+            bodies = [
+                {"attempt": attempt, "rank": 0, "jupyter": True, "sshd": True, "notice": f"news {n}"}
+                for n in range(20)
+            ]
+            answers = [await server.post(f"{API}/servers/{one}/report", json=body) for body in bodies]
+            assert [answer.status_code for answer in answers] == [204] * 5 + [429] * 15
+            assert int(answers[-1].headers["Retry-After"]) > 1
+            await run.until(one, lambda record: record.notice == "news 4")
+            items = (await alice.get(f"{API}/reservations/{one}/history")).json()["items"]
+            assert sum("news" in item["cause"] for item in items) <= 5
+            keys = await server.get(f"{API}/servers/{one}/keys", params=QUERIES["keys"])
+            assert keys.status_code == 200, "people still get in"
+
+
 async def test_strangers_fill_no_log_and_are_slowed_down(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="gpudev.access")
     async with running(strangers=Rate(per_second=0.01, burst=20)) as run:
@@ -431,13 +534,31 @@ async def test_a_client_can_not_choose_the_address_it_is_known_by() -> None:
         def get(self) -> None:
             self.finish(f"{self.request.remote_ip} {self.request.protocol}")
 
-    server = make_server(Application([("/", Peer)]), behind_proxy=True)
-    url = f"http://127.0.0.1:{listen(server)}/"
     claimed = {"X-Real-Ip": "10.0.0.1", "X-Scheme": "https", "X-Forwarded-Proto": "http"}
-    try:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            answer = await client.get(url, headers=claimed | {"X-Forwarded-For": "10.0.0.2, 10.0.0.3"})
-            assert answer.text == "10.0.0.3 http"
-    finally:
-        server.stop()
-        await server.close_all_connections()
+    for balancers, seen in (((), "10.0.0.3"), ((ip_network("10.0.0.3/32"),), "10.0.0.2")):
+        server = make_server(Application([("/", Peer)]), behind_proxy=True, balancers=balancers)
+        url = f"http://127.0.0.1:{listen(server)}/"
+        try:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                chain = {"X-Forwarded-For": "192.0.2.1, 10.0.0.2, 10.0.0.3"}
+                assert (await client.get(url, headers=claimed | chain)).text == f"{seen} http"
+        finally:
+            server.stop()
+            await server.close_all_connections()
+
+
+@pytest.mark.parametrize(
+    ("chain", "found"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7, 10.64.1.5", "192.0.2.7"),
+        ("192.0.2.7, 10.64.1.5, ::ffff:10.64.33.9", "192.0.2.7"),  # a node that forwards for the balancer
+        ("2001:db8::7, 10.64.1.5", "2001:db8::7"),
+        ("10.64.3.3, 192.0.2.7, 10.64.1.5", "10.64.3.3, 192.0.2.7"),  # the caller's own claim stays before it
+        ("10.64.40.2", "10.64.40.2"),  # a server that asks the proxy itself
+        ("10.64.40.2, 10.64.1.5", "10.64.40.2"),
+        ("192.0.2.7, unknown", "192.0.2.7, unknown"),
+    ],
+)
+def test_a_balancer_before_the_proxy_is_nobodys_address(chain: str, found: str) -> None:
+    assert beyond(chain, [ip_network("10.64.0.0/16")]) == found

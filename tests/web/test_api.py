@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from gpudev import wire
+from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.service.service import Health
 from web_site import PREFIX, TOKENS, Running
 
@@ -42,7 +43,7 @@ async def test_a_reservation_from_request_to_end(run: Running) -> None:
         made = await reserve(alice, name="demo")
         assert (made.owner, made.gpus, made.nodes, made.total_gpus, made.hours) == ("alice", 2, 1, 2, 1.0)
         assert made.mine
-        assert made.pretended
+        assert made.simulated
         shown = await alice.get(f"{API}/reservations/demo")
         assert shown.json()["id"] == made.id
         listed = await alice.get(f"{API}/reservations")
@@ -69,7 +70,7 @@ async def test_a_reservation_from_request_to_end(run: Running) -> None:
         assert story[0]["cause"] == "requested"
         assert story[0]["actor"] == "local:alice"
         assert story[-1]["state"] == "ended"
-        assert (await alice.get(f"{API}/reservations/{made.id}")).json()["reason"] == "released"
+        assert (await alice.get(f"{API}/reservations/{made.id}")).json()["reason"] is None, "outcome says it"
 
 
 async def test_created_answers_name_the_new_address(run: Running) -> None:
@@ -185,8 +186,8 @@ async def test_operators_drain_nodes(run: Running) -> None:
         error(await olga.post(f"{API}/nodes/nope", json={"action": "drain"}), 404, "not_found")
     async with run.client("alices") as alice:
         refused = error(await alice.post(f"{API}/nodes/{node}", json={"action": "drain"}), 403, "forbidden")
-        assert "the token of alice is not an operator's" in refused.message
-        assert "custom:gpudev:operate" in refused.hint
+        assert "this token of alice is not an operator token" in refused.message
+        assert "permission Operator (scope custom:gpudev:operate)" in refused.hint
 
 
 async def test_a_node_that_was_lost_is_up_as_soon_as_it_is_put_back(run: Running) -> None:
@@ -229,6 +230,19 @@ async def test_what_a_server_may_ask(run: Running) -> None:
         assert (await server.get(f"{API}/servers/{made.id}/keys", params={"fingerprint": other})).text == ""
         wrong = await server.get(f"{API}/servers/{made.id}/keys", params={"fingerprint": FINGERPRINT + "\n"})
         error(wrong, 400, "invalid_request")
+        mine = f"{API}/servers/{made.id}"
+        shown = msgspec.json.decode((await server.get(mine)).content, type=wire.ServerStatus)
+        assert (shown.reservation.id, shown.reservation.mine, shown.outcome) == (made.id, True, None)
+        assert shown.seconds_left is not None
+        assert 3500 < shown.seconds_left <= 3600
+        late = await server.get(mine, params={"wait": 1, "version": shown.reservation.version - 1})
+        assert late.json()["reservation"]["version"] == shown.reservation.version
+        longer = await server.post(f"{mine}/extend", json={"hours": 0.5})
+        assert longer.json()["reservation"]["hours"] == 1.5
+        refused = await server.post(f"{mine}/extend", json={"hours": 100})
+        assert error(refused, 409, "extension_refused").longest_hours == 46.5
+        ended = (await server.delete(mine)).json()
+        assert (ended["reservation"]["state"], ended["outcome"]) == ("stopping", "released")
 
 
 async def test_the_gate_answers_the_hub(run: Running) -> None:
@@ -260,7 +274,7 @@ async def test_the_gate_answers_the_hub(run: Running) -> None:
 async def test_health_and_metrics(run: Running) -> None:
     async with run.client() as anybody, run.client("alices") as alice:
         assert (await anybody.get("health/live")).json() == {"ok": True}
-        assert (await anybody.get("health/ready")).json() == {"ok": True}
+        assert (await anybody.get("health/ready")).json() == {"ok": True, "warnings": []}
         error(await anybody.get("metrics"), 401, "unauthenticated")
         await reserve(alice)
         text = (await alice.get("metrics")).text
@@ -275,7 +289,7 @@ async def test_health_and_metrics(run: Running) -> None:
 async def test_health_says_what_is_away(
     run: Running, monkeypatch: pytest.MonkeyPatch, live: bool, expected: int
 ) -> None:
-    monkeypatch.setattr(run.service, "health", lambda: Health(live, ["the store: disk full"]))
+    monkeypatch.setattr(run.service, "health", lambda: Health(live, ["the database: disk full"]))
     async with run.client() as anybody:
         assert "disk full" in error(await anybody.get("health/ready"), 503, "unavailable").message
         assert (await anybody.get("health/live")).status_code == expected
@@ -363,7 +377,7 @@ async def test_a_chunked_body_has_the_same_limit(run: Running, size: int) -> Non
             headers = {"Content-Type": kind}
             answer = await alice.post(f"{API}/reservations", content=chunks(), headers=headers)
             found = error(answer, 413, "too_large")
-            assert f"{size} bytes, 16384 are allowed" in found.message
+            assert f"The body has {size} bytes; the limit is 16384." in found.message
         assert not run.service.view.reservations
 
 
@@ -489,6 +503,22 @@ async def test_a_defect_is_answered_without_its_details(
     assert "hunter2" not in answer.text
     assert answer.headers["X-Request-Id"] in found.message
     assert "hunter2" in caplog.text
+
+
+async def test_what_the_service_could_not_decide_has_the_request_id_to_quote(
+    run: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def undecided(*_: object, **__: object) -> None:
+        raise Refused(Code.INTERNAL_ERROR, "Internal error; your request changed nothing.")
+
+    monkeypatch.setattr(run.service, "submit", undecided)
+    async with run.client("alices") as alice:
+        answer = await alice.post(
+            f"{API}/reservations", json={"gpus": 1}, headers={"X-Request-Id": "r-123-of-alice"}
+        )
+    found = error(answer, 500, "internal_error")
+    assert found.message == "Internal error; your request changed nothing."
+    assert found.hint == "Contact an operator and quote request id r-123-of-alice."
 
 
 async def test_a_store_that_does_not_answer_is_unavailable(

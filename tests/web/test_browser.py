@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 import pytest_asyncio
 
@@ -16,7 +15,7 @@ from gpudev_hub.core.model import HOUR, Owner
 from gpudev_hub.core.request import Ask
 from gpudev_hub.web.base import PageHandler
 from gpudev_hub.web.pages import pages
-from web_site import PREFIX, Running, running
+from web_site import PREFIX, Running, log_in, running
 
 API = wire.API
 
@@ -40,25 +39,6 @@ async def run() -> AsyncIterator[Running]:
         run.hub.person("browsers", "alice")
         run.hub.person("admins", "root", admin=True)
         yield run
-
-
-async def log_in(run: Running, browser: httpx.AsyncClient, token: str, page: str = "pool") -> httpx.Response:
-    """The dance: our page → the Hub → back with a code → the page."""
-    sent = await browser.get(page)
-    assert sent.status_code == 302
-    there = urlsplit(sent.headers["Location"])
-    assert there.path == "/hub/api/oauth2/authorize"
-    asked = parse_qs(there.query)
-    assert asked["client_id"] == ["service-gpudev"]
-    assert asked["redirect_uri"] == [f"{PREFIX}oauth_callback"]
-    assert asked["code_challenge_method"] == ["S256"]
-    run.hub.codes["the-code"] = token
-    back = await browser.get("oauth_callback", params={"code": "the-code", "state": asked["state"][0]})
-    assert back.status_code == 302, back.text
-    for cookie in back.headers.get_list("Set-Cookie"):
-        assert "SameSite=Lax" in cookie or "expires=" in cookie.lower(), cookie
-    assert any("httponly" in c.lower() for c in back.headers.get_list("Set-Cookie") if "service-gpudev=" in c)
-    return await browser.get(browser.base_url.join(back.headers["Location"]))
 
 
 async def test_a_browser_logs_in_and_comes_back(run: Running) -> None:
@@ -117,6 +97,26 @@ async def test_scripts_of_other_pages_on_the_host_can_not_read(run: Running) -> 
         assert (await browser.get(f"{API}/me", headers=own)).status_code == 200
 
 
+async def test_jupyterlab_reads_its_own_reservation_only() -> None:
+    async with running(pages()) as run, run.client() as alice, run.client() as bob:
+        run.hub.person("alices", "alice")
+        run.hub.person("bobs", "bob")
+        for browser, token in ((alice, "alices"), (bob, "bobs")):
+            assert (await log_in(run, browser, token)).status_code == 200
+        made = await run.service.submit(Owner("local:alice", "alice", "alice"), Ask(hours=1))
+        await run.make_ready(made.id)
+        of_a_script = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+        address = f"reservations/{made.id}/lab"
+        shown = (await alice.get(address, headers=of_a_script)).json()
+        assert (shown["reservation"]["id"], shown["outcome"]) == (made.id, None)
+        assert (await bob.get(address, headers=of_a_script)).status_code == 404
+        assert (await alice.get("reservations/res-99/lab", headers=of_a_script)).status_code == 404
+        assert (await alice.post(address, headers=of_a_script)).status_code in (403, 405)
+        await run.service.end(made.id, "local:alice")
+        await run.gone(made.id)
+        assert (await alice.get(address, headers=of_a_script)).json()["outcome"] == "released"
+
+
 async def test_a_stale_cookie_leads_to_the_log_in_again(run: Running) -> None:
     async with run.client() as browser:
         await log_in(run, browser, "browsers")
@@ -160,7 +160,9 @@ async def test_pages_read_hours_in_every_spelling() -> None:
         run.hub.person("browsers", "alice")
         assert (await log_in(run, browser, "browsers")).status_code == 200
         feed = await browser.get("picker", params={"hours": "90m"})
-        assert feed.json()["hours"] == 1.5
+        assert feed.json()["pools"][0]["sizes"]
+        unreadable = await browser.get("picker", params={"hours": "soon"})
+        assert (unreadable.status_code, feed.status_code) == (400, 200)
         made = await run.service.submit(Owner("local:alice", "alice", "alice"), Ask(hours=1))
         await run.make_ready(made.id)
         form = await browser.get(f"reservations/{made.id}")
@@ -175,6 +177,10 @@ async def test_pages_read_hours_in_every_spelling() -> None:
             f"reservations/{made.id}/extend", data={"hours": "soon", "_xsrf": xsrf[1]}
         )
         assert "&#39;soon&#39; is not a length of time" in refused.text
+        long = await browser.post(f"reservations/{made.id}/extend", data={"hours": "99", "_xsrf": xsrf[1]})
+        assert long.status_code == 409
+        assert re.search(r'name="hours" value="45\.5">Extend by 45 h 30 min<', long.text), long.text
+        assert "`" not in re.sub(r"(?s)<script.*?</script>", "", long.text)
 
 
 async def test_pages_are_closed_while_the_hub_is_away(run: Running) -> None:

@@ -27,7 +27,7 @@ from gpudev_hub.web.app import public_routes
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
 from gpudev_hub.web.settings import WebSettings
-from web_site import TOKENS, Running, running
+from web_site import TOKENS, Running, checked, looked, running
 
 T = TypeVar("T")
 CHECKS = [
@@ -54,6 +54,8 @@ class Thread:
 
     async def _serve(self) -> None:
         async with running(pages(), max_wait=0.05) as self.run:
+            self.run.site.github_check = checked
+            self.run.site.doctor = looked
             self.run.hub.person(
                 "operators", "olga", scopes=("custom:gpudev:reserve", "custom:gpudev:operate")
             )
@@ -85,6 +87,13 @@ class Thread:
         self._live = self.do(find)
         return self._live
 
+    def share_with_bob(self) -> None:
+        """Make bob a guest of the live reservation, if he is not."""
+        service, bob = self.run.service, Owner("local:bob", "bob", "bob")
+        record = service.view.reservations[self.live()]
+        if record.guest(bob.subject) is None:
+            self.do(lambda: service.share(record.id, OLGA.subject, bob))
+
 
 @pytest.fixture
 def thread() -> Iterator[Thread]:
@@ -93,11 +102,25 @@ def thread() -> Iterator[Thread]:
     thread.close()
 
 
+PROVED = {"collect_login", "login_by_key", "renew_token"}
+"""Nothing made up can succeed here. tests/web/test_login.py has the successes."""
+NOBODY_HELD = {"confirm_revocations"}
+"""Succeeds only while a mass revocation is held, as in tests/web/test_people.py."""
+
+
 def make_real(route: Route, case: Any, thread: Thread) -> None:
     """Let a made-up request speak of what exists."""
+    real = {"name": "node-2", "login": "bob"}
     for name in case.path_parameters or {}:
-        case.path_parameters[name] = "node-2" if name == "name" else thread.live()
+        case.path_parameters[name] = real.get(name) or thread.live()
+    if route.name == "unshare":
+        thread.share_with_bob()
+    if route.name == "clear_limits":
+        case.query = {"scope": "default"}
     if isinstance(case.body, dict):
+        if route.name == "set_limits":
+            case.body |= {"scope": "person:local:zoe", "limits": {"running_gpus": 4}}
+            case.body.pop("gpu_type", None)
         if route.name == "report" and "attempt" in case.body:
             case.body |= {"attempt": 1, "rank": 0}
         if route.name == "extend" and "hours" in case.body:
@@ -135,7 +158,7 @@ def test_no_request_breaks_it(route: Route, thread: Thread) -> None:
         statuses.add(answer.status_code)
 
     once()
-    assert route.success in statuses
+    assert route.success in statuses or route.name in PROVED | NOBODY_HELD
 
 
 PIECES = st.sampled_from(

@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from gpudev import wire
-from gpudev_hub.web.limits import REMEMBERED, Limiter, RateLimited, Turns
+from gpudev_hub.turns import Turns
+from gpudev_hub.web.app import make_public_app, make_server
+from gpudev_hub.web.limits import REMEMBERED, Limiter, RateLimited, network
 from gpudev_hub.web.settings import Rate
-from web_site import TOKENS, running
+from web_site import TOKENS, listen, running
 
 API = wire.API
 
@@ -87,6 +90,52 @@ async def _until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("address", "known_as"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:7:1:2:3:4", "2001:db8:0:7::/64"),
+        ("2001:db8:0:7::", "2001:db8:0:7::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::1", "::/64"),
+        ("", ""),
+        ("local:alice", "local:alice"),
+    ],
+)
+def test_a_caller_is_an_address_or_a_subnet_of_ipv6(address: str, known_as: str) -> None:
+    assert network(address) == known_as
+
+
+async def test_addresses_of_one_subnet_have_one_limit() -> None:
+    slow = Rate(per_second=0.01, burst=2)
+    async with running(logins=slow, login_failures=slow, strangers=slow) as run:
+        server = make_server(make_public_app(run.site, []), behind_proxy=True)
+        url = f"http://127.0.0.1:{listen(server)}/services/gpudev/{API}/"
+        start = {"code_challenge": "a" * 43, "device": "laptop"}
+        wrong = {"code": "x" * 43, "code_verifier": "v" * 43}
+
+        async def statuses(client: httpx.AsyncClient, subnet: str) -> list[list[int]]:
+            found = []
+            for path, body in (("login/codes", start), ("login/token", wrong)):
+                answers = [
+                    await client.post(
+                        path, json=body, headers={"X-Forwarded-For": f"2001:db8:0:{subnet}::{n}"}
+                    )
+                    for n in range(3)
+                ]
+                found.append([answer.status_code for answer in answers])
+            return found
+
+        try:
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+                for subnet in ("1", "2"):
+                    assert await statuses(client, subnet) == [[200, 200, 429], [401, 401, 429]]
+        finally:
+            server.stop()
+            await server.close_all_connections()
 
 
 def test_a_bucket_fills_again() -> None:

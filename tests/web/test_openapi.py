@@ -10,6 +10,7 @@ import pytest
 
 from gpudev_hub.core.errors import Code
 from gpudev_hub.web.app import make_gate_app, make_public_app, public_routes
+from gpudev_hub.web.bastion import BASTION_ROUTES
 from gpudev_hub.web.dispatch import RouteHandler
 from gpudev_hub.web.gate import GATE_ROUTES
 from gpudev_hub.web.routes import Route, by_path
@@ -48,10 +49,12 @@ async def test_every_address_is_in_the_document_and_the_other_way_round(run: Run
         for method in operations
     }
     real = {(method, shape(path)) for method, path in answered(make_public_app(run.site))}
-    assert real - written == {("GET", f"{PREFIX}oauth_callback")}
+    others = {("GET", f"{PREFIX}oauth_callback"), ("POST", f"{PREFIX}github/webhook")}
+    assert real - written == others, "of JupyterHub, and of GitHub"
     assert written - real == set()
     gate = {(method, shape(path)) for method, path in answered(make_gate_app(run.site))}
-    assert gate == {(route.method, f"/{route.path}") for route in GATE_ROUTES}
+    routes = [*GATE_ROUTES, *BASTION_ROUTES]
+    assert gate == {(route.method, shape(f"/{route.path}")) for route in routes}
 
 
 async def test_the_document_is_complete(run: Running) -> None:

@@ -7,13 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudev import wire
-from gpudev_hub.web.drawing import LABEL, WIDTH, Box, draw
+from gpudev.hours import read_hours
+from gpudev_hub.core.words import sentence
+from gpudev_hub.web.drawing import WIDTH, Box, draw
 from gpudev_hub.web.page_view import (
     Shown,
     happenings,
+    hours_field,
     left,
     ordinal,
-    sentence,
     size,
     slots,
     span,
@@ -45,11 +47,11 @@ def bar(id: str, gpus: int, start: float, end: float, state: wire.State = "ready
 
 def pool(bars: list[wire.TimelineBar], gpus: int = 8) -> wire.TimelinePool:
     node = wire.TimelineNode(name="node-1", status="up", gpus=gpus, bars=bars)
-    return wire.TimelinePool(gpu_type="p", label="", pretended=True, nodes=[node], waiting=[])
+    return wire.TimelinePool(gpu_type="p", label="", simulated=True, nodes=[node], waiting=[])
 
 
 def overlap(a: Box, b: Box) -> bool:
-    beside = a.x + a.width <= b.x + 2 or b.x + b.width <= a.x + 2
+    beside = a.x + a.width <= b.x + 0.05 or b.x + b.width <= a.x + 0.05
     return not beside and not (a.y + a.height <= b.y or b.y + b.height <= a.y)
 
 
@@ -75,7 +77,7 @@ def test_bars_never_lie_on_each_other_and_have_all_their_gpus(bars: list[wire.Ti
     (node,) = drawing.nodes
     boxes = [(b.bar.id, box) for b in node.bars for box in b.boxes]
     for n, (one, first) in enumerate(boxes):
-        assert LABEL <= first.x < first.x + first.width <= WIDTH + 2
+        assert 0 <= first.x < first.x + first.width <= WIDTH + 0.3
         for other, second in boxes[n + 1 :]:
             assert one == other or not overlap(first, second), (one, other)
     for b in node.bars:
@@ -87,6 +89,19 @@ def test_what_ends_beyond_the_picture_is_cut_at_its_edge() -> None:
     (found,) = drawing.nodes[0].bars
     assert found.later
     assert found.boxes[0].x + found.boxes[0].width <= WIDTH
+
+
+@given(stays(), st.integers(0, 300))
+def test_the_line_of_now_runs_through_no_name(bars: list[wire.TimelineBar], minutes: int) -> None:
+    drawing = draw(pool(bars), at(minutes))
+    for b in drawing.nodes[0].bars:
+        tallest, label = max(b.boxes, key=lambda box: box.height), b.label
+        assert tallest.x <= label.x
+        assert label.x + label.width <= tallest.x + tallest.width + 0.01
+        assert not label.x < drawing.now_x < label.x + label.width
+        assert tallest.y <= label.y <= label.y + label.height <= tallest.y + tallest.height
+    for node in drawing.nodes:
+        assert node.y >= drawing.head + 20, "its name is above the lines"
 
 
 def reservation(**changes: object) -> wire.Reservation:
@@ -118,7 +133,7 @@ def reservation(**changes: object) -> wire.Reservation:
         "allocation": [],
         "version": 1,
         "mine": True,
-        "pretended": True,
+        "simulated": True,
     }
     return wire.Reservation(**(fields | changes))  # type: ignore[arg-type]
 
@@ -143,8 +158,10 @@ def test_states_in_words() -> None:
     running: dict[str, Any] = {"state": "ready", "starts_at": at(-30), "ends_at": at(30)}
     assert "30 min" in shown(**running).statement
     assert shown(stopped=True, **running).pill == ("Stopped", "wait")
-    failed = shown(state="ended", outcome="failed", reason_parts=said("failed: no sshd"), ended_at=NOW)
-    assert failed.explanation == "Its server did not come up. No sshd."
+    failed = shown(state="ended", outcome="failed", reason_parts=said("no sshd"), ended_at=NOW)
+    assert (failed.statement, failed.explanation) == ("Failed", "No sshd.")
+    expired = shown(state="ended", outcome="expired", reason_parts=[], ended_at=NOW)
+    assert (expired.statement, expired.explanation) == ("Expired", ""), "said once"
     assert failed.steps[-1].state == "failed"
 
 
@@ -181,24 +198,26 @@ def test_words() -> None:
     )
     assert [size(1, 1), size(8, 1), size(8, 2)] == ["1 GPU", "8 GPUs", "2 × 8 GPUs"]
     assert sentence("it failed") == "It failed."
+    assert sentence("Nothing: was changed.") == "Nothing: was changed."
+    assert sentence("node-1 is down") == "node-1 is down.", "a name stays as it is"
     assert slots([wire.NodeSlots(node="n", slots=[0, 1, 2, 5])]) == ["n, GPUs 0–2, 5"]
     assert "24 Nov 00:10 UTC" in when("2026-11-24T00:10:00Z", NOW)
     assert "2 h" in left(at(120), NOW)
 
 
 def test_only_marked_instants_are_times_on_a_page() -> None:
-    waits = shown(reason_parts=said("node-1 frees by ", at(10), " (bob)"))
-    assert waits.explanation == f"Node-1 frees by {when(at(10), NOW)} (bob)."
+    waits = shown(reason_parts=said("node-1 is free by ", at(10), " (bob)"))
+    assert waits.explanation == f"node-1 is free by {when(at(10), NOW)} (bob)."
     quoted = shown(state="starting", reason_parts=said("starting on node-1: 10:15:30 <b> at 10:15"))
     assert quoted.explanation == "Starting on node-1: 10:15:30 &lt;b&gt; at 10:15."
     assert told(said("by ", at(10)), NOW).endswith("</time>.")
     assert told([], NOW) == ""
-    ended = shown(state="ended", outcome="failed", reason_parts=said("failed: late, by ", at(10)))
-    assert ended.explanation == f"Its server did not come up. Late, by {when(at(10), NOW)}."
+    ended = shown(state="ended", outcome="failed", reason_parts=said("late, by ", at(10)))
+    assert ended.explanation == f"Late, by {when(at(10), NOW)}."
 
 
 def test_history_leaves_out_what_only_machines_care_for() -> None:
-    def item(cause: str, actor: str = "service") -> wire.HistoryItem:
+    def item(cause: str, actor: str = "service", detail: str = "") -> wire.HistoryItem:
         return wire.HistoryItem(
             at=NOW,
             cause=cause,
@@ -208,9 +227,45 @@ def test_history_leaves_out_what_only_machines_care_for() -> None:
             planned_start=None,
             guaranteed_by=None,
             ends_at=None,
+            detail=detail,
+            detail_parts=said(detail) if detail else [],
+        )
+
+    items = [
+        item("requested", "local:bob"),
+        item("server_seen"),
+        item("extended: the demo runs late", "local:root"),
+        item("operator: ended_by_operator", "github:101", "node-1 is repaired"),
+    ]
+    found = happenings(items, "local:bob", NOW, {"github:101": "olga"})
+    assert [(h.what, h.about, h.by) for h in found] == [
+        ("Ended by an operator", "node-1 is repaired.", "olga"),
+        ("Extended", "The demo runs late.", "root"),
+        ("Requested", "", ""),
+    ]
+
+
+def test_events_within_a_minute_are_told_apart_by_seconds() -> None:
+    def item(seconds: float) -> wire.HistoryItem:
+        return wire.HistoryItem(
+            at=at(seconds / 60),
+            cause="extended",
+            cause_parts=said("extended"),
+            actor="service",
+            state="ready",
+            planned_start=None,
+            guaranteed_by=None,
+            ends_at=None,
             detail="",
         )
 
-    items = [item("requested", "local:bob"), item("server_seen"), item("operator: expired", "local:root")]
-    found = happenings(items, "bob", NOW)
-    assert [(h.what, h.by) for h in found] == [("An operator acted", "root"), ("Asked for", "")]
+    found = happenings([item(-61), item(1), item(2), item(59), item(60)], "local:bob", NOW, {})
+    assert [h.seconds for h in found] == [False, True, True, True, False]
+    assert "14:00:59 UTC<" in when(found[1].at, NOW, found[1].seconds)
+    assert "14:01 UTC<" in when(found[0].at, NOW, found[0].seconds)
+
+
+def test_the_form_shows_hours_as_people_write_them() -> None:
+    shown = [hours_field(hours) for hours in (4.0, 1.5, 16 / 60, 45.7333)]
+    assert shown == ["4", "1.5", "16 min", "45 h 43 min"]
+    assert all(read_hours(text) for text in shown)

@@ -13,7 +13,9 @@ import pytest
 import pytest_asyncio
 
 from gpudev.hours import read_hours
-from gpudev_hub.core.model import MINUTE, SECOND, Allowances, Reservation
+from gpudev_hub.core.model import MINUTE, SECOND, Allowances, Owner, Reservation
+from gpudev_hub.ssh.access import SshAccess
+from gpudev_hub.ssh.keys import RefusedKey
 from gpudev_hub.web.pages import pages
 from web_site import POLICY, Running, running
 
@@ -49,6 +51,23 @@ def live_parts(html: str) -> set[str]:
     """The parts that a page's script keeps up to date."""
     parts = [tag for tag in re.findall(r"<[a-z]+ [^>]*>", html) if re.search(r"\bdata-live\b", tag)]
     return {re.search(r'\bid="([^"]+)"', tag)[1] for tag in parts}  # type: ignore[index]
+
+
+async def test_the_page_of_a_ready_server_names_refused_keys_with_the_reason(
+    run: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await reserve(run)
+    assert "accepts none of your SSH keys" in await page(run, f"reservations/{record.id}")
+    weak = RefusedKey("ssh-rsa SHA256:<w>", "an RSA key of 1024 bits")
+    told = SshAccess("", (), (), None, ("SHA256:a", "SHA256:b"), (weak,))
+
+    async def hosts(owner: Owner) -> SshAccess:
+        return told
+
+    monkeypatch.setattr(run.site.access, "hosts", hosts)
+    html = await page(run, f"reservations/{record.id}")
+    assert "accepts 2 of your SSH keys" in html
+    assert "ssh-rsa SHA256:&lt;w&gt;</code>: an RSA key of 1024 bits." in html
 
 
 async def test_links_and_redirects_are_paths(run: Running) -> None:
@@ -137,11 +156,11 @@ async def test_the_limit_on_gpu_hours_is_shown(run: Running) -> None:
 @pytest.mark.parametrize(
     ("hours", "said"),
     [
-        ("99", "99 h is longer than the 24 h that one request may ask for"),
-        ("5000h", "5000 h is longer than the 24 h that one request may ask for"),
-        ("-1", "-1 hours is not a length of time: it must be positive"),
-        ("abc", "'abc' is not a length of time"),
-        ("", "'' is not a length of time"),
+        ("99", "You asked for 99 h; your limit for one request is 24 h."),
+        ("5000h", "You asked for 5000 h; your limit for one request is 24 h."),
+        ("-1", "You asked for -1 hours; the hold time must be longer than zero."),
+        ("abc", "'abc' is not a length of time."),
+        ("", "'' is not a length of time."),
     ],
 )
 async def test_the_picker_has_no_plan_for_hours_that_would_be_refused(

@@ -1,8 +1,8 @@
 """The ``gpu-dev`` command.
 
-Exit codes: 0 done · 1 something unexpected · 2 bad usage or input · 3 no such reservation · 4 refused (quota,
-extension, name taken, …) · 5 not logged in, or forbidden · 6 hub or service cannot be reached · 7 not ready
-in the time given · 8 it ended, or failed, while waited for · 9 the configuration · 130 interrupted.
+Exit codes: 0 success · 1 unexpected error · 2 invalid usage or input · 3 reservation not found · 4 refused
+(limit, extension, name taken, …) · 5 not logged in, or not allowed · 6 hub or service not reachable · 7
+timeout while waiting · 8 reservation ended while waiting · 9 invalid configuration · 130 interrupted.
 ``gpu-dev ssh`` exits with the status of ``ssh``.
 """
 
@@ -14,9 +14,9 @@ import sys
 
 def main() -> None:
     """Run the command line and exit."""
-    # A parent that ignores SIGCHLD passes this on: ssh then fails, and exit statuses are lost.
+    # A child inherits an ignored SIGCHLD. ssh would then fail, and exit statuses would be lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if sys.argv[1:2] == ["ssh-sync"]:  # runs before each connection: nothing else is loaded
+    if sys.argv[1:2] == ["ssh-sync"]:  # runs before each connection, so it loads nothing else
         from gpudev.cli.sync import main as sync
 
         sys.exit(sync())
@@ -30,6 +30,6 @@ def main() -> None:
 
         prepare()
         code = app(sys.argv[1:])
-    except KeyboardInterrupt:  # while it is loaded
+    except KeyboardInterrupt:  # during the imports
         code = 130
     sys.exit(code)

@@ -1,68 +1,203 @@
-"""``login`` and ``config``."""
+"""``login``, ``logout``, ``whoami`` and ``config``."""
 
 from __future__ import annotations
 
 import getpass
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpudev import config
+from gpudev.cli.browser import browser_here, open_page
 from gpudev.cli.output import echo, emit, json_option, say
-from gpudev.errors import InvalidRequest, NotFound
+from gpudev.errors import GpuDevError, InvalidRequest, NotFound, NotLoggedIn, UnexpectedAnswer
 from gpudev.hours import EXAMPLES, read_hours
+
+if TYPE_CHECKING:
+    from gpudev.login_wire import LoginResult
 
 
 @click.command()
-@click.option("--url", help="Address of the hub. Left out: the configured one.")
-@click.option("--user", help="Name at the hub. Left out: the configured one, or yours on this machine.")
+@click.option("--url", help="Address of the hub. Default: the configured hub.")
+@click.option("--no-browser", is_flag=True, help="Show a code to type in a browser on any machine.")
+@click.option("--ssh", "by_ssh", is_flag=True, help="Log in with an SSH key that the hub knows.")
+@click.option(
+    "--key", type=click.Path(path_type=Path), help="SSH key for --ssh. Default: keys in the agent or ~/.ssh."
+)
+@click.option(
+    "--user",
+    help="Log in with a password, as this user. With --ssh: your name at the hub. Default: the configured"
+    " name, or your local account.",
+)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--token-stdin", is_flag=True, help="Read a token from standard input (made at URL/hub/token).")
-def login_command(url: str | None, user: str | None, password_stdin: bool, token_stdin: bool) -> None:
-    """Get a token of the hub's and store it in the configuration file.
+@click.option(
+    "--token-stdin", is_flag=True, help="Read a token from standard input. Create it at URL/hub/token."
+)
+def login_command(
+    url: str | None,
+    no_browser: bool,
+    by_ssh: bool,
+    key: Path | None,
+    user: str | None,
+    password_stdin: bool,
+    token_stdin: bool,
+) -> None:
+    """Log in: get a token from the hub and save it.
 
-    It is good for 30 days and may reserve, and open your servers, and nothing else.
+    Opens a page of the hub in your browser, where you confirm the login. Without a browser on this machine,
+    shows a code to type on that page from any browser.
+
+    The token is valid for 30 days. Commands renew it, up to 90 days after the login; then log in again. It
+    can reserve GPUs and open your own servers, and nothing else. It is saved in the keyring of the system if
+    there is one (install gpudev[keyring]), else in the configuration file.
     """
     from gpudev import login
 
-    if password_stdin and token_stdin:
-        raise click.UsageError("--password-stdin and --token-stdin exclude each other.")
+    ways = {
+        "--password-stdin": password_stdin,
+        "--token-stdin": token_stdin,
+        "--ssh": by_ssh,
+        "--no-browser": no_browser,
+    }
+    chosen = [name for name, given in ways.items() if given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"Use either {chosen[0]} or {chosen[1]}, not both.")
+    if key is not None and not by_ssh:
+        raise click.UsageError("--key needs --ssh.")
+    if user is not None and no_browser:
+        raise click.UsageError("--no-browser does not need --user: you log in on the page.")
     content = config.load()
     hub = config.clean_url(url or config.hub_from_environment() or content.get("url") or _ask_url())
     if token_stdin:
         token = _line_of_input().strip()
         if not token:
-            raise click.UsageError("There is no token on standard input.")
-    else:
+            raise click.UsageError(
+                "Standard input contains no token. Paste a token, or leave out --token-stdin."
+            )
+    elif password_stdin or (user is not None and not by_ssh):
         name = user or content.get("user") or _own_name()
         if password_stdin:
             password = _line_of_input()
         else:
             password = click.prompt(f"Password of {name} at {hub}", hide_input=True, err=True)
         token = login.by_password(hub, name, password, tell=say)
-    who = login.store(hub, token, tell=say)
-    echo(f"You are {who} at {hub}; the token is in {config.path()}.")
+    else:
+        from gpudev.login_flows import Login
+
+        flow = Login(hub, say)
+        if by_ssh:
+            result = flow.by_key(user or content.get("user") or _own_name(), key)
+        elif no_browser or not browser_here():
+            result = flow.by_code()
+        else:
+            result = flow.in_browser(open_page)
+        token = _granted(result)
+    stored = login.store(hub, token, tell=say)
+    until = "" if stored.expires_at is None else f" It is valid until {stored.expires_at[:10]}."
+    echo(f"Logged in to {hub} as {stored.user}. The token is saved in {stored.place}.{until}")
+
+
+def _granted(result: LoginResult) -> str:
+    if result.token is None:
+        raise UnexpectedAnswer("The hub confirmed the login without a token.")
+    return result.token
+
+
+@click.command()
+def logout_command() -> None:
+    """Log out: delete the token at the hub and on this machine."""
+    from gpudev.login_api import LoginApi
+
+    settings = config.resolve()
+    if not settings.stored:
+        raise InvalidRequest(
+            "The token does not come from gpu-dev login: GPUDEV_TOKEN or this server's environment has it.",
+            hint="Unset GPUDEV_TOKEN, or delete the token on the Tokens page of the hub.",
+        )
+    api = LoginApi(settings.url, settings.token, tell=say)
+    problem: GpuDevError | None = None
+    try:
+        api.delete_token()
+    except NotLoggedIn:
+        pass  # the hub no longer knows the token
+    except GpuDevError as error:
+        problem = error
+    finally:
+        api.close()
+    config.forget_token()
+    if problem is not None:
+        problem.message = f"The token was deleted on this machine, but not at the hub: {problem.message}"
+        problem.hint = f"Revoke it at {settings.url}/hub/token."
+        raise problem
+    echo(f"Logged out of {settings.url}. The token was deleted there and on this machine.")
+
+
+@click.command()
+@json_option
+def whoami_command(as_json: bool) -> None:
+    """Show your account, the hub, and what your token may do.
+
+    Exits with 5 if you are not logged in.
+    """
+    from gpudev.login_api import LoginApi
+    from gpudev.renewal import StoredToken
+
+    settings = config.resolve()
+    keeper = StoredToken(settings) if settings.stored else None
+    api = LoginApi(settings.url, settings.token, tell=say, keeper=keeper)
+    try:
+        me, info = api.me(), api.token_info()
+    finally:
+        api.close()
+    place = config.token_place() if settings.stored else "the environment"
+    account = me.user if info is None else info.account
+    scopes = [] if info is None else info.scopes
+    expires = None if info is None else info.expires_at
+    if as_json:
+        emit(
+            {
+                "user": me.user,
+                "account": account,
+                "subject": me.subject,
+                "operator": me.operator,
+                "hub": settings.url,
+                "scopes": scopes,
+                "expires_at": expires,
+                "stored_in": place,
+            }
+        )
+        return
+    until = "unknown to this hub" if info is None else "no expiry" if expires is None else expires[:10]
+    echo(f"{me.user} at {settings.url}")
+    echo(f"  account      {account} ({me.subject}){', operator' if me.operator else ''}")
+    echo(f"  token        in {place}")
+    echo(f"  valid until  {until}")
+    for index, scope in enumerate(scopes):
+        echo(f"  {'' if index else 'scopes':<11}  {scope}")
 
 
 def _line_of_input() -> str:
-    """One line of standard input."""
+    """Read one line from standard input."""
     try:
         return sys.stdin.readline().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise InvalidRequest("What is on standard input is not UTF-8 text.") from error
+        raise InvalidRequest("Standard input is not UTF-8 text.") from error
 
 
 def _own_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError) as error:
-        raise click.UsageError("Your account has no name here: give yours at the hub with --user.") from error
+        raise click.UsageError(
+            "Your account on this machine has no name. Give your name at the hub with --user."
+        ) from error
 
 
 def _ask_url() -> str:
     if not sys.stdin.isatty():
-        raise click.UsageError("No hub is configured: give its address with --url.")
+        raise click.UsageError("No hub is configured. Give its address with --url.")
     url: str = click.prompt("Address of the hub", err=True)
     return url
 
@@ -71,16 +206,21 @@ def _ask_url() -> str:
 def config_command() -> None:
     """Read and change the configuration file.
 
-    It is ~/.gpu-dev-config, or the file that GPUDEV_CONFIG names. Keys that are not gpu-dev's own stay as
-    they are.
+    The file is ~/.gpu-dev-config, or the file named by GPUDEV_CONFIG. Keys of other tools are not changed.
+
+    Settings: url (the hub), user, gpu_type and hours (defaults for `reserve`), and token (from `gpu-dev
+    login`).
     """
 
 
 @config_command.command("get")
 @click.argument("key")
 def get(key: str) -> None:
-    """Print one value."""
+    """Print one setting."""
     content = config.load()
+    if key == "token" and (token := config.stored_token()):
+        echo(token)
+        return
     if key not in content:
         raise NotFound(f"{key} is not set in {config.path()}.", hint=_known())
     value = content[key]
@@ -94,7 +234,10 @@ def get(key: str) -> None:
 @click.argument("key")
 @click.argument("value")
 def set_(key: str, value: str) -> None:
-    """Set one value; an empty one removes it."""
+    """Change one setting: url, user, gpu_type or hours.
+
+    An empty value removes the setting.
+    """
     checked = _checked(key, value)
 
     def change(content: dict[str, Any]) -> None:
@@ -109,7 +252,7 @@ def set_(key: str, value: str) -> None:
 @config_command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """Print all values, the token masked."""
+    """Print all settings, with the token masked."""
     content = config.load()
     if content.get("token"):
         content["token"] = _masked(str(content["token"]))
@@ -121,13 +264,13 @@ def list_(as_json: bool) -> None:
 
 
 def _checked(key: str, value: str) -> str | float | None:
-    if key == "token":
+    if key in config.WRITTEN:
         raise InvalidRequest(
-            "A token does not belong on a command line, where others see it.",
+            "The token was not saved: other users of this machine can see command lines.",
             hint="Paste it to: gpu-dev login --token-stdin",
         )
     if key not in config.KEYS:
-        raise InvalidRequest(f"{key!r} is no setting of gpu-dev.", hint=_known())
+        raise InvalidRequest(f"gpu-dev has no setting {key!r}.", hint=_known())
     if value == "":
         return None
     if key == "url":
@@ -135,13 +278,15 @@ def _checked(key: str, value: str) -> str | float | None:
     if key == "hours":
         number = read_hours(value)
         if number is None or number <= 0:
-            raise InvalidRequest(f"{value!r} is not a length of time.", hint=f"Use {EXAMPLES}.")
+            raise InvalidRequest(
+                f"{value!r} is not a length of time.", hint=f"Use a value such as {EXAMPLES}."
+            )
         return number
     return value
 
 
 def _known() -> str:
-    return "There are: " + ", ".join(config.KEYS)
+    return f"Settings: {', '.join(key for key in config.KEYS if key not in config.WRITTEN[1:])}."
 
 
 def _masked(token: str) -> str:

@@ -1,4 +1,4 @@
-"""The commands together, and how their failures become messages and exit codes."""
+"""The table of commands, and how their errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from gpudev.cli.output import complain, emit, say
 from gpudev.cli.streams import give_up
-from gpudev.errors import GpuDevError
+from gpudev.errors import GpuDevError, cause
 
 INTERRUPTED = 130
 _OF_A_STREAM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE)
@@ -20,32 +20,39 @@ COMMANDS = {
     "wait": ("reserve", "Wait until a reservation is ready."),
     "list": ("reading", "List reservations."),
     "show": ("reading", "Show one reservation."),
-    "logs": ("reading", "Start events, last lines of Jupyter and sshd."),
-    "avail": ("reading", "What is free, and when each size could start."),
-    "cancel": ("changing", "Release reservations, or give up their places."),
-    "extend": ("changing", "Hold a reservation longer."),
+    "logs": ("reading", "Show start events and the last log lines."),
+    "avail": ("reading", "Show free GPUs, and when each size could start."),
+    "quota": ("limits", "Show your limits, and what is left."),
+    "usage": ("usage", "Show GPU-hours, waits and early releases."),
+    "cancel": ("changing", "Release running reservations, or cancel queued ones."),
+    "extend": ("changing", "Extend a reservation."),
+    "share": ("sharing", "Give another user access to a server."),
+    "unshare": ("sharing", "End another user's access to a server."),
     "ssh": ("connect", "Open a shell on a server, or run a command there."),
     "open": ("connect", "Open JupyterLab in the browser."),
-    "node": ("operating", "See the nodes; drain them, put them back."),
-    "ssh-config": ("connect", "Let ssh, scp, rsync and VS Code find gpu-NAME."),
-    "login": ("account", "Get a token of the hub's."),
+    "node": ("operating", "List, drain and undrain nodes (for operators)."),
+    "admin": ("admin", "Check the hub, access and limits (for operators)."),
+    "ssh-config": ("connect", "Set up `ssh gpu-NAME` for ssh, scp, rsync and VS Code."),
+    "login": ("account", "Log in to a hub and save a token."),
+    "logout": ("account", "Log out and delete the token."),
+    "whoami": ("account", "Show your account and what your token may do."),
     "config": ("account", "Read and change the configuration file."),
 }
-"""Each command's module and what ``--help`` says of it, so that only the module of the one used is loaded."""
+"""Module and help line of each command. Only the module of the command in use is loaded."""
 
 SYNONYMS = {"release": "cancel"}
-"""Words of the pages and the library that people type here."""
+"""Words of the pages and the library that people also type here."""
 
 
 class Commands(click.Group):
-    """Loads a command when it is used."""
+    """The group of all commands, each loaded when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """All of them, most used first."""
+        """Return all command names, the most used first."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of this name."""
+        """Return the command with this name."""
         cmd_name = SYNONYMS.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
@@ -54,7 +61,7 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The list in ``--help``, from the table alone."""
+        """Write the list in ``--help`` from `COMMANDS`, without loading any command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -62,20 +69,28 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 unexpected, 2 bad usage or input, 3 no such reservation, 4 refused,"
-    " 5 not logged in, 6 cannot be reached, 7 timed out, 8 ended while waited for, 9 configuration file,"
-    " 130 interrupted.",
+    epilog="""\b
+        Exit codes:
+          0  success                         6  hub or service not reachable
+          1  unexpected error                7  timeout while waiting
+          2  invalid usage or input          8  reservation ended while waiting
+          3  reservation not found           9  invalid configuration
+          4  refused now                   130  interrupted
+          5  not logged in, or not allowed""",
 )
 @click.version_option(package_name="gpudev")
 def gpu_dev() -> None:
-    """GPU dev servers: reserve, wait your turn, connect.
+    """Reserve GPU dev servers, wait in the queue, and connect.
 
-    Completion, for bash (zsh and fish alike): eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"
+    Run `gpu-dev COMMAND --help` for the options of a command.
+
+    Shell completion for bash: eval "$(_GPU_DEV_COMPLETE=bash_source gpu-dev)"; for zsh and fish, use
+    zsh_source or fish_source.
     """
 
 
 def main(args: list[str]) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return the exit code."""
     try:
         code = _run(args)
         sys.stdout.flush()
@@ -107,15 +122,16 @@ def _run(args: list[str]) -> int:
 
 
 def _failed(error: OSError) -> int:
-    """A file, a program or standard output is at fault."""
+    """Report an error of a file, a program or standard output, and return the exit code."""
     if error.filename is not None or error.errno not in _OF_A_STREAM:
-        complain(GpuDevError(str(error)), as_json=False)
+        where = f": {error.filename}" if error.filename is not None else ""
+        complain(GpuDevError(f"{cause(error)}{where}"), as_json=False)
         return 1
     give_up()
     if error.errno != errno.EPIPE:
         lost = GpuDevError(
-            f"Standard output cannot be written: {error.strerror}.",
-            hint="What you asked for may have been done all the same: `gpu-dev list` shows what you hold.",
+            f"The result could not be written to standard output: {error.strerror}.",
+            hint="The command may still have taken effect. Check with: gpu-dev list",
         )
         complain(lost, as_json=False)
     return 1

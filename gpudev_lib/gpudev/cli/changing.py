@@ -13,16 +13,21 @@ from gpudev.cli.sync import after_change
 from gpudev.errors import GpuDevError
 from gpudev.reservation import Reservation
 
+REASON = click.option(
+    "--reason", help="For operators: why you change another user's reservation. The owner reads it."
+)
+
 
 @click.command()
 @reservation_names
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@REASON
 @json_option
-def cancel_command(names: tuple[str, ...], yes: bool, as_json: bool) -> int:
-    """Release reservations, or give up their places in the queue.
+def cancel_command(names: tuple[str, ...], yes: bool, reason: str | None, as_json: bool) -> int:
+    """Release running reservations, or cancel queued ones.
 
-    On a terminal it asks before a running server is ended. Homes stay. With --json nothing is asked, and
-    `reservations` are those that have been found, as they are then.
+    On a terminal, the command asks before it releases a running server. Files in your home stay. With --json
+    it does not ask, and `reservations` contains the reservations that it found, in their new state.
     """
     client = connect()
     code = 0
@@ -31,9 +36,9 @@ def cancel_command(names: tuple[str, ...], yes: bool, as_json: bool) -> int:
         try:
             reservation = client.get(name)
             if as_json:
-                found.append(reservation.release())
+                found.append(reservation.release(reason=reason))
             else:
-                _cancel(reservation, yes)
+                _cancel(reservation, yes, reason)
         except GpuDevError as error:
             complain(error, as_json=False)
             code = code or error.exit_code
@@ -43,35 +48,40 @@ def cancel_command(names: tuple[str, ...], yes: bool, as_json: bool) -> int:
     return code
 
 
-def _cancel(reservation: Reservation, yes: bool) -> None:
+def _cancel(reservation: Reservation, yes: bool, reason: str | None) -> None:
     called = words.label(reservation.record)
     runs = reservation.state in ("starting", "ready")
     if runs and not yes and sys.stdin.isatty():
-        text = f"{called} is {reservation.state}: its programs end (files in the home stay). Release it?"
+        whose = "" if reservation.record.mine else f" (owner: {reservation.owner})"
+        what = "Its programs will end; files in the home stay. Release it?"
+        text = f"{called}{whose} is {reservation.state}. {what}"
         if not click.confirm(text, err=True):
-            echo(f"{called} stays.")
+            echo(f"{called} was not released.")
             return
-    over = reservation.state == "ended"
-    reservation.release()
-    echo(f"{called} had ended already." if over else f"{called} is {'released' if runs else 'cancelled'}.")
+    before = reservation.state
+    reservation.release(reason=reason)
+    done = {"ended": "has already ended", "stopping": "is already stopping", "queued": "is cancelled"}
+    echo(f"{called} {done.get(before, 'is released')}.")
 
 
 @click.command()
 @reservation_name
-@click.option("-t", "--hours", type=HOURS, required=True, help="How much longer: 2, 0.5, 90m, 1:30.")
+@click.option("-t", "--hours", type=HOURS, required=True, help="Time to add: 2, 0.5, 90m, 1:30.")
+@REASON
 @json_option
-def extend_command(name: str, hours: float, as_json: bool) -> None:
-    """Hold a reservation longer.
+def extend_command(name: str, hours: float, reason: str | None, as_json: bool) -> None:
+    """Extend a reservation.
 
-    Granted if that breaks no promise made to somebody who waits; a refusal says the longest that would be.
+    Granted only if everyone waiting still starts by their guaranteed time. If refused, the message gives the
+    longest extension available.
     """
     client = connect()
-    reservation = client.get(name).extend(hours)
+    reservation = client.get(name).extend(hours, reason=reason)
     if as_json:
         emit(reservation.record)
     else:
         ends = reservation.ends_at
         until = f" until {words.when(ends, now())}" if ends else ""
         total = words.hours(reservation.hours)
-        echo(f"{words.label(reservation.record)} is yours{until}, {total} in all.")
+        echo(f"{words.label(reservation.record)} is yours{until}. Total hold time: {total}.")
     after_change(client.api)

@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import webbrowser
 
 import click
 
+from gpudev.cli.browser import graphical, open_page
 from gpudev.cli.names import reservation_name
-from gpudev.cli.output import connect, echo
-from gpudev.errors import WrongState
-from gpudev.words import label
+from gpudev.cli.output import connect, echo, now
+from gpudev.errors import Forbidden, GpuDevError, WrongState
+from gpudev.words import label, no_server, standing
+
+
+def _check(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Show which SSH keys of the user open servers, and why others do not; then exit."""
+    if not wanted:
+        return
+    from gpudev import ssh, sshkeys
+
+    access = connect().api.ssh()
+    here, made = sshkeys.paths(ssh.folder()), sshkeys.made_for(access)
+    for key in access.accepted_keys:
+        # The hub has one key for a demo user: the key that it made.
+        where = here.get(key, "not on this machine") if made is None else f"{made} on the machine of the hub"
+        echo(f"accepted: {key} ({where})")
+    for refused in access.refused_keys:
+        echo(f"refused: {refused.key}: {refused.reason}")
+    if not access.accepted_keys and access.identity_file is None:
+        raise GpuDevError(
+            "The hub accepts none of your SSH keys.",
+            hint="Add a key to the account that you log in with. On GitHub: Settings, SSH and GPG keys.",
+            code="no_key",
+        )
+    sshkeys.check_made_for(access)
+    if ssh.config_path().exists():
+        ssh.check()
+    ctx.exit()
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--check",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_check,
+    help="Show which of your SSH keys the hub accepts, and exit. NAME is not needed.",
+)
 @reservation_name
 @click.argument("cmd", nargs=-1)
 def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
     """Open a shell on a server, or run a command there: `gpu-dev ssh NAME -- CMD`.
 
-    NAME-1 is the second node of a reservation of several nodes.
+    NAME-1 is the second node of a reservation with several nodes.
 
-    One word is a line for the shell there, several are run word for word. The exit status is the command's.
+    One argument is a line for the shell on the server. Several arguments are a command and its arguments,
+    which are passed unchanged. `gpu-dev` exits with the status of the command.
     """
     from gpudev import processes, remote
 
@@ -43,47 +77,56 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
 @click.command()
 @reservation_name
 def open_command(name: str) -> None:
-    """Open JupyterLab in the browser; print its address where there is none."""
+    """Open JupyterLab in the browser.
+
+    Also prints its address, for machines without a browser.
+    """
     from gpudev import remote
 
     record = connect().api.reservation(name)
     remote.own(record)
+    if record.url is None and record.shared and not record.lab_shared:
+        raise Forbidden(
+            f"Only {record.owner} can open JupyterLab of {label(record)}: this hub has no separate address "
+            "for each user's JupyterLab.",
+            hint=f"Use SSH: gpu-dev ssh {label(record)}",
+        )
     if record.url is None:
         raise WrongState(
-            f"{label(record)} has no JupyterLab to open: it is {record.state}.",
-            hint=record.reason or f"Wait for it: gpu-dev wait {label(record)}",
+            f"JupyterLab of {label(record)} is not running: {standing(record)}.",
+            hint=no_server(record, now()),
         )
     echo(record.url)
-    graphical = sys.platform == "darwin" or any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
-    )
-    if graphical:
-        webbrowser.open(record.url)
+    if graphical():
+        open_page(record.url)
 
 
 @click.group()
 def ssh_config_command() -> None:
-    """Let ssh, scp, rsync and VS Code find gpu-NAME.
+    """Set up `ssh gpu-NAME` for ssh, scp, rsync and VS Code.
 
-    `enable` adds one line to ~/.ssh/config, `disable` takes it away again.
+    `enable` adds one line to ~/.ssh/config; `disable` removes it.
     """
 
 
 @ssh_config_command.command()
 def enable() -> None:
-    """Add the line, and write how to reach what you hold now."""
+    """Add the line to ~/.ssh/config.
+
+    Also updates the SSH settings of your servers.
+    """
     from gpudev import ssh
 
     access = connect().api.ssh()
     ssh.enable()
     ssh.sync(access)
     ssh.check()
-    echo(f"ssh gpu-NAME works: {ssh.config_path()} includes {ssh.include_path()}.")
+    echo(f"`ssh gpu-NAME` is set up: {ssh.config_path()} now includes {ssh.include_path()}.")
 
 
 @ssh_config_command.command()
 def disable() -> None:
-    """Take the line away; your file is as it was."""
+    """Remove the line from ~/.ssh/config. The rest of your file stays unchanged."""
     from gpudev import ssh
 
     ssh.disable()
@@ -92,7 +135,7 @@ def disable() -> None:
 
 @ssh_config_command.command()
 def show() -> None:
-    """Print what ssh is told."""
+    """Print the SSH settings that gpu-dev wrote."""
     from gpudev import ssh
 
     file = ssh.include_path()

@@ -1,4 +1,4 @@
-"""Types of arguments and options: NAME, with completion, and HOURS in every spelling."""
+"""Types of arguments and options: NAME with completion, and HOURS."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[Co
 
 
 class Hours(click.ParamType[float]):
-    """A length of time, as hours."""
+    """A length of time, converted to hours."""
 
     name = "hours"
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number of hours; whether it may be so many is the service's to say."""
+        """Return the number of hours. The service checks the limits."""
         found = read_hours(value) if isinstance(value, str) else value
         if found is None:
-            self.fail(f"{value!r} is not a length of time: use {EXAMPLES}.", param, ctx)
+            self.fail(f"{value!r} is not a length of time. Use a value such as {EXAMPLES}.", param, ctx)
         return found
 
 

@@ -1,4 +1,4 @@
-"""``node``: what operators do to the machines that reservations run on."""
+"""``node``: the nodes that reservations run on, for operators."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from gpudev import words
 from gpudev.cli import tables
-from gpudev.cli.output import connect, console, echo, emit, json_option
+from gpudev.cli.output import connect, console, echo, emit, json_option, now
 
 if TYPE_CHECKING:
     from gpudev import wire
@@ -24,9 +25,13 @@ class NodeSummary(msgspec.Struct, kw_only=True):
     """``up``, ``down``, ``unknown`` or ``drained``."""
     gpus: int
     held: int
-    """GPUs that reservations hold now."""
+    """GPUs held by reservations now."""
     owners: list[str]
-    """Whose these are."""
+    """Owners of these reservations."""
+    reason: str | None
+    """Why nothing new starts on a drained node; null if an operator drained it."""
+    until: str | None
+    """When the servers on the node must have ended, because the node itself ends; null: it does not."""
 
 
 class NodeList(msgspec.Struct, kw_only=True):
@@ -37,23 +42,39 @@ class NodeList(msgspec.Struct, kw_only=True):
 
 @click.group()
 def node_command() -> None:
-    """See the nodes; drain them, put them back.
+    """List, drain and undrain nodes (for operators).
 
-    All but `list` takes an operator's token, in GPUDEV_TOKEN: the one that `gpu-dev login` makes is none.
+    All commands except `list` need an operator token in GPUDEV_TOKEN. Tokens from `gpu-dev login` are not
+    operator tokens.
     """
 
 
 @node_command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the nodes: their state, and what is held on them."""
+    """List the nodes with their state, held GPUs and owners, and when they end if they do."""
     timeline = connect().api.timeline()
     found = [_summary(pool.gpu_type, node) for pool in timeline.pools for node in pool.nodes]
     if as_json:
         emit(NodeList(nodes=found))
         return
-    rows = [(n.name, n.status, f"{n.held} of {n.gpus} held", ", ".join(n.owners), n.gpu_type) for n in found]
-    console().print(tables.plain(("NODE", "STATE", "GPUS", "WHOSE", "TYPE"), rows))
+    console().print(tables.plain(*_table(found)))
+
+
+def _table(nodes: list[NodeSummary]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return columns and rows; ends and reasons only where a node has one."""
+    ends, reasons = any(n.until for n in nodes), any(n.reason for n in nodes)
+    columns = ("NODE", "STATE", "GPUS", "OWNERS", "TYPE", *(["UNTIL"] if ends else []))
+    rows = []
+    for n in nodes:
+        row = [n.name, n.status, f"{n.held} of {n.gpus} held", ", ".join(n.owners), n.gpu_type]
+        until = words.parse_time(n.until)
+        if ends:
+            row.append(words.when(until, now()) if until else "")
+        if reasons:
+            row.append(n.reason or "")
+        rows.append(tuple(row))
+    return (*columns, *(["REASON"] if reasons else [])), rows
 
 
 def _summary(gpu_type: str, node: wire.TimelineNode) -> NodeSummary:
@@ -65,41 +86,43 @@ def _summary(gpu_type: str, node: wire.TimelineNode) -> NodeSummary:
         gpus=node.gpus,
         held=sum(bar.gpus for bar in held),
         owners=sorted({bar.owner for bar in held}),
+        reason=node.reason,
+        until=node.until,
     )
 
 
 @node_command.command("drain")
 @click.argument("name")
 def drain(name: str) -> None:
-    """Give a node nothing new.
+    """Drain a node: it gets no new reservations.
 
-    What runs there runs on to its end; who was planned there is planned elsewhere, or later.
+    Running reservations on the node continue to their end. Reservations planned there are re-planned.
     """
     connect().api.operate_node(name, "drain")
-    echo(f"{name} is drained: it gets nothing new. Back with: gpu-dev node undrain {name}")
+    echo(f"{name} is drained and gets no new reservations. To undo: gpu-dev node undrain {name}")
 
 
 @node_command.command("undrain")
 @click.argument("name")
 def undrain(name: str) -> None:
-    """Put a drained or lost node back."""
+    """Return a drained or lost node to the pool."""
     connect().api.operate_node(name, "undrain")
-    echo(f"{name} is no longer drained: it is used as soon as it is seen up.")
+    echo(f"{name} is no longer drained. It gets reservations as soon as it is up.")
 
 
 @node_command.command("lost")
 @click.argument("name")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def lost(name: str, yes: bool) -> None:
-    """Say that a node will not come back.
+    """Mark a node as lost: it will not come back.
 
-    What ran there ends at once, as node_lost. On a terminal it asks before.
+    Reservations on the node end at once with the outcome node_lost. On a terminal, the command asks first.
     """
     client = connect()
     if not yes and sys.stdin.isatty():
-        text = f"Everything that runs on {name} ends as lost. Is {name} gone for good?"
+        text = f"All reservations on {name} will end. Is {name} permanently lost?"
         if not click.confirm(text, err=True):
-            echo(f"{name} stays as it is.")
+            echo(f"{name} was not changed.")
             return
     client.api.operate_node(name, "lost")
-    echo(f"{name} is lost. Should it come back: gpu-dev node undrain {name}")
+    echo(f"{name} is marked as lost. If it comes back: gpu-dev node undrain {name}")

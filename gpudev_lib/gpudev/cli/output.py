@@ -1,4 +1,4 @@
-"""What the commands write: JSON and results on standard output, everything else on standard error."""
+"""Output of the commands: JSON and results on standard output, the rest on standard error."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from gpudev.client import Client
 
 WIDE = 160
-"""Columns where there is no terminal: nothing is cut off in a pipe."""
+"""Columns if the output is not a terminal."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 def now() -> datetime:
-    """This moment, as tables and countdowns are seen from."""
+    """Return the current time, for tables and countdowns."""
     return clock.now()
 
 
 def echo(text: str | bytes) -> None:
     """Write a line of the result."""
-    # To a stream that is not named, click writes UTF-8 where its encoding is ASCII.
+    # Without `file`, click writes UTF-8 to an ASCII terminal.
     click.echo(text, file=sys.stdout)
 
 
@@ -43,26 +43,26 @@ def emit(document: Any) -> None:
 
 
 def console() -> Console:
-    """Standard output, with colours on a terminal."""
+    """Return a console for standard output, with colours on a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def connect() -> Client:
-    """The configured hub; an answer that takes long is told of."""
+    """Return a client of the configured hub that reports slow answers on standard error."""
     from gpudev.client import Client
 
     return Client(tell=say)
 
 
 def say(text: str) -> None:
-    """Tell something that is not the result."""
+    """Write a line to standard error."""
     click.echo(text, file=sys.stderr)
 
 
 def complain(error: GpuDevError, *, as_json: bool) -> None:
-    """Say what went wrong, and what to do next."""
+    """Write an error: what went wrong, and what to do next."""
     if as_json:
         emit({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
     click.secho(f"Error: {error.message}", file=sys.stderr, fg="red")
@@ -73,7 +73,7 @@ def complain(error: GpuDevError, *, as_json: bool) -> None:
 
 
 def announce(record: wire.Reservation) -> None:
-    """A reservation that was just made or has become ready, with the ways in."""
+    """Print a new or ready reservation with its addresses."""
     view = words.describe(record, now())
     facts = " · ".join((view.headline, *view.times))
     echo(f"{view.title}: {facts}")

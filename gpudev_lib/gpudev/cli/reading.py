@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from gpudev.api import Api
 
 INTERVAL = 2.0
-"""Seconds between two looks of ``list --watch``."""
+"""Seconds between two requests of ``list --watch``."""
 
 
 @click.command()
-@click.option("-a", "--all", "everyone", is_flag=True, help="Everyone's, and who waits.")
-@click.option("--ended", is_flag=True, help="Past ones and those being stopped, and why they ended.")
-@click.option("-w", "--watch", is_flag=True, help="Keep it up to date until Ctrl-C.")
+@click.option("-a", "--all", "everyone", is_flag=True, help="List the reservations of all users.")
+@click.option("--ended", is_flag=True, help="List ended and stopping reservations, and why they ended.")
+@click.option("-w", "--watch", is_flag=True, help="Update the list until Ctrl-C.")
 @json_option
 def list_command(everyone: bool, ended: bool, watch: bool, as_json: bool) -> None:
     """List your live reservations."""
     if watch and as_json:
-        raise click.UsageError("--watch and --json exclude each other.")
+        raise click.UsageError("Use either --watch or --json, not both.")
     api = connect().api
     if as_json:
         emit(wire.ReservationList(reservations=api.reservations(everyone=everyone, ended=ended)))
@@ -49,7 +49,7 @@ def list_command(everyone: bool, ended: bool, watch: bool, as_json: bool) -> Non
 def _listing(api: Api, out: Console, everyone: bool, ended: bool) -> RenderableType:
     records = api.reservations(everyone=everyone, ended=ended)
     if not records:
-        what = "past" if ended else "live"
+        what = "ended" if ended else "live"
         return f"There are no {what} reservations." if everyone else f"You have no {what} reservations."
     return tables.reservations(records, owners=everyone, ids=ended, width=out.width, now=now())
 
@@ -59,7 +59,8 @@ def _watch(api: Api, out: Console, everyone: bool, ended: bool) -> None:
 
     if not out.is_terminal:
         raise InvalidRequest(
-            "--watch draws on a terminal, and the output is none.", hint="Leave --watch out, or use --json."
+            "--watch needs a terminal, but the output is not a terminal.",
+            hint="Leave out --watch, or use --json.",
         )
     with Live(_listing(api, out, everyone, ended), console=out, auto_refresh=False) as live:
         while True:
@@ -86,7 +87,7 @@ def show_command(name: str, as_json: bool) -> None:
 @reservation_name
 @json_option
 def logs_command(name: str, as_json: bool) -> None:
-    """Start events, and the last lines of Jupyter and sshd."""
+    """Show start events and the last log lines of Jupyter and sshd."""
     api = connect().api
     logs = api.logs(api.reservation(name).id)
     if as_json:
@@ -96,14 +97,14 @@ def logs_command(name: str, as_json: bool) -> None:
         echo(event)
     for source, text in logs.logs.items():
         click.secho(f"\n{source}", file=sys.stdout, bold=True)
-        echo(text.rstrip("\n") or "(nothing)")
+        echo(text.rstrip("\n") or "(empty)")
 
 
 @click.command()
-@click.option("-t", "--hours", type=HOURS, help="For a hold of this length (4, 90m, 1:30, 2d). Left out: 4.")
+@click.option("-t", "--hours", type=HOURS, help="Hold time to check (4, 90m, 1:30, 2d). Default: 4.")
 @json_option
 def avail_command(hours: float | None, as_json: bool) -> None:
-    """What is free now, and when each size could start."""
+    """Show free GPUs, and when each size could start."""
     availability = connect().api.availability(hours)
     if as_json:
         emit(availability)

@@ -17,16 +17,23 @@ from gpudev.words import label
 
 
 @click.command()
-@click.option("-g", "--gpus", type=int, help="GPUs per node: 1, 2, 4, 8. Left out: 1, or, with --nodes, all.")
-@click.option("--nodes", type=int, help="So many whole nodes; several are joined.")
+@click.option("-g", "--gpus", type=int, help="GPUs per node: 1, 2, 4 or 8. Default: 1; with --nodes, all.")
+@click.option("--nodes", type=int, help="Number of whole nodes, connected to each other.")
 @click.option(
-    "-t", "--hours", type=HOURS, help="How long (4, 90m, 1:30, 2d) from when it is ready. Left out: 4."
+    "-t", "--hours", type=HOURS, help="Hold time from when it is ready (4, 90m, 1:30, 2d). Default: 4."
 )
-@click.option("--gpu-type", help="Left out: the default one.")
-@click.option("-n", "--name", help="For `ssh gpu-NAME`. Left out: two words.")
-@click.option("--image", help="Left out: the default one.")
-@click.option("--wait/--no-wait", default=True, help="Return when it is ready (default), or at once.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this; the place is kept.")
+@click.option("--gpu-type", help="GPU type. Default: the type in your configuration, or of the hub.")
+@click.option("-n", "--name", help="Name for `ssh gpu-NAME`. Default: two random words.")
+@click.option("--image", help="Image of the server. Default: the default image of the pool.")
+@click.option(
+    "--wait/--no-wait", default=True, help="Return when the reservation is ready (default), or at once."
+)
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Stop waiting after this time. Your place in the queue is kept.",
+)
 @json_option
 def reserve_command(
     gpus: int | None,
@@ -41,7 +48,7 @@ def reserve_command(
 ) -> int:
     """Reserve GPUs and wait until they are ready.
 
-    Ctrl-C while waiting asks whether to keep the place; where there is no terminal to ask on, it is kept.
+    Ctrl-C while waiting asks whether to keep your place in the queue. Without a terminal, the place is kept.
     """
     client = connect()
     reservation = client.reserve(gpus, nodes, hours, gpu_type, name, image, wait=False, timeout=timeout)
@@ -54,7 +61,12 @@ def reserve_command(
 
 @click.command()
 @reservation_name
-@click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this; the place is kept.")
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Stop waiting after this time. Your place in the queue is kept.",
+)
 @json_option
 def wait_command(name: str, timeout: float | None, as_json: bool) -> int:
     """Wait until a reservation is ready, as `reserve` does."""
@@ -79,12 +91,12 @@ def _keep_or_cancel(reservation: Reservation) -> None:
     keep = True
     if sys.stdin.isatty() and sys.stderr.isatty():
         try:
-            keep = click.confirm(f"\nKeep the place of {called} in the queue?", default=True, err=True)
+            keep = click.confirm(f"\nKeep the reservation {called}?", default=True, err=True)
         except click.Abort:
             say("")
     if keep:
-        say(f"{called} keeps its place.")
-        say(f"Wait again: gpu-dev wait {called} · give it up: gpu-dev cancel {called}")
+        say(f"{called} is kept. It is {reservation.state}.")
+        say(f"To wait again: gpu-dev wait {called} · to cancel it: gpu-dev cancel {called}")
     else:
         reservation.release()
         say(f"{called} is cancelled.")

@@ -1,4 +1,4 @@
-"""Standard streams as they are found: closed, full, or of an encoding that lacks half of what is written."""
+"""Standard streams that are closed or full, or whose encoding lacks characters."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _REPLACE = "gpudev-like"
 
 
 def prepare() -> None:
-    """Make standard streams usable, for the whole process.
+    """Make the standard streams usable for the whole process.
 
-    Closed ones lead to nowhere. Standard error never fails: what is told there is not the result. Characters
-    that the encoding lacks are replaced by what looks like them.
+    Closed streams are replaced by ``/dev/null``. Errors of standard error are ignored, because the result is
+    not written there. Characters that the encoding lacks are replaced by similar ones.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -36,7 +36,7 @@ def prepare() -> None:
 
 
 def give_up() -> None:
-    """Nothing more can be written to standard output: what is left for it goes nowhere."""
+    """Discard all further output to standard output, which cannot be written."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -44,7 +44,7 @@ def give_up() -> None:
 
 class _Unfailing(io.FileIO):
     def write(self, data: Any, /) -> int:
-        """Write what can be written; the rest counts as written, too."""
+        """Write what can be written, and report everything as written."""
         try:
             return super().write(data) or 0
         except OSError:

@@ -1,4 +1,4 @@
-"""Keeping SSH's view up to date: ``gpu-dev ssh-sync``, which ssh itself runs, and after every change."""
+"""Updates of the SSH settings: ``gpu-dev ssh-sync``, which ssh runs, and after each change."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from gpudev.wire import SshAccess
 
 PATIENCE = 1.5
-"""Seconds that a connection is held up where a service does not answer; what is known then has to do."""
+"""Most seconds to wait for a service before a connection. After that, ssh uses the settings as they are."""
 
 
 def main() -> int:
-    """``gpu-dev ssh-sync``: never a reason not to connect."""
+    """Run ``gpu-dev ssh-sync``. An error never prevents the connection."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by ssh
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ssh reports Ctrl-C
     try:
         _sync_all()
-    except Exception:  # whatever it is: what was known before has to do
+    except Exception:  # the settings stay as they were
         return 0
     return 0
 
@@ -43,7 +43,7 @@ def _sync_all() -> None:
                     raise answer
                 ssh.sync(answer, account)
             except GpuDevError as error:
-                errors.append(error)  # what was known before has to do
+                errors.append(error)  # the settings stay as they were
     name = typed_name()
     if name is not None:
         from gpudev.cli.why import tell_of_unknown_name
@@ -52,7 +52,7 @@ def _sync_all() -> None:
 
 
 def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDevError]:
-    """What the services of these accounts answer; all are asked at once, and have time until `deadline`."""
+    """Ask the services of these accounts at the same time, and return their answers before `deadline`."""
     import queue
     import threading
 
@@ -67,7 +67,7 @@ def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDev
             answer = None if api is None else api.ssh()
         except GpuDevError as error:
             answer = error
-        except Exception:  # whatever it is: ssh's user gets no traceback
+        except Exception:  # the user of ssh must not see a traceback
             answer = None
         finally:
             answers.put((account, answer))
@@ -85,12 +85,14 @@ def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDev
         if answer is not None:
             found[account] = answer
     for account in silent:
-        found[account] = NetworkError(f"The service of {account} did not answer in {PATIENCE:g} s.")
+        found[account] = NetworkError(
+            f"The hub configured in {account} did not answer within {PATIENCE:g} s."
+        )
     return found
 
 
 def api_of(account: Path, timeout: float) -> Api | None:
-    """The service of a configuration file, asked once; None where nothing is configured."""
+    """Return the service of a configuration file, without retries; None if none is configured."""
     from gpudev import config
     from gpudev.api import Api
     from gpudev.errors import NotLoggedIn
@@ -109,14 +111,14 @@ def api_of(account: Path, timeout: float) -> Api | None:
 
 
 def after_change(api: Api) -> None:
-    """Make ``ssh gpu-NAME`` work at once for what was just made; a failure is told and does no harm."""
+    """Update the SSH settings after a change. An error is reported but does not fail the command."""
     from gpudev import ssh
     from gpudev.cli.output import say
-    from gpudev.errors import GpuDevError
+    from gpudev.errors import GpuDevError, cause
 
     try:
         problem = ssh.sync(api.ssh()).problem
     except (GpuDevError, OSError) as error:
-        problem = f"SSH settings are not up to date: {error}"
+        problem = f"The SSH settings for `ssh gpu-NAME` could not be updated: {cause(error)}"
     if problem:
         say(problem)

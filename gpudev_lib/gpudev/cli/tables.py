@@ -1,4 +1,4 @@
-"""Tables that fit: columns at 80 and more, a few lines per entry on a narrow terminal."""
+"""Tables: columns on a wide terminal, a few lines per entry on a narrow one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 NARROW = 64
-"""Columns below which there are no columns."""
+"""On terminals with fewer characters per line, each entry is a few lines."""
 STYLES: dict[words.Tone, str] = {
     "waiting": "cyan",
     "starting": "yellow",
@@ -35,7 +35,7 @@ def _table(*columns: str) -> Table:
 
 
 def plain(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> RenderableType:
-    """A table of plain text."""
+    """Return a table of plain text."""
     table = _table(*columns)
     for row in rows:
         table.add_row(*map(Text, row))
@@ -45,9 +45,9 @@ def plain(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Renderab
 def reservations(
     records: list[wire.Reservation], *, owners: bool, ids: bool, width: int, now: datetime
 ) -> RenderableType:
-    """Reservations, one row each, and below it why it waits or how it ended.
+    """Return a table of reservations, with the reason why each waits or ended.
 
-    `ids`: with the id, which alone leads to one that has ended.
+    `ids`: include the ids. An ended reservation can be found only by its id.
     """
     if width < NARROW:
         return Group(*(_card(record, owners, ids, now) for record in records))
@@ -55,7 +55,8 @@ def reservations(
     table = _table("NAME", *columns, "GPUS", "STATE", "TIME")
     for record in records:
         view = words.describe(record, now)
-        details = "\n".join((*view.times, view.reason) if view.reason else view.times)
+        shared = [f"shared by {record.owner}"] if record.shared and not owners else []
+        details = "\n".join(line for line in (*shared, *view.times, view.reason) if line)
         table.add_row(
             words.label(record),
             *([record.id] if ids else []),
@@ -75,6 +76,8 @@ def _card(record: wire.Reservation, owners: bool, ids: bool, now: datetime) -> T
         card.append(f" {record.id}")
     if owners:
         card.append(f" ({record.owner})")
+    elif record.shared:
+        card.append(f" (shared by {record.owner})")
     card.append(f"\n  {words.hardware(record)}, ")
     card.append(view.headline, STYLES[view.tone])
     for line in (*view.times, view.reason):
@@ -84,7 +87,7 @@ def _card(record: wire.Reservation, owners: bool, ids: bool, now: datetime) -> T
 
 
 def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
-    """All that is to be known of one."""
+    """Return all facts of one reservation."""
     view = words.describe(record, now)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
@@ -99,31 +102,32 @@ def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
         return None if parsed is None else words.when(parsed, now)
 
     row("state", Text(view.headline, STYLES[view.tone]))
-    row("why", view.reason)
+    row("reason", view.reason)
     row("planned start", at(record.planned_start))
     row("guaranteed by", at(record.guaranteed_by))
     row("likely start", at(record.likely_start))
     row("ready since", at(record.starts_at) if record.state != "ended" else None)
     row("ends", at(record.ends_at) if record.state != "ended" else None)
     row("ended", at(record.ended_at))
-    row("granted", words.hours(record.hours))
+    row("hold time", words.hours(record.hours))
     row("JupyterLab", view.url)
     row("SSH", view.ssh_command)
     for node, command in enumerate(view.node_ssh_commands, 1):
         row(f"SSH node {node}", command)
-    row("on each node", words.RANK_VARIABLES if view.node_ssh_commands else None)
+    row("variables", words.RANK_VARIABLES if view.node_ssh_commands else None)
     row("VS Code", view.vscode_url)
     row("server", record.server)
-    row("where", ", ".join(f"{part.node} (GPUs {_list(part.slots)})" for part in record.allocation))
+    row("nodes", ", ".join(f"{part.node} (GPUs {_list(part.slots)})" for part in record.allocation))
     row("image", record.image)
     row("owner", record.owner)
+    row("shared with", ", ".join(guest.login for guest in record.guests))
     row("id", record.id)
     return Group(Text(view.title, "bold"), grid)
 
 
 def availability(pool: wire.PoolAvailability, *, now: datetime) -> RenderableType:
-    """One pool: what is free, and when each size could start."""
-    title = Text(words.marked(pool.label or pool.gpu_type, pool.pretended), "bold")
+    """Return a table of one pool: free GPUs, and when each size could start."""
+    title = Text(words.marked(pool.label or pool.gpu_type, pool.simulated), "bold")
     title.append(
         f"  {pool.gpus_free} of {pool.gpus_total} GPUs free · {pool.nodes_up} nodes up"
         f" · {pool.queued} waiting",
@@ -142,13 +146,13 @@ def availability(pool: wire.PoolAvailability, *, now: datetime) -> RenderableTyp
 
 
 def _start(size: wire.SizeAvailability, now: datetime) -> list[str]:
-    """When a request would start, and why not at once."""
+    """Return when a request would start, and why not now."""
     earliest = words.parse_time(size.earliest_start)
     why = words.told(size.reason_parts, now)
     if size.refused is not None:
         first = f"refused: {why or size.refused.message}"
     elif earliest is None:
-        first = why or "no node is up"
+        first = why or "unknown: no node is up"
     else:
         first = words.when(max(earliest, now), now)
     if size.longest_now is not None:

@@ -1,4 +1,4 @@
-"""The name that ssh was told, for ``gpu-dev ssh-sync``."""
+"""The host name on the command line of ssh, for ``gpu-dev ssh-sync``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MOST_ANCESTORS = 4
 
 
 def typed_name() -> str | None:
-    """The gpu-* name that the ``ssh`` above us was told, if it is about to connect.
+    """Return the gpu-* name in the arguments of the ``ssh`` that started this process, if it connects.
 
-    By the arguments of that process: in the command that ssh hands to a shell, a name could do harm.
+    The name is read from the process's arguments, because ssh would pass it through a shell.
     """
     for argv in _ancestors():
         if Path(argv[0]).name == "ssh":
@@ -24,7 +24,7 @@ def typed_name() -> str | None:
 
 
 def _ancestors() -> Iterator[list[str]]:
-    """Arguments of the processes above this one, nearest first; none where that can't be seen."""
+    """Yield the arguments of this process's ancestors, nearest first, as far as they can be read."""
     folder = Path("/proc/self")
     for _ in range(_MOST_ANCESTORS):
         try:

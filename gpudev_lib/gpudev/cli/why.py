@@ -1,4 +1,4 @@
-"""Why a name leads to no server, in ssh's own output: ``gpu-dev ssh-why``, and what ``ssh-sync`` says."""
+"""Messages in the output of ssh that say why a name has no server: ``ssh-why`` and ``ssh-sync``."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gpudev.cli.sync import api_of
 from gpudev.errors import GpuDevError, NotFound
 
 TIMEOUT = 5.0
-"""Seconds that the service has to say how a reservation stands."""
+"""Timeout in seconds for the request to the service."""
 _RESOLVED_WITHIN = 0.5
-"""Seconds for a look whether a name is that of another machine; ssh looks again, for as long as it takes."""
+"""Seconds to look up whether the name is that of another machine. ssh looks it up again, without limit."""
 
 
 def main(args: Sequence[str]) -> int:
-    """``gpu-dev ssh-why KEY ID``, which ssh runs in place of a connection: say how it stands, and fail."""
+    """Run ``gpu-dev ssh-why KEY ID``, which ssh runs instead of connecting: print why, and fail."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by ssh
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ssh reports Ctrl-C
     key, reservation = args
     try:
         text = _why(key, reservation)
     except NotFound:
-        text = f"reservation {reservation} no longer exists."
+        text = f"reservation {reservation} no longer exists. List yours with: gpu-dev list"
     except Exception as error:
-        text = f"reservation {reservation} could not be entered when last heard of: {error}"
+        text = f"the state of reservation {reservation} is unknown: {error}"
     _say(text)
     return 1
 
@@ -43,62 +43,67 @@ def _why(key: str, id: str) -> str:
     account = ssh.account_of(key)
     api = None if account is None else api_of(account, TIMEOUT)
     if api is None:
-        return f"reservation {id} is of a gpu-dev configuration file that no longer exists."
+        return (
+            f"the gpu-dev configuration file of reservation {id} no longer exists. Log in with: gpu-dev login"
+        )
     return how_it_stands(api.reservation(id))
 
 
 def how_it_stands(record: wire.Reservation) -> str:
-    """One sentence on why a reservation can't be entered, and what to do."""
+    """Return one sentence on why you cannot connect to a reservation, and what to do."""
     now = clock.now()
     view = words.describe(record, now)
     name = words.label(record)
-    reason = f": {view.reason}" if view.reason else ""
+    why = view.reason.rstrip(".")
+    reason = f": {why}" if why else ""
     match record.state:
         case "queued":
-            return f"{', '.join((f'gpu-{name} is queued', *view.times[:1]))}{reason}."
+            when = "".join(f", {time}" for time in view.times[:1])
+            return f"gpu-{name} is queued{when}{reason}. Wait for it with: gpu-dev wait {name}"
         case "starting":
-            return f"gpu-{name} is starting{reason}. Wait for it: gpu-dev wait {name}"
+            return f"gpu-{name} is starting{reason}. Wait for it with: gpu-dev wait {name}"
         case "ready" if record.server == "running":
-            return f"gpu-{name} has just become ready: try again."
+            return f"gpu-{name} has just become ready. Connect again."
         case "ready":
             return f"gpu-{name} is yours, but its server is {record.server}{reason}."
         case "stopping":
-            return f"gpu-{name} is being stopped{reason}."
+            return f"gpu-{name} is stopping{reason}."
         case "ended":
             ended = words.parse_time(record.ended_at)
-            at = "" if ended is None else f" {words.when(ended, now)}"
-            return f"gpu-{name} has ended{at}: {view.reason or words.outcome(record)}."
+            when = "now" if ended is None else words.when(ended, now)
+            at = "" if when == "now" else f" at {when}"
+            return f"gpu-{name} ended{at}: {words.how_it_ended(record, now)}."
 
 
 def tell_of_unknown_name(name: str, accounts: Sequence[Path], errors: Sequence[GpuDevError]) -> None:
-    """Say that a typed name is no reservation's, unless it is that of another machine."""
+    """Print that no reservation has the typed name, unless it is the name of another machine."""
     if not sshblocks.is_alias(name.lower()):
         return
     live: dict[str, str] = {}
     for account in accounts:
         names, past = ssh.names_of(account)
         if name in names or name in past:
-            return  # ssh connects, or its configuration says why it can't
+            return  # ssh connects, or its configuration runs ssh-why
         live |= names
     if name.lower() in live:
         if not _another_machine(name):
-            _say(f"the names of reservations are in lower case. Use: ssh {name.lower()}")
+            _say(f"names of reservations are in lower case. Use: ssh {name.lower()}")
         return
     if errors:
-        text = f"{errors[0].message} What is known of {name} may be out of date."
+        text = f"{errors[0].message} The SSH settings for {name} may be out of date."
     elif _another_machine(name):
         return
     else:
-        # Each is known by its id as well; that is told where there is nothing better.
+        # ssh knows each reservation by its id too. The id is shown only if it has no name.
         named = {at for alias, at in live.items() if not alias.startswith(f"gpu-{at}")}
         mine = [a for a, at in live.items() if at not in named or not a.startswith(f"gpu-{at}")]
-        held = f"Yours: {', '.join(sorted(mine))}." if mine else "You have none."
+        held = f"Your reservations: {', '.join(sorted(mine))}." if mine else "You have no live reservations."
         text = f"you have no reservation called {name.lower().removeprefix('gpu-')}. {held}"
     _say(text)
 
 
 def _another_machine(name: str) -> bool:
-    """Whether the user's own configuration or the network know a machine of this name."""
+    """Return whether the user's SSH configuration or the network has a machine with this name."""
     try:
         done = subprocess.run(
             ["ssh", "-G", name],

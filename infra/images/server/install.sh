@@ -88,7 +88,7 @@ step_gpudev() {
             --python "$own" "$wheel"
         "$own" -I -c 'import gpudev, gpudev.cli, gpudev.widgets, ipykernel'
     done
-    $prefix/bin/python -I -c 'import gpudev_hub.server.pod, jupyterhub.singleuser, jupyterlab'
+    $prefix/bin/python -I -c 'import gpudev_hub.server.pod, gpudev_jupyter.handlers, jupyterhub.singleuser, jupyterlab'
 }
 
 case $step in

@@ -1,4 +1,4 @@
-"""Which nodes with how many GPUs this machine has: through NVML, or pretended."""
+"""Which nodes with how many GPUs this machine has: through NVML, or simulated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Gpus(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PretendedGpus:
+class SimulatedGpus:
     """Nodes ``node-1`` … with GPUs that don't exist."""
 
     nodes: int
@@ -37,7 +37,7 @@ class PretendedGpus:
 
     def model(self) -> str:
         """Nothing that could be mistaken for hardware."""
-        return "pretended GPU"
+        return "simulated GPU"
 
 
 class RealGpus:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from gpudev_hub.core.model import SECOND, Millis, Node, NodeStatus
+from gpudev_hub.core.model import SECOND, CapacityBlock, Millis, Node, NodeStatus
+from gpudev_hub.core.words import UNPROVEN, printable
 
-from .labels import EFA, GPU, HUGE_PAGES, PLACEMENT_GROUP, POOL, UNTIL, ZONE
+from .capacity import BlockSight
+from .labels import CAPACITY_RESERVATION, EFA, GPU, HUGE_PAGES, PLACEMENT_GROUP, POOL, UNTIL, ZONE
 
 TOLERATED = frozenset({GPU})
 """Keys of taints that our pods tolerate on nodes that are well."""
@@ -21,6 +24,19 @@ _OF_READINESS = frozenset(
     }
 )
 """Taints that repeat what the node's condition, or its ``unschedulable``, says itself."""
+HEALTH: Final = (
+    "AcceleratedHardwareReady",
+    "KernelReady",
+    "NetworkingReady",
+    "StorageReady",
+    "ContainerRuntimeReady",
+)
+"""Conditions that the EKS node monitoring agent sets. A node without the agent has none of them."""
+PROGRAM_ERRORS: Final = frozenset({13, 31, 43, 45})
+"""XID numbers of NVIDIA's driver that a bug in a user's program causes: the GPU itself works."""
+_XID_REASON: Final = re.compile(r"NvidiaXID([0-9]+)(?:Error)?")
+_XID: Final = re.compile(r"XID-?([0-9]+)")
+_LONGEST_REASON: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +53,14 @@ class NodeFacts:
     """Other resources for whole nodes, as allocatable shows them: EFA interfaces, huge pages."""
     ready: str
     """Condition ``Ready``: ``True``, ``False``, or ``Unknown`` while its kubelet is silent."""
-    offered: bool
-    """Neither cordoned nor tainted against our pods."""
     until: Millis | None
+    """What the annotation says."""
+    refusals: tuple[str, ...] = ()
+    """In words, what keeps our pods away: a cordon, taints."""
+    unhealthy: tuple[tuple[str, str], ...] = ()
+    """Conditions of ``HEALTH`` that are ``False``, each with its reason."""
+    block: str = ""
+    """Id of its capacity block; empty: it belongs to none."""
 
     @property
     def silent(self) -> bool:
@@ -51,10 +72,11 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
     """The facts of a node object."""
     metadata, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
     labels = metadata.get("labels", {})
-    conditions = {entry["type"]: entry["status"] for entry in status.get("conditions", ())}
+    conditions = {entry["type"]: entry for entry in status.get("conditions", ())}
     allocatable = status.get("allocatable", {})
-    taints = [
-        taint
+    refusals = ["cordoned"] if spec.get("unschedulable", False) else []
+    refusals += [
+        f"tainted {taint['key']}:{taint['effect']}"
         for taint in spec.get("taints", ())
         if taint["effect"] in ("NoSchedule", "NoExecute")
         and taint["key"] not in TOLERATED
@@ -70,33 +92,81 @@ def node_facts(node: Mapping[str, Any]) -> NodeFacts:
             for name in (EFA, HUGE_PAGES)
             if str(allocatable.get(name, "0")) != "0"
         ),
-        ready=conditions.get("Ready", "Unknown"),
-        offered=not spec.get("unschedulable", False) and not taints,
+        ready=conditions.get("Ready", {}).get("status", "Unknown"),
         until=_instant(metadata.get("annotations", {}).get(UNTIL)),
+        refusals=tuple(refusals),
+        unhealthy=tuple(
+            (name, printable(conditions[name].get("reason") or "no reason given")[:_LONGEST_REASON])
+            for name in HEALTH
+            if name in conditions and _is_fault(conditions[name])
+        ),
+        block=labels.get(CAPACITY_RESERVATION, ""),
     )
 
 
-def nodes_of(facts: Iterable[NodeFacts], foreign: Mapping[str, int]) -> list[Node]:
-    """All nodes, those of no pool too; ``foreign``: GPUs by node that pods other than ours hold."""
+def nodes_of(
+    facts: Iterable[NodeFacts],
+    foreign: Mapping[str, int],
+    proven: Collection[str] | None = None,
+    blocks: Mapping[str, BlockSight] | None = None,
+) -> list[Node]:
+    """All nodes, those of no pool too.
+
+    ``foreign``: GPUs by node that pods other than ours hold. ``proven``: the nodes where network policies are
+    seen to be enforced, of which alone new servers may be; ``None``: nobody looks. ``blocks``: what EC2 says
+    of capacity blocks.
+    """
     return [
-        Node(
-            name=node.name,
-            pool=node.pool,
-            gpus=max(0, node.gpus - foreign.get(node.name, 0)),
-            group=node.group,
-            status=_status(node),
-            until=node.until,
+        _node(
+            node,
+            foreign.get(node.name, 0),
+            (blocks or {}).get(node.block, BlockSight()),
+            proven=proven is None or node.name in proven,
         )
         for node in facts
     ]
 
 
-def _status(node: NodeFacts) -> NodeStatus:
+def _node(node: NodeFacts, foreign: int, block: BlockSight, *, proven: bool) -> Node:
+    reasons = [*node.refusals, *(f"{condition} is False: {reason}" for condition, reason in node.unhealthy)]
+    reasons += [*([block.over] if block.over else []), *([] if proven else [UNPROVEN])]
+    return Node(
+        name=node.name,
+        pool=node.pool,
+        gpus=max(0, node.gpus - foreign),
+        group=node.group,
+        status=_status(node, offered=not reasons),
+        until=node.until,
+        reason="; ".join(reasons),
+        unproven=not proven,
+        unhealthy=tuple(condition for condition, _ in node.unhealthy),
+        block=CapacityBlock(node.block, block.ends_at, block.trouble) if node.block else None,
+    )
+
+
+def _status(node: NodeFacts, *, offered: bool) -> NodeStatus:
     if node.silent:
         return NodeStatus.UNKNOWN
     if node.ready != "True":
         return NodeStatus.DOWN
-    return NodeStatus.UP if node.offered else NodeStatus.DRAINED
+    return NodeStatus.UP if offered else NodeStatus.DRAINED
+
+
+def _is_fault(condition: Mapping[str, Any]) -> bool:
+    """Whether a condition says that the node is not well, and not only that a user's program failed.
+
+    The agent replaces the reason by that of the latest finding, and appends to the message.
+    """
+    if condition["status"] != "False":
+        return False
+    found = _XID_REASON.fullmatch(condition.get("reason") or "")
+    if found is None or int(found[1]) not in PROGRAM_ERRORS:
+        return True
+    findings = filter(None, (condition.get("message") or "").split("; "))
+    return not all(
+        (numbers := _XID.findall(finding)) and PROGRAM_ERRORS.issuperset(map(int, numbers))
+        for finding in findings
+    )
 
 
 def _instant(text: str | None) -> Millis | None:

@@ -12,14 +12,25 @@ from gpudev_hub.core.model import SECOND, Millis, Presence
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server.record import TOLD
 
-from .labels import ATTEMPT, CONTAINER, GPU, JUPYTER_PORT, RANK, RANKS, RESERVATION, SSHD_PORT
+from .labels import (
+    ATTEMPT,
+    COMPONENT,
+    CONTAINER,
+    GPU,
+    JUPYTER_PORT,
+    POLICY_PROBE,
+    RANK,
+    RANKS,
+    RESERVATION,
+    SSHD_PORT,
+)
 
 _ENDED = ("Succeeded", "Failed")
 _NEVER_THERE = "ContainerStatusUnknown"
 """The kubelet's reason for the end of a container that it never started."""
 _BY_ITS_NODE = (
-    f"{TOLD}, and not by gpudev: mostly it wrote more to local disk than its share, "
-    "or its node is shutting down"
+    f"{TOLD}, but not by gpudev (usual reasons: it wrote more to the local disk than its share, "
+    "or its node is shutting down)"
 )
 """A kubelet that evicts a pod forgets to say so if the pod ends in time."""
 _COMING = ("ContainerCreating", "PodInitializing")
@@ -36,7 +47,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What matters of a pod object: one that holds GPUs, or is a server's."""
+    """What matters of a pod object: one that holds GPUs, is a server's, or a policy probe."""
 
     name: str
     uid: str
@@ -44,7 +55,9 @@ class PodFacts:
     gpus: int
     """Asked for by all containers together."""
     server: tuple[str, int] | None
-    """(reservation, attempt); ``None``: somebody else's pod."""
+    """(reservation, attempt); ``None``: somebody else's pod, or a probe."""
+    proves: bool = False
+    """A policy probe that is Ready: network policies are enforced on its node."""
     rank: int = 0
     ranks: int = 1
     over: bool = False
@@ -65,8 +78,10 @@ def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
     """The facts of a pod object; ``None`` where it concerns nobody. ``namespace``: where servers live."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     gpus = _gpus(spec)
-    server = _server(metadata) if metadata["namespace"] == namespace else None
-    if server is None and gpus == 0:
+    ours = metadata["namespace"] == namespace
+    server = _server(metadata) if ours else None
+    probe = ours and server is None and metadata.get("labels", {}).get(COMPONENT) == POLICY_PROBE
+    if server is None and gpus == 0 and not probe:
         return None
     over = status.get("phase") in _ENDED
     facts = PodFacts(
@@ -75,6 +90,7 @@ def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
         node=spec.get("nodeName"),
         gpus=gpus,
         server=None,
+        proves=probe and "deletionTimestamp" not in metadata and _condition(status, "Ready") == "True",
         over=over,
     )
     if server is None:
@@ -110,6 +126,11 @@ def foreign_gpus(pods: Iterable[PodFacts]) -> dict[str, int]:
     return held
 
 
+def proven_nodes(pods: Iterable[PodFacts]) -> frozenset[str]:
+    """Return the nodes on which a policy probe is Ready."""
+    return frozenset(pod.node for pod in pods if pod.proves and pod.node is not None)
+
+
 def sight_of(
     id: str, attempt: int, pods: Sequence[PodFacts], silent: Collection[str], nodes: Sequence[str] = ()
 ) -> ServerSight:
@@ -120,9 +141,7 @@ def sight_of(
     """
     unheard = sorted({*(pod.node for pod in pods if pod.node and not pod.gone), *nodes} & {*silent})
     if unheard:
-        return ServerSight(
-            id, attempt, Presence.UNKNOWN, detail=f"nothing is heard of {' and '.join(unheard)}"
-        )
+        return ServerSight(id, attempt, Presence.UNKNOWN, detail=f"no reports from {' and '.join(unheard)}")
     by_rank = {pod.rank: pod for pod in pods}
     ranks = max((pod.ranks for pod in pods), default=0)
     there = {rank: pod for rank, pod in by_rank.items() if not pod.gone}
@@ -186,6 +205,12 @@ def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
+def _condition(status: Mapping[str, Any], kind: str) -> str:
+    return next(
+        (entry["status"] for entry in status.get("conditions", ()) if entry["type"] == kind), "Unknown"
+    )
+
+
 def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     waiting = state.get("waiting")
     if waiting is not None and waiting.get("reason") not in _COMING:
@@ -204,7 +229,7 @@ def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
     terminated = state.get("terminated", {})
     message = terminated.get("message", "")
     if terminated.get("reason") == "OOMKilled":
-        return End("it used more memory than its share, and was killed (OOMKilled)")
+        return End("it used more memory than its share and was killed (OOMKilled)")
     try:
         said = json.loads(message)
         return End(str(said["reason"]), bool(said["by_user"]))

@@ -18,8 +18,9 @@ from kubernetes_asyncio.client import ApiException, CoreV1Api, V1DeleteOptions, 
 from gpudev_hub.core.model import MINUTE, Claim, Millis, Node, Presence
 from gpudev_hub.core.ports import ClusterUnavailable, ServerSight
 
+from .ec2 import CapacityBlocks
 from .kube_nodes import NodeFacts, node_facts, nodes_of
-from .kube_pods import PodFacts, foreign_gpus, pod_facts, sight_of
+from .kube_pods import PodFacts, foreign_gpus, pod_facts, proven_nodes, sight_of
 from .labels import object_name, selector
 
 REQUEST_TIMEOUT: Final = 10.0
@@ -40,17 +41,34 @@ _Watched = tuple[str, dict[str, Any]]
 class KubernetesCluster:
     """All nodes, those without a pool's label too, and pods that carry a reservation's."""
 
-    def __init__(self, api: CoreV1Api, namespace: str, now: Callable[[], Millis]) -> None:
-        """``namespace``: of the servers. ``api`` is closed by who made it."""
+    def __init__(
+        self,
+        api: CoreV1Api,
+        namespace: str,
+        now: Callable[[], Millis],
+        blocks: CapacityBlocks | None = None,
+        *,
+        policy_probe: bool = False,
+    ) -> None:
+        """``namespace``: of the servers. ``api`` is closed, and ``blocks`` is run, by who made it.
+
+        Without ``blocks`` nobody asks when capacity blocks end. ``policy_probe``: only nodes with a Ready
+        policy probe take new servers.
+        """
         self._api = api
         self._namespace = namespace
         self._now = now
+        self._policy_probe = policy_probe
+        self._blocks = blocks
+        if blocks is not None:
+            blocks.on_change = self._blocks_changed
         self._nodes: dict[str, NodeFacts] = {}
         self._pods: dict[str, PodFacts] = {}
         """By uid."""
         self._listing: list[set[str]] = []
         """For each list under way: nodes (names) and pods (uids) that a watch has brought since it began."""
-        self._hints: set[tuple[str, int]] = set()
+        self._hints: set[tuple[str, int] | None] = set()
+        """Servers to look at; ``None``: the nodes, since EC2 has said something new of their blocks."""
         self._hinted = asyncio.Event()
         self._reading_logs = asyncio.Semaphore(LOGS_AT_ONCE)
 
@@ -109,13 +127,27 @@ class KubernetesCluster:
             self._listing.remove(newer)
         seen = {node.name: node for node in map(node_facts, nodes) if node.name not in newer}
         self._nodes = seen | {name: node for name, node in self._nodes.items() if name in newer}
+        self._ask_for_blocks()
         found = (pod_facts(item, self._namespace) for item in pods)
         there = {pod.uid: pod for pod in found if pod is not None and pod.uid not in newer}
         self._pods = there | {uid: pod for uid, pod in self._pods.items() if uid in newer}
         return node_version, pod_version
 
     def _seen_nodes(self) -> list[Node]:
-        return nodes_of(self._nodes.values(), foreign_gpus(self._pods.values()))
+        foreign = foreign_gpus(self._pods.values())
+        sights = self._blocks.sights if self._blocks is not None else {}
+        return nodes_of(self._nodes.values(), foreign, self._proven(), sights)
+
+    def _proven(self) -> frozenset[str] | None:
+        return proven_nodes(self._pods.values()) if self._policy_probe else None
+
+    def _ask_for_blocks(self) -> None:
+        if self._blocks is not None:
+            self._blocks.want({node.block for node in self._nodes.values() if node.pool and node.block})
+
+    def _blocks_changed(self) -> None:
+        self._hints.add(None)
+        self._hinted.set()
 
     def _ours(self) -> list[PodFacts]:
         return [pod for pod in self._pods.values() if pod.server is not None]
@@ -133,7 +165,7 @@ class KubernetesCluster:
                 try:
                     await self._delete(pod)
                 except ClusterUnavailable as error:
-                    log.warning("the pod %s, which has ended, can't be deleted now: %s", pod.name, error)
+                    log.warning("the pod %s, which has ended, cannot be deleted now: %s", pod.name, error)
 
     # Watching
 
@@ -153,7 +185,7 @@ class KubernetesCluster:
             while True:
                 change = await changes.get()
                 if isinstance(change, Exception):
-                    raise ClusterUnavailable(f"watching was cut: {change}") from change
+                    raise ClusterUnavailable(f"the watch was interrupted: {change}") from change
                 for seen in self._changed(*change):
                     yield seen
         finally:
@@ -176,9 +208,9 @@ class KubernetesCluster:
             async for line in answer.content:
                 event = json.loads(line)
                 if event["type"] == "ERROR":
-                    raise ClusterUnavailable(event["object"].get("message", "no reason was given"))
+                    raise ClusterUnavailable(event["object"].get("message", "no reason given"))
                 changes.put_nowait((event["type"], event["object"]))
-            raise ClusterUnavailable("its time was over")
+            raise ClusterUnavailable("its time limit was reached")
         except Exception as error:
             # Whatever it was: who waits for changes would wait for ever.
             changes.put_nowait(error)
@@ -193,7 +225,8 @@ class KubernetesCluster:
     def _changed(self, kind: str, item: dict[str, Any]) -> list[ServerSight | list[Node]]:
         """What one event of a watch shows that is new."""
         if item["kind"] == "Hint":
-            return [self._sight(*item["server"])]
+            server = item["server"]
+            return [self._seen_nodes() if server is None else self._sight(*server)]
         if item["kind"] == "Node":
             name, before = item["metadata"]["name"], self._nodes.get(item["metadata"]["name"])
             for newer in self._listing:
@@ -206,12 +239,13 @@ class KubernetesCluster:
             # Kubelets report every few seconds that nothing has changed.
             if before == after:
                 return []
+            self._ask_for_blocks()
             heard = before is None or after is None or before.silent != after.silent
             there = (
                 {pod.server for pod in self._ours() if pod.node == name and pod.server} if heard else set()
             )
             return [self._seen_nodes(), *(self._sight(*key) for key in sorted(there))]
-        foreign = foreign_gpus(self._pods.values())
+        before_all = (foreign_gpus(self._pods.values()), self._proven())
         uid = item["metadata"]["uid"]
         for newer in self._listing:
             newer.add(uid)
@@ -220,7 +254,7 @@ class KubernetesCluster:
         if after_pod is not None:
             self._pods[uid] = after_pod
         seen: list[ServerSight | list[Node]] = []
-        if foreign != foreign_gpus(self._pods.values()):
+        if before_all != (foreign_gpus(self._pods.values()), self._proven()):
             seen.append(self._seen_nodes())
         key = next((pod.server for pod in (after_pod, before_pod) if pod is not None and pod.server), None)
         if key is not None and before_pod != after_pod:

@@ -1,4 +1,4 @@
-"""The cluster port for this machine: its GPUs (or pretended ones) as nodes, launchers as servers."""
+"""The cluster port for this machine: its GPUs (or simulated ones) as nodes, launchers as servers."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class LocalCluster:
         self._watching = False
 
     async def nodes(self) -> list[Node]:
-        """Pretended nodes are always up; real ones while NVML answers."""
+        """Simulated nodes are always up; real ones while NVML answers."""
         try:
             counts = await asyncio.to_thread(self._gpus.count)
         except GpusUnavailable as error:
-            raise ClusterUnavailable(f"the GPUs of this machine can't be listed: {error}") from error
+            raise ClusterUnavailable(f"the GPUs of this machine cannot be listed: {error}") from error
         return [Node(name, self._pool, count, group="local") for name, count in counts.items()]
 
     async def servers(self) -> list[ServerSight]:
@@ -47,7 +47,7 @@ class LocalCluster:
             for found in attempts:
                 await self._servers.sweep(*found)
         except OSError as error:
-            raise ClusterUnavailable(f"the servers' folder can't be read: {error}") from error
+            raise ClusterUnavailable(f"the folder of the servers cannot be read: {error}") from error
         sights = [self._look(*found) for found in attempts]
         for sight in sights:
             self._track(sight.id, sight.attempt)
@@ -61,16 +61,18 @@ class LocalCluster:
         try:
             return self._servers.look(id, attempt)
         except (OSError, ValueError) as error:
-            return ServerSight(id, attempt, Presence.UNKNOWN, detail=f"its record can't be read: {error}")
+            return ServerSight(
+                id, attempt, Presence.UNKNOWN, detail=f"the record of the server cannot be read: {error}"
+            )
 
     async def remove(self, id: str, attempt: int) -> None:
         """End an attempt and wait until it is gone."""
         try:
             gone = await self._servers.end(id, attempt)
         except OSError as error:
-            raise ClusterUnavailable(f"server {id}-{attempt} can't be ended: {error}") from error
+            raise ClusterUnavailable(f"server {id}-{attempt} cannot be ended: {error}") from error
         if not gone:
-            raise ClusterUnavailable(f"processes of server {id}-{attempt} outlived SIGKILL")
+            raise ClusterUnavailable(f"processes of server {id}-{attempt} are still running after SIGKILL")
         self._changed.put_nowait((id, attempt))
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
@@ -78,7 +80,7 @@ class LocalCluster:
         try:
             await asyncio.to_thread(self._servers.prune, frozenset(held))
         except OSError:
-            log.exception("the folders of servers that have ended can't be cleared away now")
+            log.exception("the folders of ended servers cannot be removed now")
 
     def hint(self, id: str, attempt: int) -> None:
         """Something was started: look now."""
@@ -94,7 +96,7 @@ class LocalCluster:
             try:
                 await self._servers.sweep(*changed)
             except OSError:
-                log.exception("what is left of server %s-%d can't be ended now", *changed)
+                log.exception("the remaining processes of server %s-%d cannot be ended now", *changed)
             yield self._look(*changed)
 
     def _track(self, id: str, attempt: int) -> None:
@@ -140,7 +142,7 @@ class LocalCluster:
         try:
             ranks = self._servers.records(id, attempt)
         except (OSError, ValueError) as error:
-            raise ClusterUnavailable(f"logs of server {id}-{attempt} can't be read: {error}") from error
+            raise ClusterUnavailable(f"the logs of server {id}-{attempt} cannot be read: {error}") from error
         for rank in ranks:
             folder = self._servers.folder(id, attempt) / str(rank) / record.LOGS
             for name in LOGS:

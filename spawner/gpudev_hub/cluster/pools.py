@@ -1,4 +1,4 @@
-"""The policy of a hub on one machine: one pool, of the GPUs it has or pretends."""
+"""The policy of a hub on one machine: one pool, of the GPUs it has or simulates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from gpudev_hub.core.model import Policy, PoolSettings
 from gpudev_hub.settings import Settings
 
-from .gpus import Gpus, PretendedGpus, find_real
+from .gpus import Gpus, SimulatedGpus, find_real
 
-PRETENDED = "pretended"
+SIMULATED = "simulated"
 IMAGES = ("default",)
 """On one machine every server has the same programs."""
 
@@ -17,8 +17,8 @@ IMAGES = ("default",)
 def find_gpus(settings: Settings) -> Gpus:
     """The nodes and GPUs to offer."""
     if settings.pool is not None:
-        return PretendedGpus(*settings.pool)
-    return find_real() or PretendedGpus(2, 8)
+        return SimulatedGpus(*settings.pool)
+    return find_real() or SimulatedGpus(2, 8)
 
 
 def local_policy(gpus: Gpus, settings: Settings) -> Policy:
@@ -27,15 +27,15 @@ def local_policy(gpus: Gpus, settings: Settings) -> Policy:
 
 
 def _plain_policy(gpus: Gpus) -> Policy:
-    if isinstance(gpus, PretendedGpus):
+    if isinstance(gpus, SimulatedGpus):
         return Policy(
             pools=(
                 PoolSettings(
-                    name=PRETENDED,
+                    name=SIMULATED,
                     gpus_per_node=gpus.gpus,
                     images=IMAGES,
-                    label=f"{gpus.nodes} × {gpus.gpus} pretended GPUs",
-                    pretended=True,
+                    label=f"{gpus.nodes} × {gpus.gpus} simulated GPUs",
+                    simulated=True,
                     max_gang=min(gpus.nodes, 2),
                 ),
             )

@@ -23,6 +23,7 @@ from gpudev_hub.server.record import Record
 HOST = "127.0.0.1"
 GRACE = 5.0
 """Seconds a server has to end in order before what is left of it is killed."""
+_LAUNCHER = "gpudev_hub.server.launcher"
 _KEPT = 100
 """Folders of ended attempts that are kept for their logs."""
 
@@ -36,6 +37,10 @@ def clear_private(folder: Path) -> None:
         pass  # nothing says where its home is
     places.remove(kept)
     shutil.rmtree(kept, ignore_errors=True)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def alive(found: Record) -> bool:
@@ -84,10 +89,12 @@ class LocalServers:
     def attempts(self) -> list[tuple[str, int]]:
         """All attempts that have a folder. Raises ``OSError`` when that can't be told."""
         found = []
-        for entry in self.root.iterdir():
-            reservation, _, attempt = entry.name.rpartition("-")
-            if reservation and attempt.isdigit():
-                found.append((reservation, int(attempt)))
+        with os.scandir(self.root) as entries:
+            for entry in entries:
+                reservation, _, attempt = entry.name.rpartition("-")
+                # Anything else that somebody left here is not a server.
+                if reservation and _is_number(attempt) and entry.is_dir(follow_symlinks=False):
+                    found.append((reservation, int(attempt)))
         return sorted(found)
 
     def records(self, id: str, attempt: int) -> dict[int, Record | None]:
@@ -95,12 +102,16 @@ class LocalServers:
 
         Raises ``OSError`` when that can't be told, ``ValueError`` for one that makes no sense.
         """
-        return {int(rank.name): record.read(rank) for rank in self._ranks(id, attempt)}
+        found = {int(rank.name): record.read(rank) for rank in self._ranks(id, attempt)}
+        for one in found.values():
+            if one is not None and (one.id, one.attempt) != (id, attempt):
+                raise ValueError(f"the record of {one.id}-{one.attempt} is in the folder of {id}-{attempt}")
+        return found
 
     def _ranks(self, id: str, attempt: int) -> list[Path]:
         """The folders of the ranks, in their order."""
         try:
-            found = [entry for entry in self.folder(id, attempt).iterdir() if entry.name.isdigit()]
+            found = [entry for entry in self.folder(id, attempt).iterdir() if _is_number(entry.name)]
         except FileNotFoundError:
             return []
         return sorted(found, key=lambda entry: int(entry.name))
@@ -136,7 +147,7 @@ class LocalServers:
                 attempt,
                 Presence.ABSENT,
                 complete=False,
-                detail="; ".join(dict.fromkeys(reasons)) or ("it was killed" if records else ""),
+                detail="; ".join(dict.fromkeys(reasons)) or ("the server was killed" if records else ""),
                 user_stopped=user_stopped,
                 outage=outage,
             )
@@ -151,6 +162,21 @@ class LocalServers:
             sshd={rank: (HOST, found.sshd_port) for rank, found in sorted(running.items())},
         )
 
+    def unrecorded(self) -> dict[tuple[str, int], int]:
+        """Return the pids of launchers that run from this folder although it has no record of them.
+
+        That is so once the folder was replaced by an older copy, by attempt.
+        """
+        found = {}
+        for pid, words in processes.command_lines():
+            if _LAUNCHER in words[:-1]:
+                rank = Path(words[words.index(_LAUNCHER) + 1])
+                reservation, _, attempt = rank.parent.name.rpartition("-")
+                ours = rank.parent.parent == self.root and _is_number(attempt)
+                if ours and processes.start_time(pid) is not None and not (rank / "record.json").exists():
+                    found[reservation, int(attempt)] = pid
+        return found
+
     async def end(self, id: str, attempt: int, *, with_hub: bool = False) -> bool:
         """End all ranks at once and wait until nothing is left; false if something outlives SIGKILL.
 
@@ -161,7 +187,9 @@ class LocalServers:
         except ValueError:
             records = {}  # then markers are all there is to go by
         running = [found for found in records.values() if found is not None and alive(found)]
-        processes.send([found.pid for found in running], signal.SIGUSR1 if with_hub else signal.SIGTERM)
+        # One that somebody stopped must go on to end what is below it.
+        how = signal.SIGUSR1 if with_hub else signal.SIGTERM
+        processes.send([found.pid for found in running], how, signal.SIGCONT)
         prefix = f"{id}/{attempt}/"
         if not running:
             processes.send(processes.marked(prefix), signal.SIGKILL)
@@ -190,7 +218,7 @@ class LocalServers:
         """End and remove what launchers that were killed left behind; ranks that run are not touched."""
         try:
             records = self.records(id, attempt)
-        except ValueError:
+        except (OSError, ValueError):
             return  # nothing says whether its launchers run
         for rank, found in records.items():
             killed = found is not None and found.exit is None and not alive(found)

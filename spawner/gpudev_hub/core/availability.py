@@ -93,17 +93,18 @@ class Forecast:
         if self._state is None:
             c = self._committed
             last = max((r.seq for r in c.reservations.values()), default=0)
-            records = Snapshot(0, 0, 0, last + 1, dict(c.reservations), dict(c.claims), {}, dict(c.nodes))
+            records = Snapshot(0, 0, 0, last + 1)
+            records.take_tables(c.state)
             world = World.rebuild(c.policy, records, now)
         else:
             world, _ = self._state
         due = next_due(world, now)
-        if world.displaced or (due is not None and due <= now):
+        if world.displaced or world.raised or (due is not None and due <= now):
             decide(world, Tick(), now)
             world.drain()
         elif self._state is not None:
             return self._state
-        outlook = Outlook(world.policy, world.reservations, world.claims, world.nodes)
+        outlook = Outlook(world.policy, world)
         self._state = world, outlook
         return self._state
 
@@ -116,7 +117,8 @@ def _size(turn: Turn, outlook: Outlook, owner: Owner, ask: Ask, pool: PoolSettin
     world, now, gpus, nodes = turn.world, turn.now, ask.gpus or 0, ask.nodes or 0
     around = pool.startup + pool.teardown
     hold = round((ask.hours or 0) * HOUR)
-    longest = quota.longest_hold(world.policy, owner.subject, gpus * nodes, world.of_owner(owner.subject))
+    live = world.of_owner(owner.subject)
+    longest = quota.longest_hold(world.policy, world, owner.subject, pool.name, gpus * nodes, live, now)
     start, reason, refused, starts = None, None, None, False
     try:
         reservation, starts = _dry_run(turn, owner, ask)

@@ -10,11 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from .model import Claim, Millis, MintedId, Node, Reservation
-
-Record = Reservation | Claim | MintedId | Node
-ClaimKey = tuple[str, int]
-"""(reservation, attempt)."""
+from .hot import ClaimKey, HotState, Record
+from .model import Millis
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +101,7 @@ class HistoryEntry:
 
 
 @dataclass(slots=True)
-class Snapshot:
+class Snapshot(HotState):
     """The hot state as a store gives it back after a start."""
 
     epoch: int
@@ -113,7 +110,3 @@ class Snapshot:
     """Time of the last commit."""
     next_seq: int
     """One more than the highest ``seq`` ever committed."""
-    reservations: dict[str, Reservation] = field(default_factory=dict)
-    claims: dict[tuple[str, int], Claim] = field(default_factory=dict)
-    minted: dict[str, MintedId] = field(default_factory=dict)
-    nodes: dict[str, Node] = field(default_factory=dict)

@@ -5,8 +5,18 @@ Whatever is due is done first, ends before starts; then the event; then what has
 
 from __future__ import annotations
 
-from . import decide_nodes, decide_requests, decide_servers, decide_time
+from . import (
+    decide_access,
+    decide_guests,
+    decide_limits,
+    decide_nodes,
+    decide_requests,
+    decide_servers,
+    decide_time,
+)
 from .events import (
+    AccessLost,
+    ClearLimits,
     Compress,
     Decision,
     End,
@@ -18,15 +28,20 @@ from .events import (
     OperatorNode,
     Outage,
     OwnerKnown,
+    PersonSeen,
     Resume,
     ServerNotice,
     ServerObserved,
     ServerReady,
+    SetLimits,
+    Share,
     StartFailed,
     StartTrouble,
     StopIntent,
     Submit,
+    Swept,
     Tick,
+    Unshare,
 )
 from .model import Millis, Reservation
 from .stays import Turn
@@ -69,6 +84,8 @@ def decide(world: World, event: Event, now: Millis, *, last: bool = True) -> Dec
 
 def next_due(world: World, now: Millis) -> Millis | None:
     """When the clock next makes something due, `now` if something already is; `None`: nothing will."""
+    if world.to_settle:
+        return now
     instants = [at for at in (world.alarms.next(), world.starts.next()) if at is not None]
     return max(now, min(instants)) if instants else None
 
@@ -83,8 +100,22 @@ def _handle(turn: Turn, event: Event) -> Reservation | None:
             return decide_requests.extend(turn, event)
         case Resume():
             return decide_requests.resume(turn, event)
+        case Share():
+            return decide_guests.share(turn, event)
+        case Unshare():
+            return decide_guests.unshare(turn, event)
         case Mint():
             decide_requests.mint(turn, event)
+        case SetLimits():
+            decide_limits.set_limits(turn, event)
+        case ClearLimits():
+            decide_limits.clear_limits(turn, event)
+        case PersonSeen():
+            decide_access.person_seen(turn, event)
+        case AccessLost():
+            decide_access.access_lost(turn, event)
+        case Swept():
+            decide_access.swept(turn, event)
         case ServerObserved():
             return decide_servers.observed(turn, event)
         case ServerReady():

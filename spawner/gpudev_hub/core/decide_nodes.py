@@ -12,9 +12,10 @@ from dataclasses import replace
 from .errors import Code, Refused
 from .events import Cause, NodesObserved, NodeUnknown, OperatorNode
 from .model import SECOND, Claim, Millis, Node, NodeStatus, Outcome, Reservation, State
+from .node_ends import end_with_node, last_known_end, with_block
 from .records import SERVICE
 from .stays import Turn, finish, stop
-from .words import listing
+from .words import UNPROVEN, listing, node_state
 from .world import node_cause, plan_node
 
 _ACTIONS = ("drain", "undrain", "lost")
@@ -40,15 +41,17 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         elif node.pool not in world.plans:
             kept.discard(node.name)
             continue
+        node = with_block(node, last_known_end(world, node.block))
         drained = old is not None and old.drained
         status = NodeStatus.DRAINED if drained and node.status is NodeStatus.UP else node.status
         node = _with_grace(turn, replace(node, status=status, drained=drained))
-        _change(turn, node, node_cause(node))
+        _change(turn, node, node_cause(node, old))
+        end_with_node(turn, node.name)
         world.cut()
     for name in sorted(world.nodes.keys() - kept):
-        node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {name} is gone"
+        node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {node_state(name, None)}"
         if name in there:
-            cause = f"{Cause.NODE_CHANGED}: {name} has left its pool"
+            cause = f"{Cause.NODE_CHANGED}: {name} left its pool"
         world.drop(node, cause)
         _plan(turn, node, cause)
         _lose(turn, name, cause)
@@ -79,7 +82,8 @@ def grace_is_over(turn: Turn, name: str) -> None:
 def _with_grace(turn: Turn, seen: Node) -> Node:
     """A node as seen, and, while trouble with it may be short, as it was when its places were planned.
 
-    A node that shows no GPUs at all is in trouble, too: its device plugin is being restarted.
+    A node that shows no GPUs at all is in trouble, too: its device plugin is being restarted. So is one whose
+    policy probe is away, perhaps to be replaced.
     """
     old = turn.world.nodes.get(seen.name)
     seen = replace(seen, grace_until=None)
@@ -88,22 +92,32 @@ def _with_grace(turn: Turn, seen: Node) -> Node:
     without_gpus = seen.status is NodeStatus.UP and seen.gpus == 0 and old.gpus > 0
     status = NodeStatus.DOWN if without_gpus else seen.status
     until = turn.now + turn.world.policy.node_grace if old.grace_until is None else old.grace_until
-    if status not in (NodeStatus.DOWN, NodeStatus.UNKNOWN) or until <= turn.now:
+    passing = status in (NodeStatus.DOWN, NodeStatus.UNKNOWN) or seen.reason == UNPROVEN
+    if not passing or until <= turn.now:
         return seen
-    return replace(old, status=status, drained=False, grace_until=until)
+    return replace(
+        old,
+        status=status,
+        drained=False,
+        grace_until=until,
+        reason=seen.reason,
+        unproven=seen.unproven,
+    )
 
 
 def operator(turn: Turn, event: OperatorNode) -> None:
-    """An operator's word on a node holds until he takes it back."""
+    """Apply an operator's action to a node; it holds until an operator takes it back."""
     node = turn.world.nodes.get(event.name)
     if node is None:
         known = listing(sorted(turn.world.nodes), "and")
-        raise Refused(Code.NOT_FOUND, f"there is no node {event.name}", f"known: {known}" if known else "")
+        raise Refused(
+            Code.NOT_FOUND, f"There is no node {event.name}.", f"Known nodes: {known}." if known else ""
+        )
     if event.action not in _ACTIONS:
         raise Refused(
             Code.INVALID_REQUEST,
-            f"{event.action!r} can't be done to a node",
-            f"use {listing(_ACTIONS, 'or')}",
+            f"{event.action!r} is not an action for a node.",
+            f"Use {listing(_ACTIONS, 'or')}.",
         )
     if event.action == "undrain":
         # It is up once it is seen up: it may be cordoned, too, or have left its pool.
@@ -112,10 +126,10 @@ def operator(turn: Turn, event: OperatorNode) -> None:
         return
     if event.action == "drain":
         status = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
-        cause = f"{Cause.NODE_DRAINED}: {node.name} is drained"
+        cause = f"{Cause.NODE_DRAINED}: {node.name} was drained"
         _change(turn, replace(node, drained=True, status=status, grace_until=None), cause, event.actor)
         return
-    cause = f"{Cause.NODE_LOST}: {node.name} is lost"
+    cause = f"{Cause.NODE_LOST}: {node.name} was marked as lost"
     lost = replace(node, drained=True, status=NodeStatus.DOWN, grace_until=None)
     _change(turn, lost, cause, event.actor)
     _lose(turn, node.name, cause, event.actor)

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from . import quota
-from .errors import Code, Refused
+from .decide_access import check_access
+from .decide_limits import raise_caps
+from .errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, Refused
 from .events import Cause, End, Extend, Mint, Resume, Submit, Tell
+from .limits import limits_of
 from .model import (
     HOUR,
     MINUTE,
@@ -25,7 +28,7 @@ from .names import default_names
 from .replan import place_again
 from .stays import Turn, cancel, free_slots, next_attempt, stop
 from .timers import crossed
-from .words import duration, instant, moment
+from .words import duration, instant, moment, node_state
 from .world import demand_key, id_of
 
 #: Unused ids of one subject that are kept; the oldest are forgotten.
@@ -45,25 +48,31 @@ def find(turn: Turn, id: str) -> Reservation:
     """The live reservation, or `Refused`."""
     reservation = turn.world.reservations.get(id)
     if reservation is None:
-        raise Refused(Code.NOT_FOUND, f"there is no reservation {id}", "gpu-dev list shows yours")
+        raise Refused(Code.NOT_FOUND, f"There is no reservation {id}.", SEE_YOURS)
     return reservation
 
 
 def submit(turn: Turn, event: Submit) -> Reservation:
     """A new request: refused, or in the queue with a place, which may begin now."""
     world, now, request, subject = turn.world, turn.now, event.request, event.owner.subject
+    check_access(world, subject)
     known = world.by_request(subject, event.request_id)
     if known is not None:
         if same_request(known, request):
             return known
         raise Refused(
             Code.REQUEST_ID_REUSED,
-            f"request id {event.request_id} was used for another request, reservation {known.id}",
-            "choose a new request_id for every new request",
+            f"The request id {event.request_id} was already used for reservation {known.id}, "
+            "which is a different request.",
+            NEW_REQUEST_ID,
         )
     minted = world.minted.get(event.id)
     if event.id in world.reservations or world.claims_of(event.id) or (minted and minted.subject != subject):
-        raise Refused(Code.INVALID_REQUEST, f"id {event.id} can't be used", "open the spawn page again")
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"The id {event.id} cannot be used for a new reservation.",
+            "Open the form for a new reservation again.",
+        )
     reservation = world.place(_new(turn, event), now)
     world.next_seq += 1
     if minted is not None:
@@ -86,7 +95,7 @@ def look_ahead(turn: Turn, event: Submit) -> tuple[Reservation, bool]:
 def _new(turn: Turn, event: Submit) -> Reservation:
     """Return the reservation of a request, without a place; `Refused` if its owner may not have it."""
     world, request, subject = turn.world, event.request, event.owner.subject
-    quota.check_submit(world.policy, subject, request, world.of_owner(subject))
+    quota.check_submit(world.policy, world, subject, request, world.of_owner(subject), turn.now)
     namesake = world.by_name(subject, request.name)
     if request.name is None:
         free = (name for name in event.names if world.by_name(subject, name) is None)
@@ -94,10 +103,11 @@ def _new(turn: Turn, event: Submit) -> Reservation:
     elif namesake is not None:
         raise Refused(
             Code.NAME_TAKEN,
-            f"your reservation {namesake.id} ({namesake.state}) is called {request.name} already",
-            f"choose another name, or end that one: gpu-dev cancel {request.name}",
+            f"Your reservation {namesake.id} ({namesake.state}) already has the name {request.name}.",
+            f"Choose another name, or release that reservation with `gpu-dev cancel {request.name}`.",
         )
     # A new request stands behind everybody who is still to be placed again.
+    raise_caps(turn, most=None)
     place_again(turn, most=None)
     pool = world.policy.pool(request.pool)
     return Reservation(
@@ -109,7 +119,7 @@ def _new(turn: Turn, event: Submit) -> Reservation:
         created_at=turn.now,
         startup=pool.startup,
         teardown=pool.teardown,
-        cap=world.policy.limits(subject).running_gpus,
+        cap=limits_of(world.policy, world, subject, request.pool).values.running_gpus,
     )
 
 
@@ -127,16 +137,24 @@ def end(turn: Turn, event: End) -> Reservation:
     outcome = event.outcome
     if reservation.state is State.STOPPING:
         return reservation
+    if outcome is Outcome.ENDED_BY_OPERATOR:
+        # Before the server is stopped, so that its terminals still show it.
+        turn.do(Tell(reservation.id, _told_by_operator("ended this reservation", event.reason)))
     if reservation.state is State.QUEUED:
         if outcome is None or outcome is Outcome.RELEASED:
             outcome = Outcome.CANCELLED
-        cancel(turn, reservation, outcome, _cause(outcome), event.actor)
+        cancel(turn, reservation, outcome, _cause(outcome), event.actor, detail=event.reason)
     else:
         if outcome is None or outcome is Outcome.CANCELLED:
             outcome = Outcome.RELEASED
         # An earlier restart is not why it ends.
-        stop(turn, reservation, outcome, _cause(outcome), event.actor, detail="")
+        stop(turn, reservation, outcome, _cause(outcome), event.actor, detail=event.reason)
     return reservation
+
+
+def _told_by_operator(what: str, reason: str) -> str:
+    """Return what the owner of a reservation is told when an operator did something to it."""
+    return f"An operator {what}{f': {reason}' if reason else ''}".rstrip(".") + "."
 
 
 def _cause(outcome: Outcome) -> str:
@@ -145,26 +163,29 @@ def _cause(outcome: Outcome) -> str:
 
 
 def extend(turn: Turn, event: Extend) -> Reservation:
-    """More hold, all or nothing; a refusal names the longest that would be granted."""
+    """Extend the hold, all or nothing; a refusal names the longest extension that is possible now."""
     world, now = turn.world, turn.now
     reservation = find(turn, event.id)
+    check_access(world, reservation.owner.subject)
     if is_repeated(reservation, event.request_id, event.by):
         return reservation
     if event.by <= 0:
         raise Refused(
-            Code.INVALID_HOURS, f"an extension by {event.by} ms is none: it must be positive", "use --hours 1"
+            Code.INVALID_HOURS,
+            f"You asked for an extension by {event.by / HOUR:g} h; it must be longer than zero.",
+            "Use a positive number of hours, for example --hours 1.",
         )
     if reservation.state not in (State.STARTING, State.READY) or reservation.hard_end is None:
         raise Refused(
             Code.WRONG_STATE,
-            f"{reservation.id} is {reservation.state}: only a reservation that has started can be extended",
-            "cancel it and ask for more hours"
+            f"Reservation {reservation.id} is {reservation.state}. "
+            "Only a reservation that has started can be extended.",
+            "Cancel it, and make a new request with more hours."
             if reservation.state is State.QUEUED
-            else "make a new reservation",
+            else "Make a new reservation.",
         )
-    allowed, limit = quota.longest_extension(
-        world.policy, reservation, world.of_owner(reservation.owner.subject)
-    )
+    live = world.of_owner(reservation.owner.subject)
+    allowed, limit = quota.longest_extension(world.policy, world, reservation, live, now)
     key = demand_key(reservation.id, reservation.attempt)
     plan, hard_end = world.plan_of(reservation), reservation.hard_end
     place_again(turn, most=None)
@@ -177,7 +198,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         raise _refusal(reservation, event.by, longest, why)
     # Room first: if this falls into parts and a crash comes between them, nobody is in anybody's way.
     moved = world.move_places(moves, Cause.MOVED_FOR_EXTENSION, _told_of(reservation))
-    cause = str(Cause.EXTENDED)
+    cause = f"{Cause.EXTENDED}: {event.reason}" if event.reason else str(Cause.EXTENDED)
     claim = world.claim_of(reservation)
     longer = replace(
         reservation,
@@ -191,6 +212,9 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     longer = replace(longer, warned=tuple(m for m in longer.warned if m in passed))
     world.put(longer, cause, event.actor)
     world.put(replace(claim, hard_end=hard_end + event.by), cause, event.actor)
+    if event.actor != reservation.owner.subject:
+        what = f"extended this reservation by {duration(event.by)}, until {instant(longer.ends_at or 0)}"
+        turn.do(Tell(reservation.id, _told_by_operator(what, event.reason)))
     for other in moved:
         turn.do(Tell(other.id, other.detail))
     world.freed.add(reservation.request.pool)
@@ -202,7 +226,7 @@ def _told_of(extended: Reservation) -> Callable[[Reservation, Place], str]:
 
     def told(moved: Reservation, place: Place) -> str:
         return (
-            f"planned for {instant(place.start)} now: {extended.owner.login} extended a reservation; "
+            f"planned start is now {instant(place.start)}: {extended.owner.login} extended a reservation; "
             f"still guaranteed by {instant(moved.promise or place.start)}"
         )
 
@@ -217,9 +241,9 @@ def is_repeated(reservation: Reservation, request_id: str | None, by: Millis) ->
                 return True
             raise Refused(
                 Code.REQUEST_ID_REUSED,
-                f"request id {request_id} was used for an extension by {duration(granted.by)}, "
-                f"not by {duration(by)}",
-                "choose a new request_id for every new request",
+                f"The request id {request_id} was already used for an extension by {duration(granted.by)}, "
+                f"not by {duration(by)}.",
+                NEW_REQUEST_ID,
             )
     return False
 
@@ -245,64 +269,71 @@ def _longest(turn: Turn, reservation: Reservation, limit: Millis) -> Millis:
 
 def _refusal(reservation: Reservation, by: Millis, longest: Millis, why: str) -> Refused:
     name = reservation.request.name or reservation.id
-    message = f"{name} can't be extended by {duration(by)}: {why}"
+    message = f"Reservation {name} cannot be extended by {duration(by)}: {why}."
     if longest < MINUTE:
         return Refused(
             Code.EXTENSION_REFUSED,
-            f"{message}; no extension would be granted now",
-            "save your work; a new request goes to the end of the queue",
+            f"{message} No extension is possible now.",
+            "Save your work. A new request goes to the end of the queue.",
+            longest_hours=0.0,
         )
     return Refused(
         Code.EXTENSION_REFUSED,
-        f"{message}; the longest that would be granted now is {duration(longest)}",
-        f"gpu-dev extend {name} --hours {_hours(longest)}",
+        f"{message} The longest extension now is {duration(longest)}.",
+        f"Use `gpu-dev extend {name} --hours {_hours(longest):g}`.",
+        longest_hours=_hours(longest),
     )
 
 
-def _hours(length: Millis) -> str:
-    """Hours as a decimal that is never more than `length`: what is asked for is granted."""
-    hours = int(length / HOUR * 10_000) / 10_000
-    return f"{hours:g}"
+def _hours(length: Millis) -> float:
+    """Hours as a short decimal that is never more than `length`: what is asked for is granted."""
+    return int(length / HOUR * 10_000) / 10_000
 
 
 def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:
-    """In words, whose place or what else does not let it run so long."""
+    """Return, in words, what keeps the reservation from running until `new_end`."""
     world = turn.world
     plan = world.plan_of(reservation)
     for part in reservation.allocation:
         node = world.nodes.get(part.node)
         if node is None or not node.planned:
-            return f"{part.node} is {node.status if node else 'gone'}"
+            return node_state(part.node, node)
         if node.until is not None and new_end > node.until:
-            return f"{part.node} is available until {moment(node.until, turn.now)} only"
+            return f"{part.node} is available only until {moment(node.until, turn.now)}"
     key = demand_key(reservation.id, reservation.attempt)
     obstacle = plan.obstacle(key, new_end, turn.now, world.promise_of)
     if obstacle is None:
-        return "the GPUs are taken by then"
+        return "other reservations need its GPUs after its current end"
     blocking = world.reservations[id_of(obstacle)]
     name = blocking.request.name or blocking.id
     if blocking.owner.subject == reservation.owner.subject:
-        return f"your own {name}, which waits, needs the GPUs by then; cancel it if this one matters more"
+        return (
+            f"your queued request {name} needs the GPUs by then "
+            f"(cancel {name} if this reservation is more important)"
+        )
     start = moment(world.promise_of(obstacle), turn.now)
-    return f"{blocking.owner.login}'s {name}, which waits, is guaranteed to start by {start}"
+    return f"{blocking.owner.login}'s queued request {name} is guaranteed to start by {start}"
 
 
 def resume(turn: Turn, event: Resume) -> Reservation:
     """Start the server again that its owner stopped; one that runs or starts already is left alone."""
     reservation = find(turn, event.id)
+    check_access(turn.world, reservation.owner.subject)
     if reservation.state not in (State.STARTING, State.READY):
         raise Refused(
             Code.WRONG_STATE,
-            f"{reservation.id} is {reservation.state}: there is no stopped server to start again",
-            "it starts by itself when its turn comes" if reservation.state is State.QUEUED else "",
+            f"Reservation {reservation.id} is {reservation.state}. It has no stopped server to start again.",
+            "Its server starts automatically when its turn comes."
+            if reservation.state is State.QUEUED
+            else "Make a new reservation.",
         )
     if reservation.stopped_at is None:
         return reservation
     if turn.world.claim_of(reservation).presence is not Presence.ABSENT:
         raise Refused(
             Code.WRONG_STATE,
-            f"the server of {reservation.id} is still stopping",
-            "try again in a few seconds",
+            f"The server of reservation {reservation.id} is still stopping.",
+            TRY_AGAIN,
         )
     next_attempt(turn, reservation, Cause.RESTARTED, "", counts=False)
     return reservation
@@ -311,8 +342,9 @@ def resume(turn: Turn, event: Resume) -> Reservation:
 def mint(turn: Turn, event: Mint) -> None:
     """Hand out an id; of those the subject never used, the oldest are forgotten."""
     world = turn.world
+    check_access(world, event.subject)
     if event.id in world.reservations or event.id in world.minted or world.claims_of(event.id):
-        raise Refused(Code.INVALID_REQUEST, f"id {event.id} was handed out before", "mint another one")
+        raise Refused(Code.INVALID_REQUEST, f"The id {event.id} was already issued.", "Request another id.")
     unused = sorted(
         (m for m in world.minted.values() if m.subject == event.subject), key=lambda m: (m.minted_at, m.id)
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .decide_access import access_detail
 from .events import (
     Cause,
     OwnerKnown,
@@ -24,6 +25,7 @@ from .model import (
     ClaimState,
     NodeSlots,
     NodeStatus,
+    Outcome,
     Place,
     Presence,
     Reservation,
@@ -32,10 +34,10 @@ from .model import (
 )
 from .replan import give_places, requeue
 from .slots import choose_slots
-from .stays import Turn, finish, give_up_attempt, next_attempt, release_claim, start_attempt
+from .stays import Turn, finish, give_up_attempt, next_attempt, release_claim, start_attempt, stop
 from .timers import crossed
 from .words import printable
-from .world import OWNER_UNKNOWN, demand_key, demand_of
+from .world import OWNER_UNKNOWN, demand_key, demand_of, is_owner_unknown
 
 _WITH_SERVER = (State.STARTING, State.READY, State.STOPPING)
 
@@ -88,7 +90,7 @@ def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: S
     if reservation.stopped_at is not None:
         turn.do(StopServer(reservation.id, reservation.attempt))
     else:
-        reason = event.detail or "one of its servers ended"
+        reason = event.detail or "the server on one of its nodes ended"
         latest = turn.world.reservations[reservation.id]
         give_up_attempt(turn, latest, f"{Cause.SERVER_GONE}: {reason}", reason)
 
@@ -98,7 +100,7 @@ def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObs
     world = turn.world
     # A start that was given up says nothing of its own; what kept it from getting ready is the reason.
     known = reservation.trouble or reservation.detail if reservation.state is State.STARTING else ""
-    detail = event.detail or known or "its server ended"
+    detail = event.detail or known or "the server ended"
     cause = f"{Cause.SERVER_GONE}: {detail}"
     if reservation.state is State.STOPPING:
         world.free_claim(claim, cause, turn.now)
@@ -174,7 +176,9 @@ def server_notice(turn: Turn, event: ServerNotice) -> Reservation | None:
     reservation = _current(turn, event.id, event.attempt)
     if reservation is not None and reservation.state in (State.STARTING, State.READY):
         notice = printable(event.text)
-        turn.world.put(replace(reservation, notice=notice), f"{Cause.SERVER_SEEN}: {notice or 'all is well'}")
+        turn.world.put(
+            replace(reservation, notice=notice), f"{Cause.SERVER_SEEN}: {notice or 'no problem any more'}"
+        )
     return reservation
 
 
@@ -241,13 +245,13 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
     for reservation in world.of_owner(event.subject):
         waits = reservation.state is State.QUEUED
         if event.known:
-            if reservation.blocked != OWNER_UNKNOWN:
+            if not is_owner_unknown(reservation.blocked):
                 continue
             if waits:
                 give_places(turn, [replace(reservation, blocked=None)], lambda _: Cause.OWNER_KNOWN)
             elif world.claim_of(reservation).presence is Presence.ABSENT:
                 next_attempt(turn, reservation, Cause.OWNER_KNOWN, "", counts=False)
-        elif waits and reservation.blocked != OWNER_UNKNOWN:
+        elif waits and not is_owner_unknown(reservation.blocked):
             world.unplan(reservation)
             world.put(world.without_place(reservation, OWNER_UNKNOWN), Cause.OWNER_UNKNOWN)
         elif reservation.state is State.STARTING and reservation.stopped_at is None:
@@ -257,6 +261,10 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
 
 def _cannot_start(turn: Turn, reservation: Reservation) -> None:
     """A start that the Hub can't make for want of a user: no failed start, and no slots held for it."""
+    if reservation.access_ends_at is not None:
+        revoked = access_detail(turn.world, reservation.owner.subject)
+        stop(turn, reservation, Outcome.ACCESS_REVOKED, Cause.OWNER_UNKNOWN, detail=revoked)
+        return
     if reservation.ready_at is None:
         requeue(
             turn,

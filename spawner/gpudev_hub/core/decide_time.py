@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from .decide_access import access_detail, settle_access
+from .decide_limits import raise_caps
 from .decide_nodes import grace_is_over
 from .errors import IllegalMove
 from .events import Cause, Compress, Outage, StopServer, Tell, Warn
 from .model import SECOND, Millis, Outcome, Reservation, State
+from .node_ends import why_early
 from .replan import SLICE, place_again, requeue
 from .stays import Turn, admit, give_up_attempt, move_end, stop
 from .timers import Key, claim_due, crossed, reservation_due
@@ -26,6 +29,7 @@ def advance(turn: Turn) -> None:
     """Everything that is due by now: ends first, then room is handed on, then starts."""
     world, now = turn.world, turn.now
     while True:
+        settle_access(turn)
         # Claims come before reservations: who is put back into the queue must know what is not free.
         if due := sorted(world.alarms.pop(now)):
             for key in due:
@@ -51,6 +55,7 @@ def advance(turn: Turn) -> None:
 def hand_on(turn: Turn) -> None:
     """Place again who lost a place, up to a slice of them, and fill the holes that were freed."""
     world = turn.world
+    raise_caps(turn, SLICE)
     place_again(turn, SLICE)
     _start_elsewhere(turn)
     for pool in sorted(world.freed):
@@ -109,13 +114,16 @@ def _reservation_rings(turn: Turn, reservation: Reservation) -> None:
         return
     window = world.policy.pool(reservation.request.pool).restart_window
     if reservation.ends_at <= now:
-        stop(turn, reservation, Outcome.EXPIRED, Cause.EXPIRED, detail="")
+        stop(turn, reservation, Outcome.EXPIRED, Cause.EXPIRED, detail=why_early(world, reservation))
+    elif reservation.access_ends_at is not None and reservation.access_ends_at <= now:
+        detail = access_detail(world, reservation.owner.subject)
+        stop(turn, reservation, Outcome.ACCESS_REVOKED, Cause.ACCESS_REVOKED, detail=detail)
     elif (
         reservation.stopped_at is not None
         and reservation.blocked is None
         and reservation.stopped_at + window <= now
     ):
-        detail = f"its server was stopped, and not started again within {duration(window)}"
+        detail = f"the server was stopped and not started again within {duration(window)}"
         stop(turn, reservation, Outcome.RELEASED, Cause.RELEASED, detail=detail)
     elif (
         reservation.stopped_at is None
@@ -140,10 +148,14 @@ def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
     failed = reservation.failed_starts + 1
     if failed >= policy.start_attempts:
         counted = replace(reservation, failed_starts=failed)
-        stop(turn, counted, Outcome.FAILED, cause, detail=f"{detail}, {failed} times")
+        stop(turn, counted, Outcome.FAILED, cause, detail=f"{failed} starts failed; the last one: {detail}")
+    elif reservation.access_ends_at is not None:
+        # Whoever may not get in does not wait in the queue either.
+        revoked = access_detail(turn.world, reservation.owner.subject)
+        stop(turn, reservation, Outcome.ACCESS_REVOKED, cause, detail=revoked)
     else:
         requeue(turn, reservation, cause, detail, failed_starts=failed)
-        turn.do(Tell(reservation.id, f"it is in the queue again: {detail}"))
+        turn.do(Tell(reservation.id, f"the start failed, and the request is in the queue again: {detail}"))
 
 
 def _warn(turn: Turn, reservation: Reservation) -> None:
@@ -153,7 +165,7 @@ def _warn(turn: Turn, reservation: Reservation) -> None:
     if not new:
         raise IllegalMove(f"nothing is due for {reservation}")
     warned = (*reservation.warned, *sorted(new, reverse=True))
-    turn.world.put(replace(reservation, warned=warned), f"{Cause.WARNED}: {min(new)} min")
+    turn.world.put(replace(reservation, warned=warned), f"{Cause.WARNED}: {min(new)} min left")
     turn.do(Warn(reservation.id, min(new)))
 
 
@@ -166,7 +178,7 @@ def tick(turn: Turn) -> None:
 def compress(turn: Turn, event: Compress) -> None:
     """One slice of the cascade."""
     world = turn.world
-    if world.displaced or world.retry:
+    if world.displaced or world.retry or world.raised:
         return
     looks = max(1, event.budget_ms * _LOOKS_PER_MS)
     for pool in sorted(world.freed):
@@ -177,7 +189,7 @@ def compress(turn: Turn, event: Compress) -> None:
             return
         world.freed.discard(pool)
         if any(n.until is not None and n.pool == pool for n in world.nodes.values()):
-            world.retry_blocked(pool, f"{Cause.PLANNED}: time was freed")
+            world.retry_blocked(pool, f"{Cause.PLANNED}: GPU time became free")
 
 
 def _after(looks: int) -> Callable[[], bool]:
@@ -195,7 +207,7 @@ def _after(looks: int) -> Callable[[], bool]:
 def outage(turn: Turn, event: Outage) -> None:
     """Start-up allowances stood still; ends move along where that breaks no promise."""
     world, now = turn.world, turn.now
-    cause = f"{Cause.OUTAGE}: {event.what} was away for {duration(event.until - event.since)}"
+    cause = f"{Cause.OUTAGE}: {event.what} was unavailable for {duration(event.until - event.since)}"
     waiting = [
         r for r in world.reservations.values() if r.state is State.STARTING and r.start_deadline is not None
     ]

@@ -22,6 +22,7 @@ class Code(StrEnum):
     NAME_TAKEN = "name_taken"
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"
+    ACCESS_REVOKED = "access_revoked"
     UNAUTHENTICATED = "unauthenticated"
     QUOTA_EXCEEDED = "quota_exceeded"
     EXTENSION_REFUSED = "extension_refused"
@@ -45,6 +46,7 @@ STATUS: dict[Code, int] = {
     Code.NAME_TAKEN: 409,
     Code.NOT_FOUND: 404,
     Code.FORBIDDEN: 403,
+    Code.ACCESS_REVOKED: 403,
     Code.UNAUTHENTICATED: 401,
     Code.QUOTA_EXCEEDED: 409,
     Code.EXTENSION_REFUSED: 409,
@@ -59,14 +61,23 @@ STATUS: dict[Code, int] = {
 }
 
 
+# Hints that several refusals give.
+SEE_YOURS = "See your reservations with `gpu-dev list`."
+NEW_REQUEST_ID = "Use a new request_id for each new request."
+TRY_AGAIN = "Try again in a few seconds."
+ASK_AN_OPERATOR = "Ask an operator of this hub."
+
+
 class Refused(Exception):
     """A request that is not granted; nothing was changed."""
 
-    def __init__(self, code: Code, message: str, hint: str = "") -> None:
+    def __init__(self, code: Code, message: str, hint: str = "", longest_hours: float | None = None) -> None:
+        """``longest_hours``: of a refused extension, the longest that would be granted instead."""
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
+        self.longest_hours = longest_hours
 
 
 class IllegalMove(Exception):

@@ -6,9 +6,11 @@ perform once they are durable. Events carry everything they need; none reads a c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .limits import Name
 from .model import Millis, Node, Outcome, Owner, Presence, Request, Reservation
 
 
@@ -39,8 +41,16 @@ class Cause(StrEnum):
     OWNER_KNOWN = "owner_known"
     OUTAGE = "outage"
     OPERATOR = "operator"
+    SHARED = "shared"
+    UNSHARED = "unshared"
     MINTED = "minted"
     USED = "used"
+    LIMITS_SET = "limits_set"
+    LIMITS_CLEARED = "limits_cleared"
+    ACCESS_GRANTED = "access_granted"
+    ACCESS_REVOKED = "access_revoked"
+    PERSON_CHANGED = "person_changed"
+    SWEPT = "swept"
 
 
 # Requests: answered to somebody.
@@ -66,6 +76,8 @@ class End:
     actor: str
     outcome: Outcome | None = None
     """``None``: cancelled or released, as the state says."""
+    reason: str = ""
+    """An operator's, on one printable line; its owner reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,8 @@ class Extend:
     by: Millis
     request_id: str | None = None
     """The same one again means the same extension, not another."""
+    reason: str = ""
+    """An operator's, on one printable line; its owner reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +107,87 @@ class Resume:
 
     id: str
     actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Give a person access to the server of a reservation until it ends."""
+
+    id: str
+    actor: str
+    guest: Owner
+    """Known, and allowed to use the service: the caller has checked both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unshare:
+    """Take a guest's access away, and end their connections."""
+
+    id: str
+    actor: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """An operator sets limits of a scope; those that are not named stay as they are."""
+
+    scope: str
+    """``default``, ``team:org/slug`` or ``person:SUBJECT``."""
+    pool: str | None
+    """``None``: for all pools."""
+    values: Mapping[Name, int]
+    """As in ``access_model.LimitRule``: GPUs, requests, milliseconds or GPU-hours."""
+    actor: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearLimits:
+    """An operator removes limits of a scope: the next wider rule holds again."""
+
+    scope: str
+    pool: str | None
+    actor: str
+    names: tuple[Name, ...] = ()
+    """Those to remove; empty: all."""
+    reason: str = ""
+
+
+# Access.
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSeen:
+    """GitHub confirmed that a person may get in, at a login or in a sweep."""
+
+    subject: str
+    hub_user_wanted: str
+    """The name in the Hub that a new person gets, if nobody has it."""
+    login: str
+    teams: tuple[str, ...]
+    operator: bool
+    confirmed_at: Millis
+    """When GitHub was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLost:
+    """A person may no longer get in."""
+
+    subject: str
+    reason: str
+    """In words that complete "access was revoked:"."""
+    actor: str
+    checked_at: Millis | None = None
+    """When GitHub was asked; a later confirmation outweighs it. ``None``: now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Everybody was compared with GitHub, by a sweep that began at this instant."""
+
+    at: Millis
 
 
 # Observations.
@@ -218,6 +313,13 @@ Event = (
     | Extend
     | Mint
     | Resume
+    | Share
+    | Unshare
+    | SetLimits
+    | ClearLimits
+    | PersonSeen
+    | AccessLost
+    | Swept
     | NodesObserved
     | NodeUnknown
     | OperatorNode
@@ -269,7 +371,22 @@ class Tell:
     message: str
 
 
-Effect = StartServer | StopServer | Warn | Tell
+@dataclass(frozen=True, slots=True)
+class RevokeAccess:
+    """Delete the Hub tokens of a person, except those of servers that still run."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutSessions:
+    """End the live connections of a person to one server, or to all servers."""
+
+    id: str | None
+    subject: str
+
+
+Effect = StartServer | StopServer | Warn | Tell | RevokeAccess | CutSessions
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ class Verdict(StrEnum):
     """Options differ from the reservation's, or it is stopping: 409."""
     INVALID = "invalid"
     """The options are wrong: 400, with the message in the form."""
+    FORBIDDEN = "forbidden"
+    """The person may not use this hub: 403, with why."""
     RETRY = "retry"
     """Ask again soon: form → 303 to ``location``, REST → 429."""
 
@@ -78,7 +80,7 @@ class Launch:
     gpus: int
     allocation: tuple[NodeSlots, ...]
     """Rank ``i`` runs on ``allocation[i].node``; rank 0 has Jupyter."""
-    pretended: bool
+    simulated: bool
     image: str
     ends_at: Millis
     token: str
@@ -193,5 +195,49 @@ class PickerAnswer:
     """Path below the service's own to show instead: the id is not a new one of the subject's."""
     longest: Millis | None = None
     """The longest hold that the subject may ask for."""
+    limits: tuple[str, ...] = ()
+    """Every limit of the subject, with what is used, in words."""
     refused: str = ""
     """Why the hours can't be asked for; then there are no sizes."""
+
+
+class Entry(StrEnum):
+    """Whether a person may use the hub."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    UNAVAILABLE = "unavailable"
+    """Not known, because GitHub gives no answer now: nobody new gets in, and nobody is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginAsked:
+    """``POST /gate/login``: GitHub says that this account logs in now."""
+
+    github_id: int
+    login: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginAnswer:
+    """Whether the account may log in, and as which user of the Hub."""
+
+    verdict: Entry
+    hub_user: str = ""
+    """Of ``ALLOWED``; minted at the first login, and then the same for ever."""
+    message: str = ""
+    hint: str = ""
+    operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PersonAnswer:
+    """``GET /gate/people/NAME``: whether a user of the Hub may go on to use it."""
+
+    verdict: Entry
+    github_id: int = 0
+    login: str = ""
+    """The present one."""
+    operator: bool = False
+    message: str = ""
+    hint: str = ""

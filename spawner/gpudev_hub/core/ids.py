@@ -23,18 +23,24 @@ def is_word(text: str) -> bool:
     return len(text) <= LONGEST and _WORD.fullmatch(text) is not None
 
 
+def is_id(text: str) -> bool:
+    """Return whether `text` looks like an id that `mint` makes."""
+    return len(text) == _LENGTH and text[0] in _FIRST and set(text) <= set(_REST)
+
+
 def check_name(name: str) -> str:
-    """The name, if it may be one; else `Refused` that says what is allowed."""
+    """Return the name. Raises `Refused`, with the rules for names, if it is not valid."""
     if is_word(name):
         return name
     if len(name) > LONGEST:
-        what = f"a name of {len(name)} characters is too long: at most {LONGEST} are allowed"
+        what = f"The name has {len(name)} characters; the limit is {LONGEST}."
     else:
-        what = f"{name!r} can't be a name"
+        what = f"{name!r} is not a valid name."
     raise Refused(
         Code.INVALID_NAME,
         what,
-        f"names have at most {LONGEST} of a-z, 0-9 and single hyphens between them, and begin with a letter",
+        f"Use up to {LONGEST} lowercase letters (a-z), digits and single hyphens. "
+        "Start with a letter, and do not end with a hyphen.",
     )
 
 

@@ -7,7 +7,7 @@ The ledger knows occupations (claims that exist) and placed demands (queued, wit
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .model import Millis, Place
 from .profile import FOREVER
@@ -166,6 +166,15 @@ class Ledger:
         """The load of a place, taken away: also while another one is only looked for."""
         self.owners[demand.owner].close_window(demand.key)
         self._unload(demand.key, demand.owner, demand.gpus, place.nodes, place.start, place.end)
+
+    def raise_cap(self, demand: Demand, place: Place, cap: int) -> None:
+        """Hold the demand's place with a higher cap: its owner was delayed at any time, and no longer is."""
+        self.release(demand, place)
+        raised = replace(demand, cap=cap)
+        self.placed[demand.key] = (raised, place)
+        self.hold(raised, place)
+        for gains in self.gains:
+            gains.owner(demand.owner, -FOREVER, FOREVER, 0)
 
     def _load(
         self, key: str, owner: str | None, gpus: int, nodes: tuple[str, ...], start: Millis, end: Millis

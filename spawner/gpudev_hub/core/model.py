@@ -6,8 +6,13 @@ All records are immutable; a change replaces a record. Instants are integer mill
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .access_model import LimitRule
 
 Millis = int
 """An instant (milliseconds since the epoch, UTC) or a duration in milliseconds."""
@@ -86,6 +91,17 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class Guest:
+    """A person with whom the owner shares one server, until the reservation ends."""
+
+    subject: str
+    hub_user: str
+    login: str
+    """As it was when the server was shared. Display only."""
+    since: Millis
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """``nodes`` nodes with ``gpus`` GPUs on each; ``nodes > 1`` means whole nodes."""
 
@@ -120,6 +136,18 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacityBlock:
+    """GPUs of AWS that were paid for until a fixed time; its nodes end with it."""
+
+    reservation: str
+    """Its id: ``cr-0123…``."""
+    ends_at: Millis | None = None
+    """The last known end; ``None``: never known."""
+    trouble: str = ""
+    """In words, why its end cannot be read at present."""
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A node as last observed."""
 
@@ -130,12 +158,25 @@ class Node:
     """Zone and placement group; the nodes of a gang share it."""
     status: NodeStatus = NodeStatus.UP
     until: Millis | None = None
-    """When the node itself ends (capacity block), if it does."""
+    """When servers on the node must have ended because the node itself ends, if it does."""
     drained: bool = False
     """An operator drained it here: however it is seen, ``status`` is never ``UP`` until he puts it back."""
     grace_until: Millis | None = None
-    """While the node is down or unknown: until then the places planned on it stay, and nothing starts there.
-    ``None``: the node is up, or is not planned on."""
+    """While the node is down, unknown or unproven: until then the places planned on it stay, and nothing
+    starts there. ``None``: the node is up, or is not planned on."""
+    reason: str = ""
+    """In words, why nothing new starts on the node as it was seen; empty if nothing is the matter with it."""
+    unproven: bool = False
+    """Nothing shows that network policies are enforced there, although the settings ask for that."""
+    unhealthy: tuple[str, ...] = ()
+    """Conditions of the node that say it is not well: ``AcceleratedHardwareReady``."""
+    block: CapacityBlock | None = None
+    """The capacity block that the node belongs to."""
+
+    @property
+    def drained_for(self) -> str:
+        """Why the node is drained, in words; empty if an operator drained it, or it is not drained."""
+        return self.reason if self.status is NodeStatus.DRAINED else ""
 
     @property
     def planned(self) -> bool:
@@ -179,7 +220,7 @@ class Reservation:
     teardown: Millis
     """Tear-down allowance, as it was when asked."""
     cap: int
-    """Most GPUs the owner may hold at once in the pool, as it was when asked."""
+    """Most GPUs the owner may hold at once in the pool: the highest that held since it was asked."""
     state: State = State.QUEUED
     place: Place | None = None
     """Planned start and nodes while queued; ``None`` while blocked."""
@@ -226,8 +267,12 @@ class Reservation:
     """The latest thing worth telling the owner, in words (a failure, a moved place)."""
     trouble: str = ""
     """What keeps the start under way from being ready, in words; nothing once it is."""
+    access_ends_at: Millis | None = None
+    """When its server is stopped because its owner lost access, unless access comes back before."""
     notice: str = ""
     """What the server that runs says of itself, in words; its owner should know it."""
+    guests: tuple[Guest, ...] = ()
+    """Who may use the server beside its owner, the longest first."""
     version: int = 0
     """Grows with every change; clients long-poll on it."""
 
@@ -240,6 +285,10 @@ class Reservation:
     def live(self) -> bool:
         """Not ended."""
         return self.state is not State.ENDED
+
+    def guest(self, subject: str) -> Guest | None:
+        """Return the guest with this subject; ``None`` if the server is not shared with them."""
+        return next((guest for guest in self.guests if guest.subject == subject), None)
 
     @property
     def length(self) -> Millis:
@@ -282,7 +331,7 @@ class MintedId:
 
 @dataclass(frozen=True, slots=True)
 class Allowances:
-    """Limits on one user, overridable per team (DESIGN section 5, rule 5)."""
+    """Limits on one user (DESIGN section 5, rule 5)."""
 
     hold_per_request: Millis = 24 * HOUR
     hold_with_extensions: Millis = 48 * HOUR
@@ -290,6 +339,10 @@ class Allowances:
     queued_requests: int = 10
     gpu_hours: int | None = None
     """Most GPU-hours asked for by the owner's live reservations together; ``None``: no such limit."""
+    gpu_hours_week: int | None = None
+    """Most GPU-hours of hold time in one ISO week (UTC); ``None``: no such limit."""
+    gpu_hours_month: int | None = None
+    """Most GPU-hours of hold time in one calendar month (UTC); ``None``: no such limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +355,8 @@ class PoolSettings:
     images: tuple[str, ...]
     """Allowed images; the first is the default."""
     label: str = ""
-    """Shown to people: ``8 pretended GPUs``."""
-    pretended: bool = False
+    """Shown to people: ``8 simulated GPUs``."""
+    simulated: bool = False
     startup: Millis = 60 * SECOND
     teardown: Millis = 30 * SECOND
     restart_window: Millis = 10 * MINUTE
@@ -322,11 +375,16 @@ class Policy:
     default_hold: Millis = 4 * HOUR
     min_hold: Millis = 1 * MINUTE
     allowances: Allowances = Allowances()
-    team_allowances: dict[str, Allowances] = field(default_factory=dict)
-    """Overrides by subject."""
+    """For everybody, where no rule says otherwise (``limits.py``)."""
+    personal: Mapping[str, LimitRule] = field(default_factory=dict)
+    """Limits of single people by subject, as the settings have them; rules set at run time come before."""
+    teams: tuple[str, ...] = ()
+    """Teams (``org/slug``) that may have limits of their own."""
     warn_minutes: tuple[int, ...] = (30, 15, 5)
     start_attempts: int = 3
     restart_attempts: int = 3
+    revocation_grace: Millis = 30 * MINUTE
+    """How long servers run on after their owner lost access."""
     node_grace: Millis = 2 * MINUTE
     """Trouble with a node that is over within this time displaces nobody."""
 
@@ -336,7 +394,3 @@ class Policy:
             if pool.name == name:
                 return pool
         raise KeyError(name)
-
-    def limits(self, subject: str) -> Allowances:
-        """The limits that hold for ``subject``."""
-        return self.team_allowances.get(subject, self.allowances)

@@ -145,6 +145,17 @@ class Plan:
         self._ledger.gain_place(demand, place)
         return demand, place
 
+    def raise_cap(self, key: str, cap: int) -> bool:
+        """The owner of a demand may hold more GPUs at once than before; whether the demand has a place.
+
+        All demands of the owner may now start earlier, wherever the cap was what delayed them.
+        """
+        placed = self._ledger.placed.get(key)
+        if placed is None:
+            return False
+        self._ledger.raise_cap(*placed, cap)
+        return True
+
     def place_of(self, key: str) -> Place | None:
         """The place of a demand, None when it has none."""
         placed = self._ledger.placed.get(key)

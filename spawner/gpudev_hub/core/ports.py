@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from .commit import Commit, HistoryEntry, Part, Snapshot
 from .gate import Launch
 from .model import Claim, Millis, Node, Presence, Reservation
+from .usage import SavedUsage, UsageDay, UsageHead
 
 
 class StoreUnavailable(Exception):
@@ -112,6 +114,17 @@ class Store(Protocol):
         """The cursor with which ``history`` begins at the first commit made at ``at`` or later."""
         ...
 
+    async def save_usage(self, head: UsageHead, days: Sequence[UsageDay]) -> None:
+        """Replace the saved sums of these days, and then the head. Encodes them before it first waits.
+
+        A crash may leave days that are newer than the head. Raises ``StaleEpoch`` or ``StoreUnavailable``.
+        """
+        ...
+
+    async def load_usage(self) -> SavedUsage | None:
+        """Return the saved usage sums; ``None`` where none were ever saved."""
+        ...
+
     async def close(self) -> None:
         """Let go of the store."""
         ...
@@ -208,8 +221,34 @@ class Hub(Protocol):
         """
         ...
 
+    async def revoke_tokens(self, hub_user: str, keep: Collection[str]) -> None:
+        """Delete all of a user's tokens, except the own tokens of these servers; of nobody, there are none.
+
+        Raises ``HubUnavailable``; some may then be deleted.
+        """
+        ...
+
     async def known_servers(self) -> set[str]:
         """All servers that the Hub leads to, or is starting or stopping. Raises ``HubUnavailable``."""
+        ...
+
+    async def knows(self, hub_user: str) -> bool:
+        """Whether the Hub has a user of this name. Raises ``HubUnavailable``."""
+        ...
+
+    async def guests(self, hub_user: str, server: str) -> frozenset[str] | None:
+        """Users who may open this server beside its owner; ``None``: the Hub has no such server.
+
+        Raises ``HubUnavailable``.
+        """
+        ...
+
+    async def share(self, hub_user: str, server: str, guest: str) -> None:
+        """Let a user open the server of another. Raises ``HubUnavailable`` or ``OwnerUnknownToHub``."""
+        ...
+
+    async def unshare(self, hub_user: str, server: str, guest: str) -> None:
+        """Take that back. Raises ``HubUnavailable``."""
         ...
 
 
@@ -243,3 +282,58 @@ class LaunchMaker(Protocol):
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
         """Clear away what was made for attempts that hold no slots any more."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A GitHub account as it is called now; the number never changes and never comes back."""
+
+    id: int
+    login: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What GitHub says of one account at this moment."""
+
+    account: Account | None
+    """``None``: no account has this number any more."""
+    in_team: bool
+    may_push: bool
+    operator: bool
+    teams: tuple[str, ...]
+    """The configured teams that the account is in, as ``ORGANISATION/SLUG``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Everybody whom GitHub lists, complete: accounts by number."""
+
+    team: Mapping[int, str]
+    """Login by number of the members of the team that gives access."""
+    push: Mapping[int, str]
+    """Login by number of all who may push to the repository."""
+    operators: AbstractSet[int]
+    teams: Mapping[str, AbstractSet[int]]
+    """Members by configured team (``ORGANISATION/SLUG``)."""
+
+
+class Membership(Protocol):
+    """Who may enter, as GitHub says. Both calls raise ``MembershipUnavailable`` rather than guess."""
+
+    async def facts(self, id: int) -> Facts:
+        """What is true of one account now."""
+        ...
+
+    async def lists(self) -> Lists:
+        """All lists in as few requests as possible."""
+        ...
+
+
+class MembershipUnavailable(Exception):
+    """GitHub said nothing that can be believed; the message says why, in words for people."""
+
+    def __init__(self, reason: str, retry_at: Millis | None = None) -> None:
+        """``retry_at``: no earlier than this, where GitHub said so."""
+        super().__init__(reason)
+        self.retry_at = retry_at

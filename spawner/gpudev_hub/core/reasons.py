@@ -1,11 +1,13 @@
-"""Why somebody waits, in words, and how many are before him: from committed records, nothing else."""
+"""Reasons in words and positions in the queue, from committed records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
+from .hot import HotState
+from .limits import limits_of
 from .model import (
     Claim,
     Millis,
@@ -22,16 +24,16 @@ from .model import (
 from .profile import FOREVER, Profile
 from .quota import counts
 from .timers import planned_end
-from .words import duration, gpus, instant, listing, size
+from .words import duration, gpus, instant, listing, node_end, node_state, size
 
 _OUTCOMES = {
     Outcome.RELEASED: "released",
     Outcome.CANCELLED: "cancelled",
-    Outcome.EXPIRED: "its time was up",
+    Outcome.EXPIRED: "the hold time ended",
     Outcome.IDLE: "idle for too long",
     Outcome.FAILED: "failed",
-    Outcome.NODE_LOST: "its node was lost",
-    Outcome.ACCESS_REVOKED: "its owner may not use this service any more",
+    Outcome.NODE_LOST: "node lost",
+    Outcome.ACCESS_REVOKED: "the owner no longer has access to this service",
     Outcome.ENDED_BY_OPERATOR: "ended by an operator",
 }
 
@@ -61,14 +63,14 @@ def why_blocked(nodes: Iterable[Node], request: Request, length: Millis, now: Mi
             return f"{pool} has no node with {gpus(shape.gpus)}"
         most = max(map(len, groups), default=0)
         each = f"nodes with {gpus(shape.gpus)}"
-        return f"{shape.nodes} {each} are needed that can be joined, and {pool} has {most}"
+        return f"{shape.nodes} {each} that can be used together are needed; {pool} has {most}"
     up = {n.name for n in able if n.status is NodeStatus.UP}
     ending = [n for n in able if n.until is not None and (n.name in up or n.until < now + length)]
-    away = [f"{n.name} is {n.status}" for n in able if n.name not in up and n not in ending]
+    away = [node_state(n.name, n) for n in able if n.name not in up and n not in ending]
     if ending:
-        ends = [f"{n.name} is available until {instant(n.until or 0)} only" for n in ending]
-        away.append(f"{listing(ends, 'and')}; {duration(length)} are not free there before then")
-    return "; ".join(away) if ending else listing(away, "and") or f"{pool} has no room for it"
+        ends = [node_end(n.name, n.until or 0) for n in ending]
+        away.append(f"{listing(ends, 'and')}, and less than {duration(length)} is free before then")
+    return "; ".join(away) if ending else listing(away, "and") or f"{pool} has no room for this request"
 
 
 def _joinable(nodes: Iterable[Node], request: Request) -> list[list[Node]]:
@@ -86,14 +88,13 @@ class Outlook:
     def __init__(
         self,
         policy: Policy,
-        reservations: Mapping[str, Reservation],
-        claims: Mapping[tuple[str, int], Claim],
-        nodes: Mapping[str, Node],
+        state: HotState,
     ) -> None:
         self.policy = policy
-        self.reservations = reservations
-        self.claims = claims
-        self.nodes = nodes
+        self.state = state
+        self.reservations = state.reservations
+        self.claims = state.claims
+        self.nodes = state.nodes
         self._profiles: dict[str, Profile] = {}
 
     @cached_property
@@ -173,35 +174,42 @@ class Outlook:
     def limit_reached(self, subject: str, pool: str, more: int, now: Millis) -> Millis:
         """From when on the owner could not hold so many GPUs more at once; `FOREVER`: at all times."""
         stays = self._owned.get((subject, pool), ())
-        cap = self.policy.limits(subject).running_gpus
+        cap = limits_of(self.policy, self.state, subject, pool).values.running_gpus
         end = Profile.of(stay[:3] for stay in stays).first_above(now, FOREVER, cap - more)
         return FOREVER if end is None else end
 
     def explain(self, reservation: Reservation, now: Millis) -> str | None:
-        """Why it waits, failed or changed, in words; `None` when there is nothing to say."""
+        """Why it waits, failed or changed, in words; `None` where state and outcome say everything."""
         if reservation.state is State.QUEUED:
             return self._waiting(reservation, now)
         if reservation.state in (State.STARTING, State.READY):
             return self._holding(reservation)
-        outcome = reservation.outcome or reservation.stop_outcome
+        if reservation.state is State.ENDED:
+            return reservation.detail or None
+        outcome = reservation.stop_outcome
         why = _OUTCOMES[outcome] if outcome is not None else "ended"
         return f"{why}: {reservation.detail}" if reservation.detail else why
 
     def _holding(self, reservation: Reservation) -> str | None:
+        if reservation.access_ends_at is not None:
+            return f"the owner lost access: the server stops at {instant(reservation.access_ends_at)}"
         if reservation.blocked is not None:
-            return f"its server has ended, and its GPUs are kept, but {reservation.blocked}"
+            return f"the server ended, and the GPUs are kept, but {reservation.blocked}"
         if reservation.stopped_at is not None:
             window = self.policy.pool(reservation.request.pool).restart_window
             until = instant(reservation.stopped_at + window)
-            return f"its server is stopped; the GPUs are kept until {until}: start it again, or release it"
+            return (
+                f"the server is stopped, and the GPUs are kept until {until}: "
+                "start the server again, or release the reservation"
+            )
         if reservation.server is ServerState.UNKNOWN:
-            return "nothing can be learnt of its server at present; nothing is done to it"
+            return "the state of the server is unknown, so it is left alone"
         if reservation.state is State.STARTING:
             where = listing([part.node for part in reservation.allocation], "and")
             again = " again" if reservation.attempt > 1 else ""
             known = reservation.trouble or reservation.detail
             return f"starting on {where}{again}{f': {known}' if known else ''}"
-        restarted = f"its server was restarted: {reservation.detail}" if reservation.detail else ""
+        restarted = f"the server was restarted: {reservation.detail}" if reservation.detail else ""
         return "; ".join(filter(None, (restarted, reservation.notice))) or None
 
     def _waiting(self, reservation: Reservation, now: Millis) -> str:
@@ -214,12 +222,13 @@ class Outlook:
             away = self._away(reservation, place.nodes)
             late = self._overdue(reservation, place, now)
             if away:
-                return f"to start as soon as it can: {listing(away, 'and')}"
+                return f"about to start, but {listing(away, 'and')}"
             return f"about to start: waiting for {listing(late, 'and')} to stop" if late else "about to start"
         cap = self._cap(reservation, now)
-        parts = self._blockers(reservation, now, own=cap is None)
+        # Once the limit allows it, the owner's own GPUs may still be in the way.
+        parts = self._blockers(reservation, now, own=cap is None or cap[1] < place.start)
         if cap is not None:
-            parts.append(cap)
+            parts.append(cap[0])
         parts += self._away(reservation) + self._left_out(reservation)
         text = f"waiting for {size(reservation.request.shape)}"
         return f"{text}: {', '.join(parts)}" if parts else text
@@ -238,7 +247,7 @@ class Outlook:
         return holder.owner.login if holder is not None else claim.subject.rpartition(":")[2]
 
     def _blockers(self, reservation: Reservation, now: Millis, *, own: bool) -> list[str]:
-        """`node-1 frees by 14:10 (alice)` for every node of the place that is not free until it starts.
+        """`node-1 is free by 14:10 (alice)` for every node of the place that is not free until it starts.
 
         `own`: also where only the owner's own GPUs are in the way.
         """
@@ -257,12 +266,12 @@ class Outlook:
                 continue
             who = dict.fromkeys(stay.who for stay in ending)
             whom = f" ({', '.join(who)})" if who else ""
-            verb = "by" if blockers else "frees by"
+            verb = "by" if blockers else "is free by"
             blockers.append(f"{name} {verb} {instant(frees_at)}{whom}")
         return blockers
 
-    def _cap(self, reservation: Reservation, now: Millis) -> str | None:
-        """What to say where the owner's own GPUs are what it waits for."""
+    def _cap(self, reservation: Reservation, now: Millis) -> tuple[str, Millis] | None:
+        """What to say where the owner's own GPUs are what it waits for, and until when that is so."""
         place, subject = reservation.place, reservation.owner.subject
         total, cap = reservation.request.shape.total_gpus, reservation.cap
         if place is None:
@@ -298,7 +307,7 @@ class Outlook:
         until = f"until {instant(binds)}" + (f", when {which} ends" if which else "")
         until = until if since == now else f"from {instant(since)} {until}"
         whose = f"{reservation.owner.login}'s limit of {gpus(cap)} at once"
-        return f"{whose} is used up {until}"
+        return f"{whose} is used up {until}", binds
 
     def _fits_now(self, reservation: Reservation, now: Millis) -> bool:
         """Whether there is room for it now, whatever its owner holds."""
@@ -321,10 +330,10 @@ class Outlook:
         groups = _joinable(self.nodes.values(), reservation.request)
         able = [n for group in groups for n in group if len(group) >= reservation.request.shape.nodes]
         away = [n for n in able if n.status is not NodeStatus.UP]
-        return [f"{n.name} is {n.status}" for n in away if names is None or n.name in names]
+        return [node_state(n.name, n) for n in away if names is None or n.name in names]
 
     def _left_out(self, reservation: Reservation) -> list[str]:
         """Nodes that are up, and not tried again because they failed it before."""
         nodes = (self.nodes.get(name) for name in sorted(reservation.excluded))
         left = [n.name for n in nodes if n is not None and n.status is NodeStatus.UP]
-        return [f"{name} is left out after a failed start" for name in left]
+        return [f"{name} is excluded after a failed start" for name in left]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .commit import Change, ClaimKey, Part, Record, Slot
+from .commit import Change, Part, Slot
 from .errors import IllegalMove
 from .events import Cause
+from .hot import ClaimKey, HotState, Record
 from .model import Claim, MintedId, Node, Policy, Reservation, State
 from .timers import Alarms, claim_due, minted_due, reservation_due
 
@@ -30,15 +31,12 @@ BREAKING = frozenset(
 )
 
 
-class Records:
+class Records(HotState):
     """Live records. Every change goes through `put` or `drop`: they bump versions and keep the account."""
 
     def __init__(self, policy: Policy) -> None:
+        super().__init__()
         self.policy = policy
-        self.reservations: dict[str, Reservation] = {}
-        self.claims: dict[ClaimKey, Claim] = {}
-        self.minted: dict[str, MintedId] = {}
-        self.nodes: dict[str, Node] = {}
         self.next_seq = 1
         #: What is due, apart from planned starts.
         self.alarms = Alarms()
@@ -113,7 +111,7 @@ class Records:
             if changed and cause.partition(":")[0] not in BREAKING:
                 raise IllegalMove(f"the promise of {record.id} may not change from {old} because of {cause}")
             record = replace(record, version=1 if old is None else old.version + 1)
-        elif self._known(record) == record:
+        elif self.known(record) == record:
             return
         self.load(record)
         self._changes.append(Change(record, cause, actor))
@@ -146,61 +144,53 @@ class Records:
         parts, self._parts = self._parts, []
         return parts
 
-    def _known(self, record: Claim | MintedId | Node) -> Record | None:
-        if isinstance(record, Claim):
-            return self.claims.get(record.key)
-        return self.minted.get(record.id) if isinstance(record, MintedId) else self.nodes.get(record.name)
-
     def load(self, record: Record) -> None:
         """Put a record into state, indices and alarms, without recording a change."""
+        known = self.known(record)
+        if isinstance(known, Reservation):
+            self._unindex(known)
+        self.set_record(record)
         match record:
             case Reservation():
-                if record.id in self.reservations:
-                    self._unindex(self.reservations[record.id])
-                self.reservations[record.id] = record
                 self._index(record)
             case Claim():
-                if record.key not in self.claims:
+                if known is None:
                     for slot in slots_of(record):
                         self._own(slot, record.key)
                     self._claims_of.setdefault(record.reservation, {})[record.attempt] = None
-                self.claims[record.key] = record
                 self.alarms.set(("claim", *record.key), claim_due(record, self.policy))
             case MintedId():
-                self.minted[record.id] = record
                 self.alarms.set(("minted", record.id, 0), minted_due(record))
             case Node():
-                self.nodes[record.name] = record
                 self.alarms.set(("node", record.name, 0), record.grace_until)
 
     def unload(self, record: Record) -> None:
         """Take a record out of state, indices and alarms, without recording a change."""
-        match record:
+        known = self.known(record)
+        self.remove_record(record)
+        match known:
             case Reservation():
-                self._unindex(self.reservations.pop(record.id))
-                self.alarms.set(("reservation", record.id, 0), None)
-                self.starts.set(("reservation", record.id, 0), None)
+                self._unindex(known)
+                self.alarms.set(("reservation", known.id, 0), None)
+                self.starts.set(("reservation", known.id, 0), None)
             case Claim():
-                for slot in slots_of(record):
+                for slot in slots_of(known):
                     self._own(slot, None)
-                attempts = self._claims_of[record.reservation]
-                del attempts[record.attempt]
+                attempts = self._claims_of[known.reservation]
+                del attempts[known.attempt]
                 if not attempts:
-                    del self._claims_of[record.reservation]
-                del self.claims[record.key]
-                self.alarms.set(("claim", *record.key), None)
+                    del self._claims_of[known.reservation]
+                self.alarms.set(("claim", *known.key), None)
             case MintedId():
-                del self.minted[record.id]
-                self.alarms.set(("minted", record.id, 0), None)
+                self.alarms.set(("minted", known.id, 0), None)
             case Node():
-                del self.nodes[record.name]
-                self.alarms.set(("node", record.name, 0), None)
+                self.alarms.set(("node", known.name, 0), None)
 
     def _own(self, slot: Slot, key: ClaimKey | None) -> None:
         owner = self._slots.get(slot)
         if key is not None and owner is not None:
             raise IllegalMove(
-                f"slot {slot.index} of {slot.node} is owned by {owner}, and {key} is to have it"
+                f"slot {slot.index} of {slot.node} is owned by {owner}, so {key} cannot have it"
             )
         self._touched.setdefault(slot, owner)
         if key is None:

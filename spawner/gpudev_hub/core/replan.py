@@ -11,7 +11,7 @@ from .lifecycle import move
 from .model import Place, Reservation, State
 from .stays import Turn, release_claim
 from .words import instant, listing
-from .world import OWNER_UNKNOWN, PLACES_IN_A_PART, id_of
+from .world import PLACES_IN_A_PART, id_of, is_owner_unknown
 
 #: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
@@ -40,9 +40,10 @@ def place_again(turn: Turn, most: int | None) -> None:
 
 def _to_retry(turn: Turn, reservation: Reservation) -> bool:
     """Whether a blocked request is to be looked at again, and was not yet."""
-    blocked = reservation.state is State.QUEUED and reservation.blocked not in (None, OWNER_UNKNOWN)
+    blocked = reservation.state is State.QUEUED and reservation.blocked is not None
     retry = turn.world.retry.get(reservation.request.pool)
-    return blocked and retry is not None and reservation.seq > retry[1]
+    able = blocked and not is_owner_unknown(reservation.blocked)
+    return able and retry is not None and reservation.seq > retry[1]
 
 
 def give_places(
@@ -83,12 +84,14 @@ def _make_way(turn: Turn, moves: dict[str, Place], why: str) -> None:
         if reservation.place is None or place.start <= reservation.place.start:
             return reservation.detail
         return (
-            f"planned for {instant(place.start)} now: an earlier request was planned again ({why}); "
+            f"planned start is now {instant(place.start)}: an earlier request was re-planned ({why}); "
             f"still guaranteed by {instant(reservation.promise or place.start)}"
         )
 
     before = {ref: world.reservations[ref].detail for ref in map(id_of, moves)}
-    for moved in world.move_places(moves, f"{Cause.YIELDED}: to an earlier request ({why})", told):
+    for moved in world.move_places(
+        moves, f"{Cause.YIELDED}: an earlier request was re-planned ({why})", told
+    ):
         if moved.detail != before[moved.id]:
             turn.do(Tell(moved.id, moved.detail))
 
@@ -98,7 +101,7 @@ def _told(before: Reservation, after: Reservation, cause: str) -> str | None:
     if after.place is None:
         return f"blocked: {after.blocked}" if before.place is not None else None
     if before.promise is not None and after.place.start > before.promise:
-        return f"planned for {instant(after.place.start)} now: {_why(cause)}"
+        return f"planned start is now {instant(after.place.start)}, later than guaranteed: {_why(cause)}"
     return None
 
 
@@ -116,6 +119,7 @@ def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fie
     queued = move(
         reservation,
         State.QUEUED,
+        cap=max(reservation.cap, world.running_limit(reservation)),
         admitted_at=None,
         start_deadline=None,
         ready_at=None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .errors import Code, Refused
 from .ids import check_name
 from .model import HOUR, Millis, Node, Policy, PoolSettings, Request, Shape
-from .words import duration, listing
+from .words import counted, duration, listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def resolve_shape(pool: PoolSettings, gpus: int | None, nodes: int | None, known
     if nodes < 1:
         raise Refused(
             Code.INVALID_SHAPE,
-            f"{nodes} nodes can't be reserved: at least 1",
-            "leave --nodes out for one node",
+            f"You asked for {nodes} nodes; the minimum is 1.",
+            "Leave --nodes out to get one node.",
         )
     if nodes == 1:
         if gpus not in sizes(pool):
@@ -76,44 +76,47 @@ def resolve_shape(pool: PoolSettings, gpus: int | None, nodes: int | None, known
     if gpus != whole:
         raise Refused(
             Code.INVALID_SHAPE,
-            f"{gpus} GPUs on each of {nodes} nodes can't be reserved: several nodes are whole nodes, "
-            f"{whole} GPUs each in {pool.name}",
-            f"use --gpus {whole} --nodes {nodes}, or leave --gpus out",
+            f"{counted(gpus, 'GPU')} on each of {nodes} nodes cannot be reserved: a reservation of several "
+            f"nodes takes whole nodes, with {counted(whole, 'GPU')} each in {pool.name}.",
+            f"Use --gpus {whole} --nodes {nodes}, or leave --gpus out.",
         )
     if nodes > largest:
         if nodes <= pool.max_gang:
-            why = f"{pool.name} has {known} that can be joined"
+            why = f"{pool.name} has {counted(known, 'node')} that can be used together"
         else:
-            why = f"at most {pool.max_gang} can be reserved together in {pool.name}"
-            why += f", which has {known} that can be joined" if known < nodes else ""
-        best = f"use --gpus {whole} --nodes {largest}" if largest > 1 else f"use --gpus {whole}"
-        raise Refused(Code.INVALID_SHAPE, f"{nodes} nodes can't be reserved: {why}", best)
+            why = f"the limit in {pool.name} is {pool.max_gang}"
+            why += f", and it has {counted(known, 'node')} that can be used together" if known < nodes else ""
+        best = f"Use --gpus {whole} --nodes {largest}." if largest > 1 else f"Use --gpus {whole}."
+        raise Refused(Code.INVALID_SHAPE, f"{nodes} nodes cannot be reserved: {why}.", best)
     return Shape(gpus, nodes)
 
 
 def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
-    """Why this number of GPUs is not one that can be asked for, and what to ask for instead."""
+    """Return the refusal of a number of GPUs that the pool does not offer, with what to ask for instead."""
     whole = pool.gpus_per_node
-    offered = f"{listing([str(size) for size in sizes(pool)], 'or')} GPUs of a node of {pool.name}"
+    offered = listing([str(size) for size in sizes(pool)], "or")
     if gpus <= whole:
         better = next((size for size in sizes(pool) if size > gpus), whole)
         return Refused(
-            Code.INVALID_SHAPE, f"{gpus} GPUs can't be reserved: ask for {offered}", f"use --gpus {better}"
+            Code.INVALID_SHAPE,
+            f"{gpus} GPUs cannot be reserved: a reservation of {pool.name} has {offered} GPUs per node.",
+            f"Use --gpus {better}.",
         )
     nodes = -(-gpus // whole)
     if 1 < nodes <= largest:
         return Refused(
             Code.INVALID_SHAPE,
-            f"{gpus} GPUs do not fit on one node of {pool.name}, which has {whole}: "
-            f"use --gpus {whole} --nodes {nodes} (gpus={whole}, nodes={nodes})",
-            f"several nodes are whole nodes of {whole} GPUs; on one node ask for {offered}",
+            f"{gpus} GPUs do not fit on one node: a node of {pool.name} has {whole}. "
+            f"Use --gpus {whole} --nodes {nodes} (gpus={whole}, nodes={nodes}).",
+            f"A reservation of several nodes takes whole nodes of {whole} GPUs. "
+            f"On one node, ask for {offered} GPUs.",
         )
     most = whole * max(1, largest)
     return Refused(
         Code.INVALID_SHAPE,
-        f"{gpus} GPUs can't be reserved: {pool.name} has {whole} GPUs a node, and one reservation holds at "
-        f"most {most}",
-        f"use --gpus {whole} --nodes {largest}" if largest > 1 else f"use --gpus {whole}",
+        f"{gpus} GPUs cannot be reserved: a node of {pool.name} has {whole}, and the limit for one "
+        f"reservation is {most}.",
+        f"Use --gpus {whole} --nodes {largest}." if largest > 1 else f"Use --gpus {whole}.",
     )
 
 
@@ -121,35 +124,36 @@ def resolve_hours(hours: float, least: Millis) -> Millis:
     """Hours as milliseconds; `least` is the shortest hold."""
     if not math.isfinite(hours * HOUR):
         raise Refused(
-            Code.INVALID_HOURS, f"{hours} hours is not a length of time", "use --hours 4, for example"
+            Code.INVALID_HOURS, f"{hours} is not a number of hours.", "Use a number, for example --hours 4."
         )
     if hours <= 0:
         raise Refused(
             Code.INVALID_HOURS,
-            f"{hours:g} hours is not a length of time: it must be positive",
-            "use --hours 4",
+            f"You asked for {hours:g} hours; the hold time must be longer than zero.",
+            "Use a positive number, for example --hours 4.",
         )
     millis = round(hours * HOUR)
     if millis < least:
         raise Refused(
             Code.INVALID_HOURS,
-            f"{hours:g} hours is shorter than the shortest hold, {duration(least)}",
-            f"use --hours {math.ceil(least / HOUR * 100) / 100:g} or more",
+            f"You asked for {hours:g} hours; the shortest hold time is {duration(least)}.",
+            f"Use --hours {math.ceil(least / HOUR * 100) / 100:g} or more.",
         )
     return millis
 
 
 def _pool(policy: Policy, gpu_type: str | None) -> PoolSettings:
+    # Settings files and scripts may still ask for simulated GPUs by the name "pretended".
     if gpu_type is None:
         return policy.pools[0]
     for pool in policy.pools:
-        if pool.name == gpu_type:
+        if pool.name == gpu_type or (pool.simulated and gpu_type == "pretended"):
             return pool
     known = listing([pool.name for pool in policy.pools], "and")
     raise Refused(
         Code.UNKNOWN_GPU_TYPE,
-        f"there is no GPU type {gpu_type!r} here",
-        f"known: {known}; leave --gpu-type out for {policy.pools[0].name}",
+        f"There is no GPU type {gpu_type!r}.",
+        f"Available: {known}. Leave --gpu-type out to get {policy.pools[0].name}.",
     )
 
 
@@ -160,6 +164,6 @@ def _image(pool: PoolSettings, image: str | None) -> str:
         return image
     raise Refused(
         Code.INVALID_IMAGE,
-        f"{pool.name} has no image {image!r}",
-        f"known: {listing(list(pool.images), 'and')}; leave --image out for {pool.images[0]}",
+        f"Pool {pool.name} has no image {image!r}.",
+        f"Available: {listing(list(pool.images), 'and')}. Leave --image out to get {pool.images[0]}.",
     )

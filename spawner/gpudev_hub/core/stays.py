@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import IllegalMove
-from .events import Cause, Effect, StartServer, StopServer, Tell
+from .events import Cause, Effect, RevokeAccess, StartServer, StopServer, Tell
 from .lifecycle import move
 from .model import (
     Claim,
@@ -110,7 +110,8 @@ def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str, limit
     key = demand_key(reservation.id, reservation.attempt)
     moves = world.plan_of(reservation).extend(key, end, now, limit)
     if moves is None:
-        text = f"its start was held up for {duration(by)}; others come after it, so the hold may be shorter"
+        text = f"the start was delayed by {duration(by)}; later reservations need the GPUs, "
+        text += "so the hold time may be shorter"
         turn.do(Tell(reservation.id, text))
         return replace(reservation, detail=text)
     world.move_places(moves, cause)
@@ -175,7 +176,7 @@ def next_attempt(
             reservation,
             Outcome.FAILED,
             cause,
-            detail=f"its server ended {restarts} times; last: {detail}",
+            detail=f"the server ended {restarts} times; the last time: {detail}",
         )
         return
     world.free_claim(claim, cause, now)
@@ -242,6 +243,9 @@ def stop(
 
 def finish(turn: Turn, reservation: Reservation, cause: str) -> None:
     """The end of a stay that was being stopped."""
+    if reservation.stop_outcome is Outcome.ACCESS_REVOKED:
+        # The server's own token was spared while it ran.
+        turn.do(RevokeAccess(reservation.owner.subject))
     turn.world.end(
         move(
             reservation,

@@ -61,6 +61,8 @@ def reservation_due(reservation: Reservation, policy: Policy) -> Millis | None:
         return None
     ends_at = reservation.ends_at
     due = [ends_at]
+    if reservation.access_ends_at is not None:
+        due.append(reservation.access_ends_at)
     if reservation.stopped_at is None:
         if reservation.start_deadline is not None:
             due.append(reservation.start_deadline)

@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from .model import HOUR, MINUTE, SECOND, Millis, Shape
+from .model import HOUR, MINUTE, SECOND, Millis, Node, NodeStatus, Shape
 
 #: Around an instant: two characters of Unicode's private use area.
 _OPENING, _CLOSING = "\ue000", "\ue001"
 _INSTANT = re.compile(
     rf"{_OPENING}([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}Z){_CLOSING}"
 )
+
+
+#: Why nothing new starts on a node where nothing shows that network policies are enforced.
+UNPROVEN = "its policy probe is not ready"
 
 
 class Part(NamedTuple):
@@ -66,6 +70,17 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def capital(text: str) -> str:
+    """Return the text with a capital letter, unless its first word is a name such as ``node-1``."""
+    word = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if word.rstrip(",.:;").isalpha() else text
+
+
+def sentence(text: str) -> str:
+    """Return the text with a capital letter (see `capital`) and a full stop; empty for no text."""
+    return capital(text) + ("" if text[-1] in ".!?" else ".") if text else ""
+
+
 def duration(length: Millis) -> str:
     """`1 h 30 min`; seconds only below one hour. Rounded down."""
     if length < SECOND:
@@ -87,9 +102,29 @@ def moment(at: Millis, now: Millis) -> str:
     return f"{day} {clock}" if when.year == today.year else f"{day} {when.year} {clock}"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 request`, `2 requests`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def gpus(count: int) -> str:
     """`1 GPU`, `8 GPUs`."""
-    return "1 GPU" if count == 1 else f"{count} GPUs"
+    return counted(count, "GPU")
+
+
+def node_state(name: str, node: Node | None) -> str:
+    """`node-1 is down`, `node-1 is drained (cordoned)`; `None`: there is no such node any more."""
+    if node is None:
+        return f"{name} was removed"
+    if node.status is NodeStatus.UNKNOWN:
+        return f"the state of {name} is unknown"
+    why = f" ({node.drained_for})" if node.drained_for else ""
+    return f"{name} is {node.status}{why}"
+
+
+def node_end(name: str, until: Millis) -> str:
+    """`node-1 is available only until 14:10 UTC`, with the instant marked."""
+    return f"{name} is available only until {instant(until)}"
 
 
 def size(shape: Shape) -> str:

@@ -6,21 +6,40 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
+from .access_model import Access, Person
 from .commit import Snapshot
 from .errors import IllegalMove
 from .events import Cause, Effect
-from .model import Claim, Millis, Node, NodeStatus, Place, Policy, Reservation
+from .limits import limits_of
+from .model import Claim, Millis, Node, NodeStatus, Place, Policy, Reservation, State
 from .plan import Demand, Plan, PlanNode, Wanted
 from .quota import counts
 from .reasons import why_blocked
 from .records import SERVICE, Records
+from .spending import charged
 from .timers import planned_end
-from .words import duration, instant, listing
+from .words import duration, instant, listing, node_end, node_state
 
 #: Why a request is blocked whose owner the Hub does not know.
-OWNER_UNKNOWN = "its owner is not known to JupyterHub: log in there once"
+OWNER_UNKNOWN = "JupyterHub does not know its owner: log in to JupyterHub once"
+#: The same, as earlier versions stored it.
+_OWNER_UNKNOWN_BEFORE = "its owner is not known to JupyterHub: log in there once"
 #: Places that are moved in one part of a decision: every store takes so many, and what goes with them.
 PLACES_IN_A_PART = 32
+
+
+def is_owner_unknown(blocked: str | None) -> bool:
+    """Return whether a request is blocked because the Hub does not know its owner."""
+    return blocked in (OWNER_UNKNOWN, _OWNER_UNKNOWN_BEFORE)
+
+
+def follows_access(reservation: Reservation, person: Person) -> bool:
+    """Return whether a reservation is as its owner's access and login say."""
+    runs = reservation.state in (State.STARTING, State.READY)
+    if person.access is Access.REVOKED:
+        return reservation.access_ends_at is not None if runs else reservation.state is not State.QUEUED
+    restored = not runs or reservation.access_ends_at is None
+    return restored and reservation.owner.login == person.login
 
 
 def demand_key(id: str, attempt: int) -> str:
@@ -69,16 +88,19 @@ def plan_node(node: Node) -> PlanNode:
     return PlanNode(node.name, node.gpus, node.group, node.until, closed)
 
 
-def node_cause(node: Node) -> str:
-    """The cause of what a node's being away does."""
+def node_cause(node: Node, old: Node | None = None) -> str:
+    """The cause of what a change of a node does; `old`: the node before."""
     word = Cause.NODE_DRAINED if node.status is NodeStatus.DRAINED else Cause.NODE_CHANGED
-    return f"{word}: {node.name} is {node.status}"
+    moved = old is not None and node.status is old.status and node.until != old.until
+    if moved and node.status is NodeStatus.UP and node.until is not None:
+        return f"{word}: {node_end(node.name, node.until)}"
+    return f"{word}: {node_state(node.name, node)}"
 
 
 def overdue_cause(claims: Iterable[Claim]) -> str:
     """The cause of what servers do that are not gone in time."""
     told = dict.fromkeys(
-        f"{claim.reservation} was to be gone by {instant(claim.hard_end)}"
+        f"the server of {claim.reservation} should have stopped by {instant(claim.hard_end)}"
         for claim in sorted(claims, key=lambda c: (c.hard_end, c.key))
     )
     return f"{Cause.STOP_OVERRAN}: {listing(list(told), 'and')}"
@@ -92,6 +114,8 @@ class World(Records):
         self.plans: dict[str, Plan] = {pool.name: Plan() for pool in policy.pools}
         #: Queued reservations whose stored place is not in the plan (any more), and why: placed again soon.
         self.displaced: dict[str, str] = {}
+        #: Queued requests that may be planned with a higher limit on running GPUs than they are.
+        self.raised: set[str] = set()
         #: Pools that gained something for which blocked requests should be looked at again: why, and up to
         #: which sequence number that was done.
         self.retry: dict[str, tuple[str, int]] = {}
@@ -102,6 +126,8 @@ class World(Records):
         self.waiting: set[str] = set()
         #: Since when, and for what cause, a reservation waits whose start has come.
         self.held_up: dict[str, tuple[Millis, str]] = {}
+        #: People whose reservations may not yet be as their access says.
+        self.to_settle: set[str] = set()
         #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
         #: an event was refused go out with the next decision.
         self.owed: list[tuple[int, Effect]] = []
@@ -116,11 +142,15 @@ class World(Records):
         """
         world = cls(policy)
         world.next_seq = snapshot.next_seq
-        stored = (snapshot.nodes, snapshot.claims, snapshot.reservations, snapshot.minted)
-        for record in (record for records in stored for record in records.values()):
-            pool = record.request.pool if isinstance(record, Reservation) else getattr(record, "pool", None)
-            if pool is not None and pool not in world.plans and not isinstance(record, Node):
-                raise LookupError(f"the settings have no pool {pool!r}, which {record} needs")
+        for record in snapshot.live_records():
+            if isinstance(record, Reservation | Claim):
+                pool, owner = (
+                    (record.pool, record.reservation)
+                    if isinstance(record, Claim)
+                    else (record.request.pool, record.id)
+                )
+                if pool not in world.plans:
+                    raise LookupError(f"the settings have no pool {pool!r}, but reservation {owner} uses it")
             world.load(record)
         world._touched.clear()
         for node in world.nodes.values():
@@ -134,10 +164,24 @@ class World(Records):
                 plan.put(demand, place)
             elif place is not None:
                 world.displaced[reservation.id] = world._why_unfit(reservation, place, now)
-            elif reservation.blocked != OWNER_UNKNOWN:
-                world.retry_blocked(reservation.request.pool, f"{Cause.OUTAGE}: looked at after a restart")
+            elif not is_owner_unknown(reservation.blocked):
+                world.retry_blocked(
+                    reservation.request.pool, f"{Cause.OUTAGE}: checked again after a restart"
+                )
+            if world.running_limit(reservation) > reservation.cap:
+                world.raised.add(reservation.id)
         world.freed.update(world.plans)
+        # A service that died between two parts of a revocation left the rest of it to this one.
+        for reservation in world.reservations.values():
+            person = world.people.get(reservation.owner.subject)
+            if person is not None and not follows_access(reservation, person):
+                world.to_settle.add(person.subject)
         return world
+
+    def running_limit(self, reservation: Reservation) -> int:
+        """Return how many GPUs its owner may hold at once in its pool by the present limits."""
+        subject, pool = reservation.owner.subject, reservation.request.pool
+        return limits_of(self.policy, self, subject, pool).values.running_gpus
 
     def plan_of(self, record: Reservation | Claim) -> Plan:
         """The plan of the record's pool."""
@@ -185,6 +229,10 @@ class World(Records):
 
     def end(self, reservation: Reservation, cause: str, actor: str = SERVICE) -> None:
         """The reservation leaves the hot state; claims left of it no longer count against its owner."""
+        key = (reservation.owner.subject, reservation.request.pool)
+        spending = charged(self.spending.get(key), reservation, reservation.ended_at or 0)
+        if spending is not None:
+            self.put(spending, cause, actor)
         self.drop(reservation, cause, actor)
         for claim in self.claims_of(reservation.id):
             self.refresh(claim, cause)
@@ -226,7 +274,7 @@ class World(Records):
     def away(self, place: Place) -> str | None:
         """In words, which nodes of a place are not up; `None` if all are."""
         away = [name for name in place.nodes if not self.is_up(name)]
-        states = (f"{n} is {self.nodes[n].status if n in self.nodes else 'gone'}" for n in away)
+        states = (node_state(name, self.nodes.get(name)) for name in away)
         return listing(list(states), "and") if away else None
 
     # Queued requests and the plan
@@ -268,13 +316,13 @@ class World(Records):
         """Why a stored place can't be held: what was decided before a crash, and not carried through."""
         for name in place.nodes:
             if name not in self.nodes:
-                return f"{Cause.NODE_LOST}: {name} is gone"
+                return f"{Cause.NODE_LOST}: {node_state(name, None)}"
             if not self.is_planned(name):
                 return node_cause(self.nodes[name])
         overran = [claim for claim in self.overdue_for(reservation, place, now) if claim.overruns]
         if overran:
             return overdue_cause(overran)
-        return f"{Cause.OUTAGE}: the place did not fit any more after a restart"
+        return f"{Cause.OUTAGE}: the planned place no longer fits after a restart"
 
     def unplan(self, reservation: Reservation) -> None:
         """Take a queued reservation's place out of the plan, if it is in it."""
@@ -317,10 +365,11 @@ class World(Records):
         tried = [self._anywhere(reservation, plan, now) for reservation in waiting]
         wanted = [Wanted(demand_of(r), _still_good(r, now)) for r in tried]
         moves = plan.arrange(wanted, now, self.promise_of)
-        # Lost places are room for others. Places given back may not be the earliest, and those who made way
-        # have left room, too.
-        self.freed.add(waiting[0].request.pool)
         placed = [self._placed(r, moves.pop(demand_of(r).key), now) for r in tried]
+        # Lost places are room for others. Places given back may not be the earliest, and those who made way
+        # have left room, too. Where all stay blocked there is none, and nobody need look again.
+        if moves or any(r.blocked is None for r in (*waiting, *placed)):
+            self.freed.add(waiting[0].request.pool)
         return placed, {key: place for key, place in moves.items() if place is not None}
 
     def _anywhere(self, reservation: Reservation, plan: Plan, now: Millis) -> Reservation:
@@ -360,7 +409,7 @@ class World(Records):
         for n, (key, place) in enumerate(reversed([*moves.items()]), 1):
             reservation = self.reservations[id_of(key)]
             if reservation.promise is None or place.start > reservation.promise:
-                raise IllegalMove(f"{reservation.id} is promised {reservation.promise}, and moved to {place}")
+                raise IllegalMove(f"{reservation.id} must start by {reservation.promise}, not in {place}")
             detail = reservation.detail if told is None else told(reservation, place)
             self.put(replace(reservation, place=place, detail=detail), cause)
             moved.append(self.reservations[reservation.id])
@@ -375,7 +424,7 @@ class World(Records):
         one out, what does not fit beside what was recorded is placed again (``rebuild``).
         """
         for key, place in moves.items():
-            self.move_places({key: place}, f"{Cause.PLANNED}: earlier, time was freed")
+            self.move_places({key: place}, f"{Cause.PLANNED}: earlier, because GPU time became free")
             self.cut()
 
     def displace(self, keys: Iterable[str], cause: str) -> None:
@@ -390,4 +439,4 @@ class World(Records):
 
     def settled(self) -> bool:
         """Whether there is nothing left to place again, and no freed time to hand on."""
-        return not (self.displaced or self.retry or self.freed)
+        return not (self.displaced or self.retry or self.raised or self.freed)

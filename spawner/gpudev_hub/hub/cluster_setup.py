@@ -1,7 +1,7 @@
 """The Hub's configuration on Kubernetes: what the product relies on, in one function.
 
-Called from ``hub.extraConfig`` of the zero-to-jupyterhub chart (``hub-config/values.yaml``); what a site
-decides (who may log in, addresses, its database) stays in the chart's values.
+Called from ``hub.extraConfig`` of the zero-to-jupyterhub chart (``infra/chart/values.yaml``); what a site
+decides (addresses, its database) stays in the chart's values.
 """
 
 from __future__ import annotations
@@ -9,31 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 from gpudev_hub.cluster_settings import ClusterSettings
+from gpudev_hub.settings import SettingsError
 
 from .gate import GateClient
+from .github import configure_github
 from .kubernetes import GpuSpawner
 from .options import profile_list
 from .pods import HOME, UID
-from .scopes import OPERATE
-from .setup import rely_on, service_entry, service_role
-
-OPERATORS = "gpudev-operators"
-"""Group of the Hub whose members may drain nodes and end anybody's reservations."""
+from .scopes import OPERATORS
+from .setup import operator_role, rely_on, separate, service_entry, service_role, template_vars
 
 
 def configure(c: Any, settings: ClusterSettings) -> None:
-    """Set up a Hub on Kubernetes; ``c`` is JupyterHub's configuration object."""
+    """Set up a Hub on Kubernetes; ``c`` is JupyterHub's configuration object. Raises ``SettingsError``."""
     policy = settings.make_policy()
     GpuSpawner.cluster = settings
     GpuSpawner.gate = GateClient(settings.gate_url, settings.word("gate"))
     GpuSpawner.profiles = profile_list(policy, {pool.name: pool.max_gang for pool in policy.pools})
     hub = c.JupyterHub
     hub.spawner_class = GpuSpawner
-    hub.template_vars = {
-        "gpudev_demo_users": (),
-        "gpudev_pretended": any(pool.pretended for pool in policy.pools),
-    }
+    # Seconds. A proxy in a new pod knows no routes, and leads nowhere until the Hub looks at it again.
+    hub.last_activity_interval = 5
+    hub.template_vars = template_vars(policy, settings.policy.contact)
     rely_on(c, policy, c.GpuSpawner)
+    separate(c, settings.public_url, subdomains=settings.subdomains)
     spawner = c.GpuSpawner
     spawner.namespace = settings.namespace
     # Its pods, and so its volumes and the environment, are ours; profiles are for the picker alone.
@@ -54,15 +53,15 @@ def configure(c: Any, settings: ClusterSettings) -> None:
     hub.load_roles = [
         *_kept(hub.load_roles),
         service_role(),
-        {
-            "name": "gpudev-operator",
-            "description": "Operates the GPU nodes.",
-            "groups": [OPERATORS],
-            "scopes": [OPERATE],
-        },
+        operator_role(groups=[OPERATORS]),
     ]
     groups = hub.load_groups if isinstance(hub.load_groups, dict) else {}
-    hub.load_groups = {OPERATORS: {"users": []}, **groups}
+    if groups:
+        raise SettingsError(
+            f"c.JupyterHub.load_groups has {', '.join(sorted(groups))}, but the groups of the Hub follow the "
+            "teams at GitHub: remove load_groups"
+        )
+    configure_github(c, settings.access(), GpuSpawner.gate, settings.public_url)
 
 
 def _kept(configured: Any) -> list[Any]:

@@ -21,7 +21,7 @@ class DatabaseFails(HTTPError):
     """The caller may be anybody, and nothing was changed: to be tried again."""
 
     def __init__(self, error: Exception) -> None:
-        words = "The Hub's database does not work at the moment. Try again in a few seconds."
+        words = "The Hub's database does not work now. Try again in a few seconds."
         super().__init__(503, "%s", error)
         self.jupyterhub_message = words
         self.headers = {"Retry-After": "5"}
@@ -52,6 +52,8 @@ async def _prepare(self: Any) -> None:
         raise _failed(self, error) from error
     except Exception:
         del self._jupyterhub_user  # JupyterHub asks once more, and says what it thinks of it
+        # Once more with everything: whoever was to be checked again must not pass unchecked.
+        vars(self).pop("_refreshed_users", None)
     await _hubs_prepare(self)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import logging
 from http import HTTPStatus
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import httpx
 import msgspec
@@ -21,7 +21,10 @@ from gpudev_hub.core.gate import (
     Deleted,
     Failed,
     Launch,
+    LoginAnswer,
+    LoginAsked,
     NameAsked,
+    PersonAnswer,
     PickerAnswer,
     PickerAsked,
     Started,
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 ADMIT_TIMEOUT = 0.8
 """Seconds; JupyterHub's form handler waits one second for what it can still turn into a redirect."""
 STOP_TIMEOUT = 5.0
+LOGIN_TIMEOUT = 30.0
+"""Seconds; the service asks GitHub several questions, one after the other."""
 RETRY_AFTER = 2
 
 
@@ -51,7 +56,7 @@ class Refusal(SpawnException):
         if hint:
             page += f"<br>{html.escape(hint)}"
         if location is not None:
-            page += f' <a href="{html.escape(location)}">Go on there</a>.'
+            page += f' <a href="{html.escape(location)}">Open the page</a>.'
             if 300 <= status < 400:
                 self.headers["Location"] = location
         if status == 429:
@@ -80,6 +85,7 @@ def refusal(admission: Admission, *, form: bool, page: str, base: str = "/") -> 
         Verdict.REDIRECT: 303 if form else 403,
         Verdict.CONFLICT: 409,
         Verdict.INVALID: 400,
+        Verdict.FORBIDDEN: 403,
         Verdict.RETRY: 303 if form else 429,
     }[verdict]
     target = location if status == 303 else there
@@ -91,7 +97,7 @@ def _too_many(answer: httpx.Response) -> Refusal:
     try:
         error = msgspec.json.decode(answer.content, type=wire.ErrorBody).error
     except msgspec.MsgspecError:
-        error = wire.Error(code="rate_limited", message="too many requests")
+        error = wire.Error(code="rate_limited", message="Too many requests.")
     refused = Refusal(429, error.message, reason="rate_limited", hint=error.hint or "")
     refused.headers["Retry-After"] = answer.headers.get("Retry-After", refused.headers["Retry-After"])
     return refused
@@ -125,12 +131,14 @@ class GateClient:
             answer = await self._post("admit", request, ADMIT_TIMEOUT)
             admission = msgspec.json.decode(answer, type=Admission)
         except httpx.HTTPStatusError as error:
-            log.warning("the gate took nothing of server %s: %s", request.server, error)
+            log.warning(
+                "the reservation service refused the request for server %s: %s", request.server, error
+            )
             answered = error.response
             admission = Admission(
                 Verdict.INVALID if answered.is_client_error else Verdict.RETRY,
                 f"The reservation service answered {answered.status_code} {answered.reason_phrase}.",
-                "Shorten what you filled in, or try again in a few seconds.",
+                "Shorten the values in the form, or try again in a few seconds.",
             )
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             admission = self._no_answer(request.server, error)
@@ -158,7 +166,7 @@ class GateClient:
 
     @staticmethod
     def _no_answer(server: str, error: Exception) -> Admission:
-        log.warning("the gate did not answer for server %s: %s", server, error)
+        log.warning("the reservation service did not answer about server %s: %s", server, error)
         return Admission(
             Verdict.RETRY,
             "The reservation service did not answer in time.",
@@ -170,14 +178,14 @@ class GateClient:
         try:
             await self._post("started", Started(server, attempt), ADMIT_TIMEOUT)
         except httpx.HTTPError as error:
-            log.info("the service was not told that server %s was started: %s", server, error)
+            log.info("the reservation service was not told that server %s was started: %s", server, error)
 
     async def failed(self, server: str, attempt: int, reason: str) -> None:
         """What was built for this attempt can't start; if this is lost, the service only sees it gone."""
         try:
             await self._post("failed", Failed(server, attempt, reason), ADMIT_TIMEOUT)
         except httpx.HTTPError as error:
-            log.info("the service was not told why server %s can't start: %s", server, error)
+            log.info("the reservation service was not told why server %s cannot start: %s", server, error)
 
     async def may_stop(self, subject: str, server: str, *, user: bool) -> bool:
         """Whether to end the server; false when unsure: the service ends its servers itself if need be."""
@@ -185,7 +193,11 @@ class GateClient:
             answer = await self._post("stop", StopAsked(subject, server, user), STOP_TIMEOUT)
             return msgspec.json.decode(answer, type=StopAnswer).stop
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            log.warning("server %s is left alone, the service did not say it may end: %s", server, error)
+            log.warning(
+                "server %s is left alone, since the service did not allow its end: %s",
+                server,
+                error,
+            )
             return False
 
     async def deleted(self, subject: str, server: str) -> None:
@@ -193,12 +205,32 @@ class GateClient:
         try:
             await self._post("deleted", Deleted(subject, server), STOP_TIMEOUT)
         except httpx.HTTPError as error:
-            log.warning("the service was not told that server %s was deleted: %s", server, error)
+            log.warning("the reservation service was not told that server %s was deleted: %s", server, error)
 
     async def picker(self, asked: PickerAsked) -> PickerAnswer | None:
         """What the spawn page is to show; ``None`` while the service does not answer: sizes without times."""
         try:
             return msgspec.json.decode(await self._post("picker", asked, ADMIT_TIMEOUT), type=PickerAnswer)
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            log.warning("the picker is shown without what is free: %s", error)
+            log.warning("the form for a new reservation is shown without availability: %s", error)
+            return None
+
+    async def login(self, asked: LoginAsked) -> LoginAnswer | None:
+        """Whether a GitHub account may log in; ``None`` while the service does not answer."""
+        try:
+            return msgspec.json.decode(await self._post("login", asked, LOGIN_TIMEOUT), type=LoginAnswer)
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning(
+                "the reservation service did not answer whether %s may log in: %s", asked.login, error
+            )
+            return None
+
+    async def person(self, hub_user: str) -> PersonAnswer | None:
+        """Whether a user of the Hub still has access; ``None`` while that is not known."""
+        try:
+            answer = await self._http.get(f"/gate/people/{quote(hub_user, safe='')}", timeout=ADMIT_TIMEOUT)
+            answer.raise_for_status()
+            return msgspec.json.decode(answer.content, type=PersonAnswer)
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning("the reservation service did not say whether %s has access: %s", hub_user, error)
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from jupyterhub.handlers.pages import SpawnHandler
@@ -109,10 +110,36 @@ class Gated(HasTraits):
             pass
         return status
 
+    @cached_property
+    def _noticing(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    async def poll_and_notify(self) -> int | None:
+        """Look whether the server has ended, and have the Hub clean up after it, for one caller at a time.
+
+        JupyterHub notifies only for the first caller who finds the server ended. A second caller, such as a
+        request to start the server again, must wait for that clean-up, which would take the Hub token of the
+        new server instead of the old server's.
+        """
+        async with self._noticing:
+            status: int | None = await super().poll_and_notify()  # type: ignore[misc]
+            return status
+
     @property
     def subject(self) -> str:
         """Who the owner is to the queue."""
-        return f"{self.realm}:{self.user.name}"
+        return self.subject_of(self.user)
+
+    @classmethod
+    def subject_of(cls, user: Any) -> str:
+        """Who a user of the Hub is to the queue: the GitHub account noted at the login, if there is one."""
+        account = (user.user_info or {}).get("github_id")
+        return f"{cls.realm}:{user.name}" if account is None else f"github:{account}"
+
+    @property
+    def login(self) -> str:
+        """What the owner is called."""
+        return str((self.user.user_info or {}).get("login") or self.user.name)
 
     @property
     def _base(self) -> str:
@@ -129,9 +156,9 @@ class Gated(HasTraits):
         if not self.name:
             raise Refusal(
                 403,
-                "GPU servers have names: the default server is not for use here.",
+                "This hub has no default server: each server belongs to a reservation.",
                 reason="default_server",
-                hint="Reserve one on the page of the reservations.",
+                hint="Make a reservation on the Reservations page.",
                 location=self._page(""),
             )
         form = self._asked_by_form()
@@ -141,7 +168,7 @@ class Gated(HasTraits):
         request = AdmitRequest(
             subject=self.subject,
             hub_user=self.user.name,
-            login=self.user.name,
+            login=self.login,
             server=self.name,
             form=form,
             options=dict(self.user_options) if form and self.user_options else None,
@@ -150,7 +177,8 @@ class Gated(HasTraits):
         try:
             return await self.gate.admit(request, page=page, base=self._base)
         except Refusal as refused:
-            if refused.reason in (Verdict.REDIRECT, Verdict.INVALID) and self._spawn_future is not None:
+            useless = refused.reason in (Verdict.REDIRECT, Verdict.INVALID, Verdict.FORBIDDEN)
+            if useless and self._spawn_future is not None:
                 # No reservation has this name. The Hub works with the row until this start has failed.
                 self._spawn_future.add_done_callback(lambda _: self._leave_no_row())
             raise
@@ -196,7 +224,7 @@ class Gated(HasTraits):
     async def rename(self, old_name: str, new_name: str) -> None:
         """Refused: the server's name is the reservation's id."""
         raise web.HTTPError(
-            403, f"Server {old_name} can't be renamed to {new_name}: it is called by its reservation's id."
+            403, f"Server {old_name} cannot be renamed to {new_name}: its name is the id of its reservation."
         )
 
     @default("options_form")
@@ -222,7 +250,7 @@ class Gated(HasTraits):
                 raise web.Finish
             prefill = {name: handler.get_query_argument(name, "") for name in FIELDS}
             hours = prefill["hours"]
-        ask = PickerAsked(self.subject, self.user.name, self.name, readable_hours(hours))
+        ask = PickerAsked(self.subject, self.login, self.name, readable_hours(hours))
         answer = await self.gate.picker(ask)
         if asked and (self.orm_spawner.last_activity is None or _of_no_reservation(answer)):
             # Whoever looks at sizes starts nothing; the form, or the service, makes the row again.

@@ -62,7 +62,7 @@ class KubeCalls:
                 raise
 
     async def call(self, method: Any, **arguments: Any) -> Any:
-        """One call of a ``CoreV1Api``'s methods; returns the object."""
+        """Call one method of an API client, such as ``CoreV1Api``; return the object."""
         answer = await method(
             namespace=self.namespace, _request_timeout=REQUEST_TIMEOUT, _preload_content=False, **arguments
         )

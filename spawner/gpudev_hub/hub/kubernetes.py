@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import aiohttp
 from jupyterhub.spawner import SpawnException
-from kubernetes_asyncio.client import ApiException
+from kubernetes_asyncio.client import ApiException, NetworkingV1Api
 from kubespawner import KubeSpawner
 
 from gpudev_hub.cluster.kube_pods import PodFacts, pod_facts
@@ -127,7 +127,7 @@ class GpuSpawner(Gated, KubeSpawner):
             if (facts := self._facts(pod)).server == (launch.id, launch.attempt) and not facts.gone
         }
         if any(self._facts(pod).leaving for pod in mine.values()):
-            raise ApiAway(f"a pod of server {launch.id} is just being deleted")
+            raise ApiAway(f"a pod of server {launch.id} is being deleted")
         if 0 in mine:
             await self._adopt(launch, mine[0])
         else:
@@ -138,16 +138,20 @@ class GpuSpawner(Gated, KubeSpawner):
         owner = pods.owner_reference(mine[0])
         missing = [rank for rank in range(1, ranks) if rank not in mine]
         if ranks > 1:
-            await self._calls.create(
-                self.api.create_namespaced_service, pods.service(launch, owner), exists_is_fine=True
-            )
+            # Also for a server that is taken over: an earlier version may have started it without a policy.
+            network = NetworkingV1Api(self.api.api_client)
+            for create, body in (
+                (self.api.create_namespaced_service, pods.service(launch, owner)),
+                (network.create_namespaced_network_policy, pods.network_policy(launch, owner)),
+            ):
+                await self._calls.create(create, body, exists_is_fine=True)
         made += await asyncio.gather(*(self._make_pod(launch, rank, owner) for rank in missing))
         patch = {"metadata": {"ownerReferences": [owner]}}
         await self._calls.call(self.api.patch_namespaced_secret, name=self.pod_name, body=patch)
 
     async def _adopt(self, launch: Launch, pod: Mapping[str, Any]) -> None:
         """Go on with a server that is there, with the Hub token that it was started with."""
-        self.log.info("server %s of attempt %d is there already: adopted", launch.id, launch.attempt)
+        self.log.info("server %s of attempt %d already exists: adopted", launch.id, launch.attempt)
         found = await self._calls.call(self.api.read_namespaced_secret, name=pod["metadata"]["name"])
         self.api_token = pods.token_in(found)
 
@@ -170,7 +174,7 @@ class GpuSpawner(Gated, KubeSpawner):
         found: dict[str, Any] = await self._calls.call(self.api.read_namespaced_pod, name=name)
         facts = self._facts(found)
         if facts.server != (launch.id, launch.attempt) or facts.rank != rank or facts.leaving or facts.gone:
-            raise NotStarted(f"there is another pod called {name}, which is not this server's")
+            raise NotStarted(f"another pod called {name} exists, which does not belong to this server")
         return found
 
     async def _ensure_home(self) -> None:
@@ -182,7 +186,7 @@ class GpuSpawner(Gated, KubeSpawner):
         for _ in range(CREATE_TRIES):
             if await self._make_create_pvc_request(claim, REQUEST_TIMEOUT):
                 return
-        raise ApiAway(f"the volume {self.pvc_name} for the home could not be made in time")
+        raise ApiAway(f"the volume {self.pvc_name} for the home was not created in time")
 
     async def _forget_ended(self, launch: Launch, there: list[dict[str, Any]]) -> None:
         """Pods of this reservation that have ended, and whose names may be wanted."""
@@ -220,7 +224,7 @@ class GpuSpawner(Gated, KubeSpawner):
                 await self._all_there(launch)
             stuck_since = (stuck_since or now) if waiting else None
             if stuck_since is not None and now - stuck_since > self.cluster.stuck_seconds:
-                raise NotStarted(f"server {launch.id} can't start: {'; '.join(waiting)}")
+                raise NotStarted(f"server {launch.id} cannot start: {'; '.join(waiting)}")
             up = {pod.rank: pod for pod in ranks if pod.running and pod.ip}
             if len(up) == len(launch.allocation):
                 return up[0]
@@ -231,7 +235,7 @@ class GpuSpawner(Gated, KubeSpawner):
         there = await self._calls.pods(selector(launch.id, launch.attempt))
         ranks = {self._facts(pod).rank for pod in there}
         if len(ranks) < len(launch.allocation):
-            raise NotStarted(f"server {launch.id} can't start: a pod of it was deleted")
+            raise NotStarted(f"server {launch.id} cannot start: a pod of it was deleted")
 
     async def _answering(self, launch: Launch, url: str) -> None:
         """Return once Jupyter answers anything at all; the Hub looks for itself then."""
@@ -256,7 +260,7 @@ class GpuSpawner(Gated, KubeSpawner):
                 await self._watches()
                 ranks = await self._find_ranks()
         except Exception:
-            self.log.exception("nothing can be learnt of server %s now", self._log_name)
+            self.log.exception("the state of server %s is unknown now", self._log_name)
             return None
         head = ranks.get(0)
         there = next((facts for facts in ranks.values() if not facts.gone), None)
@@ -365,7 +369,7 @@ class GpuSpawner(Gated, KubeSpawner):
                     await asyncio.sleep(LOOK_AGAIN)
         except (ApiException, *AWAY) as error:
             # The Hub takes it for stopped whatever happens here; the service looks for itself.
-            self.log.warning("server %s may not be gone: %s %s", self.name, type(error).__name__, error)
+            self.log.warning("server %s may still run: %s %s", self.name, type(error).__name__, error)
 
 
 def _refused(launch: Launch, error: ApiException) -> SpawnException:

@@ -28,8 +28,8 @@ class BoundedServer(httpserver.HTTPServer):
         """The Hub's application, behind the limit."""
 
         def refuse(size: int) -> None:
-            log.warning("a body of %d bytes was refused: %d are allowed", size, LARGEST)
-            words = f"The body has {size} bytes, {LARGEST} are allowed. Send less."
+            log.warning("a body of %d bytes was refused; the limit is %d", size, LARGEST)
+            words = f"The body has {size} bytes; the limit is {LARGEST}. Send a smaller body."
             body = json.dumps({"status": 413, "message": words}).encode()
             headers = HTTPHeaders({"Content-Type": "application/json", "Content-Length": str(len(body))})
             request_conn.write_headers(ResponseStartLine("HTTP/1.1", 413, "Content Too Large"), headers, body)

@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -71,12 +72,12 @@ class LocalGpuSpawner(Gated, Spawner):
         try:
             sight = self._servers.look(launch.id, launch.attempt)
             if sight.presence is Presence.PRESENT and sight.complete and self._adopt(sight):
-                self.log.info("server %s of attempt %d runs already: adopted", launch.id, launch.attempt)
+                self.log.info("server %s of attempt %d already runs: adopted", launch.id, launch.attempt)
             else:
                 if sight.presence is not Presence.ABSENT and not await self._servers.end(
                     launch.id, launch.attempt
                 ):
-                    raise NotStarted(f"what is left of server {launch.id} can't be ended")
+                    raise NotStarted(f"the remaining processes of server {launch.id} cannot be ended")
                 await self._launch(launch)
             await self.gate.started(launch.id, launch.attempt)
             await self._listening(launch)
@@ -105,10 +106,13 @@ class LocalGpuSpawner(Gated, Spawner):
             return False
         try:
             spec = json.loads((self._folder() / record.PRIVATE / "spec.json").read_text())
+            token = spec["env"]["JUPYTERHUB_API_TOKEN"]
         except (FileNotFoundError, ValueError):
             return False  # it is about to end
+        except KeyError:
+            return False  # it was started without a token, so JupyterLab lets nobody in
         self.ip, self.port = sight.jupyter
-        self.api_token = spec["env"]["JUPYTERHUB_API_TOKEN"]
+        self.api_token = token
         return True
 
     async def _launch(self, launch: Launch) -> None:
@@ -116,8 +120,10 @@ class LocalGpuSpawner(Gated, Spawner):
         self.ip = HOST
         self.port, master_port, *sshd_ports = free_ports(2 + ranks)
         home = self.local.home_of(self.user.name)
-        if self.user.name != self.local.user:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.local.is_local(self.user.name):
+            # Whatever lies in its place is the user's own; SSH works without a home.
+            with suppress(FileExistsError):
+                home.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = self.local.environment_of(self.user.name)
         ensure_environment(environment, self.local.server_python)
         common = self._environment(launch, home, environment) | {"MASTER_PORT": str(master_port)}
@@ -126,7 +132,7 @@ class LocalGpuSpawner(Gated, Spawner):
             "peers": [{"host": HOST, "port": port} for port in sshd_ports],
             "jupyter_port": self.port,
             "home": str(home),
-            "passwd_home": os.geteuid() == 0 and self.user.name != self.local.user,
+            "passwd_home": os.geteuid() == 0 and not self.local.is_local(self.user.name),
             "grace": GRACE,
         }
         for rank, place in enumerate(launch.allocation):
@@ -220,7 +226,7 @@ class LocalGpuSpawner(Gated, Spawner):
                 return None
             found = record.read(self._folder())
         except (OSError, ValueError):
-            self.log.exception("nothing can be learnt of server %s now", self._log_name)
+            self.log.exception("the state of server %s is unknown now", self._log_name)
             return None
         return found.exit.code if found is not None and found.exit is not None else 1
 
@@ -298,4 +304,4 @@ def free_ports(count: int) -> list[int]:
     finally:
         for found in sockets:
             found.close()
-    raise OSError(f"there are no {count} free ports on {HOST} between {PORTS.start} and {PORTS.stop}")
+    raise OSError(f"fewer than {count} ports of {HOST} between {PORTS.start} and {PORTS.stop} are free")

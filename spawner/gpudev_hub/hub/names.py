@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from jupyterhub.handlers.pages import SpawnHandler
 from tornado.web import HTTPError
 
 from gpudev_hub.core.gate import NameAsked
+from gpudev_hub.core.ids import is_id
 from gpudev_hub.settings import SERVICE
 
 from .gated import Gated
 
 NO_LIMIT = 0
+
+
+def reservation_in(spawn_url: str) -> str:
+    """Return the id in the address that a visitor came from, ``/user/NAME/ID/…``; empty if it has no id.
+
+    ``spawn_url``: what JupyterHub offers on its page about a server that does not run. It no longer knows the
+    names of servers that have ended, and takes their addresses for those of a default server.
+    """
+    came_from = parse_qs(urlsplit(spawn_url).query).get("next", [""])[0]
+    found = urlsplit(came_from).path.partition("/user/")[2].split("/")
+    return found[1] if len(found) > 1 and is_id(found[1]) else ""
 
 
 def asked_by_service(handler: Any) -> bool:
@@ -36,9 +49,9 @@ async def check_name(handler: Any) -> int:
     if known is not None and known.active:
         if known.pending == "stop" and not form:
             # The Hub would answer 400.
-            raise HTTPError(409, f"Server {server} is being stopped. Try again in a few seconds.")
+            raise HTTPError(409, f"Server {server} is stopping. Try again in a few seconds.")
         return NO_LIMIT
     spawner: type[Gated] = handler.settings["spawner_class"]
-    asked = NameAsked(f"{spawner.realm}:{user.name}", server)
+    asked = NameAsked(spawner.subject_of(user), server)
     await spawner.gate.check_name(asked, form=form)
     return NO_LIMIT

@@ -43,7 +43,7 @@ def profile_list(policy: Policy, joinable: Mapping[str, int]) -> list[dict[str, 
             whole = gpus == pool.gpus_per_node
             plural = "" if gpus == 1 else "s"
             title = f"{nodes} × {gpus} GPUs" if nodes > 1 else f"{gpus} GPU{plural}"
-            about = "whole nodes, joined" if nodes > 1 else "a whole node" if whole else "part of a node"
+            about = f"{nodes} whole nodes" if nodes > 1 else "a whole node" if whole else "part of a node"
             profiles.append(
                 {
                     "slug": f"{pool.name}-{nodes}x{gpus}",
@@ -102,7 +102,7 @@ def options_from_form(
     if slug is not None:
         profile = next((found for found in profiles if found["slug"] == slug), None)
         if profile is None:
-            raise InvalidOptions(f"There is no size {slug!r} here; choose one of the list.")
+            raise InvalidOptions(f"There is no size {slug!r}. Choose a size from the list.")
         options.update(profile["gpudev"])
         prefix = f"profile-option-{slug}--"
         for name in ("hours", "image"):
@@ -111,7 +111,7 @@ def options_from_form(
     for name in ("gpus", "nodes"):
         if slug is None and (text := given[name]) is not None:
             if not text.isdecimal() or len(text) > 6:
-                raise InvalidOptions(f"{name} is {text!r}: it must be a whole number.")
+                raise InvalidOptions(f"{name} is {text!r}; it must be a whole number.")
             options[name] = int(text)
     if (text := given["hours"]) is not None:
         options["hours"] = _hours(text)
@@ -123,5 +123,5 @@ def options_from_form(
 def _hours(text: str) -> float:
     hours = read_hours(text)
     if hours is None:
-        raise InvalidOptions(f"Hours are {text!r}: use a length of time such as {EXAMPLES}.")
+        raise InvalidOptions(f"The hours are {text!r}; use a length of time such as {EXAMPLES}.")
     return hours

@@ -13,7 +13,7 @@ import jinja2
 from gpudev.hours import read_hours
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
 from gpudev_hub.core.model import HOUR, SECOND, Millis
-from gpudev_hub.core.words import duration, moment, plain
+from gpudev_hub.core.words import duration, moment, plain, sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = jinja2.Environment(
@@ -96,6 +96,7 @@ def render_picker(
         hours=prefill.get("hours") or f"{min(default, longest):g}",
         refused=sentence(answer.refused) if answer is not None else "",
         name=prefill.get("name", ""),
+        limits=() if answer is None else answer.limits,
     )
 
 
@@ -134,14 +135,11 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
         length = duration(size.longest_now).replace(" ", "\N{NO-BREAK SPACE}")
         sooner = f", or now for up to {length}"
     if size.earliest is None:
-        return plain(size.reason, answer.now) + sooner, "refused" if size.refused else "bad", None
-    free = f"{size.free_now} free now, for you " if size.free_now else ""
+        reason = plain(size.reason, answer.now)
+        reason = reason.removesuffix(".") + sooner if sooner else reason
+        return reason, "refused" if size.refused else "bad", None
+    free = f"{size.free_now} free now; yours starts " if size.free_now else ""
     return f"{free}about {moment(size.earliest, answer.now)}{sooner}", "wait", _rfc3339(size.earliest)
-
-
-def sentence(text: str) -> str:
-    """With a capital letter and a full stop."""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".") if text else ""
 
 
 def _images(profiles: Sequence[Mapping[str, Any]], pool: str) -> list[str]:

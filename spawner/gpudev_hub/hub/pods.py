@@ -1,4 +1,4 @@
-"""What a launch becomes on Kubernetes: pods, a Secret, and for several nodes a Service.
+"""What a launch becomes on Kubernetes: pods, a Secret, and for several nodes a Service and a NetworkPolicy.
 
 Plain objects, made by pure functions of the launch and the settings.
 
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +21,7 @@ from gpudev_hub.cluster.labels import (
     CONTAINER,
     GPU,
     JUPYTER_PORT,
+    OWN_POLICY,
     RANK,
     RANKS,
     RESERVATION,
@@ -54,7 +56,7 @@ class Surroundings:
 
 
 def gang(launch: Launch) -> str:
-    """Name of the Service, and of the ranks' domain below the namespace's.
+    """Return the name of the Service, of the ranks' domain below the namespace's, and of the policy.
 
     Not an alias of any rank: a search through the namespace would find all of them under it.
     """
@@ -86,6 +88,7 @@ def secret(launch: Launch, around: Surroundings) -> dict[str, Any]:
             "GPUDEV_URL": around.settings.public_url.rstrip("/"),
         },
         "grace": max(1, around.settings.grace_seconds - 5),
+        "forbidden": [urlsplit(around.settings.gate_url).netloc] if around.settings.policy_probe else [],
     }
     text = base64.b64encode(json.dumps(spec).encode()).decode()
     return {
@@ -123,6 +126,29 @@ def service(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def network_policy(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """Let the ranks of a server of several nodes, and nobody else, reach each other on every port.
+
+    MPI and NCCL choose ports as they like. ``owner``: reference to rank 0's pod.
+    """
+    ranks = {"podSelector": {"matchLabels": {RESERVATION: launch.id}}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": gang(launch),
+            "labels": _labels(launch),
+            "ownerReferences": [dict(owner)],
+        },
+        "spec": {
+            **ranks,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [ranks]}],
+            "egress": [{"to": [ranks]}],
+        },
+    }
+
+
 def owner_reference(pod: Mapping[str, Any]) -> dict[str, Any]:
     """What goes when this pod goes. It is a safety net: stops delete every pod themselves."""
     return {
@@ -150,6 +176,7 @@ def pod(
             **_labels(launch),
             RANK: str(rank),
             RANKS: str(len(launch.allocation)),
+            **({OWN_POLICY: "true"} if len(launch.allocation) > 1 else {}),
             # The one that KubeSpawner watches for.
             "component": "singleuser-server",
         },

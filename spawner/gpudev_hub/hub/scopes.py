@@ -8,7 +8,14 @@ RESERVE = "custom:gpudev:reserve"
 OPERATE = "custom:gpudev:operate"
 ENTER = f"access:services!service={SERVICE}"
 SUPERVISOR = "gpudev-supervisor"
+OPERATORS = "gpudev-operators"
+"""Group of the Hub whose members are operators, on Kubernetes and wherever people log in with GitHub."""
 
+OPERATOR_SCOPES = (OPERATE, "admin-ui")
+"""Of operators. ``admin-ui`` opens the page at ``/hub/admin``, which leads to ours, and allows nothing else.
+
+Operators are no admins of the Hub, who may shut it down, start servers for others and open theirs: JupyterHub
+does not allow its ``admin`` role to have fewer scopes."""
 LOCAL_USER_SCOPES = (ENTER, RESERVE, "access:servers!user", "read:servers!user", "read:users:name!user")
 """Of the token in the local user's client configuration: their reservations and their servers, no more.
 Editors that connect to a JupyterHub list the servers."""

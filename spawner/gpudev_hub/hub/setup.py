@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from jupyterhub.handlers.base import BaseHandler
+
 from gpudev_hub.cluster.gpus import Gpus
 from gpudev_hub.cluster.pools import find_gpus, local_policy
 from gpudev_hub.core.model import Policy
+from gpudev_hub.origins import domain_of, origin
 from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
 
 from .database import survive_failures
@@ -15,10 +18,24 @@ from .gate import GateClient
 from .interruption import answer_interrupted_starts
 from .listener import limit_bodies
 from .local import LocalGpuSpawner
-from .names import check_name
+from .logs import mask_secrets
+from .names import check_name, reservation_in
 from .options import profile_list
+from .passwords import LocalAuthenticator
 from .picker import TEMPLATES
-from .scopes import ENTER, OPERATE, RESERVE, SERVER_SCOPES, SUPERVISOR
+from .scopes import ENTER, OPERATE, OPERATOR_SCOPES, OPERATORS, RESERVE, SERVER_SCOPES, SUPERVISOR
+from .tokens import LONGEST_LIFE, limit_tokens
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # The address of a page may have a code in it. Logins need the origin of the page before.
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Of every answer of the Hub. None of its pages here has a script or a style of its own."""
 
 
 def configure(c: Any, settings: Settings) -> None:
@@ -58,13 +75,10 @@ def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
     LocalGpuSpawner.gate = GateClient(f"http://{LOOPBACK}:{ports.gate}", settings.secret("gate"))
     policy = local_policy(gpus, settings)
     LocalGpuSpawner.profiles = profile_list(policy, {policy.pools[0].name: len(gpus.count())})
-    # Said where people log in.
-    c.JupyterHub.template_vars = {
-        "gpudev_demo_users": settings.demo_users,
-        "gpudev_pretended": any(pool.pretended for pool in policy.pools),
-    }
+    c.JupyterHub.template_vars = template_vars(policy, settings.contact, settings.demo_users)
     c.JupyterHub.spawner_class = LocalGpuSpawner
     rely_on(c, policy, c.LocalGpuSpawner)
+    separate(c, settings.url, subdomains=settings.subdomains)
     spawner = c.LocalGpuSpawner
     spawner.cmd = [str(settings.server_python), "-I", "-m", "jupyterhub.singleuser"]
     spawner.args = ["--allow-root"] if os.geteuid() == 0 else []
@@ -72,11 +86,37 @@ def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
     spawner.poll_interval = 10
 
 
+def template_vars(policy: Policy, contact: str, demo_users: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What the Hub's pages say of this hub."""
+    return {
+        "gpudev_contact": contact,
+        "gpudev_demo_users": demo_users,
+        # JupyterHub calls it with the user, and gives its result to the templates.
+        "gpudev_reservation_in": lambda _: reservation_in,
+        "gpudev_simulated": any(pool.simulated for pool in policy.pools),
+    }
+
+
+def separate(c: Any, public_url: str, *, subdomains: bool) -> None:
+    """Set what keeps the origins of users, and the cookies of the Hub, apart."""
+    secure = public_url.startswith("https:")
+    hub = c.JupyterHub
+    # A proxy that ends TLS need not say so: the Hub would leave out `Secure`.
+    hub.tornado_settings["cookie_options"] = {"samesite": "Lax"} | ({"secure": True} if secure else {})
+    if subdomains:
+        hub.subdomain_host = origin(public_url)
+        hub.subdomain_hook = domain_of
+        # JupyterHub would give the cookie of the session to all subdomains, and so to every user's server.
+        BaseHandler.domain = ""
+
+
 def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
     """What the product relies on, whatever the engine; ``spawner``: configuration of its spawner class."""
     limit_bodies()
     survive_failures()
     answer_interrupted_starts()
+    limit_tokens()
+    mask_secrets(c)
     hub = c.JupyterHub
     # Our pages are the Hub's home.
     hub.default_url = PREFIX
@@ -86,10 +126,11 @@ def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
     # Ending servers is the service's decision: not a restart's, not a log-out's, not a culler's.
     hub.cleanup_servers = False
     hub.shutdown_on_logout = False
+    hub.token_expires_in_max_seconds = LONGEST_LIFE
     # The proxy outlives the Hub, and so do the routes to running servers.
     hub.cleanup_proxy = False
     # The gate answers in less than a second; with 0 its answers would all look like "pending".
-    hub.tornado_settings = {"slow_spawn_timeout": 10, "slow_stop_timeout": 10}
+    hub.tornado_settings = {"slow_spawn_timeout": 10, "slow_stop_timeout": 10, "headers": dict(HEADERS)}
     # What the gate refuses is no failure of the Hub's.
     spawner.consecutive_failure_limit = 0
     spawner.default_url = "/lab"
@@ -99,8 +140,8 @@ def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
     spawner.server_token_scopes = list(SERVER_SCOPES)
     spawner.oauth_client_allowed_scopes = []
     hub.custom_scopes = {
-        RESERVE: {"description": "Reserve GPUs, and manage one's own reservations."},
-        OPERATE: {"description": "Drain nodes and end anybody's reservations."},
+        RESERVE: {"description": "Reserve GPUs, and manage your own reservations."},
+        OPERATE: {"description": "Manage nodes, and end or extend any reservation."},
     }
     hub.extra_user_scopes = {ENTER, RESERVE}
 
@@ -111,7 +152,8 @@ def service_entry(url: str, token: str) -> dict[str, Any]:
         "name": SERVICE,
         "url": url,
         "api_token": token,
-        "oauth_client_allowed_scopes": [ENTER, RESERVE, "read:users!user"],
+        # An operator's browser gets OPERATE, everybody else's does not.
+        "oauth_client_allowed_scopes": [ENTER, RESERVE, OPERATE, "read:users!user"],
         "oauth_no_confirm": True,
         "display": False,
     }
@@ -121,33 +163,55 @@ def service_role() -> dict[str, Any]:
     """What the service may do at the Hub."""
     return {
         "name": f"{SERVICE}-service",
-        "description": "Starts and stops the servers that the queue admits.",
+        "description": "Starts and stops the servers that the queue admits, and makes and revokes tokens.",
         "services": [SERVICE],
-        "scopes": ["list:users", "read:users:name", "servers"],
+        # `shares` is JupyterHub's only scope for giving a user access to another user's server.
+        "scopes": ["list:users", "read:users:name", "servers", "shares", "tokens"],
+    }
+
+
+def operator_role(**members: list[str]) -> dict[str, Any]:
+    """The role of operators; ``members``: its ``users`` or ``groups``."""
+    return {
+        "name": "gpudev-operator",
+        "description": "Manages GPU nodes and all reservations.",
+        "scopes": list(OPERATOR_SCOPES),
+        **members,
     }
 
 
 def _authorize(c: Any, settings: Settings) -> None:
     hub = c.JupyterHub
-    hub.authenticator_class = "shared-password"
-    # The account that everything runs as has a password of its own; the demo users share one.
-    c.SharedPasswordAuthenticator.admin_users = {settings.user}
-    c.SharedPasswordAuthenticator.allowed_users = set(settings.demo_users)
-    c.SharedPasswordAuthenticator.admin_password = settings.secret("password")
-    c.SharedPasswordAuthenticator.user_password = settings.secret("demo-password")
-    # A server is its owner's alone: nobody can be given `shares`, nor a way to start one past the queue.
+    supervisor = {
+        "name": f"{SUPERVISOR}-role",
+        "description": "Renews the proxy's routes and the local user's token.",
+        "services": [SUPERVISOR],
+        "scopes": ["proxy"],
+    }
+    if settings.github is not None:
+        # Only with GitHub: it takes a while to import.
+        from .github import configure_github
+
+        configure_github(c, settings.github, LocalGpuSpawner.gate, settings.url)
+        operators = operator_role(groups=[OPERATORS])
+    else:
+        hub.authenticator_class = LocalAuthenticator
+        c.LocalAuthenticator.allowed_users = {settings.user, *settings.demo_users}
+        c.LocalAuthenticator.local_user = settings.user
+        c.LocalAuthenticator.local_password = settings.secret("password")
+        c.LocalAuthenticator.demo_password = settings.secret("demo-password")
+        supervisor["scopes"] = [
+            "proxy",
+            f"tokens!user={settings.user}",
+            f"read:users:name!user={settings.user}",
+        ]
+        operators = operator_role(users=[settings.user])
+    # Only the service gets `shares`: owners share a server through it, so that each guest is somebody who may
+    # enter, is in the history, and is cut off at the end. Nobody gets a way to start one past the queue.
     hub.load_roles = [
         service_role(),
-        {
-            "name": f"{SUPERVISOR}-role",
-            "description": "Renews the proxy's routes and the local user's token.",
-            "services": [SUPERVISOR],
-            "scopes": ["proxy", f"tokens!user={settings.user}", f"read:users:name!user={settings.user}"],
-        },
-        {
-            "name": "gpudev-operator",
-            "description": "Operates the GPU nodes.",
-            "users": [settings.user],
-            "scopes": [OPERATE],
-        },
+        supervisor,
+        operators,
+        # Also takes the role from whoever had it in an older state folder.
+        {"name": "admin", "users": []},
     ]

@@ -1,1 +1,1 @@
-"""What runs inside a user's server, on the standard library alone: the launcher and the agent."""
+"""Programs inside a user's server: the launcher and the agent. They need only the standard library."""

@@ -1,8 +1,9 @@
-"""The server's agent: says when Jupyter and sshd answer, and tells the user in his terminals what matters.
+"""The agent of a server: reports when Jupyter and sshd answer, and writes notices to the user's terminals.
 
-``python -I -m gpudev_hub.server.agent FOLDER`` reads ``FOLDER/agent.json`` (``sshd.py`` writes it) and the
-token beside it. Two threads, both asleep nearly always: one watches the ports, one waits for notices. The
-service may go away for any time: whatever was not acknowledged is sent again, with growing pauses.
+``python -I -m gpudev_hub.server.agent FOLDER`` reads ``FOLDER/agent.json`` (written by ``sshd.py``) and the
+token in the same folder. One thread watches the ports, another waits for notices. If the service is away, the
+agent retries what was not acknowledged, with growing pauses. The answer with the notices also says whose SSH
+connections to end.
 """
 
 from __future__ import annotations
@@ -21,66 +22,70 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from . import private, processes
+from . import private, processes, sessions
 
 LONG_POLL = 30
-"""Seconds that the service may hold back its answer."""
+"""Seconds of a long poll."""
 _QUICK = 0.1
-"""Seconds between looks while the server is starting."""
+"""Seconds between checks while the server is starting."""
 _STEADY = 5.0
-"""Seconds between looks once it is up: a glance at the kernel's table of listeners, no connection."""
+"""Seconds between checks once it is up. They read the kernel's table of listeners, without a connection."""
 _TOLD = 2000
-"""Characters that the service takes of each text."""
+"""Most characters of a text that the service accepts."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
-"""Seconds to wait after each failure in a row; the last one goes on."""
+"""Seconds to wait after each failure in a row; the last value repeats."""
 
 
 class Service:
-    """The service's routes for this server."""
+    """The routes of the service for this server."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self._base = f"{config['service_url'].rstrip('/')}/api/v1/servers/{config['id']}"
         self._token = (folder / "token").read_text().strip()
-        # The environment's proxies are for the user's programs; the service is next door.
+        # The proxies in the environment are for the user's programs, not for the service.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def call(self, path: str, body: dict[str, object] | None = None, timeout: float = 10.0) -> Any:
-        """One request; raises ``OSError`` or ``ValueError`` on anything but a JSON answer or an empty one."""
-        request = urllib.request.Request(  # noqa: S310 (the launch names the service; it is not a user's)
+        """Send one request. Raises ``OSError`` or ``ValueError`` if the answer is neither JSON nor empty."""
+        data = self.read(path, body, timeout)
+        return json.loads(data) if data else None
+
+    def read(self, path: str, body: dict[str, object] | None = None, timeout: float = 10.0) -> bytes:
+        """Send one request and return the body of the answer. Raises ``OSError``."""
+        request = urllib.request.Request(  # noqa: S310 (the address comes from the launch, not from a user)
             f"{self._base}/{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
         try:
             with self._opener.open(request, timeout=timeout) as answer:
-                data = answer.read()
-        except http.client.HTTPException as error:  # an answer cut short is no OSError of itself
-            raise OSError(f"no whole answer: {error!r}") from error
-        return json.loads(data) if data else None
+                return bytes(answer.read())
+        except http.client.HTTPException as error:  # an incomplete answer is not an OSError
+            raise OSError(f"incomplete answer: {error!r}") from error
 
 
 class Pauses:
-    """Growing pauses, a little different for each agent, so that a service that returns is not stormed."""
+    """Growing pauses with jitter, so that not all agents retry at the same moment."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._failures = 0
 
     def failed(self) -> None:
-        """Wait, or until told to stop."""
+        """Wait for the next pause, or until the agent stops."""
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1
         self._stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 (spreads load, hides nothing)
 
     def worked(self) -> None:
-        """The next failure is a first one again."""
+        """Reset the pauses after a success."""
         self._failures = 0
 
 
 def sshd_answers(port: int) -> bool:
-    """Whether sshd greets; a mere connection would also succeed with a broken sshd behind it."""
+    """Return whether sshd sends its banner. A connection alone would also succeed with a broken sshd."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             return connection.recv(4) == b"SSH-"
@@ -89,19 +94,19 @@ def sshd_answers(port: int) -> bool:
 
 
 def jupyter_answers(url: str) -> bool:
-    """Whether Jupyter serves its API (this one needs no token)."""
+    """Return whether Jupyter serves its API, at a route without a token."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url.rstrip('/')}/api", timeout=5) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
-        return error.code in (401, 403)  # it is up, and keeps even this to itself
+        return error.code in (401, 403)  # it is up, but this route needs a token too
     except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
 def listens(port: int) -> bool:
-    """Whether anything listens on a port of this machine: no connection, so nothing in anybody's log."""
+    """Return whether a process listens on a port of this machine, without a connection to it."""
     wanted = f":{port:04X}"
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -116,11 +121,11 @@ def listens(port: int) -> bool:
 
 
 def terminals(marker: str) -> set[str]:
-    """The terminals in which something of this server runs: SSH sessions, Jupyter's, tmux within either."""
+    """Return the terminals of processes of this server: SSH sessions, Jupyter terminals, and tmux in them."""
     found = set()
     for pid, whole in processes.marked(marker).items():
         if whole != marker:
-            continue  # of rank 10, where 1 was asked
+            continue  # rank 10 also starts with the marker of rank 1
         try:
             text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
@@ -133,14 +138,14 @@ def terminals(marker: str) -> set[str]:
 
 
 def tell(marker: str, text: str) -> int:
-    """Write a notice to every terminal of the server; returns how many took it."""
+    """Write a notice to every terminal of the server. Returns the number of terminals."""
     clean = "".join(letter for letter in text if letter.isprintable() or letter == "\n")
     lines = "".join(f"  {line}\r\n" for line in clean.splitlines())
     message = f"\r\n\a\r\n{lines}\r\n".encode()
     told = 0
     for path in sorted(terminals(marker)):
         try:
-            # A terminal whose reader hangs must not hold up the others.
+            # A terminal without a reader must not block the others.
             descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError:
             continue
@@ -155,7 +160,7 @@ def tell(marker: str, text: str) -> int:
 
 
 class Agent:
-    """Both loops and what they share."""
+    """Both loops and their shared state."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -163,14 +168,16 @@ class Agent:
         self.service = Service(folder, self.config)
         self.stop = threading.Event()
         self.lost = threading.Event()
-        """The service went away: what it was told before, it may have forgotten."""
+        """The service was away, so it may have lost the last report."""
+        self.closed_to: dict[str, int] = {}
+        """Users of the Hub who lost JupyterLab here, each with the number of the last such cut."""
         self._answered: set[int] = set()
 
     def look(self) -> tuple[bool | None, bool]:
-        """(Jupyter, sshd): whether each answers; Jupyter is ``None`` where there is none.
+        """Return whether (Jupyter, sshd) answer. Jupyter is ``None`` on ranks without it.
 
-        Each is spoken to only until it has answered once: a connection costs sshd a process and a line in its
-        log, just when Jupyter needs the processor to start.
+        Connections are made only until the first answer: each one costs sshd a process and a log line, while
+        Jupyter needs the processor to start.
         """
         url, port = self.config["jupyter_url"], int(self.config["sshd_port"])
         jupyter = self._jupyter(url) if url else None
@@ -186,14 +193,14 @@ class Agent:
     def _jupyter(self, url: str) -> bool:
         port, noted = urlsplit(url).port or 80, private.answered(self.folder)
         if not noted.exists():
-            self._answered.discard(port)  # it was started again
+            self._answered.discard(port)  # it was restarted
         up = self._up(port, lambda: jupyter_answers(url))
         if up and not noted.exists():
             private.write(noted, "")
         return up
 
     def report_readiness(self) -> None:
-        """Report whenever what answers has changed, until the service has acknowledged it."""
+        """Report each change of what answers, until the service has acknowledged it."""
         pauses = Pauses(self.stop)
         acknowledged: tuple[tuple[bool | None, bool], str] | None = None
         told = ""
@@ -219,32 +226,32 @@ class Agent:
                 "sshd": state[1],
                 "detail": self._detail(state)[:_TOLD],
             }
-            if notice:  # a service of an earlier version knows of none
+            if notice:  # an older service does not accept this field
                 body["notice"] = notice[:_TOLD]
             try:
                 self.service.call("report", body)
             except (OSError, ValueError) as error:
-                say(f"the report was not taken, will try again: {error}")
+                say(f"the report failed, will retry: {error}")
                 pauses.failed()
                 continue
             pauses.worked()
             acknowledged, starting = (state, notice), False
             quiet_since = time.monotonic()
-            say(f"reported: {self._detail(state) or 'all of it answers'}")
+            say(f"reported: {self._detail(state) or 'all parts answer'}")
 
     def _notice(self) -> str:
-        """What the launcher has for the user to know; empty if nothing."""
+        """Return the launcher's notice for the user, or an empty string."""
         try:
             return private.notice(self.folder).read_text().strip()
         except OSError:
             return ""
 
     def _long(self, since: float) -> bool:
-        """Starting takes so long that it is worth a report of its own, and slower looks."""
+        """Return whether the start takes so long that it is reported, with slower checks."""
         return time.monotonic() - since > 20
 
     def _detail(self, state: tuple[bool | None, bool]) -> str:
-        """Which parts do not answer, and why as far as that is known."""
+        """Return which parts do not answer, and why if that is known."""
         ports = (urlsplit(self.config["jupyter_url"] or "").port or 80, int(self.config["sshd_port"]))
         missing = [
             f"{name} ({self._why(name.lower(), port)})"
@@ -255,58 +262,79 @@ class Agent:
 
     def _why(self, name: str, port: int) -> str:
         if listens(port):
-            return f"port {port} is open, but what listens there does not answer as it should"
+            return f"port {port} is open, but the process there does not answer correctly"
         try:
             return private.trouble(self.folder, name).read_text().strip()
         except OSError:
             return f"nothing listens on port {port} yet"
 
     def deliver_notices(self) -> None:
-        """Wait for notices; keep the banner's end current."""
+        """Wait for notices and show them. Keeps the end time of the banner up to date."""
         pauses = Pauses(self.stop)
-        # Kept, so that an agent that was started again repeats nothing.
+        # Kept on disk, so that a restarted agent does not repeat notices.
         kept = self.folder / "notices"
         after = int(kept.read_text()) if kept.exists() else 0
+        cut_after = 0  # an agent that starts checks all connections
         while not self.stop.is_set():
             asked = time.monotonic()
             try:
-                answer = self.service.call(f"notices?after={after}&wait={LONG_POLL}", timeout=LONG_POLL + 15)
+                query = f"after={after}&cut_after={cut_after}&wait={LONG_POLL}"
+                answer = self.service.call(f"notices?{query}", timeout=LONG_POLL + 15)
+                self._cut(answer)
+                cut_after = int(answer["cut_after"])
                 for notice in answer["notices"]:
                     told = tell(self.config["marker"], str(notice["text"]))
-                    say(f"told {told} terminals: {notice['text']}")
+                    say(f"notice to {told} terminals: {notice['text']}")
                     after = max(after, int(notice["seq"]))
                     private.write(kept, f"{after}\n")
                 if answer["ends_at"]:
                     self._keep_end(answer["ends_at"])
             except (OSError, ValueError, KeyError, TypeError) as error:
-                say(f"no notices, will try again: {type(error).__name__}: {error}")
+                say(f"no notices received, will retry: {type(error).__name__}: {error}")
                 self.lost.set()
                 pauses.failed()
                 continue
             pauses.worked()
-            if not answer["notices"] and time.monotonic() - asked < 1:
-                self.stop.wait(1)  # an answer that did not wait must not make us spin
+            if not (answer["notices"] or answer["cut"] or answer["check"]) and time.monotonic() - asked < 1:
+                self.stop.wait(1)  # avoid a busy loop if the service answers at once
+
+    def _cut(self, answer: dict[str, Any]) -> None:
+        """End the connections of people who lost access. Raises ``OSError`` if not all could be checked."""
+        for session in sessions.living(self.folder):
+            lost = any(session.of(cut["subject"], cut["fingerprints"]) for cut in answer["cut"])
+            if not lost and answer["check"]:
+                allowed = self.service.read(f"keys?fingerprint={quote(session.fingerprint, safe='')}")
+                lost = not sessions.lets_in(allowed, session)
+            if lost and sessions.end(session):
+                who = session.subject or session.fingerprint
+                say(f"ended the SSH connection of {who}, who has no access any more")
+        if answer["cut"] or answer["check"]:
+            number, hub_user = int(answer["cut_after"]), "hub:"
+            for cut in answer["cut"]:
+                if cut["subject"].startswith(hub_user):
+                    self.closed_to[cut["subject"].removeprefix(hub_user)] = number
+            private.write(private.cut(self.folder), json.dumps({"number": number, "users": self.closed_to}))
 
     def _keep_end(self, ends_at: str) -> None:
-        """Give the banner the end as it is now; time is added by extensions."""
+        """Write the current end time for the banner; extensions change it."""
         seconds = int(datetime.fromisoformat(ends_at).timestamp())
         file = self.folder / "ends"
         if file.read_text().strip() != str(seconds):
             private.write(file, f"{seconds}\n")
 
     def run(self) -> None:
-        """For as long as the server lives; the launcher ends it."""
+        """Run until the launcher stops the agent."""
         threading.Thread(target=self.deliver_notices, name="notices", daemon=True).start()
         self.report_readiness()
 
 
 def say(text: str) -> None:
-    """One line for the server's log."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 (the launcher keeps it)
+    """Write a line to the log of the server."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 (the launcher logs it)
 
 
 def main(argv: list[str]) -> int:
-    """Run for the server whose private folder is the argument."""
+    """Run the agent for the server with the given private folder."""
     Agent(Path(argv[1])).run()
     return 0
 

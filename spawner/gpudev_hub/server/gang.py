@@ -1,8 +1,9 @@
-"""What the ranks of one reservation need to find and enter each other, with nothing edited by anybody."""
+"""Files with which the ranks of a reservation connect to each other, without changes by the user."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -21,12 +22,12 @@ HOSTFILE = "hostfile"
 
 
 def alias(server: str, rank: int) -> str:
-    """The name of a rank: certificate principal, HostKeyAlias and host of the hostfile."""
+    """Return the name of a rank: certificate principal, HostKeyAlias and host in the hostfile."""
     return server if rank == 0 else f"{server}-{rank}"
 
 
 def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[str, str]) -> dict[str, str]:
-    """``env`` and what ``mpirun`` needs and, for a rank of several, ``ssh``, ``scp`` and ``rsync``."""
+    """Return ``env`` with the variables for ``mpirun`` and, with several ranks, for ``ssh`` and ``rsync``."""
     result = dict(env)
     if os.getuid() == 0:
         result["OMPI_ALLOW_RUN_AS_ROOT"] = result["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
@@ -34,7 +35,7 @@ def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[s
         return result
     result["PATH"] = f"{folder}/bin:{env['PATH']}"
     if _one_machine(peers):
-        # The ranks share a host name: without this Open MPI takes them for one node and their shared memory
+        # The ranks share a host name. Without this, Open MPI treats them as one node, and their shared memory
         # segments collide.
         result["OMPI_MCA_btl"] = "self,tcp"
         result["OMPI_MCA_btl_tcp_if_include"] = "lo"
@@ -59,7 +60,7 @@ def prepare(
     limit = f'from="{LOOPBACK},::1" ' if _one_machine(peers) else ""
     private.write(folder / "gang_line", f"{limit}{public}\n")
     private.write(folder / "gang_config", _client_config(folder, launch, user, peers))
-    # In the user's own ~/.ssh these names would be wrong in his other servers, which share it.
+    # In ~/.ssh, these names would be wrong in other servers of the user, which share the home.
     (folder / "bin").mkdir(mode=0o700, exist_ok=True)
     config = shlex.quote(f"{folder}/gang_config")
     for name in ("ssh", "scp", "sftp"):
@@ -75,15 +76,17 @@ def prepare(
         try:
             _link_hostfile(folder, Path(env["HOME"]))
         except OSError as error:
-            # A home that is full lets its user in, to make room.
-            sys.stderr.write(f"no ~/{HOSTFILE}: {error}; use {folder / HOSTFILE}\n")
+            # With a full home, the user must still be able to connect and free space.
+            sys.stderr.write(f"~/{HOSTFILE} cannot be created: {error}. Use {folder / HOSTFILE} instead.\n")
 
 
 def cleanup(folder: Path, env: Mapping[str, str]) -> None:
-    """Take ``~/hostfile`` away if it is this server's."""
+    """Remove ``~/hostfile`` if it belongs to this server."""
     link = Path(env["HOME"]) / HOSTFILE
-    if link.is_symlink() and link.readlink() == folder / HOSTFILE:
-        link.unlink(missing_ok=True)
+    # The private folder must go, even if the home cannot be changed.
+    with contextlib.suppress(OSError):
+        if link.is_symlink() and link.readlink() == folder / HOSTFILE:
+            link.unlink()
 
 
 def _one_machine(peers: Sequence[Mapping[str, Any]]) -> bool:
@@ -91,9 +94,9 @@ def _one_machine(peers: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _names(launch: Mapping[str, Any], rank: int) -> list[str]:
-    """Everything that ``ssh`` on one rank may call another."""
+    """Return all names by which ``ssh`` on one rank finds another rank."""
     names = [alias(launch["id"], rank)]
-    # A reservation may be called as one of its ranks is: the rank goes first.
+    # If the reservation is named like a rank (rank-1), the rank takes precedence.
     if launch["name"] and not re.fullmatch(r"rank-\d+", launch["name"]):
         names.append(alias(launch["name"], rank))
     return [*names, *(f"gpu-{name}" for name in names), f"rank-{rank}"]
@@ -125,7 +128,7 @@ def _client_config(
         "  BatchMode yes",
         "  ConnectTimeout 10",
         "  LogLevel ERROR",
-        # For every other host the user's configuration holds as always.
+        # For all other hosts, the user's configuration applies.
         f"Match originalhost *,{','.join('!' + name for name in everybody)}",
         "  Include ~/.ssh/config",
         "  Include /etc/ssh/ssh_config",
@@ -134,14 +137,14 @@ def _client_config(
 
 
 def _link_hostfile(folder: Path, home: Path) -> None:
-    """A link, because the home is shared by all of the owner's servers; a file of his own is left alone."""
+    """Create a link, because all servers of the user share the home. A file of the user is not replaced."""
     link = home / HOSTFILE
     try:
         if not stat.S_ISLNK(link.lstat().st_mode) or link.readlink() == folder / HOSTFILE:
             return
     except FileNotFoundError:
         pass
-    # Another server may do the same at this moment, and in containers all of them have the same pid.
+    # Another server may do the same now, and in containers all launchers have the same pid.
     temporary = home / f".{HOSTFILE}.{secrets.token_hex(8)}"
     temporary.symlink_to(folder / HOSTFILE)
     temporary.replace(link)

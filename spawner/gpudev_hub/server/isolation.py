@@ -1,4 +1,4 @@
-"""The few kernel calls that Python's library lacks."""
+"""Kernel calls that the Python library does not have."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def _check(result: int, what: str) -> None:
 
 
 def die_with_parent() -> None:
-    """Between fork and exec: SIGKILL when the parent dies, however that happens."""
+    """Ask the kernel for SIGKILL when the parent dies. Called between fork and exec."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant that loses its own."""
+    """Become the parent of all descendants that lose their parent."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
 def overlay(folder: Path, home: Path | None) -> None:
-    """Change two files of the system for this process and all below it; nobody else sees that.
+    """Change two system files for this process and its descendants only.
 
-    Login shells set ``PATH`` anew in ``/etc/profile``: at its end it reads the server's ``profile``. With
-    ``home`` that is the account's home for sshd, rsync and ``~root``, too. Its real home stays where it is,
-    since the Python we run on may well lie in it.
+    Login shells reset ``PATH`` in ``/etc/profile``, so its copy reads the server's ``profile`` at the end.
+    With ``home``, the copy of ``/etc/passwd`` has this home for sshd, rsync and ``~root``. The real home
+    stays in place, because Python may be installed in it.
 
-    Needs root: copies in the private folder lie over the real files, in a mount namespace of our own. Raises
-    ``OSError`` where the kernel does not allow this.
+    Needs root: copies in the private folder are mounted over the real files, in a separate mount namespace.
+    Raises ``OSError`` if the kernel does not allow this.
     """
     copies = {Path("/etc/profile"): _profile(folder / "profile")}
     if home is not None:
@@ -54,7 +54,7 @@ def overlay(folder: Path, home: Path | None) -> None:
             copy.write_text(text)
             copy.chmod(0o644)
             _check(_libc.mount(bytes(copy), bytes(path), None, _MS_BIND, None), f"bind {path}")
-            # Other accounts read it as the real one; nothing else in the folder is for others.
+            # Other accounts may read this file, but nothing else in the folder.
             copy.unlink()
 
 

@@ -1,9 +1,9 @@
-"""JupyterLab of a server: started with its user's configuration, and without it where that ends it.
+"""JupyterLab of a server: started with the user's configuration, and without it if that configuration fails.
 
-Nothing in a home may end a server, its sessions and jobs, or keep it from starting. JupyterLab that ends is
-started again beside them, whatever the cause. If it ended, or never answered, with its user's configuration,
-it is started without that; once the files have changed they count again at its next start. Only two things
-end the server: JupyterLab was asked to shut down, or it fails without the user's files before it ever worked.
+No file in a home may end a server, its sessions and jobs, or prevent its start. If JupyterLab ends, it is
+restarted, and the rest keeps running. If it ends or never answers with the user's configuration, it is
+restarted without it; changed files are used at its next start. Only two events end the server: JupyterLab was
+asked to shut down, or it fails without the user's files before it ever worked.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from . import shells
 from .record import Exit
 
 PATIENCE = 40.0
-"""Seconds to answer in with a configuration of the user's."""
+"""Seconds within which JupyterLab must answer if the user has a configuration."""
 BRIEF = 60.0
-"""Seconds; a JupyterLab that ends sooner, twice in a row, is not started the same way again."""
+"""If JupyterLab ends twice in a row within these seconds, it is restarted without the configuration."""
 PID = "jupyterlab.pid"
-"""In the runtime folder, for its user to end JupyterLab alone."""
+"""File in the runtime folder with which the user can restart JupyterLab alone."""
+FOLDER = "GPUDEV_SERVER_FOLDER"
+"""Environment variable of JupyterLab: the private folder of its server."""
 
 _ASKED = "Shutting down on /api/shutdown request."
 _HUB_AWAY = "Failed to connect to my Hub"
 _FILES = ("jupyter*_config.py", "jupyter*_config.json", "jupyter*_config.d/*.json")
 _NAMED = 3
-"""At most so many files are named where any may be at fault."""
+"""Most files named in a notice."""
 _READ = 1 << 16
 _SHOWN = 300
 _PREFIX = re.compile(r"^\[[A-Z] [-0-9: .]+ [^\]]+\] ")
@@ -41,16 +44,16 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a JupyterLab ended."""
+    """How JupyterLab ended."""
 
     code: int
-    """Exit code; negative: a signal."""
+    """Exit code; a negative value is a signal."""
     said: str
     """The end of its output."""
     answered: bool
-    """Whether it had answered before."""
+    """Whether it answered before it ended."""
     lived: float
-    """Seconds since its start."""
+    """Seconds since it was started."""
     hung: bool = False
     """It was killed because it did not answer."""
 
@@ -62,16 +65,16 @@ class Lab:
         self._home = home
         self._folders = [Path(env.get("JUPYTER_CONFIG_DIR") or home / ".jupyter"), home]
         self.plain = False
-        """Whether it runs, or is to be started, without the user's configuration."""
+        """Whether it runs, or will be started, without the user's configuration."""
         self.notice = ""
-        """What its user should know of that; empty if nothing."""
+        """Notice for the user, or an empty string."""
         self.worked = False
         """Whether it has ever answered."""
         self._brief = 0
         self._refused: Fingerprint = ()
 
     def configuration(self) -> list[Path]:
-        """The user's own configuration files."""
+        """Return the user's configuration files."""
         found = []
         for folder in self._folders:
             for pattern in _FILES:
@@ -82,11 +85,11 @@ class Lab:
         return found
 
     def patience(self) -> float | None:
-        """Seconds to wait for an answer; ``None``: as long as it takes."""
+        """Return the seconds to wait for an answer; ``None`` means no limit."""
         return PATIENCE if not self.plain and self.configuration() else None
 
     def ended(self, ending: Ending) -> Exit | None:
-        """Decide what comes next: the end of the server, or ``None`` and another start as ``plain`` says."""
+        """Return the end of the server, or ``None`` to restart JupyterLab as ``plain`` says."""
         if ending.code == 0 and _ASKED in ending.said:
             return Exit(0, "JupyterLab was shut down from inside", by_user=True)
         self.worked |= ending.answered
@@ -94,7 +97,7 @@ class Lab:
         if self.plain:
             if not self.worked:
                 return Exit(ending.code or 1, f"JupyterLab {what(ending)}")
-            # One that fails without the files, too, says nothing against them.
+            # If it also fails without the files, the files are not the cause.
             if not ending.answered or self._fingerprint() != self._refused:
                 self.plain, self.notice = False, ""
         elif _HUB_AWAY not in ending.said and (not ending.answered or self._brief > 1):
@@ -110,7 +113,7 @@ class Lab:
         names = names or "the files in ~/.jupyter and ~/.local/share/jupyter"
         self.notice = (
             f"JupyterLab runs without your configuration: with {names} it {what(ending)}."
-            f" Correct that, then restart JupyterLab with: kill $(cat $JUPYTER_RUNTIME_DIR/{PID})"
+            f" Fix the configuration, then restart JupyterLab with: kill $(cat $JUPYTER_RUNTIME_DIR/{PID})"
         )
 
     def _fingerprint(self) -> Fingerprint:
@@ -127,33 +130,39 @@ class Lab:
         return f"~/{path.relative_to(self._home)}" if path.is_relative_to(self._home) else str(path)
 
 
+_QUIET: Final = {"loggers": {"tornado.application": {"level": "WARNING"}}}
+
+
 def command(jupyter: Sequence[str], env: Mapping[str, str], grace: float, plain: Path | None) -> list[str]:
-    """Command line of JupyterLab; ``plain``: a folder for it where it is to read nothing of the user's."""
+    """Return the command line of JupyterLab. ``plain``: a folder that replaces the user's configuration."""
     terminal = shells.interactive(env)
     arguments = [
-        # The image says which version there is; a server has no need to ask other sites at its start, nor
-        # its user whether they want their news.
+        # The image determines the version, so JupyterLab need not check for updates or ask about news.
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
-        # Jupyter ends its kernels itself, and by default kills them after five seconds.
+        # Jupyter stops its kernels itself, and by default kills them after five seconds.
         f"--KernelManager.shutdown_wait_time={0.9 * grace:g}",
-        # When a server ends is the reservation's business.
+        # The reservation determines when the server ends.
         "--ServerApp.shutdown_no_activity_timeout=0",
-        # At this level it says that it was asked to shut down.
+        # Seconds for which it takes somebody's access for granted, without asking the Hub again.
+        "--HubOAuth.cache_max_age=30",
+        # At this level, it logs a request to shut down.
         "--ServerApp.log_level=INFO",
+        # At INFO, JupyterHub's code writes the browser's session id into the server's log.
+        f"--ServerApp.logging_config={_QUIET}",
     ]
     if plain is not None:
         arguments.append(f"--ServerApp.root_dir={env['HOME']}")
         lost = [f"--unset={name}" for name in _folders(plain) if name not in env]
         back = [f"{name}={env[name]}" for name in _folders(plain) if name in env]
         terminal = ["/usr/bin/env", *lost, f"--chdir={env['HOME']}", *back, *terminal]
-    # A list: traitlets takes the quotes off a string.
+    # A list, because traitlets removes the quotes of a string.
     return [*jupyter, f"--ServerApp.terminado_settings=shell_command={terminal}", *arguments]
 
 
-def environment(env: Mapping[str, str], plain: Path | None) -> dict[str, str]:
-    """Environment of JupyterLab."""
-    return {**env, **(_folders(plain) if plain is not None else {})}
+def environment(env: Mapping[str, str], folder: Path, plain: Path | None) -> dict[str, str]:
+    """Return the environment of JupyterLab; its extension reads ``folder``, the server's private one."""
+    return {**env, FOLDER: str(folder), **(_folders(plain) if plain is not None else {})}
 
 
 def _folders(plain: Path) -> dict[str, str]:
@@ -161,11 +170,11 @@ def _folders(plain: Path) -> dict[str, str]:
 
 
 def what(ending: Ending) -> str:
-    """What became of it, and its own words about that."""
+    """Return how JupyterLab ended, with the last message of its output."""
     if ending.hung:
         return f"did not answer within {PATIENCE:g} s"
     if ending.code < 0:
-        how = f"was ended by {signal.Signals(-ending.code).name}"
+        how = f"was killed by {signal.Signals(-ending.code).name}"
     else:
         how = f"ended with exit code {ending.code}"
     last = complaint(ending.said)
@@ -173,7 +182,7 @@ def what(ending: Ending) -> str:
 
 
 def complaint(said: str) -> str:
-    """The line of its output that says most about its end, fit to be shown; empty if there is none."""
+    """Return the line of the output that best explains the end, as printable text; or an empty string."""
     lines = [
         text
         for line in said.splitlines()
@@ -185,9 +194,9 @@ def complaint(said: str) -> str:
 
 
 def blamed(files: Sequence[Path], said: str, home: Path) -> list[Path]:
-    """The files that the output points to; all of ``files`` if it does not.
+    """Return the files that the output names, else all of ``files``.
 
-    It names one of them, or quotes a word of one; or it names another file of the home.
+    The output names a file, quotes a word in it, or names another file in the home.
     """
     named = [path for path in files if str(path) in said]
     if named:

@@ -1,14 +1,14 @@
-"""One rank of a server: starts Jupyter, sshd and the agent, keeps their logs, and ends everything of theirs.
+"""The launcher of one rank: starts Jupyter, sshd and the agent, keeps their logs, and stops all processes.
 
 ``python -I -m gpudev_hub.server.launcher FOLDER`` reads ``FOLDER/private/spec.json`` (written by the
-spawner), becomes a session of its own and answers by its exit code once its record is on disk. It depends on
-nobody: hub, service and supervisor may come and go. Whatever users start below it, detached or not, stays
-below it (it is their sub-reaper) and is gone before it is.
+spawner), becomes a separate session, and exits once its record is on disk. It does not depend on the hub, the
+service or the supervisor. It is the sub-reaper of all processes that users start, and stops them before it
+ends.
 
-Its parts are started again when they die; what runs beside them goes on. JupyterLab ends the server only
-where it was asked to, or could never be started (``lab.py``). SIGTERM ends the server: Jupyter is asked to,
-sessions are hung up, and what is left after the grace is killed. So does SIGUSR1, which says that everything
-on this machine is being shut down.
+Parts that end are restarted while the rest keeps running. JupyterLab ends the server only if it was asked to
+shut down or could never be started (``lab.py``). SIGTERM ends the server: Jupyter shuts down, sessions get
+SIGHUP, and processes left after the grace period are killed. SIGUSR1 does the same when the hub on this
+machine is shut down.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import gang, isolation, lab, places, private, processes, record, shells, sshd
+from . import examples, gang, isolation, lab, places, private, processes, record, shells, sshd
 from .logs import Log, Sink
-from .part import Part
+from .part import Part, or_root
 from .record import TOLD, Exit, Record
 
 
 def environment(
     folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[str, str], shared: bool
 ) -> dict[str, str]:
-    """What JupyterLab, sessions and the agent get alike; writes what it leads to into the private folder.
+    """Return the environment of JupyterLab, sessions and the agent. Writes its files to the private folder.
 
-    ``shared``: the machine is not the server's own.
+    ``shared``: other servers use this machine too.
     """
     return shells.prepare(folder, gang.environment(folder, peers, env) | places.environment(folder, shared))
 
 
 class Launcher:
-    """The main loop: one thread, everything an event."""
+    """The main loop, with one thread."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class Launcher:
         logs: Callable[[str], Sink],
         listen: str | None = gang.LOOPBACK,
     ) -> None:
-        """``folder`` is the server's private one, ``logs`` gives each part its log by name.
+        """``folder`` is the private folder of the server; ``logs`` returns the log of a part by name.
 
-        ``spec`` is a rank's specification (``hub/local.py`` shows all of it); ``listen`` is sshd's address,
-        ``None`` for all that there are.
+        ``spec`` is the specification of a rank (see ``hub/local.py``). ``listen`` is the address of sshd;
+        ``None`` means all addresses.
         """
         self.spec = spec
         self.folder = folder
@@ -70,7 +70,7 @@ class Launcher:
         self.env: dict[str, str] = {}
         self.parts: list[Part] = []
         self.exit: Exit | None = None
-        """Set once the server is ending."""
+        """Set when the server starts to end."""
         self.deadline = 0.0
         self.hung_up: set[int] = set()
         self.hung = False
@@ -81,7 +81,7 @@ class Launcher:
         return Part(name, argv, env, self.spec["home"], self.logs(name))
 
     def prepare(self) -> None:
-        """Write what sshd needs and start the parts; Jupyter first, since it takes longest."""
+        """Write the files of sshd and start the parts. Jupyter is first, because its start takes longest."""
         spec = self.spec
         env = self.env = environment(
             self.folder, spec["peers"], spec["env"], shared=self.listen == gang.LOOPBACK
@@ -92,25 +92,33 @@ class Launcher:
         if spec["jupyter"] is not None:
             self.jupyter = self._part("jupyter", [], env)
             self._start_jupyter(self.jupyter)
+            self._give_examples()
         agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.folder)]
         self.parts = [self._part("sshd", argv, env), self._part("agent", agent, env)]
         for part in self.parts:
             self._start(part)
 
+    def _give_examples(self) -> None:
+        try:
+            examples.give(Path(self.spec["home"]))
+        except OSError as error:
+            self.log.write(f"the home did not get the folder {examples.FOLDER}: {error}\n".encode())
+
     def _start_jupyter(self, part: Part) -> None:
-        """With the user's configuration or without, as was decided when it last ended."""
+        """Start JupyterLab, with or without the user's configuration."""
         plain = self.folder / "lab" if self.lab.plain else None
         if plain is not None:
             plain.mkdir(mode=0o700, exist_ok=True)
-        part.argv = lab.command(self.spec["jupyter"], self.env, float(self.spec["grace"]), plain)
-        part.env = lab.environment(self.env, plain)
-        # It reads configuration from where it is started, too.
+        env = {**self.env, "HOME": or_root(self.env["HOME"])}
+        part.argv = lab.command(self.spec["jupyter"], env, float(self.spec["grace"]), plain)
+        part.env = lab.environment(self.env, self.folder, plain)
+        # JupyterLab also reads configuration from the working directory.
         part.cwd = str(plain or self.spec["home"])
         private.answered(self.folder).unlink(missing_ok=True)
         try:
             private.write(private.notice(self.folder), self.lab.notice)
         except OSError as error:
-            self.log.write(f"the user can't be told of JupyterLab: {error}\n".encode())
+            self.log.write(f"the notice about JupyterLab could not be written: {error}\n".encode())
         self._start(part)
         runtime = self.env.get("JUPYTER_RUNTIME_DIR")
         if part.pid is not None and runtime is not None:
@@ -118,7 +126,7 @@ class Launcher:
                 Path(runtime).mkdir(mode=0o700, exist_ok=True)
                 private.write(Path(runtime) / lab.PID, f"{part.pid}\n")
             except OSError as error:
-                self.log.write(f"{lab.PID} can't be written: {error}\n".encode())
+                self.log.write(f"{lab.PID} could not be written: {error}\n".encode())
 
     def _start(self, part: Part) -> None:
         try:
@@ -132,7 +140,7 @@ class Launcher:
         self.selector.register(output, selectors.EVENT_READ, part)
 
     def run(self) -> None:
-        """Until nothing of the server is left."""
+        """Run until all processes of the server have ended."""
         wake, waker = socket.socketpair()
         with wake, waker:
             for end in (wake, waker):
@@ -141,7 +149,7 @@ class Launcher:
             try:
                 self._run(wake)
             finally:
-                # A late SIGCHLD would be written into whatever file gets this descriptor next: the record.
+                # A late SIGCHLD would be written into the next file with this descriptor: the record.
                 signal.set_wakeup_fd(-1)
 
     def _run(self, wake: socket.socket) -> None:
@@ -185,7 +193,7 @@ class Launcher:
             processes.send([part.pid], signal.SIGKILL)
 
     def _patience_ends(self, part: Part) -> float | None:
-        """When it should have answered (monotonic); ``None`` if it has, or may take as long as it likes."""
+        """Return when JupyterLab must have answered (monotonic); ``None`` if it has, or without a limit."""
         if private.answered(self.folder).exists() or (patience := self.lab.patience()) is None:
             return None
         return part.started + patience
@@ -254,7 +262,7 @@ class Launcher:
         self._note(part, lab.what(ending), said=False)
 
     def _note(self, part: Part, what: str, said: bool = True) -> None:
-        """Say it in the part's log, and leave it for the agent, which tells the service."""
+        """Write the event to the log of the part, and to a file for the agent, which reports it."""
         last = part.last_line() if said else ""
         part.log.write(f"{part.name} {what}\n".encode())
         try:
@@ -262,33 +270,33 @@ class Launcher:
                 private.trouble(self.folder, part.name), f"{part.name} {what}{': ' if last else ''}{last}\n"
             )
         except OSError as error:
-            self.log.write(f"what became of {part.name} can't be noted: {error}\n".encode())
+            self.log.write(f"the end of {part.name} could not be recorded: {error}\n".encode())
 
     def finish(self, how: Exit) -> None:
-        """Begin to end the server; the first reason given is the one recorded."""
+        """Start to end the server. The first reason is recorded."""
         if self.exit is not None:
             return
         self.exit = how
         self.deadline = time.monotonic() + float(self.spec["grace"])
-        # Jupyter ends its kernels and terminals itself; a second SIGTERM would kill it in the middle of that.
+        # Jupyter stops its kernels and terminals itself. A second SIGTERM would kill it before it is done.
         if self.jupyter is not None and self.jupyter.pid is not None:
             processes.send([self.jupyter.pid], signal.SIGTERM)
 
     def _sweep(self) -> bool:
-        """One round of ending what is left; true when nothing is."""
+        """Signal the remaining processes once. Returns true when none is left."""
         left = processes.descendants(os.getpid())
         left.update(processes.marked(self.spec["env"][record.MARKER]))
         left.discard(os.getpid())
         if not left:
             return True
         if time.monotonic() > self.deadline:
-            # What runs under sudo is not ours to kill; in a pod it goes with us.
+            # Processes under sudo cannot be killed from here; in a pod they end with the container.
             return processes.send(left, signal.SIGKILL) == left
         jupyter = self.jupyter.pid if self.jupyter is not None else None
         shielded = {jupyter} | processes.descendants(jupyter) if jupyter is not None else set()
         connections = {pid for pid in left if processes.is_sshd(pid)}
         if left == connections:
-            # Only connections without a session: nothing in them could still want to end in order.
+            # Only connections without a session are left, so nothing can be interrupted.
             processes.send(left, signal.SIGKILL)
             return False
         new = left - shielded - connections - self.hung_up
@@ -299,7 +307,7 @@ class Launcher:
 
 
 def _record(spec: dict[str, Any]) -> Record:
-    """The record of this process as the launcher of a rank."""
+    """Return the record of this process as the launcher of a rank."""
     launch, rank = spec["launch"], int(spec["rank"])
     place = launch["allocation"][rank]
     me = processes.start_time(os.getpid())
@@ -335,7 +343,7 @@ def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
                 folder / record.PRIVATE, home=Path(spec["home"]) if spec["passwd_home"] else None
             )
         except OSError as error:
-            sys.stderr.write(f"/etc/passwd and /etc/profile are the machine's: {error}\n")
+            sys.stderr.write(f"the machine's own /etc/passwd and /etc/profile are used: {error}\n")
     kept = folder / record.PRIVATE
     launcher = Launcher(spec, kept, lambda name: Log(folder / record.LOGS / f"{name}.log"))
     mine = _record(spec)
@@ -343,7 +351,7 @@ def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
     os.write(answer, b"ok")
     os.close(answer)
     launcher.run()
-    # The last words: why it ended, and nothing private left behind.
+    # Remove private files, then record why the server ended.
     gang.cleanup(kept, spec["env"])
     places.remove(kept)
     shutil.rmtree(kept, ignore_errors=True)
@@ -351,7 +359,7 @@ def _daemon(folder: Path, spec: dict[str, Any], answer: int) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Read the specification, go into the background, and answer 0 once the record is written."""
+    """Read the specification and start the launcher in the background. Returns 0 after its record exists."""
     folder = Path(argv[1]).absolute()
     (folder / record.LOGS).mkdir(mode=0o700, exist_ok=True)
     spec: dict[str, Any] = json.loads((folder / record.PRIVATE / "spec.json").read_text())
@@ -367,7 +375,7 @@ def main(argv: list[str]) -> int:
             try:
                 os.write(answer, f"{type(error).__name__}: {error}".encode())
             except OSError:
-                pass  # it had its answer already
+                pass  # the parent already has its answer
         finally:
             os._exit(code)
     os.close(answer)

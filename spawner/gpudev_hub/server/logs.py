@@ -1,30 +1,32 @@
-"""Where the parts of a server put what they say: files that cannot fill a disk, or the container's log."""
+"""Logs of the parts of a server: files of limited size, or the log of the container."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
 LIMIT = 1 << 20
-"""Bytes per file; with the one before it that makes two."""
+"""Bytes per file. There are at most two files: the current one and the one before it."""
 
 
 _LINE = 4000
-"""Bytes of a line on a pipe: what the kernel takes whole (4096) less the name in front."""
+"""Bytes of a line on a pipe: what the kernel writes atomically (4096) less the prefix."""
 
 
 class Sink(Protocol):
-    """Takes what a part says, as it comes."""
+    """Receives the output of a part."""
 
     def write(self, data: bytes) -> None:
-        """Append; never raises, never waits."""
+        """Append data. Never raises and never blocks."""
 
 
 class Lines:
-    """Whole lines as ``NAME| line`` on a descriptor that is shared with other parts: a container's log.
+    """Writes whole lines as ``NAME| line`` to a descriptor that parts share: the log of a container.
 
-    The descriptor should not block: a reader that hangs costs log lines, never the server.
+    The descriptor should not block: if its reader hangs, log lines are lost but the server keeps running.
     """
 
     def __init__(self, name: str, descriptor: int) -> None:
@@ -33,7 +35,7 @@ class Lines:
         self._rest = b""
 
     def write(self, data: bytes) -> None:
-        """Pass on the lines that are whole now; a line without end goes in pieces."""
+        """Write all complete lines. Very long lines are split."""
         *lines, rest = (self._rest + data).split(b"\n")
         while len(rest) > _LINE:
             lines.append(rest[:_LINE])
@@ -53,33 +55,58 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._open()
-
-    def _open(self) -> None:
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = self._open()
         self._size = os.fstat(self._file).st_size
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def write(self, data: bytes) -> None:
         """Append; a full disk loses log lines, never the server."""
         try:
             if self._size + len(data) > LIMIT:
-                os.close(self._file)
-                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-                self._open()
+                self._rotate()
             self._size += os.write(self._file, data[-LIMIT:])
         except OSError:
             pass
 
+    def _rotate(self) -> None:
+        """Continue in a new file, or in the present one, emptied, where none can be made.
+
+        The present one is closed only once there is a new one: a closed descriptor soon belongs to another
+        file, and writing to it, or closing it again, would damage that one.
+        """
+        self._size = 0
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            fresh = self._open()
+        except OSError:
+            os.ftruncate(self._file, 0)
+            return
+        os.close(self._file)
+        self._file = fresh
+
 
 def tail(path: Path, lines: int) -> str:
-    """The last ``lines`` lines; empty when there is no such log."""
+    """Return the last ``lines`` lines; empty if there is no such log, or it cannot be read.
+
+    A server's user can put anything in the place of its logs: links are not followed, and a named pipe does
+    not keep the caller waiting.
+    """
     text = b""
     for name in (f"{path.name}.1", path.name):
-        try:
-            with path.with_name(name).open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - 400 * lines))
-                text += file.read()
-        except FileNotFoundError:
-            continue
+        with contextlib.suppress(OSError):
+            text += _end(path.with_name(name), 400 * lines)
     return "\n".join(text.decode(errors="replace").splitlines()[-lines:])
+
+
+def _end(path: Path, size: int) -> bytes:
+    """The last ``size`` bytes of a regular file; of anything else nothing."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        about = os.fstat(descriptor)
+        start = max(0, about.st_size - size)
+        return os.pread(descriptor, about.st_size - start, start) if stat.S_ISREG(about.st_mode) else b""
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""One process of a server: how it is started, what it says, and when it is started again."""
+"""A part of a server: one process, its output, and its restarts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from .logs import Sink
 RESTART_FIRST = 0.2
 RESTART_MOST = 10.0
 SETTLED = 30.0
-"""A part that lived this many seconds is started again at once when it ends."""
+"""A part that ran for this many seconds is restarted at once."""
 _KEPT = 16384
-"""Bytes of its output kept to say why it ended."""
+"""Bytes of output kept to explain why it ended."""
 _LAST_READS = 16
-"""At most so many reads: something it started may go on writing into the same pipe."""
+"""Most reads after its end: a child process may still write to the same pipe."""
 _SHOWN = 300
-"""Characters of its last line that are shown."""
+"""Most characters of its last line that are shown."""
+
+
+def or_root(folder: str) -> str:
+    """Return ``folder``, or ``/`` if it cannot be entered: a home that is gone must not keep anybody out."""
+    return folder if os.access(f"{folder}/.", os.X_OK) else "/"
 
 
 class Part:
-    """A process of the server: its command, its log and, while it runs, its pid."""
+    """A process of the server: its command, its log, and its pid while it runs."""
 
     def __init__(self, name: str, argv: list[str], env: dict[str, str], cwd: str, log: Sink) -> None:
         self.name = name
@@ -32,22 +37,22 @@ class Part:
         self.log = log
         self.pid: int | None = None
         self.output: int | None = None
-        """End of the pipe that its output, and that of whatever it starts, comes from."""
+        """Read end of the pipe for its output and that of its child processes."""
         self.started = 0.0
         self.delay = RESTART_FIRST
         self.due: float | None = None
-        """When to start it again (monotonic)."""
+        """When to restart it (monotonic)."""
         self._said = b""
 
     def start(self) -> int:
-        """Start it; returns the end of the pipe its output comes from. Raises ``OSError``."""
+        """Start the process. Returns the read end of its output pipe. Raises ``OSError``."""
         self.started = time.monotonic()
         output, write_end = os.pipe()
         try:
             process = subprocess.Popen(
                 self.argv,
                 env=self.env,
-                cwd=self.cwd,
+                cwd=or_root(self.cwd),
                 stdin=subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=write_end,
@@ -58,7 +63,7 @@ class Part:
             raise
         finally:
             os.close(write_end)
-        process.returncode = 0  # we reap it ourselves, with all the others
+        process.returncode = 0  # the launcher reaps all its children itself
         self.pid = process.pid
         self.output = output
         self.due = None
@@ -67,12 +72,12 @@ class Part:
         return output
 
     def take(self, data: bytes) -> None:
-        """Log what it said."""
+        """Log output of the process."""
         self.log.write(data)
         self._said = (self._said + data)[-_KEPT:]
 
     def drain(self) -> None:
-        """Log what is left in its pipe: the last words of a part that has ended."""
+        """Log the output left in the pipe of a process that has ended."""
         output = self.output
         if output is None:
             return
@@ -88,7 +93,7 @@ class Part:
             self.log.write(b"\n")
 
     def ended(self) -> None:
-        """Note its end, and when it is to be started again."""
+        """Record its end and when to restart it."""
         self.pid = None
         now = time.monotonic()
         if now - self.started > SETTLED:
@@ -97,11 +102,11 @@ class Part:
         self.delay = min(2 * self.delay, RESTART_MOST)
 
     def said(self) -> str:
-        """The end of what it said."""
+        """Return the end of its output."""
         return self._said.decode(errors="replace")
 
     def last_line(self) -> str:
-        """The last line it printed that says something, fit to be shown; empty if there is none."""
+        """Return the last non-empty line of its output, without control characters; or an empty string."""
         for line in reversed(self.said().splitlines()):
             text = "".join(letter for letter in line if letter.isprintable()).strip()
             if text:

@@ -1,7 +1,7 @@
-"""Folders of a server's own for sockets and temporary files.
+"""Separate folders for the sockets and temporary files of each server.
 
-Programs key them by the account: two servers of one person on one machine would share a terminal
-multiplexer, and a session opened in one would run in the other and die with it.
+Programs name such files by the account. Without separate folders, two servers of a user on one machine would
+share a terminal multiplexer: a session opened in one would run in the other and end with it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 _PREFIX = "gpudev-"
 _LONGEST = 40
-"""Characters: the path of a socket may have 107, and some programs need more than 60 of them."""
+"""Most characters: the path of a socket may have 107, and some programs add more than 60."""
 
 
 def environment(folder: Path, shared: bool) -> dict[str, str]:
-    """Make the folders of the server with this private folder; returns what leads programs to them.
+    """Create the folders of the server with this private folder. Returns their environment variables.
 
-    ``shared``: ``/tmp`` is the machine's, not the server's own.
+    ``shared``: other servers use the same ``/tmp``.
     """
     place = _place(folder)
     run = place / "run"
@@ -35,12 +35,12 @@ def environment(folder: Path, shared: bool) -> dict[str, str]:
 
 
 def remove(folder: Path) -> None:
-    """Remove what lies outside the private folder."""
+    """Remove the folders outside the private folder."""
     link = folder / "place"
     if not link.is_symlink():
         return
     place = link.readlink()
-    # The link is its user's to change.
+    # The user may have changed the link.
     if place.parent == Path(tempfile.gettempdir()) and place.name.startswith(_PREFIX):
         shutil.rmtree(place, ignore_errors=True)
     link.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ def _place(folder: Path) -> Path:
     try:
         place = Path(tempfile.mkdtemp(prefix=_PREFIX))
     except OSError as error:
-        sys.stderr.write(f"sockets have long paths, which some programs refuse: {error}\n")
+        sys.stderr.write(f"sockets have long paths, which some programs do not accept: {error}\n")
         return folder
     link.unlink(missing_ok=True)
     link.symlink_to(place)

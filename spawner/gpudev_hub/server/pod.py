@@ -2,17 +2,19 @@
 
 ``python -I -m gpudev_hub.server.pod SPEC RANK`` reads ``SPEC`` (JSON, one for all ranks, from a Secret):
 
-``launch``                      what the gate answered (``core.gate.Launch``)
-``peers``                       ``{"host", "port"}`` per rank: where its sshd is reached
-``jupyter``                     command line of Jupyter's server; rank 0 runs it
-``jupyter_port``, ``sshd_port`` where both listen, on all addresses
-``env``                         environment of all ranks; goes before the container's own
+``launch``                      the answer of the gate (``core.gate.Launch``)
+``peers``                       ``{"host", "port"}`` per rank: the address of its sshd
+``jupyter``                     command line of the Jupyter server; rank 0 runs it
+``jupyter_port``, ``sshd_port`` ports of both, on all addresses
+``env``                         environment of all ranks; overrides that of the container
 ``grace``                       seconds for an orderly end
+``forbidden``                   optional: targets (``HOST:PORT``) that network policies must keep it from,
+                                beside the Kubernetes API; without any, policies are not checked
 
-It does what the launcher does on one machine, and differs in three things: what the parts say goes to
-standard output as ``NAME| line``, how it ended goes to the container's termination log as the JSON of
-``record.Exit``, and the container's environment goes on to everything in it. The home is shared by all of the
-user's servers: nothing of this one lies there but the link ``~/hostfile``, the same path in each of them.
+It works like the launcher on one machine, with three differences: the output of the parts goes to standard
+output as ``NAME| line``, the end is written to the container's termination log as the JSON of
+``record.Exit``, and all processes get the environment of the container. All servers of a user share the home.
+The only file of this server in it is the link ``~/hostfile``, with the same target in all servers.
 """
 
 from __future__ import annotations
@@ -28,61 +30,61 @@ import stat
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import isolation, record
+from . import isolation, policies, record
 from .launcher import Launcher
 from .logs import Lines, Sink
 from .record import TOLD, Exit
 
 TERMINATION_LOG = Path("/dev/termination-log")
 PRIVATE = Path("/run/gpudev/private")
-"""In memory, and the same in every pod, so that ``~/hostfile`` is right in all of them."""
+"""In memory, and the same path in every pod, so that ``~/hostfile`` works in all of them."""
 _SKELETON = Path("/etc/skel")
 _INFINIBAND = Path("/dev/infiniband")
 _REASON = 1000
-"""Characters of a reason that are sure to fit into a termination log (4096 bytes)."""
+"""Most characters of a reason: they always fit into a termination log (4096 bytes)."""
 _FIELDS = ("launch", "peers", "jupyter", "jupyter_port", "sshd_port", "env", "grace")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CannotStart(Exception):
-    """The server can't be started; the message says which part of it, why, and what to do."""
+    """The server cannot be started. The message says why and what to do."""
 
 
 def read_spec(path: Path, rank: int) -> dict[str, Any]:
-    """The specification, if it is one that has this rank. Raises ``CannotStart``."""
+    """Return the specification for this rank. Raises ``CannotStart`` if it is not valid."""
     what = f"the server's specification {path}"
     try:
         spec = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CannotStart(f"{what} can't be read: {error}") from error
+        raise CannotStart(f"{what} cannot be read: {error}") from error
     absent = [name for name in _FIELDS if not isinstance(spec, dict) or name not in spec]
     if absent:
-        raise CannotStart(f"{what} lacks {', '.join(absent)}: is the image older than the hub?")
+        raise CannotStart(f"{what} lacks {', '.join(absent)}: the image and the hub have different versions")
     ranks = len(spec["launch"]["allocation"])
     if not 0 <= rank < ranks:
-        raise CannotStart(f"{what} has {ranks} ranks, and this is to be rank {rank}")
+        raise CannotStart(f"{what} has no rank {rank}: its ranks are 0 to {ranks - 1}")
     return dict(spec)
 
 
 def environment(
     container: Mapping[str, str], spec: Mapping[str, Any], rank: int, account: pwd.struct_passwd, efa: bool
 ) -> dict[str, str]:
-    """What Jupyter, sessions over SSH and the agent get alike; ``efa``: the container has EFA devices."""
+    """Return the environment of Jupyter, sessions and the agent. ``efa``: the container has EFA devices."""
     launch = spec["launch"]
     home = account.pw_dir
-    # One place per image: they share the home, and what was built for one torch breaks with another.
-    # PIP_USER would do too, but makes every `pip install` in a virtual environment fail; without it pip
-    # goes to this place by itself, since the image's own packages belong to root.
+    # One folder per image: images share the home, and packages built for one torch fail with another.
+    # PIP_USER is not set, because it makes every `pip install` in a virtual environment fail. pip uses this
+    # folder anyway, since the packages of the image belong to root.
     image = re.sub(r"[^A-Za-z0-9._-]+", "-", launch["image"]).strip("-.") or "image"
     packages = f"{home}/.local/share/gpudev/{image}"
     defaults = {
         "LANG": "C.UTF-8",
-        "PIP_BREAK_SYSTEM_PACKAGES": "1",  # Debian's Python refuses installations into a home without it
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",  # without it, Debian's Python refuses to install into a home
         "PYTHONUSERBASE": packages,
         "GPUDEV_NODE": launch["allocation"][rank]["node"],
     }
@@ -103,8 +105,26 @@ def environment(
 
 
 def exit_status(code: int) -> int:
-    """What a shell makes of an ``Exit``'s code: 128 and the signal's number for a signal."""
+    """Return the code of an ``Exit`` as a shell does: 128 plus the signal's number for a signal."""
     return code if code >= 0 else 128 - code
+
+
+def check_policies(
+    forbidden: Sequence[str], container: Mapping[str, str], patience: float = policies.PATIENCE
+) -> None:
+    """Return once the server's network policies are in force. Raises ``CannotStart`` if they are not.
+
+    ``container``: its environment, which has the address of the Kubernetes API.
+    """
+    if not forbidden:
+        return
+    api = ":".join(container.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
+    reached = policies.wait_until_enforced([*forbidden, api], patience)
+    if reached:
+        raise CannotStart(
+            "the network policies of this server are not enforced: it can reach "
+            f"{' and '.join(reached)}. Tell an operator"
+        )
 
 
 def _account() -> pwd.struct_passwd:
@@ -113,7 +133,7 @@ def _account() -> pwd.struct_passwd:
     except KeyError:
         raise CannotStart(
             f"the image has no account for uid {os.getuid()}, which sshd needs"
-            " (infra/images/server/install.sh makes it)"
+            " (infra/images/server/install.sh creates it)"
         ) from None
 
 
@@ -123,23 +143,23 @@ def _check_home(home: Path) -> None:
             return
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return  # he must get in to make room
+            return  # the user must be able to connect and free space
         problem = error.strerror
     try:
         found = home.stat()
         state = f"it belongs to {found.st_uid}:{found.st_gid}, mode {stat.S_IMODE(found.st_mode):o}"
     except OSError as error:
-        state = f"nothing can be learnt of it: {error.strerror}"
+        state = f"its owner is unknown: {error.strerror}"
     raise CannotStart(
-        f"the home {home} can't be written to by uid {os.getuid()}: {problem} ({state});"
-        " look at the user's volume"
+        f"the home {home} cannot be written by uid {os.getuid()}: {problem} ({state});"
+        " check the user's volume"
     )
 
 
 def furnish(home: Path, skeleton: Path) -> None:
-    """Give an empty home what new accounts get; one in use is its user's, who may have removed files.
+    """Copy the files of a new account into an empty home. A home in use is not changed.
 
-    Another of his servers may do the same just now: nothing is overwritten. Raises ``OSError``.
+    Another server of the user may do the same now, so nothing is overwritten. Raises ``OSError``.
     """
     if not skeleton.is_dir() or any(entry.name != "lost+found" for entry in home.iterdir()):
         return
@@ -156,7 +176,7 @@ def furnish(home: Path, skeleton: Path) -> None:
 
 
 def _jupyter(command: list[str], env: Mapping[str, str]) -> list[str]:
-    """Jupyter's command line, found beside this Python first: the image's own may be any version."""
+    """Return the command line of Jupyter, preferably next to this Python, which has the right version."""
     own = Path(sys.executable).parent
     program = shutil.which(command[0], path=f"{own}:{env['PATH']}")
     if program is None:
@@ -169,6 +189,10 @@ def _jupyter(command: list[str], env: Mapping[str, str]) -> list[str]:
 def _prepare(argv: list[str], log: Sink) -> Launcher:
     rank = int(argv[2])
     spec = read_spec(Path(argv[1]), rank)
+    forbidden = spec.get("forbidden", ())
+    check_policies(forbidden, os.environ)
+    if forbidden:
+        log.write(b"its network policies are in force\n")
     account = _account()
     env = environment(os.environ, spec, rank, account, any(_INFINIBAND.glob("uverbs*")))
     home = Path(account.pw_dir)
@@ -176,11 +200,11 @@ def _prepare(argv: list[str], log: Sink) -> Launcher:
     try:
         furnish(home, _SKELETON)
     except OSError as error:
-        log.write(f"the new home has not got all files of {_SKELETON}: {error}\n".encode())
+        log.write(f"not all files of {_SKELETON} could be copied into the new home: {error}\n".encode())
     try:
         PRIVATE.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise CannotStart(f"there is no place for the server's private files: {error}") from error
+        raise CannotStart(f"the folder {PRIVATE} for private files cannot be created: {error}") from error
     own = {
         "rank": rank,
         "jupyter": _jupyter(spec["jupyter"], env) if rank == 0 else None,
@@ -207,24 +231,24 @@ def _run(argv: list[str], log: Sink) -> Exit:
 
 
 def _report(ended: Exit, log: Sink) -> int:
-    """Say how it ended where the kubelet and people look; returns the exit status."""
+    """Write how it ended to the log and to the termination log. Returns the exit status."""
     log.write(f"ended: {ended.reason}\n".encode())
     fields = asdict(ended) | {"reason": ended.reason[:_REASON]}
     try:
         TERMINATION_LOG.write_text(json.dumps(fields, ensure_ascii=False))
     except OSError as error:
-        log.write(f"{TERMINATION_LOG} can't be written: {error}\n".encode())
+        log.write(f"{TERMINATION_LOG} cannot be written: {error}\n".encode())
     return exit_status(ended.code)
 
 
 def main(argv: list[str]) -> int:
-    """Run one rank until it ends; returns the container's exit status."""
+    """Run one rank until it ends. Returns the exit status of the container."""
     os.umask(0o022)
     os.set_blocking(sys.stdout.fileno(), False)
     log = Lines("launcher", sys.stdout.fileno())
 
     def told(*_: object) -> None:
-        # The kernel keeps signals without a handler from a container's first process; nothing runs yet.
+        # The first process of a container gets only signals with a handler. Nothing runs yet.
         os._exit(_report(Exit(0, f"{TOLD} before it had started"), log))
 
     signal.signal(signal.SIGTERM, told)

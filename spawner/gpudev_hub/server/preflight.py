@@ -1,4 +1,4 @@
-"""Can this machine and this account run sshd? Asked before anything is started."""
+"""Checks, before the start, that this machine and this account can run sshd."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _SFTP_SERVERS = (
 
 
 def program(name: str) -> str | None:
-    """Where a program of the system lies, whatever the user's own PATH says."""
+    """Return the path of a system program, regardless of the user's PATH."""
     return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
 
 
 def sftp_server() -> str | None:
-    """The program behind sftp and scp."""
+    """Return the path of the sftp server, which sftp and scp need."""
     return next((path for path in _SFTP_SERVERS if os.access(path, os.X_OK)), None)
 
 
 def missing() -> list[str]:
-    """Programs without which there is no SSH at all."""
+    """Return the missing programs that SSH needs."""
     return [name for name in NEEDED if program(name) is None]
 
 
 def problems() -> list[str]:
-    """What will not work on this machine although nothing is missing, in words with what to do."""
+    """Return warnings about features that will not work on this machine, with what to do."""
     found = []
     if sftp_server() is None:
         found.append(
@@ -44,16 +44,16 @@ def problems() -> list[str]:
     account = pwd.getpwuid(os.getuid())
     if account.pw_shell.endswith(("/nologin", "/false")):
         found.append(
-            f"the account {account.pw_name} has no login shell ({account.pw_shell}), so sshd lets nobody in"
+            f"the account {account.pw_name} has no login shell ({account.pw_shell}), so sshd refuses logins"
         )
     if re.search(r'^[-\s]|["%]|\$\{|[\\\s]$', account.pw_name):
         found.append(
-            f"OpenSSH can't be told the account name {account.pw_name!r}, so nobody can connect over SSH:"
+            f"OpenSSH does not support the account name {account.pw_name!r}, so nobody can connect over SSH:"
             " run the hub as another account"
         )
     if _locked(account.pw_name):
         found.append(
-            f"the account {account.pw_name} is locked, so sshd lets nobody in"
+            f"the account {account.pw_name} is locked, so sshd refuses all logins"
             f" (usermod -p '*' {account.pw_name})"
         )
     terminal = terminal_problem()
@@ -63,10 +63,10 @@ def problems() -> list[str]:
 
 
 def account_pattern(name: str) -> str:
-    """A pattern for sshd's ``AllowUsers`` that this account's name matches.
+    """Return a pattern for ``AllowUsers`` of sshd that matches this account.
 
-    What has a meaning there (``@`` stands before a host, a blank ends the pattern) is matched as any
-    character; sshd compares bytes.
+    Special characters (``@`` precedes a host, a space ends the pattern) are matched as any character. sshd
+    compares bytes.
     """
     return "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "?" * len(letter.encode())
@@ -75,9 +75,10 @@ def account_pattern(name: str) -> str:
 
 
 def terminal_problem() -> str | None:
-    """Why an sshd of this account can't give terminals; ``None`` if it can.
+    """Return why sshd cannot open terminals under this account, or ``None`` if it can.
 
-    sshd gives each terminal to group ``tty``, which an ordinary user may do only where it has it already.
+    sshd gives each terminal to group ``tty``. An ordinary user may do that only if the terminal already has
+    it.
     """
     if os.getuid() == 0:
         return None
@@ -105,5 +106,5 @@ def _locked(account: str) -> bool:
     try:
         lines = Path("/etc/shadow").read_text().splitlines()
     except OSError:
-        return False  # only root can read it, and only root's sshd looks at it
+        return False  # only root can read it, and only the sshd of root checks it
     return any(entry.startswith(f"{account}:!") for entry in lines)

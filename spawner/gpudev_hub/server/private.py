@@ -1,4 +1,4 @@
-"""Files that nobody but the server's owner may read."""
+"""Files that only the owner of the server may read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """All or nothing, and never readable by others, not even for a moment."""
+    """Write a file atomically. Others can never read it."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
@@ -16,20 +16,25 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 
 def line(text: str) -> str:
-    """``text`` with a newline at its end, as OpenSSH wants its keys."""
+    """Return ``text`` with a final newline, which OpenSSH requires for keys."""
     return text if text.endswith("\n") else text + "\n"
 
 
 def trouble(folder: Path, name: str) -> Path:
-    """Where the launcher notes for the agent how a part of the server ended last."""
+    """Return the file in which the launcher records for the agent how a part ended last."""
     return folder / f"trouble-{name}"
 
 
 def answered(folder: Path) -> Path:
-    """What the agent leaves for the launcher once the JupyterLab that runs now has answered."""
+    """Return the file that the agent creates for the launcher once JupyterLab has answered."""
     return folder / "answered"
 
 
+def cut(folder: Path) -> Path:
+    """Return the file that the agent changes for JupyterLab when somebody has lost access to the server."""
+    return folder / "cut"
+
+
 def notice(folder: Path) -> Path:
-    """Where the launcher leaves for agent and banner what the user should know of the server."""
+    """Return the file in which the launcher writes a notice to the user, for the agent and the banner."""
     return folder / "notice"

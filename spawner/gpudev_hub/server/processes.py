@@ -1,4 +1,4 @@
-"""Which processes belong to a server, read from ``/proc``; used inside servers and by who watches them."""
+"""Processes of a server, read from ``/proc``. Used inside servers and by the hub."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def _stat(pid: int) -> list[str] | None:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The command's name stands in parentheses and may hold anything, parentheses too.
+    # The command name is in parentheses and may contain any character, including parentheses.
     return text[text.rindex(")") + 2 :].split()
 
 
 def start_time(pid: int) -> int | None:
-    """Field 22 of ``/proc/PID/stat``; ``None`` if there is no such process, or nothing but its exit code."""
+    """Return field 22 of ``/proc/PID/stat``; ``None`` if the process does not exist or is a zombie."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
 
 def parent(pid: int) -> int | None:
-    """The parent of a living process."""
+    """Return the parent of a process; ``None`` if the process does not exist or is a zombie."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[1])
 
@@ -36,19 +36,19 @@ def _everyone() -> Iterable[int]:
 
 
 def _living() -> dict[int, int]:
-    """Parent of every living process."""
+    """Return the parent of each running process."""
     return {pid: above for pid in _everyone() if (above := parent(pid)) is not None}
 
 
 def marked(prefix: str) -> dict[int, str]:
-    """Processes whose environment names a server starting with ``prefix``, with the whole marker."""
+    """Return processes with a server marker that starts with ``prefix``, and their markers."""
     wanted = f"{MARKER}={prefix}".encode()
     found: dict[int, str] = {}
     for pid in _everyone():
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
-            continue  # gone, or of another account and so not ours
+            continue  # it has ended, or belongs to another account
         for line in environment.split(b"\0"):
             if line.startswith(wanted):
                 if start_time(pid) is not None:
@@ -57,8 +57,19 @@ def marked(prefix: str) -> dict[int, str]:
     return found
 
 
+def command_lines() -> Iterable[tuple[int, list[str]]]:
+    """The arguments of every process that has any."""
+    for pid in _everyone():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        except OSError:
+            continue  # it has ended
+        if words:
+            yield pid, words
+
+
 def descendants(root: int) -> set[int]:
-    """All living processes below ``root``."""
+    """Return all running descendants of ``root``."""
     children: dict[int, list[int]] = {}
     for pid, parent in _living().items():
         children.setdefault(parent, []).append(pid)
@@ -72,7 +83,7 @@ def descendants(root: int) -> set[int]:
 
 
 def is_sshd(pid: int) -> bool:
-    """Whether this is sshd itself (listener or a connection), not something that runs in a session."""
+    """Return whether the process is sshd itself (listener or connection), not a process in a session."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith((b"sshd", b"/usr/sbin/sshd"))
     except OSError:
@@ -80,7 +91,7 @@ def is_sshd(pid: int) -> bool:
 
 
 def caught(pid: int) -> set[signal.Signals]:
-    """Which of SIGHUP and SIGTERM a process has a handler for."""
+    """Return which of SIGHUP and SIGTERM the process has a handler for."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
@@ -90,10 +101,10 @@ def caught(pid: int) -> set[signal.Signals]:
 
 
 def farewell(handled: set[signal.Signals]) -> tuple[signal.Signals, ...]:
-    """What asks a process to end, by the signals it handles.
+    """Return the signals that ask a process to end, from the signals that it handles.
 
-    A program that saves its work at one of them must not be killed by the other. For one that handles both,
-    SIGHUP may mean no more than to read its settings again.
+    A program that saves its work on one signal must not be killed by the other. If it handles both, SIGHUP
+    may only reload its settings.
     """
     if signal.SIGTERM in handled:
         return (signal.SIGTERM,)
@@ -103,7 +114,7 @@ def farewell(handled: set[signal.Signals]) -> tuple[signal.Signals, ...]:
 
 
 def send(pids: Iterable[int], *signals: signal.Signals) -> set[int]:
-    """Signal them all; who is gone already is no error. Returns those that are of another account."""
+    """Send signals to all processes. Returns the processes of other accounts, which cannot be signalled."""
     refused = set()
     for pid in pids:
         for number in signals:

@@ -1,10 +1,10 @@
-"""What a server leaves on disk for those who look at it: one record per rank, written by its launcher.
+"""The record of a server on disk: one per rank, written by its launcher.
 
 The folder of a rank is ``servers/<id>-<attempt>/<rank>/`` in the state folder:
 
-``record.json``   who runs here (this module); the last version names the exit
+``record.json``   the process that runs here (this module); the last version has the exit
 ``logs/``         ``jupyter.log``, ``sshd.log``, ``agent.log`` and ``launcher.log``, at most 2 MiB each
-``private/``      what the server needs and nobody else may read; gone when the server is gone
+``private/``      private files of the server; removed when the server ends
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 MARKER = "GPUDEV_SERVER"
 """Environment variable of every process of a server: ``<id>/<attempt>/<rank>``."""
 
-TOLD = "it was told to end"
-"""The reason of one that got SIGTERM."""
+TOLD = "it was asked to stop"
+"""The reason after SIGTERM."""
 
 PRIVATE = "private"
 LOGS = "logs"
@@ -31,13 +31,13 @@ class Exit:
     """How a server ended."""
 
     code: int
-    """Jupyter's exit code, negative for a signal; 0 for a server that was told to end."""
+    """Exit code of Jupyter, negative for a signal; 0 for a server that was asked to stop."""
     reason: str
-    """In words."""
+    """Text for people."""
     by_user: bool = False
-    """True: its user shut it down from inside (Lab's "Shut Down")."""
+    """Whether the user shut it down from inside (JupyterLab's "Shut Down")."""
     with_hub: bool = False
-    """True: it ended because the hub on this machine was shut down."""
+    """Whether it ended because the hub on this machine was shut down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +48,32 @@ class Record:
     attempt: int
     rank: int
     pid: int
-    """The launcher's."""
+    """Process id of the launcher."""
     start_time: int
-    """Field 22 of ``/proc/PID/stat``: with the pid it names one process for ever (until a reboot)."""
+    """Field 22 of ``/proc/PID/stat``. With the pid, it identifies one process until a reboot."""
     boot: str
-    """``/proc/sys/kernel/random/boot_id``: the record of an earlier boot names nobody."""
+    """``/proc/sys/kernel/random/boot_id``. A record of an earlier boot is not valid."""
     node: str
     slots: tuple[int, ...]
     jupyter_port: int | None
-    """``None`` on every rank but 0."""
+    """``None`` on every rank except 0."""
     sshd_port: int
     exit: Exit | None = None
-    """``None`` while it runs, and for ever after a launcher that was killed."""
+    """``None`` while it runs, and if the launcher was killed."""
 
 
 def marker(id: str, attempt: int, rank: int) -> str:
-    """Value of ``MARKER`` for a rank."""
+    """Return the value of ``MARKER`` for a rank."""
     return f"{id}/{attempt}/{rank}"
 
 
 def boot_id() -> str:
-    """Names this boot of the machine."""
+    """Return the id of this boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def write_private(path: Path, data: str) -> None:
-    """Replace ``path`` in one step by a file only its owner can read."""
+    """Replace ``path`` atomically by a file that only its owner can read."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -82,24 +82,26 @@ def write_private(path: Path, data: str) -> None:
 
 
 def write(folder: Path, record: Record) -> None:
-    """Replace the record of a rank, in one step."""
+    """Replace the record of a rank atomically."""
     write_private(folder / _RECORD, json.dumps(asdict(record), indent=1))
 
 
 def read(folder: Path) -> Record | None:
-    """The record of a rank; ``None`` when it has none.
+    """Return the record of a rank; ``None`` if there is none.
 
-    Raises ``OSError`` when that can't be told, ``ValueError`` for one that makes no sense.
+    Raises ``OSError`` if it cannot be read, and ``ValueError`` if it is not valid.
     """
     path = folder / _RECORD
     try:
         text = path.read_text()
     except FileNotFoundError:
         return None
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder, not a record") from error
     try:
         fields: dict[str, Any] = json.loads(text)
         ended = fields.pop("exit")
         slots = tuple(fields.pop("slots"))
         return Record(**fields, slots=slots, exit=None if ended is None else Exit(**ended))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no record: {error}") from error
+        raise ValueError(f"{path} is not a valid record: {error}") from error

@@ -1,15 +1,15 @@
-"""The shells of a server: every kind of them finds the server's programs, and none can lock its user out.
+"""The shells of a server: each finds the server's programs, and a broken start file does not prevent a login.
 
-Commands over SSH read no start file of the user's: their output is the command's alone, and a broken file
-keeps nobody out. Interactive shells read all that a login shell reads on a Debian machine. ``/etc/profile``
-sets ``PATH`` anew, and start files may put other programs in front: afterwards what the server's programs are
-found by is in front again. There are three ways to that, since no one of them reaches all shells:
+Commands over SSH read no start file of the user, so their output is only that of the command. Interactive
+shells read what a login shell reads on Debian. ``/etc/profile`` resets ``PATH``, and start files may add
+folders at its front. So the server's folders are put at the front again afterwards. Three ways are needed to
+reach all shells:
 
-- ``SHELL`` is a wrapper that gives Bash our start file (sessions over SSH, terminals of JupyterLab, panes of
-  terminal multiplexers, whatever else starts ``$SHELL``);
+- ``SHELL`` is a wrapper that gives Bash a start file (SSH sessions, terminals of JupyterLab, panes of
+  terminal multiplexers, and other programs that start ``$SHELL``);
 - ``BASH_ENV`` corrects login shells of Bash that run a command (``bash -lc``);
-- ``profile`` is for the end of ``/etc/profile``: for all login shells, even in an empty environment. In
-  images ``/etc/profile.d`` reads it; on one machine that takes root (``isolation.overlay``).
+- ``profile`` is read at the end of ``/etc/profile``, by all login shells, even in an empty environment. In
+  images, ``/etc/profile.d`` reads it; on one machine, this needs root (``isolation.overlay``).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from . import private
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_THE_SESSION = {"TERM", "PWD", "OLDPWD", "SHLVL", "_", "MAIL", "DISPLAY", "XAUTHORITY"}
-"""Set by sshd for each session, or wrong in another one."""
+"""Variables that sshd sets for each session, or that are wrong in another session."""
 _NO_START_FILES = {"zsh": ["-f"], "fish": ["--no-config"], "csh": ["-f"], "tcsh": ["-f"]}
-"""Options for a command's shell, where it would read the user's files even for a command."""
+"""Options for shells that would read the user's files even for a command."""
 _LOGIN = {"zsh": ["-l"], "fish": ["-l"]}
-"""Options for an interactive shell. Others stay no login shells: ``/etc/profile`` would reset ``PATH``."""
+"""Options for an interactive shell. Other shells are not login shells, because that would reset ``PATH``."""
 
 _IN_FRONT = """\
 case $PATH in
@@ -53,7 +53,7 @@ exec {program} --rcfile {bashrc} "$@"
 """
 
 _BASHRC = """\
-# What a login shell reads; but what the server's programs are found by stays in front.
+# Read what a login shell reads, but keep the server's folders at the front of PATH.
 gpudev_path=$PATH
 case :$PATH: in
     *:{first}:*) ;;
@@ -73,14 +73,14 @@ fi
 """
 
 _BASH_ENV = """\
-# Every script in Bash reads this; only the files of login shells hide the server's programs.
+# Every script in Bash reads this; only login shells need the correction.
 if shopt -q login_shell; then
     gpudev_path={path}
 """
 
 
 def prepare(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Write what the shells read into the private folder; returns their environment.
+    """Write the start files of the shells into the private folder. Returns their environment.
 
     ``env`` must have ``HOME`` and ``PATH``.
     """
@@ -105,19 +105,19 @@ def prepare(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def interactive(env: Mapping[str, str]) -> list[str]:
-    """Command line of an interactive shell, over SSH and in Jupyter's terminals."""
+    """Return the command line of an interactive shell, for SSH and terminals of Jupyter."""
     program = env.get("SHELL") or "/bin/bash"
     return [program, *_LOGIN.get(Path(program).name, [])]
 
 
 def quiet(env: Mapping[str, str]) -> list[str]:
-    """Command line of a shell that reads nothing of the user's; ``-c`` and a command may follow."""
+    """Return the command line of a shell without start files; ``-c`` and a command may follow."""
     program = env.get("SHELL") or "/bin/bash"
     return [program, *_NO_START_FILES.get(Path(program).name, [])]
 
 
 def assignments(env: Mapping[str, str]) -> str:
-    """``env`` as shell assignments, without what sshd sets for each session."""
+    """Return ``env`` as shell assignments, without the variables that sshd sets for each session."""
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in _lasting(env).items())
 
 
@@ -130,7 +130,7 @@ def _lasting(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _profile(env: Mapping[str, str]) -> str:
-    """For any POSIX shell: ``PATH`` as it was before ``/etc/profile``, and whatever is missing."""
+    """Return a script for any POSIX shell that restores ``PATH`` and adds missing variables."""
     missing = [
         f'[ -n "${{{name}+x}}" ] || export {name}={shlex.quote(value)}\n'
         for name, value in _lasting(env).items()
@@ -140,5 +140,5 @@ def _profile(env: Mapping[str, str]) -> str:
 
 
 def _in_home(path: str, home: str) -> bool:
-    """Whether a start file is the user's own, which commands don't read."""
+    """Return whether a start file is in the home, so that commands do not read it."""
     return path.startswith(("~", "$HOME", "${HOME}", f"{home.rstrip('/')}/"))

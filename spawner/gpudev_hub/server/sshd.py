@@ -1,21 +1,21 @@
-"""sshd of one rank: everything it reads, written into one private folder, and its command line.
+"""sshd of one rank: all its files, in one private folder, and its command line.
 
-For the launcher, in this order:
+The launcher calls, in this order:
 
-1. ``launcher.environment(folder, peers, env, shared)``: the environment that Jupyter *and* the sessions get.
-2. ``sshd.prepare(folder, launch, rank, port, env, peers)`` with that environment: writes keys, configuration,
-   look-up script, banner, ``agent.json`` and, for a pair, ``~/hostfile``; returns sshd's argv. The agent is
-   ``python -I -m gpudev_hub.server.agent FOLDER``.
-3. ``gang.cleanup(folder, env)`` before the folder is removed: takes ``~/hostfile`` away if it is its own.
+1. ``launcher.environment(folder, peers, env, shared)``: the environment of Jupyter *and* the sessions.
+2. ``sshd.prepare(folder, launch, rank, port, env, peers)`` with that environment: writes keys,
+   configuration, the script that looks up keys, the banner, ``agent.json`` and, for a pair, ``~/hostfile``.
+   Returns the argv of sshd. The agent is ``python -I -m gpudev_hub.server.agent FOLDER``.
+3. ``gang.cleanup(folder, env)`` before the folder is removed: removes ``~/hostfile`` of this server.
 
-``launch`` is the JSON of ``core.gate.Launch``; ``peers`` has one ``{"host", "port"}`` per rank, where its
-sshd listens, this rank's own included (one or none: no pair). ``env`` must have ``HOME``, ``PATH`` and the
-marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` says where rank 0's Jupyter listens.
-``preflight.missing()`` and ``.problems()`` say what is wrong with this machine before anything is started.
+``launch`` is the JSON of ``core.gate.Launch``. ``peers`` has one ``{"host", "port"}`` per rank, including
+this one: the address of its sshd. With fewer than two peers, there is no pair. ``env`` must have ``HOME``,
+``PATH`` and the marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` is the address of Jupyter on rank 0.
+``preflight.missing()`` and ``.problems()`` check this machine before the start.
 
-What whoever ends a server must know: sshd overwrites its own environment with its title, so its processes
-carry no marker (what runs in a session does, from its first instruction); every connection is a session of
-its own, so no process group holds them all; and ending the listener leaves the connections.
+To end a server, note: sshd overwrites its environment with its title, so its processes have no marker
+(processes in sessions do). Every connection is a separate session, so there is no process group with all of
+them. Ending the listener does not end the connections.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from . import gang, preflight, private, shells
+from . import gang, preflight, private, sessions, shells
 
 _ENTER = """\
 #!/bin/bash
-# Every session starts here, so that all of them have the environment that Jupyter has.
+# Every session starts here, so that it has the environment of Jupyter.
 folder={folder}
-unset LANG # was for the account's shell, which runs this
+unset LANG # was set for the account's shell, which runs this script
 set -a
 . "$folder/env"
 set +a
 cd "$HOME" 2> /dev/null || {{
-    printf 'gpudev: your home %s cannot be entered, so this session starts in /\\n' "$HOME" >&2
+    printf 'gpudev: your home %s cannot be opened, so this session starts in /\\n' "$HOME" >&2
     cd /
 }}
 if [ -n "${{SSH_ORIGINAL_COMMAND+x}}" ]; then
     original=$SSH_ORIGINAL_COMMAND
     unset SSH_ORIGINAL_COMMAND
-    # Bash reads ~/.bashrc for commands over SSH, unless it is a shell in a shell.
+    # Bash reads ~/.bashrc for commands over SSH, unless SHLVL says that it runs inside another shell.
     export SHLVL=2
     exec {quiet} -c "$original"
 fi
@@ -72,17 +72,17 @@ read -r ends < "$folder/ends"
 left=$((ends - EPOCHSECONDS))
 printf '\\n  %s\\n' {what}
 if ((left > 0)); then
-    printf '  Ends at %(%H:%M %Z)T, in %d h %02d min. More time: %s\\n\\n' \\
+    printf '  Ends at %(%H:%M %Z)T, in %d h %02d min. To extend: %s\\n\\n' \\
         "$ends" $((left / 3600)) $((left / 60 % 60)) {extend}
 else
-    printf '  Its time is up: it is about to end.\\n\\n'
+    printf '  The reservation has expired, and this server will end now.\\n\\n'
 fi
 [ -s "$folder/notice" ] && printf '  %s\\n\\n' "$(< "$folder/notice")"
 """
 
 _KEYS = """\
-# Asked by sshd which line of authorized_keys, if any, goes with the key of this fingerprint. Prints only
-# whole answers of the service; anything else is exit code 1, which lets nobody in.
+# sshd runs this to get the line of authorized_keys for the key with this fingerprint. Prints only complete
+# answers of the service. Otherwise exits with 1, which refuses the login.
 LC_ALL=C
 umask 077
 fingerprint=$1
@@ -91,6 +91,21 @@ if [ -r "$folder/gang_fingerprint" ] && [ "$fingerprint" = "$(< "$folder/gang_fi
     printf '%s\\n' "$(< "$folder/gang_line")"
     exit 0
 fi
+offered=$fingerprint
+record() {{
+    # For the agent, which ends this connection when the person loses access. The parent of this script's
+    # parent is the connection's own sshd; its start time tells it from a later process with its number.
+    local stat connection files=$folder/sessions
+    read -r stat < "/proc/$PPID/stat" || return 1
+    stat=(${{stat##*) }})
+    connection=${{stat[1]}}
+    read -r stat < "/proc/$connection/stat" || return 1
+    stat=(${{stat##*) }})
+    printf '%s %s %s\\n' "${{stat[19]}}" "$offered" "$1" > "$files/.$$" || return 1
+    mv -f "$files/.$$" "$files/$connection"
+}} 2> /dev/null
+# Before the service is asked: if access ends meanwhile, the agent finds the connection by its key.
+record -
 fingerprint=${{fingerprint//%/%25}}
 fingerprint=${{fingerprint//+/%2B}}
 fingerprint=${{fingerprint//\\//%2F}}
@@ -110,6 +125,10 @@ done
 ((length > 0)) || exit 0
 IFS= read -r -N "$length" body <&3 || exit 1
 ((${{#body}} == length)) || exit 1
+if [[ $body =~ \\ subject=([^ ]+) ]]; then
+    # On a full disk, the owner must still get in, to make room.
+    record "${{BASH_REMATCH[1]}}" || [ "${{BASH_REMATCH[1]}}" = {owner} ] || exit 1
+fi
 if [[ $body =~ \\ ends=([0-9]+) ]] && [ "${{BASH_REMATCH[1]}}" != "$(< "$folder/ends")" ]; then
     # For the banner of the session that this key is about to open.
     printf '%s\\n' "${{BASH_REMATCH[1]}}" > "$folder/ends.$$" && mv -f "$folder/ends.$$" "$folder/ends"
@@ -148,18 +167,18 @@ PrintLastLog no
 ClientAliveInterval 60
 ClientAliveCountMax 30
 LogLevel VERBOSE
-# Without a locale fish, as the account's shell, changes the characters of a command that are not ASCII.
+# Without a locale, fish as the account's shell changes characters that are not ASCII.
 SetEnv GPUDEV_SERVER={marker} SHLVL=1 "HOME={folder}/void" LANG=C.UTF-8
 AcceptEnv GPUDEV_RUN
 ForceCommand {enter}
 Subsystem sftp {sftp}
 """
-# Unknown before 9.8, on by default since; all users and our own probes come from one address here.
+# Available and on by default since 9.8. All users and the agent connect from one address here.
 _NO_PENALTIES = "PerSourcePenalties no\n"
 
 
 class SshdUnusable(Exception):
-    """sshd can't serve here; the message says why and what to do."""
+    """sshd cannot run here. The message says why and what to do."""
 
 
 def prepare(
@@ -171,16 +190,16 @@ def prepare(
     peers: Sequence[Mapping[str, Any]] = (),
     listen: str | None = gang.LOOPBACK,
 ) -> list[str]:
-    """Write all that sshd of this rank reads; returns its argv. Raises ``SshdUnusable``.
+    """Write the files of sshd of this rank. Returns its argv. Raises ``SshdUnusable``.
 
-    ``listen`` is the one address it listens on; ``None``: all that there are.
+    ``listen`` is the address that it listens on; ``None`` means all addresses.
     """
     absent = preflight.missing()
     if absent:
         raise SshdUnusable(f"{absent[0]} is not installed (on Debian: apt-get install openssh-server)")
     if not re.fullmatch(r"/[^\"'\\%\n]*", str(folder)):
         raise SshdUnusable(
-            f"OpenSSH can't use a folder with a quote, backslash or percent sign in its name: {folder}"
+            f"OpenSSH does not support a quote, backslash or percent sign in the name of a folder: {folder}"
         )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -194,8 +213,9 @@ def prepare(
     private.write(folder / "known_hosts", private.line(launch["known_hosts"]))
     private.write(folder / "token", private.line(launch["token"]))
     private.write(folder / "env", shells.assignments(env))
-    # sshd starts the account's shell only to run `enter`: in a home without start files.
+    # sshd uses the account's shell only to run `enter`, with a home without start files.
     (folder / "void").mkdir(mode=0o700, exist_ok=True)
+    sessions.make_folder(folder)
     private.write(folder / "ends", f"{int(launch['ends_at']) // 1000}\n")
     private.write(folder / "banner", _banner(launch, rank))
     private.write(folder / "enter", _enter(folder, env, problem), 0o700)
@@ -230,7 +250,7 @@ def prepare(
 
 
 def _complaint(argv: list[str]) -> str:
-    """What ``sshd -t`` says against a configuration; empty if nothing."""
+    """Return the errors of ``sshd -t`` for a configuration; empty if there are none."""
     done = subprocess.run(
         [argv[0], "-t", "-f", argv[-1]], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
@@ -240,9 +260,9 @@ def _complaint(argv: list[str]) -> str:
 def _banner(launch: Mapping[str, Any], rank: int) -> str:
     place = launch["allocation"][rank]
     count = len(place["slots"])
-    gpus = f"{count} {'pretended ' if launch['pretended'] else ''}GPU{'s' if count > 1 else ''}"
+    gpus = f"{count} {'simulated ' if launch['simulated'] else ''}GPU{'s' if count > 1 else ''}"
     shown = launch["name"] or launch["id"]
-    what = f"gpudev {shown}: {gpus} ({', '.join(map(str, place['slots']))}) of {place['node']}"
+    what = f"gpudev {shown}: {gpus} ({', '.join(map(str, place['slots']))}) on {place['node']}"
     if len(launch["allocation"]) > 1:
         what += f", rank {rank} of {len(launch['allocation'])}"
     return _BANNER.format(what=shlex.quote(what), extend=shlex.quote(f"gpu-dev extend {shown} --hours 1"))
@@ -261,9 +281,10 @@ def _enter(folder: Path, env: Mapping[str, str], problem: str | None) -> str:
 def _keys(folder: Path, launch: Mapping[str, Any]) -> str:
     url = urlsplit(launch["service_url"])
     if url.scheme != "http" or not url.hostname:
-        raise SshdUnusable(f"keys can be looked up over plain http only, not at {launch['service_url']}")
+        raise SshdUnusable(f"keys can be looked up only over plain http, not at {launch['service_url']}")
     return _KEYS.format(
         folder=shlex.quote(str(folder)),
+        owner=shlex.quote(quote(str(launch["subject"]), safe=":@")),
         host=url.hostname,
         port=url.port or 80,
         path=shlex.quote(f"{url.path.rstrip('/')}/api/v1/servers/{launch['id']}/keys"),
@@ -272,7 +293,7 @@ def _keys(folder: Path, launch: Mapping[str, Any]) -> str:
 
 
 def _agent(launch: Mapping[str, Any], rank: int, port: int, env: Mapping[str, str]) -> dict[str, object]:
-    """What the agent needs to know; the token stays in its own file."""
+    """Return the settings of the agent. The token is in a separate file."""
     return {
         "id": launch["id"],
         "attempt": launch["attempt"],
@@ -285,7 +306,7 @@ def _agent(launch: Mapping[str, Any], rank: int, port: int, env: Mapping[str, st
 
 
 def _jupyter_url(env: Mapping[str, str]) -> str | None:
-    """Where Jupyter answers from inside; the Hub may have told it to listen on all addresses."""
+    """Return the local address of Jupyter, which may listen on all addresses."""
     if not env.get("JUPYTERHUB_SERVICE_URL"):
         return None
     url = urlsplit(env["JUPYTERHUB_SERVICE_URL"])

@@ -11,21 +11,30 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
 from gpudev_hub.core.gate import Admission, AdmitRequest, NameAsked, Verdict
 from gpudev_hub.core.model import HOUR, ClaimState, Owner, Reservation, State
 from gpudev_hub.core.ports import LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
-from gpudev_hub.core.words import duration, plain, size
+from gpudev_hub.core.words import duration, gpus, listing, plain, sentence, size
 
+from . import people
 from .view import View
 
 ANSWER_WITHIN: Final = 0.8
 """Seconds; the Hub makes its user wait for the answer."""
 PAGES: Final = "services/gpudev/reservations/"
 """Pages of reservations, under the Hub's base URL."""
-ELSEWHERE: Final = "reserve with the picker, `gpu-dev reserve`, or POST services/gpudev/api/v1/reservations"
+ELSEWHERE: Final = (
+    "Make a reservation in the browser, with `gpu-dev reserve`, "
+    "or with POST services/gpudev/api/v1/reservations."
+)
 """What to do with a name that is no reservation's."""
+
+OPTIONS: Final = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
+"""What a request to start a server may ask for."""
+FORM_AGAIN: Final = "Open the form for a new reservation again."
+BUSY: Final = "The reservation service is busy."
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +52,17 @@ class Deciders:
 class Gate:
     """Answers ``admit``."""
 
-    def __init__(self, *, view: View, store: Store, launches: LaunchMaker, deciders: Deciders) -> None:
+    def __init__(
+        self,
+        *,
+        view: View,
+        verdict: Callable[[str], people.Verdict],
+        store: Store,
+        launches: LaunchMaker,
+        deciders: Deciders,
+    ) -> None:
+        """``verdict``: whether a subject may use the service now."""
+        self._verdict = verdict
         self._view = view
         self._store = store
         self._launches = launches
@@ -55,12 +74,14 @@ class Gate:
             async with asyncio.timeout(ANSWER_WITHIN):
                 return await self._admit(asked)
         except TimeoutError:
-            return self._later(asked.server, "the reservation service is busy")
+            return self._later(asked.server, BUSY)
         except StoreUnavailable as error:
-            return self._later(asked.server, str(error))
+            return self._later(asked.server, sentence(str(error)))
         except Refused as refused:
             if refused.code in (Code.UNAVAILABLE, Code.INTERNAL_ERROR):
                 return self._later(asked.server, refused.message)
+            if refused.code is Code.ACCESS_REVOKED:
+                return Admission(Verdict.FORBIDDEN, refused.message, refused.hint)
             if refused.code is Code.WRONG_STATE:
                 return Admission(Verdict.CONFLICT, refused.message, refused.hint, PAGES + asked.server)
             return Admission(Verdict.INVALID, refused.message, refused.hint)
@@ -79,24 +100,28 @@ class Gate:
                     Verdict.REDIRECT, await self._why_not(asked.subject, asked.server), ELSEWHERE
                 )
         except TimeoutError:
-            return self._later(asked.server, "the reservation service is busy")
+            return self._later(asked.server, BUSY)
         except StoreUnavailable as error:
-            return self._later(asked.server, str(error))
+            return self._later(asked.server, sentence(str(error)))
 
     async def _why_not(self, subject: str, server: str) -> str:
         """Why the subject can start no server of this name, which is not a live reservation of theirs."""
         if server in self._view.reservations:
-            return f"{server} is not yours"
+            return f"Reservation {server} belongs to another user."
         minted = self._view.minted.get(server)
         if minted is not None and minted.subject == subject:
-            return f"{server} has not been reserved"
+            return f"The id {server} has no reservation yet."
         ended = await self._store.find(server)
         if ended is not None and ended.owner.subject == subject:
-            return f"reservation {server} has ended ({ended.outcome})"
-        return f"there is no reservation {server} of yours"
+            return f"Reservation {server} has ended ({ended.outcome})."
+        return f"You have no reservation {server}."
 
     async def _admit(self, asked: AdmitRequest) -> Admission:
         record = self._view.reservations.get(asked.server)
+        verdict = self._verdict(asked.subject)
+        # While the grace lasts, the service itself restarts servers of people who lost access.
+        if not verdict.allowed and (asked.form or record is None or record.stopped_at is not None):
+            return Admission(Verdict.FORBIDDEN, verdict.message, verdict.hint)
         if record is None:
             return await self._unknown(asked)
         if record.owner.subject != asked.subject:
@@ -106,8 +131,8 @@ class Gate:
             if difference:
                 return Admission(
                     Verdict.CONFLICT,
-                    f"reservation {record.id} is for {difference}",
-                    "cancel it first, or ask for the other one as a new server",
+                    f"Reservation {record.id} is for {difference}.",
+                    "Cancel it first, or make another reservation.",
                     PAGES + record.id,
                 )
         try:
@@ -120,11 +145,13 @@ class Gate:
     async def _known(self, record: Reservation, actor: str) -> Admission:
         if record.state is State.QUEUED:
             position = self._view.position(record.id)
+            # A blocked one has no position, and its reason says "blocked".
+            place = "is " if position is None else f"has place {position} in the queue: "
             why = plain(self._view.reason(record) or "", self._view.now())
             return Admission(
                 Verdict.QUEUED,
-                f"reservation {record.id} waits, number {position} in the queue: {why}",
-                "it starts by itself when its turn comes",
+                sentence(f"reservation {record.id} {place}{why}"),
+                "The server starts automatically when its turn comes.",
                 PAGES + record.id,
             )
         if record.state in (State.STARTING, State.READY) and record.stopped_at is not None:
@@ -140,7 +167,11 @@ class Gate:
         minted = self._view.minted.get(asked.server)
         if asked.form and minted is not None and minted.subject == asked.subject:
             if asked.options is None:
-                raise Refused(Code.INVALID_REQUEST, "the form sent no options", "open the spawn page again")
+                raise Refused(
+                    Code.INVALID_REQUEST,
+                    "The form sent no options.",
+                    FORM_AGAIN,
+                )
             owner = Owner(asked.subject, asked.hub_user, asked.login)
             record = await self._deciders.submit(owner, read_options(asked.options), asked.server)
             return await self._known(self._view.reservations.get(record.id, record), asked.subject)
@@ -159,36 +190,40 @@ class Gate:
     def _stopping(record: Reservation) -> Admission:
         return Admission(
             Verdict.CONFLICT,
-            f"the server of reservation {record.id} is being stopped",
-            "try again in a few seconds",
+            f"The server of reservation {record.id} is stopping.",
+            TRY_AGAIN,
             PAGES + record.id,
         )
 
     @staticmethod
     def _later(id: str, message: str) -> Admission:
-        return Admission(Verdict.RETRY, message, "try again in a moment", PAGES + id)
+        return Admission(Verdict.RETRY, message, TRY_AGAIN, PAGES + id)
 
 
 def read_options(options: dict[str, object]) -> Ask:
     """The canonical options as what they ask for; raises ``Refused``."""
-    unknown = options.keys() - {"gpus", "nodes", "hours", "gpu_type", "name", "image"}
+    unknown = options.keys() - set(OPTIONS)
     if unknown:
-        raise Refused(Code.INVALID_REQUEST, f"there is no option {', '.join(sorted(unknown))}", "")
+        raise Refused(
+            Code.INVALID_REQUEST,
+            f"Unknown options: {', '.join(sorted(unknown))}.",
+            f"Use {listing(OPTIONS, 'and')}.",
+        )
     try:
         return msgspec.convert(options, Ask)
     except msgspec.ValidationError as error:
-        raise Refused(Code.INVALID_REQUEST, f"the options are not right: {error}", "") from error
+        raise Refused(Code.INVALID_REQUEST, f"The options are not valid: {error}.", "") from error
 
 
 def differs(record: Reservation, ask: Ask) -> str:
     """Both in words, where the ask names something else than the reservation; else empty."""
     request, shape = record.request, record.request.shape
     pairs = [
-        (size(shape), f"{ask.gpus} GPUs", ask.gpus not in (None, shape.gpus)),
+        (size(shape), gpus(ask.gpus or 0), ask.gpus not in (None, shape.gpus)),
         (f"{shape.nodes} nodes", f"{ask.nodes}", ask.nodes not in (None, shape.nodes)),
         (
             duration(request.hold),
-            f"{ask.hours} hours",
+            f"{ask.hours or 0:g} h",
             ask.hours is not None and round(ask.hours * HOUR) != request.hold - record.extended,
         ),
         (request.pool, f"{ask.gpu_type}", ask.gpu_type not in (None, request.pool)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gpudev_hub.clock import Clock
+from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.events import Event, OwnerKnown, StartFailed
 from gpudev_hub.core.model import SECOND, Claim, ClaimState, Millis, Policy, Presence, Reservation, State
 from gpudev_hub.core.ports import (
@@ -29,7 +30,7 @@ from gpudev_hub.core.ports import (
 from gpudev_hub.failpoints import BEFORE_EFFECT, Failpoint
 
 from .metrics import Metrics
-from .outages import Outages
+from .outages import HUB, Outages
 from .view import View
 
 FIRST_PAUSE: Final[Millis] = 250
@@ -42,14 +43,15 @@ BREAKING_OFF: Final[Millis] = 8 * SECOND
 """When a user stops a start, the Hub breaks it off at once, and stops the server a second later."""
 HUB_DONE: Final[Millis] = 3 * SECOND
 """A server that is still there so long after the Hub has called it stopped or unknown is removed."""
+MINTED_LATE: Final[Millis] = 30 * SECOND
+"""So long after a person's tokens were deleted, those that the Hub was just making go, too."""
 FORGETTING: Final = 8
 """Servers that the Hub is asked to forget at once, of those that hold no slots any more."""
-HUB: Final = "the Hub"
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str, int]
-"""(``start`` | ``stop``, reservation, attempt)."""
+"""(``start`` | ``stop``, reservation, attempt), or (``revoke``, subject, 0)."""
 
 
 @dataclass(slots=True)
@@ -76,11 +78,13 @@ class Effects:
         saw: Callable[[ServerSight], None],
         opened: Callable[[str, int], None],
         hub_forgot: Callable[[], None],
+        tokens_gone: Callable[[str], None],
         metrics: Metrics,
         failpoint: Failpoint,
     ) -> None:
         """``opened``: the Hub says that this attempt runs, so users reach it at the Hub's address;
-        ``hub_forgot``: it does not know whom it is to start for, and so perhaps nobody's servers.
+        ``hub_forgot``: it does not know whom it is to start for, and so perhaps nobody's servers;
+        ``tokens_gone``: the tokens of this user of the Hub are deleted.
         """
         self._policy = policy
         self._view = view
@@ -92,6 +96,7 @@ class Effects:
         self._saw = saw
         self._opened = opened
         self._hub_forgot = hub_forgot
+        self._tokens_gone = tokens_gone
         self._metrics = metrics
         self._failpoint = failpoint
         self._running: dict[Key, _Running] = {}
@@ -128,6 +133,15 @@ class Effects:
         """
         self._run(("stop", id, attempt), self._stop(id, attempt, record))
 
+    def revoke(self, subject: str) -> None:
+        """Have the Hub delete the tokens of a person without access, until it has."""
+        running = self._running.get(("revoke", subject, 0))
+        if running is None:
+            self._run(("revoke", subject, 0), self._revoke(subject))
+        else:
+            running.again = True
+            running.news.set()
+
     def stopping(self, id: str) -> bool:
         """Whether the Hub is being asked, on behalf of the service, to stop a server of the reservation."""
         return id in self._stopping
@@ -161,7 +175,10 @@ class Effects:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("effect %s failed", key, exc_info=error, extra={"reservation": key[1]})
         if running.task is task and running.again and not task.cancelled():
-            self.start(*key[1:])
+            if key[0] == "revoke":
+                self.revoke(key[1])
+            else:
+                self.start(*key[1:])
 
     async def _wait(self, key: Key, pause: Millis) -> None:
         news = self._running[key].news
@@ -251,6 +268,29 @@ class Effects:
             return None
         wanted = record.state in (State.STARTING, State.READY) and record.stopped_at is None
         return record if wanted else None
+
+    async def _revoke(self, subject: str) -> None:
+        await self._delete_tokens(subject)
+        await self._wait(("revoke", subject, 0), MINTED_LATE)
+        await self._delete_tokens(subject)
+
+    async def _delete_tokens(self, subject: str) -> None:
+        pause = FIRST_PAUSE
+        async with self._forgetting:
+            while (person := self._view.people.get(subject)) is not None and person.access is Access.REVOKED:
+                mine = [r.id for r in self._view.reservations.values() if r.owner.subject == subject]
+                try:
+                    self._failpoint(BEFORE_EFFECT)
+                    await self._hub.revoke_tokens(person.hub_user, mine)
+                except HubUnavailable as error:
+                    self._metrics.effects["revoke", "unavailable"] += 1
+                    log.warning("tokens of %s are not deleted yet: %s", person.hub_user, error)
+                else:
+                    self._heard_of_hub("revoke", "done")
+                    self._tokens_gone(person.hub_user)
+                    return
+                await self._wait(("revoke", subject, 0), pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _stop(self, id: str, attempt: int, record: Reservation | None) -> None:
         key, pause, begun, asked = ("stop", id, attempt), FIRST_PAUSE, self._clock.now(), record is None
@@ -344,7 +384,7 @@ class Effects:
             await self._cluster.remove(id, attempt)
         except ClusterUnavailable as error:
             self._metrics.effects["remove", "unavailable"] += 1
-            log.warning("removal of %s/%d: %s", id, attempt, error, extra={"reservation": id})
+            log.warning("cannot remove server %s/%d now: %s", id, attempt, error, extra={"reservation": id})
         else:
             self._metrics.effects["remove", "done"] += 1
 

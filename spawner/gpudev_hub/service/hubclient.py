@@ -1,7 +1,10 @@
-"""The Hub's REST API, as far as starting and stopping named servers goes."""
+"""The Hub's REST API, as far as named servers and tokens of command lines go."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -21,6 +24,28 @@ START_TIMEOUT: Final = 20.0
 CONNECT_TIMEOUT: Final = 5.0
 PAGINATED: Final = "application/jupyterhub-pagination+json"
 USERS_PAGE: Final = 200
+
+
+OF_USERS: Final = "JupyterHub"
+"""What the Hub calls the client of tokens that people or services made; those of servers have others."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubToken:
+    """One token of a user, without the token itself."""
+
+    id: str
+    scopes: tuple[str, ...]
+    note: str
+    created_at: datetime
+    expires_at: datetime | None
+    """``None``: it does not expire."""
+    of_user: bool
+    """Whether it is an API token of the user, not one of a server or of a browser login."""
+
+
+class TokenRefused(Exception):
+    """The Hub does not make such a token; the message has its words."""
 
 
 class HubClient:
@@ -51,7 +76,7 @@ class HubClient:
         if answer.status_code == 409 or (answer.status_code == 400 and "pending" in message):
             raise HubPending(message)
         if answer.status_code == 404:
-            raise OwnerUnknownToHub(f"the Hub knows no user {hub_user}")
+            raise OwnerUnknownToHub(f"the Hub does not know the user {hub_user}")
         # A start that fails is a 500 of the Hub's, with the spawner's own words; so are its own defects.
         if answer.status_code in (429, 502, 503, 504):
             raise HubUnavailable(f"the Hub answered {answer.status_code}: {message}")
@@ -73,6 +98,26 @@ class HubClient:
             raise HubPending(message)
         raise HubUnavailable(f"the Hub answered {answer.status_code} to a stop: {message}")
 
+    async def revoke_tokens(self, hub_user: str, keep: Collection[str]) -> None:
+        """Delete all tokens of a user, those of browsers too, except the own tokens of the servers ``keep``.
+
+        Source: JupyterHub's ``User.spawn``, where a server's own token is ``Server at /user/NAME/SERVER/``.
+        """
+        path = f"users/{quote(hub_user, safe='')}/tokens"
+        answer = await self._ask("GET", path)
+        if answer.status_code == 404:
+            return
+        if answer.status_code != 200:
+            raise HubUnavailable(f"the Hub answered {answer.status_code} to a list of tokens of {hub_user}")
+        for token in answer.json()["api_tokens"]:
+            if _server_of(token) in keep:
+                continue
+            done = await self._ask("DELETE", f"{path}/{quote(str(token['id']), safe='')}")
+            if done.status_code not in (204, 404):
+                raise HubUnavailable(
+                    f"the Hub answered {done.status_code} to the end of a token of {hub_user}"
+                )
+
     async def known_servers(self) -> set[str]:
         """Names of all servers that the Hub has, running or on their way there or back.
 
@@ -90,6 +135,70 @@ class HubClient:
             page = listed["_pagination"]["next"]
         return found
 
+    async def knows(self, hub_user: str) -> bool:
+        """Whether the Hub has a user of this name."""
+        answer = await self._ask("GET", f"users/{quote(hub_user, safe='')}")
+        if answer.status_code in (200, 404):
+            return answer.status_code == 200
+        raise _unexpected(answer, "a question about a user")
+
+    async def guests(self, hub_user: str, server: str) -> frozenset[str] | None:
+        """Users with whom the Hub shares the server; ``None``: it has no such server."""
+        answer = await self._ask("GET", _shares(hub_user, server))
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise _unexpected(answer, "a question about guests")
+        return frozenset(share["user"]["name"] for share in answer.json()["items"] if share["user"])
+
+    async def share(self, hub_user: str, server: str, guest: str) -> None:
+        """Share the server with a user, for opening it and nothing else."""
+        body = {"user": guest, "scopes": [f"access:servers!server={hub_user}/{server}"]}
+        answer = await self._ask("POST", _shares(hub_user, server), json=body)
+        if answer.status_code == 400 and "No such user" in _message(answer):
+            raise OwnerUnknownToHub(f"the Hub does not know the user {guest}")
+        if answer.status_code != 200:
+            raise _unexpected(answer, "a new guest")
+
+    async def unshare(self, hub_user: str, server: str, guest: str) -> None:
+        """Share the server with a user no longer; one that is gone is no error."""
+        answer = await self._ask("PATCH", _shares(hub_user, server), json={"user": guest})
+        if answer.status_code not in (200, 404):
+            raise _unexpected(answer, "the end of a guest's access")
+
+    async def make_token(
+        self, hub_user: str, scopes: Collection[str], note: str, life: int
+    ) -> tuple[str, HubToken]:
+        """Make a token of a user's that is valid for ``life`` seconds; return it, and what it is.
+
+        Raises ``TokenRefused`` if the user is unknown or may not have these scopes, and ``HubUnavailable``.
+        """
+        body = {"note": note, "scopes": sorted(scopes), "expires_in": life}
+        answer = await self._ask("POST", f"users/{quote(hub_user, safe='')}/tokens", json=body)
+        if answer.status_code in (400, 403, 404):
+            raise TokenRefused(_message(answer))
+        if answer.status_code != 201:
+            raise HubUnavailable(f"the Hub answered {answer.status_code} to a request for a token")
+        model = answer.json()
+        return str(model["token"]), _token(model)
+
+    async def token(self, hub_user: str, id: str) -> HubToken | None:
+        """Return what a token of a user's is; ``None`` if there is none with this id."""
+        answer = await self._ask("GET", self._token_path(hub_user, id))
+        if answer.status_code not in (200, 404):
+            raise HubUnavailable(f"the Hub answered {answer.status_code} when asked for a token")
+        return _token(answer.json()) if answer.status_code == 200 else None
+
+    async def delete_token(self, hub_user: str, id: str) -> None:
+        """Delete a token of a user's; it may be gone already."""
+        answer = await self._ask("DELETE", self._token_path(hub_user, id))
+        if answer.status_code not in (204, 404):
+            raise HubUnavailable(f"the Hub answered {answer.status_code} when told to delete a token")
+
+    @staticmethod
+    def _token_path(hub_user: str, id: str) -> str:
+        return f"users/{quote(hub_user, safe='')}/tokens/{quote(id, safe='')}"
+
     async def _call(self, method: str, hub_user: str, server: str, body: object) -> httpx.Response:
         path = f"users/{quote(hub_user, safe='')}/servers/{quote(server, safe='')}"
         return await self._ask(method, path, json=body)
@@ -101,6 +210,34 @@ class HubClient:
             raise HubUnavailable(
                 f"the Hub does not answer: {type(error).__name__} {error}".rstrip()
             ) from error
+
+
+def _shares(hub_user: str, server: str) -> str:
+    return f"shares/{quote(hub_user, safe='')}/{quote(server, safe='')}"
+
+
+def _unexpected(answer: httpx.Response, what: str) -> HubUnavailable:
+    return HubUnavailable(f"the Hub answered {answer.status_code} to {what}: {_message(answer)}".rstrip(": "))
+
+
+def _token(model: dict[str, Any]) -> HubToken:
+    expires = model.get("expires_at")
+    return HubToken(
+        id=str(model["id"]),
+        scopes=tuple(sorted(model.get("scopes", ()))),
+        note=str(model.get("note") or ""),
+        created_at=datetime.fromisoformat(model["created"]),
+        expires_at=None if expires is None else datetime.fromisoformat(expires),
+        of_user=model.get("oauth_client") == OF_USERS,
+    )
+
+
+def _server_of(token: dict[str, Any]) -> str | None:
+    """Return the server whose own token this is; browsers that came to it have tokens of another client."""
+    note = str(token.get("note") or "")
+    if token.get("oauth_client") not in ("JupyterHub", "jupyterhub") or not note.startswith("Server at "):
+        return None
+    return note.rstrip("/").rpartition("/")[2]
 
 
 def _message(answer: httpx.Response) -> str:

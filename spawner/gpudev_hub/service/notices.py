@@ -47,8 +47,8 @@ class Notices:
         name = record.request.name or record.id
         left = max(1, round((ends_at - now) / MINUTE))
         text = (
-            f"{name} ends in {left} min, at {moment(ends_at, now)}: save your work, or go on with "
-            f"`gpu-dev extend {name} --hours 1`"
+            f"Reservation {name} ends in {left} min, at {moment(ends_at, now)}. Save your work, or "
+            f"extend it with `gpu-dev extend {name} --hours 1`."
         )
         self.tell(n, record.id, text, minutes)
 

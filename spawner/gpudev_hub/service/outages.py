@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from gpudev_hub.core.events import Outage
 from gpudev_hub.core.model import Millis
+
+STORE: Final = "the database"
+HUB: Final = "the Hub"
+CLUSTER: Final = "the cluster"
+PARTS: Final = (STORE, HUB, CLUSTER)
 
 
 class Outages:
@@ -38,6 +44,10 @@ class Outages:
     def lasted(self, what: str, now: Millis) -> Millis:
         """How long it has not answered."""
         return now - self._begun.get(what, now)
+
+    def lasting(self, now: Millis) -> Mapping[str, Millis]:
+        """For how long each part has not answered; 0: it answers."""
+        return {part: self.lasted(part, now) for part in PARTS}
 
     def end(self, what: str, now: Millis) -> bool:
         """It answers; true if that is news."""

@@ -117,7 +117,7 @@ class Readiness:
     def _done(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
         del self._probing[key]
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("probing %s/%d failed", *key, exc_info=error, extra={"reservation": key[0]})
+            log.error("the SSH check of %s/%d failed", *key, exc_info=error, extra={"reservation": key[0]})
 
     def _well(self, record: Reservation) -> bool:
         key = (record.id, record.attempt)

@@ -27,13 +27,12 @@ from gpudev_hub.core.ports import (
 )
 
 from .metrics import Metrics
-from .outages import Outages
+from .outages import CLUSTER, Outages
 from .view import View
 
 PERIOD: Final[Millis] = 1 * MINUTE
 PATIENCE: Final[Millis] = 2 * MINUTE
 """Without an answer from the cluster for so long, its nodes count as unknown."""
-CLUSTER: Final = "the cluster"
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +42,9 @@ def refuse_running(seen: Iterable[ServerSight]) -> None:
     running = sorted(f"{one.id}/{one.attempt}" for one in seen if one.presence is not Presence.ABSENT)
     if running:
         raise StoreEmpty(
-            f"{len(running)} server(s) run ({', '.join(running[:5])}), but the store has never had a"
-            " commit: it was emptied, or is another one than theirs. Put theirs back; if there is none"
-            " any more, end the servers first. Nothing was changed"
+            "The database has no reservations, but servers of reservations still run "
+            f"({len(running)}: {', '.join(running[:5])}). The database was emptied, or it belongs to another "
+            "hub. Put the right database back; if it is lost, end the servers first. Nothing was changed."
         )
 
 
@@ -77,10 +76,13 @@ class Reconciler:
         post: Callable[[Event], None],
         saw: Callable[[ServerSight], None],
         check: Callable[[], Awaitable[None]],
+        checked: Callable[[], None],
         overtaken: Callable[[StaleEpoch], None],
         metrics: Metrics,
     ) -> None:
-        """``check``: raises if another service has taken over the store; ``overtaken``: is told so."""
+        """``check``: raises if another service has taken over the store; ``overtaken``: is told so;
+        ``checked``: is called at the end of each pass.
+        """
         self._view = view
         self._cluster = cluster
         self._launches = launches
@@ -91,6 +93,7 @@ class Reconciler:
         self._post = post
         self._saw = saw
         self._check = check
+        self._checked = checked
         self._overtaken = overtaken
         self._metrics = metrics
         self._wake = asyncio.Event()
@@ -108,7 +111,7 @@ class Reconciler:
                 await self.once()
             except Exception:
                 # A defect in one pass must not end them all.
-                log.exception("a pass of reconciliation failed; the next one is in a minute")
+                log.exception("a reconciliation failed; the next one starts in a minute")
 
     async def once(self) -> None:
         """One pass."""
@@ -140,6 +143,7 @@ class Reconciler:
                 await self._launches.forget_ended(self._view.claims.keys())
         self._derive()
         await self._ask_hub()
+        self._checked()
 
     async def nothing_runs(self) -> None:
         """Raise ``StoreEmpty`` if a server runs: beside a store without a commit it is no orphan."""
@@ -177,15 +181,15 @@ class Reconciler:
             if ours:
                 await self._remove(key)
             else:
-                log.warning("%s/%d is left alone, though no reservation is known to hold it", *key)
+                log.warning("server %s/%d has no known reservation; it is left alone", *key)
 
     async def _remove(self, key: tuple[str, int]) -> None:
-        log.warning("removing %s/%d: no live reservation holds it", *key, extra={"reservation": key[0]})
+        log.warning("removing server %s/%d: it has no live reservation", *key, extra={"reservation": key[0]})
         self._metrics.orphans += 1
         try:
             await self._cluster.remove(*key)
         except ClusterUnavailable as error:
-            log.warning("removal of %s/%d: %s", *key, error, extra={"reservation": key[0]})
+            log.warning("cannot remove server %s/%d now: %s", *key, error, extra={"reservation": key[0]})
 
     def _derive(self) -> None:
         """What ought to be under way; stops first, since starts may need what they free."""
@@ -212,7 +216,7 @@ class Reconciler:
         try:
             known = await self._hub.known_servers()
         except HubUnavailable as error:
-            log.warning("which servers the Hub has can't be learnt now: %s", error)
+            log.warning("the list of the Hub's servers cannot be read now: %s", error)
             return
         for record in running:
             if record.id not in known:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from gpudev_hub.clock import Clock
+from gpudev_hub.core.access_model import Access, Person
 from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.events import (
+    CutSessions,
     Effect,
     NodesObserved,
     Outage,
+    RevokeAccess,
     ServerNotice,
     ServerObserved,
     StartServer,
@@ -35,15 +38,18 @@ from gpudev_hub.core.ports import (
     Store,
     StoreUnavailable,
 )
-from gpudev_hub.core.words import plain, printable
+from gpudev_hub.core.words import plain, printable, sentence
 from gpudev_hub.failpoints import Failpoint
 
+from .cuts import Cuts
 from .effects import Effects
 from .metrics import Metrics
 from .notices import Notices
-from .outages import Outages
+from .outages import STORE, Outages
 from .readiness import Probe, Readiness
 from .reconcile import Reconciler
+from .sharing import HubShares
+from .usage import UsageSums
 from .view import View
 from .writer import Writer
 
@@ -51,7 +57,6 @@ REMEMBERED: Final = 2_000
 """Ended reservations kept at hand, for retries of requests and for those who wait for a change."""
 FORGET_AGAIN: Final[Millis] = 10 * MINUTE
 """After a start the Hub is asked once more to forget servers that ended this long before."""
-STORE: Final = "the store"
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +74,15 @@ class Runner:
         launches: LaunchMaker,
         probe: Probe,
         clock: Clock,
+        lab_shared: bool,
         failpoint: Failpoint,
     ) -> None:
         self.metrics = Metrics()
         self.view = View(policy, clock.now)
         self.outages = Outages(lambda: self.writer.wake())
         self.notices = Notices()
+        self.cuts = Cuts()
+        self.usage = UsageSums(store, clock, self.view)
         self._clock = clock
         self._store = store
         self._cluster = cluster
@@ -98,8 +106,12 @@ class Runner:
             saw=self._looked,
             opened=self._open,
             hub_forgot=lambda: self._reconciler.wake(),
+            tokens_gone=lambda hub_user: self._closed_to(None, hub_user),
             metrics=self.metrics,
             failpoint=failpoint,
+        )
+        self.shares = HubShares(
+            self.view, hub, clock, lambda who: lab_shared and self._may_enter(who), self._closed_to
         )
         self.readiness = Readiness(
             view=self.view, cluster=cluster, probe=probe, clock=clock, post=post, saw=self._saw
@@ -115,6 +127,7 @@ class Runner:
             post=post,
             saw=self._saw,
             check=store.check,
+            checked=self.shares.check_all,
             overtaken=self.writer.overtaken,
             metrics=self.metrics,
         )
@@ -140,6 +153,7 @@ class Runner:
     async def _start(self, snapshot: Snapshot) -> None:
         if snapshot.n:
             self.outages.was("the service", snapshot.at, self._clock.now())
+        self.cuts.begin(snapshot.n)
         for record in snapshot.reservations.values():
             self.notices.restore(snapshot.n, record, self._clock.now())
         self._loop = asyncio.create_task(self.writer.run(), name="writer")
@@ -151,8 +165,13 @@ class Runner:
             if record.state is State.READY and record.stopped_at is None:
                 # The Hub may have been told half of it when the service before this one ended.
                 self._effects.start(record.id, record.attempt)
+        self.shares.check_all(everything=True)
+        for person in self.view.people.values():
+            if person.access is Access.REVOKED:
+                self._effects.revoke(person.subject)
         self._tasks.append(asyncio.create_task(self._reconciler.run(), name="reconcile"))
-        log.info("epoch %d, going on from commit %d", snapshot.epoch, snapshot.n)
+        self._tasks.append(asyncio.create_task(self.usage.run(), name="usage"))
+        log.info("epoch %d, continuing from commit %d", snapshot.epoch, snapshot.n)
 
     async def stop(self) -> None:
         """Finish the commit under way, drop the rest, close the store."""
@@ -163,7 +182,9 @@ class Runner:
         if self._loop is not None:
             await asyncio.wait([self._loop])
         await self._effects.close()
+        await self.shares.close()
         await self.readiness.close()
+        await self.usage.close()
         await self._store.close()
 
     async def closed(self) -> None:
@@ -176,7 +197,7 @@ class Runner:
         if isinstance(error, StaleEpoch):
             log.error("%s", error)
         elif error is not None:
-            log.error("the service's loop ended", exc_info=error)
+            log.error("the reservation service stopped because of an error", exc_info=error)
         for task in self._tasks:
             task.cancel()
 
@@ -184,7 +205,7 @@ class Runner:
         try:
             records, _ = await self._store.ended(None, None, REMEMBERED)
         except StoreUnavailable as error:
-            log.warning("ended reservations can't be read: %s", error)
+            log.warning("ended reservations cannot be read: %s", error)
             return
         for record in reversed(records):
             self._remember(record)
@@ -241,6 +262,7 @@ class Runner:
     def loaded(self, snapshot: Snapshot) -> None:
         """The committed state, read anew."""
         self.view.load(snapshot)
+        self.usage.loaded()
         for waited, waiters in self._waiters.items():
             if (record := self.view.reservations.get(waited)) is not None:
                 _wake(waiters, record)
@@ -248,7 +270,9 @@ class Runner:
 
     def committed(self, commit: Commit) -> None:
         """One more commit is durable."""
-        self.view.apply(commit.n, commit.at, commit.changes)
+        self.metrics.follow(commit.changes, self.view.reservations, commit.at)
+        self.view.advance(commit.n, commit.at, commit.changes)
+        self.usage.committed(commit)
         changed: dict[str, Reservation | None] = {}
         for change in commit.changes:
             if isinstance(change.record, Reservation):
@@ -258,25 +282,33 @@ class Runner:
                     self.notices.forget(change.record.id)
             elif isinstance(change.record, Claim):
                 changed.setdefault(change.record.reservation, None)
+            elif isinstance(change.record, Person):
+                self.shares.person_changed(change.record.subject)
         for changed_id, record in changed.items():
             self._effects.poke(changed_id)
-            if record is not None and changed_id in self._waiters:
-                _wake(self._waiters.pop(changed_id), record)
+            if record is not None:
+                self.shares.changed(record)
+                if changed_id in self._waiters:
+                    _wake(self._waiters.pop(changed_id), record)
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """To be done now that it is durable."""
         for effect in effects:
-            record = self.view.reservations.get(effect.id) or self._recent.get(effect.id)
             match effect:
                 case StartServer(id, attempt):
                     self._effects.start(id, attempt)
                 case StopServer(id, attempt):
-                    self._effects.stop(id, attempt, record)
+                    self._effects.stop(id, attempt, self.view.reservations.get(id) or self._recent.get(id))
                 case Warn(id, minutes):
+                    record = self.view.reservations.get(id) or self._recent.get(id)
                     if record is not None:
                         self.notices.warn(self.view.n, record, minutes, self._clock.now())
+                case RevokeAccess(subject):
+                    self._effects.revoke(subject)
+                case CutSessions(id, subject):
+                    self.cuts.add(self.view.n, subject, id, self._clock.now())
                 case Tell(id, message):
-                    self.notices.tell(self.view.n, id, plain(message, self._clock.now()))
+                    self.notices.tell(self.view.n, id, sentence(plain(message, self._clock.now())))
 
     def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
         """While a part is away, allowances stand still."""
@@ -289,12 +321,12 @@ class Runner:
     def store_fails(self, error: StoreUnavailable) -> None:
         """Nothing can be committed at present."""
         if self.outages.begin(STORE, self._clock.now(), str(error)):
-            log.error("the store fails: %s", error)
+            log.error("the database does not work: %s", error)
 
     def store_works(self) -> None:
         """It can be, again."""
         if self.outages.end(STORE, self._clock.now()):
-            log.warning("the store works again")
+            log.warning("the database works again")
             self._reconciler.wake()
 
     def _remember(self, record: Reservation) -> None:
@@ -321,10 +353,10 @@ class Runner:
             except ClusterUnavailable as error:
                 if str(error) != said:
                     said = str(error)
-                    log.warning("watching the cluster: %s", error)
+                    log.warning("the watch of the cluster was interrupted: %s", error)
             except Exception:
                 # A defect met in one event must not make the service blind for good.
-                log.exception("watching the cluster failed")
+                log.exception("the watch of the cluster failed")
             await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)
             self._reconciler.wake()
 
@@ -373,8 +405,20 @@ class Runner:
         """The Hub gave up a server that is there: have it taken over."""
         self._effects.start_again(id, attempt)
 
+    def _may_enter(self, subject: str) -> bool:
+        person = self.view.people.get(subject)
+        return person is None or person.access is not Access.REVOKED
+
+    def _closed_to(self, id: str | None, hub_user: str) -> None:
+        # Until now, a JupyterLab that asked the Hub about this user was told to let them in.
+        self.cuts.add(self.view.n, f"hub:{hub_user}", id, self._clock.now())
+
     def _open(self, id: str, attempt: int) -> None:
         self.readiness.opened(id, attempt)
+        record = self.view.reservations.get(id)
+        if record is not None and record.guests:
+            # The Hub may have made the server anew, without the guests it had.
+            self.shares.check(id)
 
     def _ran(self, sight: ServerSight) -> bool:
         """Whether this is the current server of its reservation, and was there when last looked at."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.decide_requests import is_repeated, same_request
-from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, Refused
 from gpudev_hub.core.events import (
     End,
     Event,
@@ -19,8 +20,10 @@ from gpudev_hub.core.events import (
     OperatorNode,
     OwnerKnown,
     Resume,
+    Share,
     StopIntent,
     Submit,
+    Unshare,
 )
 from gpudev_hub.core.gate import (
     Admission,
@@ -34,12 +37,24 @@ from gpudev_hub.core.gate import (
 )
 from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Policy, Reservation, State
 from gpudev_hub.core.names import default_names
-from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Hub, LaunchMaker, Store, StoreUnavailable
+from gpudev_hub.core.ports import (
+    Cluster,
+    ClusterUnavailable,
+    Hub,
+    HubUnavailable,
+    LaunchMaker,
+    Store,
+    StoreUnavailable,
+)
 from gpudev_hub.core.request import Ask, joinable, resolve
-from gpudev_hub.core.world import OWNER_UNKNOWN
+from gpudev_hub.core.words import sentence
+from gpudev_hub.core.world import is_owner_unknown
 from gpudev_hub.failpoints import Failpoint, nothing
 
+from .access import AccessControl, Github
 from .admission import Deciders, Gate
+from .cuts import NewCuts
+from .limit_setting import LimitSetting
 from .notices import Notice
 from .readiness import Probe, Report
 from .runner import Runner
@@ -57,6 +72,8 @@ class Health:
     """What is away at present, in words; empty when all is well."""
     waiting: int = 0
     """Events not decided yet."""
+    away: Mapping[str, Millis] = field(default_factory=dict)
+    """For how long each part has not answered; 0: it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,14 @@ class ServerLogs:
     """Its reservation's history, oldest first."""
     logs: dict[str, str]
     """Last lines by source."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the agent of a server does not know yet."""
+
+    notices: list[Notice]
+    cuts: NewCuts
 
 
 class Service:
@@ -83,13 +108,19 @@ class Service:
         probe: Probe,
         clock: Clock,
         ids: Callable[[], str],
+        github: Github | None = None,
+        lab_shared: bool = True,
         failpoint: Failpoint = nothing,
     ) -> None:
-        """``ids`` makes a new random id at each call."""
+        """``ids`` makes a new random id at each call; ``github``: who may get in, if GitHub says that.
+
+        ``lab_shared``: guests can open JupyterLab.
+        """
         self.policy = policy
         self.clock = clock
         self._store = store
         self._cluster = cluster
+        self._hub = hub
         self._ids = ids
         self._runner = Runner(
             policy=policy,
@@ -99,13 +130,20 @@ class Service:
             launches=launches,
             probe=probe,
             clock=clock,
+            lab_shared=lab_shared,
             failpoint=failpoint,
         )
         self._writer = self._runner.writer
         self.metrics = self._runner.metrics
         self.view = self._runner.view
+        self.cuts = self._runner.cuts
+        """Connections to end; the bastion and the servers wait on it."""
+        self.usage = self._runner.usage
+        self.access = AccessControl(self.view, self._writer.ask, clock, github)
+        """Who may get in."""
         self._gate = Gate(
             view=self.view,
+            verdict=self.access.people.verdict,
             store=store,
             launches=launches,
             deciders=Deciders(self._submit_minted, self.resume, self.mint),
@@ -119,9 +157,11 @@ class Service:
         Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty``, ``StoreBehind`` or ``ClockBehind``.
         """
         await self._runner.start()
+        self.access.start()
 
     async def stop(self) -> None:
         """Finish the commit under way, drop the rest, close the store."""
+        await self.access.stop()
         await self._runner.stop()
 
     async def closed(self) -> None:
@@ -148,8 +188,8 @@ class Service:
                 return ended
             raise Refused(
                 Code.REQUEST_ID_REUSED,
-                f"request id {request_id} was used for another request, {ended.id}, which has ended",
-                "choose a new request_id for every new request",
+                f"The request id {request_id} was already used for reservation {ended.id}, which has ended.",
+                NEW_REQUEST_ID,
             )
         self.owner_seen(owner.subject)
         new = id or self._new_id()
@@ -157,12 +197,14 @@ class Service:
         assert decision.reservation is not None
         return decision.reservation
 
-    async def end(self, id: str, actor: str, outcome: Outcome | None = None) -> Reservation:
+    async def end(self, id: str, actor: str, outcome: Outcome | None = None, reason: str = "") -> Reservation:
         """Cancel or release it; one that has ended stays as it is. Raises ``Refused``."""
         ended = await self._has_ended(id)
-        return ended or await self._ask(End(id, actor, outcome))
+        return ended or await self._ask(End(id, actor, outcome, reason))
 
-    async def extend(self, id: str, actor: str, by: Millis, request_id: str | None = None) -> Reservation:
+    async def extend(
+        self, id: str, actor: str, by: Millis, request_id: str | None = None, reason: str = ""
+    ) -> Reservation:
         """Prolong it by ``by`` milliseconds, all or nothing; once only for the same ``request_id``.
 
         Raises ``Refused``.
@@ -171,12 +213,29 @@ class Service:
         if ended is not None and is_repeated(ended, request_id, by):
             return ended
         await self._refuse_ended(id)
-        return await self._ask(Extend(id, actor, by, request_id))
+        return await self._ask(Extend(id, actor, by, request_id, reason))
 
     async def resume(self, id: str, actor: str) -> Reservation:
         """Start its server again, which its owner stopped. Raises ``Refused``."""
         await self._refuse_ended(id)
         return await self._ask(Resume(id, actor))
+
+    async def share(self, id: str, actor: str, guest: Owner) -> Reservation:
+        """Give ``guest``, who is known and allowed in, access to the server. Raises ``Refused``."""
+        await self._refuse_ended(id)
+        return await self._ask(Share(id, actor, guest))
+
+    async def unshare(self, id: str, actor: str, subject: str) -> Reservation:
+        """Take a guest's access away, and end their connections. Raises ``Refused``."""
+        await self._refuse_ended(id)
+        return await self._ask(Unshare(id, actor, subject))
+
+    async def known_to_hub(self, hub_user: str) -> bool:
+        """Whether the Hub has a user of this name. Raises ``Refused`` (``unavailable``)."""
+        try:
+            return await self._hub.knows(hub_user)
+        except HubUnavailable as error:
+            raise _unavailable(error) from error
 
     async def mint(self, subject: str) -> str:
         """A new id for a spawn page of the subject's."""
@@ -191,10 +250,15 @@ class Service:
         if action == "undrain":
             await self._runner.reconcile()
 
+    @property
+    def limits(self) -> LimitSetting:
+        """Limits that operators set at run time."""
+        return LimitSetting(self.policy, self.view, self._writer.ask)
+
     def owner_seen(self, subject: str) -> None:
         """The Hub has vouched for this owner just now: what waited for that is placed or started again."""
         for record in self.view.reservations.values():
-            if record.blocked == OWNER_UNKNOWN and record.owner.subject == subject:
+            if is_owner_unknown(record.blocked) and record.owner.subject == subject:
                 self._writer.post(OwnerKnown(subject, known=True))
                 return
 
@@ -229,7 +293,7 @@ class Service:
         if ended is not None:
             raise Refused(
                 Code.WRONG_STATE,
-                f"{id} has ended ({ended.outcome}): nothing can be done with it any more",
+                f"Reservation {id} has ended ({ended.outcome}) and can no longer be changed.",
                 "",
             )
 
@@ -249,7 +313,7 @@ class Service:
         record = self.view.reservations.get(ask.server)
         if record is not None and record.owner.subject != ask.subject:
             # Somebody's start under another one's id was refused, and is now broken off.
-            log.warning("%s may not stop %s, which is another one's", ask.subject, record.id)
+            log.warning("%s may not stop %s, which belongs to another user", ask.subject, record.id)
             return StopAnswer(stop=False)
         if record is None or record.state not in (State.STARTING, State.READY):
             return StopAnswer(stop=True)
@@ -311,6 +375,27 @@ class Service:
             return []
         return await self._runner.notices.wait(id, after, timeout)
 
+    async def news(self, id: str, after: int, cut_after: int | None, timeout: float) -> News:
+        """What the agent of a server is to do: notices later than ``after``, cuts later than ``cut_after``.
+
+        Waits up to ``timeout`` seconds for either. ``cut_after`` is ``None``: the agent knows of no cuts.
+        """
+        cuts = self.cuts.after(0 if cut_after is None else cut_after, id)
+        if cut_after is None or cuts.cuts or cuts.missed:
+            wait = timeout if cut_after is None else 0
+            return News(await self.notices(id, after, wait), cuts)
+        waiting = [
+            asyncio.ensure_future(self.notices(id, after, timeout)),
+            asyncio.ensure_future(self.cuts.wait(cut_after, timeout, id)),
+        ]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return News(await self.notices(id, after, 0), self.cuts.after(cut_after, id))
+
     # What everybody reads
 
     async def find(self, ref: str, subject: str | None = None) -> Reservation | None:
@@ -333,7 +418,7 @@ class Service:
         """
         record = await self.find(id)
         if record is None:
-            raise Refused(Code.NOT_FOUND, f"there is no reservation {id}", "see `gpu-dev list`")
+            raise Refused(Code.NOT_FOUND, f"There is no reservation {id}.", SEE_YOURS)
         if record.version != version or not record.live or timeout <= 0:
             return record
         changed = await self._runner.changed(id, timeout)
@@ -371,7 +456,7 @@ class Service:
             try:
                 logs = await self._cluster.logs(id, record.attempt, lines)
             except ClusterUnavailable as error:
-                raise Refused(Code.UNAVAILABLE, str(error), "try again in a moment") from error
+                raise _unavailable(error) from error
         return ServerLogs(events, logs)
 
     def pools(self) -> list[PoolOutlook]:
@@ -386,9 +471,10 @@ class Service:
     def health(self) -> Health:
         """Whether everything works."""
         live = self._runner.live
-        reasons = self._runner.outages.reasons() if live else ["the service's loop has ended"]
-        return Health(live, reasons, self._writer.waiting)
+        reasons = self._runner.outages.reasons() if live else ["the reservation service has stopped"]
+        away = self._runner.outages.lasting(self.clock.now())
+        return Health(live, reasons, self._writer.waiting, away)
 
 
 def _unavailable(error: Exception) -> Refused:
-    return Refused(Code.UNAVAILABLE, str(error), "try again in a moment")
+    return Refused(Code.UNAVAILABLE, sentence(str(error)), TRY_AGAIN)

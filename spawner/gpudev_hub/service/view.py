@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable
 
 from gpudev_hub.core.availability import Forecast
 from gpudev_hub.core.commit import Change, Snapshot
-from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Policy, Presence, Reservation, State
+from gpudev_hub.core.hot import HotState
+from gpudev_hub.core.model import Claim, Guest, Millis, Policy, Presence, Reservation, State
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.core.reasons import Outlook
 
 
-class View:
+class View(HotState):
     """Live records as of the last commit, and what was last seen of their servers."""
 
     def __init__(self, policy: Policy, now: Callable[[], Millis]) -> None:
+        super().__init__()
         self._policy = policy
         self.now = now
         """The service's clock."""
@@ -22,10 +24,6 @@ class View:
         """Number of the last commit."""
         self.at: Millis = 0
         """Time of the last commit."""
-        self.reservations: dict[str, Reservation] = {}
-        self.claims: dict[tuple[str, int], Claim] = {}
-        self.minted: dict[str, MintedId] = {}
-        self.nodes: dict[str, Node] = {}
         self.sights: dict[tuple[str, int], ServerSight] = {}
         """Servers that were last seen present, by (reservation, attempt)."""
         self._outlook: Outlook | None = None
@@ -34,38 +32,15 @@ class View:
     def load(self, snapshot: Snapshot) -> None:
         """Show a snapshot from now on."""
         self.n, self.at = snapshot.n, snapshot.at
-        self.reservations = dict(snapshot.reservations)
-        self.claims = dict(snapshot.claims)
-        self.minted = dict(snapshot.minted)
-        self.nodes = dict(snapshot.nodes)
+        self.take_tables(snapshot)
         self._outlook = self._forecast = None
 
-    def apply(self, n: int, at: Millis, changes: Iterable[Change]) -> None:
+    def advance(self, n: int, at: Millis, changes: Iterable[Change]) -> None:
         """Show what a commit changed."""
         self.n, self.at = n, at
         self._outlook = self._forecast = None
         for change in changes:
-            match change.record:
-                case Reservation() as record:
-                    if change.gone:
-                        self.reservations.pop(record.id, None)
-                    else:
-                        self.reservations[record.id] = record
-                case Claim() as claim:
-                    if change.gone:
-                        self.claims.pop(claim.key, None)
-                    else:
-                        self.claims[claim.key] = claim
-                case MintedId() as minted:
-                    if change.gone:
-                        self.minted.pop(minted.id, None)
-                    else:
-                        self.minted[minted.id] = minted
-                case Node() as node:
-                    if change.gone:
-                        self.nodes.pop(node.name, None)
-                    else:
-                        self.nodes[node.name] = node
+            self.apply(change.record, gone=change.gone)
 
     def see(self, sight: ServerSight) -> None:
         """Remember where a server is; one that is gone is forgotten, one that is unknown is not."""
@@ -76,16 +51,25 @@ class View:
             self.sights.pop(key, None)
 
     def get(self, ref: str, subject: str | None = None) -> Reservation | None:
-        """The live reservation of that id, or the subject's of that name.
+        """The live reservation of that id, or the subject's of that name, or one shared with the subject.
 
-        Of two with the name, the one that is not being stopped, else the latest.
+        Of two with the name, the subject's own, then the one that is not being stopped, else the latest.
         """
         found = self.reservations.get(ref)
         if found is not None or subject is None:
             return found
-        mine = (r for r in self.reservations.values() if r.owner.subject == subject)
-        named = (r for r in mine if r.request.name == ref)
-        return max(named, key=lambda r: (r.state is not State.STOPPING, r.seq), default=None)
+        named = (r for r in self.reservations.values() if r.request.name == ref)
+        usable = (r for r in named if r.owner.subject == subject or r.guest(subject) is not None)
+        return max(
+            usable,
+            key=lambda r: (r.owner.subject == subject, r.state is not State.STOPPING, r.seq),
+            default=None,
+        )
+
+    def login_of(self, guest: Guest) -> str:
+        """The guest's login now, as far as it is known; it may have changed since the server was shared."""
+        person = self.people.get(guest.subject)
+        return guest.login if person is None else person.login
 
     def claim(self, record: Reservation) -> Claim | None:
         """The claim of the current attempt."""
@@ -95,7 +79,7 @@ class View:
     def outlook(self) -> Outlook:
         """The records as a whole; good until the next commit."""
         if self._outlook is None:
-            self._outlook = Outlook(self._policy, self.reservations, self.claims, self.nodes)
+            self._outlook = Outlook(self._policy, self)
         return self._outlook
 
     @property

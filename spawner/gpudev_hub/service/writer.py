@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.commit import Commit, Part, Snapshot
 from gpudev_hub.core.decide import decide, next_due
-from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
 from gpudev_hub.core.events import (
     Compress,
     Decision,
@@ -38,6 +38,7 @@ from gpudev_hub.core.ports import (
     Store,
     StoreUnavailable,
 )
+from gpudev_hub.core.words import sentence
 from gpudev_hub.core.world import World
 from gpudev_hub.failpoints import BEFORE_ANSWER, Failpoint
 
@@ -50,6 +51,8 @@ MAX_SECONDS: Final = 0.02
 """After so much deciding a commit is made, whatever else waits."""
 MAX_TRIES: Final = 3
 """A request is decided about this often, if what fails is not the request."""
+TAKEN_OVER: Final = "Another reservation service has taken over the database."
+PERHAPS_DONE: Final = "The change may have been made. Check before you try again."
 LONGEST_PAUSE: Final = 1.0
 """Seconds between two tries while the store fails."""
 
@@ -130,7 +133,9 @@ class Writer:
         snapshot = await self._store.open()
         ahead = self._clock.start_after(snapshot.at)
         if ahead:
-            log.warning("the machine's clock is %d ms behind the last commit: going on from there", ahead)
+            log.warning(
+                "this machine's clock is %d ms behind the last commit; times continue from there", ahead
+            )
         self._adopt(snapshot)
         return snapshot
 
@@ -174,7 +179,7 @@ class Writer:
 
     async def run(self) -> None:
         """Decide and commit until ``stop``. Raises ``StaleEpoch`` when another service has taken over."""
-        reason = "the service is stopping"
+        reason = "The reservation service is stopping."
         try:
             while not self._stopping:
                 if self._world is None:
@@ -185,11 +190,14 @@ class Writer:
                         raise self._stale
                     if not self._stopping:
                         await self._turn(self._world)
+        except StaleEpoch:
+            reason = TAKEN_OVER
+            raise
         except BaseException as error:
-            reason = f"the service has stopped: {str(error) or type(error).__name__}"
+            reason = f"The reservation service has stopped: {str(error) or type(error).__name__}."
             raise
         finally:
-            self._closed = Refused(Code.UNAVAILABLE, reason, "try again in a moment")
+            self._closed = Refused(Code.UNAVAILABLE, reason, TRY_AGAIN)
             for item in self._batch.break_off():
                 answer(item, self._closed)
             self._refuse_waiting(self._closed)
@@ -233,11 +241,11 @@ class Writer:
             self._decide_all(world, now, batch)
             packed = pack(world.drain(), self._store.fits)
         except Exception as error:
-            log.exception("a decision failed: the working state is read again from the store")
+            log.exception("a decision failed; the working state is reloaded from the database")
             self._world = None
             if isinstance(error, _Poison):
                 poison = batch.items.pop()
-                answer(poison, Refused(Code.INTERNAL_ERROR, "this could not be decided", "tell an operator"))
+                answer(poison, _internal_error())
             self._again(batch.items)
             await self._back_off()
             return
@@ -321,14 +329,14 @@ class Writer:
             await self._back_off()
             return False
         except (SlotTaken, CommitTooLarge):
-            log.exception("the store refused commit %d: the working state is read again", commit.n)
+            log.exception("the database refused commit %d; the working state is reloaded", commit.n)
             self._world = None
             self._again(batch.break_off())
             await self._back_off()
             return False
-        except StaleEpoch as error:
+        except StaleEpoch:
             for item in batch.break_off():
-                answer(item, _unavailable(error, "it may have been made: look before you ask again"))
+                answer(item, Refused(Code.UNAVAILABLE, TAKEN_OVER, PERHAPS_DONE))
             raise
         self._metrics.commits.saw(self._clock.precise() - begun)
         self._failures = 0
@@ -354,11 +362,8 @@ class Writer:
             if item.tries < MAX_TRIES:
                 self._asked.appendleft(item)
             else:
-                log.error("given up after %d tries: %s", item.tries, item.event)
-                error = Refused(
-                    Code.INTERNAL_ERROR, "the service could not decide about this", "tell an operator"
-                )
-                answer(item, error)
+                log.error("failed after %d tries: %s", item.tries, item.event)
+                answer(item, _internal_error())
 
     async def _back_off(self) -> None:
         self._failures += 1
@@ -377,5 +382,11 @@ def _is_due(world: World, now: Millis) -> bool:
     return due is not None and due <= now
 
 
-def _unavailable(error: Exception, hint: str = "nothing was changed; try again in a moment") -> Refused:
-    return Refused(Code.UNAVAILABLE, str(error), hint)
+def _unavailable(error: Exception, hint: str = f"Nothing was changed. {TRY_AGAIN}") -> Refused:
+    return Refused(Code.UNAVAILABLE, sentence(str(error)), hint)
+
+
+def _internal_error() -> Refused:
+    return Refused(
+        Code.INTERNAL_ERROR, "Internal error; your request changed nothing.", "Contact an operator."
+    )

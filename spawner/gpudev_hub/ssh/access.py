@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
+from urllib.parse import quote
 
 from gpudev_hub.core.aliases import aliases
 from gpudev_hub.core.model import SECOND, Millis, Owner, Reservation, State
@@ -13,6 +14,7 @@ from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server.gang import alias as rank_alias
 
 from .directory import KeyDirectory
+from .keys import PublicKey, RefusedKey
 
 _OPEN = (State.STARTING, State.READY)
 
@@ -32,18 +34,21 @@ class LiveState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SshHost:
-    """One sshd that its owner may enter."""
+    """One sshd that a person may enter."""
 
     id: str
     name: str | None
     alias: str
-    """``gpu-NAME``, or ``gpu-ID`` where there is no name; with ``-RANK`` from rank 1 on."""
+    """``gpu-NAME``, or ``gpu-ID`` where there is no name; with ``-RANK`` from rank 1 on. Somebody else's
+    server is called ``gpu-LOGIN-NAME`` if the name is taken."""
     rank: int
     host: str
     port: int
     user: str
     host_key_alias: str
     ends_at: Millis | None
+    owner: str = ""
+    """Login of the owner who shares it; empty: it is the person's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,16 @@ class SshClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class SshBastion:
+    """The way to servers from outside."""
+
+    host: str
+    port: int
+    user: str
+    host_key_alias: str
+
+
+@dataclass(frozen=True, slots=True)
 class SshAccess:
     """All that an owner's SSH client needs."""
 
@@ -63,6 +78,19 @@ class SshAccess:
     closed: tuple[SshClosed, ...]
     identity_file: str | None
     accepted_keys: tuple[str, ...]
+    refused_keys: tuple[RefusedKey, ...] = ()
+    bastion: SshBastion | None = None
+    """``None``: clients reach servers directly."""
+
+
+def entrants(record: Reservation) -> tuple[Owner, ...]:
+    """Who may enter the server of a reservation: its owner first."""
+    return (record.owner, *(Owner(guest.subject, guest.hub_user, guest.login) for guest in record.guests))
+
+
+def is_open(record: Reservation, now: Millis) -> bool:
+    """Whether anybody may enter the server of a reservation at a time."""
+    return record.state in _OPEN and (record.ends_at is None or now < record.ends_at)
 
 
 class Access:
@@ -76,17 +104,31 @@ class Access:
         known_hosts: str,
         user: str,
         now: Callable[[], Millis],
+        on_machine: Callable[[Millis], Millis],
+        allowed: Callable[[str], bool] = lambda _: True,
+        let_in: Callable[[str, str], None] = lambda _, __: None,
+        bastion: SshBastion | None = None,
     ) -> None:
-        """``user``: the account that servers run as."""
+        """``user``: the account that servers run as; ``on_machine``: what their clock shows at an instant.
+
+        ``allowed``: whether a subject may use the service now; ``let_in``: is told of the subject and the
+        fingerprint of each key that opens a connection; ``bastion``: how clients reach servers.
+        """
+        self._bastion = bastion
         self._state = state
         self._directory = directory
         self._known_hosts = known_hosts
         self._user = user
         self._now = now
+        self._on_machine = on_machine
+        self._allowed = allowed
+        self._let_in = let_in
 
     async def hosts(self, owner: Owner) -> SshAccess:
         """The servers that ``owner`` may enter now, and what his SSH client needs for it."""
         identity = await self._directory.identity_file(owner)
+        # First, because this looks for new keys.
+        refused = await self._directory.rejected(owner)
         keys = await self._directory.keys(owner)
         hosts, closed = self._names(owner)
         return SshAccess(
@@ -95,41 +137,55 @@ class Access:
             closed=tuple(closed),
             identity_file=None if identity is None else str(identity),
             accepted_keys=tuple(key.fingerprint for key in keys),
+            refused_keys=tuple(refused),
+            bastion=self._bastion,
         )
 
     async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
-        """Lines for ``authorized_keys`` that let the key in to server ``id`` right now; none: closed."""
+        """Lines for ``authorized_keys`` that let the key in to server ``id`` right now; none: closed.
+
+        The comment of each line says whose key it is, for the server's own record of its connections.
+        """
+        found: list[tuple[str, PublicKey]] = []
+        for person in self._people(id):
+            keys = await self._directory.keys(person)
+            found += [(person.subject, key) for key in keys if key.fingerprint == fingerprint]
+        # The directory may have taken its time: what counts is who may enter now.
+        record, may = self._open(id), {person.subject for person in self._people(id)}
+        lines = []
+        for subject, key in found:
+            if record is None or subject not in may:
+                continue
+            options, comment = "", f" subject={quote(subject, safe=':@')}"
+            if record.ends_at is not None:
+                # sshd and the banner compare with the clock of their machine.
+                seconds = self._on_machine(record.ends_at) // SECOND
+                end = datetime.fromtimestamp(seconds, UTC)
+                options = f'expiry-time="{end:%Y%m%d%H%M%SZ}" '
+                comment += f" ends={seconds}"
+            self._let_in(subject, fingerprint)
+            lines.append(f"{options}{key.line}{comment}")
+        return lines
+
+    def _people(self, id: str) -> list[Owner]:
+        """Who may enter a server now: its owner first."""
         record = self._open(id)
         if record is None:
             return []
-        keys = await self._directory.keys(record.owner)
-        # The directory may have taken its time: what counts is whether the server is open now.
-        record = self._open(id)
-        if record is None:
-            return []
-        options, comment = "", ""
-        if record.ends_at is not None:
-            end = datetime.fromtimestamp(record.ends_at // SECOND, UTC)
-            options = f'expiry-time="{end:%Y%m%d%H%M%SZ}" '
-            comment = f" ends={record.ends_at // SECOND}"
-        return [f"{options}{key.line}{comment}" for key in keys if key.fingerprint == fingerprint]
+        return [person for person in entrants(record) if self._allowed(person.subject)]
 
     def _open(self, id: str) -> Reservation | None:
         record = self._state.reservations.get(id)
-        if record is None or record.state not in _OPEN:
-            return None
-        if record.ends_at is not None and record.ends_at <= self._now():
-            return None
-        return record
+        return record if record is not None and is_open(record, self._now()) else None
 
     def _names(self, owner: Owner) -> tuple[list[SshHost], list[SshClosed]]:
         """The servers that can be entered, and the names that lead nowhere now."""
-        records = [
-            record for record in self._state.reservations.values() if record.owner.subject == owner.subject
-        ]
-        names = aliases(records)
+        live = self._state.reservations.values() if self._allowed(owner.subject) else ()
+        own = [record for record in live if record.owner.subject == owner.subject]
+        shared = [record for record in live if record.guest(owner.subject) is not None]
+        names = aliases(own, shared)
         hosts, closed = [], []
-        for record in sorted(records, key=lambda record: record.seq):
+        for record in sorted([*own, *shared], key=lambda record: record.seq):
             sight = self._state.sight(record.id) if self._open(record.id) is not None else None
             for rank, alias in enumerate(names[record.id]):
                 if sight is None or rank not in sight.sshd:
@@ -147,6 +203,7 @@ class Access:
                         user=self._user,
                         host_key_alias=rank_alias(record.id, rank),
                         ends_at=record.ends_at,
+                        owner="" if record.owner.subject == owner.subject else record.owner.login,
                     )
                 )
         return hosts, closed

@@ -35,7 +35,7 @@ class HostCA:
         """
         # A certificate without names would be good for every name.
         if not principals or not all(_PRINCIPAL.fullmatch(name) for name in principals):
-            raise ValueError(f"no host certificate can be made for the names {list(principals)!r}")
+            raise ValueError(f"cannot make a host certificate for the names {list(principals)!r}")
         key = parse_line(public)
         with tempfile.TemporaryDirectory(prefix="gpudev-") as folder:
             path = Path(folder) / "host.pub"

@@ -19,14 +19,16 @@ class KeygenFailed(Exception):
     """``ssh-keygen`` did not do its work; the message has its words."""
 
 
-def ssh_keygen(*arguments: str) -> str:
-    """Run it; returns what it prints."""
+def run(*arguments: str, given: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run ``ssh-keygen``, with ``given`` on its standard input, and return how it ended.
+
+    Raises ``KeygenFailed`` if it is not installed or takes too long.
+    """
     try:
-        done = subprocess.run(
+        return subprocess.run(
             ["ssh-keygen", *arguments],
-            stdin=subprocess.DEVNULL,
+            input=given or b"",
             capture_output=True,
-            text=True,
             timeout=TIME_LIMIT,
             check=False,
         )
@@ -36,9 +38,15 @@ def ssh_keygen(*arguments: str) -> str:
         ) from error
     except subprocess.TimeoutExpired as error:
         raise KeygenFailed(f"ssh-keygen took more than {TIME_LIMIT} s") from error
+
+
+def ssh_keygen(*arguments: str) -> str:
+    """Run it; returns what it prints."""
+    done = run(*arguments)
     if done.returncode != 0:
-        raise KeygenFailed(f"ssh-keygen {arguments[0]}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+        words = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise KeygenFailed(f"ssh-keygen {arguments[0]}: {words}")
+    return done.stdout.decode()
 
 
 def new_pair(comment: str, private: Path) -> tuple[str, str]:

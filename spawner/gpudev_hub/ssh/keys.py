@@ -18,6 +18,7 @@ _CURVES = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
 """Bytes of an uncompressed point."""
 _ED25519_BYTES = 32
 _SHAPE = re.compile(r"([a-z0-9@.-]+) ([A-Za-z0-9+/]+={0,2})(?: .*)?")
+_LONGEST_TYPE = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -59,7 +60,7 @@ class Blob:
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes."""
         if self._at + count > len(self._data):
-            raise BadKey("the key is cut short")
+            raise BadKey("the key is incomplete")
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -92,10 +93,10 @@ def parse_line(line: str) -> PublicKey:
         raise BadKey("not canonical base64")
     blob = Blob(data)
     if blob.field() != kind.encode():
-        raise BadKey("the type named is not that of the key")
+        raise BadKey("the type does not match the key")
     _check(kind, blob)
     if not blob.end():
-        raise BadKey("something follows the key")
+        raise BadKey("the key has extra data")
     return PublicKey(kind, text)
 
 
@@ -107,31 +108,60 @@ def _check(kind: str, blob: Blob) -> None:
             raise BadKey(f"an RSA key of {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
     elif kind in ("ssh-ed25519", "sk-ssh-ed25519@openssh.com"):
         if len(blob.field()) != _ED25519_BYTES:
-            raise BadKey("an Ed25519 key has 32 bytes")
+            raise BadKey("the Ed25519 key does not have 32 bytes")
     elif kind == "sk-ecdsa-sha2-nistp256@openssh.com":
         _check_curve("nistp256", blob)
     elif kind.startswith("ecdsa-sha2-") and kind.removeprefix("ecdsa-sha2-") in _CURVES:
         _check_curve(kind.removeprefix("ecdsa-sha2-"), blob)
     else:
-        raise BadKey(f"keys of type {kind[:64]} are not accepted")
+        raise BadKey(f"keys of type {kind[:_LONGEST_TYPE]} are not accepted")
     if kind.startswith("sk-"):
         blob.field()  # the application, as the security key knows it
 
 
 def _check_curve(curve: str, blob: Blob) -> None:
     if blob.field() != curve.encode():
-        raise BadKey("the curve named is not that of the key")
+        raise BadKey("the curve does not match the key")
     point = blob.field()
     if len(point) != _CURVES[curve] or point[0] != 4:
         raise BadKey(f"not an uncompressed point of {curve}")
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedKey:
+    """A key that opens nothing, and why."""
+
+    summary: str
+    """Type and fingerprint where they can be read, else where the line is."""
+    reason: str
+
+
 def parse(text: str) -> list[PublicKey]:
     """Every good key of a file or an answer, each once, in order; whatever else is there is passed over."""
+    return judge(text)[0]
+
+
+def judge(text: str) -> tuple[list[PublicKey], list[RefusedKey]]:
+    """Every good key, each once, in order, and every other line that is not empty or a comment."""
     found: dict[PublicKey, None] = {}
-    for line in text.replace("\r\n", "\n").split("\n"):
+    refused: dict[RefusedKey, None] = {}
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        line = line.strip(" \t")
         try:
-            found[parse_line(line.strip(" \t"))] = None
-        except BadKey:
-            continue
-    return list(found)
+            found[parse_line(line)] = None
+        except BadKey as error:
+            if line and not line.startswith("#"):
+                refused[RefusedKey(_summary(line, number), str(error))] = None
+    return list(found), list(refused)
+
+
+def _summary(line: str, number: int) -> str:
+    """Nothing of the line that may be a secret or control a terminal."""
+    match = _SHAPE.fullmatch(line)
+    if match is None or len(match[1]) > _LONGEST_TYPE:
+        return f"line {number}"
+    try:
+        data = base64.b64decode(match[2], validate=True)
+    except (ValueError, binascii.Error):
+        return f"line {number}"
+    return f"{match[1]} {fingerprint(data)}"

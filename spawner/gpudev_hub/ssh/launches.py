@@ -37,7 +37,7 @@ def keep_secret(path: Path) -> bytes:
             os.fsync(file.fileno())
         temporary.replace(path)
     if len(value) != 32:
-        raise ValueError(f"{path} should hold 32 bytes and holds {len(value)}: was it cut short?")
+        raise ValueError(f"{path} has {len(value)} bytes instead of 32")
     return value
 
 
@@ -107,7 +107,7 @@ class Launches:
             gpu_type=request.pool,
             gpus=request.shape.gpus,
             allocation=reservation.allocation,
-            pretended=self._policy.pool(request.pool).pretended,
+            simulated=self._policy.pool(request.pool).simulated,
             image=request.image,
             ends_at=reservation.ends_at,
             token=self._tokens.make(*key),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from gpudev_hub.core.commit import ClaimKey, Commit, HistoryEntry, Part, Slot, Snapshot
+from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Slot, Snapshot
+from gpudev_hub.core.hot import ClaimKey
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
     CommitTooLarge,
@@ -24,9 +25,11 @@ from gpudev_hub.core.ports import (
     StaleEpoch,
     StoreUnavailable,
 )
+from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
 from . import dynamodb_items as items
+from . import dynamodb_usage as usage
 from . import dynamodb_writes as writes
 from .dynamodb_calls import Calls, Patience, Unmet
 from .dynamodb_items import Head, Item, n_of, s_of
@@ -112,6 +115,17 @@ class DynamoStore:
         """The cursor before the first commit at ``at`` or later."""
         return await self._in(self._reader, lambda: self._read.seek(at))
 
+    async def save_usage(self, head: UsageHead, days: Sequence[UsageDay]) -> None:
+        """Replace the sums of these days and then the head, in the thread that writes: the transactions
+        check the head of the table, and must not run into a commit's.
+        """
+        transactions = usage.transactions(head, days, self._ours().epoch)
+        await self._in(self._writer, lambda: self._save_usage(transactions))
+
+    async def load_usage(self) -> SavedUsage | None:
+        """The saved usage sums."""
+        return await self._in(self._reader, lambda: usage.load(self._read))
+
     async def close(self) -> None:
         """Finish the call under way; once more does nothing."""
         if not self._closed:
@@ -180,8 +194,8 @@ class DynamoStore:
         schema = items.number(head, "schema")
         if schema != items.SCHEMA:
             raise StoreUnavailable(
-                f"table {self._table} has schema {schema}, this version of gpudev knows {items.SCHEMA}: "
-                "run the version that made it, or a later one"
+                f"table {self._table} has schema {schema}; this version of gpudev knows schema "
+                f"{items.SCHEMA}: run the version that made it, or a later one"
             )
 
     def _reload(self) -> Snapshot:
@@ -243,8 +257,8 @@ class DynamoStore:
                     left_over += found
                 return snapshot
         raise StoreUnavailable(
-            f"table {self._table} is not whole: {amiss}. "
-            "If it was restored, then to an instant in the middle of a commit: restore it to another one"
+            f"table {self._table} is not consistent: {amiss}. "
+            "If it was restored to a time in the middle of a commit, restore it to another time"
         )
 
     def _sweep(self, head: Head, left_over: list[Item]) -> None:
@@ -316,6 +330,14 @@ class DynamoStore:
         epoch = 0 if found is None else Head.read(found).epoch
         if epoch != ours:
             raise self._stale(epoch, ours)
+
+    def _save_usage(self, transactions: list[list[Item]]) -> None:
+        for transaction in transactions:
+            try:
+                self._transact(transaction)
+            except Unmet as unmet:
+                there = Head.read(unmet.items[0][1])
+                raise self._stale(there.epoch, self._ours().epoch) from unmet
 
     def _transact(self, transaction: list[Item], token: str | None = None) -> None:
         """``token``: the same transaction again under it changes nothing more."""

@@ -5,7 +5,8 @@ Keys are ``pk`` and ``sk`` (``infra/dynamodb-table.json``; ``docs/dynamodb.md`` 
 | pk | sk | what |
 |---|---|---|
 | ``head`` | ``head`` | epoch, number, id and time of the last commit, guard, next sequence number, schema |
-| ``hot`` | ``reservation#ID``, ``claim#ID#ATTEMPT``, ``minted#ID`` | a live record |
+| ``hot`` | ``reservation#ID``, ``claim#ID#ATTEMPT``, ``minted#ID``, ``person#SUBJECT``, ``limit#SCOPE#POOL``,
+``spending#SUBJECT#POOL``, ``sweep#`` | a live record |
 | ``hot`` | ``node#NAME`` | a node's record, and the owner of slot 3 as attribute ``s3`` |
 | ``ended`` | position | the last record of an ended reservation, in the order they ended |
 | ``reservation#ID`` | ``log`` | numbers of the commits that concern it; ``ended``: its position |
@@ -22,7 +23,8 @@ from typing import Any, Final
 import msgspec
 
 from gpudev_hub.core.commit import Change, HistoryEntry, Owned, Slot, Snapshot
-from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Reservation
+from gpudev_hub.core.hot import Record
+from gpudev_hub.core.model import Millis, Reservation
 
 from . import records
 
@@ -111,13 +113,9 @@ def first_head(guard: str) -> Item:
     }
 
 
-def hot_key(record: Reservation | Claim | MintedId | Node) -> Item:
+def hot_key(record: Record) -> Item:
     """Where a live record is."""
-    if isinstance(record, Claim):
-        name = f"{record.reservation}#{record.attempt:06}"
-    else:
-        name = record.name if isinstance(record, Node) else record.id
-    return {"pk": s_of("hot"), "sk": s_of(f"{records.kind_of(record)}#{name}")}
+    return {"pk": s_of("hot"), "sk": s_of(f"{records.kind_of(record)}#{records.name_of(record)}")}
 
 
 def live_key(reservation: str) -> Item:
@@ -145,15 +143,7 @@ def put_hot(snapshot: Snapshot, item: Item) -> None:
     if "record" not in item:
         return
     kind = text(item, "sk").partition("#")[0]
-    match records.decode(kind, text(item, "record").encode()):
-        case Reservation() as reservation:
-            snapshot.reservations[reservation.id] = reservation
-        case Claim() as claim:
-            snapshot.claims[claim.key] = claim
-        case MintedId() as minted:
-            snapshot.minted[minted.id] = minted
-        case Node() as node:
-            snapshot.nodes[node.name] = node
+    snapshot.set_record(records.decode(kind, text(item, "record").encode()))
 
 
 def is_left_over(item: Item) -> bool:

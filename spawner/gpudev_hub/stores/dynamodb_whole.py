@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gpudev_hub.core.commit import Change, ClaimKey, Record, Slot, Snapshot
-from gpudev_hub.core.model import Claim, Node
+from gpudev_hub.core.commit import Change, Slot, Snapshot
+from gpudev_hub.core.hot import ClaimKey, key_of
 
 from . import records
 
@@ -27,12 +27,8 @@ def why_not_whole(
         return f"commit {n + 1} is in the history, and the head says that {n} was the last"
     if n and n not in commits:
         return f"the head says that commit {n} was the last, and the history lacks it"
-    last = {(records.kind_of(change.record), _key(change.record)): change for change in commits.get(n, ())}
-    hot: dict[tuple[str, str | ClaimKey], Record] = {
-        (records.kind_of(record), _key(record)): record
-        for found in (snapshot.reservations, snapshot.claims, snapshot.minted, snapshot.nodes)
-        for record in found.values()
-    }
+    last = {(records.kind_of(change.record), key_of(change.record)): change for change in commits.get(n, ())}
+    hot = {(records.kind_of(record), key_of(record)): record for record in snapshot.live_records()}
     for (kind, key), change in last.items():
         there = hot.get((kind, key))
         if there != (None if change.gone else change.record):
@@ -47,9 +43,3 @@ def why_not_whole(
         if held.get(slot) != owners.get(slot):
             return f"{slot} is owned by {owners.get(slot)}, and held by {held.get(slot)}"
     return None
-
-
-def _key(record: Record) -> str | ClaimKey:
-    if isinstance(record, Claim):
-        return record.key
-    return record.name if isinstance(record, Node) else record.id

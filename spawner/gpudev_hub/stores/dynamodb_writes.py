@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from gpudev_hub.core.commit import Change, ClaimKey, Commit, Owned, Part
+from gpudev_hub.core.commit import Change, Commit, Owned, Part
+from gpudev_hub.core.hot import ClaimKey
 from gpudev_hub.core.model import Node, Reservation
 from gpudev_hub.core.ports import SlotTaken
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Slot, Snapshot
-from gpudev_hub.core.model import Claim, Millis, MintedId, Node, Reservation
+from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
     CommitTooLarge,
     LastCommit,
@@ -15,7 +16,9 @@ from gpudev_hub.core.ports import (
     StoreLocked,
     StoreUnavailable,
 )
+from gpudev_hub.core.usage import Day, SavedUsage, UsageDay, UsageHead
 
+from . import usage_records
 from .records import reservation_of
 
 
@@ -28,6 +31,8 @@ class Disk:
     ended: dict[str, Reservation] = field(default_factory=dict)
     """In the order they ended."""
     history: list[HistoryEntry] = field(default_factory=list)
+    usage_head: bytes | None = None
+    usage_days: dict[Day, tuple[int, bytes]] = field(default_factory=dict)
     locked: bool = False
 
 
@@ -91,29 +96,12 @@ class MemoryStore:
         self._disk.slots = slots
         for change in commit.changes:
             self._disk.history.append(HistoryEntry(commit.n, commit.at, change))
-            match change.record:
-                case Reservation() as reservation:
-                    state.next_seq = max(state.next_seq, reservation.seq + 1)
-                    if change.gone:
-                        state.reservations.pop(reservation.id, None)
-                        self._disk.ended[reservation.id] = reservation
-                    else:
-                        state.reservations[reservation.id] = reservation
-                case Claim() as claim:
-                    if change.gone:
-                        state.claims.pop(claim.key, None)
-                    else:
-                        state.claims[claim.key] = claim
-                case MintedId() as minted:
-                    if change.gone:
-                        state.minted.pop(minted.id, None)
-                    else:
-                        state.minted[minted.id] = minted
-                case Node() as node:
-                    if change.gone:
-                        state.nodes.pop(node.name, None)
-                    else:
-                        state.nodes[node.name] = node
+            record = change.record
+            if isinstance(record, Reservation):
+                state.next_seq = max(state.next_seq, record.seq + 1)
+                if change.gone:
+                    self._disk.ended[record.id] = record
+            state.apply(change.record, gone=change.gone)
         state.n, state.at = commit.n, commit.at
 
     async def ended(
@@ -151,6 +139,21 @@ class MemoryStore:
         """The cursor before the first change at ``at`` or later."""
         return bisect_left(self._disk.history, at, key=lambda entry: entry.at)
 
+    async def save_usage(self, head: UsageHead, days: Sequence[UsageDay]) -> None:
+        """Replace the sums of these days and the head."""
+        self._check_epoch()
+        for saved in days:
+            self._disk.usage_days[saved.day] = (saved.n, usage_records.encode_day(saved))
+        self._disk.usage_head = usage_records.encode_head(head)
+
+    async def load_usage(self) -> SavedUsage | None:
+        """The saved usage sums."""
+        self._check_epoch()
+        if self._disk.usage_head is None:
+            return None
+        days = [usage_records.decode_day(day, *saved) for day, saved in self._disk.usage_days.items()]
+        return SavedUsage(usage_records.decode_head(self._disk.usage_head), tuple(days))
+
     async def close(self) -> None:
         """Let go of the disk."""
         if self._epoch is not None:
@@ -172,13 +175,6 @@ class MemoryStore:
 
     def _copy(self) -> Snapshot:
         state = self._disk.state
-        return Snapshot(
-            epoch=state.epoch,
-            n=state.n,
-            at=state.at,
-            next_seq=state.next_seq,
-            reservations=dict(state.reservations),
-            claims=dict(state.claims),
-            minted=dict(state.minted),
-            nodes=dict(state.nodes),
-        )
+        found = Snapshot(state.epoch, state.n, state.at, state.next_seq)
+        found.take_tables(state)
+        return found

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from gpudev_hub.core.commit import Record
-from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
+from gpudev_hub.core.hot import KINDS, Record, key_of
+from gpudev_hub.core.model import Claim, MintedId, Reservation
 
-_NAMES: Final[dict[type[Record], str]] = {
-    Reservation: "reservation",
-    Claim: "claim",
-    MintedId: "minted",
-    Node: "node",
-}
 _ENCODER: Final = msgspec.json.Encoder()
-_RESERVATION: Final = msgspec.json.Decoder(Reservation)
-_CLAIM: Final = msgspec.json.Decoder(Claim)
-_MINTED: Final = msgspec.json.Decoder(MintedId)
-_NODE: Final = msgspec.json.Decoder(Node)
+_DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    kind.name: msgspec.json.Decoder(type_) for type_, kind in KINDS.items()
+}
 
 
 def kind_of(record: Record) -> str:
-    """``reservation``, ``claim``, ``minted`` or ``node``."""
-    return _NAMES[type(record)]
+    """Return the name of the record's kind: ``reservation``, ``claim`` …"""
+    return KINDS[type(record)].name
+
+
+def name_of(record: Record) -> str:
+    """Return the record's key as text, unique within its kind; attempts of a claim sort as numbers."""
+    if isinstance(record, Claim):
+        return f"{record.reservation}#{record.attempt:06}"
+    key = key_of(record)
+    return key if isinstance(key, str) else "#".join("" if part is None else str(part) for part in key)
 
 
 def reservation_of(record: Record) -> str | None:
     """The reservation in whose history a change of this record belongs, if any."""
-    if isinstance(record, Claim):
-        return record.reservation
-    return None if isinstance(record, Node) else record.id
+    match record:
+        case Claim():
+            return record.reservation
+        case Reservation() | MintedId():
+            return record.id
+        case _:
+            return None
 
 
 def encode(record: Record) -> bytes:
@@ -41,34 +46,15 @@ def encode(record: Record) -> bytes:
 
 def decode_reservation(data: bytes) -> Reservation:
     """The reservation that ``encode`` was given."""
-    return _RESERVATION.decode(data)
-
-
-def decode_claim(data: bytes) -> Claim:
-    """The claim that ``encode`` was given."""
-    return _CLAIM.decode(data)
-
-
-def decode_minted(data: bytes) -> MintedId:
-    """The minted id that ``encode`` was given."""
-    return _MINTED.decode(data)
-
-
-def decode_node(data: bytes) -> Node:
-    """The node that ``encode`` was given."""
-    return _NODE.decode(data)
+    found = decode("reservation", data)
+    assert isinstance(found, Reservation)
+    return found
 
 
 def decode(kind: str, data: bytes) -> Record:
     """The record of that kind that ``encode`` was given."""
-    match kind:
-        case "reservation":
-            return decode_reservation(data)
-        case "claim":
-            return decode_claim(data)
-        case "minted":
-            return decode_minted(data)
-        case "node":
-            return decode_node(data)
-        case _:
-            raise ValueError(f"{kind!r} is no kind of record")
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise ValueError(f"{kind!r} is not a kind of record")
+    found: Record = decoder.decode(data)
+    return found

@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
@@ -29,9 +29,10 @@ from gpudev_hub.core.ports import (
     StoreLocked,
     StoreUnavailable,
 )
+from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
-from . import records, sqlite_look, tables
+from . import records, sqlite_look, tables, usage_records, usage_tables
 from .commit_count import CommitCount
 
 _T = TypeVar("_T")
@@ -129,6 +130,16 @@ class SqliteStore:
         """The cursor before the first change at ``at`` or later."""
         return await self._in(self._reader, lambda: self._seek(at))
 
+    async def save_usage(self, head: UsageHead, days: Sequence[UsageDay]) -> None:
+        """Replace the sums of these days and the head, together."""
+        encoded = [(saved.day, saved.n, usage_records.encode_day(saved)) for saved in days]
+        encoded_head = usage_records.encode_head(head)
+        await self._in(self._writer, lambda: self._save_usage(encoded_head, encoded))
+
+    async def load_usage(self) -> SavedUsage | None:
+        """The saved usage sums."""
+        return await self._in(self._reader, lambda: usage_tables.load(self._open_for_reading()))
+
     async def close(self) -> None:
         """Finish what is under way, close the file and let go of the lock; once more does nothing."""
         if self._closed:
@@ -148,7 +159,7 @@ class SqliteStore:
             except sqlite3.Error as error:
                 self._unavailable(error)
             except msgspec.MsgspecError as error:
-                raise StoreUnavailable(f"{self._path} holds a record that can't be read: {error}") from error
+                raise StoreUnavailable(f"{self._path} holds a record that cannot be read: {error}") from error
 
         if self._closed:
             raise StoreUnavailable(f"{self._path} is closed")
@@ -157,7 +168,7 @@ class SqliteStore:
     def _unavailable(self, error: sqlite3.Error) -> NoReturn:
         if _code(error) == sqlite3.SQLITE_FULL:
             raise StoreUnavailable(
-                f"the disk that holds {self._path} is full; nothing was changed: free some space, try again"
+                f"the disk that holds {self._path} is full; nothing was changed. Free some space, try again"
             ) from error
         raise StoreUnavailable(f"{self._path}: {error} ({_name(error)}); nothing was changed") from error
 
@@ -174,7 +185,7 @@ class SqliteStore:
             try:
                 self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.Error as error:
-                log.warning("%s: the log can't be written back now: %s", self._path, error)
+                log.warning("%s: the log cannot be written back now: %s", self._path, error)
 
     def _open(self) -> Snapshot:
         self._take_lock()
@@ -188,7 +199,7 @@ class SqliteStore:
             self._reading.execute("PRAGMA query_only = ON")
         except OSError as error:
             self._close_writing()
-            raise StoreUnavailable(f"{self._path} can't be opened: {error.strerror}") from error
+            raise StoreUnavailable(f"{self._path} cannot be opened: {error.strerror}") from error
         except (sqlite3.Error, StoreUnavailable):
             self._close_writing()
             raise
@@ -203,15 +214,15 @@ class SqliteStore:
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreUnavailable(f"{path} can't be opened: {error.strerror}") from error
+            raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(lock, 32).decode(errors="replace").strip()
             os.close(lock)
             raise StoreLocked(
-                f"{self._path} is in use by process {holder or '?'} (it holds {path}): "
-                "stop that service first, or give this one another state folder"
+                f"{self._path} is in use by process {holder or '?'} (which holds {path}): "
+                "stop that service first, or use another state folder"
             ) from error
         try:
             os.ftruncate(lock, 0)
@@ -233,6 +244,9 @@ class SqliteStore:
                 for statement in tables.TABLES.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {tables.SCHEMA}")
+            connection.execute(tables.OTHERS)
+            for statement in usage_tables.TABLES:
+                connection.execute(statement)
             connection.execute("UPDATE head SET epoch = epoch + 1")
             (self._epoch,) = connection.execute("SELECT epoch FROM head").fetchone()
             connection.execute("COMMIT")
@@ -278,6 +292,19 @@ class SqliteStore:
         self._finish(connection, commit)
         self._count.write(commit.n)
         self._failpoint(AFTER_COMMIT)
+
+    def _save_usage(self, head: bytes, days: list[usage_tables.EncodedDay]) -> None:
+        connection = self._open_for_writing()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            (epoch,) = connection.execute("SELECT epoch FROM head").fetchone()
+            if epoch != self._epoch:
+                raise StaleEpoch(self._stale(epoch, self._epoch))
+            usage_tables.save(connection, head, days)
+            connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
 
     def _finish(self, connection: sqlite3.Connection, commit: Commit) -> None:
         try:
@@ -339,7 +366,7 @@ class SqliteStore:
         rows = self._open_for_reading().execute(query, arguments).fetchall()
         page = rows[:limit]
         return (
-            [records.decode_reservation(data) for _, data in page],
+            [records.decode_reservation(tables.current(data)) for _, data in page],
             page[-1][0] if len(rows) > limit else None,
         )
 
@@ -348,7 +375,7 @@ class SqliteStore:
             "SELECT record FROM reservations WHERE id = ?1 UNION ALL SELECT record FROM ended WHERE id = ?1"
         )
         row = self._open_for_reading().execute(query, (reservation,)).fetchone()
-        return None if row is None else records.decode_reservation(row[0])
+        return None if row is None else records.decode_reservation(tables.current(row[0]))
 
     def _history(
         self, reservation: str | None, after: int, limit: int
@@ -363,7 +390,9 @@ class SqliteStore:
         rows = self._open_for_reading().execute(query, arguments).fetchall()
         page = rows[:limit]
         entries = [
-            HistoryEntry(n, at, Change(records.decode(kind, record), cause, actor, bool(gone)))
+            HistoryEntry(
+                n, at, Change(records.decode(kind, tables.current(record)), cause, actor, bool(gone))
+            )
             for _, n, at, kind, cause, actor, gone, record in page
         ]
         return entries, page[-1][0] if len(rows) > limit else None

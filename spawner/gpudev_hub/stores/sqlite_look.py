@@ -31,8 +31,8 @@ def look(path: Path, count: CommitCount) -> Snapshot:
     elif logged:
         # SQLite would remove it.
         raise StoreBehind(
-            f"{path} is empty or gone, but its log {path.name}-wal is there: put the file of before, or a "
-            "back-up, in its place. Nothing was changed"
+            f"{path} is empty or missing, but its log {path.name}-wal exists: put back the previous file, "
+            "or a backup. Nothing was changed"
         )
     else:
         found = _empty()
@@ -40,7 +40,7 @@ def look(path: Path, count: CommitCount) -> Snapshot:
     if found.n < made:
         raise StoreBehind(
             f"{path} holds {found.n} commits, but {made} were made: the file or its log was damaged, or "
-            "replaced by an older one. Put the latest back-up in its place. To go on with what it holds, "
+            f"replaced by an older one. Restore the latest backup. To continue with {found.n} commits, "
             f"without the reservations made since, remove {count.path}. Nothing was changed"
         )
     return found
@@ -51,11 +51,11 @@ def is_new(path: Path, connection: sqlite3.Connection) -> bool:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise StoreUnavailable(f"{path} is a database of something else: give another file")
+            raise StoreUnavailable(f"{path} is a database of another program: use another file")
         return True
     if version != tables.SCHEMA:
         raise StoreUnavailable(
-            f"{path} has schema {version}, this version of gpudev knows {tables.SCHEMA}: "
+            f"{path} has schema {version}; this version of gpudev knows schema {tables.SCHEMA}: "
             "run the version that made it, or a later one"
         )
     return False

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpudev_hub.core.commit import Change, Commit, Slot, Snapshot
-from gpudev_hub.core.model import Claim, MintedId, Node, Reservation
+from gpudev_hub.core.hot import KINDS, Record, key_of
+from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.ports import SlotTaken
 
 from . import records
@@ -45,6 +46,26 @@ CREATE TABLE history (
 CREATE INDEX history_by_reservation ON history (reservation, position) WHERE reservation IS NOT NULL;
 """
 
+OTHERS: Final = """
+CREATE TABLE IF NOT EXISTS others (
+    kind TEXT NOT NULL, key TEXT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (kind, key)
+) STRICT, WITHOUT ROWID
+"""
+"""Records of every kind without a table of its own; files made before there were any lack it."""
+
+_OWN_TABLES: Final[dict[str, tuple[str, ...]]] = {
+    "reservations": ("id",),
+    "claims": ("reservation", "attempt"),
+    "minted": ("id",),
+    "nodes": ("name",),
+}
+"""Key columns of the tables that hold one kind of record."""
+
+
+def current(record: bytes) -> bytes:
+    """Return a stored record with the pool name of today: ``simulated`` was once ``pretended``."""
+    return record.replace(b'"pool":"pretended"', b'"pool":"simulated"')
+
 
 def free(connection: sqlite3.Connection, free: Iterable[tuple[Slot, tuple[str, int]]]) -> None:
     """Slots lose their owners; ``SlotTaken`` if one has another."""
@@ -70,39 +91,32 @@ def take(connection: sqlite3.Connection, take: Iterable[tuple[Slot, tuple[str, i
 
 def apply(connection: sqlite3.Connection, change: Change) -> None:
     """The hot state after one change; ``SlotTaken`` if it uses the id of an ended reservation again."""
-    match change.record:
-        case Reservation() as reservation:
-            if change.gone:
-                connection.execute("DELETE FROM reservations WHERE id = ?", (reservation.id,))
-                connection.execute(
-                    "INSERT INTO ended (id, subject, record) VALUES (?, ?, ?)",
-                    (reservation.id, reservation.owner.subject, records.encode(reservation)),
-                )
-            else:
-                ended = connection.execute("SELECT 1 FROM ended WHERE id = ?", (reservation.id,)).fetchone()
-                if ended is not None:
-                    raise SlotTaken(f"{reservation.id} has ended: its id is never used again")
-                _put(connection, "reservations", (reservation.id,), records.encode(reservation))
-        case Claim() as claim:
-            if change.gone:
-                connection.execute("DELETE FROM claims WHERE reservation = ? AND attempt = ?", claim.key)
-            else:
-                _put(connection, "claims", claim.key, records.encode(claim))
-        case MintedId() as minted:
-            if change.gone:
-                connection.execute("DELETE FROM minted WHERE id = ?", (minted.id,))
-            else:
-                _put(connection, "minted", (minted.id,), records.encode(minted))
-        case Node() as node:
-            if change.gone:
-                connection.execute("DELETE FROM nodes WHERE name = ?", (node.name,))
-            else:
-                _put(connection, "nodes", (node.name,), records.encode(node))
+    record = change.record
+    if isinstance(record, Reservation):
+        if change.gone:
+            connection.execute(
+                "INSERT INTO ended (id, subject, record) VALUES (?, ?, ?)",
+                (record.id, record.owner.subject, records.encode(record)),
+            )
+        elif connection.execute("SELECT 1 FROM ended WHERE id = ?", (record.id,)).fetchone() is not None:
+            raise SlotTaken(f"{record.id} has ended: its id is never used again")
+    table, columns, key = _row(record)
+    if change.gone:
+        where = " AND ".join(f"{column} = ?" for column in columns)
+        connection.execute(f"DELETE FROM {table} WHERE {where}", key)  # noqa: S608
+    else:
+        marks = ", ?" * len(key)
+        data = records.encode(record)
+        connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?{marks})", (*key, data))  # noqa: S608
 
 
-def _put(connection: sqlite3.Connection, table: str, key: tuple[object, ...], data: bytes) -> None:
-    marks = ", ?" * len(key)
-    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?{marks})", (*key, data))  # noqa: S608
+def _row(record: Record) -> tuple[str, tuple[str, ...], tuple[object, ...]]:
+    """Return table, key columns and key of a live record."""
+    kind = KINDS[type(record)]
+    if kind.table in _OWN_TABLES:
+        key = key_of(record)
+        return kind.table, _OWN_TABLES[kind.table], key if isinstance(key, tuple) else (key,)
+    return "others", ("kind", "key"), (kind.name, records.name_of(record))
 
 
 def append_history(connection: sqlite3.Connection, commit: Commit) -> None:
@@ -131,18 +145,13 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot:
     try:
         epoch, n, at, next_seq = connection.execute("SELECT epoch, n, at, next_seq FROM head").fetchone()
         found = Snapshot(epoch, n, at, next_seq)
-        for (data,) in connection.execute("SELECT record FROM reservations"):
-            reservation = records.decode_reservation(data)
-            found.reservations[reservation.id] = reservation
-        for (data,) in connection.execute("SELECT record FROM claims"):
-            claim = records.decode_claim(data)
-            found.claims[claim.key] = claim
-        for (data,) in connection.execute("SELECT record FROM minted"):
-            minted = records.decode_minted(data)
-            found.minted[minted.id] = minted
-        for (data,) in connection.execute("SELECT record FROM nodes"):
-            node = records.decode_node(data)
-            found.nodes[node.name] = node
+        for kind in KINDS.values():
+            if kind.table in _OWN_TABLES:
+                for (data,) in connection.execute(f"SELECT record FROM {kind.table}"):  # noqa: S608
+                    found.set_record(records.decode(kind.name, current(data)))
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'others'").fetchone() is not None:
+            for kind_name, data in connection.execute("SELECT kind, record FROM others"):
+                found.set_record(records.decode(kind_name, data))
     finally:
         connection.execute("ROLLBACK")
     return found

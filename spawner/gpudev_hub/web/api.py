@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 import msgspec
 
 from gpudev import wire
-from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.errors import SEE_YOURS, Code, Refused
 from gpudev_hub.core.model import Outcome, Reservation, State
+from gpudev_hub.core.permissions import Action, check_role, roles
 
-from . import present
-from .routes import Access, Call, Param, Route
+from . import guests, present
+from .routes import Access, Call, Param, Route, Text
 from .settings import WebSettings
+from .usage import PARAMS as USAGE_PARAMS
+from .usage import usage, usage_csv
 
 OF_A_REFUSED_REQUEST = (
     Code.INVALID_SHAPE,
@@ -26,27 +29,23 @@ OF_A_REFUSED_REQUEST = (
 )
 
 
-async def find(call: Call, *, own: bool) -> Reservation:
-    """The reservation that the path names: an id, or the name of a live one of the caller's.
+async def find(call: Call, action: Action) -> Reservation:
+    """The reservation that the path names: an id, or the name of a live one that the caller may enter.
 
-    ``own``: refuse somebody else's, unless an operator asks.
+    Raises ``Refused`` if there is none, or if the caller may not do this to it.
     """
     ref = call.path["ref"]
     record = await call.site.service.find(ref, call.person.owner.subject)
     if record is None:
         raise Refused(
             Code.NOT_FOUND,
-            f"there is no reservation {ref[:64]!r}, by id or by the name of a live one of yours",
-            "see `gpu-dev list`",
+            f"There is no reservation {ref[:64]!r}: no reservation has this id, "
+            "and you have no live reservation with this name.",
+            SEE_YOURS,
         )
     call.reservation = record.id
-    mine = record.owner.subject == call.person.owner.subject
-    if own and not mine and not call.person.operator:
-        raise Refused(
-            Code.FORBIDDEN,
-            f"reservation {record.id} is {record.owner.login}'s",
-            "only its owner and operators may do that; see yours with `gpu-dev list`",
-        )
+    held = roles(record, call.person.owner.subject, operator=call.person.operator)
+    check_role(record, held, action)
     return record
 
 
@@ -61,12 +60,14 @@ def cursor(text: str | None) -> int | None:
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise Refused(Code.INVALID_REQUEST, f"{text[:64]!r} is no cursor", "use `next` of the page before")
+        raise Refused(
+            Code.INVALID_REQUEST, f"{text[:64]!r} is not a cursor.", "Use `next` of the previous page."
+        )
     return int(text)
 
 
 async def reserve(call: Call) -> wire.Reservation:
-    """Ask for GPUs. Answered once the request is durable, with its place in the queue."""
+    """Request GPUs. The answer, with the position in the queue, is sent once the request is stored."""
     body: wire.ReserveRequest = call.body
     record = await call.site.service.submit(call.person.owner, present.ask(body), body.request_id)
     call.headers["Location"] = f"{call.site.settings.prefix}{wire.API}/reservations/{record.id}"
@@ -74,9 +75,11 @@ async def reserve(call: Call) -> wire.Reservation:
 
 
 async def list_reservations(call: Call) -> wire.ReservationList:
-    """Live reservations in the order of the queue, or past ones, latest first.
+    """List live reservations in queue order, or ended reservations, latest first.
 
-    The first page of past ones begins with those that are being stopped: nobody can use them any more.
+    The caller's live reservations include those that others share with the caller.
+
+    The first page of ended reservations starts with those that are being stopped.
     """
     owner = None if call.query["owner"] == "all" else call.person.owner.subject
     live = call.site.service.view.reservations
@@ -92,11 +95,17 @@ async def list_reservations(call: Call) -> wire.ReservationList:
     else:
         if call.query["cursor"] is not None:
             raise Refused(
-                Code.INVALID_REQUEST, "a cursor goes with ended=1", "live reservations are one page"
+                Code.INVALID_REQUEST,
+                "A cursor can be used only with ended=1.",
+                "Leave cursor out: live reservations have only one page.",
             )
         records = sorted(
-            (record for record in live.values() if owner is None or record.owner.subject == owner),
-            key=lambda record: record.seq,
+            (
+                record
+                for record in live.values()
+                if owner is None or record.owner.subject == owner or record.guest(owner) is not None
+            ),
+            key=lambda record: (owner is not None and record.owner.subject != owner, record.seq),
         )
         following = None
     return wire.ReservationList(
@@ -106,8 +115,8 @@ async def list_reservations(call: Call) -> wire.ReservationList:
 
 
 async def show(call: Call) -> wire.Reservation:
-    """One reservation, by id or by the name of a live one of the caller's."""
-    record = await find(call, own=False)
+    """Return one reservation, by its id or by the name of a live reservation of the caller."""
+    record = await find(call, Action.SEE)
     wait, version = call.query["wait"], call.query["version"]
     if wait and record.live and version in (None, record.version):
         with call.site.polls.one(call.caller):
@@ -116,37 +125,66 @@ async def show(call: Call) -> wire.Reservation:
 
 
 async def end(call: Call) -> wire.Reservation:
-    """Cancel it (while queued) or release it."""
-    record = await find(call, own=True)
+    """Cancel a queued request, or release a reservation."""
+    record = await find(call, Action.END)
     actor = call.person.owner.subject
     outcome = None if record.owner.subject == actor else Outcome.ENDED_BY_OPERATOR
-    return shown(call, await call.site.service.end(record.id, actor, outcome))
+    reason = present.reason(call.query["reason"])
+    return shown(call, await call.site.service.end(record.id, actor, outcome, reason))
 
 
 async def extend(call: Call) -> wire.Reservation:
-    """Prolong it, all or nothing; a refusal says the longest that would be granted."""
+    """Extend a reservation, all or nothing. A refusal gives the longest extension available."""
     body: wire.ExtendRequest = call.body
     by = present.millis(body.hours)
-    record = await find(call, own=True)
+    record = await find(call, Action.EXTEND)
     actor = call.person.owner.subject
-    return shown(call, await call.site.service.extend(record.id, actor, by, body.request_id))
+    reason = present.reason(body.reason)
+    return shown(call, await call.site.service.extend(record.id, actor, by, body.request_id, reason))
 
 
 async def resume(call: Call) -> wire.Reservation:
-    """Start its server again after it was stopped in the Hub."""
-    record = await find(call, own=True)
+    """Start the server of a reservation again after its user stopped it."""
+    record = await find(call, Action.RESUME)
     return shown(call, await call.site.service.resume(record.id, call.person.owner.subject))
 
 
+async def share(call: Call) -> wire.Reservation:
+    """Give another user access to the server of a reservation, by SSH and in JupyterLab, until it ends.
+
+    Sharing again with the same user changes nothing.
+    """
+    record, actor = await find(call, Action.SHARE), call.person.owner.subject
+    if call.person.of_server:
+        raise Refused(
+            Code.FORBIDDEN,
+            "The token of a server cannot give access to others: every guest of the server can read it.",
+            "Use `gpu-dev share` on your own machine, or the page of the reservation.",
+        )
+    return shown(call, await guests.share(call.site, record, actor, call.path["login"]))
+
+
+async def unshare(call: Call) -> wire.Reservation:
+    """End a guest's access to the server of a reservation, and their connections.
+
+    If the user is not a guest, nothing changes.
+    """
+    record, actor = await find(call, Action.UNSHARE), call.person.owner.subject
+    return shown(call, await guests.unshare(call.site, record, actor, call.path["login"]))
+
+
 async def logs(call: Call) -> wire.Logs:
-    """Start events and the last lines of its server's logs."""
-    record = await find(call, own=True)
-    return call.site.presenter.logs(await call.site.service.logs(record.id, call.query["lines"]))
+    """Return the start events of a reservation and the last lines of its server's logs."""
+    record = await find(call, Action.READ_LOGS)
+    found = await call.site.service.logs(record.id, call.query["lines"])
+    if call.site.bastion is not None and (said := call.site.bastion.lines_of(record.id)):
+        found.logs["bastion"] = said
+    return call.site.presenter.logs(found)
 
 
 async def history(call: Call) -> wire.History:
-    """Every change of it, oldest first, with cause and actor."""
-    record = await find(call, own=True)
+    """Return every change of a reservation, oldest first, with its cause and actor."""
+    record = await find(call, Action.READ_LOGS)
     entries, following = await call.site.service.history(
         record.id, cursor(call.query["cursor"]) or 0, call.query["limit"]
     )
@@ -154,7 +192,7 @@ async def history(call: Call) -> wire.History:
 
 
 async def availability(call: Call) -> wire.Availability:
-    """What is free now, and when each size could start."""
+    """Return what is free now, and when each size could start."""
     hours = call.query["hours"]
     hold = call.site.service.policy.default_hold if hours is None else present.millis(hours)
     found = call.site.service.availability(call.person.owner, hold)
@@ -162,27 +200,61 @@ async def availability(call: Call) -> wire.Availability:
 
 
 async def timeline(call: Call) -> wire.Timeline:
-    """Who holds what until when, and who waits."""
+    """Return the running reservations with their GPUs and ends, and the queue."""
     return call.site.presenter.timeline(call.person, call.site.service.clock.now())
 
 
 async def me(call: Call) -> wire.Me:
-    """Who the caller is, and his limits."""
+    """Return who the caller is, and the caller's limits."""
     return call.site.presenter.me(call.person)
 
 
+async def github_check(call: Call) -> wire.GithubCheck:
+    """Check every fact about GitHub that the hub relies on. Takes several requests to GitHub."""
+    if call.site.github_check is None:
+        raise Refused(
+            Code.WRONG_STATE,
+            "This hub does not use GitHub: GPUDEV_GITHUB is not set.",
+            "See docs/github-app.md for the set-up.",
+        )
+    found = await call.site.github_check()
+    return wire.GithubCheck(
+        ok=all(check.ok for check in found),
+        facts=[wire.GithubFact(name=c.name, ok=c.ok, found=c.found, todo=c.todo) for c in found],
+    )
+
+
+async def doctor(call: Call) -> wire.Doctor:
+    """Check the installation: database, Hub, cluster, nodes, network policies, bastion and GitHub."""
+    if call.site.doctor is None:
+        raise Refused(
+            Code.WRONG_STATE,
+            "This hub runs on one machine, without Kubernetes.",
+            "Read /services/gpudev/health/ready instead: it names what does not answer.",
+        )
+    found = await call.site.doctor()
+    return wire.Doctor(
+        ok=all(one.ok for one in found),
+        facts=[
+            wire.DoctorFact(id=one.id, name=one.name, ok=one.ok, found=one.found, todo=one.todo)
+            for one in found
+        ],
+    )
+
+
 async def ssh(call: Call) -> wire.SshAccess:
-    """The servers that the caller may enter, and how."""
+    """Return the servers that the caller can connect to, and how."""
     return present.ssh_access(await call.site.access.hosts(call.person.owner))
 
 
 async def operate_node(call: Call) -> None:
-    """Drain a node, put it back, or say that it is lost for good."""
+    """Drain a node, undrain it, or mark it as lost."""
     body: wire.NodeRequest = call.body
     name = call.path["name"]
     if name not in call.site.service.view.nodes:
-        known = ", ".join(sorted(call.site.service.view.nodes)) or "none"
-        raise Refused(Code.NOT_FOUND, f"there is no node {name[:64]!r}", f"there are: {known}")
+        known = ", ".join(sorted(call.site.service.view.nodes))
+        hint = f"Known nodes: {known}." if known else "There are no nodes."
+        raise Refused(Code.NOT_FOUND, f"There is no node {name[:64]!r}.", hint)
     await call.site.service.operate_node(name, body.action, call.person.owner.subject)
 
 
@@ -192,10 +264,10 @@ def api_routes(settings: WebSettings) -> list[Route]:
     limit = Param(
         "limit",
         Annotated[int, msgspec.Meta(ge=1, le=settings.max_page)],
-        "entries of one page, at most",
+        "Maximum number of entries on a page.",
         default=min(50, settings.max_page),
     )
-    page = Param("cursor", str, "`next` of the page before")
+    page = Param("cursor", str, "`next` of the previous page.")
     root = wire.API
     one = f"{root}/reservations/{{ref}}"
     person, unknown = Access.PERSON, Code.NOT_FOUND
@@ -217,8 +289,10 @@ def api_routes(settings: WebSettings) -> list[Route]:
             person,
             answers=wire.ReservationList,
             query=(
-                Param("owner", Literal["me", "all"], "whose: mine, or everybody's", default="me"),
-                Param("ended", bool, "past reservations, and those being stopped", default=False),
+                Param(
+                    "owner", Literal["me", "all"], "Whose reservations: the caller's or all.", default="me"
+                ),
+                Param("ended", bool, "Ended reservations, and those being stopped.", default=False),
                 limit,
                 page,
             ),
@@ -231,11 +305,11 @@ def api_routes(settings: WebSettings) -> list[Route]:
             answers=wire.Reservation,
             codes=(unknown,),
             query=(
-                Param("wait", wait, "seconds to wait for a change before answering", default=0.0),
+                Param("wait", wait, "Seconds to wait for a change before the answer.", default=0.0),
                 Param(
                     "version",
                     Annotated[int, msgspec.Meta(ge=0)],
-                    "the version known already: with another one the answer comes at once",
+                    "The version you know. If the current version differs, the answer comes at once.",
                 ),
             ),
         ),
@@ -245,6 +319,13 @@ def api_routes(settings: WebSettings) -> list[Route]:
             end,
             person,
             answers=wire.Reservation,
+            query=(
+                Param(
+                    "reason",
+                    wire.Reason,
+                    "Why an operator ends it. The history records it, and the owner sees it.",
+                ),
+            ),
             codes=(unknown, Code.WRONG_STATE),
         ),
         Route(
@@ -272,6 +353,22 @@ def api_routes(settings: WebSettings) -> list[Route]:
             codes=(unknown, Code.WRONG_STATE),
         ),
         Route(
+            "PUT",
+            f"{one}/guests/{{login}}",
+            share,
+            person,
+            answers=wire.Reservation,
+            codes=(unknown, Code.WRONG_STATE, Code.QUOTA_EXCEEDED),
+        ),
+        Route(
+            "DELETE",
+            f"{one}/guests/{{login}}",
+            unshare,
+            person,
+            answers=wire.Reservation,
+            codes=(unknown, Code.WRONG_STATE),
+        ),
+        Route(
             "GET",
             f"{one}/logs",
             logs,
@@ -282,7 +379,7 @@ def api_routes(settings: WebSettings) -> list[Route]:
                 Param(
                     "lines",
                     Annotated[int, msgspec.Meta(ge=1, le=1000)],
-                    "lines of each log, at most",
+                    "Maximum number of lines of each log.",
                     default=100,
                 ),
             ),
@@ -303,7 +400,7 @@ def api_routes(settings: WebSettings) -> list[Route]:
             person,
             answers=wire.Availability,
             codes=(Code.INVALID_HOURS,),
-            query=(Param("hours", float, "hold time to plan for; left out: the service's default"),),
+            query=(Param("hours", float, "Hold time to plan for. Default: the default of the service."),),
         ),
         Route(
             "GET",
@@ -313,12 +410,32 @@ def api_routes(settings: WebSettings) -> list[Route]:
             answers=wire.Timeline,
         ),
         Route("GET", f"{root}/me", me, person, answers=wire.Me),
+        Route("GET", f"{root}/usage", usage, person, answers=wire.Usage, query=USAGE_PARAMS),
+        Route(
+            "GET", f"{root}/usage.csv", usage_csv, person, answers=Text, query=USAGE_PARAMS, media="text/csv"
+        ),
         Route(
             "GET",
             f"{root}/ssh",
             ssh,
             person,
             answers=wire.SshAccess,
+        ),
+        Route(
+            "GET",
+            f"{root}/github-check",
+            github_check,
+            Access.OPERATOR,
+            answers=wire.GithubCheck,
+            codes=(Code.WRONG_STATE,),
+        ),
+        Route(
+            "GET",
+            f"{root}/doctor",
+            doctor,
+            Access.OPERATOR,
+            answers=wire.Doctor,
+            codes=(Code.WRONG_STATE,),
         ),
         Route(
             "POST",

@@ -1,4 +1,4 @@
-"""The two applications of the service: the public one, and the gate for the Hub alone."""
+"""The applications of the service: the public one, the gate for Hub and bastion, metrics for a scraper."""
 
 from __future__ import annotations
 
@@ -18,25 +18,38 @@ from tornado.httputil import (
 )
 from tornado.web import Application, RequestHandler, url
 
+from gpudev_hub.auth.check import Check
 from gpudev_hub.bodies import DISCARDED, Bounded
+from gpudev_hub.core.doctor import Finding
+from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Owner
 from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
+from gpudev_hub.ssh.bastion import Bastion
 
+from . import webhook
 from .api import api_routes
 from .auth import Auth
 from .base import LoginCallback, NotFoundHandler, TooLargeHandler
+from .bastion import BASTION_ROUTES
 from .dispatch import RouteHandler
-from .gate import GATE_ROUTES
-from .limits import Limiter, Polls, RateLimited
+from .forwarded import Network, beyond
+from .gate import GATE_ROUTES, PeoplePort
+from .limit_api import LIMIT_ROUTES
+from .limits import Limiter, Polls, RateLimited, network
+from .login import Logins, login_routes
 from .logs import log_request
 from .metrics import RequestMetrics
 from .openapi import document
+from .people import PEOPLE_ROUTES
 from .present import Presenter
 from .routes import Route, by_path, pattern
 from .servers import server_routes
 from .settings import WebSettings
-from .system import SYSTEM_ROUTES
+from .system import METRICS_ROUTES, SYSTEM_ROUTES
+
+GATE_BODY = 4 << 20
+"""Most bytes of a body at the gate: a bastion lists all its connections in one."""
 
 
 class SshAccessPort(Protocol):
@@ -63,15 +76,34 @@ class Site:
     server_token_ok: Callable[[str, int, str], bool]
     """(reservation, attempt, token) → whether the token is that attempt's; takes the same time for all."""
     gate_secret: str
+    webhook_secret: str | None
+    """What GitHub signs its deliveries with; ``None``: none are taken."""
     metrics: RequestMetrics
     reads: Limiter
     writes: Limiter
     strangers: Limiter
     names: Limiter
+    reports: Limiter
     polls: Polls
+    logins: Logins
+    people: PeoplePort | None = None
+    """``None``: people do not log in with GitHub."""
+    bastion: Bastion | None = None
+    """``None``: there is no bastion, and its routes refuse everybody."""
+    bastion_secret: str = ""
+    github_check: Callable[[], Awaitable[list[Check]]] | None = None
+    """Checks all that is needed of GitHub; ``None``: this hub has no GitHub."""
+    doctor: Callable[[], Awaitable[list[Finding]]] | None = None
+    """Checks the whole installation; ``None``: this hub runs on one machine."""
     document: dict[str, Any] = field(default_factory=dict)
     unlogged: int = 0
     """Requests of strangers that were left out of the access log since the last one that was not."""
+
+    def check_access(self, owner: Owner) -> None:
+        """Raise ``Refused`` (``access_revoked``) for somebody who may not use the service now."""
+        verdict = self.service.access.people.verdict(owner.subject)
+        if not verdict.allowed:
+            raise Refused(Code.ACCESS_REVOKED, verdict.message, verdict.hint)
 
     def log_request(self, handler: RequestHandler) -> None:
         """Count and log an answered request."""
@@ -83,7 +115,7 @@ class Site:
         self.metrics.saw(name, method, handler.get_status(), request.request_time())
         if not getattr(handler, "caller", ""):
             try:
-                self.strangers.spend(request.remote_ip or "")
+                self.strangers.spend(network(request.remote_ip or ""))
             except RateLimited:
                 self.unlogged += 1
                 return
@@ -95,7 +127,14 @@ class Site:
 
 def public_routes(settings: WebSettings) -> list[Route]:
     """Every route of the public application; the handlers and the document are made from this list."""
-    return [*api_routes(settings), *server_routes(settings), *SYSTEM_ROUTES]
+    return [
+        *api_routes(settings),
+        *LIMIT_ROUTES,
+        *login_routes(),
+        *server_routes(settings),
+        *PEOPLE_ROUTES,
+        *SYSTEM_ROUTES,
+    ]
 
 
 def make_site(
@@ -104,9 +143,16 @@ def make_site(
     auth: Auth,
     access: SshAccessPort,
     settings: WebSettings,
+    logins: Logins,
     server_token_ok: Callable[[str, int, str], bool],
     gate_secret: str,
     home: Callable[[Owner], str],
+    people: PeoplePort | None = None,
+    bastion: Bastion | None = None,
+    bastion_secret: str = "",
+    github_check: Callable[[], Awaitable[list[Check]]] | None = None,
+    doctor: Callable[[], Awaitable[list[Finding]]] | None = None,
+    webhook_secret: str | None = None,
 ) -> Site:
     """What both applications share. ``home``: where an owner's home is on his servers."""
     now = service.clock.now
@@ -115,15 +161,23 @@ def make_site(
         auth=auth,
         settings=settings,
         access=access,
-        presenter=Presenter(service.policy, service.view, settings.public_url, home),
+        presenter=Presenter(service.policy, service.view, settings, home),
         server_token_ok=server_token_ok,
         gate_secret=gate_secret,
+        webhook_secret=webhook_secret,
         metrics=RequestMetrics(),
         reads=Limiter(settings.reads, now, "requests"),
         writes=Limiter(settings.writes, now, "changes"),
         strangers=Limiter(settings.strangers, now, "requests without a valid token from this address"),
-        names=Limiter(settings.unknown_names, now, "servers that are no reservation's"),
+        names=Limiter(settings.unknown_names, now, "requests for servers without a reservation"),
+        reports=Limiter(settings.reports, now, "reports of this server"),
         polls=Polls(settings.max_polls),
+        logins=logins,
+        people=people,
+        bastion=bastion,
+        bastion_secret=bastion_secret,
+        github_check=github_check,
+        doctor=doctor,
         document=document(public_routes(settings), settings.prefix),
     )
 
@@ -140,13 +194,20 @@ def make_public_app(
     prefix = site.settings.prefix
     urls = _urls(site, public_routes(site.settings), prefix)
     urls.append(url(f"{re.escape(prefix)}oauth_callback", LoginCallback, {"site": site}))
+    urls.append(url(re.escape(prefix + webhook.PATH), webhook.Webhook, {"site": site}))
     urls += [url(re.escape(prefix) + path, page, {"site": site, **more}) for path, page, more in pages]
     return _application(site, urls, options)
 
 
 def make_gate_app(site: Site) -> Application:
-    """The gate: for the Hub alone, on a listener of its own; nothing else answers there."""
-    return _application(site, _urls(site, GATE_ROUTES, "/"), {})
+    """The gate: for the Hub and the bastion, on a listener of its own; nothing else answers there."""
+    urls = _urls(site, [*GATE_ROUTES, *BASTION_ROUTES], "/")
+    return _application(site, urls, {"max_body": GATE_BODY})
+
+
+def make_metrics_app(site: Site) -> Application:
+    """The metrics without a login, on a listener of its own; nothing else answers there."""
+    return _application(site, _urls(site, METRICS_ROUTES, "/"), {})
 
 
 def _urls(site: Site, routes: Iterable[Route], prefix: str) -> list[Any]:
@@ -165,7 +226,7 @@ def _application(site: Site, urls: list[Any], options: dict[str, Any]) -> Applic
         cookie_secret=site.auth.cookie_secret,
         log_function=site.log_request,
         compress_response=False,
-        xsrf_cookie_kwargs={"samesite": "Lax"},
+        xsrf_cookie_kwargs=site.auth.browser.cookie_options,
         **options,
     )
 
@@ -175,27 +236,37 @@ class _Application(Application):
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         site: Site = self.settings["site"]
+        largest: int = self.settings.get("max_body", site.settings.max_body)
+        if request.path == site.settings.prefix + webhook.PATH:
+            largest = webhook.MOST_BYTES
 
         def refuse(size: int) -> None:
             # The body is gone, so there is nothing to be parsed by its type.
             request.headers.pop("Content-Type", None)
-            arguments = {"site": site, "size": size}
+            arguments = {"site": site, "size": size, "largest": largest}
             self.get_handler_delegate(request, TooLargeHandler, arguments).finish()
 
-        return Bounded(super().find_handler(request, **kwargs), site.settings.max_body, refuse)
+        return Bounded(super().find_handler(request, **kwargs), largest, refuse)
 
 
 class _Unclaimed(HTTPMessageDelegate):
-    """Drops what tornado would believe of a client although no proxy of ours ever sets or changes it."""
+    """Drops what tornado would believe of a client although no proxy of ours ever sets or changes it.
 
-    def __init__(self, inner: HTTPMessageDelegate) -> None:
+    Of ``X-Forwarded-For``, tornado believes the last address: the one that the proxy appended. Where that is
+    a load balancer's, the one before it is taken, which the balancer appended.
+    """
+
+    def __init__(self, inner: HTTPMessageDelegate, balancers: Sequence[Network]) -> None:
         self._inner = inner
+        self._balancers = balancers
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         for name in ("X-Real-Ip", "X-Scheme"):
             headers.pop(name, None)
+        if self._balancers and (chain := headers.get("X-Forwarded-For")):
+            headers["X-Forwarded-For"] = beyond(chain, self._balancers)
         return self._inner.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -209,15 +280,22 @@ class _Unclaimed(HTTPMessageDelegate):
 
 
 class _Server(HTTPServer):
-    """An address that limits and logs may go by: the one that the proxy itself appends."""
+    """An address that limits and logs may go by: the one that the proxy or a balancer before it appends."""
+
+    balancers: Sequence[Network] = ()
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        return _Unclaimed(super().start_request(server_conn, request_conn))
+        return _Unclaimed(super().start_request(server_conn, request_conn), self.balancers)
 
 
-def make_server(application: Application, *, behind_proxy: bool) -> HTTPServer:
-    """An HTTP server with limits; ``behind_proxy``: believe its ``X-Forwarded-For``."""
-    return _Server(
+def make_server(
+    application: Application, *, behind_proxy: bool, balancers: Sequence[Network] = ()
+) -> HTTPServer:
+    """An HTTP server with limits; ``behind_proxy``: believe its ``X-Forwarded-For``.
+
+    ``balancers``: networks of what stands before that proxy.
+    """
+    server = _Server(
         application,
         xheaders=behind_proxy,
         max_header_size=32 * 1024,
@@ -225,3 +303,5 @@ def make_server(application: Application, *, behind_proxy: bool) -> HTTPServer:
         body_timeout=30,
         idle_connection_timeout=120,
     )
+    server.balancers = balancers
+    return server

@@ -21,8 +21,7 @@ from jupyterhub.services.auth import HubOAuth
 
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Millis, Owner
-
-from .limits import Turns
+from gpudev_hub.turns import Turns
 
 RESERVE = "custom:gpudev:reserve"
 """Hub scope that a token needs to read and manage its owner's reservations."""
@@ -52,6 +51,8 @@ class HubUser(msgspec.Struct, frozen=True):
     admin: bool = False
     groups: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset()
+    token_id: str | None = None
+    """Id of the token itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Identity:
 
     owner: Owner
     operator: bool
+    of_server: bool = False
+    """Whether it is the token of a server, which everyone on the server can read."""
 
 
 class HubTokens:
@@ -105,6 +108,10 @@ class HubTokens:
             task.add_done_callback(lambda done: self._asked(key, done))
         return await asyncio.shield(task)
 
+    def forget(self, token: str) -> None:
+        """Ask the Hub again about a token at its next use."""
+        self._good.pop(_digest(token), None)
+
     def _asked(self, key: bytes, done: asyncio.Task[HubUser | None]) -> None:
         self._asking.pop(key, None)
         if not done.cancelled():
@@ -119,7 +126,7 @@ class HubTokens:
                 patience.reschedule(None)
                 return await self._look_up(key, token)
         except TimeoutError as error:
-            raise self._away("too many tokens are being looked up") from error
+            raise self._away("too many unknown tokens wait to be checked") from error
 
     async def _look_up(self, key: bytes, token: str) -> HubUser | None:
         until = self._now() + CACHE
@@ -129,7 +136,7 @@ class HubTokens:
             raise self._away(type(error).__name__) from error
         if answer.status_code in (200, 401, 403) and self._hub_away:
             self._hub_away = False
-            log.warning("the Hub says again who tokens belong to")
+            log.warning("the Hub checks tokens again")
         if answer.status_code in (401, 403):
             self._good.pop(key, None)
             self._bad[key] = until
@@ -140,7 +147,7 @@ class HubTokens:
         try:
             user = msgspec.json.decode(answer.content, type=HubUser)
         except msgspec.MsgspecError as error:
-            raise self._away("an answer that is no user") from error
+            raise self._away("the answer is not a user") from error
         if user.kind == "user":
             self._seen(user)
         self._good[key] = (until, user)
@@ -150,12 +157,12 @@ class HubTokens:
 
     def _away(self, what: str) -> Refused:
         if not self._hub_away:
-            log.warning("the Hub did not say who a token belongs to: %s", what)
+            log.warning("the Hub did not check a token: %s", what)
         self._hub_away = True
         return Refused(
             Code.UNAVAILABLE,
-            "the Hub did not answer who this token belongs to",
-            "nothing was changed; try again in a few seconds",
+            "The Hub did not answer, so this token could not be checked.",
+            "Nothing was changed. Try again in a few seconds.",
         )
 
 
@@ -203,6 +210,10 @@ class Auth:
         self.cookie_secret = cookie_secret
         self._owner = owner
 
+    def owner_named(self, hub_user: str) -> Owner:
+        """Who a user of the Hub is to the queue."""
+        return self._owner(HubUser(hub_user))
+
     def identify(self, user: HubUser, *, cookie: bool) -> Identity:
         """The identity behind a token; raises ``Refused`` (``forbidden``) if it may not reserve.
 
@@ -212,17 +223,22 @@ class Auth:
         if user.kind != "user":
             raise Refused(
                 Code.FORBIDDEN,
-                f"the token belongs to the Hub's {user.kind} {user.name}, not to a person",
-                "use a person's token",
+                f"This token belongs to the {user.kind} {user.name} of the Hub, not to a user.",
+                "Use the token of a user.",
             )
         if RESERVE not in user.scopes:
             raise Refused(
                 Code.FORBIDDEN,
-                f"the token of {user.name} lacks the scope {RESERVE}",
-                "make a token that has it, with `gpu-dev login` or on the Hub's token page",
+                f"This token of {user.name} does not have the scope {RESERVE}.",
+                "Make a token with this scope: run `gpu-dev login`, or use the Tokens page of the hub.",
             )
         operator = OPERATE in user.scopes or (user.admin and (cookie or "admin:servers" in user.scopes))
-        return Identity(self._owner(user), operator)
+        # A person's token may have a single server, too: one that somebody shares with them.
+        all_servers = {"access:servers", f"access:servers!user={user.name}"}
+        of_server = not all_servers & user.scopes and any(
+            scope.startswith("access:servers!server=") for scope in user.scopes
+        )
+        return Identity(self._owner(user), operator, of_server)
 
 
 def make_auth(
@@ -236,13 +252,17 @@ def make_auth(
     prefix: str,
     hub_prefix: str = "/hub/",
     client_id: str = "service-gpudev",
+    host: str = "",
+    secure: bool = False,
 ) -> Auth:
     """Authentication against one Hub.
 
     ``hub_api``: the Hub's REST API as this process reaches it; ``api_token``: the service's own token there
     (it is also the OAuth client's secret); ``owner``: who a user of the Hub is to the queue;
     ``seen``: is told of subjects whom the Hub has vouched for just now;
-    ``prefix``, ``hub_prefix``: paths of the service and of the Hub as browsers see them.
+    ``prefix``, ``hub_prefix``: paths of the service and of the Hub as browsers see them;
+    ``host``: their scheme and host, where users' servers are at others;
+    ``secure``: browsers reach them by https alone.
     """
     tokens = HubTokens(hub_api, now, lambda user: seen(owner(user).subject))
     browser = BrowserLogin(
@@ -251,8 +271,8 @@ def make_auth(
         base_url=prefix,
         hub_prefix=hub_prefix,
         oauth_client_id=client_id,
-        oauth_redirect_uri=prefix + "oauth_callback",
-        cookie_options={"samesite": "Lax"},
+        oauth_redirect_uri=f"{host}{prefix}oauth_callback",
+        cookie_options={"samesite": "Lax"} | ({"secure": True} if secure else {}),
         access_scopes=set(),
     )
     browser.tokens = tokens

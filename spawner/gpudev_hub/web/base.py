@@ -17,7 +17,8 @@ from gpudev_hub.core.errors import STATUS, Code, Refused
 from gpudev_hub.core.ports import StoreUnavailable
 
 from .auth import BrowserLogin, HubUser, Identity
-from .limits import RateLimited
+from .limits import RateLimited, network
+from .present import error_of
 
 if TYPE_CHECKING:
     from .app import Site
@@ -27,7 +28,16 @@ log = logging.getLogger(__name__)
 JSON = "application/json"
 SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AUTHORIZATION = re.compile(r"(?:token|bearer) +([!-~]{1,2048})", re.IGNORECASE)
+SEE_API = "See api/v1/openapi.json."
 ENCODER = msgspec.json.Encoder()
+NOTHING_LOADED = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+SECURITY = {
+    "Content-Security-Policy": NOTHING_LOADED,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+"""Headers of every answer."""
 
 
 def bearer(handler: RequestHandler) -> str | None:
@@ -39,8 +49,8 @@ def bearer(handler: RequestHandler) -> str | None:
     if match is None:
         raise Refused(
             Code.UNAUTHENTICATED,
-            "the Authorization header has no token",
-            "send `Authorization: Bearer TOKEN`",
+            "The Authorization header has no token.",
+            "Send `Authorization: Bearer TOKEN`.",
         )
     return match.group(1)
 
@@ -49,7 +59,7 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
     """A handler of ours: errors are ``{"error": {code, message, hint}}``, nothing is cached or framed."""
 
     site: Site
-    csp = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    csp = NOTHING_LOADED
 
     def initialize(self, site: Site) -> None:
         self.site = site
@@ -71,10 +81,8 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         self.set_header("X-Request-Id", self.request_id)
         self.set_header("Server", "gpudev")
         self.set_header("Cache-Control", "no-store")
-        self.set_header("Content-Security-Policy", self.csp)
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header("X-Frame-Options", "DENY")
+        for name, value in (SECURITY | {"Content-Security-Policy": self.csp}).items():
+            self.set_header(name, value)
 
     def get_current_user(self) -> Identity | None:
         """Who ``prepare`` found; JupyterHub's own look-up would block the loop."""
@@ -97,20 +105,20 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
             return None
         if self.request.headers.get("Sec-Fetch-Mode") == "websocket":
             # JupyterHub would let it pass without the pages' token.
-            raise Refused(Code.FORBIDDEN, "there are no websockets here", "reload the page and try again")
+            raise Refused(Code.FORBIDDEN, "This service has no WebSockets.", "Reload the page and try again.")
         try:
             self.check_xsrf_cookie()
         except HTTPError as error:
             raise Refused(
                 Code.FORBIDDEN,
-                f"the browser's request was not made by our pages: {error.log_message}",
-                "reload the page and try again",
+                f"The browser's request did not come from a page of this service: {error.log_message}.",
+                "Reload the page and try again.",
             ) from error
         return await self._of_token(cookie.decode("ascii", "replace"), cookie=True)
 
     async def hub_user(self, token: str) -> HubUser | None:
         """Whose token it is, ``None`` if nobody's."""
-        return await self.site.auth.tokens.user(token, self.request.remote_ip or "")
+        return await self.site.auth.tokens.user(token, network(self.request.remote_ip or ""))
 
     async def _of_token(self, token: str, *, cookie: bool) -> Identity:
         user = await self.hub_user(token)
@@ -119,11 +127,12 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
                 self.clear_cookie(self.hub_auth.cookie_name, path=self.hub_auth.cookie_path)
             raise Refused(
                 Code.UNAUTHENTICATED,
-                "the Hub does not know this token: it has expired, was revoked, or is another Hub's",
-                "log in again: `gpu-dev login`, or reload the page in a browser",
+                "The Hub does not know this token: it has expired, was revoked, or belongs to another Hub.",
+                "Log in again with `gpu-dev login`, or reload the page in a browser.",
             )
         identity = self.site.auth.identify(user, cookie=cookie)
         self.caller = identity.owner.subject
+        self.site.check_access(identity.owner)
         return identity
 
     def limit(self, subject: str, *, write: bool) -> None:
@@ -177,25 +186,28 @@ def describe(
 ) -> tuple[wire.Error, int]:
     """What a caller is told about an exception, and the HTTP status."""
     if isinstance(cause, Refused):
-        return wire.Error(code=cause.code, message=cause.message, hint=cause.hint), STATUS[cause.code]
+        error = error_of(cause)
+        if cause.code is Code.INTERNAL_ERROR:
+            error.hint = f"Contact an operator and quote request id {request_id}."
+        return error, STATUS[cause.code]
     if isinstance(cause, StoreUnavailable):
         return _error(
-            Code.UNAVAILABLE, "the service's store does not answer", "try again with the same request_id"
+            Code.UNAVAILABLE,
+            "The database of the reservation service does not answer.",
+            "Try again with the same request_id.",
         )
     if status == 404:
-        return _error(Code.NOT_FOUND, "there is nothing at this address", "see api/v1/openapi.json")
+        return _error(Code.NOT_FOUND, "There is nothing at this address.", SEE_API)
     if status == 405:
-        return _error(
-            Code.METHOD_NOT_ALLOWED, f"this address does not answer {method}", "see api/v1/openapi.json"
-        )
+        return _error(Code.METHOD_NOT_ALLOWED, f"This address does not support {method}.", SEE_API)
     if 400 <= status < 500:
         words = cause.log_message if isinstance(cause, HTTPError) else None
         code = Code.FORBIDDEN if status == 403 else Code.INVALID_REQUEST
-        return wire.Error(code=code, message=words or "the request is malformed"), status
+        return wire.Error(code=code, message=words or "The request is malformed."), status
     return _error(
         Code.INTERNAL_ERROR,
-        f"the service failed; request {request_id} is in its log",
-        "try again; tell an operator if it stays",
+        f"Internal error in the reservation service; the log has request id {request_id}.",
+        f"Try again. If it fails again, contact an operator and quote request id {request_id}.",
     )
 
 
@@ -213,16 +225,17 @@ class NotFoundHandler(BaseHandler):
 class TooLargeHandler(BaseHandler):
     """Says that a body was too large; none of it was kept."""
 
-    def initialize(self, site: Site, size: int) -> None:  # type: ignore[override]
+    def initialize(self, site: Site, size: int, largest: int) -> None:  # type: ignore[override]
         super().initialize(site)
         self.size = size
+        self.largest = largest
 
     def prepare(self) -> None:
         """Whatever the method."""
         raise Refused(
             Code.TOO_LARGE,
-            f"the body has {self.size} bytes, {self.site.settings.max_body} are allowed",
-            "send less",
+            f"The body has {self.size} bytes; the limit is {self.largest}.",
+            "Send a smaller body.",
         )
 
 
@@ -243,7 +256,7 @@ class PageHandler(BaseHandler):
                 raise
         if self.identity is None:
             if self.request.method != "GET":
-                raise Refused(Code.UNAUTHENTICATED, "nobody is logged in", "reload the page and log in")
+                raise Refused(Code.UNAUTHENTICATED, "You are not logged in.", "Reload the page and log in.")
             self.redirect(self.get_login_url())
             return
         self.limit(self.identity.owner.subject, write=self.request.method != "GET")
@@ -266,5 +279,7 @@ class LoginCallback(BaseHandler, HubOAuthCallbackHandler):
             if error.status_code < 500:
                 raise
             raise Refused(
-                Code.UNAVAILABLE, f"the log-in could not be finished: {error.log_message}", "log in again"
+                Code.UNAVAILABLE,
+                f"The login could not be completed: {error.log_message}.",
+                "Log in again.",
             ) from error

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from tornado.web import HTTPError
 
-from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
 from gpudev_hub.core.model import Reservation
 
+from . import ranges
 from .auth import METRICS, OPERATE, Identity
 from .base import JSON, BaseHandler, bearer
+from .limits import network
 from .routes import Access, Call, Param, Route, Text
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class RouteHandler(BaseHandler):
             caller=self.caller,
             identity=self.identity,
             server=server,
+            peer=self.request.remote_ip or "",
+            token=bearer(self) if self.identity is not None else None,
         )
         if server is not None:
             self.reservation = server.id
@@ -61,9 +65,7 @@ class RouteHandler(BaseHandler):
             result = await self._perform(route, call)
         except asyncio.CancelledError:
             if not self.gone:
-                raise Refused(
-                    Code.UNAVAILABLE, "the service is about to stop", "ask again in a few seconds"
-                ) from None
+                raise Refused(Code.UNAVAILABLE, "The reservation service is stopping.", TRY_AGAIN) from None
             self.set_status(499, "Client Closed Request")
             return
         finally:
@@ -79,7 +81,7 @@ class RouteHandler(BaseHandler):
         else:
             self.answer(result, route.status)
 
-    get = post = delete = run
+    get = post = put = delete = run
 
     async def _perform(self, route: Route, call: Call) -> Any:
         if route.write:
@@ -102,6 +104,9 @@ class RouteHandler(BaseHandler):
         if access is Access.HUB:
             self._hub()
             return None
+        if access is Access.BASTION:
+            self._bastion()
+            return None
         server = None
         if access is Access.SERVER:
             server = self._server(path["id"])
@@ -115,18 +120,18 @@ class RouteHandler(BaseHandler):
     async def _person(self, *, operator: bool) -> Identity:
         identity = await self.identify()
         if identity is None:
-            self.site.strangers.check(self.request.remote_ip or "")
+            self.site.strangers.check(network(self.request.remote_ip or ""))
             raise Refused(
                 Code.UNAUTHENTICATED,
-                "no token was sent",
-                "send `Authorization: Bearer TOKEN`; `gpu-dev login` makes a token",
+                "The request has no token.",
+                "Send `Authorization: Bearer TOKEN`. `gpu-dev login` makes a token.",
             )
         if operator and not identity.operator:
             raise Refused(
                 Code.FORBIDDEN,
-                f"this is for operators, and the token of {identity.owner.login} is not an operator's",
-                f"an operator makes one with the scope {OPERATE} on the Hub's token page; "
-                "gpu-dev takes it from GPUDEV_TOKEN",
+                f"Only operators can do this; this token of {identity.owner.login} is not an operator token.",
+                f"Operators can make a token with the permission Operator (scope {OPERATE}) on the Tokens "
+                "page, and set it as GPUDEV_TOKEN for gpu-dev.",
             )
         return identity
 
@@ -142,14 +147,20 @@ class RouteHandler(BaseHandler):
     def _hub(self) -> None:
         token = bearer(self)
         if token is None or not hmac.compare_digest(token.encode(), self.site.gate_secret.encode()):
-            raise Refused(Code.UNAUTHENTICATED, "the gate opens to the Hub's secret only", "")
+            raise Refused(Code.UNAUTHENTICATED, "This address accepts only the Hub's secret.", "")
         self.caller = "hub"
+
+    def _bastion(self) -> None:
+        token, secret = bearer(self), self.site.bastion_secret
+        if token is None or not secret or not hmac.compare_digest(token.encode(), secret.encode()):
+            raise Refused(Code.UNAUTHENTICATED, "This address accepts only the bastion's secret.", "")
+        self.caller = "bastion"
 
     def _server(self, id: str) -> Reservation:
         """The live reservation whose current attempt the token names; works without the Hub."""
         token = bearer(self)
         if token is None:
-            raise Refused(Code.UNAUTHENTICATED, "no token was sent", "send the server's own token")
+            raise Refused(Code.UNAUTHENTICATED, "The request has no token.", "Send the server's own token.")
         reservation = self.site.service.view.reservations.get(id)
         if (
             reservation is None
@@ -158,8 +169,8 @@ class RouteHandler(BaseHandler):
         ):
             raise Refused(
                 Code.FORBIDDEN,
-                f"this token is not that of a running server of {id}",
-                "a server's token is good for one attempt, until the reservation ends",
+                f"This token does not belong to a running server of reservation {id}.",
+                "A server's token is valid for one start of the server, until the reservation ends.",
             )
         self.caller = f"server:{id}/{reservation.attempt}"
         return reservation
@@ -172,19 +183,23 @@ class RouteHandler(BaseHandler):
             if param is None:
                 raise Refused(
                     Code.INVALID_REQUEST,
-                    f"there is no query parameter {name[:64]!r} here",
-                    f"there are: {', '.join(sorted(known)) or 'none'}",
+                    f"{name[:64]!r} is not a query parameter of this address.",
+                    f"Query parameters: {', '.join(sorted(known))}."
+                    if known
+                    else "This address has no query parameters.",
                 )
             if len(given) > 1:
                 raise Refused(
-                    Code.INVALID_REQUEST, f"the query parameter {name} is given {len(given)} times", ""
+                    Code.INVALID_REQUEST,
+                    f"The query parameter {name} is given {len(given)} times.",
+                    "Give it once.",
                 )
             values[name] = _convert(param, self.decode_argument(given[0], name))
         for param in route.query:
             if param.required and values[param.name] is None:
                 raise Refused(
                     Code.INVALID_REQUEST,
-                    f"the query parameter {param.name} is missing",
+                    f"The query parameter {param.name} is missing.",
                     f"{param.name}: {param.description}",
                 )
         return values
@@ -193,40 +208,46 @@ class RouteHandler(BaseHandler):
         body = self.request.body
         if route.takes is None:
             if route.write and body not in (b"", b"{}"):
-                raise Refused(Code.INVALID_REQUEST, "this address takes no body", "send an empty one")
+                raise Refused(Code.INVALID_REQUEST, "This address takes no body.", "Send an empty body.")
             return None
         media = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media != JSON:
             raise Refused(
                 Code.UNSUPPORTED_MEDIA_TYPE,
-                f"the body is {media[:64] or 'of no stated type'}, not {JSON}",
-                f"send `Content-Type: {JSON}`",
+                f"The content type of the body is {media[:64] or 'not given'}; it must be {JSON}.",
+                f"Send `Content-Type: {JSON}`.",
             )
         try:
-            return msgspec.json.decode(body, type=route.takes)
+            value = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused(Code.INVALID_REQUEST, f"The body is not JSON: {error}.", "") from error
+        try:
+            return msgspec.convert(value, route.takes)
         except msgspec.ValidationError as error:
+            found = ranges.outside(error, route.takes, value)
+            problem = str(error) if found is None else f"{found[0]} is {found[1]}"
             raise Refused(
                 Code.INVALID_REQUEST,
-                f"the body is not what {route.name} takes: {error}",
-                "see the API reference",
+                f"The body is not valid for {route.name}: {problem}.",
+                "See the API reference.",
             ) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(Code.INVALID_REQUEST, f"the body is no JSON: {error}", "") from error
 
 
 def _convert(param: Param, text: str) -> Any:
     try:
         value = msgspec.convert(text, param.type, strict=False)
     except msgspec.ValidationError as error:
+        found = ranges.outside(error, param.type, text)
+        problem = f"{text[:64]!r}: {error}" if found is None else found[1]
         raise Refused(
             Code.INVALID_REQUEST,
-            f"the query parameter {param.name} is {text[:64]!r}: {error}",
+            f"The query parameter {param.name} is {problem}.",
             f"{param.name}: {param.description}",
         ) from error
     if isinstance(value, float) and not math.isfinite(value):
         raise Refused(
             Code.INVALID_REQUEST,
-            f"the query parameter {param.name} is {text[:64]!r}, not a finite number",
+            f"The query parameter {param.name} is {text[:64]!r}; it must be a finite number.",
             f"{param.name}: {param.description}",
         )
     return value

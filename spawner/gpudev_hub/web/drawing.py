@@ -1,4 +1,8 @@
-"""The pool page's picture: where every rectangle of the timeline goes. Pure geometry."""
+"""The pool page's timeline: where every rectangle and label goes. Pure geometry.
+
+Horizontal values are percent of the picture's width, so that one drawing fits every screen; vertical ones are
+pixels.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,18 @@ from datetime import UTC, datetime, timedelta
 
 from gpudev import wire
 
-WIDTH = 1000.0
-HEAD = 30.0
+WIDTH = 100.0
+HEAD = 24.0
 """Room for the hours above the first node."""
-LABEL = 92.0
-"""Room for the nodes' names."""
-LANE = 17.0
+NAME = 28.0
+"""Room for a node's name above its lanes."""
+LANE = 20.0
 """Height of one GPU."""
-GAP = 16.0
-"""Between nodes."""
+FOOT = 4.0
+INSET = 3.0
+"""Between the upper edge of a bar of several GPUs and its label."""
+THIN = 0.3
+"""Least width of a bar."""
 PAST = 0.06
 """Share of the width that lies before now."""
 LEAST = timedelta(hours=4)
@@ -47,6 +54,8 @@ class Bar:
     bar: wire.TimelineBar
     node: str
     boxes: tuple[Box, ...]
+    label: Box
+    """Room for its owner and name: in its tallest box, to the right of now."""
     later: bool
     """It goes on beyond the right edge."""
 
@@ -74,6 +83,8 @@ class Tick:
 
     x: float
     at: str
+    minor: bool
+    """Left out where there is little room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +95,6 @@ class Drawing:
     now_x: float
     ticks: tuple[Tick, ...]
     nodes: tuple[Lanes, ...]
-    width: float = WIDTH
-    label: float = LABEL
     head: float = HEAD
     lane: float = LANE
 
@@ -100,28 +109,38 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
 
     def x_of(at: datetime) -> float:
         share = (at - start) / span
-        return round(LABEL + min(max(share, 0.0), 1.0) * (WIDTH - LABEL), 1)
+        return round(min(max(share, 0.0), 1.0) * WIDTH, 2)
 
     y = HEAD
+    now_x = x_of(now)
     nodes = []
     for node in pool.nodes:
+        y += NAME
         lines = tuple(y + LANE * gpu for gpu in range(node.gpus))
         height = LANE * node.gpus
         bars = []
         for bar, lanes in _lanes(node):
             left, right = x_of(parse(bar.start)), x_of(parse(bar.end))
             boxes = tuple(
-                Box(left, y + LANE * first + 1, max(right - left - 1, 2.0), LANE * count - 2)
+                Box(left, y + LANE * first + 1, max(right - left, THIN), LANE * count - 2)
                 for first, count in _runs(lanes)
             )
-            bars.append(Bar(bar, node.name, boxes, parse(bar.end) > start + span))
+            # The line of now must not run through a name.
+            from_x = max(left, now_x) if right > now_x else left
+            tallest = max(boxes, key=lambda box: box.height)
+            edge = INSET if tallest.height > LANE else 0.0
+            label = Box(from_x, tallest.y + edge, max(right - from_x, 0.0), tallest.height - edge)
+            bars.append(Bar(bar, node.name, boxes, label, parse(bar.end) > start + span))
         nodes.append(Lanes(node, y, height, lines, tuple(bars)))
-        y += height + GAP
+        y += height
     step = next((step for step in STEPS if ahead / step <= TICKS), STEPS[-1])
     return Drawing(
-        height=y,
-        now_x=x_of(now),
-        ticks=tuple(Tick(x_of(at), _wire(at)) for at in _hours(now, start + span, step)),
+        height=y + FOOT,
+        now_x=now_x,
+        ticks=tuple(
+            Tick(x_of(at), _wire(at), number % 2 == 0)
+            for number, at in enumerate(_hours(now, start + span, step))
+        ),
         nodes=tuple(nodes),
     )
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 
 from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
-from gpudev_hub.core.errors import Refused
+from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.gate import (
     Admission,
     AdmitRequest,
     Deleted,
     Failed,
+    LoginAnswer,
+    LoginAsked,
     NameAsked,
+    PersonAnswer,
     PickerAnswer,
     PickerAsked,
     SizeNow,
@@ -23,9 +26,22 @@ from gpudev_hub.core.gate import (
     Verdict,
 )
 from gpudev_hub.core.model import Owner
-from gpudev_hub.core.quota import hold_for
+from gpudev_hub.core.quota import hold_for, longest_request
+from gpudev_hub.core.standing import in_words, standings
 
 from .routes import Access, Call, Route
+
+
+class PeoplePort(Protocol):
+    """Who may use the hub (``service/people.py``)."""
+
+    async def login(self, github_id: int, login: str) -> LoginAnswer:
+        """Ask GitHub about the account now, and answer."""
+        ...
+
+    def access_of(self, hub_user: str) -> PersonAnswer:
+        """What is known of a user of the Hub."""
+        ...
 
 
 class MintRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,19 +111,23 @@ async def picker(call: Call) -> PickerAnswer:
     """What the spawn page of this id is to show."""
     body: PickerAsked = call.body
     service = call.site.service
-    longest = service.policy.limits(body.subject).hold_per_request
+    longest = longest_request(service.policy, service.view, body.subject)
     refused = ""
     found: list[tuple[PoolOutlook, list[SizeOutlook]]] = []
     try:
         hold = min(service.policy.default_hold, longest)
         if body.hours is not None:
-            hold = hold_for(service.policy, body.subject, body.hours)
+            hold = hold_for(service.policy, service.view, body.subject, body.hours)
         found = service.availability(Owner(body.subject, "", body.login), hold)
     except Refused as error:
         refused = error.message
     return PickerAnswer(
         now=service.clock.now(),
         longest=longest,
+        limits=tuple(
+            in_words(one)
+            for one in standings(service.policy, service.view, body.subject, service.clock.now())
+        ),
         refused=refused,
         sizes=tuple(
             SizeNow(
@@ -135,6 +155,23 @@ async def _instead(call: Call, body: PickerAsked) -> str | None:
         return None
     record = await call.site.service.find(body.server)
     return "new" if record is None or record.owner.subject != body.subject else f"reservations/{record.id}"
+
+
+async def login(call: Call) -> LoginAnswer:
+    """May this GitHub account log in, and as which user of the Hub?"""
+    body: LoginAsked = call.body
+    return await _people(call).login(body.github_id, body.login)
+
+
+async def person(call: Call) -> PersonAnswer:
+    """Does this user of the Hub still have access?"""
+    return _people(call).access_of(call.path["name"])
+
+
+def _people(call: Call) -> PeoplePort:
+    if call.site.people is None:
+        raise Refused(Code.NOT_FOUND, "People do not log in to this hub with GitHub.", "Set GPUDEV_GITHUB.")
+    return call.site.people
 
 
 GATE_ROUTES = [
@@ -198,5 +235,20 @@ GATE_ROUTES = [
         Access.HUB,
         answers=PickerAnswer,
         takes=PickerAsked,
+    ),
+    Route(
+        "POST",
+        "gate/login",
+        login,
+        Access.HUB,
+        answers=LoginAnswer,
+        takes=LoginAsked,
+    ),
+    Route(
+        "GET",
+        "gate/people/{name}",
+        person,
+        Access.HUB,
+        answers=PersonAnswer,
     ),
 ]

@@ -1,12 +1,12 @@
-"""How often one caller may ask: token buckets, fair turns, and a bound on open long polls."""
+"""How often one caller may ask: token buckets, and a bound on open long polls."""
 
 from __future__ import annotations
 
-import asyncio
+import ipaddress
 import math
-from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Millis
@@ -17,11 +17,27 @@ REMEMBERED = 10_000
 """Callers remembered at once; the one longest unseen is forgotten first."""
 
 
+def network(address: str) -> str:
+    """Return what counts as one caller: an IPv4 address, or the /64 prefix of an IPv6 address.
+
+    One machine can use every address of a /64. What is no address is returned as it is.
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+
+
 class RateLimited(Refused):
     """Too many requests; ``retry_after`` seconds from now there is room again."""
 
     def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(Code.RATE_LIMITED, message, f"wait {retry_after} s and try again")
+        super().__init__(Code.RATE_LIMITED, message, f"Wait {retry_after} s and try again.")
         self.retry_after = retry_after
 
 
@@ -61,51 +77,10 @@ class Limiter:
     def _refuse(self, tokens: float) -> None:
         wait = max(1, math.ceil((1 - tokens) / self._rate.per_second))
         raise RateLimited(
-            f"too many {self._what}: {self._rate.per_second:g} per second with bursts of "
-            f"{self._rate.burst} are allowed",
+            f"Too many {self._what}: the limit is {self._rate.per_second:g} per second, with bursts of "
+            f"{self._rate.burst}.",
             wait,
         )
-
-
-class Turns:
-    """A few places for work, given to those who wait for them in turn: one of each caller's, then the next.
-
-    Whoever asks for much waits behind himself, and nobody is refused.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-
-    @asynccontextmanager
-    async def one(self, caller: str) -> AsyncIterator[None]:
-        """Hold a place; waits for one."""
-        if self._free:
-            self._free -= 1
-        else:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(caller, deque()).append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():
-                    self._pass_on()
-                raise
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        while self._waiting:
-            caller, turns = self._waiting.popitem(last=False)
-            turn = turns.popleft()
-            if turns:
-                self._waiting[caller] = turns
-            if not turn.cancelled():
-                turn.set_result(None)
-                return
-        self._free += 1
 
 
 class Polls:
@@ -119,9 +94,7 @@ class Polls:
     def one(self, caller: str) -> Iterator[None]:
         """Count one long poll of ``caller``'s while it lasts; raises ``RateLimited`` above the bound."""
         if self._open[caller] >= self._most:
-            raise RateLimited(
-                f"{self._open[caller]} long polls are open already, {self._most} are allowed", 1
-            )
+            raise RateLimited(f"You have {self._open[caller]} long polls open; the limit is {self._most}.", 1)
         self._open[caller] += 1
         try:
             yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 
 from tornado.web import RequestHandler
@@ -18,6 +19,8 @@ LONGEST = 200
 """Characters of a path; clients choose them."""
 LONGEST_MESSAGE = 4000
 """Characters of a message."""
+SESSION = re.compile(r"(\bxsrf cookie for )b?'[^']*'")
+"""The session of a browser, in JupyterHub's line about the cookie that protects forms."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -29,7 +32,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": cut(record.getMessage(), LONGEST_MESSAGE),
+            "message": cut(SESSION.sub(r"\1[secret]", record.getMessage()), LONGEST_MESSAGE),
         }
         if hasattr(record, "reservation"):
             line["reservation"] = record.reservation

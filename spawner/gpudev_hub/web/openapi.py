@@ -22,9 +22,10 @@ SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     Access.ANYBODY: [],
 }
 PATH_PARAMETERS = {
-    "ref": "id of a reservation, or the name of a live one of the caller's",
-    "id": "id of the reservation whose server asks",
-    "name": "name of a node",
+    "login": "Login of the other user.",
+    "ref": "Id of a reservation, or name of a live reservation of the caller.",
+    "id": "Id of the reservation whose server asks.",
+    "name": "Name of a node.",
 }
 
 
@@ -41,8 +42,10 @@ def document(routes: Iterable[Route], server: str) -> dict[str, Any]:
         "info": {
             "title": "gpudev reservation service",
             "version": version("gpudev"),
-            "description": "Times are RFC 3339 in UTC, durations hours, `gpus` is per node. "
-            "Errors have stable codes: `" + "`, `".join(sorted(Code)) + "`.",
+            "description": "Times are in RFC 3339 format in UTC. Durations are in hours. "
+            "`gpus` is the number of GPUs per node. Errors have stable codes: `"
+            + "`, `".join(sorted(Code))
+            + "`.",
         },
         "servers": [{"url": server.rstrip("/")}],
         "paths": {
@@ -55,18 +58,19 @@ def document(routes: Iterable[Route], server: str) -> dict[str, Any]:
                 "hubToken": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "a token of the Hub's with the scope custom:gpudev:reserve",
+                    "description": "A Hub token with the scope custom:gpudev:reserve.",
                 },
                 "browser": {
                     "type": "apiKey",
                     "in": "cookie",
                     "name": "service-gpudev",
-                    "description": "the cookie of a log-in; changes, and scripts, need X-XSRFToken too",
+                    "description": "The cookie of a browser login. Changes, and requests from scripts, "
+                    "also need the X-XSRFToken header.",
                 },
                 "serverToken": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "a running server's own token, good for one attempt",
+                    "description": "A running server's own token, valid for one start of the server.",
                 },
             },
         },
@@ -114,9 +118,9 @@ def _query(param: Param) -> dict[str, Any]:
 
 
 def _responses(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    success: dict[str, Any] = {"description": "done"}
+    success: dict[str, Any] = {"description": "Success."}
     if route.answers is Text:
-        success["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        success["content"] = {route.media: {"schema": {"type": "string"}}}
     elif route.answers is not None:
         success["content"] = {"application/json": {"schema": schemas[route.answers]}}
     responses = {str(route.success): success}
@@ -125,7 +129,7 @@ def _responses(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, An
         by_status.setdefault(STATUS[code], []).append(code)
     for status in sorted(by_status):
         responses[str(status)] = {
-            "description": "error code " + " or ".join(f"`{code}`" for code in by_status[status]),
+            "description": "Error code " + " or ".join(f"`{code}`" for code in by_status[status]) + ".",
             "content": {"application/json": {"schema": schemas[wire.ErrorBody]}},
         }
     return responses

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
 from gpudev import wire
+from gpudev_hub.core.records import SERVICE
+from gpudev_hub.core.words import capital
 
 from .drawing import parse
 
@@ -17,64 +21,86 @@ STATES = {
     "queued": ("Waiting", "wait"),
     "starting": ("Starting", "info"),
     "ready": ("Ready", "good"),
-    "stopping": ("Ending", "plain"),
+    "stopping": ("Stopping", "plain"),
     "ended": ("Ended", "plain"),
 }
 OUTCOMES = {
-    "released": ("Released", "plain", "It was released; its GPUs went back to the pool."),
-    "cancelled": ("Cancelled", "plain", "It was cancelled before it got its GPUs."),
-    "expired": ("Time was up", "plain", "Its time was up. Files in the home are still there."),
-    "idle": ("Idle", "wait", "Nothing was done on it for long, so its GPUs went back to the pool."),
-    "failed": ("Failed", "bad", "Its server did not come up."),
-    "node_lost": ("Node lost", "bad", "The machine under it was lost."),
-    "access_revoked": ("Access revoked", "bad", "Its owner may not use this service any more."),
-    "ended_by_operator": ("Ended by an operator", "wait", "An operator ended it."),
+    "released": ("Released", "plain"),
+    "cancelled": ("Cancelled", "plain"),
+    "expired": ("Expired", "plain"),
+    "idle": ("Idle", "wait"),
+    "failed": ("Failed", "bad"),
+    "node_lost": ("Node lost", "bad"),
+    "access_revoked": ("Access revoked", "bad"),
+    "ended_by_operator": ("Ended by an operator", "wait"),
 }
+MEANINGS = (
+    ("Waiting", "wait", "In the queue. The server starts automatically; you can close the page."),
+    ("Blocked", "bad", "In the queue without a planned start: a node is down, or you must log in."),
+    ("Starting", "info", "You have the GPUs; JupyterLab and SSH are starting."),
+    ("Ready", "good", "JupyterLab and SSH answer. Your hold time counts from the first time they did."),
+    ("Stopped", "wait", "You stopped the server. The GPUs are kept for a while: restart or release it."),
+    ("Stopping", "plain", "The server is shutting down. Files in your home are kept."),
+    ("Released", "plain", "You released it before its hold time ended, or did not restart a stopped server."),
+    ("Cancelled", "plain", "You cancelled it before it got its GPUs."),
+    ("Expired", "plain", "The hold time ended."),
+    ("Failed", "bad", "The server did not start, or crashed several times."),
+    ("Node lost", "bad", "A node of the reservation was lost."),
+    ("Access revoked", "bad", "Its owner may no longer use this hub. Files in their home are kept."),
+    ("Ended by an operator", "wait", "An operator ended it; the page gives the reason if there is one."),
+)
+"""What the help page says of each word that a reservation's pill may show: (word, tone, meaning)."""
 CAUSES = {
-    "requested": "Asked for",
-    "planned": "Place in the queue moved",
-    "admitted": "Its turn came: server is being started",
+    "requested": "Requested",
+    "planned": "Planned start moved",
+    "admitted": "Start began",
     "ready": "Ready: JupyterLab and SSH answer",
     "released": "Released",
     "cancelled": "Cancelled",
-    "expired": "Time was up",
+    "expired": "Expired",
     "extended": "Extended",
-    "moved_for_extension": "Place moved for somebody's extension, within the guarantee",
-    "yielded": "Place moved for an earlier request, within the guarantee",
-    "warned": "Warned that the end is near",
+    "moved_for_extension": "Planned start moved for an extension, within the guarantee",
+    "yielded": "Planned start moved for an earlier request, within the guarantee",
+    "warned": "Warning that the end is near",
     "server_gone": "Server ended",
-    "server_seen": "Server seen",
+    "server_seen": "Server status",
     "stopped_by_user": "Server stopped by its user; the GPUs are kept for a while",
     "restarted": "Server started again",
-    "start_failed": "The start failed",
-    "node_changed": "A node changed",
-    "node_lost": "A node was lost",
-    "node_drained": "A node is drained",
-    "stop_overran": "A server took longer than allowed to end",
-    "owner_unknown": "The Hub does not know the owner at present",
+    "start_failed": "Start failed",
+    "node_changed": "Node changed",
+    "node_lost": "Node lost",
+    "node_drained": "Node drained",
+    "stop_overran": "A server took too long to stop",
+    "owner_unknown": "The Hub does not know the owner",
     "owner_known": "The Hub knows the owner again",
-    "outage": "A part of the service was away",
-    "operator": "An operator acted",
+    "shared": "Shared",
+    "unshared": "Access of a guest ended",
+    "access_granted": "The owner may use this hub again",
+    "access_revoked": "The owner lost access",
+    "person_changed": "The owner's login changed",
+    "outage": "Part of the service was unavailable",
+    "operator": "Operator action",
+    "operator: ended_by_operator": "Ended by an operator",
 }
 
 NOTHING = Markup("")
 
 
-def when(iso: str | None, now: str) -> Markup:
-    """An instant as ``<time>``: UTC here, the reader's own zone where scripts run."""
+def when(iso: str | None, now: str, seconds: bool = False) -> Markup:
+    """Return an instant as ``<time>``: UTC here, the reader's own zone where scripts run."""
     if iso is None:
         return Markup("–")
     at = parse(iso)
     full = f"{at.day} {MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
-    return Markup('<time datetime="{}" title="{}" data-when>{}</time>').format(
-        iso, full, clock(at, parse(now))
+    return Markup('<time datetime="{}" title="{}" data-when="{}">{}</time>').format(
+        iso, full, "seconds" if seconds else "", clock(at, parse(now), seconds)
     )
 
 
-def clock(at: datetime, now: datetime) -> str:
-    """``14:10 UTC``, with the day where it is not today's."""
+def clock(at: datetime, now: datetime, seconds: bool = False) -> str:
+    """Return ``14:10 UTC``, or ``14:10:09 UTC``, with the day where it is not today's."""
     day = "" if at.date() == now.date() else f"{at.day} {MONTHS[at.month - 1]} "
-    return f"{day}{at:%H:%M} UTC"
+    return f"{day}{at:%H:%M:%S} UTC" if seconds else f"{day}{at:%H:%M} UTC"
 
 
 def left(iso: str, now: str) -> Markup:
@@ -99,6 +125,11 @@ def hours(value: float) -> str:
     return span(value * 3600)
 
 
+def hours_field(value: float) -> str:
+    """Return hours as the form for a new reservation shows them: ``4``, ``1.5``, ``16 min``."""
+    return f"{value:g}" if value * 4 % 1 == 0 else hours(value)
+
+
 def size(gpus: int, nodes: int) -> str:
     """``4 GPUs``, ``2 × 8 GPUs``."""
     each = f"{gpus} GPU" + ("" if gpus == 1 else "s")
@@ -115,11 +146,6 @@ def _minutes(count: int) -> str:
     return f"{count} minute{'' if count == 1 else 's'}"
 
 
-def sentence(text: str) -> str:
-    """With a capital letter and a full stop."""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".") if text else ""
-
-
 def told(parts: list[wire.TextPart], now: str) -> Markup:
     """A sentence with its instants as ``<time>``, with a capital letter and a full stop."""
     if not parts:
@@ -127,7 +153,7 @@ def told(parts: list[wire.TextPart], now: str) -> Markup:
     pieces = [escape(part.text) if part.at is None else when(part.at, now) for part in parts]
     first, last = parts[0], parts[-1]
     if first.at is None:
-        pieces[0] = escape(first.text[0].upper() + first.text[1:])
+        pieces[0] = escape(capital(first.text))
     if last.at is not None or last.text[-1] not in ".!?":
         pieces.append(Markup("."))
     return NOTHING.join(pieces)
@@ -177,16 +203,18 @@ class Shown:
     """Its server was stopped; the GPUs are kept for the restart window."""
     warn_minutes: tuple[int, ...] = ()
     """Thresholds, in minutes before the end, that the reader is to be told of; none for strangers."""
+    subdomains: bool = False
+    """Whether JupyterLab is at another address than this page."""
 
     @property
     def lab(self) -> str | None:
-        """Path of its JupyterLab while that can be opened.
+        """Address of its JupyterLab while that can be opened.
 
-        A path, so that the link works at whatever address the browser reaches the Hub.
+        A path where possible, so that the link works at whatever address the browser reaches the Hub.
         """
         if self.r.url is None or self.r.state != "ready" or self.stopped:
             return None
-        return urlsplit(self.r.url).path
+        return self.r.url if self.subdomains else urlsplit(self.r.url).path
 
     @property
     def title(self) -> str:
@@ -212,8 +240,7 @@ class Shown:
     def pill(self) -> tuple[str, str]:
         """(word, tone) of the state or outcome."""
         if self.r.outcome is not None and not self.live:
-            word, tone, _ = OUTCOMES[self.r.outcome]
-            return word, tone
+            return OUTCOMES[self.r.outcome]
         if self.stopped:
             return "Stopped", "wait"
         if self.r.state == "queued" and self.r.position is None and self.r.planned_start is None:
@@ -249,18 +276,18 @@ class Shown:
         r = self.r
         if r.state == "queued":
             if r.planned_start is None:
-                return Markup("Waiting, without a planned start for now")
+                return Markup("Waiting, no planned start yet")
             if parse(r.planned_start) <= parse(self.now):
                 return Markup("About to start")
             return Markup("Starts about {}").format(when(r.planned_start, self.now))
         if r.state == "starting":
-            return Markup("Starting your server") if r.mine else Markup("Server is being started")
+            return Markup("Starting your server") if r.mine else Markup("Server is starting")
         if self.stopped:
             return Markup("Server stopped, GPUs kept")
         if r.state == "ready":
             return Markup("{} left").format(left(r.ends_at, self.now)) if r.ends_at else Markup("Ready")
         if r.state == "stopping":
-            return Markup("Ending: the server is being shut down")
+            return Markup("Stopping: the server is shutting down")
         return escape(OUTCOMES[r.outcome][0] if r.outcome else "Ended")
 
     @property
@@ -273,31 +300,26 @@ class Shown:
 
     @property
     def explanation(self) -> Markup:
-        """Why, as a sentence."""
-        r = self.r
-        if not self.live and r.outcome is not None:
-            # The reason begins with the outcome in the core's words; what follows the colon is news.
-            news = told(after_colon(r.reason_parts), self.now)
-            return Markup("{} {}").format(OUTCOMES[r.outcome][2], news).strip()
-        return told(r.reason_parts, self.now)
+        """Why, as a sentence; empty where the state or outcome says everything."""
+        return told(self.r.reason_parts, self.now)
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """Queued → starting → ready."""
         r, now = self.r, self.now
-        asked = Markup("asked for {}").format(when(r.created_at, now))
+        asked = Markup("requested {}").format(when(r.created_at, now))
         if r.state == "queued":
             place = (
                 Markup("{} in the queue").format(ordinal(r.position))
                 if r.position
-                else Markup("no place yet")
+                else Markup("no planned start yet")
             )
             starts = Markup("about {}").format(when(r.planned_start, now)) if r.planned_start else Markup("")
             return Step("Queued", "now", place), Step("Starting", "next", starts), Step("Ready", "next")
         if r.state == "starting" and r.starts_at is None:
             return (
                 Step("Queued", "done", asked),
-                Step("Starting", "now", Markup("JupyterLab and SSH are coming up")),
+                Step("Starting", "now", Markup("JupyterLab and SSH are starting")),
                 Step("Ready", "next"),
             )
         began = Markup("since {}").format(when(r.starts_at, now)) if r.starts_at else Markup("")
@@ -323,22 +345,34 @@ class Happening:
     what: str
     about: Markup
     by: str
+    seconds: bool = False
+    """Shown to the second: there are others within the same minute."""
 
 
-def happenings(items: list[wire.HistoryItem], owner: str, now: str) -> list[Happening]:
-    """A reservation's history in words, latest first, without what only machines care for."""
+def happenings(
+    items: list[wire.HistoryItem], owner: str, now: str, logins: Mapping[str, str]
+) -> list[Happening]:
+    """Return a reservation's history in words, latest first, without what only machines care for.
+
+    ``owner``: the owner's subject; ``logins``: names to show, by subject.
+    """
     found: list[Happening] = []
     for item in items:
         cause = item.cause.partition(": ")[0]
         if cause == "server_seen":
             continue
-        by = "" if item.actor in ("service", f"local:{owner}") else item.actor.rpartition(":")[2]
-        words = CAUSES.get(cause, cause.replace("_", " "))
-        news = told(after_colon(item.cause_parts) or item.detail_parts, now)
+        by = "" if item.actor in (SERVICE, owner) else logins.get(item.actor, item.actor.rpartition(":")[2])
+        words = CAUSES.get(item.cause) or CAUSES.get(cause, cause.replace("_", " "))
+        more = [] if item.cause in CAUSES else after_colon(item.cause_parts)
+        news = told(more or item.detail_parts, now)
         if news.lower().rstrip(".").endswith(words.lower()):
             news = NOTHING
         found.append(Happening(item.at, words, news, by))
-    return found[::-1]
+    minutes = Counter(parse(one.at).replace(second=0, microsecond=0) for one in found)
+    return [
+        replace(one, seconds=minutes[parse(one.at).replace(second=0, microsecond=0)] > 1)
+        for one in reversed(found)
+    ]
 
 
 def grant(value: float, most: float) -> tuple[float, bool]:

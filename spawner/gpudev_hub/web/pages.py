@@ -6,28 +6,33 @@ Every form is a POST with the XSRF token and answers 303, or the page again with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import jinja2
+import msgspec
 from tornado.web import RequestHandler, StaticFileHandler
 
 from gpudev import wire
 from gpudev.foreign import uncoloured
-from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import Outcome, Reservation
+from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.permissions import Role, roles
 from gpudev_hub.core.quota import hold_for
-from gpudev_hub.core.timers import armed
+from gpudev_hub.core.standing import in_words, standings
 
-from . import page_view
+from . import guests, limit_view, page_view
 from .app import Site
-from .base import ENCODER, JSON, PageHandler, describe
-from .drawing import Bar, draw, parse
-from .present import millis, rfc3339
+from .base import ENCODER, JSON, SECURITY, PageHandler, describe
+from .drawing import draw
+from .help import ClientDownload, Help
+from .login_page import LoginPage
+from .operator import OperateNode, OperateReservation, Operator
+from .page import HERE, NO_PAGE, Page
+from .present import hours_of, millis
+from .servers import status_of
+from .times import instant
+from .usage_page import UsagePage
 
-HERE = Path(__file__).parent
 FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
 """What a link or a form may fill in."""
 LONGEST_FIELD = 100
@@ -35,99 +40,6 @@ ENDED = 8
 """Ended reservations on the home page."""
 HISTORY = 200
 LOG_LINES = 80
-HEADINGS = {401: "Please log in", 403: "Not for you", 404: "Nothing here", 429: "A little slower, please"}
-
-
-def bar_words(bar: Bar, now: str) -> list[dict[str, str]]:
-    """A bar of the timeline, for pointers and screen readers, in pieces."""
-    b = bar.bar
-    name = f" · {b.name}" if b.name else ""
-    start, end = ({"text": page_view.clock(parse(at), parse(now)), "at": at} for at in (b.start, b.end))
-    what = "planned" if bar.planned else b.state
-    about = f"{b.owner}{name}: {page_view.size(b.gpus, b.nodes)}, {what}, {bar.node}, "
-    return [{"text": about}, start, {"text": " to "}, end]
-
-
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        bar_words=bar_words,
-        hours=page_view.hours,
-        level=page_view.grant,
-        ordinal=page_view.ordinal,
-        sentence=page_view.sentence,
-        told=page_view.told,
-        short=lambda iso, now: page_view.clock(parse(iso), parse(now)).removesuffix(" UTC"),
-        size=page_view.size,
-        when=page_view.when,
-    )
-    return environment
-
-
-TEMPLATES = _templates()
-
-
-class Page(PageHandler):
-    """What all pages share."""
-
-    here = ""
-    """The entry of the navigation that this page is."""
-
-    @property
-    def root(self) -> str:
-        """The service's path, with both slashes."""
-        return self.site.settings.prefix
-
-    @property
-    def hub_root(self) -> str:
-        """The Hub's path, with both slashes."""
-        return str(self.hub_auth.hub_prefix)
-
-    @property
-    def now(self) -> str:
-        """The service's time."""
-        return rfc3339(self.site.service.clock.now())
-
-    def show(self, template: str, code: int = 200, **values: Any) -> None:
-        """Send a page."""
-        user = self.identity.owner.login if self.identity is not None else ""
-        xsrf = self.xsrf_token.decode("ascii") if self.identity is not None else ""
-        common = {
-            "root": self.root,
-            "hub": self.hub_root,
-            "user": user,
-            "operator": self.identity is not None and self.identity.operator,
-            "xsrf": xsrf,
-            "here": self.here,
-        }
-        self.set_status(code)
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.finish(TEMPLATES.get_template(template).render(common | {"now": self.now} | values))
-
-    def show_error(self, error: wire.Error, status: int) -> None:
-        """As a page."""
-        heading = HEADINGS.get(status, "That did not work" if status < 500 else "Something is out of order")
-        if status == 404 and error.hint.startswith("see api/"):
-            error = wire.Error(code=error.code, message="there is no page at this address")
-        self.show("error.html", status, error=error, status=status, heading=heading)
-
-    def shown(self, record: Reservation) -> page_view.Shown:
-        """A reservation for the templates."""
-        found = self.site.presenter.reservation(record, self.person)
-        told = found.mine or self.person.operator
-        minutes = armed(record, self.site.service.policy.warn_minutes) if told else ()
-        return page_view.Shown(found, self.now, record.live and record.stopped_at is not None, minutes)
-
-    def fields(self) -> dict[str, str]:
-        """The fields of the picker that a link or a form brought, and nothing else."""
-        given = {name: self.get_argument(name, "")[:LONGEST_FIELD] for name in FIELDS}
-        return {name: value for name, value in given.items() if value}
 
 
 class Home(Page):
@@ -140,17 +52,25 @@ class Home(Page):
 
     async def render_home(self, error: Refused | None = None) -> None:
         """The page; ``error``: what was just refused."""
-        service, presenter, person = self.site.service, self.site.presenter, self.person
+        service, person = self.site.service, self.person
+        subject = person.owner.subject
         own = sorted(
-            (r for r in service.view.reservations.values() if r.owner.subject == person.owner.subject),
-            key=lambda record: record.seq,
+            (
+                record
+                for record in service.view.reservations.values()
+                if {Role.OWNER, Role.GUEST} & roles(record, subject, operator=person.operator)
+            ),
+            key=lambda record: (record.owner.subject != subject, record.seq),
         )
         ended, _ = await service.ended(person.owner.subject, None, ENDED)
         self.show(
             "home.html",
             409 if error else 200,
             error=error,
-            me=presenter.me(person),
+            standings=[
+                (one, limit_view.source(one.scope), instant(one.renews))
+                for one in standings(service.policy, service.view, subject, service.clock.now())
+            ],
             live=[self.shown(record) for record in own],
             ended=[self.shown(record) for record in ended],
             pools=service.pools(),
@@ -170,6 +90,11 @@ class New(Page):
             nodes = prefill.get("nodes", "1")
             words = page_view.size(int(prefill["gpus"]), int(nodes) if nodes.isdecimal() else 1)
         self.show("new.html", prefill=prefill, words=words, pending=None)
+
+    def fields(self) -> dict[str, str]:
+        """The fields of the picker that a link or a form brought, and nothing else."""
+        given = {name: self.get_argument(name, "")[:LONGEST_FIELD] for name in FIELDS}
+        return {name: value for name, value in given.items() if value}
 
     async def post(self) -> None:
         """Mint, and go on to the form."""
@@ -194,7 +119,7 @@ class ReservationPage(Page):
         minted = self.site.service.view.minted.get(id)
         if minted is None or minted.subject != self.person.owner.subject:
             raise Refused(
-                Code.NOT_FOUND, f"there is no reservation {id[:64]}", "it may have been another Hub's"
+                Code.NOT_FOUND, f"There is no reservation {id[:64]}.", "It may belong to another Hub."
             )
         return None
 
@@ -223,12 +148,17 @@ class ReservationPage(Page):
         if may_act:
             entries, _ = await self.site.service.history(record.id, 0, HISTORY)
             found = self.site.presenter.history(entries, None)
-            history = page_view.happenings(found.items, shown.r.owner, self.now)
+            history = page_view.happenings(
+                found.items, record.owner.subject, self.now, self.site.service.limits.people()
+            )
             logs = await self._logs(record)
+        keys = None
+        if shown.r.mine and shown.r.ssh_command and shown.r.state == "ready":
+            keys = await self.site.access.hosts(self.person.owner)
         again = {
             "gpus": shown.r.gpus,
             "nodes": shown.r.nodes,
-            "hours": f"{shown.r.hours:g}",
+            "hours": page_view.hours_field(shown.r.hours),
             "gpu_type": shown.r.gpu_type,
             "name": shown.r.name or "",
             "image": shown.r.image,
@@ -242,6 +172,7 @@ class ReservationPage(Page):
             logs=logs,
             slots=page_view.slots(shown.r.allocation),
             again=again,
+            keys=keys,
             error=error,
             asked=asked,
         )
@@ -257,7 +188,7 @@ class ReservationPage(Page):
 
 
 class ReservationAction(ReservationPage):
-    """``/reservations/ID/extend``, ``/release`` and ``/resume``: the forms of that page."""
+    """``/reservations/ID/extend``, ``/release``, ``/resume``, ``/share`` and ``/unshare``: its forms."""
 
     async def get(self, id: str, action: str) -> None:  # type: ignore[override]
         """The address of a refused form, reloaded."""
@@ -265,38 +196,43 @@ class ReservationAction(ReservationPage):
         self.redirect(f"{self.root}reservations/{quote(id)}", status=303)
 
     async def post(self, id: str, action: str) -> None:
-        """``extend``, ``release`` or ``resume``."""
+        """Do what the form asks, or show the page again with the refusal."""
         record = await self.find(id)
         if record is None:
-            raise Refused(Code.NOT_FOUND, f"there is no reservation {id[:64]}")
+            raise Refused(Code.NOT_FOUND, f"There is no reservation {id[:64]}.")
         person = self.person
-        mine = record.owner.subject == person.owner.subject
-        if not mine and not person.operator:
+        if record.owner.subject != person.owner.subject:
             raise Refused(
                 Code.FORBIDDEN,
-                f"reservation {record.id} is {record.owner.login}'s",
-                "only its owner and operators may do that",
+                f"Reservation {record.id} belongs to {record.owner.login}.",
+                "Operators end and extend it on the operator page."
+                if person.operator
+                else "Only its owner and operators can do this.",
             )
         service, actor = self.site.service, person.owner.subject
         try:
             if action == "extend":
-                await service.extend(record.id, actor, millis(self._hours()))
+                hours = hours_of(self.get_argument("hours", ""))
+                await service.extend(record.id, actor, millis(hours))
             elif action == "resume":
                 await service.resume(record.id, actor)
+            elif action == "share":
+                await guests.share(self.site, record, actor, self._login())
+            elif action == "unshare":
+                await guests.unshare(self.site, record, actor, self._login())
             else:
-                await service.end(record.id, actor, None if mine else Outcome.ENDED_BY_OPERATOR)
+                await service.end(record.id, actor)
         except Refused as refused:
             latest = await self.find(id) or record
             await self.render_reservation(latest, refused, self.get_argument("hours", "")[:LONGEST_FIELD])
             return
         self.redirect(f"{self.root}reservations/{record.id}", status=303)
 
-    def _hours(self) -> float:
-        text = self.get_argument("hours", "")
-        hours = read_hours(text)
-        if hours is None:
-            raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
-        return hours
+    def _login(self) -> str:
+        login = self.get_argument("login", "").strip()[:LONGEST_FIELD]
+        if not login:
+            raise Refused(Code.INVALID_REQUEST, "The login of the other user is missing.", "Enter a login.")
+        return login
 
 
 class Pool(Page):
@@ -337,29 +273,57 @@ def _held(pool: wire.TimelinePool) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: (row["bar"].end, row["bar"].id))
 
 
-class PickerFeed(PageHandler):
-    """``/picker?hours=``: what the picker's cards say, kept fresh by its script."""
+class Feed(PageHandler):
+    """Data for a script on a page of the Hub or of JupyterLab; it changes nothing."""
 
     def check_xsrf_cookie(self) -> None:
-        """Nothing to check: the picker is a page of the Hub's and has no token of ours; this only reads, and
-        says the same to everybody."""
+        """Check nothing: these pages cannot read the token of the service's pages."""
 
     async def prepare(self) -> None:
         """Like every page, but never a redirect: a script asks."""
         self.identity = await self.identify()
         if self.identity is None:
-            raise Refused(Code.UNAUTHENTICATED, "nobody is logged in", "reload the page")
+            raise Refused(Code.UNAUTHENTICATED, "You are not logged in.", "Reload the page.")
         self.limit(self.identity.owner.subject, write=False)
+
+
+class LabFeed(Feed):
+    """``/reservations/ID/lab``: the reservation for JupyterLab, while its own server does not answer."""
+
+    async def get(self, id: str) -> None:
+        """Answer only the owner. Other pages do not know the id, which is random."""
+        record = await self.site.service.find(id)
+        if record is None or record.owner.subject != self.person.owner.subject:
+            raise Refused(Code.NOT_FOUND, f"You have no reservation {id[:64]}.")
+        self.reservation = record.id
+        self.answer(status_of(self.site, record))
+
+
+class PickerNews(msgspec.Struct, kw_only=True):
+    """What the picker's script shows of the present."""
+
+    pools: list[wire.PoolAvailability]
+    limits: list[str]
+    """Every limit of the reader, in words."""
+
+
+class PickerFeed(Feed):
+    """``/picker?hours=``: what the picker says of sizes and limits, kept fresh by its script."""
 
     async def get(self) -> None:
         """Raises ``Refused`` for hours that can't be asked for; the page shows the words."""
-        text = self.get_argument("hours", "")
-        hours = read_hours(text)
-        if hours is None:
-            raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time", f"use {EXAMPLES}")
-        hold = hold_for(self.site.service.policy, self.person.owner.subject, hours)
-        found = self.site.service.availability(self.person.owner, hold)
-        self.answer(self.site.presenter.availability(found, hold, self.person))
+        hours = hours_of(self.get_argument("hours", ""))
+        service = self.site.service
+        subject = self.person.owner.subject
+        hold = hold_for(service.policy, service.view, subject, hours)
+        found = service.availability(self.person.owner, hold)
+        known = standings(service.policy, service.view, subject, service.clock.now())
+        self.answer(
+            PickerNews(
+                pools=self.site.presenter.availability(found, hold, self.person).pools,
+                limits=[in_words(one) for one in known],
+            )
+        )
 
 
 class Static(StaticFileHandler):
@@ -369,10 +333,14 @@ class Static(StaticFileHandler):
         self.site = site
         super().initialize(path)
 
+    def set_default_headers(self) -> None:
+        self.set_header("Server", "gpudev")
+        for name, value in SECURITY.items():
+            self.set_header(name, value)
+
     def set_extra_headers(self, _: str) -> None:
         """For a file that was found."""
         self.set_header("Cache-Control", "no-cache")
-        self.set_header("X-Content-Type-Options", "nosniff")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """In the one form of all errors."""
@@ -389,7 +357,7 @@ class NoPage(Page):
     """Every other address that is not the API's."""
 
     async def get(self) -> None:
-        raise Refused(Code.NOT_FOUND, "there is no page at this address", "the link may be old")
+        raise Refused(Code.NOT_FOUND, NO_PAGE, "The link may be out of date.")
 
     post = put = patch = delete = get
 
@@ -400,9 +368,17 @@ def pages() -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
         ("", Home, {}),
         ("new", New, {}),
         ("pool", Pool, {}),
+        ("usage", UsagePage, {}),
+        ("operator", Operator, {}),
+        (r"operator/reservations/([^/]{1,64})", OperateReservation, {}),
+        (r"operator/nodes/([^/]{1,256})", OperateNode, {}),
+        ("help", Help, {}),
+        ("login", LoginPage, {}),
+        (r"client/([^/]{1,100}\.whl)", ClientDownload, {}),
         ("picker", PickerFeed, {}),
+        (r"reservations/([^/]{1,64})/lab", LabFeed, {}),
         (r"reservations/([^/]{1,64})", ReservationPage, {}),
-        (r"reservations/([^/]{1,64})/(extend|release|resume)", ReservationAction, {}),
+        (r"reservations/([^/]{1,64})/(extend|release|resume|share|unshare)", ReservationAction, {}),
         (r"static/([a-z-]+\.(?:css|js|svg))", Static, {"path": str(HERE / "static")}),
         (r"(?!api/|servers/|health/|metrics)(?:.+)", NoPage, {}),
     ]

@@ -4,49 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import quote
+
+import msgspec
 
 from gpudev import wire
 from gpudev.foreign import coloured
+from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core import quota
 from gpudev_hub.core.aliases import aliases
 from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.limits import limits_of
 from gpudev_hub.core.model import (
     HOUR,
     Claim,
     ClaimState,
     Millis,
+    Node,
     Owner,
     Policy,
     Reservation,
     State,
 )
+from gpudev_hub.core.permissions import WHEN, Action, Role, may, roles
 from gpudev_hub.core.request import Ask
-from gpudev_hub.core.words import moment, parts, plain
+from gpudev_hub.core.standing import standings
+from gpudev_hub.core.words import moment, parts, plain, printable
+from gpudev_hub.origins import servers_of
 from gpudev_hub.service.service import ServerLogs
 from gpudev_hub.service.view import View
 from gpudev_hub.ssh.access import SshAccess
 
 from .auth import Identity
+from .limit_view import limit
+from .settings import WebSettings
+from .times import instant, rfc3339
 
 LONGEST_HOURS = 100_000.0
 """More hours than any policy allows; beyond, arithmetic on milliseconds would overflow."""
-REACHABLE = frozenset({State.STARTING, State.READY})
-
-
-def rfc3339(at: Millis) -> str:
-    """An instant as on the wire, to the millisecond where there are any."""
-    moment = datetime.fromtimestamp(at / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds" if at % 1000 else "seconds").replace("+00:00", "Z")
-
-
-def instant(at: Millis | None) -> str | None:
-    """``rfc3339`` of an instant that may be missing."""
-    return None if at is None else rfc3339(at)
 
 
 def millis(hours: float) -> Millis:
@@ -54,10 +52,23 @@ def millis(hours: float) -> Millis:
     if not math.isfinite(hours) or not 0 < hours <= LONGEST_HOURS:
         raise Refused(
             Code.INVALID_HOURS,
-            f"{hours:g} hours is not a length of time here",
-            "use a number such as 4 or 0.5",
+            f"{hours:g} is not a valid number of hours.",
+            "Use a positive number, for example 4 or 0.5.",
         )
     return round(hours * HOUR)
+
+
+def hours_of(text: str) -> float:
+    """Return the hours that a form's field holds; raises ``Refused`` for what is no length of time."""
+    hours = read_hours(text)
+    if hours is None:
+        raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time.", f"Use {EXAMPLES}.")
+    return hours
+
+
+def reason(text: str | None) -> str:
+    """Return a person's reason on one line, without characters that control a terminal or text direction."""
+    return " ".join(printable(text or "").split())
 
 
 def ask(body: wire.ReserveRequest) -> Ask:
@@ -80,8 +91,7 @@ class Presenter:
 
     policy: Policy
     view: View
-    public_url: str
-    """The Hub as browsers reach it, with its base path and a slash."""
+    settings: WebSettings
     home: Callable[[Owner], str]
     """Where an owner's home is on his servers."""
 
@@ -90,14 +100,17 @@ class Presenter:
         return record.owner.subject == reader.owner.subject
 
     def reservation(self, record: Reservation, reader: Identity) -> wire.Reservation:
-        """A reservation; to others than its owner without the ways in."""
+        """A reservation; the ways in are shown to its owner and its guests alone."""
         pool = self.policy.pool(record.request.pool)
         mine = self.mine(record, reader)
+        held = roles(record, reader.owner.subject, operator=reader.operator)
         url: str | None = None
+        lab = mine or self.settings.lab_shared
         vscode: str | None = None
         ssh: list[str] = []
-        if mine and record.state in REACHABLE:
-            url, vscode, ssh = self._ways_in(record)
+        if may(held, Action.ENTER) and record.state in WHEN[Action.ENTER]:
+            url, vscode, ssh = self._ways_in(record, reader)
+            url = url if lab else None
         queued = record.state is State.QUEUED
         reason = self._reason(record, reader)
         return wire.Reservation(
@@ -130,7 +143,14 @@ class Presenter:
             allocation=[wire.NodeSlots(node=a.node, slots=list(a.slots)) for a in record.allocation],
             version=record.version,
             mine=mine,
-            pretended=pool.pretended,
+            shared=Role.GUEST in held,
+            guests=[
+                wire.Guest(login=self.view.login_of(guest), since=rfc3339(guest.since))
+                for guest in record.guests
+                if held & {Role.OWNER, Role.GUEST, Role.OPERATOR}
+            ],
+            lab_shared=self.settings.lab_shared,
+            simulated=pool.simulated,
         )
 
     def _reason(self, record: Reservation, reader: Identity) -> str | None:
@@ -148,14 +168,20 @@ class Presenter:
             for part in parts(text)
         ]
 
-    def _ways_in(self, record: Reservation) -> tuple[str, str, list[str]]:
-        """JupyterLab, VS Code, and the SSH command for each node."""
-        user = quote(record.owner.hub_user, safe="@~")
-        mine = {r.id: r for r in self.view.reservations.values() if r.owner.subject == record.owner.subject}
-        names = aliases({**mine, record.id: record}.values())[record.id]
+    def _ways_in(self, record: Reservation, reader: Identity) -> tuple[str, str, list[str]]:
+        """JupyterLab, VS Code, and the SSH command for each node, with the names that the reader uses."""
+        subject = reader.owner.subject
+        servers = servers_of(
+            record.owner.hub_user, self.settings.public_url, subdomains=self.settings.subdomains
+        )
+        live = {**self.view.reservations, record.id: record}.values()
+        names = aliases(
+            (one for one in live if one.owner.subject == subject),
+            (one for one in live if one.guest(subject) is not None),
+        )[record.id]
         home = quote(self.home(record.owner))
         return (
-            f"{self.public_url}user/{user}/{record.id}/lab",
+            f"{servers}{record.id}/lab",
             f"vscode://vscode-remote/ssh-remote+{names[0]}{home}",
             [f"ssh {name}" for name in names],
         )
@@ -196,21 +222,23 @@ class Presenter:
         self, found: Iterable[tuple[PoolOutlook, list[SizeOutlook]]], hold: Millis, reader: Identity
     ) -> wire.Availability:
         """What is free now, and what would become of the reader's request for each size."""
-        longest = self.policy.limits(reader.owner.subject).hold_per_request / HOUR
         return wire.Availability(
             hours=hold / HOUR,
             pools=[
                 wire.PoolAvailability(
                     gpu_type=outlook.pool.name,
                     label=outlook.pool.label,
-                    pretended=outlook.pool.pretended,
+                    simulated=outlook.pool.simulated,
                     gpus_per_node=outlook.pool.gpus_per_node,
                     nodes_up=outlook.nodes_up,
                     gpus_total=outlook.gpus_total,
                     gpus_free=outlook.gpus_free,
                     queued=outlook.queued,
                     images=list(outlook.pool.images),
-                    max_hours=longest,
+                    max_hours=limits_of(
+                        self.policy, self.view, reader.owner.subject, outlook.pool.name
+                    ).values.hold_per_request
+                    / HOUR,
                     sizes=[
                         wire.SizeAvailability(
                             gpus=size.gpus,
@@ -234,7 +262,7 @@ class Presenter:
     def me(self, reader: Identity) -> wire.Me:
         """The reader and his limits."""
         subject = reader.owner.subject
-        limits = self.policy.limits(subject)
+        limits = limits_of(self.policy, self.view, subject, self.policy.pools[0].name).values
         own = [r for r in self.view.reservations.values() if r.owner.subject == subject]
         return wire.Me(
             user=reader.owner.hub_user,
@@ -254,7 +282,12 @@ class Presenter:
             gpu_types=[pool.name for pool in self.policy.pools],
             gpu_hours=quota.gpu_hours(own),
             max_gpu_hours=limits.gpu_hours,
+            limits=self.limits(subject),
         )
+
+    def limits(self, subject: str) -> list[wire.Limit]:
+        """Every limit of a person, with what is used and left."""
+        return [limit(one) for one in standings(self.policy, self.view, subject, self.view.now())]
 
     def timeline(self, reader: Identity, now: Millis) -> wire.Timeline:
         """Who holds what until when, and who waits."""
@@ -290,16 +323,8 @@ class Presenter:
         return wire.TimelinePool(
             gpu_type=name,
             label=pool.label,
-            pretended=pool.pretended,
-            nodes=[
-                wire.TimelineNode(
-                    name=node,
-                    status=self.view.nodes[node].status.value,
-                    gpus=self.view.nodes[node].gpus,
-                    bars=sorted(bars[node], key=lambda bar: (bar.start, bar.id)),
-                )
-                for node in sorted(bars)
-            ],
+            simulated=pool.simulated,
+            nodes=[_node(self.view.nodes[node], bars[node]) for node in sorted(bars)],
             waiting=[self.reservation(record, reader) for record in waiting],
         )
 
@@ -325,13 +350,30 @@ class Presenter:
         )
 
 
+def _node(node: Node, bars: list[wire.TimelineBar]) -> wire.TimelineNode:
+    return wire.TimelineNode(
+        name=node.name,
+        status=node.status.value,
+        gpus=node.gpus,
+        bars=sorted(bars, key=lambda bar: (bar.start, bar.id)),
+        reason=node.drained_for or None,
+        until=instant(node.until),
+    )
+
+
 def error_of(refused: Refused) -> wire.Error:
     """A refusal, on the wire."""
-    return wire.Error(code=refused.code.value, message=refused.message, hint=refused.hint)
+    return wire.Error(
+        code=refused.code.value,
+        message=refused.message,
+        hint=refused.hint,
+        longest_hours=msgspec.UNSET if refused.longest_hours is None else refused.longest_hours,
+    )
 
 
 def ssh_access(access: SshAccess) -> wire.SshAccess:
     """What an SSH client needs, on the wire."""
+    bastion = access.bastion
     return wire.SshAccess(
         known_hosts=access.known_hosts,
         hosts=[
@@ -350,5 +392,7 @@ def ssh_access(access: SshAccess) -> wire.SshAccess:
         ],
         identity_file=access.identity_file,
         accepted_keys=list(access.accepted_keys),
+        refused_keys=[wire.RefusedKey(key=key.summary, reason=key.reason) for key in access.refused_keys],
         closed=[wire.SshClosed(alias=one.alias, id=one.id) for one in access.closed],
+        bastion=None if bastion is None else wire.SshBastion(**asdict(bastion)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
@@ -23,11 +24,13 @@ class Access(Enum):
     PERSON = "person"
     """Anybody whom the Hub knows and who may reserve."""
     OPERATOR = "operator"
-    """A Hub admin."""
+    """Whoever has the scope for operators, or is an admin of the Hub."""
     SERVER = "server"
     """The server of the route's reservation, with the token of its current attempt."""
     MONITOR = "monitor"
     """A person, or a token with the Hub's scope for metrics."""
+    BASTION = "bastion"
+    """A bastion, with the secret of the bastions."""
     HUB = "hub"
     """The Hub, with the gate's secret."""
     ANYBODY = "anybody"
@@ -65,6 +68,10 @@ class Call:
     identity: Identity | None = None
     server: Reservation | None = None
     """For ``Access.SERVER``: the live reservation whose server asks."""
+    peer: str = ""
+    """Network address that asks."""
+    token: str | None = None
+    """The token of the request's header; ``None``: it has none."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers to answer with."""
     reservation: str = ""
@@ -105,6 +112,8 @@ class Route:
     codes: tuple[Code, ...] = ()
     """Error codes beyond those that every route of its access has."""
     status: int = 200
+    media: str = "text/plain"
+    """Media type of an answer that is ``Text``."""
 
     @property
     def name(self) -> str:
@@ -114,7 +123,7 @@ class Route:
     @property
     def summary(self) -> str:
         """What it does, for readers of the document."""
-        return (self.handle.__doc__ or "").strip()
+        return inspect.cleandoc(self.handle.__doc__ or "")
 
     @property
     def write(self) -> bool:
@@ -133,6 +142,8 @@ class Route:
         if self.access is not Access.ANYBODY:
             codes |= {Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE}
             codes |= {Code.INVALID_REQUEST}
+        if self.access in (Access.PERSON, Access.OPERATOR, Access.MONITOR):
+            codes |= {Code.ACCESS_REVOKED}
         if self.write:
             codes |= {Code.INVALID_REQUEST, Code.TOO_LARGE}
         if self.takes is not None:

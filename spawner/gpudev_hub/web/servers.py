@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.model import SECOND, Reservation
+from gpudev_hub.core.timers import armed
+from gpudev_hub.core.words import counted
 
-from .present import instant
+from .auth import Identity
+from .present import millis
 from .routes import Access, Call, Param, Route, Text
 from .settings import WebSettings
+
+if TYPE_CHECKING:
+    from .app import Site
+from .times import instant
 
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
@@ -24,45 +31,87 @@ def _asking(call: Call) -> Reservation:
 
 
 async def report(call: Call) -> None:
-    """The agent says what answers in its server."""
+    """Report what answers on a server; sent by the server's agent."""
     body: wire.AgentReport = call.body
     record = _asking(call)
     if body.attempt != record.attempt:
         raise Refused(
             Code.FORBIDDEN,
-            f"attempt {body.attempt} of {record.id} reports with the token of attempt {record.attempt}",
+            f"Attempt {body.attempt} of {record.id} reported with the token of attempt {record.attempt}.",
             "",
         )
     if body.rank >= max(1, len(record.allocation)):
         raise Refused(
             Code.INVALID_REQUEST,
-            f"{record.id} has {len(record.allocation)} servers, there is no rank {body.rank}",
-            "ranks count from 0",
+            f"Reservation {record.id} has {counted(len(record.allocation), 'server')}; "
+            f"there is no rank {body.rank}.",
+            "Ranks count from 0.",
         )
+    call.site.reports.spend(call.caller)
     await call.site.service.agent_report(
         record.id, record.attempt, body.rank, body.jupyter, body.sshd, body.detail, body.notice
     )
 
 
 async def notices(call: Call) -> wire.Notices:
-    """What to tell the user in his terminals."""
-    record = _asking(call)
+    """Return the notices to show in the user's terminals, and whose connections to end."""
+    record, service = _asking(call), call.site.service
+    after, cut_after, wait = call.query["after"], call.query["cut_after"], call.query["wait"]
     with call.site.polls.one(call.caller):
-        found = await call.site.service.notices(record.id, call.query["after"], call.query["wait"])
-    latest = call.site.service.view.reservations.get(record.id, record)
+        found = await service.news(record.id, after, cut_after, wait)
+    latest = service.view.reservations.get(record.id, record)
     return wire.Notices(
-        notices=[wire.Notice(seq=n.seq, text=n.text, minutes=n.minutes) for n in found],
+        notices=[wire.Notice(seq=n.seq, text=n.text, minutes=n.minutes) for n in found.notices],
         ends_at=instant(latest.ends_at),
+        cut=[wire.Cut(subject=c.subject, fingerprints=list(c.fingerprints)) for c in found.cuts.cuts],
+        cut_after=found.cuts.latest,
+        check=found.cuts.missed,
     )
 
 
 async def keys(call: Call) -> Text:
-    """Lines for authorized_keys that open this server to the key offered; empty: none do."""
+    """Return the authorized_keys lines that let the offered key in; empty if there are none."""
     fingerprint = call.query["fingerprint"]
     if not FINGERPRINT.fullmatch(fingerprint):
-        raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is no SHA256 fingerprint", "")
+        raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is not a SHA256 fingerprint.", "")
     lines = await call.site.access.authorized_keys(_asking(call).id, fingerprint)
     return Text("".join(f"{line}\n" for line in lines))
+
+
+def status_of(site: Site, record: Reservation) -> wire.ServerStatus:
+    """Return the reservation as its owner sees it, with the time left."""
+    outcome = record.outcome or record.stop_outcome
+    return wire.ServerStatus(
+        reservation=site.presenter.reservation(record, Identity(record.owner, operator=False)),
+        outcome=None if outcome is None else outcome.value,
+        seconds_left=None if record.ends_at is None else (record.ends_at - site.service.clock.now()) / SECOND,
+        warn_minutes=list(armed(record, site.service.policy.warn_minutes)),
+    )
+
+
+async def server_status(call: Call) -> wire.ServerStatus:
+    """Return the reservation of this server and the time left."""
+    record = _asking(call)
+    wait, version = call.query["wait"], call.query["version"]
+    if wait and version in (None, record.version):
+        with call.site.polls.one(call.caller):
+            record = await call.site.service.wait_change(record.id, record.version, wait)
+    return status_of(call.site, record)
+
+
+async def server_extend(call: Call) -> wire.ServerStatus:
+    """Extend the reservation of this server, all or nothing, in the name of its owner."""
+    body: wire.ExtendRequest = call.body
+    by = millis(body.hours)
+    record = _asking(call)
+    done = await call.site.service.extend(record.id, record.owner.subject, by, body.request_id)
+    return status_of(call.site, done)
+
+
+async def server_release(call: Call) -> wire.ServerStatus:
+    """Release the reservation of this server in the name of its owner."""
+    record = _asking(call)
+    return status_of(call.site, await call.site.service.end(record.id, record.owner.subject))
 
 
 def server_routes(settings: WebSettings) -> list[Route]:
@@ -70,6 +119,42 @@ def server_routes(settings: WebSettings) -> list[Route]:
     root = f"{wire.API}/servers/{{id}}"
     server = Access.SERVER
     return [
+        Route(
+            "GET",
+            root,
+            server_status,
+            server,
+            answers=wire.ServerStatus,
+            query=(
+                Param(
+                    "wait",
+                    Annotated[float, msgspec.Meta(ge=0, le=settings.max_wait)],
+                    "Seconds to wait for a change before the answer.",
+                    default=0.0,
+                ),
+                Param(
+                    "version",
+                    Annotated[int, msgspec.Meta(ge=0)],
+                    "The version you know. If the current version differs, the answer comes at once.",
+                ),
+            ),
+        ),
+        Route(
+            "POST",
+            f"{root}/extend",
+            server_extend,
+            server,
+            answers=wire.ServerStatus,
+            takes=wire.ExtendRequest,
+            codes=(
+                Code.INVALID_HOURS,
+                Code.EXTENSION_REFUSED,
+                Code.QUOTA_EXCEEDED,
+                Code.WRONG_STATE,
+                Code.REQUEST_ID_REUSED,
+            ),
+        ),
+        Route("DELETE", root, server_release, server, answers=wire.ServerStatus, codes=(Code.WRONG_STATE,)),
         Route(
             "POST",
             f"{root}/report",
@@ -85,12 +170,20 @@ def server_routes(settings: WebSettings) -> list[Route]:
             answers=wire.Notices,
             query=(
                 Param(
-                    "after", Annotated[int, msgspec.Meta(ge=0)], "the last notice known already", default=0
+                    "after",
+                    Annotated[int, msgspec.Meta(ge=0)],
+                    "Number of the last notice you know.",
+                    default=0,
+                ),
+                Param(
+                    "cut_after",
+                    Annotated[int, msgspec.Meta(ge=0)],
+                    "Number from the previous answer. Without it, the answer does not wait for `cut`.",
                 ),
                 Param(
                     "wait",
                     Annotated[float, msgspec.Meta(ge=0, le=settings.max_wait)],
-                    "seconds to wait for a notice before answering",
+                    "Seconds to wait for a notice before the answer.",
                     default=0.0,
                 ),
             ),
@@ -105,7 +198,7 @@ def server_routes(settings: WebSettings) -> list[Route]:
                 Param(
                     "fingerprint",
                     Annotated[str, msgspec.Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$")],
-                    "of the key offered",
+                    "Fingerprint of the offered key.",
                     required=True,
                 ),
             ),

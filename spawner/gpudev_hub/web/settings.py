@@ -21,6 +21,12 @@ class WebSettings:
     """The Hub as browsers and clients reach it, with its base path: ``http://127.0.0.1:8000/``."""
     prefix: str = "/services/gpudev/"
     """Path of the service below that host, with both slashes."""
+    subdomains: bool = False
+    """Whether each user's servers are on a subdomain of the public address."""
+    lab_shared: bool = True
+    """Whether guests of a server can open its JupyterLab."""
+    contact: str = ""
+    """Whom users ask for help, as the help page says it; empty: an operator."""
     max_body: int = 16 * 1024
     """Bytes of a request's body; more is answered 413."""
     max_wait: float = 60.0
@@ -35,6 +41,12 @@ class WebSettings:
     """Everything else, per subject (a server's token counts as a subject of its own)."""
     unknown_names: Rate = field(default=Rate(per_second=0.2, burst=20))
     """Servers asked for at the Hub by names that are no reservation's, per subject."""
+    reports: Rate = field(default=Rate(per_second=0.05, burst=60))
+    """Reports of the agent of one server; each that brings news is stored with its reservation."""
+    logins: Rate = field(default=Rate(per_second=0.2, burst=30))
+    """Logins of command lines that are started, per network address."""
+    login_failures: Rate = field(default=Rate(per_second=0.1, burst=20))
+    """Logins with a wrong code or signature, per network address; codes on the page also per subject."""
     strangers: Rate = field(default=Rate(per_second=5, burst=200))
     """Requests without a valid token that are logged, per network address; those without any token are also
     refused beyond it."""

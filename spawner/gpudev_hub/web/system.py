@@ -10,40 +10,48 @@ from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 
 from .metrics import exposition
+from .people import problems
+from .prometheus import MEDIA
 from .routes import Access, Call, Route, Text
 
 
 class Health(msgspec.Struct):
-    """``GET health/live`` and ``health/ready``."""
+    """``GET health/live``."""
 
     ok: bool
 
 
+class Readiness(msgspec.Struct):
+    """``GET health/ready``."""
+
+    ok: bool
+    warnings: list[str] = []
+    """What an operator should look at, though everything works: access that GitHub has not confirmed."""
+
+
 async def live(call: Call) -> Health:
-    """The service goes on; 503 once it has ended for good, and the process should be started again."""
+    """Report whether the service runs. 503 means that it has stopped, and the process must be restarted."""
     health = call.site.service.health()
     if not health.live:
-        raise Refused(Code.UNAVAILABLE, "; ".join(health.reasons), "start the service again")
+        raise Refused(Code.UNAVAILABLE, "; ".join(health.reasons), "Restart the service.")
     return Health(ok=True)
 
 
-async def ready(call: Call) -> Health:
-    """Store, Hub, cluster and loop all work; 503 with reasons otherwise."""
+async def ready(call: Call) -> Readiness:
+    """Report whether database, Hub, cluster and service all work; 503 with the reasons if not."""
     reasons = call.site.service.health().reasons
     if reasons:
-        raise Refused(Code.UNAVAILABLE, "; ".join(reasons), "the service works on it by itself")
-    return Health(ok=True)
+        raise Refused(Code.UNAVAILABLE, "; ".join(reasons), "The service retries automatically.")
+    return Readiness(ok=True, warnings=problems(call.site.service))
 
 
 async def metrics(call: Call) -> Text:
-    """Metrics in Prometheus' text format."""
-    service = call.site.service
-    text = exposition(call.site.metrics, service.metrics, service.view, service.policy)
-    return Text(text, "text/plain; version=0.0.4; charset=utf-8")
+    """Return the metrics in the Prometheus text format."""
+    return Text(exposition(call.site.metrics, call.site.service, call.site.bastion), MEDIA)
 
 
 async def openapi(call: Call) -> dict[str, Any]:
-    """This document."""
+    """Return this document."""
     return call.site.document
 
 
@@ -61,7 +69,7 @@ SYSTEM_ROUTES = [
         "health/ready",
         ready,
         Access.ANYBODY,
-        answers=Health,
+        answers=Readiness,
         codes=(Code.UNAVAILABLE,),
     ),
     Route(
@@ -72,3 +80,6 @@ SYSTEM_ROUTES = [
         answers=Text,
     ),
 ]
+
+METRICS_ROUTES = [Route("GET", "metrics", metrics, Access.ANYBODY, answers=Text)]
+"""For a scraper, on a listener of its own. It needs no token, so a network policy must say who gets there."""

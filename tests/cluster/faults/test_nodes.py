@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from checks import CONVERGED, again, all_ready, failed_starts, history, one_owner_each, ready, uids, untouched
-from cluster_stack import NAMESPACE, ClusterStack
+from cluster_stack import ClusterStack
+from cluster_users import NAMESPACE
+from fake_ec2 import Block, Fault
 from harness.cluster import Cluster
 from hub_users import wait_for
 
@@ -61,7 +63,7 @@ def test_a_node_is_silent_for_a_while(
     try:
         unknown = shown(stack, record, "unknown")
         assert unknown["state"] == "ready"
-        assert "nothing can be learnt of its server" in unknown["reason"]
+        assert "the state of the server is unknown" in unknown["reason"]
         pair = stack.reserve("carol", gpus=8, nodes=2)
         assert pair["state"] == "queued"
         assert f"{lost} is unknown" in stack.record(pair["id"], "carol")["reason"]
@@ -94,7 +96,7 @@ def test_a_node_is_deleted(stack: ClusterStack, cluster: Cluster) -> None:
     try:
         ended = stack.wait_state(record["id"], "ended", "alice", CONVERGED)
         assert ended["outcome"] == "node_lost"
-        assert f"{lost} is gone" in ended["reason"]
+        assert f"{lost} was removed" in ended["reason"]
     finally:
         cluster.register_again(lost)
     untouched(stack, other, before)
@@ -120,6 +122,70 @@ def test_a_node_is_cordoned_while_servers_run_there(stack: ClusterStack, cluster
     assert not failed_starts(stack, record)
     cluster.cordon(closed, False)
     wait_for("the service to see it again", lambda: _size(stack, 2)["free_now"] == 6)
+
+
+def test_a_node_that_is_not_well_gets_nothing_new(stack: ClusterStack, cluster: Cluster) -> None:
+    """As the EKS node monitoring agent reports it; a bug in a user's program is no reason."""
+    record = ready(stack, "alice", gpus=2)
+    before = uids(stack, record["id"])
+    ill, condition = node_of(record), "AcceleratedHardwareReady"
+    cluster.set_condition(ill, "KernelReady", "False", "NvidiaXID31Error")
+    cluster.set_condition(ill, condition, "False", "NvidiaXID79Error")
+    reason = f"{condition} is False: NvidiaXID79Error"
+    try:
+        wait_for("the service to see it", lambda: _node(stack, ill)["status"] == "drained")
+        assert _node(stack, ill)["reason"] == reason
+        pair = stack.reserve("carol", gpus=8, nodes=2)
+        assert f"{ill} is drained ({reason})" in pair["reason"]
+        untouched(stack, record, before)
+    finally:
+        for name in (condition, "KernelReady"):
+            cluster.set_condition(ill, name, "True", "Healthy")
+    wait_for("the service to use it again", lambda: _node(stack, ill)["status"] == "up")
+    planned = wait_for("carol's place", lambda: stack.record(pair["id"], "carol")["planned_start"])
+    assert planned
+
+
+def test_the_end_of_a_capacity_block_is_known_across_a_restart(stack: ClusterStack, cluster: Cluster) -> None:
+    """It is read from EC2; while that refuses, the last known end holds, and an unknown one is no end."""
+    record = ready(stack, "alice", gpus=2)
+    before = uids(stack, record["id"])
+    node, other = (named.name for named in cluster.nodes[:2])
+    stack.ec2.blocks["cr-1"] = Block("2090-01-01T12:00:00Z")
+    try:
+        cluster.label(node, capacity_reservation="cr-1")
+        wait_for("the end", lambda: _node(stack, node)["until"] == "2090-01-01T11:20:00Z")
+        assert _node(stack, node)["status"] == "up"
+        stack.ec2.fault = Fault.DENIED
+        stack.restart("service")
+        cluster.label(other, capacity_reservation="cr-2")
+        why = "give the role of the service the right ec2:DescribeCapacityReservations"
+        unknown = f"the end of capacity block cr-2 is unknown: {why}"
+        wait_for("the other node's reason", lambda: _node(stack, other)["reason"] == unknown)
+        assert _node(stack, other)["status"] == "drained"
+        known = _node(stack, node)
+        assert (known["until"], known["status"]) == ("2090-01-01T11:20:00Z", "up")
+        stack.ec2.fault = None
+        stack.ec2.blocks |= dict.fromkeys(("cr-1", "cr-3"), Block("2090-01-02T12:00:00Z"))
+        cluster.label(other, capacity_reservation="cr-3")
+        wait_for("the extension", lambda: _ends(stack) == {"2090-01-02T11:20:00Z"})
+        untouched(stack, record, before)
+    finally:
+        stack.ec2.fault = None
+        for name in (node, other):
+            cluster.label(name, capacity_reservation=None)
+    wait_for("nodes without an end", lambda: _ends(stack) == {None})
+
+
+def _ends(stack: ClusterStack) -> set[str | None]:
+    (pool,) = stack.api("GET", "timeline")["pools"]
+    return {node["until"] for node in pool["nodes"]}
+
+
+def _node(stack: ClusterStack, name: str) -> dict[str, Any]:
+    (pool,) = stack.api("GET", "timeline")["pools"]
+    found: dict[str, Any] = next(node for node in pool["nodes"] if node["name"] == name)
+    return found
 
 
 def _size(stack: ClusterStack, gpus: int) -> dict[str, Any]:

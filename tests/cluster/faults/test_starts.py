@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from checks import CONVERGED, attempts, ready, uids
-from cluster_stack import MISSING, NAMESPACE, ClusterStack, pool
+from cluster_stack import MISSING, ClusterStack, pool
+from cluster_users import NAMESPACE
 from harness.cluster import Cluster
 from hub_users import wait_for
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -37,21 +37,29 @@ def test_dynamodb_is_away_for_a_while(stack: ClusterStack) -> None:
     record, _ = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
-    stack.faults.down()
-    try:
-        with stack.client("dave") as client:
-            refused = client.post("reservations", json={"gpus": 1, "hours": 1})
-        assert refused.status_code == 503
-        assert refused.json()["error"]["code"] == "unavailable"
-        assert stack.jupyter(record) == 200, "who works is not disturbed"
-        assert stack.record(waiting["id"], "carol")["state"] == "queued", "reading needs no store"
-        # A server that ends while nothing can be written.
-        stack.cluster.api.delete(
-            f"/api/v1/namespaces/gpudev-servers/pods/{next(iter(before))}"
-        ).raise_for_status()
-        wait_for("it gone", lambda: not uids(stack, record["id"]), CONVERGED)
-    finally:
-        stack.faults.up()
+    newcomer = stack.newcomer()
+    stack.token_for("dave")
+    with closing(stack.browser()) as known, closing(stack.browser()) as unknown:
+        stack.faults.down()
+        try:
+            with stack.client("dave") as client:
+                refused = client.post("reservations", json={"gpus": 1, "hours": 1})
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "unavailable"
+            known.log_in("dave")
+            assert known.name() == "dave"
+            page = unknown.log_in(newcomer)
+            assert page.status_code == 503
+            assert f"The login of {newcomer} could not be saved." in page.text
+            assert stack.jupyter(record) == 200, "who works is not disturbed"
+            assert stack.record(waiting["id"], "carol")["state"] == "queued", "reading needs no store"
+            # A server that ends while nothing can be written.
+            stack.cluster.api.delete(
+                f"/api/v1/namespaces/gpudev-servers/pods/{next(iter(before))}"
+            ).raise_for_status()
+            wait_for("it gone", lambda: not uids(stack, record["id"]), CONVERGED)
+        finally:
+            stack.faults.up()
     after = stack.wait_state(record["id"], "ready", "alice", 2 * CONVERGED)
     assert after["allocation"] == record["allocation"]
     assert stack.record(waiting["id"], "carol")["guaranteed_by"] == waiting["guaranteed_by"]
@@ -88,7 +96,7 @@ def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:
             )
             wait_for(
                 "the new service",
-                lambda: stack.answers("service-2", "services/gpudev/health/ready"),
+                lambda: stack.answers("service-2"),
                 CONVERGED,
             )
             second = ready(stack, "bob", gpus=8)

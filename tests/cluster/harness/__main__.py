@@ -6,6 +6,8 @@ import argparse
 import sys
 
 from . import controllers, leader, lifecycle
+from .bastion_image import bastion_base
+from .hub_image import hub_base, proxy_image
 from .kwok import prepare_kwok
 from .layout import Layout, Node, make_nodes
 from .server_image import base_image, pause_image
@@ -39,6 +41,9 @@ def _do(arguments: argparse.Namespace, layout: Layout) -> int:
         case "images":
             pause_image(layout)
             base_image(layout)
+            bastion_base(layout)
+            hub_base(layout)
+            proxy_image(layout, "test")
         case "lead":
             leader.lead(layout, arguments.lock)
         case "controllers":

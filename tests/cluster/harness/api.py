@@ -16,6 +16,8 @@ from .layout import Layout
 
 Object = dict[str, Any]
 MERGE = {"Content-Type": "application/merge-patch+json"}
+STRATEGIC_MERGE = {"Content-Type": "application/strategic-merge-patch+json"}
+"""Entries of a list are found by their key, such as the type of a condition."""
 
 
 def client(layout: Layout, kubeconfig: Path) -> httpx.Client:

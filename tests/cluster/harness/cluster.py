@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import Any, Self
 import httpx
 
 from . import control_plane, nodes
-from .api import MERGE, Object, client
+from .api import MERGE, STRATEGIC_MERGE, Object, client
 from .credentials import ADMIN, write_kubeconfig
 from .layout import Layout, Node, load_nodes
 from .leader import node_is_ready, wait_for_api
@@ -206,8 +206,20 @@ class Cluster:
         """
         self._patch_node(name, {"status": {"allocatable": {resource: str(count)}}}, "/status")
 
-    def _patch_node(self, name: str, change: Object, part: str = "") -> None:
-        self.api.patch(f"/api/v1/nodes/{name}{part}", json=change, headers=MERGE).raise_for_status()
+    def label(self, name: str, **labels: str | None) -> None:
+        """Set labels ``gpudev/…`` of the node, ``-`` for ``_``, or remove them."""
+        named = {f"gpudev/{key.replace('_', '-')}": value for key, value in labels.items()}
+        self._patch_node(name, {"metadata": {"labels": named}})
+
+    def set_condition(self, name: str, type: str, status: str, reason: str) -> None:
+        """As the EKS node monitoring agent: the kubelet leaves conditions alone that it does not know."""
+        condition = {"type": type, "status": status, "reason": reason, "message": f"{reason} was detected"}
+        self._patch_node(name, {"status": {"conditions": [condition]}}, "/status", STRATEGIC_MERGE)
+
+    def _patch_node(
+        self, name: str, change: Object, part: str = "", headers: Mapping[str, str] = MERGE
+    ) -> None:
+        self.api.patch(f"/api/v1/nodes/{name}{part}", json=change, headers=headers).raise_for_status()
 
     # The control plane
 

@@ -81,8 +81,8 @@ def _certificates(folder: Path) -> None:
     names = (
         f"DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,IP:{API_ADDRESS},IP:{API_SERVICE}"
     )
-    _sign(folder, "apiserver", "/CN=kube-apiserver", f"subjectAltName={names}")
-    _sign(
+    sign(folder, "apiserver", "/CN=kube-apiserver", f"subjectAltName={names}")
+    sign(
         folder,
         "kubelet-client",
         "/O=system:masters/CN=kube-apiserver-kubelet-client",
@@ -91,7 +91,8 @@ def _certificates(folder: Path) -> None:
     _openssl(folder, "ecparam -name prime256v1 -genkey -noout -out accounts.key")
 
 
-def _sign(folder: Path, name: str, subject: str, extension: str) -> None:
+def sign(folder: Path, name: str, subject: str, extension: str) -> None:
+    """Make ``NAME.key`` and ``NAME.crt`` in the folder of the authority, signed by it."""
     by = "-CA ca.crt -CAkey ca.key -days 30"
     _openssl(
         folder,

@@ -23,6 +23,7 @@ PACKAGES = (
     "mount",
     "nftables",
     "openssl",
+    "rsync",
     "runc",
     "socat",
     "util-linux",

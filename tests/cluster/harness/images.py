@@ -96,7 +96,7 @@ mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/tmp"
 while [ "$1" != -- ]; do
     if [ ! -e "$root/$2" ]; then
-        if [ -d "$1" ]; then mkdir -p "$root/$2"; else touch "$root/$2"; fi
+        if [ -d "$1" ]; then mkdir -p "$root/$2"; else mkdir -p "$root/${2%/*}"; touch "$root/$2"; fi
     fi
     mount --bind "$1" "$root/$2"
     shift 2

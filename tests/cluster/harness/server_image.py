@@ -9,8 +9,10 @@ import os
 import re
 import ssl
 import subprocess
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 from .images import ImageError, Layer, ensure_image, run_in
 from .layout import CHECKOUT, Layout
@@ -19,6 +21,7 @@ from .oci import Image
 SERVER = CHECKOUT / "infra" / "images" / "server"
 REQUIREMENTS = CHECKOUT / "requirements" / "server.txt"
 WHEELS = CHECKOUT / ".tools" / "wheel"
+UV = CHECKOUT / ".tools" / "bin" / "uv"
 BASE = "localhost/gpudev-base:test"
 """Everything but our own code."""
 IMAGE = "localhost/gpudev-server:test"
@@ -42,22 +45,26 @@ _CONFIG = {"Env": ["PATH=/opt/gpudev/bin:/usr/local/sbin:/usr/local/bin:/usr/sbi
 
 def server_layers(layout: Layout) -> list[Layer]:
     """Debian, programs of the system, Python's packages: lowest first."""
-    archives = layout.images / "apt"
     script = (SERVER / "install.sh").read_text()
     return [
-        Layer("debian", _suite(), _debootstrap),
+        debian_layer(),
         Layer(
             "packages",
             script + (SERVER / "packages.txt").read_text(),
-            lambda root: _install_packages(root, archives),
+            lambda root: _install_packages(layout, root),
         ),
-        Layer("python", script + _hash(REQUIREMENTS), _install_python),
+        Layer("python", script + file_hash(REQUIREMENTS), _install_python),
     ]
 
 
+def debian_layer() -> Layer:
+    """Debian's minimum, below every image but the pause."""
+    return Layer("debian", _suite(), _debootstrap)
+
+
 def _code(layout: Layout) -> Layer:
-    (wheel,) = WHEELS.glob("*.whl")
-    return Layer("code", _hash(wheel), lambda root: _install_code(root, wheel))
+    wheel = own_wheel()
+    return Layer("code", file_hash(wheel), lambda root: _install_code(root, wheel))
 
 
 def _debootstrap(root: Path) -> None:
@@ -76,8 +83,7 @@ def _debootstrap(root: Path) -> None:
         left.unlink()
 
 
-def _install_packages(root: Path, archives: Path) -> None:
-    (archives / "partial").mkdir(parents=True, exist_ok=True)
+def _install_packages(layout: Layout, root: Path) -> None:
     script = (
         "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d\n"
         "apt-get update -q\n"
@@ -85,34 +91,48 @@ def _install_packages(root: Path, archives: Path) -> None:
         "rm /usr/sbin/policy-rc.d\n"
         "/tmp/image/install.sh system"
     )
+    run_packages(layout, root, script, {SERVER: "/tmp/image"})
+
+
+def run_packages(
+    layout: Layout, root: Path, script: str, binds: Mapping[Path, str] = MappingProxyType({})
+) -> None:
+    """Run a shell script that installs packages of the system; what it fetches is kept for the next time."""
+    archives = layout.images / "apt"
+    (archives / "partial").mkdir(parents=True, exist_ok=True)
     run_in(
         root,
         ["sh", "-euc", script],
-        {
-            Path("/etc/resolv.conf"): "/etc/resolv.conf",
-            archives: "/var/cache/apt/archives",
-            SERVER: "/tmp/image",
-        },
+        {Path("/etc/resolv.conf"): "/etc/resolv.conf", archives: "/var/cache/apt/archives", **binds},
         {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **_passed_on("http_proxy", "https_proxy")},
     )
+    for index in root.glob("var/cache/apt/*.bin"):
+        index.unlink()
 
 
 def _install_python(root: Path) -> None:
-    cache = Path(
-        subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    run_uv(
+        root,
+        ["/tmp/image/install.sh", "python", "/tmp/uv", "/tmp/requirements.txt"],
+        {SERVER: "/tmp/image", REQUIREMENTS: "/tmp/requirements.txt"},
     )
+
+
+def run_uv(root: Path, command: Sequence[str], binds: Mapping[Path, str]) -> None:
+    """Run a command that installs Python's packages with ``/tmp/uv``, from uv's cache or an index."""
+    said = subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True).stdout
+    cache = Path(said.strip())
     cache.mkdir(parents=True, exist_ok=True)
     authorities = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
     run_in(
         root,
-        ["/tmp/image/install.sh", "python", "/tmp/uv", "/tmp/requirements.txt"],
+        command,
         {
             Path("/etc/resolv.conf"): "/etc/resolv.conf",
-            SERVER: "/tmp/image",
             UV: "/tmp/uv",
             cache: "/tmp/cache",
-            REQUIREMENTS: "/tmp/requirements.txt",
             Path(authorities): "/tmp/ca.crt",
+            **binds,
         },
         {
             "UV_CACHE_DIR": "/tmp/cache",
@@ -131,10 +151,14 @@ def _install_code(root: Path, wheel: Path) -> None:
     )
 
 
-UV = CHECKOUT / ".tools" / "bin" / "uv"
+def own_wheel() -> Path:
+    """The one wheel with the code of this checkout."""
+    (wheel,) = WHEELS.glob("*.whl")
+    return wheel
 
 
 def _passed_on(*names: str) -> dict[str, str]:
+    """Those of this process's variables that are set."""
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
@@ -165,7 +189,7 @@ def _mirror() -> str:
     raise ImageError(f"apt has no source for {_suite()} main, from which debootstrap could build:\n{said}")
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
 
 

@@ -2,10 +2,24 @@
 
 import { follow } from "./reservation.js";
 import { connected, pause, refresh, sleep, visible } from "./refresh.js";
-import { countDown, localise } from "./times.js";
+import { countDown, localise, told } from "./times.js";
 
 localise(document);
 setInterval(() => countDown(document), 1000);
+
+/**
+ * Commands on the help page name the address by which this browser reaches the Hub, which may be a tunnel's.
+ * @param {string} address the configured one
+ */
+function nameThisAddress(address) {
+  const configured = new URL(address).origin;
+  for (const element of document.querySelectorAll("code, [data-copy]")) {
+    const copied = element.getAttribute("data-copy");
+    if (copied) element.setAttribute("data-copy", copied.replaceAll(configured, location.origin));
+    else if (element.textContent?.includes(configured))
+      element.textContent = element.textContent.replaceAll(configured, location.origin);
+  }
+}
 
 /** Copy buttons: shown only where they can work. */
 function offerCopies() {
@@ -24,6 +38,25 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (label.textContent = "Copy"), 1600);
 });
 
+/** Whose a bar of a timeline is: pointed to, or reached by keyboard. */
+for (const kind of ["pointerover", "focusin"]) {
+  document.addEventListener(kind, (event) => {
+    const bar = event.target instanceof Element ? event.target.closest("svg a[data-parts]") : null;
+    const drawing = bar?.closest("[data-live]");
+    const line = drawing && document.querySelector(`[data-told="${drawing.id}"]`);
+    if (!bar || !line) return;
+    /** @type {{ text: string, at?: string, name?: string }[]} */
+    const parts = JSON.parse(bar.getAttribute("data-parts") ?? "[]");
+    line.replaceChildren(
+      ...parts.map((part) => {
+        const piece = document.createElement(part.name ? "bdi" : "span");
+        piece.textContent = told([part]);
+        return piece;
+      }),
+    );
+  });
+}
+
 /** @param {number} seconds */
 async function keepFresh(seconds) {
   let failures = 0;
@@ -41,7 +74,9 @@ async function keepFresh(seconds) {
 }
 
 offerCopies();
+for (const line of document.querySelectorAll("[data-told]")) line.removeAttribute("hidden");
 document.addEventListener("refreshed", offerCopies);
-const { every, reservation } = document.body.dataset;
+const { address, every, reservation } = document.body.dataset;
+if (address) nameThisAddress(address);
 if (every) keepFresh(Number(every));
 if (reservation) follow(reservation);

@@ -1,4 +1,4 @@
-/** The spawn page: presets and slider for the hours, and what is free, kept fresh. */
+/** The spawn page: presets and slider for the hours, and what is free and what limits leave, kept fresh. */
 
 import { readHours } from "./hours.js";
 import { span, told, when } from "./times.js";
@@ -27,6 +27,8 @@ const slider = /** @type {HTMLInputElement} */ (document.getElementById("hours-s
 const presets = /** @type {HTMLElement} */ (document.getElementById("presets"));
 const summary = /** @type {HTMLElement} */ (document.getElementById("summary"));
 const problem = /** @type {HTMLElement} */ (document.getElementById("hours-problem"));
+const limitsPart = /** @type {HTMLElement} */ (document.getElementById("limits-part"));
+const limitList = /** @type {HTMLElement} */ (document.getElementById("limits"));
 const cards = /** @type {HTMLElement[]} */ ([...form.querySelectorAll(".g-free")]);
 
 /** What is known for the hours in the field. @type {"plan" | "asking" | "unknown" | "refused"} */
@@ -61,30 +63,34 @@ function summarise() {
   const title = card.querySelector("strong")?.textContent ?? "";
   const free = card.querySelector(".g-free");
   const tone = free?.getAttribute("data-tone");
-  const why = sentence(free?.getAttribute("data-why") ?? "");
+  const reason = sentence(free?.getAttribute("data-why") ?? "");
+  const why = reason && ` ${reason}`;
   const round = Number.isInteger(value * 2);
   const length = `${title} for ${round ? `${value} hour${value === 1 ? "" : "s"}` : span(value * 3600)}`;
   if (known === "asking") summary.textContent = `${length}: checking what is free …`;
   else if (known === "unknown")
-    summary.textContent = `${length}. The reservation service does not answer, so what is free is not known.`;
-  else if (tone === "good") summary.textContent = `${length}: starts at once.`;
+    summary.textContent = `${length}. The reservation service does not answer, so availability is unknown.`;
+  else if (tone === "good") summary.textContent = `${length}: starts now.`;
   else if (tone === "wait") {
     const start = free?.getAttribute("data-start");
     const at = start ? when(new Date(start)) : "later";
     const seconds = Number(free?.getAttribute("data-seconds"));
-    const sooner = seconds ? ` For up to ${span(seconds)} it would start at once.` : "";
-    summary.textContent = `${length}: starts about ${at}, guaranteed by then once you reserve.${why}${sooner}`;
-  } else if (tone === "bad") summary.textContent = `${length}: waits, without a planned start for now.${why}`;
+    const sooner = seconds ? ` For up to ${span(seconds)} it would start now.` : "";
+    summary.textContent = `${length}: starts about ${at}. If you reserve now, this start is guaranteed.${why}${sooner}`;
+  } else if (tone === "bad") summary.textContent = `${length}: waits, with no planned start yet.${why}`;
   else if (tone === "refused") summary.textContent = `${length} would be refused.${why}`;
   else summary.textContent = `${length}.`;
 }
 
 /**
- * With a space before it, a capital letter and a full stop.
+ * With a capital letter, unless it begins with a name such as node-1, and a full stop.
  * @param {string} text
  */
 function sentence(text) {
-  return text ? ` ${text[0]?.toUpperCase()}${text.slice(1)}.` : "";
+  const named = !/^\p{L}+[,.:;]?( |$)/u.test(text);
+  return (
+    text && `${named ? text : `${text[0]?.toUpperCase()}${text.slice(1)}`}${/[.!?]$/.test(text) ? "" : "."}`
+  );
 }
 
 /**
@@ -93,7 +99,7 @@ function sentence(text) {
  * @param {number} free
  */
 function later(start, free) {
-  return `${free ? `${free} free now, for you ` : ""}about ${when(new Date(start))}`;
+  return `${free ? `${free} free now; yours starts ` : ""}about ${when(new Date(start))}`;
 }
 
 /**
@@ -104,7 +110,7 @@ function tell(free, size) {
   const why = told(size.reason_parts);
   const seconds = Math.round(3600 * (size.longest_now ?? 0));
   const sooner = seconds ? `, or now for up to ${span(seconds)}` : "";
-  free.setAttribute("data-why", size.refused ? `${why}: ${size.refused.hint}` : why);
+  free.setAttribute("data-why", size.refused ? `${why} ${size.refused.hint}`.trim() : why);
   if (size.starts_now) {
     free.setAttribute("data-tone", "good");
     free.textContent = `${size.free_now} free now`;
@@ -115,7 +121,7 @@ function tell(free, size) {
     free.textContent = later(size.earliest_start, size.free_now) + sooner;
   } else {
     free.setAttribute("data-tone", size.refused ? "refused" : "bad");
-    free.textContent = `${why}${sooner}`;
+    free.textContent = sooner ? why.replace(/\.$/, "") + sooner : why;
   }
 }
 
@@ -138,7 +144,7 @@ function clear(why, words) {
  * @param {string} words
  */
 function complain(words) {
-  const text = words && `${words[0]?.toUpperCase()}${words.slice(1)}.`;
+  const text = sentence(words);
   if (problem.textContent !== text) problem.textContent = text;
   hours.setCustomValidity(text);
 }
@@ -171,7 +177,7 @@ async function update() {
       if (mine === asking) plan(text, answer.ok, found);
     } else if (!text) clear("refused", "–");
   } catch {
-    if (mine === asking) clear("unknown", "not known now");
+    if (mine === asking) clear("unknown", "unknown now");
   }
   clearTimeout(late);
   // Else a later look is under way, or comes when the typing ends.
@@ -182,9 +188,9 @@ async function update() {
  * Show what the service has answered.
  * @param {string} text the hours that it was asked about
  * @param {boolean} ok
- * @param {{ pools?: Pool[], error?: { code: string, message: string } }} answer
+ * @param {{ pools?: Pool[], limits?: string[], error?: { code: string, message: string } }} answer
  */
-function plan(text, ok, { pools, error }) {
+function plan(text, ok, { pools, limits, error }) {
   about = text;
   if (!ok || !pools) {
     if (!error || !ABOUT_HOURS.includes(error.code)) throw new Error("the service did not say what is free");
@@ -194,6 +200,7 @@ function plan(text, ok, { pools, error }) {
   }
   complain("");
   known = "plan";
+  limited(limits ?? []);
   for (const pool of pools) {
     for (const size of pool.sizes) {
       const which = `${pool.gpu_type}-${size.nodes}x${size.gpus}`;
@@ -202,6 +209,23 @@ function plan(text, ok, { pools, error }) {
     }
   }
   summarise();
+}
+
+/**
+ * Show the limits, if they have changed: a screen reader may be in the list.
+ * @param {string[]} lines
+ */
+function limited(lines) {
+  const shown = [...limitList.children].map((item) => item.textContent);
+  limitsPart.hidden = !lines.length;
+  if (lines.join("\n") === shown.join("\n")) return;
+  limitList.replaceChildren(
+    ...lines.map((line) => {
+      const item = document.createElement("li");
+      item.textContent = line;
+      return item;
+    }),
+  );
 }
 
 for (const free of form.querySelectorAll(".g-free[data-start]")) {

@@ -153,8 +153,7 @@ document.addEventListener(
   "submit",
   (event) => {
     const form = event.target;
-    // The Hub's own pages send their forms by scripts of theirs.
-    if (!(form instanceof HTMLFormElement) || !document.body.classList.contains("g-body")) return;
+    if (!(form instanceof HTMLFormElement)) return;
     if (form === sending) {
       sending = null;
       // One click, one request. After the form was read: a disabled button's value is not sent.
@@ -167,7 +166,7 @@ document.addEventListener(
     want({
       go: () => {
         if (!form.isConnected || (submitter && !submitter.isConnected)) {
-          close("The page has changed meanwhile. Nothing was sent. Check it, and try again.");
+          close("The page has changed in the meantime. Nothing was sent. Check it, and try again.");
           return;
         }
         sending = form;

@@ -14,6 +14,21 @@ const dayAndClock = new Intl.DateTimeFormat(undefined, {
   minute: "2-digit",
   hourCycle: "h23",
 });
+const clockWithSeconds = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
+const dayAndClockWithSeconds = new Intl.DateTimeFormat(undefined, {
+  weekday: "short",
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
 const inFull = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long", hourCycle: "h23" });
 
 /** The server's time, in milliseconds. */
@@ -25,8 +40,9 @@ export function now() {
  * An instant as people of this place read it.
  * @param {Date} at
  */
-export function when(at) {
+export function when(at, seconds = false) {
   const today = new Date(now()).toDateString() === at.toDateString();
+  if (seconds) return (today ? clockWithSeconds : dayAndClockWithSeconds).format(at);
   return (today ? clock : dayAndClock).format(at);
 }
 
@@ -63,7 +79,7 @@ export function told(parts) {
 export function localise(root) {
   for (const element of root.querySelectorAll("time[data-when]")) {
     const at = new Date(element.getAttribute("datetime") ?? "");
-    element.textContent = when(at);
+    element.textContent = when(at, element.getAttribute("data-when") === "seconds");
     element.setAttribute("title", inFull.format(at));
   }
   for (const element of root.querySelectorAll("[data-tick]")) {
@@ -73,8 +89,6 @@ export function localise(root) {
   for (const element of root.querySelectorAll("svg a[data-parts]")) {
     const words = told(JSON.parse(element.getAttribute("data-parts") ?? "[]"));
     element.setAttribute("aria-label", words);
-    const title = element.querySelector("title");
-    if (title) title.textContent = words;
   }
   countDown(root);
 }

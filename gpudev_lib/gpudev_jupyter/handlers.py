@@ -1,0 +1,171 @@
+"""What JupyterLab's page asks of its own server, below ``gpudev/``, authenticated by Jupyter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from jupyter_server.auth.decorator import authorized, ws_authenticated
+from jupyter_server.base.handlers import APIHandler, JupyterHandler
+from jupyter_server.base.websocket import WebSocketMixin
+from jupyter_server.utils import url_path_join
+from tornado import web
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from gpudev import wire
+from gpudev.hours import EXAMPLES, read_hours
+
+from .guests import is_owner
+from .service import Away, Follower, Refused, State
+
+RESOURCE = "gpudev"
+_ENCODER = msgspec.json.Encoder()
+
+
+class Extension(msgspec.Struct):
+    """``POST gpudev/extend``."""
+
+    hours: str
+    """As people write it: ``1``, ``90m``, ``1:30``."""
+    request_id: wire.RequestId
+    """The same one for a repetition, so that it is not granted twice."""
+
+
+class Handler(APIHandler):
+    """Answers in JSON, errors in the form of the service."""
+
+    auth_resource = RESOURCE
+
+    def initialize(self, follower: Follower) -> None:
+        self.follower = follower
+
+    def answer(self, value: State | wire.ErrorBody, status: int = 200) -> None:
+        """Send a state or an error."""
+        self.set_status(status)
+        self.finish(_ENCODER.encode(value))
+
+    def by_owner(self) -> bool:
+        """Refuse guests; return whether the owner asks."""
+        if is_owner(self.current_user):
+            return True
+        self.refuse(403, "forbidden", "Only the owner of this reservation can extend or release it.")
+        return False
+
+    def refuse(self, status: int, code: str, message: str) -> None:
+        """Answer that nothing was done, and why."""
+        self.answer(wire.ErrorBody(error=wire.Error(code=code, message=message)), status)
+
+    async def perform(self, action: Any, unsure: str) -> None:
+        """Have the service do something and answer with the state after it."""
+        try:
+            self.follower.heard(await action)
+        except Refused as refused:
+            self.answer(wire.ErrorBody(error=refused.error), refused.status)
+        except Away:
+            self.refuse(503, "unavailable", f"The reservation service does not answer. {unsure}")
+        else:
+            self.answer(self.follower.state)
+
+
+class StateHandler(Handler):
+    """``GET gpudev/state``."""
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answer with what is known now."""
+        self.follower.start()
+        self.answer(self.follower.state)
+
+
+class ExtendHandler(Handler):
+    """``POST gpudev/extend``."""
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Extend the reservation."""
+        if not self.by_owner():
+            return
+        try:
+            asked = msgspec.json.decode(self.request.body, type=Extension)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.refuse(400, "invalid_request", f"The request is malformed: {error}.")
+            return
+        hours = read_hours(asked.hours)
+        if hours is None:
+            self.refuse(
+                400, "invalid_hours", f"{asked.hours[:20]!r} is not a length of time. Use {EXAMPLES}."
+            )
+            return
+        await self.perform(
+            self.follower.service.extend(hours, asked.request_id),
+            "Try again in a minute. A second try does not extend twice.",
+        )
+
+
+class ReleaseHandler(Handler):
+    """``POST gpudev/release``."""
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Release the reservation."""
+        if not self.by_owner():
+            return
+        await self.perform(self.follower.service.release(), "Try again in a minute.")
+
+
+class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
+    """``gpudev/live``: a websocket that says how things stand, at once and whenever that changes.
+
+    A websocket, since browsers allow six other connections to a host in all tabs together.
+    """
+
+    auth_resource = RESOURCE
+
+    def initialize(self, follower: Follower) -> None:
+        self.follower = follower
+
+    @ws_authenticated
+    @authorized
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Open the websocket."""
+        await super().get(*args, **kwargs)
+
+    def open(self, *args: Any, **kwargs: Any) -> None:
+        """Tell this tab from now on."""
+        super().open(*args, **kwargs)
+        self.follower.listeners.add(self.tell)
+        self.follower.start()
+        self.tell()
+
+    def on_message(self, message: str | bytes) -> None:
+        """Answer whatever the page says with the state; it asks when the machine was asleep."""
+        del message
+        self.tell()
+
+    def on_close(self) -> None:
+        """Tell this tab no longer."""
+        super().on_close()
+        self.follower.listeners.discard(self.tell)
+
+    def tell(self) -> None:
+        """Send the state."""
+        try:
+            self.write_message(_ENCODER.encode(self.follower.state).decode())
+        except WebSocketClosedError:
+            self.follower.listeners.discard(self.tell)
+
+
+def add_handlers(application: Any, follower: Follower) -> None:
+    """Serve the routes below the base URL of ``application``."""
+    base = application.settings["base_url"]
+    routes = {"state": StateHandler, "extend": ExtendHandler, "release": ReleaseHandler, "live": LiveHandler}
+    application.add_handlers(
+        ".*$",
+        [
+            (url_path_join(base, "gpudev", name), handler, {"follower": follower})
+            for name, handler in routes.items()
+        ],
+    )

@@ -1,0 +1,20 @@
+/** Notifications in JupyterLab, turned on and off in its panel. */
+
+import { notifying, obstacle, want } from "./notifications.js";
+
+export { notify, notifying } from "./notifications.js";
+
+/** Turn them on, asking the browser's user if needed, or off. Answers in words what came of it. */
+export async function toggle() {
+  if (notifying()) {
+    want(false);
+    return "Notifications are off.";
+  }
+  const problem = obstacle();
+  if (problem) return problem;
+  if ((await Notification.requestPermission()) !== "granted") {
+    return obstacle() || "Your browser gave no permission, so notifications stay off.";
+  }
+  if (!want(true)) return "Your browser keeps no settings for this site, so notifications stay off.";
+  return "Notifications are on: 15 minutes before the end, and at the end. Keep this tab open.";
+}

@@ -1,0 +1,143 @@
+# Alarms of what CloudWatch measures, and the topic that these and Prometheus (metrics.tf) send to. docs/aws/alarms.md has a
+# paragraph for each: the heading is its name here.
+
+resource "aws_sns_topic" "alarms" {
+  #checkov:skip=CKV_AWS_26:Alarms name no person and no secret. A key that fails must not keep one from arriving.
+  name = "${local.name}-alarms"
+}
+
+# Each address must confirm the mail that AWS sends it.
+resource "aws_sns_topic_subscription" "mail" {
+  for_each = toset(var.alarm_emails)
+
+  topic_arn = aws_sns_topic.alarms.arn
+  protocol  = "email"
+  endpoint  = each.key
+}
+
+resource "aws_sns_topic_policy" "alarms" {
+  arn    = aws_sns_topic.alarms.arn
+  policy = data.aws_iam_policy_document.alarms.json
+}
+
+data "aws_iam_policy_document" "alarms" {
+  # Only for this account's alarms, budgets and rules.
+  statement {
+    sid       = "Publish"
+    actions   = ["sns:Publish"]
+    resources = [aws_sns_topic.alarms.arn]
+
+    principals {
+      type        = "Service"
+      identifiers = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com", "aps.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
+    }
+  }
+
+  # Prometheus looks at the topic first.
+  statement {
+    sid       = "Look"
+    actions   = ["sns:GetTopicAttributes"]
+    resources = [aws_sns_topic.alarms.arn]
+
+    principals {
+      type        = "Service"
+      identifiers = ["aps.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
+    }
+  }
+}
+
+locals {
+  # By the heading in docs/aws/alarms.md. Periods are in seconds; `missing` says what no data means.
+  alarms = merge(
+    {
+      "Hub has no healthy proxy" = {
+        namespace  = "AWS/ApplicationELB"
+        metric     = "HealthyHostCount"
+        dimensions = { LoadBalancer = aws_lb.hub.arn_suffix, TargetGroup = aws_lb_target_group.hub.arn_suffix }
+        statistic  = "Minimum", is = "LessThanThreshold", threshold = 1, period = 60, periods = 3, missing = "breaching"
+      }
+      "Hub answers with errors" = {
+        namespace  = "AWS/ApplicationELB"
+        metric     = "HTTPCode_Target_5XX_Count"
+        dimensions = { LoadBalancer = aws_lb.hub.arn_suffix }
+        statistic  = "Sum", is = "GreaterThanThreshold", threshold = 50, period = 300, periods = 2, missing = "notBreaching"
+      }
+      "SSH has no healthy bastion" = {
+        namespace  = "AWS/NetworkELB"
+        metric     = "HealthyHostCount"
+        dimensions = { LoadBalancer = aws_lb.bastion.arn_suffix, TargetGroup = aws_lb_target_group.bastion.arn_suffix }
+        statistic  = "Minimum", is = "LessThanThreshold", threshold = 1, period = 60, periods = 3, missing = "breaching"
+      }
+      # AWS renews it 60 days before its end. A month later, something keeps AWS from that.
+      "Certificate ends soon" = {
+        namespace  = "AWS/CertificateManager"
+        metric     = "DaysToExpiry"
+        dimensions = { CertificateArn = aws_acm_certificate.hub.arn }
+        statistic  = "Minimum", is = "LessThanThreshold", threshold = 30, period = 86400, periods = 1, missing = "notBreaching"
+      }
+      "Table throttles reads" = {
+        namespace  = "AWS/DynamoDB"
+        metric     = "ReadThrottleEvents"
+        dimensions = { TableName = aws_dynamodb_table.this.name }
+        statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 300, periods = 2, missing = "notBreaching"
+      }
+      "Table throttles writes" = {
+        namespace  = "AWS/DynamoDB"
+        metric     = "WriteThrottleEvents"
+        dimensions = { TableName = aws_dynamodb_table.this.name }
+        statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 300, periods = 2, missing = "notBreaching"
+      }
+      "Homes are slow" = {
+        namespace  = "AWS/EFS"
+        metric     = "PercentIOLimit"
+        dimensions = { FileSystemId = aws_efs_file_system.homes.id }
+        statistic  = "Average", is = "GreaterThanThreshold", threshold = 90, period = 300, periods = 3, missing = "notBreaching"
+      }
+      "Backup of homes failed" = {
+        namespace  = "AWS/Backup"
+        metric     = "NumberOfBackupJobsFailed"
+        dimensions = { BackupVaultName = aws_backup_vault.homes.name }
+        statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 3600, periods = 1, missing = "notBreaching"
+      }
+    },
+    {
+      for zone, gateway in aws_nat_gateway.this : "NAT gateway has no ports left (${zone})" => {
+        namespace  = "AWS/NATGateway"
+        metric     = "ErrorPortAllocation"
+        dimensions = { NatGatewayId = gateway.id }
+        statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 300, periods = 1, missing = "notBreaching"
+      }
+    },
+  )
+}
+
+resource "aws_cloudwatch_metric_alarm" "this" {
+  for_each = local.alarms
+
+  alarm_name        = "${local.name}: ${each.key}"
+  alarm_description = "What to do: docs/aws/alarms.md, \"${split(" (", each.key)[0]}\""
+  alarm_actions     = [aws_sns_topic.alarms.arn]
+  ok_actions        = [aws_sns_topic.alarms.arn]
+
+  namespace           = each.value.namespace
+  metric_name         = each.value.metric
+  dimensions          = each.value.dimensions
+  statistic           = each.value.statistic
+  comparison_operator = each.value.is
+  threshold           = each.value.threshold
+  period              = each.value.period
+  evaluation_periods  = each.value.periods
+  treat_missing_data  = each.value.missing
+}

@@ -1,0 +1,66 @@
+# The control plane. Only the VPC reaches its API; people come through the management host (management.tf).
+
+resource "aws_eks_cluster" "this" {
+  name     = local.name
+  version  = var.kubernetes_version
+  role_arn = aws_iam_role.cluster.arn
+
+  enabled_cluster_log_types     = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
+  bootstrap_self_managed_addons = false # addons.tf pins each of them
+  deletion_protection           = true
+
+  vpc_config {
+    subnet_ids              = [for id in var.zone_ids : aws_subnet.private[id].id]
+    endpoint_private_access = true
+    endpoint_public_access  = false
+  }
+
+  # Who may do what is in access.tf alone: not in a ConfigMap, and not for whoever happened to create the cluster.
+  access_config {
+    authentication_mode                         = "API"
+    bootstrap_cluster_creator_admin_permissions = false
+  }
+
+  encryption_config {
+    resources = ["secrets"]
+
+    provider {
+      key_arn = aws_kms_key.this.arn
+    }
+  }
+
+  # At the end of standard support a cluster with STANDARD upgrades itself. With EXTENDED it costs more until a person upgrades it.
+  upgrade_policy {
+    support_type = "EXTENDED"
+  }
+
+  depends_on = [aws_iam_role_policy_attachment.cluster, aws_cloudwatch_log_group.cluster]
+}
+
+# EKS would create this group without encryption, and keep its logs for ever.
+resource "aws_cloudwatch_log_group" "cluster" {
+  name              = "/aws/eks/${local.name}/cluster"
+  retention_in_days = local.log_days
+  kms_key_id        = aws_kms_key.this.arn
+}
+
+resource "aws_iam_role" "cluster" {
+  name               = "${local.name}-cluster"
+  assume_role_policy = data.aws_iam_policy_document.cluster_trust.json
+}
+
+data "aws_iam_policy_document" "cluster_trust" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["eks.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_role_policy_attachment" "cluster" {
+  role       = aws_iam_role.cluster.name
+  policy_arn = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
+}

@@ -1,0 +1,98 @@
+# Metrics, alarms and the budget.
+
+mock_provider "aws" {
+  # Lists that AWS fills.
+  mock_resource "aws_acm_certificate" {
+    defaults = { domain_validation_options = [{ domain_name = "d", resource_record_name = "n", resource_record_type = "CNAME", resource_record_value = "v" }] }
+  }
+  mock_resource "aws_eks_node_group" {
+    defaults = { resources = [{ autoscaling_groups = [{ name = "eks-cpu" }], remote_access_security_group_id = "" }] }
+  }
+}
+
+run "alarms" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.this) : alarm.alarm_actions == toset([aws_sns_topic.alarms.arn])])
+    error_message = "Every alarm must be sent."
+  }
+
+  assert {
+    condition     = alltrue([for name in ["Hub has no healthy proxy", "SSH has no healthy bastion"] : aws_cloudwatch_metric_alarm.this[name].treat_missing_data == "breaching"])
+    error_message = "A balancer without figures is an alarm."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["Certificate ends soon"].threshold == 30
+    error_message = "A certificate that is not renewed must be told a month before its end."
+  }
+
+  assert {
+    condition     = alltrue([for name in ["reads", "writes"] : aws_cloudwatch_metric_alarm.this["Table throttles ${name}"].dimensions["TableName"] == "gpudev-prod"])
+    error_message = "Throttling of the table must be told."
+  }
+
+  assert {
+    condition     = length([for name in keys(aws_cloudwatch_metric_alarm.this) : name if startswith(name, "NAT gateway")]) == 2
+    error_message = "Each NAT gateway must be watched."
+  }
+
+  assert {
+    condition     = toset(keys(aws_sns_topic_subscription.mail)) == toset(var.alarm_emails)
+    error_message = "Everybody in alarm_emails must get the alarms."
+  }
+}
+
+run "budget" {
+  command = plan
+
+  assert {
+    condition     = aws_budgets_budget.this.limit_amount == "230000" && aws_budgets_budget.this.time_unit == "MONTHLY"
+    error_message = "The budget is that of the tfvars, for a month."
+  }
+
+  assert {
+    condition     = one(aws_budgets_budget.this.cost_filter).values == tolist(["user:environment$prod"])
+    error_message = "The budget must count this installation alone."
+  }
+
+  assert {
+    condition     = alltrue([for n in aws_budgets_budget.this.notification : n.subscriber_sns_topic_arns == toset([aws_sns_topic.alarms.arn])])
+    error_message = "The budget must be told to operators."
+  }
+}
+
+run "metrics" {
+  command = plan
+
+  assert {
+    condition     = output.scraper_networks == ["10.64.16.16/28", "10.64.16.48/28"]
+    error_message = "The scraper must have addresses of its own."
+  }
+
+  assert {
+    condition     = toset([for rule in values(aws_vpc_security_group_ingress_rule.scraper) : rule.from_port]) == toset([443, 8102, 9400])
+    error_message = "The scraper must reach the API, the service and the exporters, and nothing else."
+  }
+
+  assert {
+    condition     = alltrue([for rule in values(aws_vpc_security_group_ingress_rule.scraper) : rule.cidr_ipv4 == null && rule.from_port == rule.to_port])
+    error_message = "Only the scraper may read metrics, by its group."
+  }
+
+  assert {
+    condition     = length(yamldecode(aws_prometheus_rule_group_namespace.this.data).groups) > 0
+    error_message = "Prometheus must have the rules of alerts.yaml."
+  }
+
+  assert {
+    condition     = yamldecode(yamldecode(aws_prometheus_alert_manager_definition.this.definition).alertmanager_config).receivers[0].sns_configs[0].topic_arn == aws_sns_topic.alarms.arn
+    error_message = "Prometheus must send to the topic of alarms."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_log_group.prometheus.retention_in_days > 0
+    error_message = "Logs must end some day."
+  }
+}

@@ -1,0 +1,48 @@
+# What makes GPUs and EFA interfaces of a node known to Kubernetes: nvidia.com/gpu and vpc.amazonaws.com/efa. The drivers are in
+# the AMI.
+
+locals {
+  on_gpu_nodes = {
+    nodeAffinity = {
+      requiredDuringSchedulingIgnoredDuringExecution = {
+        nodeSelectorTerms = [{ matchExpressions = [{ key = "gpudev/pool", operator = "Exists" }] }]
+      }
+    }
+  }
+  tolerate_gpus = [{ key = "nvidia.com/gpu", operator = "Exists", effect = "NoSchedule" }]
+}
+
+resource "helm_release" "nvidia" {
+  name      = "nvidia-device-plugin"
+  namespace = "kube-system"
+
+  repository = "https://nvidia.github.io/k8s-device-plugin"
+  chart      = "nvidia-device-plugin"
+  version    = "0.20.0"
+
+  values = [yamlencode({
+    affinity    = local.on_gpu_nodes
+    tolerations = local.tolerate_gpus
+
+    # It would hand out the devices of EFA to everyone, beside the plug-in that counts them.
+    mofedEnabled = false
+  })]
+
+  max_history = 10
+}
+
+resource "helm_release" "efa" {
+  name      = "efa-device-plugin"
+  namespace = "kube-system"
+
+  repository = "https://aws.github.io/eks-charts"
+  chart      = "aws-efa-k8s-device-plugin"
+  version    = "v0.5.30"
+
+  values = [yamlencode({
+    image       = { repository = "602401143452.dkr.ecr.${local.cluster.region}.amazonaws.com/eks/aws-efa-k8s-device-plugin" }
+    tolerations = local.tolerate_gpus
+  })]
+
+  max_history = 10
+}

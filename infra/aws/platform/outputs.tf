@@ -1,0 +1,11 @@
+# Where users come in.
+
+output "hub" {
+  description = "Address of the Hub."
+  value       = local.settings.public_url
+}
+
+output "bastion" {
+  description = "Address of the bastion."
+  value       = local.cluster.ssh_domain
+}

@@ -1,0 +1,187 @@
+"""SSH keys of people, from GitHub's public lists.
+
+A look-up for a connection reads what is kept; GitHub is asked by the sweep, by the owner's own look at the
+settings of SSH, and once for a person who is not known yet. So connections with unknown keys cost no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner
+from gpudev_hub.core.ports import MembershipUnavailable
+from gpudev_hub.ssh.keys import PublicKey, RefusedKey, judge
+
+from .github import GithubClient, GithubUnavailable
+from .membership import GithubMembership
+
+log = logging.getLogger(__name__)
+
+MAX_KEYS = 500
+"""Keys of one account that are used; sshd tries them one by one."""
+_PREFIX = "github:"
+_AGAIN: Millis = MINUTE
+"""Least time between two looks at one person's keys that people cause."""
+
+
+_PATIENCE = 3
+"""Seconds that an owner's question waits for GitHub."""
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    """The last good list of one account."""
+
+    login: str
+    accepted: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+class GithubKeys:
+    """``ssh.directory.KeyDirectory``: the keys that GitHub shows for the account's number."""
+
+    def __init__(self, client: GithubClient, file: Path, *, now: Callable[[], Millis]) -> None:
+        """``file``: keeps the last good lists, so that a restart during an outage locks nobody out."""
+        self._client = client
+        self._membership = GithubMembership(client)
+        self._file = file
+        self._now = now
+        self._kept = self._load()
+        self._parsed = {subject: _parse(kept) for subject, kept in self._kept.items()}
+        self._looked: dict[str, Millis] = {}
+        self._looking: dict[str, asyncio.Lock] = {}
+        self._looks: set[asyncio.Task[None]] = set()
+
+    async def keys(self, owner: Owner) -> list[PublicKey]:
+        """The last good list; GitHub is asked only where there has never been one."""
+        if owner.subject not in self._kept:
+            await self._look(owner.subject)
+        return list(self._parsed.get(owner.subject, ()))
+
+    def known(self, owner: Owner) -> bool:
+        """Return whether GitHub has ever answered about this person."""
+        return owner.subject in self._kept
+
+    async def rejected(self, owner: Owner) -> list[RefusedKey]:
+        """Look at GitHub at most once a minute, then say which keys open nothing."""
+        look = asyncio.create_task(self._look(owner.subject))
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+        # A page does not wait for a GitHub that hangs: the look goes on without it.
+        await asyncio.wait({look}, timeout=_PATIENCE)
+        kept = self._kept.get(owner.subject)
+        return [] if kept is None else [RefusedKey(summary, reason) for summary, reason in kept.refused]
+
+    async def identity_file(self, owner: Owner) -> Path | None:  # noqa: ARG002
+        """Everybody has keys of their own."""
+        return None
+
+    async def refresh(self, subjects: Iterable[str]) -> None:
+        """Look at the keys of these people, and forget everybody else's. Never raises.
+
+        Nobody at all changes nothing: that is a service that has not read its state yet.
+        """
+        wanted = set(subjects)
+        if not wanted:
+            return
+        if not self._kept.keys() <= wanted:
+            self._kept = {subject: kept for subject, kept in self._kept.items() if subject in wanted}
+            self._parsed = {subject: keys for subject, keys in self._parsed.items() if subject in wanted}
+            await self._save()
+        for known in (self._looked, self._looking):
+            for subject in known.keys() - wanted:
+                del known[subject]
+        for subject in sorted(wanted):
+            self._looked.pop(subject, None)
+            await self._look(subject)
+
+    async def _look(self, subject: str) -> None:
+        """Ask GitHub, unless that was done less than a minute ago. Keeps the last good list on failure."""
+        number = subject.removeprefix(_PREFIX)
+        if number == subject or not number.isdecimal():
+            return
+        async with self._looking.setdefault(subject, asyncio.Lock()):
+            looked = self._looked.get(subject)
+            if looked is not None and self._now() - looked < _AGAIN:
+                return
+            self._looked[subject] = self._now()
+            try:
+                found = await self._fetch(int(number))
+            except MembershipUnavailable as error:
+                log.warning("the SSH keys of %s stay as they were: %s", subject, error)
+                return
+            if found != self._kept.get(subject):
+                self._kept[subject] = found
+                self._parsed[subject] = _parse(found)
+                await self._save()
+
+    async def _fetch(self, id: int) -> _Keys:
+        """The account's keys, by the login that the number has before and after."""
+        account = await self._membership.account(id)
+        if account is None:
+            return _Keys("", (), ())
+        listed = await self._client.pages(f"/users/{account.login}/keys")
+        if listed is None or await self._membership.account(id) != account:
+            # The login may be another person's by now, and so may the keys.
+            raise GithubUnavailable(f"the GitHub account {id} changed its login during the check")
+        lines = [_line(entry) for entry in listed]
+        accepted, refused = judge("\n".join(lines[:MAX_KEYS]))
+        over = judge("\n".join(lines[MAX_KEYS:]))[0]
+        reasons = [(key.summary, key.reason) for key in refused]
+        reasons += [
+            (f"{key.type} {key.fingerprint}", f"only the first {MAX_KEYS} keys of an account are used")
+            for key in over
+        ]
+        return _Keys(account.login, tuple(key.line for key in accepted), tuple(reasons))
+
+    def _load(self) -> dict[str, _Keys]:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, _Keys])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning(
+                "the saved SSH keys in %s cannot be read and are fetched again: %s", self._file, error
+            )
+            return {}
+
+    async def _save(self) -> None:
+        """A disk that takes nothing costs the copy for the next start, no connection of now."""
+        try:
+            await asyncio.to_thread(_write, self._file, msgspec.json.encode(self._kept))
+        except OSError as error:
+            log.warning("the SSH keys cannot be saved in %s: %s", self._file, error)
+
+
+async def keep_fresh(keys: GithubKeys, people: Callable[[], Iterable[str]], period: Millis) -> None:
+    """Look at the keys of ``people`` once every ``period``, until cancelled."""
+    while True:
+        await keys.refresh(people())
+        await asyncio.sleep(period / SECOND)
+
+
+def _write(file: Path, data: bytes) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(file)
+
+
+def _parse(kept: _Keys) -> tuple[PublicKey, ...]:
+    """Judged again: nothing in a file opens a server unseen."""
+    return tuple(judge("\n".join(kept.accepted))[0])
+
+
+def _line(entry: Any) -> str:
+    """A key's text on one line, whatever it holds."""
+    text = entry.get("key") if isinstance(entry, dict) else None
+    return " ".join(text.split("\n")) if isinstance(text, str) else "?"

@@ -1,0 +1,56 @@
+"""GitHub's rate limits: when a refusal is one, and how long to ask nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Millis
+
+_FIRST_PAUSE = MINUTE
+_LONGEST_PAUSE = HOUR
+_WORDS = ("rate limit", "abuse detection")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """How long to ask nothing, and why in words."""
+
+    length: Millis
+    reason: str
+
+
+def pause_for(
+    status: int, headers: Mapping[str, str], message: str, github_now: Millis, earlier: int
+) -> Pause | None:
+    """Return the pause that an answer asks for; ``None`` if it is no refusal for a rate limit.
+
+    ``github_now`` is GitHub's own time, as its reset times are; ``earlier`` counts the pauses since the last
+    good answer.
+    """
+    if status not in (403, 429):
+        return None
+    after = _number(headers.get("retry-after"))
+    if after is not None:
+        return Pause(min(after * SECOND, _LONGEST_PAUSE), f"a rate limit of GitHub (retry after {after} s)")
+    reset = _number(headers.get("x-ratelimit-reset"))
+    if headers.get("x-ratelimit-remaining") == "0" and reset is not None:
+        limit = headers.get("x-ratelimit-limit", "?")
+        left = max(SECOND, reset * SECOND - github_now)
+        return Pause(min(left, _LONGEST_PAUSE), f"the hourly rate limit of GitHub ({limit} requests)")
+    if status == 429 or any(word in message.lower() for word in _WORDS):
+        return Pause(min(_FIRST_PAUSE << min(earlier, 6), _LONGEST_PAUSE), "a secondary rate limit of GitHub")
+    return None
+
+
+def github_time(headers: Mapping[str, str]) -> Millis | None:
+    """The ``Date`` of an answer; ``None`` where it has no usable one."""
+    try:
+        return round(parsedate_to_datetime(headers["date"]).timestamp() * SECOND)
+    except (KeyError, ValueError):
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else None

@@ -1,0 +1,114 @@
+"""Asks EC2 when capacity blocks end, again and again: a block that is extended keeps its id.
+
+Only blocks that nodes are labelled with are asked for; without any, EC2 is never called. A block's last known
+end stays while EC2 does not answer. Calls are made in a thread, and nothing waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.model import MINUTE, Millis
+
+from .capacity import UNKNOWN_ID, BlockSight, sights_of, trouble_of
+
+PERIOD: Final[Millis] = 5 * MINUTE
+AFTER_TROUBLE: Final[Millis] = 1 * MINUTE
+"""Until the next question where an end could not be read."""
+ANSWER_S: Final = 4.0
+"""Seconds for one answer."""
+TRIES: Final = 3
+"""Of botocore, with pauses in between. A service that ends waits for a question under way: 15 s or so."""
+
+log = logging.getLogger(__name__)
+
+
+def connect(region: str, endpoint_url: str | None, *, timeout: float = ANSWER_S, tries: int = TRIES) -> Any:
+    """Return a client of EC2; credentials by boto3's own chain. This takes a second: EC2's API is large."""
+    config = Config(
+        connect_timeout=timeout,
+        read_timeout=timeout,
+        retries={"total_max_attempts": tries, "mode": "standard"},
+    )
+    return boto3.session.Session().client("ec2", region_name=region, endpoint_url=endpoint_url, config=config)
+
+
+class CapacityBlocks:
+    """The ends of the blocks that were asked for (``want``), while it runs."""
+
+    def __init__(self, connect: Callable[[], Any], region: str, clock: Clock) -> None:
+        """``connect`` is called when the first block is wanted."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when ``sights`` has changed."""
+        self.sights: Mapping[str, BlockSight] = {}
+        """What is known of each block."""
+        self._connect = connect
+        self._client: Any = None
+        self._region = region
+        self._clock = clock
+        self._wanted: AbstractSet[str] = frozenset()
+        self._wake = asyncio.Event()
+
+    def want(self, ids: AbstractSet[str]) -> None:
+        """Ask for these blocks from now on; for one that is new at once."""
+        if ids - self._wanted:
+            self._wake.set()
+        self._wanted = ids
+
+    async def run(self) -> None:
+        """Ask every five minutes, or a minute after trouble, until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                await self._look(sorted(self._wanted))
+            except Exception:
+                # A defect met in one answer must not end all questions.
+                log.exception("reading the ends of capacity blocks failed")
+            trouble = any(sight.trouble for sight in self.sights.values())
+            await self._clock.wait(self._wake, self._clock.now() + (AFTER_TROUBLE if trouble else PERIOD))
+
+    async def _look(self, ids: Sequence[str]) -> None:
+        found = await asyncio.to_thread(self._ask, ids) if ids else {}
+        sights = {}
+        for name, sight in found.items():
+            before = self.sights.get(name, BlockSight())
+            sights[name] = replace(before, trouble=sight.trouble) if sight.trouble else sight
+            if sight.trouble and sight.trouble != before.trouble:
+                log.warning("the end of capacity block %s cannot be read: %s", name, sight.trouble)
+            elif before.trouble and not sight.trouble:
+                log.warning("the end of capacity block %s can be read again", name)
+        if sights != self.sights:
+            self.sights = sights
+            self.on_change()
+
+    def _ask(self, ids: Sequence[str]) -> dict[str, BlockSight]:
+        """One question, with all its pages. An id that EC2 does not know makes it refuse the others, too."""
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            paginator = self._client.get_paginator("describe_capacity_reservations")
+            pages = paginator.paginate(CapacityReservationIds=ids)
+            found = [reservation for page in pages for reservation in page["CapacityReservations"]]
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code in UNKNOWN_ID and len(ids) > 1:
+                return {name: sight for one in ids for name, sight in self._ask([one]).items()}
+            return self._failed(ids, code, error)
+        except (BotoCoreError, ResponseParserError) as error:
+            return self._failed(ids, type(error).__name__, error)
+        return sights_of(found, ids, self._region)
+
+    def _failed(self, ids: Sequence[str], code: str, error: Exception) -> dict[str, BlockSight]:
+        log.info("EC2 was asked when %s end: %s", " and ".join(ids), error)
+        return dict.fromkeys(ids, BlockSight(trouble=trouble_of(code, self._region)))

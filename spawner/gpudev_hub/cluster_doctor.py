@@ -1,0 +1,142 @@
+"""Collect the facts of an installation on Kubernetes, with no more rights than the service has anyway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError
+from kubernetes_asyncio.client import ApiException, CoreV1Api
+
+from .auth.check import Check
+from .cluster.kubernetes import KubernetesCluster
+from .cluster.labels import COMPONENT, EFA
+from .cluster_settings import ClusterSettings
+from .core.doctor import Facts, Finding, PodFact, examine
+from .core.model import SECOND, Millis, Node
+from .core.ports import ClusterUnavailable, HubUnavailable, StoreUnavailable
+from .service.hubclient import HubClient
+from .stores.dynamodb import DynamoStore
+
+NAMESPACE: Final = "gpudev"
+"""Of everything but servers: the chart has no other."""
+OURS: Final = "app.kubernetes.io/managed-by=gpudev"
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds for one call."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Looks at everything anew each time; the parts are closed by who made them."""
+
+    settings: ClusterSettings
+    api: CoreV1Api
+    table_client: Any
+    """From ``dynamodb_calls.connect``."""
+    hub: HubClient
+    github: Callable[[], Awaitable[list[Check]]]
+    now: Callable[[], Millis]
+    known: Callable[[], Iterable[Node]] | None = None
+    """The nodes as the service knows them, with the ends of capacity blocks; ``None``: as seen now."""
+
+    async def look(self) -> list[Finding]:
+        """Return every finding, in the order in which faults are best corrected."""
+        store, backups, hub, cluster, github = await asyncio.gather(
+            self._store(), self._backups(), self._hub(), self._cluster(), self.github()
+        )
+        failed = tuple(check.name for check in github if not check.ok)
+        facts = Facts(
+            now=self.now(),
+            pools=self.settings.make_policy().pools,
+            policy_probe=self.settings.policy_probe,
+            bastion=self.settings.bastion is not None,
+            store=store,
+            backups=backups,
+            hub=hub,
+            github=(len(github), failed),
+            **cluster,
+        )
+        return examine(facts)
+
+    async def _store(self) -> str:
+        store = DynamoStore(self.settings.store.table, self.table_client)
+        try:
+            await store.peek()
+        except StoreUnavailable as error:
+            return str(error)
+        finally:
+            await store.close()
+        return ""
+
+    async def _backups(self) -> bool | str:
+        try:
+            answer = await asyncio.to_thread(
+                self.table_client.describe_continuous_backups, TableName=self.settings.store.table
+            )
+        except ClientError as error:
+            return str(error.response.get("Error", {}).get("Code", "no reason given"))
+        except BotoCoreError as error:
+            return type(error).__name__
+        found = answer["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        return bool(found.get("PointInTimeRecoveryStatus") == "ENABLED")
+
+    async def _hub(self) -> str:
+        try:
+            await self.hub.known_servers()
+        except HubUnavailable as error:
+            return str(error)
+        return ""
+
+    async def _cluster(self) -> dict[str, Any]:
+        """The fields of ``Facts`` that the Kubernetes API tells."""
+        cluster = KubernetesCluster(
+            self.api, self.settings.namespace, self.now, policy_probe=self.settings.policy_probe
+        )
+        try:
+            nodes = await cluster.nodes()
+            pods, date = await self._pods()
+        except ClusterUnavailable as error:
+            return {"cluster": str(error)}
+        return {
+            "cluster_time": _instant(date),
+            "nodes": tuple(nodes if self.known is None else self.known()),
+            "efa": {node.name: int(cluster.devices(node.name).get(EFA, 0)) for node in nodes},
+            "pods": tuple(map(_pod, pods)),
+        }
+
+    async def _pods(self) -> tuple[list[dict[str, Any]], str | None]:
+        """Pods of the installation, and the ``Date`` of the answer."""
+        what = f"the Kubernetes API does not answer (pods of {NAMESPACE})"
+        try:
+            # Without being made into objects, whatever the library's types say.
+            answer: Any = await self.api.list_namespaced_pod(
+                NAMESPACE, label_selector=OURS, _request_timeout=REQUEST_TIMEOUT, _preload_content=False
+            )
+            body = await answer.read()
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterUnavailable(f"{what}: {type(error).__name__}") from error
+        if answer.status >= 400:
+            raise ClusterUnavailable(f"{what}: it answered {answer.status}")
+        return json.loads(body)["items"], answer.headers.get("Date")
+
+
+def _pod(pod: Mapping[str, Any]) -> PodFact:
+    conditions = {entry["type"]: entry["status"] for entry in pod.get("status", {}).get("conditions", ())}
+    return PodFact(
+        component=pod["metadata"].get("labels", {}).get(COMPONENT, ""),
+        node=pod["spec"].get("nodeName"),
+        ready=conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"],
+    )
+
+
+def _instant(date: str | None) -> Millis | None:
+    """An HTTP date that nobody can read says nothing."""
+    try:
+        return None if date is None else round(parsedate_to_datetime(date).timestamp() * SECOND)
+    except ValueError:
+        return None

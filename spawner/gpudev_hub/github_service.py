@@ -1,0 +1,49 @@
+"""Access by GitHub for the reservation service, from the parts that ask GitHub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from .auth.parts import GithubParts
+from .core.model import Owner, Policy
+from .core.sweep import Rules
+from .service.access import Github
+from .service.service import Service
+from .web.auth import HubUser
+
+
+def access_by(parts: GithubParts, contact: str) -> Github:
+    """Return what the service needs; ``contact``: whom people ask who may not get in."""
+    settings = parts.settings
+    rules = Rules(
+        team=settings.team,
+        repository=settings.repository,
+        outage_grace=settings.outage_grace,
+        most_people=settings.mass_revocation.people,
+        most_percent=settings.mass_revocation.percent,
+    )
+    return Github(parts.membership, rules, settings.sweep, contact, lambda: parts.client.rate)
+
+
+def with_github(policy: Policy, parts: GithubParts | None) -> Policy:
+    """Return the policy with what GitHub's settings add.
+
+    That is the teams that limits may name, and how long servers run on after their owner lost access.
+    """
+    if parts is None:
+        return policy
+    settings = parts.settings
+    return replace(policy, teams=settings.teams, revocation_grace=settings.revocation_grace)
+
+
+def owner_by(service: Service, otherwise: Callable[[HubUser], Owner]) -> Callable[[HubUser], Owner]:
+    """Return who a user of the Hub is to the queue: the person of GitHub with this Hub name, if there is one.
+
+    Where GitHub says who may get in, everybody else may not use the service.
+    """
+
+    def owner(user: HubUser) -> Owner:
+        return service.access.people.owner_of(user.name) or otherwise(user)
+
+    return owner

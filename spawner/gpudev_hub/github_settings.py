@@ -1,0 +1,141 @@
+"""Settings of access by GitHub: one JSON file, named by ``GPUDEV_GITHUB``, that Hub and service read.
+
+Without it there is no GitHub: users log in as the hub's own settings say. Secrets are files of their own,
+which the JSON file names; ``docs/github-app.md`` has an example.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from .core.model import HOUR, MINUTE, Millis
+from .settings_error import SettingsError
+
+_Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/?#@ ]+(/[^?# ]*)?$")]
+_Team = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$")]
+_Minutes = Annotated[float, msgspec.Meta(ge=1, le=1440)]
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class MassRevocation(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The brake: more people than both at once keep their access, and an operator is told."""
+
+    people: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5
+    percent: Annotated[float, msgspec.Meta(ge=0, le=100)] = 20
+    """Of the people known."""
+
+
+class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Everything that Hub and service must know of GitHub and of the GitHub App."""
+
+    url: _Url = "https://github.com"
+    api_url: _Url = "https://api.github.com"
+    app_id: Annotated[int, msgspec.Meta(ge=1)]
+    client_id: _Word
+    team: _Team = "pytorch/metamates"
+    """``ORGANISATION/TEAM-SLUG``: the team whose members may enter, if they may push, too."""
+    repository: _Team = "pytorch/pytorch"
+    """``ORGANISATION/REPOSITORY``: where users must have push permission."""
+    operator_teams: tuple[_Team, ...] = ()
+    other_teams: tuple[_Team, ...] = ()
+    """Teams that limits and figures of usage may name."""
+    client_secret_file: _Word
+    private_key_file: _Word
+    webhook_secret_file: _Word | None = None
+    sweep_minutes: _Minutes = 5
+    outage_grace_hours: Annotated[float, msgspec.Meta(ge=0, le=24 * 14)] = 12
+    """How long people who are known stay in while GitHub confirms nobody."""
+    revocation_grace_minutes: Annotated[float, msgspec.Meta(ge=0, le=24 * 60)] = 30
+    """How long the servers of somebody who lost access run on."""
+    mass_revocation: MassRevocation = msgspec.field(default_factory=MassRevocation)
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> GithubSettings | None:
+        """The settings in the file that ``GPUDEV_GITHUB`` names; ``None`` without it.
+
+        Raises ``SettingsError``.
+        """
+        path = environment.get("GPUDEV_GITHUB")
+        if not path:
+            return None
+        try:
+            found = msgspec.json.decode(Path(path).expanduser().read_bytes(), type=cls)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise SettingsError(f"GPUDEV_GITHUB names {path}, which cannot be used: {error}") from error
+        for name, team in (
+            ("repository", found.repository),
+            *(("operator_teams", team) for team in found.operator_teams),
+            *(("other_teams", team) for team in found.other_teams),
+        ):
+            if _owner(team).lower() != found.organisation.lower():
+                raise SettingsError(
+                    f"GPUDEV_GITHUB names {path}, where {name} has {team} and team has {found.team}: "
+                    "all must belong to one organisation, where the GitHub App is installed"
+                )
+        return found
+
+    @property
+    def organisation(self) -> str:
+        """The organisation where the GitHub App is installed."""
+        return _owner(self.team)
+
+    @property
+    def teams(self) -> tuple[str, ...]:
+        """Every team that is asked about, each once; the team that gives access is the first."""
+        return tuple(dict.fromkeys((self.team, *self.operator_teams, *self.other_teams)))
+
+    @property
+    def sweep(self) -> Millis:
+        """Time between two sweeps."""
+        return round(self.sweep_minutes * MINUTE)
+
+    @property
+    def outage_grace(self) -> Millis:
+        """See ``outage_grace_hours``."""
+        return round(self.outage_grace_hours * HOUR)
+
+    @property
+    def revocation_grace(self) -> Millis:
+        """See ``revocation_grace_minutes``."""
+        return round(self.revocation_grace_minutes * MINUTE)
+
+    def client_secret(self) -> str:
+        """The App's client secret. Raises ``SettingsError``."""
+        return _secret("client_secret_file", self.client_secret_file)
+
+    def private_key(self) -> str:
+        """The App's private key in PEM format. Raises ``SettingsError``."""
+        return _secret("private_key_file", self.private_key_file)
+
+    def webhook_secret(self) -> str | None:
+        """What signs deliveries; ``None``: no deliveries are taken. Raises ``SettingsError``."""
+        if self.webhook_secret_file is None:
+            return None
+        return _secret("webhook_secret_file", self.webhook_secret_file)
+
+
+def _owner(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _secret(name: str, file: str) -> str:
+    path = Path(file).expanduser()
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise SettingsError(f"{name} in GPUDEV_GITHUB names {path}: it cannot be read: {reason}") from error
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise SettingsError(
+            f"{name} in GPUDEV_GITHUB names {path}, which every account of this machine can read "
+            f"(mode {stat.S_IMODE(mode):o}): run chmod 600 on it"
+        )
+    if not text:
+        raise SettingsError(f"{name} in GPUDEV_GITHUB names {path}, which is empty")
+    return text

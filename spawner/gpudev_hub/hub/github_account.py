@@ -1,0 +1,154 @@
+"""Find out whose GitHub account logs in: its token is used once and withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import httpx
+import msgspec
+
+log = logging.getLogger(__name__)
+
+TIMEOUT: Final = 10.0
+"""Seconds that GitHub has for one answer: it cuts its own requests after as many."""
+DROP_TIMEOUT: Final = 3.0
+"""Seconds for the withdrawal of the user's token, which the login waits for."""
+API_VERSION: Final = "2022-11-28"
+_USED: Final = frozenset({"bad_verification_code", "bad_code_verifier", "invalid_grant"})
+"""GitHub's words for a code that was used, is too old, or belongs to another login."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What is kept of ``GET /user``."""
+
+    id: Annotated[int, msgspec.Meta(gt=0)]
+    login: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class GithubSilent(Exception):
+    """GitHub gives no answer now; says nothing about the person."""
+
+
+class CodeUseless(Exception):
+    """The code of this login was used before, or has expired."""
+
+
+class AppBroken(Exception):
+    """GitHub does not accept this hub's App; the message is GitHub's word for it."""
+
+
+class AccountRefused(Exception):
+    """GitHub itself does not let the account in; the message is GitHub's."""
+
+
+class _Granted(msgspec.Struct, frozen=True):
+    access_token: str = ""
+    error: str = ""
+    error_description: str = ""
+
+
+class _Message(msgspec.Struct, frozen=True):
+    message: str = ""
+
+
+class GithubLogin:
+    """The App's OAuth client."""
+
+    def __init__(self, *, url: str, api_url: str, client_id: str, client_secret: str) -> None:
+        """``url``: ``https://github.com``; ``api_url``: ``https://api.github.com``."""
+        self._token_url = f"{url}/login/oauth/access_token"
+        self._api = api_url
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._http = httpx.AsyncClient(timeout=TIMEOUT, headers={"User-Agent": "gpudev"})
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    async def account(self, params: Mapping[str, Any]) -> Account:
+        """Return the account that the code in ``params`` belongs to; its token is withdrawn afterwards.
+
+        Raises ``GithubSilent``, ``CodeUseless``, ``AppBroken`` or ``AccountRefused``.
+        """
+        try:
+            token = await self._exchange(params)
+            try:
+                return await self._user(token)
+            finally:
+                await self._drop(token)
+        except httpx.HTTPError as error:
+            raise GithubSilent(type(error).__name__) from error
+
+    async def _exchange(self, params: Mapping[str, Any]) -> str:
+        own = {"client_id": self._client_id, "client_secret": self._client_secret}
+        answer = await self._http.post(
+            self._token_url, data={**params, **own}, headers={"Accept": "application/json"}
+        )
+        _raise_if_silent(answer)
+        try:
+            granted = msgspec.json.decode(answer.content, type=_Granted)
+        except msgspec.MsgspecError as error:
+            raise GithubSilent(f"an answer of status {answer.status_code} that is not understood") from error
+        if granted.access_token:
+            return granted.access_token
+        if granted.error in _USED:
+            raise CodeUseless(granted.error)
+        if granted.error == "unverified_user_email":
+            raise AccountRefused("The primary email address of the account is not verified at GitHub")
+        raise AppBroken(granted.error or f"status {answer.status_code}")
+
+    async def _user(self, token: str) -> Account:
+        answer = await self._http.get(
+            f"{self._api}/user",
+            headers={
+                "Accept": "application/vnd.github+json",
+                "Authorization": f"Bearer {token}",
+                "X-GitHub-Api-Version": API_VERSION,
+            },
+        )
+        _raise_if_silent(answer)
+        if answer.status_code != httpx.codes.OK:
+            said = _message(answer)
+            if answer.status_code == httpx.codes.FORBIDDEN and "account" in said.lower():
+                raise AccountRefused(said)
+            raise GithubSilent(f"status {answer.status_code} for a new token: {said}")
+        try:
+            return msgspec.json.decode(answer.content, type=Account)
+        except msgspec.MsgspecError as error:
+            raise GithubSilent("an answer that is not an account") from error
+
+    async def _drop(self, token: str) -> None:
+        """Withdraw the token; it ends by itself within hours if that fails."""
+        try:
+            async with asyncio.timeout(DROP_TIMEOUT):
+                answer = await self._http.request(
+                    "DELETE",
+                    f"{self._api}/applications/{self._client_id}/token",
+                    json={"access_token": token},
+                    auth=(self._client_id, self._client_secret),
+                    headers={"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": API_VERSION},
+                )
+                if not answer.is_success:
+                    log.warning("a login's token was not withdrawn: GitHub answered %d", answer.status_code)
+        except (TimeoutError, httpx.HTTPError) as error:
+            log.warning("a login's token was not withdrawn: %s", type(error).__name__)
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return msgspec.json.decode(answer.content, type=_Message).message[:200]
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _raise_if_silent(answer: httpx.Response) -> None:
+    """Raise ``GithubSilent`` for what says nothing about the person: failures, and too many requests."""
+    limited = answer.headers.get("x-ratelimit-remaining") == "0" or "retry-after" in answer.headers
+    if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        raise GithubSilent(f"status {answer.status_code}")
+    if answer.status_code == httpx.codes.FORBIDDEN and (limited or "rate limit" in _message(answer).lower()):
+        raise GithubSilent("too many requests")

@@ -1,0 +1,184 @@
+"""The way through a login at GitHub, and the page for every way in which it can end without one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any, Final
+
+from jupyterhub.handlers.login import LoginHandler
+from oauthenticator.oauth2 import OAuthCallbackHandler, OAuthLoginHandler
+from tornado import web
+
+from gpudev_hub.core.gate import PersonAnswer
+
+LOST: Final = "gpudev_lost_access"
+"""Attribute of a handler whose user has lost access: a ``PersonAnswer``."""
+SELECT: Final = "select_account"
+"""GitHub's ``prompt`` that lets people choose between several accounts."""
+RETRY_AFTER: Final = 30
+"""Seconds after which a login that failed for a reason that passes is worth another try."""
+
+_ERROR: Final = re.compile(r"[a-z_]{1,64}")
+_START_AGAIN: Final = "Start the login again. It has to be finished in the same browser within a day."
+
+
+class LoginFailed(web.HTTPError):
+    """A login that ended without one; its page says why, what to do and whom to ask."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        message: str,
+        hint: str,
+        *,
+        again: str = "Try again",
+        other_account: bool = False,
+        ask: bool = True,
+    ) -> None:
+        """``again``: the words on the button that starts the login again.
+
+        ``other_account``: another account of the person's might get in; ``ask``: show whom to ask.
+        """
+        super().__init__(status, "%s", message)
+        self.title = title
+        self.message = message
+        self.hint = hint
+        self.again = again
+        self.other_account = other_account
+        self.ask = ask
+        self.headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
+        self.jupyterhub_message = f"{message} {hint}"
+
+
+def refused(message: str, hint: str, *, ask: bool = True) -> LoginFailed:
+    """The person may not use this hub; ``ask``: the hint does not say whom to ask."""
+    return LoginFailed(403, "You cannot use this hub", message, hint, other_account=True, ask=ask)
+
+
+def unavailable(message: str, hint: str = "") -> LoginFailed:
+    """Nothing is known about the person now."""
+    hint = hint or "Try again in a few minutes. Reservations and running servers are not affected."
+    return LoginFailed(503, "Logging in does not work now", message, hint)
+
+
+def started_too_long_ago() -> LoginFailed:
+    """The code or the state of the login is of no use any more."""
+    return LoginFailed(
+        400,
+        "This login has expired",
+        "The login was not finished in time, was finished already, or was started in another browser or tab.",
+        _START_AGAIN,
+        again="Log in with GitHub",
+        ask=False,
+    )
+
+
+def app_broken(what: str) -> LoginFailed:
+    """GitHub does not accept this hub's App."""
+    return LoginFailed(
+        500,
+        "This hub is not set up correctly",
+        f"GitHub does not accept this hub's GitHub App ({what}). Nobody can log in until that is repaired.",
+        "Tell an operator of this hub: the command gpu-dev admin github-check names what is wrong.",
+    )
+
+
+def cancelled() -> LoginFailed:
+    """The person did not authorize the App."""
+    return LoginFailed(
+        403,
+        "You cancelled the login",
+        "You did not authorize this hub at GitHub, so it does not know who you are.",
+        "To log in, authorize it. The hub learns your user name and account number. It gets no access to "
+        "your repositories.",
+        again="Log in with GitHub",
+        ask=False,
+    )
+
+
+class _Failing:
+    """Mixed into handlers: shows the page of a ``LoginFailed``."""
+
+    async def show_failure(self: Any, failed: LoginFailed) -> None:
+        self.log.info("a login ended with %d: %s", failed.status_code, failed.message)
+        self.set_status(failed.status_code)
+        for name, value in failed.headers.items():
+            self.set_header(name, value)
+        # The page's own address has GitHub's code in it.
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Referrer-Policy", "no-referrer")
+        login = self.authenticator.login_url(self.hub.base_url)
+        self.finish(
+            await self.render_template(
+                "login_failed.html", failed=failed, login=login, other=f"{login}?prompt={SELECT}"
+            )
+        )
+
+
+class LoginRedirect(OAuthLoginHandler):
+    """Sends the browser to GitHub."""
+
+    def authorize_redirect(self, *args: Any, **kwargs: Any) -> None:
+        """As JupyterHub; ``?prompt=select_account`` lets people choose the account."""
+        if self.get_argument("prompt", "") == SELECT:
+            kwargs["extra_params"] = {**(kwargs.get("extra_params") or {}), "prompt": SELECT}
+        super().authorize_redirect(*args, **kwargs)
+
+
+class LoginCallback(_Failing, OAuthCallbackHandler):
+    """Where GitHub sends the browser back to."""
+
+    async def get(self) -> None:
+        """Finish the login, or say why it ended without one."""
+        try:
+            self.check_arguments()
+            user = await self.login_user()
+            if user is None:
+                # JupyterHub itself found the name unusable.
+                raise refused("JupyterHub does not accept your user name.", "Ask an operator of this hub.")
+        except LoginFailed as failed:
+            await self.show_failure(failed)
+        else:
+            self.redirect(self.get_next_url(user))
+
+    def check_error(self) -> None:
+        """Say what GitHub said instead of giving a code."""
+        error = self.get_argument("error", "")
+        if error == "access_denied":
+            raise cancelled()
+        if error:
+            raise app_broken(error if _ERROR.fullmatch(error) else "an unknown error")
+
+    def check_code(self) -> None:
+        """Without a code there is nothing to go on with."""
+        if not self.get_argument("code", ""):
+            raise started_too_long_ago()
+
+    def check_state(self) -> None:
+        """The login must have been started in this browser; no state is written to the log."""
+        kept = _fields(self.get_state_cookie())
+        given = _fields(self.get_argument("state", ""))
+        if not kept.get("state_id") or kept["state_id"] != given.get("state_id"):
+            raise started_too_long_ago()
+        if not kept.get("code_verifier"):
+            raise started_too_long_ago()
+
+
+def _fields(state: str) -> dict[str, Any]:
+    """What a state holds, as oauthenticator writes it; nothing if it is damaged."""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(state.encode()))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class LoginPage(LoginHandler):
+    """The Hub's login page; who has lost access while logged in is told so here."""
+
+    def _render(self, **kwargs: Any) -> Any:
+        lost: PersonAnswer | None = getattr(self, LOST, None)
+        return super()._render(**kwargs, lost=lost)

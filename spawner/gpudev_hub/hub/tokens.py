@@ -1,0 +1,47 @@
+"""Limits on the API tokens that people make at the Hub.
+
+Without them, one script fills the Hub's database, and its owner's page of tokens blocks the Hub for seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from jupyterhub import orm
+from jupyterhub.apihandlers.users import UserTokenListAPIHandler
+from tornado.web import HTTPError
+
+MOST: Final = 1000
+"""API tokens of one user; those of browsers and servers do not count."""
+LONGEST_NOTE: Final = 500
+"""Characters of the note of a token."""
+LONGEST_LIFE: Final = 365 * 24 * 3600
+"""Seconds until a token expires, also if it was made without an expiry; JupyterHub enforces it."""
+
+_hubs_post = UserTokenListAPIHandler.post
+
+
+def limit_tokens() -> None:
+    """Apply the limits in the JupyterHub of this process."""
+    UserTokenListAPIHandler.post = _post
+
+
+async def _post(self: Any, user_name: str) -> None:
+    body = self.get_json_body()
+    asked = body if isinstance(body, dict) else {}
+    note = asked.get("note")
+    if note is not None and not isinstance(note, str):
+        raise HTTPError(400, "The note of a token must be text.")
+    if note is not None and len(note) > LONGEST_NOTE:
+        raise HTTPError(400, f"The note has {len(note)} characters; the limit is {LONGEST_NOTE}.")
+    user = self.find_user(user_name)
+    if user is not None and (count := _count(self.db, user.id)) >= MOST:
+        raise HTTPError(
+            403, f"{user_name} has {count} API tokens; the limit is {MOST}. Revoke tokens at /hub/token."
+        )
+    await _hubs_post(self, user_name)
+
+
+def _count(db: Any, user_id: int) -> int:
+    """API tokens of a user; the Hub removes expired ones itself."""
+    return int(db.query(orm.APIToken).filter_by(user_id=user_id, client_id="jupyterhub").count())

@@ -1,0 +1,67 @@
+"""The bastion of one machine: its account, address, secrets and command."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from collections.abc import Mapping
+
+from .server import preflight, private
+from .settings import CHECKOUT, LOOPBACK, Ports, Settings
+from .ssh.access import SshBastion
+from .ssh.bastion import HOST_KEY_ALIAS
+from .ssh.ca import HostCA
+from .ssh.keygen import keep_pair, public_of
+
+PROGRAM = CHECKOUT / "infra" / "images" / "bastion" / "bastion"
+SECRET = "bastion"
+"""Name of the secret with which it asks the service."""
+_UNPRIVILEGED = "nobody"
+
+
+def account() -> str:
+    """Return the account that users log in as: sshd of an ordinary user lets in that user only."""
+    own = pwd.getpwuid(os.getuid()).pw_name
+    return _UNPRIVILEGED if os.getuid() == 0 and _usable(_UNPRIVILEGED) else own
+
+
+def _usable(name: str) -> bool:
+    """Return whether sshd lets this account in. It refuses locked ones."""
+    done = subprocess.run(["getent", "shadow", name], capture_output=True, text=True, check=False)
+    return done.returncode == 0 and not done.stdout.partition(":")[2].startswith("!")
+
+
+def address(settings: Settings, ports: Ports) -> SshBastion:
+    """Return how clients reach it."""
+    return SshBastion(LOOPBACK, settings.bastion_port(ports), account(), HOST_KEY_ALIAS)
+
+
+def prepare(settings: Settings) -> None:
+    """Write its host key, the certificate and its secret. Raises ``OSError`` or ``KeygenFailed``."""
+    folder = settings.bastion_folder / "secrets"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = folder / "host_ed25519"
+    keep_pair(key, HOST_KEY_ALIAS)
+    certificate = HostCA(settings.state / "ssh").sign(public_of(key).read_text().strip(), [HOST_KEY_ALIAS])
+    private.write(folder / "host_ed25519-cert.pub", certificate + "\n")
+    private.write(folder / "token", settings.secret(SECRET))
+
+
+def command(
+    settings: Settings, ports: Ports, environment: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command line and the environment of its process."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("GPUDEV_BASTION")}
+    # Whoever offers many wrong keys must not slow down the service, which shares the machine.
+    return ["nice", "-n", "10", "/bin/bash", str(PROGRAM)], kept | {
+        "GPUDEV_GATE": f"http://{LOOPBACK}:{ports.gate}",
+        "GPUDEV_BASTION_SECRETS": str(settings.bastion_folder / "secrets"),
+        "GPUDEV_BASTION_RUN": str(settings.bastion_folder / "run"),
+        "GPUDEV_BASTION_PORT": str(settings.bastion_port(ports)),
+        "GPUDEV_BASTION_ADDRESS": LOOPBACK,
+        "GPUDEV_BASTION_ACCOUNT": preflight.account_pattern(account()),
+        "GPUDEV_BASTION_TARGETS": f"{LOOPBACK}:*",
+        # Everybody connects from one address here.
+        "GPUDEV_BASTION_PENALTIES": "no",
+    }

@@ -1,0 +1,35 @@
+"""Addresses of users' servers where each user has an origin of their own.
+
+Pages of a server are written by whoever has access to it. On the origin of the Hub, they could use the Hub
+and the service as the person who opens them. So each user's servers can be on a subdomain; the pages of the
+Hub and of the service stay on the domain itself.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from jupyterhub.utils import subdomain_hook_idna
+
+
+def domain_of(name: str, domain: str, kind: str) -> str:
+    """Return the domain of a user's servers, or of a service: a ``subdomain_hook`` of JupyterHub."""
+    return str(subdomain_hook_idna(name, domain, kind)) if kind == "user" else domain
+
+
+def servers_of(hub_user: str, public_url: str, *, subdomains: bool) -> str:
+    """Return the address below which a user's servers are, with a slash at the end.
+
+    ``public_url``: of the Hub, with its base path.
+    """
+    hub = urlsplit(public_url)
+    host = hub.netloc
+    if subdomains:
+        host = domain_of(hub_user, hub.hostname or "", "user") + (f":{hub.port}" if hub.port else "")
+    return f"{hub.scheme}://{host}{hub.path.rstrip('/')}/user/{quote(hub_user, safe='@~')}/"
+
+
+def origin(url: str) -> str:
+    """Return scheme and host of an address."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

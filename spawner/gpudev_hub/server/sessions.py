@@ -1,0 +1,72 @@
+"""SSH connections of a server, and whose they are.
+
+sshd asks the script ``keys`` about each key that a client offers. The script writes ``sessions/PID``: the
+start time of the connection's own sshd process, the fingerprint of the key and, once the service accepts the
+key, the subject of the person. Several sessions in one connection (``ControlMaster``) end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from . import processes
+
+_SUBJECT = re.compile(r" subject=([^ ]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One live SSH connection."""
+
+    pid: int
+    started: int
+    """Start time of the process, which tells it from a later one with the same number."""
+    fingerprint: str
+    subject: str
+    """Empty until the service has accepted the key."""
+
+    def of(self, subject: str, fingerprints: Collection[str]) -> bool:
+        """Return whether this is a connection of a person, who has these keys."""
+        return self.subject == subject if self.subject else self.fingerprint in fingerprints
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the records in the server's private folder."""
+    (folder / "sessions").mkdir(mode=0o700, exist_ok=True)
+
+
+def living(folder: Path) -> Iterator[Session]:
+    """Yield the live connections, and delete the records of those that have ended."""
+    for record in (folder / "sessions").iterdir():
+        try:
+            started, fingerprint, subject = record.read_text().split()
+            known = "" if subject == "-" else unquote(subject)
+            session = Session(int(record.name), int(started), fingerprint, known)
+        except (OSError, ValueError):
+            continue  # it is being written
+        if processes.start_time(session.pid) == session.started:
+            yield session
+        else:
+            record.unlink(missing_ok=True)
+
+
+def lets_in(lines: bytes, session: Session) -> bool:
+    """Return whether the service's answer about a connection's key still lets the person in."""
+    found = _SUBJECT.findall(lines.decode(errors="replace"))
+    return session.subject in map(unquote, found) if session.subject else bool(found)
+
+
+def end(session: Session) -> bool:
+    """End a connection. Returns whether it was there."""
+    if processes.start_time(session.pid) != session.started:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(session.pid, signal.SIGTERM)
+    return True

@@ -1,0 +1,95 @@
+"""Operators set and clear limits at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from gpudev_hub.core.access_model import LimitRule
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.events import ClearLimits, Decision, Event, SetLimits
+from gpudev_hub.core.limits import NAMES, Name, person_scope
+from gpudev_hub.core.model import Owner, Policy
+from gpudev_hub.core.standing import exceeded
+from gpudev_hub.core.words import listing
+
+from .view import View
+
+MOST_WARNINGS = 10
+"""Of more people than that, a warning gives only the number."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSetting:
+    """Changes of limits, durable when a method returns."""
+
+    policy: Policy
+    view: View
+    ask: Callable[[Event], Awaitable[Decision]]
+
+    async def set(
+        self, scope: str, pool: str | None, values: Mapping[Name, int], actor: str, reason: str = ""
+    ) -> tuple[LimitRule | None, list[str]]:
+        """Set limits of a scope; others of it stay. Return the rule and warnings. Raises ``Refused``."""
+        scope = self._resolved(scope)
+        await self.ask(SetLimits(scope, pool, values, actor, reason))
+        return self.view.limits.get((scope, pool)), self._warnings(scope, tuple(values))
+
+    async def clear(
+        self, scope: str, pool: str | None, names: tuple[Name, ...], actor: str, reason: str = ""
+    ) -> tuple[LimitRule | None, list[str]]:
+        """Clear limits of a scope, all if none is named; like ``set``."""
+        scope = self._resolved(scope)
+        await self.ask(ClearLimits(scope, pool, actor, names, reason))
+        return self.view.limits.get((scope, pool)), self._warnings(scope, names or NAMES)
+
+    def people(self) -> dict[str, str]:
+        """Return the logins, by subject, of everyone who is known."""
+        owners = [record.owner for record in self.view.reservations.values()]
+        subjects = [subject for subject, _ in self.view.spending]
+        found = {subject: subject.rpartition(":")[2] for subject in (*self.policy.personal, *subjects)}
+        found |= {owner.subject: owner.login for owner in owners}
+        return found | {person.subject: person.login for person in self.view.people.values()}
+
+    def _resolved(self, scope: str) -> str:
+        """Return the scope with the subject of a person who is given by login."""
+        kind, _, name = scope.partition(":")
+        if kind != "person" or ":" in name:
+            return scope
+        known = self.people()
+        names = {Owner(p.subject, p.hub_user, p.login) for p in self.view.people.values()}
+        found = {subject for subject, login in known.items() if login == name}
+        found |= {owner.subject for owner in names if owner.hub_user == name}
+        if len(found) == 1:
+            return person_scope(found.pop())
+        if found:
+            raise Refused(
+                Code.INVALID_REQUEST,
+                f"{name[:64]!r} is the name of {len(found)} users.",
+                f"Use one of the subjects: {listing(sorted(found), 'or')}.",
+            )
+        raise Refused(
+            Code.NOT_FOUND,
+            f"Nobody called {name[:64]!r} is known.",
+            "Users are known once they have logged in or made a reservation. "
+            "Otherwise use the whole subject, for example person:local:alice.",
+        )
+
+    def _warnings(self, scope: str, names: tuple[Name, ...]) -> list[str]:
+        kind, _, name = scope.partition(":")
+        who = {
+            subject: login
+            for subject, login in self.people().items()
+            if kind == "default"
+            or (kind == "person" and subject == name)
+            or (kind == "team" and subject in self.view.people and name in self.view.people[subject].teams)
+        }
+        told = exceeded(self.policy, self.view, names, who, self.view.now())
+        if not told:
+            return []
+        more = [f"{len(told) - MOST_WARNINGS} more are over the limit."] if len(told) > MOST_WARNINGS else []
+        return [
+            *told[:MOST_WARNINGS],
+            *more,
+            "Nothing ends. New requests wait or are refused until the use is below the limit.",
+        ]

@@ -1,0 +1,108 @@
+"""Questions to GitHub about accounts that log in: each once at a time, and few about strangers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gpudev_hub.core.model import SECOND, Millis
+from gpudev_hub.core.ports import Facts, Membership, MembershipUnavailable
+from gpudev_hub.turns import Turns
+
+STRANGERS: Final = 4
+"""Accounts without access that GitHub is asked about at once: the sweep waits for few of them."""
+TURN_TIMEOUT: Final = 10.0
+"""Seconds that such an account waits for its turn."""
+REMEMBERED: Final[Millis] = 30 * SECOND
+"""How long GitHub's answer stands after a refusal."""
+MOST_REMEMBERED: Final = 4096
+KEPT_PERCENT: Final = 20
+"""Share of GitHub's hourly limit that is kept for people who have access."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What GitHub said of an account, and when it was asked."""
+
+    facts: Facts
+    asked_at: Millis
+
+
+class Questions:
+    """Asks GitHub. Strangers are accounts without access now; nobody else waits or is refused here."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        now: Callable[[], Millis],
+        rate: Callable[[], tuple[int, int] | None],
+    ) -> None:
+        """``rate``: requests left in this hour and the limit, as GitHub said last."""
+        self._membership = membership
+        self._now = now
+        self._rate = rate
+        self._turns = Turns(STRANGERS)
+        self._asking: dict[int, asyncio.Task[Answer]] = {}
+        self._refused: OrderedDict[int, Answer] = OrderedDict()
+
+    async def ask(self, id: int, *, stranger: bool) -> Answer:
+        """Return what is true of an account; a question that is under way answers, too.
+
+        Raises ``MembershipUnavailable``.
+        """
+        refused = self._refused.get(id)
+        if stranger and refused is not None and 0 <= self._now() - refused.asked_at < REMEMBERED:
+            return refused
+        task = self._asking.get(id)
+        if task is None:
+            task = asyncio.create_task(self._of_stranger(id) if stranger else self._facts(id))
+            self._asking[id] = task
+            task.add_done_callback(lambda done: self._asked(id, done))
+        return await asyncio.shield(task)
+
+    def remember_refusal(self, id: int, answer: Answer) -> None:
+        """Let an answer stand for the next logins of an account that was refused for it."""
+        self._refused[id] = answer
+        self._refused.move_to_end(id)
+        if len(self._refused) > MOST_REMEMBERED:
+            self._refused.popitem(last=False)
+
+    async def stop(self) -> None:
+        """End the questions that are under way."""
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _asked(self, id: int, done: asyncio.Task[Answer]) -> None:
+        del self._asking[id]
+        if not done.cancelled():
+            # Everybody who asked may have gone; an exception that nobody takes is logged as a defect.
+            done.exception()
+
+    async def _of_stranger(self, id: int) -> Answer:
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT) as patience, self._turns.one(str(id)):
+                patience.reschedule(None)
+                self._check_rate()
+                return await self._facts(id)
+        except TimeoutError:
+            raise MembershipUnavailable("too many accounts without access log in at once") from None
+
+    def _check_rate(self) -> None:
+        rate = self._rate()
+        if rate is None:
+            return
+        left, limit = rate
+        if left * 100 < limit * KEPT_PERCENT:
+            raise MembershipUnavailable(
+                f"{left} of the {limit} requests that GitHub allows in an hour are left, and "
+                f"{KEPT_PERCENT} % are kept for people who have access"
+            )
+
+    async def _facts(self, id: int) -> Answer:
+        asked_at = self._now()
+        return Answer(await self._membership.facts(id), asked_at)

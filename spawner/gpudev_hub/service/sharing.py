@@ -1,0 +1,135 @@
+"""The Hub's side of sharing: who may open JupyterLab on whose server.
+
+JupyterHub keeps its own list of whom a server is shared with. This makes that list equal to the guests of the
+reservation: after a change, when the Hub has (re)started a server, and with every full pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.model import SECOND, Millis, Reservation
+from gpudev_hub.core.permissions import WHEN, Action
+from gpudev_hub.core.ports import Hub, HubUnavailable, OwnerUnknownToHub
+
+from .view import View
+
+FIRST_PAUSE: Final[Millis] = 250
+LONGEST_PAUSE: Final[Millis] = 10 * SECOND
+
+log = logging.getLogger(__name__)
+
+
+class HubShares:
+    """At most one task for each server."""
+
+    def __init__(
+        self,
+        view: View,
+        hub: Hub,
+        clock: Clock,
+        allowed: Callable[[str], bool],
+        removed: Callable[[str, str], None],
+    ) -> None:
+        """``allowed``: whether a subject may use the service now; ``removed``: is told of the server and the
+        user whom the Hub no longer lets in.
+        """
+        self._view = view
+        self._hub = hub
+        self._clock = clock
+        self._allowed = allowed
+        self._removed = removed
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._granted: dict[str, frozenset[str]] = {}
+        """What the Hub was last seen to have, of servers that are or were shared."""
+
+    def changed(self, record: Reservation) -> None:
+        """Look at a reservation that was committed: act if its guests are not what the Hub has."""
+        if not record.live:
+            self._granted.pop(record.id, None)  # the Hub forgets it together with the server
+        elif self._wanted(record) != self._granted.get(record.id, frozenset()):
+            self.check(record.id)
+
+    def person_changed(self, subject: str) -> None:
+        """Look at all reservations that are shared with a person whose access may have changed."""
+        for record in self._view.reservations.values():
+            if record.guest(subject) is not None:
+                self.changed(record)
+
+    def check(self, id: str) -> None:
+        """Compare a server's guests with the Hub's list, and correct the list until both are equal."""
+        self._news.setdefault(id, asyncio.Event()).set()
+        if id not in self._tasks:
+            task = asyncio.create_task(self._correct(id), name=f"share/{id}")
+            self._tasks[id] = task
+            task.add_done_callback(lambda done: self._done(id, done))
+
+    def check_all(self, *, everything: bool = False) -> None:
+        """Check each server with guests; ``everything``: also those that may have lost their last one."""
+        for record in self._view.reservations.values():
+            if record.state in WHEN[Action.ENTER] and (everything or record.guests):
+                self.check(record.id)
+
+    async def close(self) -> None:
+        """Drop everything under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, id: str, task: asyncio.Task[None]) -> None:
+        del self._tasks[id]
+        news = self._news.pop(id)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.error("sharing %s failed", id, exc_info=error, extra={"reservation": id})
+        elif news.is_set():
+            self.check(id)
+
+    def _wanted(self, record: Reservation) -> frozenset[str]:
+        return frozenset(guest.hub_user for guest in record.guests if self._allowed(guest.subject))
+
+    async def _correct(self, id: str) -> None:
+        news, pause = self._news[id], FIRST_PAUSE
+        while (record := self._view.reservations.get(id)) is not None:
+            news.clear()
+            try:
+                await self._equalize(record)
+            except HubUnavailable as error:
+                log.warning("the Hub's list of guests of %s: %s", id, error, extra={"reservation": id})
+                await self._clock.wait(news, self._clock.now() + pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                if not news.is_set():
+                    return
+
+    async def _equalize(self, record: Reservation) -> None:
+        owner, server = record.owner.hub_user, record.id
+        known, wanted = await self._hub.guests(owner, server), self._wanted(record)
+        if known is None:
+            # The Hub does not have the server yet, or not any more. It is checked again once it starts it.
+            self._granted.pop(server, None)
+            return
+        for name in sorted(known - wanted):
+            await self._hub.unshare(owner, server, name)
+            self._removed(server, name)
+            log.info("the Hub no longer lets %s open %s", name, server, extra={"reservation": server})
+        added = set()
+        for name in sorted(wanted - known):
+            try:
+                await self._hub.share(owner, server, name)
+            except OwnerUnknownToHub:
+                # Somebody who has not logged in since the Hub lost its database. The next pass tries again.
+                log.warning(
+                    "the Hub does not know %s, a guest of %s", name, server, extra={"reservation": server}
+                )
+                continue
+            added.add(name)
+            log.info("the Hub lets %s open %s", name, server, extra={"reservation": server})
+        self._granted[server] = (known & wanted) | added

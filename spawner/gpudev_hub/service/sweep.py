@@ -1,0 +1,237 @@
+"""The sweep: everybody who is known is compared with GitHub every few minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.access_model import Access
+from gpudev_hub.core.errors import Refused
+from gpudev_hub.core.events import AccessLost, Event, Swept
+from gpudev_hub.core.model import MINUTE, SECOND, Millis
+from gpudev_hub.core.ports import Lists, Membership, MembershipUnavailable
+from gpudev_hub.core.records import SERVICE
+from gpudev_hub.core.sweep import Pace, Rules, confirmed_again, id_of, judge, review, subject_of
+from gpudev_hub.core.words import instant
+
+from .view import View
+
+LATE: Final = 3
+"""So many periods without a complete sweep are told as a problem."""
+BETWEEN_LOOKS: Final[Millis] = 10 * SECOND
+"""A person is not asked about again within this time, however often somebody hints at them."""
+
+BETWEEN_SWEEPS: Final[Millis] = MINUTE
+"""Hints make nobody sweep more often than this."""
+MOST_HINTS: Final = 100
+"""People hinted at who wait to be looked at."""
+
+log = logging.getLogger(__name__)
+
+
+class Sweep:
+    """Runs from ``run`` until it is cancelled; one question to GitHub at a time."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        ask: Callable[[Event], Awaitable[object]],
+        clock: Clock,
+        membership: Membership,
+        rules: Rules,
+        period: Millis,
+        pace: Pace,
+    ) -> None:
+        self._view = view
+        self._ask = ask
+        self._clock = clock
+        self._membership = membership
+        self._rules = rules
+        self._period = period
+        self._pace = pace
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._due = False
+        self._hints: set[int] = set()
+        self._looked: dict[int, Millis] = {}
+        self._released: frozenset[str] = frozenset()
+        self._actor = SERVICE
+        self._began = clock.now()
+        self.brake = ""
+        """Why nobody was revoked in the last sweep, in words."""
+        self.held: tuple[str, ...] = ()
+        """Subjects who would have lost access in the last sweep, had there been no brake."""
+        self.trouble = ""
+        """Why the last sweep was not complete, in words."""
+        self.retry_at: Millis | None = None
+        """When GitHub allows requests again, if it limits them now."""
+        self.sweeps = 0
+        """Complete ones since the start."""
+        self.failures = 0
+        """Those that were not."""
+        self.revoked = 0
+        """People whose access was revoked since the start."""
+
+    @property
+    def grace(self) -> Millis:
+        """How long people keep access while GitHub confirms nobody."""
+        return self._rules.outage_grace
+
+    async def run(self) -> None:
+        """Sweep at once, then every period, and look at people whom somebody hinted at in between."""
+        while True:
+            began = self._clock.now()
+            self._due = False
+            await self.once()
+            await self._until_due(began)
+            if self.retry_at is not None:
+                # Requests before this only make the limit last longer.
+                await self._clock.wait(asyncio.Event(), self.retry_at)
+
+    async def _until_due(self, began: Millis) -> None:
+        while True:
+            while self._hints and not self._due:
+                await self.look_at(self._hints.pop())
+            due = began + (BETWEEN_SWEEPS if self._due else self._period)
+            if self._clock.now() >= due:
+                self._hints.clear()  # everybody is looked at now
+                return
+            self._wake.clear()
+            await self._clock.wait(self._wake, due)
+
+    def hint(self, id: int | None) -> None:
+        """Look at one person soon; ``None``, or too many at once: at everybody."""
+        if id is None or len(self._hints) >= MOST_HINTS:
+            self.soon()
+        else:
+            self._hints.add(id)
+            self._wake.set()
+
+    async def once(self) -> bool:
+        """Compare everybody with GitHub now; return whether that was complete."""
+        async with self._lock:
+            try:
+                complete = await self._sweep()
+            except MembershipUnavailable as error:
+                complete = self._failed(str(error), error.retry_at)
+            except Refused as refused:
+                complete = self._failed(refused.message, None)
+            except Exception:
+                # A defect met in one sweep must not end all of them.
+                log.exception("a comparison with GitHub failed")
+                complete = self._failed("internal error", None)
+        self.sweeps += complete
+        self.failures += not complete
+        return complete
+
+    async def look_at(self, id: int) -> None:
+        """Ask GitHub about one known person: somebody hinted that something changed."""
+        now, subject = self._clock.now(), subject_of(id)
+        last = self._looked.get(id)
+        if subject not in self._view.people or (last is not None and now < last + BETWEEN_LOOKS):
+            return
+        self._looked[id] = now
+        async with self._lock:
+            try:
+                if self._pace.allows(self._view.people, now):
+                    if await self._single(subject):
+                        self._pace.count(now)
+                else:
+                    # Many at once are for the sweep to judge, which has a brake.
+                    self.soon()
+            except MembershipUnavailable as error:
+                log.warning("GitHub could not be asked about %s: %s", subject, error)
+            except Refused as refused:
+                log.warning("what GitHub said of %s cannot be stored: %s", subject, refused.message)
+
+    def soon(self) -> None:
+        """Sweep soon, though not more often than every minute."""
+        self._due = True
+        self._wake.set()
+
+    async def release(self, subjects: frozenset[str], actor: str) -> bool:
+        """Release these people from the brake, as an operator says, and sweep; return whether it completed.
+
+        Each is still asked about alone, and whoever does have access keeps it.
+        """
+        log.warning("%s releases the revocation of %d people", actor, len(subjects))
+        self._released, self._actor = subjects, actor
+        try:
+            return await self.once()
+        finally:
+            self._released, self._actor = frozenset(), SERVICE
+
+    def problems(self) -> list[str]:
+        """Return what an operator should know, in sentences without names; nothing if all is well."""
+        found = []
+        if self.brake:
+            found.append(
+                f"{self.brake}. Nobody was revoked. Check the team and the repository at GitHub. If these "
+                "people must lose access, confirm it: gpu-dev admin access --confirm-revocations"
+            )
+        now = self._clock.now()
+        last = max(self._view.swept_at or 0, self._began)
+        if now > last + LATE * self._period:
+            why = f" ({self.trouble})" if self.trouble else ""
+            found.append(f"access was last compared with GitHub at {instant(last)}{why}")
+        if self.retry_at is not None and self.retry_at > now:
+            found.append(f"GitHub limits requests until {instant(self.retry_at)}")
+        return found
+
+    def _failed(self, why: str, retry_at: Millis | None) -> bool:
+        self.trouble, self.retry_at = why, retry_at
+        log.warning("access was not compared with GitHub: %s", why)
+        return False
+
+    async def _sweep(self) -> bool:
+        asked_at = self._clock.now()
+        lists = await self._membership.lists()
+        self.retry_at, self.trouble = None, ""
+        found = review(self._view.people, lists, asked_at, self._rules, self._released)
+        for seen in found.seen:
+            await self._ask(seen)
+        self._tell_brake(found.brake)
+        self.held = found.suspects if found.brake else ()
+        complete = not found.brake
+        for subject in () if found.brake else found.suspects:
+            try:
+                await self._single(subject)
+            except MembershipUnavailable as error:
+                self.trouble, self.retry_at, complete = str(error), error.retry_at, False
+                break
+        if complete:
+            await self._ask(Swept(asked_at))
+        else:
+            await self._confirm_again(lists, asked_at)
+        return complete
+
+    async def _confirm_again(self, lists: Lists, asked_at: Millis) -> None:
+        for seen in confirmed_again(self._view.people, lists, asked_at, self._view.swept_at or 0):
+            await self._ask(seen)
+
+    async def _single(self, subject: str) -> bool:
+        """Ask about one person alone, and act on it; return whether access was revoked."""
+        number, asked_at = id_of(subject), self._clock.now()
+        assert number is not None, f"{subject} is not of GitHub"
+        found = judge(subject, await self._membership.facts(number), asked_at, self._rules)
+        if isinstance(found, AccessLost) and subject in self._released:
+            found = replace(found, actor=self._actor)
+        before = self._view.people[subject].access
+        await self._ask(found)
+        revoked = before is Access.ALLOWED and self._view.people[subject].access is Access.REVOKED
+        if revoked and isinstance(found, AccessLost):
+            self.revoked += 1
+            log.warning("access of %s was revoked: %s", subject, found.reason)
+        return revoked
+
+    def _tell_brake(self, brake: str) -> None:
+        if brake and not self.brake:
+            log.error("%s: nobody was revoked; see `gpu-dev admin access`", brake)
+        elif self.brake and not brake:
+            log.warning("no longer are too many people about to lose access at once")
+        self.brake = brake

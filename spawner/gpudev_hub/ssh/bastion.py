@@ -1,0 +1,392 @@
+"""What the bastion may do: which key opens which targets, which connections must end, and what happened.
+
+The bastion forwards connections to servers and knows nothing itself. It asks at each login, and lists its
+connections every few seconds. Answers come from the state of this moment; nothing depends on what an earlier
+service told an earlier bastion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner, Reservation
+
+from .access import LiveState, SshBastion, entrants, is_open
+from .directory import KeyDirectory
+from .keys import PublicKey
+
+HOST_KEY_ALIAS = "gpudev-bastion"
+"""The name in the certificate of every bastion; no reservation has this id."""
+FRESH: Millis = SECOND
+"""Age up to which a list of everybody's keys answers for a key that is not on it."""
+REMEMBERED = 4096
+"""Connections, targets and keys remembered for the audit log."""
+LINES = 200
+"""Lines remembered of one reservation."""
+
+Value = TypeVar("Value")
+
+AUDIT = logging.getLogger("gpudev.audit")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection that a bastion carries."""
+
+    id: str
+    fingerprint: str
+    targets: tuple[str, ...]
+    """Targets that were asked for through it, ``HOST:PORT``."""
+    permitted: tuple[str, ...] = ()
+    """Targets that it may open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a bastion logged."""
+
+    kind: str
+    """``opened``, ``asked`` (for a target), ``denied``, ``refused``, ``closed`` or ``cut``."""
+    at: Millis
+    connection: str = ""
+    fingerprint: str = ""
+    address: str = ""
+    port: int = 0
+    target: str = ""
+    reason: str = ""
+    count: int = 1
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the events of a connection said about it."""
+
+    fingerprint: str
+    address: str
+    port: int
+    reservations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Everybody's keys at one moment."""
+
+    built_at: Millis
+    owners: Mapping[str, Owner]
+    holders: Mapping[str, tuple[str, ...]]
+    """Subjects by fingerprint."""
+    complete: bool
+    """Whether every owner's keys could be read."""
+
+
+def target(host: str, port: int) -> str:
+    """A target as ``permitopen`` and ``ssh -W`` write it: sshd compares the strings."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Bastion:
+    """Answers for bastions."""
+
+    def __init__(
+        self,
+        state: LiveState,
+        directory: KeyDirectory,
+        *,
+        address: SshBastion,
+        now: Callable[[], Millis],
+        on_machine: Callable[[Millis], Millis],
+        refusal: Callable[[Owner], str] = lambda _: "",
+        let_in: Callable[[str, str], None] = lambda _subject, _fingerprint: None,
+    ) -> None:
+        """``address``: how clients reach it. ``refusal``: why a person may not enter; empty if they may.
+
+        ``let_in``: is told of each subject with the fingerprint that it was let in with.
+        """
+        self.address = address
+        self._state = state
+        self._directory = directory
+        self._now = now
+        self._on_machine = on_machine
+        self._refusal = refusal
+        self._let_in = let_in
+        self._index: _Index | None = None
+        self._indexing: asyncio.Task[_Index] | None = None
+        self._targets: _Memory[str] = _Memory()
+        """The latest reservation of each target, also of servers that have ended."""
+        self._refused: _Memory[str] = _Memory()
+        """Why a key was refused last."""
+        self._people: _Memory[tuple[Owner, ...]] = _Memory()
+        """Whose key was let in last: several people may have the same one."""
+        self._known: _Memory[_Known] = _Memory()
+        self._by_address: _Memory[str] = _Memory()
+        self._lines: dict[str, deque[str]] = {}
+        self._asked: dict[str, Millis] = {}
+        """When each bastion asked last for connections to end, which they all do every few seconds."""
+
+    async def authorized_keys(self, fingerprint: str) -> list[str]:
+        """Lines for ``authorized_keys`` that let the key open its owner's servers; none: refused.
+
+        A key of several people opens the servers of all of them; each server checks the key again.
+        """
+        holders = await self._holders(fingerprint)
+        if not holders:
+            self._refused[fingerprint] = "no running server's owner has this key"
+            return []
+        permitted: dict[str, Reservation] = {}
+        people: dict[str, Owner] = {}
+        for owner, _ in holders:
+            reason = self._refusal(owner)
+            found = {} if reason else self._permitted(owner)
+            if found:
+                permitted |= found
+                people[owner.subject] = owner
+            else:
+                self._refused[fingerprint] = reason or "no server of this person answers now"
+        if not permitted:
+            return []
+        options = ["restrict", "port-forwarding"]
+        options += [f'permitopen="{one}"' for one in permitted]
+        ends = [record.ends_at for record in permitted.values()]
+        known = [at for at in ends if at is not None]
+        if len(known) == len(ends):
+            # sshd compares with the clock of its machine.
+            end = datetime.fromtimestamp(self._on_machine(max(known)) // SECOND, UTC)
+            options.append(f'expiry-time="{end:%Y%m%d%H%M%SZ}"')
+        self._people[fingerprint] = tuple(people.values())
+        for subject in people:
+            self._let_in(subject, fingerprint)
+        # One line for all: sshd uses only the first one of a key.
+        return [f"{','.join(options)} {holders[0][1].line}"]
+
+    def asked(self, instance: str) -> None:
+        """Note that a bastion works."""
+        self._asked[instance] = self._now()
+        self.working()
+
+    def working(self) -> int:
+        """Return how many bastions have asked within a minute; the others are forgotten."""
+        since = self._now() - MINUTE
+        self._asked = {instance: at for instance, at in self._asked.items() if at > since}
+        return len(self._asked)
+
+    async def to_end(self, connections: Sequence[Connection]) -> list[tuple[Connection, str]]:
+        """Connections that must end now, each with the reason. None if the keys cannot be read."""
+        if not connections:
+            return []
+        index = await self._fresh_index()
+        open_to: dict[str, set[str]] = {}
+        for record in self._open():
+            self._note_targets(record)
+            for entrant in entrants(record):
+                open_to.setdefault(entrant.subject, set()).add(record.id)
+        found = []
+        for connection in connections:
+            owners = [index.owners[subject] for subject in index.holders.get(connection.fingerprint, ())]
+            if not owners and not index.complete:
+                continue
+            if reason := self._why_end(connection, owners, open_to):
+                found.append((connection, reason))
+        return found
+
+    def _why_end(
+        self, connection: Connection, owners: Sequence[Owner], open_to: Mapping[str, set[str]]
+    ) -> str:
+        allowed = {
+            one for owner in owners if not self._refusal(owner) for one in open_to.get(owner.subject, ())
+        }
+        if not allowed:
+            return next(filter(None, map(self._refusal, owners)), "no live reservation is left for this key")
+        # Clients can ask for anything: a target that was never a server's must not keep a connection.
+        used = [known for one in connection.targets if (known := self._targets.get(one)) is not None]
+        if used and allowed.isdisjoint(used):
+            return "the reservation that it was used for has ended or is no longer shared"
+        lost = {
+            known
+            for one in connection.permitted
+            if (known := self._targets.get(one)) is not None and known not in allowed
+        }
+        if lost and not used:
+            return "a reservation that it could open has ended or is no longer shared"
+        # sshd never takes a permission back, and addresses are used again.
+        if any(lost & ids for ids in open_to.values()):
+            return "an address that it could open belongs to another reservation now"
+        return ""
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Write events of a bastion to the audit log, and to the records of the reservations concerned."""
+        for event in events:
+            self._record(event)
+
+    def lines_of(self, reservation: str) -> str:
+        """What happened at the bastion to a live reservation since the service started, a line each."""
+        for ended in self._lines.keys() - self._state.reservations.keys():
+            del self._lines[ended]
+        return "".join(f"{line}\n" for line in self._lines.get(reservation, ()))
+
+    def _record(self, event: Event) -> None:
+        connection = event.connection
+        if event.kind == "opened":
+            self._known[connection] = _Known(event.fingerprint, event.address, event.port)
+            self._by_address[f"{event.address} {event.port}"] = connection
+        elif event.kind == "denied":
+            connection = connection or self._by_address.get(f"{event.address} {event.port}", "")
+        known = self._known.get(connection)
+        fingerprint = event.fingerprint or (known.fingerprint if known else "")
+        reservation = self._targets.get(event.target) if event.target else None
+        person = self._who(fingerprint, reservation) if event.kind != "refused" else None
+        reason = event.reason or (self._refused.get(fingerprint, "") if event.kind == "refused" else "")
+        fields: dict[str, Any] = {
+            "event": event.kind,
+            "connection": connection,
+            "fingerprint": fingerprint,
+            "address": event.address or (known.address if known else ""),
+            "port": event.port or (known.port if known else 0),
+            "subject": person.subject if person else "",
+            "login": person.login if person else "",
+            "target": event.target,
+            "reservation": reservation or "",
+            "reason": reason,
+        }
+        if event.count != 1:
+            fields["count"] = event.count
+        kept = {name: value for name, value in fields.items() if value}
+        AUDIT.info("bastion: a connection was %s", _SAID[event.kind], extra={"fields": kept})
+        self._tell_owners(event, known, person, reservation)
+
+    def _tell_owners(
+        self, event: Event, known: _Known | None, person: Owner | None, reservation: str | None
+    ) -> None:
+        who = person.login if person else "somebody"
+        if event.kind == "asked" and known is not None and reservation is not None:
+            if person is None or reservation not in {record.id for record in self._open_to(person)}:
+                return
+            known.reservations = (*known.reservations, reservation)
+            self._line(
+                reservation,
+                f"{_time(event.at)} {who} connected from {known.address} with the key {known.fingerprint}",
+            )
+        elif event.kind in ("closed", "cut") and known is not None:
+            about = f": {event.reason}" if event.reason else ""
+            for one in known.reservations:
+                self._line(one, f"{_time(event.at)} {who} from {known.address}: {_SAID[event.kind]}{about}")
+
+    def _line(self, reservation: str, line: str) -> None:
+        self._lines.setdefault(reservation, deque(maxlen=LINES)).append(line)
+
+    def _open(self) -> list[Reservation]:
+        now = self._now()
+        return [record for record in self._state.reservations.values() if is_open(record, now)]
+
+    def _open_to(self, owner: Owner) -> list[Reservation]:
+        return [
+            record
+            for record in self._open()
+            if any(entrant.subject == owner.subject for entrant in entrants(record))
+        ]
+
+    def _permitted(self, owner: Owner) -> dict[str, Reservation]:
+        """Targets that a person may open, with the reservation."""
+        return {one: record for record in self._open_to(owner) for one in self._note_targets(record)}
+
+    def _who(self, fingerprint: str, reservation: str | None) -> Owner | None:
+        """The person with a key; of several, the first who may enter the reservation."""
+        people = self._people.get(fingerprint, ())
+        able = (one for one in people if any(record.id == reservation for record in self._open_to(one)))
+        return next(able, people[0] if people else None)
+
+    def _note_targets(self, record: Reservation) -> dict[str, int]:
+        sight = self._state.sight(record.id)
+        if sight is None:
+            return {}
+        found = {target(*sight.sshd[rank]): rank for rank in sorted(sight.sshd)}
+        for one in found:
+            self._targets[one] = record.id
+        return found
+
+    async def _holders(self, fingerprint: str) -> list[tuple[Owner, PublicKey]]:
+        """Who of those with an open server has the key, as of now."""
+        index = self._index
+        if index is not None:
+            found = await self._confirmed(index, fingerprint)
+            if found:
+                return found
+        return await self._confirmed(await self._fresh_index(), fingerprint)
+
+    async def _confirmed(self, index: _Index, fingerprint: str) -> list[tuple[Owner, PublicKey]]:
+        found = []
+        for subject in index.holders.get(fingerprint, ()):
+            owner = index.owners[subject]
+            if self._open_to(owner):
+                keys = await self._directory.keys(owner)
+                found += [(owner, key) for key in keys if key.fingerprint == fingerprint]
+        return found
+
+    async def _fresh_index(self) -> _Index:
+        """Everybody's keys; read at most once in ``FRESH``, so that wrong keys cost little."""
+        if self._indexing is not None:
+            await asyncio.shield(self._indexing)
+        index = self._index
+        if (
+            index is not None
+            and 0 <= self._now() - index.built_at < FRESH
+            and index.owners.keys() == self._owners().keys()
+        ):
+            return index
+        if self._indexing is None:
+            self._indexing = asyncio.create_task(self._build())
+        return await asyncio.shield(self._indexing)
+
+    def _owners(self) -> dict[str, Owner]:
+        return {owner.subject: owner for record in self._open() for owner in entrants(record)}
+
+    async def _build(self) -> _Index:
+        try:
+            built_at, owners = self._now(), self._owners()
+            holders: dict[str, tuple[str, ...]] = {}
+            complete = True
+            for subject, owner in owners.items():
+                try:
+                    keys = await self._directory.keys(owner)
+                except Exception:
+                    # One person's unreadable keys lock out nobody else.
+                    log.exception("the keys of %s cannot be read", subject)
+                    complete = False
+                    continue
+                complete = complete and self._directory.known(owner)
+                for key in keys:
+                    holders[key.fingerprint] = (*holders.get(key.fingerprint, ()), subject)
+            self._index = _Index(built_at, owners, holders, complete)
+            return self._index
+        finally:
+            self._indexing = None
+
+
+_SAID = {
+    "opened": "opened",
+    "asked": "used",
+    "denied": "denied a target",
+    "refused": "refused",
+    "closed": "closed",
+    "cut": "ended by the service",
+}
+
+
+def _time(at: Millis) -> str:
+    return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+class _Memory(OrderedDict[str, Value]):
+    """The latest entries."""
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        super().__setitem__(name, value)
+        self.move_to_end(name)
+        if len(self) > REMEMBERED:
+            self.popitem(last=False)

@@ -1,0 +1,250 @@
+"""Logins of command lines that wait to be confirmed or collected: codes, each valid once and briefly.
+
+Everything is in memory: a restart of the service ends the logins under way, and people start them again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner
+
+from .limits import RateLimited, network
+
+GRANT_LIFE: Final[Millis] = 60 * SECOND
+"""How long a confirmed login waits to be collected."""
+ASK_LIFE: Final[Millis] = 10 * MINUTE
+"""How long a code that people type is valid."""
+NONCE_LIFE: Final[Millis] = 2 * MINUTE
+INTERVAL: Final = 5
+"""Seconds between two polls, and by how much a poll that comes too early lengthens them."""
+LONGEST_INTERVAL: Final = 60
+MOST: Final = 2000
+"""Entries of one kind in all."""
+MOST_OF_ONE: Final = 20
+"""Entries of one kind for one address or one user."""
+LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
+"""Of a code that people type: no vowels, so no words, and no digits to confuse with letters."""
+CODE_LENGTH: Final = 8
+
+AGAIN: Final = "Start again with: gpu-dev login"
+
+
+def code_expired() -> Refused:
+    """The refusal of a code that is unknown, used or expired; which of these it is stays secret."""
+    return Refused(Code.UNAUTHENTICATED, "This login code is not valid: it was used or has expired.", AGAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A login that its user has confirmed."""
+
+    owner: Owner
+    challenge: str
+    device: str
+    expires_at: Millis
+
+
+@dataclass(slots=True)
+class Asked:
+    """A login that waits for its user, who types the code on a page."""
+
+    user_code: str
+    challenge: str
+    device: str
+    address: str
+    """Network address that asked for it."""
+    asked_at: Millis
+    expires_at: Millis
+    interval: int = INTERVAL
+    polled_at: Millis | None = None
+    owner: Owner | None = None
+    """Who confirmed it."""
+    denied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """The answer to a poll."""
+
+    status: Literal["pending", "slow_down", "granted"]
+    interval: int
+    grant: Grant | None = None
+
+
+class _Bounded:
+    """Counts entries by whom they are for; refuses more than the bounds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._of: Counter[str] = Counter()
+
+    def add(self, of: str, total: int) -> None:
+        if self._of[of] >= MOST_OF_ONE or total >= MOST:
+            raise RateLimited(f"Too many {self._what} are under way.", 60)
+        self._of[of] += 1
+
+    def remove(self, of: str) -> None:
+        self._of[of] -= 1
+        if not self._of[of]:
+            del self._of[of]
+
+
+class Grants:
+    """One-use codes of confirmed logins, which the browser carries to the command line that asked."""
+
+    def __init__(self) -> None:
+        self._grants: OrderedDict[str, Grant] = OrderedDict()
+        self._bounds = _Bounded("logins of this user")
+
+    def add(self, owner: Owner, challenge: str, device: str, now: Millis) -> str:
+        """Return a new code. Raises ``Refused`` above the bounds."""
+        self._forget(now)
+        self._bounds.add(owner.subject, len(self._grants))
+        code = secrets.token_urlsafe(32)
+        self._grants[code] = Grant(owner, challenge, device, now + GRANT_LIFE)
+        return code
+
+    def redeem(self, code: str, verifier: str, now: Millis) -> Grant:
+        """Return the login that a code stands for. The code is used up, whatever the verifier.
+
+        Raises ``Refused`` (``unauthenticated``).
+        """
+        self._forget(now)
+        grant = self._grants.pop(code, None)
+        if grant is None:
+            raise code_expired()
+        self._bounds.remove(grant.owner.subject)
+        if not verified(verifier, grant.challenge):
+            raise code_expired()
+        return grant
+
+    def _forget(self, now: Millis) -> None:
+        while self._grants:
+            code, grant = next(iter(self._grants.items()))
+            if grant.expires_at > now:
+                return
+            del self._grants[code]
+            self._bounds.remove(grant.owner.subject)
+
+
+class Asks:
+    """Logins of machines without a browser, each with a code to type and a secret to poll with (RFC 8628)."""
+
+    def __init__(self) -> None:
+        self._by_secret: OrderedDict[str, Asked] = OrderedDict()
+        self._by_code: dict[str, Asked] = {}
+        self._bounds = _Bounded("logins from this address")
+
+    def add(self, challenge: str, device: str, address: str, now: Millis) -> tuple[str, Asked]:
+        """Return a secret for polls, and the login with its code. Raises ``Refused`` above the bounds."""
+        self._forget(now)
+        self._bounds.add(network(address), len(self._by_secret))
+        code = _new_code()
+        while code in self._by_code:
+            code = _new_code()
+        asked = Asked(code, challenge, device, address, now, now + ASK_LIFE)
+        secret = secrets.token_urlsafe(32)
+        self._by_secret[secret] = self._by_code[code] = asked
+        return secret, asked
+
+    def find(self, typed: str, now: Millis) -> Asked | None:
+        """Return the login that waits for this code, as people type it; ``None``: there is none."""
+        self._forget(now)
+        asked = self._by_code.get(clean_code(typed))
+        return asked if asked is not None and asked.owner is None and not asked.denied else None
+
+    def poll(self, secret: str, verifier: str, now: Millis) -> Poll:
+        """Return whether the login is confirmed; then it is collected, and the code is used up.
+
+        Raises ``Refused``: ``unauthenticated`` for an unknown or expired one, ``forbidden`` if refused.
+        """
+        self._forget(now)
+        asked = self._by_secret.get(secret)
+        if asked is None or not verified(verifier, asked.challenge):
+            raise code_expired()
+        if asked.denied:
+            self._remove(secret)
+            raise Refused(Code.FORBIDDEN, "The login was refused on the hub's page.", AGAIN)
+        if asked.owner is not None:
+            self._remove(secret)
+            grant = Grant(asked.owner, asked.challenge, asked.device, asked.expires_at)
+            return Poll("granted", asked.interval, grant)
+        early = asked.polled_at is not None and now - asked.polled_at < (asked.interval - 1) * SECOND
+        asked.polled_at = now
+        if early:
+            asked.interval = min(asked.interval + INTERVAL, LONGEST_INTERVAL)
+        return Poll("slow_down" if early else "pending", asked.interval)
+
+    def _remove(self, secret: str) -> None:
+        asked = self._by_secret.pop(secret)
+        del self._by_code[asked.user_code]
+        self._bounds.remove(network(asked.address))
+
+    def _forget(self, now: Millis) -> None:
+        while self._by_secret:
+            secret, asked = next(iter(self._by_secret.items()))
+            if asked.expires_at > now:
+                return
+            self._remove(secret)
+
+
+class Nonces:
+    """Random numbers for signatures, each accepted once."""
+
+    def __init__(self) -> None:
+        self._nonces: OrderedDict[str, tuple[str, Millis]] = OrderedDict()
+        self._bounds = _Bounded("logins from this address")
+
+    def add(self, address: str, now: Millis) -> tuple[str, Millis]:
+        """Return a new one, and when it expires. Raises ``Refused`` above the bounds."""
+        self._forget(now)
+        self._bounds.add(network(address), len(self._nonces))
+        nonce, until = secrets.token_urlsafe(32), now + NONCE_LIFE
+        self._nonces[nonce] = (address, until)
+        return nonce, until
+
+    def take(self, nonce: str, now: Millis) -> Millis | None:
+        """Use one up; return when it would have expired, ``None`` if it is unknown, used or expired."""
+        self._forget(now)
+        found = self._nonces.pop(nonce, None)
+        if found is None:
+            return None
+        self._bounds.remove(network(found[0]))
+        return found[1]
+
+    def _forget(self, now: Millis) -> None:
+        while self._nonces:
+            nonce, (address, until) = next(iter(self._nonces.items()))
+            if until > now:
+                return
+            del self._nonces[nonce]
+            self._bounds.remove(network(address))
+
+
+def verified(verifier: str, challenge: str) -> bool:
+    """Return whether a PKCE verifier belongs to a challenge (RFC 7636, method S256)."""
+    digest = hashlib.sha256(verifier.encode()).digest()
+    made = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    return hmac.compare_digest(made.encode(), challenge.encode())
+
+
+def clean_code(typed: str) -> str:
+    """Return a code as it is kept, from what somebody typed: in lower case, with spaces or hyphens."""
+    return "".join(typed.split()).replace("-", "").upper()
+
+
+def shown_code(code: str) -> str:
+    """Return a code as people read it: ``BCDF-GHJK``."""
+    return f"{code[: CODE_LENGTH // 2]}-{code[CODE_LENGTH // 2 :]}"
+
+
+def _new_code() -> str:
+    return "".join(secrets.choice(LETTERS) for _ in range(CODE_LENGTH))

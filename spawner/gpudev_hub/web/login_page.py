@@ -1,0 +1,168 @@
+"""The page where people confirm the login of a command line."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+from gpudev import login_wire as wire
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.words import printable
+
+from .base import bearer
+from .limits import network
+from .login import Logins, shown_device
+from .login_codes import Asked, shown_code
+from .page import Page
+from .times import rfc3339
+
+LONGEST_STATE = 200
+LONGEST_DEVICE = 64
+LONGEST_ADDRESS = 200
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_STATE = re.compile(rf"[A-Za-z0-9_-]{{8,{LONGEST_STATE}}}")
+_PATH = re.compile(r"/[A-Za-z0-9/_-]{0,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the link of a command line on the browser's machine asks for."""
+
+    redirect_uri: str
+    state: str
+    code_challenge: str
+    device: str
+
+    def answer(self, **values: str) -> str:
+        """Return the address that tells the command line how it went."""
+        return f"{self.redirect_uri}?{urlencode({**values, 'state': self.state})}"
+
+
+class LoginPage(Page):
+    """``/login``: confirm a login that this machine or another one asks for."""
+
+    here = "login"
+
+    async def prepare(self) -> None:
+        """Let in browsers only: no token can make another token here."""
+        await super().prepare()
+        if self.identity is not None and bearer(self) is not None:
+            raise Refused(
+                Code.FORBIDDEN, "A login can be confirmed only in a browser.", "Open this page in a browser."
+            )
+
+    @property
+    def logins(self) -> Logins:
+        """Logins under way."""
+        return self.site.logins
+
+    async def get(self) -> None:
+        """``?redirect_uri=&state=&code_challenge=&device=``: ask; without them: a field for the code."""
+        if not self.request.query_arguments:
+            self._form()
+            return
+        self._confirm(self._request(), None)
+
+    async def post(self) -> None:
+        """The forms of the page: a typed code, or an answer to the question."""
+        answer = self.get_argument("answer", "")
+        if self.get_argument("redirect_uri", ""):
+            self._answer_here(self._request(), answer)
+            return
+        typed = self.get_argument("user_code", "")[:64]
+        asked = self._find(typed)
+        if asked is None:
+            self._form("This code is not valid: it was used, has expired, or is mistyped.", typed)
+        elif answer == "":
+            self._confirm(None, asked)
+        elif answer == "confirm":
+            asked.owner = self.person.owner
+            self._done("confirmed", asked.device)
+        else:
+            asked.denied = True
+            self._done("refused", asked.device)
+
+    def _answer_here(self, request: Request, answer: str) -> None:
+        if answer != "confirm":
+            self._done("refused", request.device, request.answer(error="access_denied"))
+            return
+        person, now = self.person.owner, self.logins.now()
+        code = self.logins.grants.add(person, request.code_challenge, request.device, now)
+        self._done("confirmed", request.device, request.answer(code=code))
+
+    def _find(self, typed: str) -> Asked | None:
+        """Return the login that waits for a typed code; wrong codes are limited, by user and address."""
+        failures, peer = self.logins.failures, network(self.request.remote_ip or "")
+        subject = self.person.owner.subject
+        for caller in (subject, peer):
+            failures.check(caller)
+        found = self.logins.asks.find(typed, self.logins.now())
+        if found is None:
+            for caller in (subject, peer):
+                failures.spend(caller)
+        return found
+
+    def _request(self) -> Request:
+        """Return what a link asks for. Raises ``Refused`` if it is not valid."""
+        request = Request(
+            self.get_argument("redirect_uri", "")[:LONGEST_ADDRESS],
+            self.get_argument("state", "")[: LONGEST_STATE + 1],
+            self.get_argument("code_challenge", ""),
+            printable(self.get_argument("device", ""))[:LONGEST_DEVICE],
+        )
+        what = None
+        if not loopback(request.redirect_uri):
+            what = f"its redirect_uri is {request.redirect_uri or 'empty'}, not a port of 127.0.0.1 or [::1]"
+        elif self.get_argument("code_challenge_method", "") != wire.METHOD:
+            what = f"code_challenge_method is not {wire.METHOD}"
+        elif _CHALLENGE.fullmatch(request.code_challenge) is None:
+            what = "code_challenge is not a SHA-256 digest"
+        elif _STATE.fullmatch(request.state) is None:
+            what = "state is missing or malformed"
+        if what is not None:
+            raise Refused(
+                Code.INVALID_REQUEST,
+                f"This login link is not valid: {what}. Nothing was confirmed.",
+                "Start a login yourself with: gpu-dev login",
+            )
+        return request
+
+    def _form(self, error: str = "", typed: str = "") -> None:
+        self.show("login.html", 400 if error else 200, stage="code", error=error, typed=typed)
+
+    def _confirm(self, request: Request | None, asked: Asked | None) -> None:
+        device = request.device if request is not None else asked.device if asked is not None else ""
+        self.show(
+            "login.html",
+            stage="confirm",
+            request=request,
+            method=wire.METHOD,
+            device=shown_device(device),
+            user_code=None if asked is None else shown_code(asked.user_code),
+            address=None if asked is None else asked.address,
+            asked_at=None if asked is None else rfc3339(asked.asked_at),
+            account=self.person.owner,
+            hub_address=self.site.settings.public_url.rstrip("/"),
+            days=wire.DAYS,
+        )
+
+    def _done(self, how: str, device: str, there: str | None = None) -> None:
+        self.show("login.html", stage=how, device=shown_device(device), there=there)
+
+
+def loopback(address: str) -> bool:
+    """Return whether an address is a port of ``127.0.0.1`` or ``[::1]``, which this machine alone reaches.
+
+    Names are refused, ``localhost`` too: whoever controls their resolution could receive the code.
+    """
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+        host_ok = str(ipaddress.ip_address(host)) in ("127.0.0.1", "::1")
+    except ValueError:
+        return False
+    shown = f"[{host}]" if ":" in host else host
+    plain = f"http://{shown}:{port}{parts.path}"
+    return host_ok and bool(port) and _PATH.fullmatch(parts.path) is not None and address == plain

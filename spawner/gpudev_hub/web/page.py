@@ -1,0 +1,122 @@
+"""What every page shares: the templates, their filters, and the values that all of them need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from gpudev import wire
+from gpudev_hub.core.errors import Code
+from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.timers import armed
+from gpudev_hub.core.words import sentence
+
+from . import page_view
+from .base import SEE_API, PageHandler
+from .drawing import Bar, parse
+from .times import rfc3339
+
+HERE = Path(__file__).parent
+NOT_NOW = "You cannot use this hub now"
+HEADINGS = {401: "Log in", 403: "Not allowed", 404: "Not found", 429: "Too many requests"}
+NO_PAGE = "There is no page at this address."
+
+
+def bar_words(bar: Bar, now: str) -> list[dict[str, str]]:
+    """Return a bar of the timeline in words, in pieces; those with ``name`` may run from right to left."""
+    b = bar.bar
+    names = [{"text": name, "name": "name"} for name in (b.owner, b.name) if name]
+    start, end = ({"text": page_view.clock(parse(at), parse(now)), "at": at} for at in (b.start, b.end))
+    what = "planned" if bar.planned else b.state
+    about = f": {page_view.size(b.gpus, b.nodes)}, {what}, {bar.node}, "
+    between = [{"text": " · "}] * (len(names) - 1)
+    return [*names[:1], *between, *names[1:], {"text": about}, start, {"text": " to "}, end]
+
+
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        bar_words=bar_words,
+        hours=page_view.hours,
+        level=page_view.grant,
+        ordinal=page_view.ordinal,
+        sentence=sentence,
+        told=page_view.told,
+        short=lambda iso, now: page_view.clock(parse(iso), parse(now)).removesuffix(" UTC"),
+        size=page_view.size,
+        when=page_view.when,
+    )
+    return environment
+
+
+TEMPLATES = _templates()
+
+
+class Page(PageHandler):
+    """What all pages share."""
+
+    here = ""
+    """The entry of the navigation that this page is."""
+
+    @property
+    def root(self) -> str:
+        """The service's path, with both slashes."""
+        return self.site.settings.prefix
+
+    @property
+    def hub_root(self) -> str:
+        """The Hub's path, with both slashes."""
+        return str(self.hub_auth.hub_prefix)
+
+    @property
+    def now(self) -> str:
+        """The service's time."""
+        return rfc3339(self.site.service.clock.now())
+
+    def show(self, template: str, code: int = 200, **values: Any) -> None:
+        """Send a page."""
+        user = self.identity.owner.login if self.identity is not None else ""
+        xsrf = self.xsrf_token.decode("ascii") if self.identity is not None else ""
+        common = {
+            "root": self.root,
+            "hub": self.hub_root,
+            "user": user,
+            "operator": self.identity is not None and self.identity.operator,
+            "xsrf": xsrf,
+            "here": self.here,
+        }
+        self.set_status(code)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(TEMPLATES.get_template(template).render(common | {"now": self.now} | values))
+
+    def show_error(self, error: wire.Error, status: int) -> None:
+        """As a page."""
+        heading = HEADINGS.get(status, "Request refused" if status < 500 else "Service problem")
+        # Every page would say the same, so its button leads to this page again.
+        shut_out = error.code == Code.ACCESS_REVOKED
+        if shut_out:
+            heading = NOT_NOW
+        if status == 404 and error.hint == SEE_API:
+            error = wire.Error(code=error.code, message=NO_PAGE)
+        self.show("error.html", status, error=error, status=status, heading=heading, shut_out=shut_out)
+
+    def shown(self, record: Reservation) -> page_view.Shown:
+        """A reservation for the templates."""
+        found = self.site.presenter.reservation(record, self.person)
+        told = found.mine or self.person.operator
+        minutes = armed(record, self.site.service.policy.warn_minutes) if told else ()
+        return page_view.Shown(
+            found,
+            self.now,
+            record.live and record.stopped_at is not None,
+            minutes,
+            self.site.settings.subdomains,
+        )

@@ -1,0 +1,119 @@
+/**
+ * Notifications of the browser: off until the reader asks for them, and remembered in this browser. Pages and
+ * JupyterLab share this module, so that one choice counts for both and nothing is shown twice.
+ */
+
+/** In localStorage: "on", once the reader has asked. */
+const WANTED = "gpudev-notify";
+/** In localStorage: the tags that were shown in this browser, the latest last. */
+const SHOWN = "gpudev-notified";
+const REMEMBERED = 50;
+
+/** @param {string} key */
+function stored(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * @param {string} key
+ * @param {string | null} value
+ */
+function store(key, value) {
+  try {
+    if (value === null) localStorage.removeItem(key);
+    else localStorage.setItem(key, value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Why this browser can't notify, in words; an empty string if it can, or might once it is asked. */
+export function obstacle() {
+  if (!window.isSecureContext)
+    return "Your browser allows notifications only over HTTPS. To get them, open this hub at an https address.";
+  if (!("Notification" in window) || !("locks" in navigator))
+    return "Your browser does not support notifications.";
+  if (Notification.permission === "denied")
+    return "Your browser blocks notifications from this site. To get them, allow them in its settings for this site.";
+  return "";
+}
+
+/** Whether they are turned on and allowed. */
+export function notifying() {
+  return !obstacle() && Notification.permission === "granted" && stored(WANTED) === "on";
+}
+
+/**
+ * Remember whether the reader wants them. Answers whether that could be stored.
+ * @param {boolean} on
+ */
+export function want(on) {
+  return store(WANTED, on ? "on" : null);
+}
+
+/**
+ * Call back when another tab has changed what the reader wants.
+ * @param {() => void} changed
+ */
+export function onWanted(changed) {
+  window.addEventListener("storage", (event) => {
+    if (event.key === WANTED || event.key === null) changed();
+  });
+}
+
+/**
+ * Notify once per tag in this browser, if the reader asked for it.
+ * @param {string} tag
+ * @param {string} title
+ * @param {string} body
+ * @param {string} [icon] its address
+ */
+export async function notify(tag, title, body, icon) {
+  if (notifying()) await once(tag, () => show(tag, title, body, icon));
+}
+
+/**
+ * Show what has this tag, unless this browser has shown it already.
+ * @param {string} tag
+ * @param {() => boolean} show answers whether it was shown
+ * @returns {Promise<void>}
+ */
+function once(tag, show) {
+  return new Promise((done) => {
+    // Tabs come here at about the same time, and what one stores reaches the others late. So the tab that shows
+    // it keeps the lock until it is closed.
+    navigator.locks.request(`${SHOWN} ${tag}`, { ifAvailable: true }, (lock) => {
+      done();
+      /** @type {string[]} */
+      const shown = JSON.parse(stored(SHOWN) ?? "[]");
+      if (!lock || shown.includes(tag) || !show()) return undefined;
+      store(SHOWN, JSON.stringify([...shown, tag].slice(-REMEMBERED)));
+      return new Promise(() => {});
+    });
+  });
+}
+
+/**
+ * @param {string} tag
+ * @param {string} title
+ * @param {string} body
+ * @param {string} [icon]
+ * @returns {boolean} whether it was shown
+ */
+export function show(tag, title, body, icon) {
+  try {
+    const shown = new Notification(title, { body, tag, ...(icon && { icon }) });
+    shown.addEventListener("click", () => {
+      window.focus();
+      shown.close();
+    });
+    return true;
+  } catch {
+    return false; // Browsers of telephones have the name, but show none for a page.
+  }
+}

@@ -1,0 +1,203 @@
+"""Usage as JSON and CSV: which days, whose, grouped by what."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, get_args
+
+import msgspec
+
+from gpudev import wire
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.model import HOUR
+from gpudev_hub.core.usage import By, Day, Group, Sums, calendar_day, day_number, today
+from gpudev_hub.service.service import Service
+
+from .auth import OPERATE, Identity
+from .routes import Call, Param, Text
+from .times import rfc3339
+
+DAYS = 30
+"""Days of an answer where ``since`` is left out."""
+YEARS = (1970, 2999)
+GROUPS: tuple[wire.UsageBy, ...] = get_args(wire.UsageBy)
+COLUMNS = (
+    "requests",
+    "gpu_hours_reserved",
+    "gpu_hours_held",
+    "waits",
+    "wait_hours",
+    "longest_wait_hours",
+    "starts",
+    "early_releases",
+    "gpu_hours_given_back",
+    "outcomes",
+)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that begins with one of these for a formula."""
+NO_TEAM = "no team"
+
+PARAMS = (
+    Param("by", wire.UsageBy, "What to group by.", default="day"),
+    Param("since", date, "First UTC day, like 2026-11-01. Default: 29 days before `until`."),
+    Param("until", date, "Last UTC day, included. Default: today."),
+    Param("owner", wire.UsageOwner, "Whose usage: the caller's, or (operators) everyone's.", default="me"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Days that were asked for, both included."""
+
+    first: date
+    last: date
+
+    @classmethod
+    def of(cls, since: date | None, until: date | None, now: date) -> Range:
+        """Return the days; raises ``Refused`` for days that no calendar here has, or the wrong way round."""
+        for day in (since, until):
+            if day is not None and not YEARS[0] <= day.year <= YEARS[1]:
+                raise Refused(
+                    Code.INVALID_REQUEST,
+                    f"There is no usage on {day.isoformat()}; years go from {YEARS[0]} to {YEARS[1]}.",
+                    "Use a day like 2026-11-01.",
+                )
+        last = until or max(now, since or now)
+        first = since or last - timedelta(days=DAYS - 1)
+        if first > last:
+            raise Refused(
+                Code.INVALID_REQUEST,
+                f"The range is empty: since is {first.isoformat()}, and until is {last.isoformat()}.",
+                "Use a `since` that is not after `until`.",
+            )
+        return cls(first, last)
+
+    @property
+    def days(self) -> tuple[Day, Day]:
+        """As the sums number them."""
+        return day_number(self.first), day_number(self.last)
+
+
+def check_owner(owner: wire.UsageOwner, reader: Identity) -> str | None:
+    """Return the subject whose usage is asked for, ``None`` for all. Raises ``Refused`` (``forbidden``)."""
+    if owner == "me":
+        return reader.owner.subject
+    if not reader.operator:
+        raise Refused(
+            Code.FORBIDDEN,
+            f"Only operators can see the usage of all users; this token of {reader.owner.login} is not an "
+            "operator token.",
+            "To see your own usage, leave out --all (in the API, owner=all). Operators can make a token with "
+            f"the permission Operator (scope {OPERATE}) on the Tokens page.",
+        )
+    return None
+
+
+def report(
+    service: Service, reader: Identity, by: wire.UsageBy, days: Range, owner: wire.UsageOwner
+) -> wire.Usage:
+    """Return the sums as the caller may see them. Raises ``Refused``."""
+    subject = check_owner(owner, reader)
+    found = service.usage.sums(By(by), *days.days, subject)
+    every = Sums()
+    for sums in service.usage.sums(By.POOL, *days.days, subject).values():
+        every.add(sums)
+    rows = [_row(service, by, group, sums) for group, sums in found.items()]
+    if by == "day":
+        rows.sort(key=lambda row: row.key)
+    elif by == "size":
+        rows.sort(key=lambda row: int(row.key))
+    else:
+        rows.sort(key=lambda row: (-row.gpu_hours_held, row.label, row.key))
+    return wire.Usage(
+        by=by,
+        since=days.first.isoformat(),
+        until=days.last.isoformat(),
+        owner=owner,
+        now=rfc3339(service.clock.now()),
+        complete=service.usage.complete,
+        rows=rows,
+        total=_figures("total", "total", every),
+    )
+
+
+def _row(service: Service, by: wire.UsageBy, group: Group, sums: Sums) -> wire.UsageRow:
+    key = calendar_day(int(group)).isoformat() if by == "day" else str(group)
+    label = key
+    if by == "size":
+        label = f"{group} GPU" if group == 1 else f"{group} GPUs"
+    elif by == "person":
+        label = service.usage.login_of(key)
+    elif by == "team":
+        label = key or NO_TEAM
+    elif by == "pool":
+        label = next((p.label for p in service.policy.pools if p.name == key and p.label), key)
+    return _figures(key, label, sums)
+
+
+def _figures(key: str, label: str, sums: Sums) -> wire.UsageRow:
+    return wire.UsageRow(
+        key=key,
+        label=label,
+        requests=sums.requests,
+        gpu_hours_reserved=_hours(sums.reserved),
+        gpu_hours_held=_hours(sums.held),
+        waits=sums.waits,
+        wait_hours=_hours(sums.waited),
+        longest_wait_hours=_hours(sums.longest_wait),
+        starts=sums.starts,
+        early_releases=sums.early_releases,
+        gpu_hours_given_back=_hours(sums.given_back),
+        outcomes=dict(sorted(sums.outcomes.items())),
+    )
+
+
+def _hours(millis: int) -> float:
+    return round(millis / HOUR, 6)
+
+
+async def usage(call: Call) -> wire.Usage:
+    """Return GPU-hours reserved and held, waits, starts and early releases, by UTC day or another group.
+
+    Running reservations count until now. Only operators may ask for all users (`owner=all`).
+    """
+    return _asked(call)
+
+
+async def usage_csv(call: Call) -> Text:
+    """Return the same as `usage` as CSV, one line per group. Without usage, there is only the header."""
+    found = _asked(call)
+    name = f"gpudev-usage-{found.since}-{found.until}-by-{found.by}.csv"
+    call.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return Text(table(found), "text/csv; charset=utf-8")
+
+
+def _asked(call: Call) -> wire.Usage:
+    given = call.query
+    now = today(call.site.service.clock.now())
+    days = Range.of(given["since"], given["until"], now)
+    return report(call.site.service, call.person, given["by"], days, given["owner"])
+
+
+def table(found: wire.Usage) -> str:
+    """Return the rows as CSV that no spreadsheet takes for formulas."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow([found.by, "label", *COLUMNS])
+    for row in found.rows:
+        values = msgspec.structs.asdict(row)
+        writer.writerow([cell(values[name]) for name in ("key", "label", *COLUMNS)])
+    return out.getvalue()
+
+
+def cell(value: Any) -> str:
+    """Return one cell. Text that would be a formula gets an apostrophe in front."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={count}" for name, count in value.items())
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    text = str(value)
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -1,0 +1,72 @@
+"""Deliveries of GitHub's webhook: hints at people whose access may have changed.
+
+Nothing in them is believed: GitHub is asked about the person, as in a sweep. Without a configured secret no
+delivery is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+import msgspec
+
+from gpudev_hub.core.errors import Code, Refused
+
+from .base import BaseHandler
+from .limits import network
+
+PATH: Final = "github/webhook"
+MOST_BYTES: Final = 512 * 1024
+"""Largest delivery that is read. GitHub sends up to 25 MB, of events that say nothing about people."""
+
+
+class _Account(msgspec.Struct):
+    id: int
+
+
+class _Membership(msgspec.Struct):
+    user: _Account | None = None
+
+
+class _Delivery(msgspec.Struct):
+    member: _Account | None = None
+    """Of the events ``membership`` and ``member``."""
+    membership: _Membership | None = None
+    """Of the event ``organization``."""
+
+
+class Webhook(BaseHandler):
+    """``POST github/webhook``."""
+
+    def check_xsrf_cookie(self) -> None:
+        """GitHub has no cookies; it signs."""
+
+    async def post(self) -> None:
+        """Take a signed delivery: 204, before anything is done about it. Raise ``Refused`` for others."""
+        secret, sweep = self.site.webhook_secret, self.site.service.access.sweep
+        if secret is None or sweep is None:
+            raise Refused(Code.NOT_FOUND, "This hub takes no deliveries from GitHub.", "")
+        expected = "sha256=" + hmac.new(secret.encode(), self.request.body, hashlib.sha256).hexdigest()
+        given = self.request.headers.get("X-Hub-Signature-256", "")
+        if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape")):
+            self.site.strangers.spend(network(self.request.remote_ip or ""))
+            raise Refused(
+                Code.UNAUTHENTICATED,
+                "The signature of this delivery is not valid.",
+                "Set the same secret in the GitHub App and in webhook_secret_file.",
+            )
+        try:
+            delivery = msgspec.json.decode(self.request.body, type=_Delivery)
+        except msgspec.MsgspecError as error:
+            raise Refused(
+                Code.INVALID_REQUEST,
+                f"The delivery cannot be read: {error}.",
+                "Choose the content type application/json in the GitHub App.",
+            ) from error
+        if self.request.headers.get("X-GitHub-Event") != "ping":
+            member = delivery.member or (delivery.membership.user if delivery.membership else None)
+            sweep.hint(None if member is None else member.id)
+        self.set_status(204)
+        self.finish()

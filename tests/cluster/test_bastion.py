@@ -1,0 +1,294 @@
+"""The bastion as pods from our manifest: ``ssh`` from outside, through them, to servers that are pods."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+import bastion_pods
+from cluster_stack import ADDRESS, ClusterStack, People
+from forwards import connects, greet, heard_as_vs_code
+from harness.cluster import Cluster
+from harness.layout import API_ADDRESS, API_PORT, API_SERVICE
+from hub_users import SLOW, free_port, wait_for
+from people import Person
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+OWNER, OTHER = "erin", "frank"
+HOST = f"gpu-{OWNER}"
+SESSIONS = 50
+"""Of one user at the same time."""
+Servers = dict[str, dict[str, Any]]
+"""Reservations by owner."""
+
+
+@pytest.fixture(scope="module")
+def bastion(
+    cluster: Cluster, stack: ClusterStack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """The pods of the manifest, up, and a service that tells clients of them."""
+    with bastion_pods.deployed(cluster, stack, tmp_path_factory.mktemp("bastion")) as host:
+        stack.kill("service")
+        stack.start_part("service", settings={"bastion": {"host": host, "port": 22, "user": "jump"}})
+        stack.wait_until_up()
+        yield
+        stack.clean()
+        stack.restart("service")
+
+
+@pytest.fixture(scope="module")
+def servers(bastion: None, stack: ClusterStack, person: People) -> Servers:
+    """A ready server of each of two people, whose ``ssh`` knows it."""
+    started = [
+        person(name).begin("reserve", "--gpus", "1", "--hours", "1", "--name", name)
+        for name in (OWNER, OTHER)
+    ]
+    for process in started:
+        said = process.communicate(timeout=2 * SLOW)
+        assert process.returncode == 0, said
+    return {name: person(name).json("show", name) for name in (OWNER, OTHER)}
+
+
+def gateway(owner: Person) -> str:
+    """The bastion's name in the settings of that person's ``ssh``."""
+    (hosts,) = (owner.home / ".ssh" / "gpudev" / "hosts").glob("*.conf")
+    return next(line.split()[1] for line in hosts.read_text().splitlines() if "ProxyJump" in line)
+
+
+def address(stack: ClusterStack, record: dict[str, Any]) -> str:
+    (pod,) = stack.pods(record["id"])
+    return str(pod["status"]["podIP"])
+
+
+@contextmanager
+def background(owner: Person, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``ssh``, ended afterwards."""
+    process = subprocess.Popen(
+        owner.ssh_argv(*arguments),
+        env=owner.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def first_bytes(process: subprocess.Popen[bytes], count: int) -> bytes:
+    assert process.stdout is not None
+    return process.stdout.read(count)
+
+
+def run(owner: Person, *command: str, given: str = "") -> None:
+    """A program that uses ``ssh``; it must succeed."""
+    done = subprocess.run(
+        command, env=owner.environment, input=given, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_pods_have_no_token_and_no_rights_of_root(cluster: Cluster, servers: Servers) -> None:
+    pods = bastion_pods.pods(cluster)
+    assert len(pods) == 2
+    looks = (
+        "id -u",
+        "ls -d /var/run/secrets/kubernetes.io",
+        "touch /usr/lib/gpudev/x",
+        "grep CapEff /proc/1/status",
+    )
+    command = ("bash", "-c", f"exec 2>&1; {'; '.join(looks)}")
+    said = cluster.execute(bastion_pods.HOME, pods[0], *command).splitlines()
+    assert said[0] == "1000"
+    assert "No such file" in said[1]
+    assert "Read-only file system" in said[2]
+    assert said[3].split()[1] == "0" * 16
+
+
+def test_commands_and_files_reach_the_own_server(person: People, servers: Servers, tmp_path: Path) -> None:
+    erin = person(OWNER)
+    assert gateway(erin), "not directly"
+    assert erin.ssh(HOST, "echo $GPUDEV_RESERVATION").stdout.split() == [servers[OWNER]["id"]]
+    data = os.urandom(100_000)
+    (tmp_path / "data").write_bytes(data)
+    options = ["-q", "-F", str(erin.ssh_config), "-o", "BatchMode=yes"]
+    run(erin, "scp", *options, str(tmp_path / "data"), f"{HOST}:there")
+    run(erin, "sftp", *options, "-b", "-", HOST, given=f"get there {tmp_path}/back\n")
+    assert (tmp_path / "back").read_bytes() == data
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a file").write_bytes(data)
+    for source, target in (
+        (f"{tmp_path}/tree", f"{HOST}:synced/"),
+        (f"{HOST}:synced/tree", f"{tmp_path}/again/"),
+    ):
+        run(erin, "rsync", "-a", "-e", " ".join(["ssh", *options]), source, target)
+    assert (tmp_path / "again" / "tree" / "a file").read_bytes() == data
+
+
+def test_a_terminal(person: People, servers: Servers) -> None:
+    erin = person(OWNER)
+    command = erin.ssh_argv("-tt", HOST)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, erin.environment)
+    try:
+        os.write(terminal, b"test -t 0 && echo termi''nal $NODE_RANK\n")
+        seen, deadline = "", time.monotonic() + SLOW
+        while not re.search("terminal 0", seen):
+            left = deadline - time.monotonic()
+            assert left > 0, seen
+            if select.select([terminal], [], [], left)[0]:
+                seen += os.read(terminal, 65536).decode(errors="replace")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def test_ports_of_the_server(stack: ClusterStack, person: People, servers: Servers) -> None:
+    """``-L`` and ``-D`` to its sshd, entered a second time through that; ``-D`` through the bastion alone."""
+    erin, port, socks, door = person(OWNER), free_port(), free_port(), free_port()
+    own, others = address(stack, servers[OWNER]), address(stack, servers[OTHER])
+    forwards = ["-L", f"127.0.0.1:{port}:127.0.0.1:2222", "-D", str(socks)]
+    with (
+        background(erin, "-N", "-o", "ExitOnForwardFailure=yes", *forwards, HOST),
+        background(erin, "-N", "-D", str(door), gateway(erin)),
+    ):
+        for one in (port, socks, door):
+            wait_for("ssh to listen", lambda one=one: connects(one))  # type: ignore[misc]
+        assert greet(port) == b"SSH-"
+        assert greet(socks, 2222) == b"SSH-"
+        assert greet(door, 2222, own) == b"SSH-"
+        for host, closed in ((others, 2222), (own, 8888), (API_ADDRESS, API_PORT), ("169.254.169.254", 80)):
+            assert greet(door, closed, host) == b"", (host, closed)
+
+
+def test_the_way_of_vs_code(person: People, servers: Servers) -> None:
+    erin = person(OWNER)
+    assert heard_as_vs_code(erin.ssh_argv, HOST, erin.environment) == b"CODE"
+
+
+def test_the_agent_is_forwarded_to_the_server_only(
+    cluster: Cluster, person: People, servers: Servers, tmp_path: Path
+) -> None:
+    erin, agent = person(OWNER), tmp_path / "agent"
+    key = erin.home / ".ssh" / "id_ed25519"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(agent)], stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_for("the agent", agent.exists)
+            environment = erin.environment | {"SSH_AUTH_SOCK": str(agent)}
+            subprocess.run(
+                ["ssh-add", "-q", str(key)], env=environment, check=True, stderr=subprocess.DEVNULL
+            )
+            command = erin.ssh_argv("-v", "-A", HOST, "ssh-add -L")
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        finally:
+            process.kill()
+    assert done.stdout.split()[1] == key.with_suffix(".pub").read_text().split()[1]
+    # The client that goes through the bastion asks for none there; any other one would be refused.
+    assert done.stderr.count("Requesting authentication agent forwarding") == 1
+    for pod in bastion_pods.pods(cluster):
+        look = ("/usr/sbin/sshd", "-T", "-f", "/run/gpudev/sshd_config")
+        assert "allowagentforwarding no" in cluster.execute(bastion_pods.HOME, pod, *look).splitlines()
+
+
+def test_several_sessions_over_one_connection(cluster: Cluster, person: People, servers: Servers) -> None:
+    """The user's own ``ControlMaster``."""
+    erin, command = person(OWNER), "echo $SSH_CONNECTION"
+    # The path of a socket must be short.
+    with TemporaryDirectory(prefix="gd-") as folder:
+        path = ["-o", f"ControlPath={folder}/%C"]
+        shared = [*path, "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
+        try:
+            first = erin.ssh(*shared, HOST, command).stdout.encode()
+            before = set(bastion_pods.connections(cluster))
+            with ExitStack() as stack:
+                sessions = [stack.enter_context(background(erin, *shared, HOST, command)) for _ in range(5)]
+                assert [process.communicate()[0] for process in sessions] == [first] * 5
+            assert set(bastion_pods.connections(cluster)) <= before
+        finally:
+            erin.ssh(*path, "-O", "exit", HOST, check=False)
+
+
+def test_fifty_sessions_at_once(cluster: Cluster, person: People, servers: Servers) -> None:
+    """Each with a connection to the bastion of its own."""
+    erin = person(OWNER)
+    with ExitStack() as stack:
+        open_ones: list[subprocess.Popen[bytes]] = []
+        while len(open_ones) < SESSIONS:
+            group = [stack.enter_context(background(erin, HOST, "echo in; read")) for _ in range(10)]
+            assert [first_bytes(process, 3) for process in group] == [b"in\n"] * 10
+            open_ones += group
+        assert all(process.poll() is None for process in open_ones)
+        assert len(bastion_pods.connections(cluster)) >= SESSIONS
+
+
+def test_nothing_else(stack: ClusterStack, person: People, servers: Servers) -> None:
+    """Another's server, other ports of the own one, the Kubernetes API, the metadata, the gate; a shell."""
+    erin = person(OWNER)
+    own, others = address(stack, servers[OWNER]), address(stack, servers[OTHER])
+    targets = (
+        f"{others}:2222",
+        f"{others}:8888",
+        f"[::ffff:{others}]:2222",
+        f"{own}:8888",
+        f"{own}:22",
+        f"{API_ADDRESS}:{API_PORT}",
+        f"{API_SERVICE}:443",
+        "kubernetes.default.svc:443",
+        "169.254.169.254:80",
+        f"{ADDRESS}:8101",
+    )
+    with ExitStack() as tried:
+        asked = {
+            target: tried.enter_context(background(erin, "-W", target, gateway(erin))) for target in targets
+        }
+        for target, process in asked.items():
+            _, said = process.communicate()
+            assert (process.returncode, b"administratively prohibited" in said) == (255, True), (target, said)
+    with background(erin, "-W", f"{own}:2222", gateway(erin)) as process:
+        assert first_bytes(process, 4) == b"SSH-", "the own server answers"
+    shell = erin.ssh(gateway(erin), "id", check=False)
+    assert shell.returncode != 0
+    assert "uid=" not in shell.stdout
+    # Not the other's door by his name either.
+    assert erin.ssh(f"gpu-{OTHER}", "true", check=False).returncode == 255
+
+
+def test_who_loses_access_is_cut_and_gets_in_no_more(
+    stack: ClusterStack, person: People, servers: Servers
+) -> None:
+    """GitHub tells of it; the service looks, and ends live connections of that person alone."""
+    erin, frank = person(OWNER), person(OTHER)
+    wait = "echo in; sleep 600"
+    with background(erin, HOST, wait) as cut, background(frank, f"gpu-{OTHER}", wait) as spared:
+        assert [first_bytes(process, 3) for process in (cut, spared)] == [b"in\n", b"in\n"]
+        stack.github.control.leave("pytorch", "metamates", OWNER)
+        began = time.monotonic()
+        wait_for("the end of the live connection", lambda: cut.poll() is not None)
+        print(f"cut {time.monotonic() - began:.1f} s after the change at GitHub")
+        done = erin.ssh(HOST, "true", check=False)
+        assert done.returncode == 255
+        assert "Permission denied (publickey)" in done.stderr, done.stderr
+        assert spared.poll() is None, "nobody else's"
+        assert frank.ssh(f"gpu-{OTHER}", "true").returncode == 0
+        assert stack.record(servers[OTHER]["id"], OTHER)["state"] == "ready"
+        stack.github.control.join("pytorch", "metamates", OWNER)
+        # The tokens are gone with the access.
+        stack.forget_tokens()
+        assert stack.record(servers[OWNER]["id"], OWNER)["state"] == "ready", "the time of grace is not over"
+        assert erin.ssh(HOST, "true").returncode == 0

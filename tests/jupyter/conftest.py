@@ -1,0 +1,16 @@
+"""The real service, asked by the extension of one server's JupyterLab."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from web_site import Running, running
+
+
+@pytest_asyncio.fixture
+async def run() -> AsyncIterator[Running]:
+    async with running() as run:
+        run.hub.person("alices", "alice")
+        yield run

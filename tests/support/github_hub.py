@@ -1,0 +1,100 @@
+"""A whole hub whose users log in with GitHub, and the fake GitHub that they log in with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fake_github import FakeGithub, make_github
+from github_users import GithubUsers
+from gpudev_hub.settings import CHECKOUT, Settings
+from hub_users import wait_for
+from stack import Stack
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from gpudev_hub import app, supervisor
+supervisor.CHECKOUT = Path(sys.argv[1])
+del sys.argv[1:]
+app.main()
+"""
+"""Runs `gpudev-hub` with the Hub configuration below another folder."""
+
+
+class GithubStack(GithubUsers, Stack):
+    """A ``Stack`` with ``github`` beside it."""
+
+    def __init__(self, folder: Path, pool: str = "2x8", *, bastion: bool = False, **settings: Any) -> None:
+        """``settings``: of ``GPUDEV_GITHUB``, beside or instead of what the fake GitHub wrote."""
+        super().__init__(folder, pool, {"GPUDEV_BASTION": "1"} if bastion else None)
+        self.github: FakeGithub = make_github(
+            folder=folder / "app", callback_urls=[f"{self.url}/hub/oauth_callback"]
+        )
+        path = folder / "app" / "github.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+        self.environment["GPUDEV_GITHUB"] = str(path)
+        self.settings = Settings.read(self.environment)
+        self.user = "ada"
+        self.github.start()
+
+    def launch(self, *wrapper: str) -> None:
+        """Start it with a Hub configuration of its own, where ``block`` puts people."""
+        config = self.folder / "hub-config" / "jupyterhub_config.py"
+        config.parent.mkdir(exist_ok=True)
+        blocked = self.folder / "blocked"
+        blocked.touch()
+        site = f"c.Authenticator.blocked_users = set(open({str(blocked)!r}).read().split())\n"
+        config.write_text((CHECKOUT / "hub-config" / "jupyterhub_config.py").read_text() + site)
+        super().launch(*wrapper, sys.executable, "-c", ELSEWHERE, str(self.folder))
+
+    def block(self, *users: str) -> None:
+        """Block these users of the Hub, and restart it, as an operator does."""
+        (self.folder / "blocked").write_text("\n".join(users))
+        self.kill("hub")
+        self.part("hub")
+        wait_for("the Hub", self._hub_answers)
+
+    def _hub_answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/hub/health", trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def restart_service(self, **settings: Any) -> None:
+        """Restart the service with other settings of ``GPUDEV_GITHUB``."""
+        path = Path(self.environment["GPUDEV_GITHUB"])
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+        self.kill("service")
+        self.part("service")
+        wait_for("the service", self._service_answers)
+
+    def _service_answers(self) -> bool:
+        try:
+            address = f"{self.url}/services/gpudev/health/live"
+            return httpx.get(address, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def close(self) -> None:
+        super().close()
+        self.github.stop()
+
+
+@contextmanager
+def running_github_stack(
+    folder: Path, pool: str = "2x8", *, bastion: bool = False, **settings: Any
+) -> Iterator[GithubStack]:
+    """One that is ready, and gone at the end."""
+    stack = GithubStack(folder, pool, bastion=bastion, **settings)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.close()
