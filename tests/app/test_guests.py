@@ -73,22 +73,20 @@ def test_a_guest_opens_jupyterlab_until_the_owner_ends_it(stack: Stack) -> None:
         assert enter(alice, server) == 200
 
         async def watch() -> float:
-            guests, own = await terminal(bob, server), await terminal(alice, server)
-            await guests.write_message(json.dumps(["stdin", "\r"]))
-            since = time.monotonic()
-            path = f"reservations/{asked['id']}/guests/bob"
-            await asyncio.to_thread(stack.api, "DELETE", path, None, "alice")
-            await closed(guests)
-            took = time.monotonic() - since
-            guests.close()
-            await own.write_message(json.dumps(["stdin", "echo still-$((40 + 2))\r"]))
-            async with asyncio.timeout(20):
-                said = ""
-                while "still-42" not in said:
-                    message = await own.read_message()
-                    assert message is not None, "the owner's terminal must stay"
-                    said += str(message)
-            own.close()
+            async with terminal(bob, server) as guests, terminal(alice, server) as own:
+                await guests.write_message(json.dumps(["stdin", "\r"]))
+                since = time.monotonic()
+                path = f"reservations/{asked['id']}/guests/bob"
+                await asyncio.to_thread(stack.api, "DELETE", path, None, "alice")
+                await closed(guests)
+                took = time.monotonic() - since
+                await own.write_message(json.dumps(["stdin", "echo still-$((40 + 2))\r"]))
+                async with asyncio.timeout(20):
+                    said = ""
+                    while "still-42" not in said:
+                        message = await own.read_message()
+                        assert message is not None, "the owner's terminal must stay"
+                        said += str(message)
             return took
 
         assert asyncio.run(watch()) < SOON

@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 from tornado.httpclient import HTTPRequest
-from tornado.websocket import websocket_connect
 
 from gpudev_hub.server import processes
 from hub_users import wait_for
+from lab_sockets import web_socket
 from stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -60,22 +60,19 @@ async def typed_in_lab(url: str, token: str, command: str, wanted: str) -> str:
     headers = {"Authorization": f"token {token}"}
     async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=30) as client:
         name = (await client.post(f"{url}/api/terminals")).raise_for_status().json()["name"]
-    socket = await websocket_connect(
-        HTTPRequest(f"{url.replace('http', 'ws', 1)}/terminals/websocket/{name}", headers=headers)
-    )
-    await socket.write_message(json.dumps(["stdin", f"{command}\r"]))
+    address = f"{url.replace('http', 'ws', 1)}/terminals/websocket/{name}"
     seen = ""
-    try:
-        async with asyncio.timeout(30):
-            while not re.search(wanted, seen):
-                message = await socket.read_message()
-                assert message is not None, seen
-                kind, *data = json.loads(message)
-                seen += data[0] if kind == "stdout" else ""
-    except TimeoutError:
-        pytest.fail(f"no {wanted!r} in {seen!r}")
-    finally:
-        socket.close()
+    async with web_socket(HTTPRequest(address, headers=headers)) as socket:
+        await socket.write_message(json.dumps(["stdin", f"{command}\r"]))
+        try:
+            async with asyncio.timeout(30):
+                while not re.search(wanted, seen):
+                    message = await socket.read_message()
+                    assert message is not None, seen
+                    kind, *data = json.loads(message)
+                    seen += data[0] if kind == "stdout" else ""
+        except TimeoutError:
+            pytest.fail(f"no {wanted!r} in {seen!r}")
     return seen
 
 

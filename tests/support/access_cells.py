@@ -88,12 +88,12 @@ class Visitor:
         """Have a terminal open in JupyterLab while ``of`` ends this person's access; it must close."""
 
         async def watch() -> None:
-            socket = await terminal(self.browser.http, self.reservation["url"].removesuffix("/lab"))
-            await asyncio.to_thread(of)
-            async with asyncio.timeout(SOON):
-                while await socket.read_message() is not None:
-                    pass
-            socket.close()
+            server = self.reservation["url"].removesuffix("/lab")
+            async with terminal(self.browser.http, server) as socket:
+                await asyncio.to_thread(of)
+                async with asyncio.timeout(SOON):
+                    while await socket.read_message() is not None:
+                        pass
 
         asyncio.run(watch())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import httpx
@@ -10,8 +12,23 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 
-async def terminal(browser: httpx.Client, server: str) -> WebSocketClientConnection:
-    """A terminal of JupyterLab, open in this browser."""
+@asynccontextmanager
+async def web_socket(request: HTTPRequest) -> AsyncIterator[WebSocketClientConnection]:
+    """A connection that is closed after the block."""
+    socket = await websocket_connect(request)
+    assert socket.protocol is not None and socket.protocol.stream is not None
+    stream = socket.protocol.stream
+    try:
+        yield socket
+    finally:
+        # This sends the last message; the server's answer may come when the event loop is gone.
+        socket.close()
+        stream.close()
+
+
+@asynccontextmanager
+async def terminal(browser: httpx.Client, server: str) -> AsyncIterator[WebSocketClientConnection]:
+    """A terminal of JupyterLab, open in this browser during the block."""
     made = await asyncio.to_thread(browser.post, f"{server}/api/terminals", headers=xsrf(browser, server))
     made.raise_for_status()
     path = urlsplit(server).path
@@ -22,7 +39,8 @@ async def terminal(browser: httpx.Client, server: str) -> WebSocketClientConnect
     )
     address = f"{browser.base_url}".replace("http", "ws", 1).rstrip("/") + f"{path}/terminals/websocket/"
     headers = {"Cookie": cookies, "Origin": str(browser.base_url).rstrip("/")}
-    return await websocket_connect(HTTPRequest(address + made.json()["name"], headers=headers))
+    async with web_socket(HTTPRequest(address + made.json()["name"], headers=headers)) as socket:
+        yield socket
 
 
 def xsrf(browser: httpx.Client, server: str) -> dict[str, str]:

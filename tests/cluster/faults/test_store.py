@@ -92,7 +92,11 @@ def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:
         with _led_to_the_new_one():
             stack.start_part(
                 "service-2",
-                settings={"public_port": NEW_SERVICE[8100], "gate_port": NEW_SERVICE[8101]},
+                settings={
+                    "public_port": NEW_SERVICE[8100],
+                    "gate_port": NEW_SERVICE[8101],
+                    "metrics_port": 8112,
+                },
             )
             wait_for(
                 "the new service",
