@@ -29,7 +29,8 @@ MAX_KEYS = 500
 _PREFIX = "github:"
 _AGAIN: Millis = MINUTE
 """Least time between two looks at one person's keys that people cause."""
-
+_RETRY: Millis = 10 * SECOND
+"""The same after a look that failed, for a person of whom no keys are known: nothing else lets them in."""
 
 _PATIENCE = 3
 """Seconds that an owner's question waits for GitHub."""
@@ -54,7 +55,7 @@ class GithubKeys:
         self._now = now
         self._kept = self._load()
         self._parsed = {subject: _parse(kept) for subject, kept in self._kept.items()}
-        self._looked: dict[str, Millis] = {}
+        self._next: dict[str, Millis] = {}
         self._looking: dict[str, asyncio.Lock] = {}
         self._looks: set[asyncio.Task[None]] = set()
 
@@ -94,26 +95,28 @@ class GithubKeys:
             self._kept = {subject: kept for subject, kept in self._kept.items() if subject in wanted}
             self._parsed = {subject: keys for subject, keys in self._parsed.items() if subject in wanted}
             await self._save()
-        for known in (self._looked, self._looking):
+        for known in (self._next, self._looking):
             for subject in known.keys() - wanted:
                 del known[subject]
         for subject in sorted(wanted):
-            self._looked.pop(subject, None)
+            self._next.pop(subject, None)
             await self._look(subject)
 
     async def _look(self, subject: str) -> None:
-        """Ask GitHub, unless that was done less than a minute ago. Keeps the last good list on failure."""
+        """Ask GitHub, unless that was done a moment ago. Keeps the last good list on failure."""
         number = subject.removeprefix(_PREFIX)
         if number == subject or not number.isdecimal():
             return
         async with self._looking.setdefault(subject, asyncio.Lock()):
-            looked = self._looked.get(subject)
-            if looked is not None and self._now() - looked < _AGAIN:
+            now = self._now()
+            if now < self._next.get(subject, now):
                 return
-            self._looked[subject] = self._now()
+            self._next[subject] = now + _AGAIN
             try:
                 found = await self._fetch(int(number))
             except MembershipUnavailable as error:
+                if subject not in self._kept:
+                    self._next[subject] = now + _RETRY
                 log.warning("the SSH keys of %s stay as they were: %s", subject, error)
                 return
             if found != self._kept.get(subject):
