@@ -16,7 +16,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 async def web_socket(request: HTTPRequest) -> AsyncIterator[WebSocketClientConnection]:
     """A connection that is closed after the block."""
     socket = await websocket_connect(request)
-    assert socket.protocol is not None and socket.protocol.stream is not None
+    assert socket.protocol is not None
+    assert socket.protocol.stream is not None
     stream = socket.protocol.stream
     try:
         yield socket

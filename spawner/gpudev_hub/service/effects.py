@@ -39,8 +39,8 @@ STARTED_PAUSE: Final[Millis] = 5 * SECOND
 """The Hub has taken a start up; if nothing comes of it, it is asked again after this time."""
 OPENING_PAUSE: Final[Millis] = SECOND
 """Longest pause between questions whether the Hub leads users to a server that is there already."""
-BREAKING_OFF: Final[Millis] = 8 * SECOND
-"""When a user stops a start, the Hub breaks it off at once, and stops the server a second later."""
+BREAKING_OFF: Final[Millis] = 15 * SECOND
+"""When a user stops a start, the Hub breaks it off at once, and stops the server once it has time for it."""
 HUB_DONE: Final[Millis] = 3 * SECOND
 """A server that is still there so long after the Hub has called it stopped or unknown is removed."""
 MINTED_LATE: Final[Millis] = 30 * SECOND
