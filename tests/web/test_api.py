@@ -16,6 +16,7 @@ import pytest
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.service.service import Health
+from metric_samples import value
 from web_site import PREFIX, TOKENS, Running
 
 API = wire.API
@@ -278,8 +279,9 @@ async def test_health_and_metrics(run: Running) -> None:
         error(await anybody.get("metrics"), 401, "unauthenticated")
         await reserve(alice)
         text = (await alice.get("metrics")).text
-        assert 'gpudev_http_requests_total{route="reserve",method="POST",status="201"} 1' in text
-        assert 'gpudev_http_request_seconds_bucket{route="reserve",le="+Inf"} 1' in text
+        asked = {"route": "reserve", "method": "POST", "status": "201"}
+        assert value(text, "gpudev_http_requests_total", **asked) == 1
+        assert value(text, "gpudev_http_request_seconds_bucket", route="reserve", le="+Inf") == 1
         assert "gpudev_reservations{" in text
         for line in text.splitlines():
             assert line.startswith("# ") or float(line.rsplit(" ", 1)[1]) >= 0

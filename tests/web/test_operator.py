@@ -15,6 +15,7 @@ from gpudev_hub.core.access_model import LimitRule
 from gpudev_hub.core.model import CapacityBlock, Node, NodeStatus
 from gpudev_hub.web.operator_view import NodeUse, Use, people
 from gpudev_hub.web.pages import pages
+from metric_samples import value
 from web_site import POLICY, Running, log_in, running
 
 ADDRESSES = ("operator", "operator/reservations/{id}", "operator/nodes/node-1")
@@ -232,13 +233,12 @@ async def test_why_a_node_is_drained_and_when_it_ends_is_shown_to_everybody_conc
         ]
         why = (await bob.get(f"api/v1/reservations/{waits}")).json()["reason"]
         assert f"node-1 is drained ({reason})" in why
-        lines = (await olga.get("metrics")).text.splitlines()
-    unhealthy = 'gpudev_node_unhealthy{pool="simulated",node="node-1",condition='
-    assert [line for line in lines if line.startswith("gpudev_node_unhealthy{")] == [
-        f'{unhealthy}"AcceleratedHardwareReady"}} 1',
-        f'{unhealthy}"KernelReady"}} 1',
-    ]
-    assert 'gpudev_capacity_block_end_timestamp_seconds{reservation="cr-1"} 3786955200.0' in lines
+        text = (await olga.get("metrics")).text
+    assert text.count("\ngpudev_node_unhealthy{") == 2
+    for condition in ("AcceleratedHardwareReady", "KernelReady"):
+        labels = {"pool": "simulated", "node": "node-1", "condition": condition}
+        assert value(text, "gpudev_node_unhealthy", **labels) == 1
+    assert value(text, "gpudev_capacity_block_end_timestamp_seconds", reservation="cr-1") == 3786955200
 
 
 async def test_the_reservations_own_page_has_no_forms_for_operators(run: Running) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 
 from .metrics import exposition
 from .people import problems
-from .prometheus import MEDIA
 from .routes import Access, Call, Route, Text
 
 
@@ -47,7 +47,8 @@ async def ready(call: Call) -> Readiness:
 
 async def metrics(call: Call) -> Text:
     """Return the metrics in the Prometheus text format."""
-    return Text(exposition(call.site.metrics, call.site.service, call.site.bastion), MEDIA)
+    text = exposition(call.site.metrics, call.site.service, call.site.bastion)
+    return Text(text, CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def openapi(call: Call) -> dict[str, Any]:
