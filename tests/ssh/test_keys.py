@@ -99,6 +99,20 @@ def test_bad_lines(bad: str, why: str) -> None:
         parse_line(bad)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        line("ecdsa-sha2-nistp256", b"nistp256", b"\x04" + b"k" * 64),
+        line("ssh-rsa", b"\x02", b"\x00" + b"\xff" * 256),
+        line("ssh-rsa", b"\x01\x00\x01", b"\xff" * 256),
+    ],
+    ids=["a point off the curve", "an even exponent", "a negative modulus"],
+)
+def test_numbers_that_no_key_has(bad: str) -> None:
+    with pytest.raises(BadKey, match="the key is not valid"):
+        parse_line(bad)
+
+
 def test_real_certificate_dsa_free_and_weak_rsa(tmp_path: Path) -> None:
     generate(tmp_path, "-t", "ed25519")
     key = tmp_path / "key"

@@ -1,6 +1,7 @@
 """The host CA, server tokens and launches, the service's own probe, whose keys are whose."""
 
 import asyncio
+import base64
 import os
 import stat
 import subprocess
@@ -202,6 +203,35 @@ def test_certificates_that_do_not_count(tmp_path: Path) -> None:
     assert not certifies(f"{kind} ***", ca.public, "gx1")
     assert not certifies(f"{kind} ", ca.public, "gx1")
     assert not certifies("", ca.public, "gx1")
+
+
+def test_a_certificate_with_one_changed_byte_does_not_count(tmp_path: Path) -> None:
+    ca = HostCA(tmp_path / "ca")
+    kind, text = ca.sign(new_pair("x", tmp_path)[1], ["gx1"]).split()[:2]
+    blob = base64.b64decode(text)
+    for at in range(len(blob)):
+        changed = blob[:at] + bytes([blob[at] ^ 1]) + blob[at + 1 :]
+        assert not certifies(f"{kind} {base64.b64encode(changed).decode()}", ca.public, "gx1"), at
+    assert certifies(f"{kind} {text}", ca.public, "gx1")
+
+
+def test_a_certificate_that_only_names_our_ca_does_not_count(tmp_path: Path) -> None:
+    """Another CA signed it, and the key that it names as its signer was replaced by ours."""
+    ca, other = HostCA(tmp_path / "ca"), HostCA(tmp_path / "other")
+    kind, text = other.sign(new_pair("x", tmp_path)[1], ["gx1"]).split()[:2]
+    named = base64.b64decode(text).replace(
+        base64.b64decode(other.public.blob), base64.b64decode(ca.public.blob)
+    )
+    forged = f"{kind} {base64.b64encode(named).decode()}"
+    assert not certifies(forged, ca.public, "gx1")
+    assert not certifies(forged, other.public, "gx1")
+
+
+def test_a_users_certificate_does_not_count(tmp_path: Path) -> None:
+    ca = HostCA(tmp_path / "ca")
+    (tmp_path / "x.pub").write_text(new_pair("x", tmp_path)[1])
+    ssh_keygen("-q", "-s", str(tmp_path / "ca" / "host_ca"), "-I", "x", "-n", "gx1", str(tmp_path / "x.pub"))
+    assert not certifies((tmp_path / "x-cert.pub").read_text(), ca.public, "gx1")
 
 
 @pytest.mark.integration

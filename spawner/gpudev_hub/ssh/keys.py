@@ -1,7 +1,8 @@
 """Public keys: which lines we let into ``authorized_keys``, and their fingerprints.
 
 ``ssh-keygen -l`` is no check: it takes options, comments, certificates and several lines. Here a line is
-taken apart, judged by its inner structure, and put together anew from the type and the blob alone.
+taken apart, judged by its inner structure, and put together anew from the type and the blob alone. The fields
+are read here, because a user is told what is wrong with a key, and the library does not say it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 16384
@@ -50,31 +54,26 @@ def fingerprint(blob: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-class Blob:
-    """Reads OpenSSH's length-prefixed fields; anything cut short is a ``BadKey``."""
+class _Fields:
+    """Reads the fields of a key, each with its length before it; ``BadKey`` if the key is cut short."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
+        self._rest = data
 
-    def take(self, count: int) -> bytes:
-        """The next ``count`` bytes."""
-        if self._at + count > len(self._data):
-            raise BadKey("the key is incomplete")
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def number(self, size: int) -> int:
-        """An unsigned integer of ``size`` bytes."""
-        return int.from_bytes(self.take(size), "big")
-
-    def field(self) -> bytes:
-        """A string with its length before it."""
-        return self.take(self.number(4))
+    def next(self) -> bytes:
+        """Return the next field."""
+        size = int.from_bytes(self._take(4), "big")
+        return self._take(size)
 
     def end(self) -> bool:
-        """Whether everything is read."""
-        return self._at == len(self._data)
+        """Return whether everything is read."""
+        return not self._rest
+
+    def _take(self, count: int) -> bytes:
+        if count > len(self._rest):
+            raise BadKey("the key is incomplete")
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
 
 
 def parse_line(line: str) -> PublicKey:
@@ -91,38 +90,51 @@ def parse_line(line: str) -> PublicKey:
         raise BadKey("not valid base64") from error
     if base64.b64encode(data).decode() != text:
         raise BadKey("not canonical base64")
-    blob = Blob(data)
-    if blob.field() != kind.encode():
+    fields = _Fields(data)
+    if fields.next() != kind.encode():
         raise BadKey("the type does not match the key")
-    _check(kind, blob)
-    if not blob.end():
+    _check_fields(kind, fields)
+    if not fields.end():
         raise BadKey("the key has extra data")
+    if not kind.startswith("sk-"):
+        _check_numbers(kind, text)
     return PublicKey(kind, text)
 
 
-def _check(kind: str, blob: Blob) -> None:
+def _check_numbers(kind: str, text: str) -> None:
+    """Raise ``BadKey`` for numbers that no key has, such as a point off its curve: sshd refuses them, too.
+
+    Not for security keys: the library reads them as plain keys, without their application.
+    """
+    try:
+        load_ssh_public_key(f"{kind} {text}".encode())
+    except (NotImplementedError, UnsupportedAlgorithm, ValueError) as error:
+        raise BadKey("the key is not valid") from error
+
+
+def _check_fields(kind: str, fields: _Fields) -> None:
     if kind == "ssh-rsa":
-        blob.field()
-        bits = int.from_bytes(blob.field(), "big").bit_length()
+        fields.next()  # the exponent
+        bits = int.from_bytes(fields.next(), "big").bit_length()
         if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
             raise BadKey(f"an RSA key of {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
     elif kind in ("ssh-ed25519", "sk-ssh-ed25519@openssh.com"):
-        if len(blob.field()) != _ED25519_BYTES:
+        if len(fields.next()) != _ED25519_BYTES:
             raise BadKey("the Ed25519 key does not have 32 bytes")
     elif kind == "sk-ecdsa-sha2-nistp256@openssh.com":
-        _check_curve("nistp256", blob)
+        _check_curve("nistp256", fields)
     elif kind.startswith("ecdsa-sha2-") and kind.removeprefix("ecdsa-sha2-") in _CURVES:
-        _check_curve(kind.removeprefix("ecdsa-sha2-"), blob)
+        _check_curve(kind.removeprefix("ecdsa-sha2-"), fields)
     else:
         raise BadKey(f"keys of type {kind[:_LONGEST_TYPE]} are not accepted")
     if kind.startswith("sk-"):
-        blob.field()  # the application, as the security key knows it
+        fields.next()  # the application, as the security key knows it
 
 
-def _check_curve(curve: str, blob: Blob) -> None:
-    if blob.field() != curve.encode():
+def _check_curve(curve: str, fields: _Fields) -> None:
+    if fields.next() != curve.encode():
         raise BadKey("the curve does not match the key")
-    point = blob.field()
+    point = fields.next()
     if len(point) != _CURVES[curve] or point[0] != 4:
         raise BadKey(f"not an uncompressed point of {curve}")
 
