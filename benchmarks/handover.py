@@ -19,7 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from gpudev_hub.core.commit import Commit
-from gpudev_hub.core.model import Allowances, Owner, Reservation, State
+from gpudev_hub.core.model import Owner, Reservation, State
+from gpudev_hub.core.policy import Allowances
 from service_world import POLICY, MemoryCluster, ServiceWorld
 
 QUEUED = 100

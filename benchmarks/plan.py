@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from gpudev_hub.core.model import HOUR, MINUTE, Millis
-from gpudev_hub.core.plan import Demand, Plan, PlanNode
+from gpudev_hub.core.planning.plan import Demand, Plan, PlanNode
 
 NODES, QUEUED, ROUNDS = map(int, sys.argv[1:]) if sys.argv[1:] else (4, 1_000, 9)
 PROBES = 200

@@ -29,7 +29,7 @@ PATH = "/services/gpudev/api/v1/reservations"
 async def serve(folder: Path) -> None:
     """The service, until its standard input ends; prints its port."""
     sys.path.insert(0, str(SUPPORT))
-    from gpudev_hub.core.model import Allowances
+    from gpudev_hub.core.policy import Allowances
     from gpudev_hub.stores.sqlite import SqliteStore
     from web_site import POLICY, running
 

@@ -25,7 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gpudev_hub.core.decide import decide, next_due
+from gpudev_hub.core.decisions.decide import decide, next_due
+from gpudev_hub.core.decisions.working_state import World
 from gpudev_hub.core.events import (
     Compress,
     End,
@@ -44,19 +45,16 @@ from gpudev_hub.core.model import (
     HOUR,
     MINUTE,
     SECOND,
-    Allowances,
     Millis,
     Node,
     NodeStatus,
     Owner,
-    Policy,
-    PoolSettings,
     Presence,
     Request,
     Reservation,
     Shape,
 )
-from gpudev_hub.core.world import World
+from gpudev_hub.core.policy import Allowances, Policy, PoolSettings
 
 NODES, GPUS, LOAD = 4, 8, 0.9
 REQUESTS = 1_500

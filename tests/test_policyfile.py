@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_hub.core.limits import effective
-from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Policy, PoolSettings
+from gpudev_hub.core.limits.rules import effective
+from gpudev_hub.core.model import HOUR, MINUTE, SECOND
+from gpudev_hub.core.policy import Policy, PoolSettings
 from gpudev_hub.policyfile import read_policy
 from gpudev_hub.settings import Settings, SettingsError
 

@@ -16,15 +16,8 @@ from .auth.check import Check
 from .auth.github import GithubClient
 from .clock import Clock, ClockBehind
 from .cluster_settings import ClusterSettings
-from .core.doctor import Finding
-from .core.ports import (
-    ClusterUnavailable,
-    StaleEpoch,
-    StoreBehind,
-    StoreEmpty,
-    StoreLocked,
-    StoreUnavailable,
-)
+from .core.ports import ClusterUnavailable, StaleEpoch, StoreBehind, StoreEmpty, StoreLocked, StoreUnavailable
+from .core.views.doctor import Finding
 from .core.words import sentence
 from .github_settings import GithubSettings
 from .parts import REFUSED

@@ -17,9 +17,9 @@ from .auth.check import Check
 from .cluster.kubernetes import KubernetesCluster
 from .cluster.labels import COMPONENT, EFA
 from .cluster_settings import ClusterSettings
-from .core.doctor import Facts, Finding, PodFact, examine
 from .core.model import SECOND, Millis, Node
 from .core.ports import ClusterUnavailable, HubUnavailable, StoreUnavailable
+from .core.views.doctor import Facts, Finding, PodFact, examine
 from .service.hubclient import HubClient
 from .stores.dynamodb import DynamoStore
 

@@ -19,9 +19,9 @@ from .cluster.ec2 import CapacityBlocks
 from .cluster.kubernetes import KubernetesCluster
 from .cluster_doctor import Doctor
 from .cluster_settings import ClusterSettings
-from .core.doctor import Finding
 from .core.ids import ENTROPY, mint
 from .core.model import Owner
+from .core.views.doctor import Finding
 from .github_service import access_by, owner_by, with_github
 from .hub.pods import ACCOUNT, HOME
 from .listening import listen_until_told

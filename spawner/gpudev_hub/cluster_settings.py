@@ -14,7 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-from .core.model import SECOND, Policy, PoolSettings
+from .core.model import SECOND
+from .core.policy import Policy, PoolSettings
 from .github_settings import GithubSettings
 from .policyfile import PolicyFile
 from .settings import PREFIX, SettingsError

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .auth.parts import GithubParts
-from .core.model import Owner, Policy
-from .core.sweep import Rules
+from .core.decisions.access_sweep import Rules
+from .core.model import Owner
+from .core.policy import Policy
 from .service.access import Github
 from .service.service import Service
 from .web.auth import HubUser

@@ -12,8 +12,9 @@ from typing import Annotated
 import msgspec
 
 from .core.access_model import LimitRule
-from .core.limits import person_scope
-from .core.model import HOUR, SECOND, Allowances, Policy, PoolSettings
+from .core.limits.rules import person_scope
+from .core.model import HOUR, SECOND
+from .core.policy import Allowances, Policy, PoolSettings
 
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=24 * 366)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]

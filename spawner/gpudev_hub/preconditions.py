@@ -11,7 +11,8 @@ from .clock import Clock
 from .cluster.gpus import Gpus, SimulatedGpus
 from .cluster.pools import find_gpus, local_policy
 from .cluster.servers import LocalServers
-from .core.model import Claim, Millis, Policy, Presence
+from .core.model import Claim, Millis, Presence
+from .core.policy import Policy
 from .core.ports import ServerSight, StoreBehind
 from .core.words import counted, listing
 from .service.reconcile import refuse_running

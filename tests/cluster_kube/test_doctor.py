@@ -14,8 +14,8 @@ from cluster_world import settings_of
 from dynamodb_local import ENVIRONMENT
 from gpudev_hub.auth.check import Check
 from gpudev_hub.cluster_doctor import Doctor
-from gpudev_hub.core.doctor import Finding
 from gpudev_hub.core.model import HOUR, Node
+from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.stores.dynamodb_calls import connect
 

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.commit import Change
+from gpudev_hub.core.decisions.timers import armed, claim_due
+from gpudev_hub.core.decisions.working_state import OWNER_UNKNOWN, World
 from gpudev_hub.core.lifecycle import MOVES
+from gpudev_hub.core.limits.periods import Period
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Claim, Millis, Node, NodeStatus, Reservation, State
-from gpudev_hub.core.periods import Period
-from gpudev_hub.core.plan import Demand, PlanNode
-from gpudev_hub.core.reasons import Outlook
-from gpudev_hub.core.timers import armed, claim_due
+from gpudev_hub.core.planning.plan import Demand, PlanNode
+from gpudev_hub.core.views.reasons import Outlook
 from gpudev_hub.core.words import Part, node_state, parts
-from gpudev_hub.core.world import OWNER_UNKNOWN, World
 
 from . import oracle
 

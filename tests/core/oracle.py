@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpudev_hub.core.model import Millis, Place
-from gpudev_hub.core.plan import Demand, PlanNode
+from gpudev_hub.core.planning.plan import Demand, PlanNode
 
 NEVER: Millis = 10**15
 

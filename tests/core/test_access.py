@@ -9,7 +9,8 @@ import pytest
 
 from coreworld import HOUR, MINUTE, NOON, Driver, nodes, policy
 from gpudev_hub.core.access_model import Access, Person
-from gpudev_hub.core.decide import decide, next_due
+from gpudev_hub.core.decisions.decide import decide, next_due
+from gpudev_hub.core.decisions.working_state import World
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     AccessLost,
@@ -29,8 +30,7 @@ from gpudev_hub.core.events import (
     Tick,
 )
 from gpudev_hub.core.model import Outcome, Owner, Presence, Request, Reservation, Shape, State
-from gpudev_hub.core.reasons import Outlook
-from gpudev_hub.core.world import World
+from gpudev_hub.core.views.reasons import Outlook
 
 ANN, BOB = "github:1", "github:2"
 GRACE = 30 * MINUTE

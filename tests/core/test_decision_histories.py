@@ -23,9 +23,10 @@ from hypothesis.stateful import (
 
 from coreworld import HOUR, MINUTE, SECOND, Driver, Folded, nodes, owner, policy
 from gpudev_hub.core.access_model import Access, LimitRule
-from gpudev_hub.core.availability import Forecast, SizeOutlook
 from gpudev_hub.core.commit import Change, Part
-from gpudev_hub.core.decide import decide, next_due
+from gpudev_hub.core.decisions.decide import decide, next_due
+from gpudev_hub.core.decisions.default_names import default_names
+from gpudev_hub.core.decisions.working_state import World
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     AccessLost,
@@ -52,9 +53,10 @@ from gpudev_hub.core.events import (
     Submit,
     Tick,
 )
-from gpudev_hub.core.limits import NAMES, Name, limits_of
+from gpudev_hub.core.limits.budgets import use_of
+from gpudev_hub.core.limits.periods import Period
+from gpudev_hub.core.limits.rules import NAMES, Name, limits_of
 from gpudev_hub.core.model import (
-    Allowances,
     Claim,
     ClaimState,
     Node,
@@ -65,11 +67,9 @@ from gpudev_hub.core.model import (
     Shape,
     State,
 )
-from gpudev_hub.core.names import default_names
-from gpudev_hub.core.periods import Period
-from gpudev_hub.core.reasons import Outlook
-from gpudev_hub.core.spending import use_of
-from gpudev_hub.core.world import World
+from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.views.availability import Forecast, SizeOutlook
+from gpudev_hub.core.views.reasons import Outlook
 
 from . import judge
 

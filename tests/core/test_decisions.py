@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
-from gpudev_hub.core.decide import next_due
+from gpudev_hub.core.decisions.decide import next_due
+from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     Compress,
@@ -31,18 +32,8 @@ from gpudev_hub.core.events import (
     Tick,
     Warn,
 )
-from gpudev_hub.core.model import (
-    Allowances,
-    ClaimState,
-    Node,
-    NodeStatus,
-    Outcome,
-    Place,
-    Presence,
-    ServerState,
-    State,
-)
-from gpudev_hub.core.timers import armed
+from gpudev_hub.core.model import ClaimState, Node, NodeStatus, Outcome, Place, Presence, ServerState, State
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.words import plain
 
 MANY = Allowances(running_gpus=64, queued_requests=1000)

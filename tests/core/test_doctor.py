@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from gpudev_hub.core.doctor import CHECKS, Facts, Finding, PodFact, examine
-from gpudev_hub.core.model import HOUR, MINUTE, Node, NodeStatus, PoolSettings
+from gpudev_hub.core.model import HOUR, MINUTE, Node, NodeStatus
+from gpudev_hub.core.policy import PoolSettings
+from gpudev_hub.core.views.doctor import CHECKS, Facts, Finding, PodFact, examine
 
 NOW = 1_893_456_000_000
 POOL = PoolSettings("h100", 8, ("image",), max_gang=2)

@@ -8,7 +8,8 @@ import pytest
 
 from coreworld import HOUR, MINUTE, Driver, nodes, policy
 from gpudev_hub.core.errors import Refused
-from gpudev_hub.core.model import Allowances, Millis, Place
+from gpudev_hub.core.model import Millis, Place
+from gpudev_hub.core.policy import Allowances
 
 MANY = Allowances(running_gpus=10**6, queued_requests=10**6)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver
-from gpudev_hub.core.decide import next_due
+from gpudev_hub.core.decisions.decide import next_due
 from gpudev_hub.core.events import StartServer, StopServer, Tick
 from gpudev_hub.core.model import NodeSlots, Outcome, Presence, ServerState, State
 

@@ -9,14 +9,15 @@ import pytest
 
 from coreworld import HOUR, MINUTE, NOON, TEARDOWN, Driver, owner, policy, pool
 from gpudev_hub.core.access_model import Access, LimitRule, Person, Spending
+from gpudev_hub.core.decisions.working_state import World
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import ClearLimits, Extend, SetLimits
-from gpudev_hub.core.limits import Rules, Source, effective
-from gpudev_hub.core.model import SECOND, Allowances, Millis, Reservation, State
-from gpudev_hub.core.periods import Period
-from gpudev_hub.core.spending import charged, use_of
-from gpudev_hub.core.standing import exceeded, in_words, standings
-from gpudev_hub.core.world import World
+from gpudev_hub.core.limits.budgets import charged, use_of
+from gpudev_hub.core.limits.periods import Period
+from gpudev_hub.core.limits.rules import Rules, Source, effective
+from gpudev_hub.core.model import SECOND, Millis, Reservation, State
+from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.views.limits import exceeded, in_words, standings
 
 TWO_POOLS = policy(
     pools=(pool("h100"), pool("t4", gpus=4)),

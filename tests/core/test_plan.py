@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gpudev_hub.core.model import HOUR, MINUTE, Place
-from gpudev_hub.core.plan import FOREVER, Blocker, Demand, Plan, PlanNode
+from gpudev_hub.core.planning.plan import FOREVER, Blocker, Demand, Plan, PlanNode
 
 NOBODY = 10**6
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gpudev_hub.core.model import MINUTE, Millis, Place
-from gpudev_hub.core.plan import FOREVER, Demand, Plan, PlanNode, Wanted
+from gpudev_hub.core.planning.plan import FOREVER, Demand, Plan, PlanNode, Wanted
 
 from . import oracle
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpudev_hub.core.model import HOUR, MINUTE, Millis, Place
-from gpudev_hub.core.plan import Demand, Plan, PlanNode
+from gpudev_hub.core.planning.plan import Demand, Plan, PlanNode
 
 SEEDS = range(25)
 NAMES = ("n1", "n2", "n3", "n4")

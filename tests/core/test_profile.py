@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudev_hub.core.profile import FOREVER, Profile
+from gpudev_hub.core.planning.resource_profile import FOREVER, Profile
 
 SPAN = 24
 intervals = st.lists(st.tuples(st.integers(0, SPAN), st.integers(0, SPAN), st.integers(1, 4)), max_size=12)

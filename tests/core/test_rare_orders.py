@@ -6,7 +6,8 @@ import pytest
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, Driver, nodes, policy, pool
 from gpudev_hub.core.events import Compress, NodesObserved, OperatorNode, Tick
-from gpudev_hub.core.model import Allowances, Node, NodeStatus, Outcome, State
+from gpudev_hub.core.model import Node, NodeStatus, Outcome, State
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.words import plain
 
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, owner, policy, pool
-from gpudev_hub.core.availability import Forecast, SizeOutlook
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     OperatorNode,
@@ -20,8 +19,10 @@ from gpudev_hub.core.events import (
     StartTrouble,
     StopIntent,
 )
-from gpudev_hub.core.model import Allowances, Node, NodeStatus, Outcome, Place, Presence, Shape, State
-from gpudev_hub.core.reasons import Outlook
+from gpudev_hub.core.model import Node, NodeStatus, Outcome, Place, Presence, Shape, State
+from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.views.availability import Forecast, SizeOutlook
+from gpudev_hub.core.views.reasons import Outlook
 from gpudev_hub.core.words import Part, instant, parts, plain, printable
 
 from . import judge

@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 
 from coreworld import HOUR, Driver, nodes, owner, policy, pool
+from gpudev_hub.core.decisions.default_names import CHOICES, default_names
 from gpudev_hub.core.errors import STATUS, Code, IllegalMove, Refused
 from gpudev_hub.core.events import Mint, Submit
 from gpudev_hub.core.ids import ENTROPY, check_name, is_word, mint
 from gpudev_hub.core.lifecycle import MOVES, move
-from gpudev_hub.core.model import Allowances, Request, Reservation, Shape, State
-from gpudev_hub.core.names import CHOICES, default_names
+from gpudev_hub.core.model import Request, Reservation, Shape, State
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.request import Ask, joinable, resolve
 
 H100 = policy(pools=(pool("h100", 8), pool("t4", 4)))

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from coreworld import Driver, nodes, owner, policy
-from gpudev_hub.core.aliases import aliases
-from gpudev_hub.core.decide_guests import MOST_GUESTS
+from gpudev_hub.core.decisions.guests import MOST_GUESTS
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import CutSessions, End, Share, Tell, Unshare
 from gpudev_hub.core.model import Guest, Owner, Reservation, State
 from gpudev_hub.core.permissions import MAY, WHEN, Action, Role, check_role, may, roles
+from gpudev_hub.core.views.ssh_aliases import aliases
 
 ALICE, BOB, CAROL = owner("alice"), owner("bob"), owner("carol")
 

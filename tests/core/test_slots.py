@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from gpudev_hub.core.slots import choose_slots
+from gpudev_hub.core.planning.slots import choose_slots
 
 FREE_SETS = [frozenset(slot for slot in range(8) if mask >> slot & 1) for mask in range(256)]
 

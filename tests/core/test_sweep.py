@@ -7,10 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpudev_hub.core.access_model import Access, Person
-from gpudev_hub.core.events import AccessLost, PersonSeen
-from gpudev_hub.core.model import HOUR, MINUTE
-from gpudev_hub.core.ports import Account, Facts, Lists
-from gpudev_hub.core.sweep import (
+from gpudev_hub.core.decisions.access_sweep import (
     CONFIRM_AGAIN,
     PACE_OVER,
     Pace,
@@ -22,6 +19,9 @@ from gpudev_hub.core.sweep import (
     review,
     subject_of,
 )
+from gpudev_hub.core.events import AccessLost, PersonSeen
+from gpudev_hub.core.model import HOUR, MINUTE
+from gpudev_hub.core.ports import Account, Facts, Lists
 
 RULES = Rules("o/team", "o/repo", 12 * HOUR, most_people=2, most_percent=20)
 NOW = 100 * HOUR

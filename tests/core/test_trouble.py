@@ -9,8 +9,9 @@ import pytest
 from coreworld import HOUR, MINUTE, SECOND, Driver, nodes, policy
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.events import NodesObserved, NodeUnknown, OperatorNode, Tick
-from gpudev_hub.core.model import Allowances, NodeStatus, Place, State
-from gpudev_hub.core.reasons import Outlook
+from gpudev_hub.core.model import NodeStatus, Place, State
+from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.views.reasons import Outlook
 from gpudev_hub.core.words import UNPROVEN
 
 MANY = Allowances(running_gpus=10**6, queued_requests=10**6)

@@ -12,7 +12,7 @@ from gpudev_hub.auth.parts import GithubParts
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.gate import Entry
-from gpudev_hub.core.limits import limits_of
+from gpudev_hub.core.limits.rules import limits_of
 from gpudev_hub.core.model import HOUR, MINUTE
 from gpudev_hub.github_service import access_by, with_github
 from gpudev_hub.service.people import People

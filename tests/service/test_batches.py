@@ -11,7 +11,8 @@ import pytest
 
 from gpudev_hub.core.commit import Change, Commit, Part, Slot
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import MINUTE, SECOND, Allowances, MintedId
+from gpudev_hub.core.model import MINUTE, SECOND, MintedId
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import OutcomeUnknown, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.service.batch import pack

@@ -15,7 +15,8 @@ import pytest
 from dynamodb_local import DynamoDBLocal
 from dynamodb_proxy import TRANSACTION, Fault, FaultProxy
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import Allowances, Reservation
+from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import StaleEpoch, Store
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import Failpoint

@@ -23,7 +23,6 @@ from gpudev_hub.core.model import (
     HOUR,
     MINUTE,
     SECOND,
-    Allowances,
     ClaimState,
     NodeStatus,
     Outcome,
@@ -32,6 +31,7 @@ from gpudev_hub.core.model import (
     ServerState,
     State,
 )
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import OutcomeUnknown, ServerSight, StaleEpoch, Store, StoreEmpty, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint

@@ -11,13 +11,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from gpudev_hub.core.ports import (
-    HubPending,
-    HubUnavailable,
-    OwnerUnknownToHub,
-    StartBrokenOff,
-    StartRefused,
-)
+from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartBrokenOff, StartRefused
 from gpudev_hub.service.hubclient import PAGINATED, HubClient
 
 

@@ -28,7 +28,7 @@ CHILD = """
 import asyncio, itertools, json, logging, os, sys
 from dataclasses import replace
 from pathlib import Path
-from gpudev_hub.core.model import Allowances
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import from_environment
 from gpudev_hub.stores.dynamodb import DynamoStore

@@ -13,7 +13,7 @@ import pytest
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.access_model import Access, AccessSweep, LimitRule, Person, Spending
 from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Slot, Snapshot
-from gpudev_hub.core.hot import KINDS, HotState, Record, key_of
+from gpudev_hub.core.live_state import KINDS, HotState, Record, key_of
 from gpudev_hub.core.model import (
     HOUR,
     CapacityBlock,

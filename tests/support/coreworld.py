@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
-from gpudev_hub.core.decide import decide, next_due
+from gpudev_hub.core.decisions.decide import decide, next_due
+from gpudev_hub.core.decisions.working_state import World
 from gpudev_hub.core.events import (
     Compress,
     Decision,
@@ -30,14 +31,12 @@ from gpudev_hub.core.model import (
     NodeStatus,
     Outcome,
     Owner,
-    Policy,
-    PoolSettings,
     Presence,
     Request,
     Reservation,
     Shape,
 )
-from gpudev_hub.core.world import World
+from gpudev_hub.core.policy import Policy, PoolSettings
 
 #: 23 Nov 2026, 12:00 UTC.
 NOON: Millis = 1_795_435_200_000

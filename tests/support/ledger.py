@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpudev_hub.core.commit import HistoryEntry, Snapshot
 from gpudev_hub.core.events import Cause
-from gpudev_hub.core.hot import KINDS, HotState
+from gpudev_hub.core.live_state import KINDS, HotState
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores.sqlite import SqliteStore
 

@@ -23,16 +23,8 @@ from tornado.web import Application, HTTPError, RequestHandler
 from gpudev_hub.clock import Clock
 from gpudev_hub.core import ids
 from gpudev_hub.core.gate import AdmitRequest, Deleted, Launch, SshMaterial, StopAsked, Verdict
-from gpudev_hub.core.model import (
-    Claim,
-    Millis,
-    Node,
-    Owner,
-    Policy,
-    PoolSettings,
-    Presence,
-    Reservation,
-)
+from gpudev_hub.core.model import Claim, Millis, Node, Owner, Presence, Reservation
+from gpudev_hub.core.policy import Policy, PoolSettings
 from gpudev_hub.core.ports import ClusterUnavailable, ServerSight, Store
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import Failpoint, nothing

@@ -31,14 +31,13 @@ from gpudev_hub.core.model import (
     Millis,
     NodeSlots,
     Owner,
-    Policy,
-    PoolSettings,
     Presence,
     Request,
     Reservation,
     Shape,
     State,
 )
+from gpudev_hub.core.policy import Policy, PoolSettings
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server import gang, launcher, places, processes, sshd
 from gpudev_hub.service.cuts import Cuts

@@ -19,9 +19,10 @@ from tornado.netutil import bind_sockets
 from fakehub import FakeHub
 from gpudev_hub.auth.check import Check
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.doctor import Finding
-from gpudev_hub.core.model import Allowances, Node, Owner, Policy, PoolSettings, Reservation, State
+from gpudev_hub.core.model import Node, Owner, Reservation, State
+from gpudev_hub.core.policy import Allowances, Policy, PoolSettings
 from gpudev_hub.core.ports import Store
+from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.access import Github
 from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.service import Service

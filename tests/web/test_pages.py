@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from gpudev.hours import read_hours
-from gpudev_hub.core.model import MINUTE, SECOND, Allowances, Owner, Reservation
+from gpudev_hub.core.model import MINUTE, SECOND, Owner, Reservation
+from gpudev_hub.core.policy import Allowances
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import RefusedKey
 from gpudev_hub.web.pages import pages

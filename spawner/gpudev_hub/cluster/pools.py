@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gpudev_hub.core.model import Policy, PoolSettings
+from gpudev_hub.core.policy import Policy, PoolSettings
 from gpudev_hub.settings import Settings
 
 from .gpus import Gpus, SimulatedGpus, find_real

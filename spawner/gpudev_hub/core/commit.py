@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from .hot import ClaimKey, HotState, Record
+from .live_state import ClaimKey, HotState, Record
 from .model import Millis
 
 

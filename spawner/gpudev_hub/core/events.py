@@ -1,7 +1,7 @@
 """What can happen (events), and what is to be done about it (effects).
 
-``decide(world, event, now)`` (``decide.py``) turns one event into the changes to commit and the effects to
-perform once they are durable. Events carry everything they need; none reads a clock.
+``decide(world, event, now)`` (``decisions/decide.py``) turns one event into the changes to commit and the
+effects to perform once they are durable. Events carry everything they need; none reads a clock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .limits import Name
+from gpudev_hub.core.limits.rules import Name
+
 from .model import Millis, Node, Outcome, Owner, Presence, Request, Reservation
 
 

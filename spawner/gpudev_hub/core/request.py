@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from .errors import Code, Refused
 from .ids import check_name
-from .model import HOUR, Millis, Node, Policy, PoolSettings, Request, Shape
+from .model import HOUR, Millis, Node, Request, Shape
+from .policy import Policy, PoolSettings
 from .words import counted, duration, listing
 
 
@@ -40,7 +41,7 @@ def joinable(nodes: Iterable[Node]) -> dict[str, int]:
 def resolve(policy: Policy, ask: Ask, nodes_of_pool: Mapping[str, int]) -> Request:
     """The complete request. `nodes_of_pool`: as from `joinable`, for every pool that has nodes.
 
-    Raises `Refused` for what no pool can ever hold. Limits of the owner are not looked at (`quota.py`).
+    Raises `Refused` for what no pool can ever hold. The owner's limits are not looked at (`limits/quota.py`).
     """
     pool = _pool(policy, ask.gpu_type)
     shape = resolve_shape(pool, ask.gpus, ask.nodes, nodes_of_pool.get(pool.name, 0))

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from .commit import Change
-from .hot import ClaimKey
+from .live_state import ClaimKey
 from .model import HOUR, Claim, Millis, Outcome, Reservation, State
 
 DAY: Final[Millis] = 24 * HOUR

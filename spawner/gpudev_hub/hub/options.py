@@ -12,7 +12,8 @@ from typing import Any
 from jupyterhub.spawner import SpawnException
 
 from gpudev.hours import EXAMPLES, read_hours
-from gpudev_hub.core.model import HOUR, Policy
+from gpudev_hub.core.model import HOUR
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.request import sizes
 
 HOURS = (1, 2, 4, 8, 12, 24)

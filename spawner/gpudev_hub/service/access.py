@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gpudev_hub.clock import Clock
+from gpudev_hub.core.decisions.access_sweep import Pace, Rules
 from gpudev_hub.core.events import Event
 from gpudev_hub.core.model import Millis
 from gpudev_hub.core.ports import Membership
-from gpudev_hub.core.sweep import Pace, Rules
 
 from .people import People
 from .questions import Questions

@@ -15,7 +15,8 @@ from typing import Any, Final
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.events import Event, OwnerKnown, StartFailed
-from gpudev_hub.core.model import SECOND, Claim, ClaimState, Millis, Policy, Presence, Reservation, State
+from gpudev_hub.core.model import SECOND, Claim, ClaimState, Millis, Presence, Reservation, State
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     Cluster,
     ClusterUnavailable,

@@ -11,13 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from gpudev_hub.core.ports import (
-    HubPending,
-    HubUnavailable,
-    OwnerUnknownToHub,
-    StartBrokenOff,
-    StartRefused,
-)
+from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartBrokenOff, StartRefused
 
 START_TIMEOUT: Final = 20.0
 """Seconds; the Hub answers a start after ``slow_spawn_timeout`` (10 s) at the latest, if it is well."""

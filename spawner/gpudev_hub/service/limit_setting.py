@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from gpudev_hub.core.access_model import LimitRule
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import ClearLimits, Decision, Event, SetLimits
-from gpudev_hub.core.limits import NAMES, Name, person_scope
-from gpudev_hub.core.model import Owner, Policy
-from gpudev_hub.core.standing import exceeded
+from gpudev_hub.core.limits.rules import NAMES, Name, person_scope
+from gpudev_hub.core.model import Owner
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.views.limits import exceeded
 from gpudev_hub.core.words import listing
 
 from .view import View

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.model import MINUTE, Millis, Reservation, State
-from gpudev_hub.core.timers import armed
 from gpudev_hub.core.words import moment
 
 KEPT: Final = 32

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpudev_hub.core.access_model import Access, Person
+from gpudev_hub.core.decisions.access_sweep import Pace, Rules, id_of, is_confirmed, judge, subject_of
 from gpudev_hub.core.errors import ASK_AN_OPERATOR, Code, Refused
 from gpudev_hub.core.events import AccessLost, Event
 from gpudev_hub.core.gate import Entry, LoginAnswer, PersonAnswer
 from gpudev_hub.core.model import Millis, Owner
 from gpudev_hub.core.ports import MembershipUnavailable
-from gpudev_hub.core.sweep import Pace, Rules, id_of, is_confirmed, judge, subject_of
 from gpudev_hub.core.words import duration, sentence
 
 from .questions import Questions

@@ -27,7 +27,8 @@ from gpudev_hub.core.events import (
     Tick,
     Warn,
 )
-from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Policy, Presence, Reservation, State
+from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Presence, Reservation, State
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     Cluster,
     ClusterUnavailable,

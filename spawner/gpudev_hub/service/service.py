@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.commit import HistoryEntry
-from gpudev_hub.core.decide_requests import is_repeated, same_request
+from gpudev_hub.core.decisions.default_names import default_names
+from gpudev_hub.core.decisions.requests import is_repeated, same_request
+from gpudev_hub.core.decisions.working_state import is_owner_unknown
 from gpudev_hub.core.errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, Refused
 from gpudev_hub.core.events import (
     End,
@@ -35,8 +36,8 @@ from gpudev_hub.core.gate import (
     StopAnswer,
     StopAsked,
 )
-from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Policy, Reservation, State
-from gpudev_hub.core.names import default_names
+from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Reservation, State
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     Cluster,
     ClusterUnavailable,
@@ -47,8 +48,8 @@ from gpudev_hub.core.ports import (
     StoreUnavailable,
 )
 from gpudev_hub.core.request import Ask, joinable, resolve
+from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.words import sentence
-from gpudev_hub.core.world import is_owner_unknown
 from gpudev_hub.failpoints import Failpoint, nothing
 
 from .access import AccessControl, Github

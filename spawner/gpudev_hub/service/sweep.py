@@ -10,12 +10,20 @@ from typing import Final
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.access_model import Access
+from gpudev_hub.core.decisions.access_sweep import (
+    Pace,
+    Rules,
+    confirmed_again,
+    id_of,
+    judge,
+    review,
+    subject_of,
+)
+from gpudev_hub.core.decisions.unit_of_work import SERVICE
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.events import AccessLost, Event, Swept
 from gpudev_hub.core.model import MINUTE, SECOND, Millis
 from gpudev_hub.core.ports import Lists, Membership, MembershipUnavailable
-from gpudev_hub.core.records import SERVICE
-from gpudev_hub.core.sweep import Pace, Rules, confirmed_again, id_of, judge, review, subject_of
 from gpudev_hub.core.words import instant
 
 from .view import View

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from gpudev_hub.core.availability import Forecast
 from gpudev_hub.core.commit import Change, Snapshot
-from gpudev_hub.core.hot import HotState
-from gpudev_hub.core.model import Claim, Guest, Millis, Policy, Presence, Reservation, State
+from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.model import Claim, Guest, Millis, Presence, Reservation, State
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import ServerSight
-from gpudev_hub.core.reasons import Outlook
+from gpudev_hub.core.views.availability import Forecast
+from gpudev_hub.core.views.reasons import Outlook
 
 
 class View(HotState):

@@ -16,7 +16,8 @@ from typing import Final, Protocol
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.commit import Commit, Part, Snapshot
-from gpudev_hub.core.decide import decide, next_due
+from gpudev_hub.core.decisions.decide import decide, next_due
+from gpudev_hub.core.decisions.working_state import World
 from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
 from gpudev_hub.core.events import (
     Compress,
@@ -29,7 +30,8 @@ from gpudev_hub.core.events import (
     StopIntent,
     Tick,
 )
-from gpudev_hub.core.model import Millis, Policy
+from gpudev_hub.core.model import Millis
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     CommitTooLarge,
     OutcomeUnknown,
@@ -39,7 +41,6 @@ from gpudev_hub.core.ports import (
     StoreUnavailable,
 )
 from gpudev_hub.core.words import sentence
-from gpudev_hub.core.world import World
 from gpudev_hub.failpoints import BEFORE_ANSWER, Failpoint
 
 from .batch import Batch, Item, answer, pack

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import quote
 
-from gpudev_hub.core.aliases import aliases
 from gpudev_hub.core.model import SECOND, Millis, Owner, Reservation, State
 from gpudev_hub.core.ports import ServerSight
+from gpudev_hub.core.views.ssh_aliases import aliases
 from gpudev_hub.server.gang import alias as rank_alias
 
 from .directory import KeyDirectory

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from gpudev_hub.core.gate import Launch, SshMaterial
-from gpudev_hub.core.model import Policy, Reservation
+from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.server.gang import alias
 from gpudev_hub.server.private import write
 

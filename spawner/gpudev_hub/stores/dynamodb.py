@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Slot, Snapshot
-from gpudev_hub.core.hot import ClaimKey
+from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
     CommitTooLarge,

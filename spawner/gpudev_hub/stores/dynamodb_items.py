@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from gpudev_hub.core.commit import Change, HistoryEntry, Owned, Slot, Snapshot
-from gpudev_hub.core.hot import Record
+from gpudev_hub.core.live_state import Record
 from gpudev_hub.core.model import Millis, Reservation
 
 from . import records

@@ -13,15 +13,7 @@ from datetime import date
 from typing import Any, Final
 
 from gpudev_hub.core.ports import StoreUnavailable
-from gpudev_hub.core.usage import (
-    SavedUsage,
-    UsageDay,
-    UsageHead,
-    calendar_day,
-    day_number,
-    month_of,
-    months,
-)
+from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead, calendar_day, day_number, month_of, months
 
 from . import dynamodb_items as items
 from . import usage_records

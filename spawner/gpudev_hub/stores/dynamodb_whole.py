@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gpudev_hub.core.commit import Change, Slot, Snapshot
-from gpudev_hub.core.hot import ClaimKey, key_of
+from gpudev_hub.core.live_state import ClaimKey, key_of
 
 from . import records
 

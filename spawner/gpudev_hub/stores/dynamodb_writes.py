@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gpudev_hub.core.commit import Change, Commit, Owned, Part
-from gpudev_hub.core.hot import ClaimKey
+from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.model import Node, Reservation
 from gpudev_hub.core.ports import SlotTaken
 

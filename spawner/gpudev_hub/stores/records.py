@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gpudev_hub.core.hot import KINDS, Record, key_of
+from gpudev_hub.core.live_state import KINDS, Record, key_of
 from gpudev_hub.core.model import Claim, MintedId, Reservation
 
 _ENCODER: Final = msgspec.json.Encoder()

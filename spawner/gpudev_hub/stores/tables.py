@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from gpudev_hub.core.commit import Change, Commit, Slot, Snapshot
-from gpudev_hub.core.hot import KINDS, Record, key_of
+from gpudev_hub.core.live_state import KINDS, Record, key_of
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.ports import SlotTaken
 

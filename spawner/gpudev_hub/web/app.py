@@ -20,9 +20,9 @@ from tornado.web import Application, RequestHandler, url
 
 from gpudev_hub.auth.check import Check
 from gpudev_hub.bodies import DISCARDED, Bounded
-from gpudev_hub.core.doctor import Finding
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Owner
+from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.bastion import Bastion

@@ -6,7 +6,6 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.gate import (
     Admission,
@@ -25,9 +24,10 @@ from gpudev_hub.core.gate import (
     StopAsked,
     Verdict,
 )
+from gpudev_hub.core.limits.quota import hold_for, longest_request
 from gpudev_hub.core.model import Owner
-from gpudev_hub.core.quota import hold_for, longest_request
-from gpudev_hub.core.standing import in_words, standings
+from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
+from gpudev_hub.core.views.limits import in_words, standings
 
 from .routes import Access, Call, Route
 

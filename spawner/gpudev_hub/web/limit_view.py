@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from gpudev import wire
 from gpudev_hub.core.access_model import LimitRule
-from gpudev_hub.core.limits import DEFAULT, NAMES, Name
-from gpudev_hub.core.model import HOUR, Allowances
-from gpudev_hub.core.standing import Standing
+from gpudev_hub.core.limits.rules import DEFAULT, NAMES, Name
+from gpudev_hub.core.model import HOUR
+from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.views.limits import Standing
 
 from .times import instant
 

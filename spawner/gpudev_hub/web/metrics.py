@@ -19,7 +19,8 @@ from prometheus_client.registry import Collector
 
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.lifecycle import MOVES
-from gpudev_hub.core.model import SECOND, ClaimState, NodeStatus, Outcome, Policy, State
+from gpudev_hub.core.model import SECOND, ClaimState, NodeStatus, Outcome, State
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.service.metrics import Histogram, Metrics
 from gpudev_hub.service.service import Service
 from gpudev_hub.service.sweep import Sweep

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.limits import effective
+from gpudev_hub.core.limits.rules import effective
 from gpudev_hub.core.model import Outcome, Reservation, State
-from gpudev_hub.core.standing import in_words, standings
+from gpudev_hub.core.views.limits import in_words, standings
 
 from .auth import Identity
 from .limit_view import ordered, rule

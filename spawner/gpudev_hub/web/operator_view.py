@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpudev import wire
-from gpudev_hub.core.model import Node, NodeStatus, Owner, Policy, Reservation, State
+from gpudev_hub.core.model import Node, NodeStatus, Owner, Reservation, State
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.words import listing
 from gpudev_hub.service.view import View
 

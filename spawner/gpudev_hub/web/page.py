@@ -8,9 +8,9 @@ from typing import Any
 import jinja2
 
 from gpudev import wire
+from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.errors import Code
 from gpudev_hub.core.model import Reservation
-from gpudev_hub.core.timers import armed
 from gpudev_hub.core.words import sentence
 
 from . import page_view

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from markupsafe import Markup, escape
 
 from gpudev import wire
-from gpudev_hub.core.records import SERVICE
+from gpudev_hub.core.decisions.unit_of_work import SERVICE
 from gpudev_hub.core.words import capital
 
 from .drawing import parse

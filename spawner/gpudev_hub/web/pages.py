@@ -15,10 +15,10 @@ from tornado.web import RequestHandler, StaticFileHandler
 from gpudev import wire
 from gpudev.foreign import uncoloured
 from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.limits.quota import hold_for
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.permissions import Role, roles
-from gpudev_hub.core.quota import hold_for
-from gpudev_hub.core.standing import in_words, standings
+from gpudev_hub.core.views.limits import in_words, standings
 
 from . import guests, limit_view, page_view
 from .app import Site

@@ -12,26 +12,17 @@ import msgspec
 from gpudev import wire
 from gpudev.foreign import coloured
 from gpudev.hours import EXAMPLES, read_hours
-from gpudev_hub.core import quota
-from gpudev_hub.core.aliases import aliases
-from gpudev_hub.core.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.limits import limits_of
-from gpudev_hub.core.model import (
-    HOUR,
-    Claim,
-    ClaimState,
-    Millis,
-    Node,
-    Owner,
-    Policy,
-    Reservation,
-    State,
-)
+from gpudev_hub.core.limits import quota
+from gpudev_hub.core.limits.rules import limits_of
+from gpudev_hub.core.model import HOUR, Claim, ClaimState, Millis, Node, Owner, Reservation, State
 from gpudev_hub.core.permissions import WHEN, Action, Role, may, roles
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.request import Ask
-from gpudev_hub.core.standing import standings
+from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
+from gpudev_hub.core.views.limits import standings
+from gpudev_hub.core.views.ssh_aliases import aliases
 from gpudev_hub.core.words import moment, parts, plain, printable
 from gpudev_hub.origins import servers_of
 from gpudev_hub.service.service import ServerLogs

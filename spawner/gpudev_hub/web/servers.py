@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from gpudev import wire
+from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Reservation
-from gpudev_hub.core.timers import armed
 from gpudev_hub.core.words import counted
 
 from .auth import Identity

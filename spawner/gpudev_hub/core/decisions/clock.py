@@ -1,0 +1,229 @@
+"""Decisions that the clock makes due: ends, overruns, starts, warnings; what outages and freed time do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from gpudev_hub.core.errors import IllegalMove
+from gpudev_hub.core.events import Cause, Compress, Outage, StopServer, Tell, Warn
+from gpudev_hub.core.model import SECOND, Millis, Outcome, Reservation, State
+from gpudev_hub.core.words import duration
+
+from .access import access_detail, settle_access
+from .limit_rules import raise_caps
+from .node_ends import why_early
+from .nodes import grace_is_over
+from .replan import SLICE, place_again, requeue
+from .timers import Key, claim_due, crossed, reservation_due
+from .transitions import Turn, admit, give_up_attempt, move_end, stop
+from .working_state import demand_key, overdue_cause
+
+#: While something is away, what waits for it is not given up within this time.
+LASTING: Final[Millis] = 30 * SECOND
+#: Queued requests looked at by the cascade per millisecond of its budget.
+_LOOKS_PER_MS = 10
+
+
+def advance(turn: Turn) -> None:
+    """Everything that is due by now: ends first, then room is handed on, then starts."""
+    world, now = turn.world, turn.now
+    while True:
+        settle_access(turn)
+        # Claims come before reservations: who is put back into the queue must know what is not free.
+        if due := sorted(world.alarms.pop(now)):
+            for key in due:
+                _ring(turn, key)
+                world.cut()
+            continue
+        hand_on(turn)
+        starts = [world.reservations[key[1]] for key in world.starts.pop(now)]
+        if not starts:
+            return
+        for ref in [r.id for r in sorted(starts, key=lambda r: r.seq)]:
+            reservation = world.reservations[ref]
+            # The start of another one that was late may have moved this one.
+            if (
+                ref not in world.displaced
+                and reservation.place is not None
+                and reservation.place.start <= now
+            ):
+                admit(turn, reservation)
+                world.cut()
+
+
+def hand_on(turn: Turn) -> None:
+    """Place again who lost a place, up to a slice of them, and fill the holes that were freed."""
+    world = turn.world
+    raise_caps(turn, SLICE)
+    place_again(turn, SLICE)
+    _start_elsewhere(turn)
+    for pool in sorted(world.freed):
+        world.improve(world.plans[pool].fill_holes(turn.now))
+
+
+def _start_elsewhere(turn: Turn) -> None:
+    """Who is to start on a node that is away may start on others now, before the room there is handed on."""
+    world, now = turn.world, turn.now
+    for reservation in sorted(
+        (world.reservations[ref] for ref in world.waiting & world.reservations.keys()), key=lambda r: r.seq
+    ):
+        place = reservation.place
+        away = None if place is None or place.start > now else world.away(place)
+        if away is None or reservation.id in world.displaced:
+            continue
+        key = demand_key(reservation.id, reservation.attempt + 1)
+        found = world.plan_of(reservation).start_elsewhere(key, now)
+        if found is not None:
+            promise = max(now, reservation.promise or now)
+            world.put(replace(reservation, place=found, promise=promise), f"{Cause.NODE_CHANGED}: {away}")
+            world.freed.add(reservation.request.pool)
+            world.cut()
+
+
+def _ring(turn: Turn, key: Key) -> None:
+    world = turn.world
+    kind, ref, attempt = key
+    if kind == "claim":
+        _overrun(turn, ref, attempt)
+    elif kind == "minted":
+        world.drop(world.minted[ref], Cause.EXPIRED)
+    elif kind == "node":
+        grace_is_over(turn, ref)
+    elif ref in world.reservations:
+        _reservation_rings(turn, world.reservations[ref])
+
+
+def _overrun(turn: Turn, id: str, attempt: int) -> None:
+    """The slots should be free by now and are not: who was planned on them is placed again."""
+    world = turn.world
+    if (id, attempt) not in world.claims:
+        return
+    claim = world.claims[id, attempt]
+    cause = overdue_cause([claim])
+    while claim_due(claim, world.policy) <= turn.now:
+        claim = replace(claim, overruns=claim.overruns + 1)
+    world.change_claim(claim, cause)
+    turn.do(StopServer(id, attempt))
+
+
+def _reservation_rings(turn: Turn, reservation: Reservation) -> None:
+    world, now = turn.world, turn.now
+    due = reservation_due(reservation, world.policy)
+    if due is None or due > now or reservation.ends_at is None:
+        return
+    window = world.policy.pool(reservation.request.pool).restart_window
+    if reservation.ends_at <= now:
+        stop(turn, reservation, Outcome.EXPIRED, Cause.EXPIRED, detail=why_early(world, reservation))
+    elif reservation.access_ends_at is not None and reservation.access_ends_at <= now:
+        detail = access_detail(world, reservation.owner.subject)
+        stop(turn, reservation, Outcome.ACCESS_REVOKED, Cause.ACCESS_REVOKED, detail=detail)
+    elif (
+        reservation.stopped_at is not None
+        and reservation.blocked is None
+        and reservation.stopped_at + window <= now
+    ):
+        detail = f"the server was stopped and not started again within {duration(window)}"
+        stop(turn, reservation, Outcome.RELEASED, Cause.RELEASED, detail=detail)
+    elif (
+        reservation.stopped_at is None
+        and reservation.start_deadline is not None
+        and reservation.start_deadline <= now
+    ):
+        _allowance_used_up(turn, reservation)
+    else:
+        _warn(turn, reservation)
+
+
+def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
+    """Not ready in time: back to the queue, or, the last time, the end; after READY another restart."""
+    policy = turn.world.policy
+    known = reservation.trouble or reservation.detail
+    reason = f": {known}" if known else ""
+    detail = f"not ready within {duration(reservation.startup)}{reason}"
+    cause = f"{Cause.START_FAILED}: {detail}"
+    if reservation.ready_at is not None:
+        give_up_attempt(turn, replace(reservation, start_deadline=None), cause, detail)
+        return
+    failed = reservation.failed_starts + 1
+    if failed >= policy.start_attempts:
+        counted = replace(reservation, failed_starts=failed)
+        stop(turn, counted, Outcome.FAILED, cause, detail=f"{failed} starts failed; the last one: {detail}")
+    elif reservation.access_ends_at is not None:
+        # Whoever may not get in does not wait in the queue either.
+        revoked = access_detail(turn.world, reservation.owner.subject)
+        stop(turn, reservation, Outcome.ACCESS_REVOKED, cause, detail=revoked)
+    else:
+        requeue(turn, reservation, cause, detail, failed_starts=failed)
+        turn.do(Tell(reservation.id, f"the start failed, and the request is in the queue again: {detail}"))
+
+
+def _warn(turn: Turn, reservation: Reservation) -> None:
+    """Record the thresholds that were crossed, and tell the owner of the latest."""
+    policy = turn.world.policy
+    new = [m for m in crossed(reservation, policy.warn_minutes, turn.now) if m not in reservation.warned]
+    if not new:
+        raise IllegalMove(f"nothing is due for {reservation}")
+    warned = (*reservation.warned, *sorted(new, reverse=True))
+    turn.world.put(replace(reservation, warned=warned), f"{Cause.WARNED}: {min(new)} min left")
+    turn.do(Warn(reservation.id, min(new)))
+
+
+def tick(turn: Turn) -> None:
+    """Time has passed: what is due is done with every event; the plans forget the past."""
+    for plan in turn.world.plans.values():
+        plan.trim(turn.now)
+
+
+def compress(turn: Turn, event: Compress) -> None:
+    """One slice of the cascade."""
+    world = turn.world
+    if world.displaced or world.retry or world.raised:
+        return
+    looks = max(1, event.budget_ms * _LOOKS_PER_MS)
+    for pool in sorted(world.freed):
+        should_stop = _after(looks)
+        moves, through = world.plans[pool].compress(turn.now, should_stop)
+        world.improve(moves)
+        if not through:
+            return
+        world.freed.discard(pool)
+        if any(n.until is not None and n.pool == pool for n in world.nodes.values()):
+            world.retry_blocked(pool, f"{Cause.PLANNED}: GPU time became free")
+
+
+def _after(looks: int) -> Callable[[], bool]:
+    """True from the given number of calls on."""
+    left = looks
+
+    def should_stop() -> bool:
+        nonlocal left
+        left -= 1
+        return left <= 0
+
+    return should_stop
+
+
+def outage(turn: Turn, event: Outage) -> None:
+    """Start-up allowances stood still; ends move along where that breaks no promise."""
+    world, now = turn.world, turn.now
+    cause = f"{Cause.OUTAGE}: {event.what} was unavailable for {duration(event.until - event.since)}"
+    waiting = [
+        r for r in world.reservations.values() if r.state is State.STARTING and r.start_deadline is not None
+    ]
+    for reservation in sorted(waiting, key=lambda r: r.seq):
+        assert reservation.start_deadline is not None
+        begun = reservation.admitted_at if reservation.ready_at is None else None
+        lost = event.until - max(event.since, begun or event.since)
+        if lost <= 0:
+            continue
+        deadline = reservation.start_deadline + lost
+        if event.lasting:
+            # Else what was to end within this very second would be moved by a second, again and again.
+            deadline = max(deadline, now + LASTING)
+        changed = replace(reservation, start_deadline=deadline)
+        if reservation.ready_at is None:
+            changed = move_end(turn, changed, lost, cause, world.promise_of)
+        world.put(changed, cause)
+        world.cut()

@@ -1,0 +1,118 @@
+"""Decisions on limits: operators set and clear them, and a raised limit reaches who waits for it.
+
+A lowered limit holds for what is asked for from now on. It ends nothing and moves no planned start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpudev_hub.core.access_model import LimitRule
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.events import Cause, ClearLimits, SetLimits
+from gpudev_hub.core.limits.rules import DEFAULT, NAMES
+from gpudev_hub.core.model import State
+from gpudev_hub.core.words import listing
+
+from .transitions import Turn
+from .working_state import World, demand_key
+
+
+def set_limits(turn: Turn, event: SetLimits) -> None:
+    """Set some limits of a scope; those that are not named stay as they are."""
+    world = turn.world
+    check_scope(world, event.scope, event.pool)
+    if not event.values:
+        raise Refused(
+            Code.INVALID_REQUEST,
+            "No limit was given.",
+            "Give at least one, for example --running-gpus 8.",
+        )
+    known = world.limits.get((event.scope, event.pool))
+    rule = known or LimitRule(event.scope, event.pool, event.actor, turn.now)
+    changed = replace(rule, **dict(event.values))  # type: ignore[arg-type]
+    if changed == known:
+        return
+    world.put(
+        replace(changed, set_by=event.actor, set_at=turn.now, reason=event.reason),
+        f"{Cause.LIMITS_SET}: {event.reason}" if event.reason else Cause.LIMITS_SET,
+        event.actor,
+    )
+    look_for_raised(world)
+
+
+def clear_limits(turn: Turn, event: ClearLimits) -> None:
+    """Remove the limits of a scope, or those that are named: the next wider rule holds again."""
+    world = turn.world
+    known = world.limits.get((event.scope, event.pool))
+    if known is None:
+        check_scope(world, event.scope, event.pool)
+        return
+    left = replace(known, **dict.fromkeys(event.names or NAMES))  # type: ignore[arg-type]
+    cause = f"{Cause.LIMITS_CLEARED}: {event.reason}" if event.reason else Cause.LIMITS_CLEARED
+    if all(getattr(left, name) is None for name in NAMES):
+        world.drop(known, cause, event.actor)
+    elif left != known:
+        changed = replace(left, set_by=event.actor, set_at=turn.now, reason=event.reason)
+        world.put(changed, cause, event.actor)
+    look_for_raised(world)
+
+
+def look_for_raised(world: World) -> None:
+    """Find the queued requests whose owners may hold more GPUs at once than the requests are planned with."""
+    world.raised.update(r.id for r in world.queued() if world.running_limit(r) > r.cap)
+
+
+def raise_caps(turn: Turn, most: int | None) -> None:
+    """Plan queued requests with the higher limits of their owners, up to `most` of them, in queue order."""
+    world = turn.world
+    found = [world.reservations[ref] for ref in world.raised & world.reservations.keys()]
+    waiting = sorted(found, key=lambda r: r.seq)
+    for reservation in waiting[:most]:
+        cap = world.running_limit(reservation)
+        if reservation.state is State.QUEUED and cap > reservation.cap:
+            world.put(replace(reservation, cap=cap), f"{Cause.PLANNED}: the limit was raised")
+            key = demand_key(reservation.id, reservation.attempt + 1)
+            if world.plan_of(reservation).raise_cap(key, cap):
+                world.freed.add(reservation.request.pool)
+            world.cut()
+    world.raised = set() if most is None else {r.id for r in waiting[most:]}
+
+
+def check_scope(world: World, scope: str, pool: str | None) -> None:
+    """Raise `Refused` if there is no such scope or pool."""
+    if pool is not None and pool not in world.plans:
+        raise Refused(
+            Code.UNKNOWN_GPU_TYPE,
+            f"There is no GPU type {pool[:64]!r}.",
+            f"Available: {listing(list(world.plans), 'and')}. Leave it out for a limit on all GPU types.",
+        )
+    kind, _, name = scope.partition(":")
+    if scope == DEFAULT or (kind == "person" and _is_person(world, name)):
+        return
+    if kind == "team":
+        teams = sorted({*world.policy.teams, *(team for p in world.people.values() for team in p.teams)})
+        if name in teams:
+            return
+        raise Refused(
+            Code.NOT_FOUND,
+            f"There is no team {name[:64]!r} in the settings.",
+            f"Known teams: {listing(teams, 'and')}." if teams else "No teams are configured.",
+        )
+    if kind == "person":
+        raise Refused(
+            Code.NOT_FOUND,
+            f"Nobody with the subject {name[:64]!r} is known.",
+            "Use the login of a person who has logged in, or a subject such as local:alice.",
+        )
+    raise Refused(
+        Code.INVALID_REQUEST,
+        f"{scope[:64]!r} is not a scope of limits.",
+        "Use default, team:ORG/TEAM or person:LOGIN.",
+    )
+
+
+def _is_person(world: World, subject: str) -> bool:
+    """Whether limits can be set for this subject: people of GitHub are known once they have logged in."""
+    kind, _, name = subject.partition(":")
+    return subject in world.people or (kind in ("local", "hub") and bool(name))

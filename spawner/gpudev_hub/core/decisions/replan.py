@@ -1,0 +1,140 @@
+"""Places for those who lost theirs, in queue order; what is planned for younger ones makes way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gpudev_hub.core.events import Cause, Tell
+from gpudev_hub.core.lifecycle import move
+from gpudev_hub.core.model import Place, Reservation, State
+from gpudev_hub.core.words import instant, listing
+
+from .transitions import Turn, release_claim
+from .working_state import PLACES_IN_A_PART, id_of, is_owner_unknown
+
+#: Requests that are placed again in one decision, when many have lost their places.
+SLICE = 64
+
+
+def place_again(turn: Turn, most: int | None) -> None:
+    """Place those who lost their places, and the blocked for whom something was gained, in queue order."""
+    world = turn.world
+    if not world.displaced and not world.retry:
+        return
+    waiting = [world.reservations[ref] for ref in world.displaced]
+    if world.retry:
+        waiting += [
+            r for r in world.reservations.values() if r.id not in world.displaced and _to_retry(turn, r)
+        ]
+    waiting.sort(key=lambda r: r.seq)
+    causes = {r.id: world.displaced.get(r.id) or world.retry[r.request.pool][0] for r in waiting}
+    for pool in sorted({r.request.pool for r in waiting[:most]}):
+        give_places(turn, [r for r in waiting[:most] if r.request.pool == pool], lambda r: causes[r.id])
+    if most is None or len(waiting) <= most:
+        world.retry.clear()
+        return
+    for pool, (cause, _) in world.retry.items():
+        world.retry[pool] = (cause, waiting[most - 1].seq)
+
+
+def _to_retry(turn: Turn, reservation: Reservation) -> bool:
+    """Whether a blocked request is to be looked at again, and was not yet."""
+    blocked = reservation.state is State.QUEUED and reservation.blocked is not None
+    retry = turn.world.retry.get(reservation.request.pool)
+    able = blocked and not is_owner_unknown(reservation.blocked)
+    return able and retry is not None and reservation.seq > retry[1]
+
+
+def give_places(
+    turn: Turn, waiting: Sequence[Reservation], cause_of: Callable[[Reservation], str], *, tell: bool = True
+) -> None:
+    """Place queued reservations of one pool, which are not in the plan, and record it: the oldest first.
+
+    With `tell` their owners are told if they are worse off; owners of places that made way always are.
+    """
+    world = turn.world
+    placed, moves = world.arrange(waiting, turn.now)
+    in_one_part = len(placed) + len(moves) <= PLACES_IN_A_PART
+    for before, after in zip(waiting, placed, strict=True):
+        cause = cause_of(before)
+        told = _told(before, after, cause) if tell else None
+        if told is not None:
+            after = replace(after, detail=told)
+            turn.do(Tell(after.id, told))
+        world.put(after, cause)
+        if after.place is not None:
+            # Its alarm may have rung meanwhile; with the same place as before, nothing has set it again.
+            world.starts.set(("reservation", after.id, 0), after.place.start)
+            if after.place.start < turn.now:
+                away = f"{Cause.NODE_CHANGED}: {listing(after.place.nodes, 'and')} came back"
+                world.held_up[after.id] = (after.place.start, away)
+        if not moves or not in_one_part:
+            world.cut()
+    why = _why(cause_of(waiting[0]))
+    _make_way(turn, moves, why)
+    world.cut()
+
+
+def _make_way(turn: Turn, moves: dict[str, Place], why: str) -> None:
+    """Record the new places of younger ones."""
+    world = turn.world
+
+    def told(reservation: Reservation, place: Place) -> str:
+        if reservation.place is None or place.start <= reservation.place.start:
+            return reservation.detail
+        return (
+            f"planned start is now {instant(place.start)}: an earlier request was re-planned ({why}); "
+            f"still guaranteed by {instant(reservation.promise or place.start)}"
+        )
+
+    before = {ref: world.reservations[ref].detail for ref in map(id_of, moves)}
+    for moved in world.move_places(
+        moves, f"{Cause.YIELDED}: an earlier request was re-planned ({why})", told
+    ):
+        if moved.detail != before[moved.id]:
+            turn.do(Tell(moved.id, moved.detail))
+
+
+def _told(before: Reservation, after: Reservation, cause: str) -> str | None:
+    """What to tell the owner of a request that was placed again; nothing if nothing got worse."""
+    if after.place is None:
+        return f"blocked: {after.blocked}" if before.place is not None else None
+    if before.promise is not None and after.place.start > before.promise:
+        return f"planned start is now {instant(after.place.start)}, later than guaranteed: {_why(cause)}"
+    return None
+
+
+def _why(cause: str) -> str:
+    return cause.partition(": ")[2] or cause
+
+
+def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fields: Any) -> None:
+    """Back to the queue with its old number, and a new place, or blocked; its slots are let go.
+
+    The promise stays if the new place keeps it.
+    """
+    world = turn.world
+    claim = world.claim_of(reservation)
+    queued = move(
+        reservation,
+        State.QUEUED,
+        cap=max(reservation.cap, world.running_limit(reservation)),
+        admitted_at=None,
+        start_deadline=None,
+        ready_at=None,
+        hard_end=None,
+        allocation=(),
+        server=None,
+        notice="",
+        stopped_at=None,
+        detail=detail,
+        trouble="",
+        **fields,
+    )
+    release_claim(turn, reservation, claim, cause)
+    if queued.blocked:
+        world.put(queued, cause)
+    else:
+        give_places(turn, [queued], lambda _: cause, tell=False)

@@ -1,0 +1,283 @@
+"""Decisions on what is seen of servers: there, gone, ready, not started, stopped by their owner.
+
+An observation that nothing could be learnt (`UNKNOWN`) changes what is shown and nothing else (invariant 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpudev_hub.core.events import (
+    Cause,
+    OwnerKnown,
+    ServerNotice,
+    ServerObserved,
+    ServerReady,
+    StartFailed,
+    StartTrouble,
+    StopIntent,
+    StopServer,
+)
+from gpudev_hub.core.lifecycle import move
+from gpudev_hub.core.model import (
+    Claim,
+    ClaimState,
+    NodeSlots,
+    NodeStatus,
+    Outcome,
+    Place,
+    Presence,
+    Reservation,
+    ServerState,
+    State,
+)
+from gpudev_hub.core.planning.slots import choose_slots
+from gpudev_hub.core.words import printable
+
+from .access import access_detail
+from .replan import give_places, requeue
+from .timers import crossed
+from .transitions import Turn, finish, give_up_attempt, next_attempt, release_claim, start_attempt, stop
+from .working_state import OWNER_UNKNOWN, demand_key, demand_of, is_owner_unknown
+
+_WITH_SERVER = (State.STARTING, State.READY, State.STOPPING)
+
+
+def _current(turn: Turn, id: str, attempt: int) -> Reservation | None:
+    """The reservation, if this is the attempt that holds its slots."""
+    reservation = turn.world.reservations.get(id)
+    if reservation is None or reservation.state not in _WITH_SERVER or reservation.attempt != attempt:
+        return None
+    return reservation
+
+
+def observed(turn: Turn, event: ServerObserved) -> Reservation | None:
+    """What is seen of one attempt. One of which there is no claim is none of ours: nothing is decided."""
+    claim = turn.world.claims.get((event.id, event.attempt))
+    if claim is None:
+        return None
+    event = replace(event, detail=printable(event.detail))
+    reservation = _current(turn, event.id, event.attempt)
+    if event.presence is Presence.UNKNOWN:
+        _show(turn, reservation, ServerState.UNKNOWN, event.detail)
+    elif event.presence is Presence.PRESENT:
+        _present(turn, reservation, claim, event)
+    elif reservation is None:
+        turn.world.free_claim(claim, Cause.SERVER_GONE, turn.now)
+    else:
+        _absent(turn, reservation, claim, event)
+    return reservation
+
+
+def _show(turn: Turn, reservation: Reservation | None, server: ServerState, detail: str = "") -> None:
+    """Record what is seen of the server, if that is new."""
+    if reservation is not None and reservation.server is not server:
+        cause = f"{Cause.SERVER_SEEN}: {detail or server}"
+        turn.world.put(replace(reservation, server=server), cause)
+
+
+def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: ServerObserved) -> None:
+    seen = replace(claim, presence=Presence.PRESENT, seen=True)
+    turn.world.put(seen, Cause.SERVER_SEEN)
+    if reservation is None:
+        return
+    starting = reservation.state is State.STARTING
+    _show(turn, reservation, ServerState.STARTING if starting else ServerState.RUNNING)
+    live = reservation.state in (State.STARTING, State.READY)
+    if not live or event.complete or claim.state is not ClaimState.HELD:
+        return
+    # A gang lives and dies as a whole: the other ranks are stopped, and all start again unless the owner
+    # stopped it.
+    if reservation.stopped_at is not None:
+        turn.do(StopServer(reservation.id, reservation.attempt))
+    else:
+        reason = event.detail or "the server on one of its nodes ended"
+        latest = turn.world.reservations[reservation.id]
+        give_up_attempt(turn, latest, f"{Cause.SERVER_GONE}: {reason}", reason)
+
+
+def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObserved) -> None:
+    """The server of the current attempt is surely gone."""
+    world = turn.world
+    # A start that was given up says nothing of its own; what kept it from getting ready is the reason.
+    known = reservation.trouble or reservation.detail if reservation.state is State.STARTING else ""
+    detail = event.detail or known or "the server ended"
+    cause = f"{Cause.SERVER_GONE}: {detail}"
+    if reservation.state is State.STOPPING:
+        world.free_claim(claim, cause, turn.now)
+        finish(turn, reservation, cause)
+    elif reservation.stopped_at is not None:
+        world.put(replace(claim, presence=Presence.ABSENT), cause)
+        _show(turn, reservation, ServerState.STOPPED)
+    elif claim.state is ClaimState.RELEASING:
+        next_attempt(turn, reservation, f"{Cause.RESTARTED}: {reservation.detail}", reservation.detail)
+    elif claim.seen or reservation.state is State.READY:
+        next_attempt(turn, reservation, cause, detail, counts=not event.outage)
+
+
+def ready(turn: Turn, event: ServerReady) -> Reservation | None:
+    """The server can be used: from the first time on, the hold counts."""
+    reservation = _current(turn, event.id, event.attempt)
+    if (
+        reservation is None
+        or reservation.state is not State.STARTING
+        or reservation.stopped_at is not None
+        or reservation.hard_end is None
+    ):
+        return reservation
+    world, now = turn.world, turn.now
+    claim = world.claim_of(reservation)
+    if claim.state is not ClaimState.HELD:
+        return reservation
+    fields = {"start_deadline": None, "server": ServerState.RUNNING, "trouble": ""}
+    if reservation.ready_at is not None:
+        world.put(move(reservation, State.READY, **fields), Cause.READY)
+        world.put(replace(claim, presence=Presence.PRESENT, seen=True), Cause.READY)
+        return reservation
+    hard_end = min(reservation.hard_end, now + reservation.request.hold + reservation.teardown)
+    now_ready = move(reservation, State.READY, ready_at=now, hard_end=hard_end, detail="", **fields)
+    # Thresholds that the hold does not reach are no news to anybody.
+    now_ready = replace(now_ready, warned=crossed(now_ready, world.policy.warn_minutes, now))
+    world.put(now_ready, Cause.READY)
+    world.change_claim(replace(claim, presence=Presence.PRESENT, seen=True, hard_end=hard_end), Cause.READY)
+    return reservation
+
+
+def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
+    """One attempt failed: another one, elsewhere if the node is at fault and a place is free there now."""
+    reservation = _current(turn, event.id, event.attempt)
+    if reservation is None or reservation.state is not State.STARTING or reservation.stopped_at is not None:
+        return reservation
+    claim = turn.world.claim_of(reservation)
+    if claim.state is not ClaimState.HELD:
+        return reservation
+    reason = printable(event.reason)
+    cause = f"{Cause.START_FAILED}: {reason}"
+    if reservation.ready_at is None:
+        if event.node is not None:
+            reservation = replace(reservation, excluded=reservation.excluded | {event.node})
+        at_fault = event.node is not None or _somewhere_away(turn, reservation)
+        if at_fault and _elsewhere(turn, reservation, claim, cause, reason):
+            return reservation
+    give_up_attempt(turn, reservation, cause, reason)
+    return reservation
+
+
+def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
+    """Kept for the owner to see, and for the reason if the allowance is used up over it."""
+    reservation = _current(turn, event.id, event.attempt)
+    if reservation is not None and reservation.state is State.STARTING:
+        trouble = printable(event.detail)
+        turn.world.put(replace(reservation, trouble=trouble), f"{Cause.SERVER_SEEN}: {trouble}")
+    return reservation
+
+
+def server_notice(turn: Turn, event: ServerNotice) -> Reservation | None:
+    """Kept for the owner to see while this server runs."""
+    reservation = _current(turn, event.id, event.attempt)
+    if reservation is not None and reservation.state in (State.STARTING, State.READY):
+        notice = printable(event.text)
+        turn.world.put(
+            replace(reservation, notice=notice), f"{Cause.SERVER_SEEN}: {notice or 'no problem any more'}"
+        )
+    return reservation
+
+
+def _somewhere_away(turn: Turn, reservation: Reservation) -> bool:
+    """Whether a node of its is not up: the plan knows, so that it need not be excluded for ever."""
+    nodes = [turn.world.nodes.get(part.node) for part in reservation.allocation]
+    return any(node is None or node.status is not NodeStatus.UP for node in nodes)
+
+
+def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: str, detail: str) -> bool:
+    """Go on, with the same end, on other nodes that are free now; false if there are none."""
+    world, now = turn.world, turn.now
+    plan = world.plan_of(reservation)
+    hard_end = claim.hard_end
+    key = demand_key(*claim.key)
+    demand = replace(demand_of(reservation), length=hard_end - now)
+    # The old slots are let go, so they don't count against the owner for this.
+    world.displace(plan.reshape(key, hard_end, counts=False), cause)
+    place = plan.earliest(demand, now, before=now + 1)
+    slots = None if place is None else _slots_of(turn, place, demand.gpus)
+    if place is None or slots is None:
+        world.displace(plan.reshape(key, hard_end, counts=True), cause)
+        return False
+    attempt = reservation.attempt + 1
+    world.put(
+        replace(reservation, attempt=attempt, allocation=slots, detail=detail, trouble="", notice=""), cause
+    )
+    release_claim(turn, reservation, claim, cause)
+    start_attempt(turn, world.reservations[reservation.id], cause)
+    return True
+
+
+def _slots_of(turn: Turn, place: Place, gpus: int) -> tuple[NodeSlots, ...] | None:
+    world = turn.world
+    parts = []
+    for name in place.nodes:
+        free = world.free_slots(name)
+        if len(free) < gpus:
+            return None
+        parts.append(NodeSlots(name, choose_slots(free, gpus, world.nodes[name].gpus)))
+    return tuple(parts)
+
+
+def stop_intent(turn: Turn, event: StopIntent) -> Reservation | None:
+    """Its owner stopped the server, or its start: the slots stay his for the restart window."""
+    reservation = turn.world.reservations.get(event.id)
+    if (
+        reservation is None
+        or reservation.state not in (State.STARTING, State.READY)
+        or reservation.stopped_at is not None
+    ):
+        return reservation
+    stopped = replace(reservation, stopped_at=turn.now, start_deadline=None)
+    turn.world.put(stopped, Cause.STOPPED_BY_USER, reservation.owner.subject)
+    if not turn.world.claim_of(reservation).seen:
+        # Nobody would notice the end of what was never seen: it has to be looked for.
+        turn.do(StopServer(reservation.id, reservation.attempt))
+    return reservation
+
+
+def owner_known(turn: Turn, event: OwnerKnown) -> None:
+    """The Hub knows the owner (again), or does not: then nothing can be started for him."""
+    world = turn.world
+    for reservation in world.of_owner(event.subject):
+        waits = reservation.state is State.QUEUED
+        if event.known:
+            if not is_owner_unknown(reservation.blocked):
+                continue
+            if waits:
+                give_places(turn, [replace(reservation, blocked=None)], lambda _: Cause.OWNER_KNOWN)
+            elif world.claim_of(reservation).presence is Presence.ABSENT:
+                next_attempt(turn, reservation, Cause.OWNER_KNOWN, "", counts=False)
+        elif waits and not is_owner_unknown(reservation.blocked):
+            world.unplan(reservation)
+            world.put(world.without_place(reservation, OWNER_UNKNOWN), Cause.OWNER_UNKNOWN)
+        elif reservation.state is State.STARTING and reservation.stopped_at is None:
+            _cannot_start(turn, reservation)
+        world.cut()
+
+
+def _cannot_start(turn: Turn, reservation: Reservation) -> None:
+    """A start that the Hub can't make for want of a user: no failed start, and no slots held for it."""
+    if reservation.access_ends_at is not None:
+        revoked = access_detail(turn.world, reservation.owner.subject)
+        stop(turn, reservation, Outcome.ACCESS_REVOKED, Cause.OWNER_UNKNOWN, detail=revoked)
+        return
+    if reservation.ready_at is None:
+        requeue(
+            turn,
+            reservation,
+            Cause.OWNER_UNKNOWN,
+            OWNER_UNKNOWN,
+            place=None,
+            promise=None,
+            blocked=OWNER_UNKNOWN,
+        )
+        return
+    # His stay has begun, and the Hub's loss is not his: the slots stay his until he logs in, or to its end.
+    stopped = replace(reservation, stopped_at=turn.now, start_deadline=None, blocked=OWNER_UNKNOWN)
+    turn.world.put(stopped, Cause.OWNER_UNKNOWN)
+    turn.do(StopServer(reservation.id, reservation.attempt))

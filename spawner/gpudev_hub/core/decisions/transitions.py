@@ -1,0 +1,281 @@
+"""What can become of a stay: admitted, tried again, put back into the queue, stopped, ended.
+
+These are the steps that decisions are made of. They keep record, claim and plan in step, and collect effects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gpudev_hub.core.errors import IllegalMove
+from gpudev_hub.core.events import Cause, Effect, RevokeAccess, StartServer, StopServer, Tell
+from gpudev_hub.core.lifecycle import move
+from gpudev_hub.core.model import (
+    Claim,
+    ClaimState,
+    Millis,
+    NodeSlots,
+    Outcome,
+    Place,
+    Presence,
+    Reservation,
+    ServerState,
+    State,
+)
+from gpudev_hub.core.planning.plan import PromiseOf
+from gpudev_hub.core.planning.slots import choose_slots
+from gpudev_hub.core.words import duration
+
+from .unit_of_work import SERVICE
+from .working_state import World, demand_key, is_missed, overdue_cause
+
+
+@dataclass(slots=True)
+class Turn:
+    """One decision in the making."""
+
+    world: World
+    now: Millis
+
+    def do(self, effect: Effect) -> None:
+        """Perform this once the changes up to the next cut are durable."""
+        self.world.owed.append((self.world.cuts + 1, effect))
+
+
+def admit(turn: Turn, reservation: Reservation) -> None:
+    """Its planned start has come: slots, a claim, and a server to start.
+
+    Where slots are late to be free, it waits for them, until that is an overrun and it is placed again; where
+    a node is away, until the grace is over. A start that is late itself keeps its planned end, at the cost of
+    the start-up allowance; if more than half of that is gone, the end moves along if that breaks no promise,
+    else the hold is shorter, and the owner is told. One that would lose more than half of its hold is placed
+    again.
+    """
+    world, now = turn.world, turn.now
+    world.waiting.discard(reservation.id)
+    place = reservation.place
+    if place is None or place.start > now:
+        raise IllegalMove(f"{reservation.id} is admitted at {now}, but planned for {place}")
+    if (away := world.away(place)) is not None:
+        world.wait(reservation.id, now, f"{Cause.NODE_CHANGED}: {away}")
+        return
+    late = now - place.start
+    hold = reservation.request.hold
+    if is_missed(reservation, now):
+        cause = world.late_cause(reservation, "missed", now)
+        world.unplan(reservation)
+        world.displace([reservation.id], cause)
+        return
+    slots = free_slots(turn, reservation, place)
+    if slots is None:
+        world.wait(reservation.id, now, overdue_cause(world.overdue_for(reservation, place, now)))
+        return
+    in_time = 2 * late <= reservation.startup
+    cause = world.late_cause(reservation, "late", now)
+    world.held_up.pop(reservation.id, None)
+    admitted = move(
+        reservation,
+        State.STARTING,
+        place=None,
+        attempt=reservation.attempt + 1,
+        admitted_at=now,
+        start_deadline=place.end - hold - reservation.teardown if in_time else now + reservation.startup,
+        hard_end=place.end,
+        allocation=slots,
+        server=ServerState.STARTING,
+        warned=(),
+        detail="",
+    )
+    world.put(admitted, Cause.ADMITTED)
+    start_attempt(turn, world.reservations[reservation.id], Cause.ADMITTED)
+    # Attempts before this one cease to count against the owner.
+    for claim in world.claims_of(reservation.id)[:-1]:
+        world.refresh(claim, Cause.ADMITTED)
+    if not in_time:
+        # Trouble with a node that is over makes nobody's planned start later.
+        short = cause.startswith(Cause.NODE_CHANGED)
+        limit = world.start_of if short else world.promise_of
+        world.put(move_end(turn, world.reservations[reservation.id], late, cause, limit), cause)
+
+
+def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str, limit: PromiseOf) -> Reservation:
+    """The reservation with its end moved by as much, if that fits like an extension; else its owner is told.
+
+    `limit`: when those behind it must start at the latest.
+    """
+    world, now = turn.world, turn.now
+    assert reservation.hard_end is not None
+    end = reservation.hard_end + by
+    claim = world.claim_of(reservation)
+    key = demand_key(reservation.id, reservation.attempt)
+    moves = world.plan_of(reservation).extend(key, end, now, limit)
+    if moves is None:
+        text = f"the start was delayed by {duration(by)}; later reservations need the GPUs, "
+        text += "so the hold time may be shorter"
+        turn.do(Tell(reservation.id, text))
+        return replace(reservation, detail=text)
+    world.move_places(moves, cause)
+    world.put(replace(claim, hard_end=end), cause)
+    world.freed.add(reservation.request.pool)
+    return replace(reservation, hard_end=end)
+
+
+def free_slots(turn: Turn, reservation: Reservation, place: Place) -> tuple[NodeSlots, ...] | None:
+    """Slots on the nodes of a place whose start has come; `None` while what is past its hard end is there."""
+    world, now = turn.world, turn.now
+    shape, subject = reservation.request.shape, reservation.owner.subject
+    free = {name: world.free_slots(name) for name in place.nodes}
+    full = any(len(slots) < shape.gpus for slots in free.values())
+    mine = world.held_by(subject, reservation.request.pool)
+    held = sum(len(part.slots) for claim in mine for part in claim.allocation)
+    if not full and held + shape.total_gpus <= reservation.cap:
+        parts = (
+            (name, choose_slots(slots, shape.gpus, world.nodes[name].gpus)) for name, slots in free.items()
+        )
+        return tuple(NodeSlots(name, slots) for name, slots in parts)
+    if not world.overdue_for(reservation, place, now):
+        raise IllegalMove(
+            f"{reservation.id} is planned for {place}, where there is no room: {free}, {held} held"
+        )
+    return None
+
+
+def start_attempt(turn: Turn, reservation: Reservation, cause: str) -> None:
+    """A claim for the reservation's current attempt on its allocation, and a server to start."""
+    assert reservation.hard_end is not None, f"{reservation.id} starts without an end"
+    claim = Claim(
+        reservation=reservation.id,
+        attempt=reservation.attempt,
+        subject=reservation.owner.subject,
+        pool=reservation.request.pool,
+        allocation=reservation.allocation,
+        hard_end=reservation.hard_end,
+    )
+    turn.world.add_claim(claim, cause, turn.now)
+    turn.do(StartServer(reservation.id, reservation.attempt))
+
+
+def next_attempt(
+    turn: Turn, reservation: Reservation, cause: str, detail: str, *, counts: bool = True
+) -> None:
+    """The current attempt's server was seen gone: start another one on the same slots, with the same end.
+
+    After READY this is a restart, and those are counted (unless the owner himself asks for it): one too many,
+    and the reservation ends as failed. A restart that does not count is explained only until the server is
+    ready; after a crash the reason stays.
+    """
+    world, now = turn.world, turn.now
+    claim = world.claim_of(reservation)
+    again = reservation.ready_at is not None
+    deadline = None if again else reservation.start_deadline
+    restarts = reservation.restarts + (1 if again and counts else 0)
+    if restarts > world.policy.restart_attempts:
+        world.change_claim(replace(claim, presence=Presence.ABSENT), cause)
+        stop(
+            turn,
+            reservation,
+            Outcome.FAILED,
+            cause,
+            detail=f"the server ended {restarts} times; the last time: {detail}",
+        )
+        return
+    world.free_claim(claim, cause, now)
+    fields: dict[str, Any] = {
+        "attempt": reservation.attempt + 1,
+        "restarts": restarts,
+        "server": ServerState.STARTING,
+        "stopped_at": None,
+        "blocked": None,
+        "notice": "",
+        "trouble": "" if counts else detail,
+        # Attempts to become ready share one allowance, unless the owner himself gave a start up.
+        "start_deadline": now + reservation.startup if deadline is None else deadline,
+        "detail": detail if counts else "",
+    }
+    if reservation.state is State.STARTING:
+        world.put(replace(reservation, **fields), cause)
+    else:
+        world.put(move(reservation, State.STARTING, **fields), cause)
+    start_attempt(turn, world.reservations[reservation.id], cause)
+
+
+def give_up_attempt(turn: Turn, reservation: Reservation, cause: str, detail: str) -> None:
+    """Stop the current attempt's server, so that another one can be started on its slots once it is gone."""
+    claim = turn.world.claim_of(reservation)
+    turn.world.change_claim(replace(claim, state=ClaimState.RELEASING), cause)
+    turn.world.put(replace(reservation, detail=detail), cause)
+    turn.do(StopServer(reservation.id, reservation.attempt))
+
+
+def release_claim(turn: Turn, reservation: Reservation, claim: Claim, cause: str) -> None:
+    """The claim's server is to go: its slots should be free after the tear-down allowance."""
+    hard_end = min(claim.hard_end, turn.now + reservation.teardown)
+    turn.world.change_claim(replace(claim, state=ClaimState.RELEASING, hard_end=hard_end), cause)
+    turn.do(StopServer(claim.reservation, claim.attempt))
+
+
+def stop(
+    turn: Turn,
+    reservation: Reservation,
+    outcome: Outcome,
+    cause: str,
+    actor: str = SERVICE,
+    detail: str | None = None,
+) -> None:
+    """It is to end with this outcome: stop its server, and end at once if that is known to be gone."""
+    world = turn.world
+    assert reservation.hard_end is not None, f"{reservation.id} is stopped, and never had an end"
+    stopping = move(
+        reservation,
+        State.STOPPING,
+        stop_outcome=outcome,
+        hard_end=min(reservation.hard_end, turn.now + reservation.teardown),
+        start_deadline=None,
+        detail=reservation.detail if detail is None else detail,
+    )
+    world.put(stopping, cause, actor)
+    claim = world.claim_of(reservation)
+    release_claim(turn, reservation, claim, cause)
+    if claim.presence is Presence.ABSENT:
+        world.free_claim(claim, cause, turn.now)
+        finish(turn, world.reservations[reservation.id], cause)
+
+
+def finish(turn: Turn, reservation: Reservation, cause: str) -> None:
+    """The end of a stay that was being stopped."""
+    if reservation.stop_outcome is Outcome.ACCESS_REVOKED:
+        # The server's own token was spared while it ran.
+        turn.do(RevokeAccess(reservation.owner.subject))
+    turn.world.end(
+        move(
+            reservation,
+            State.ENDED,
+            outcome=reservation.stop_outcome,
+            ended_at=turn.now,
+            server=ServerState.STOPPED,
+        ),
+        cause,
+    )
+
+
+def cancel(
+    turn: Turn, reservation: Reservation, outcome: Outcome, cause: str, actor: str = SERVICE, detail: str = ""
+) -> None:
+    """The end of a request that waited in the queue."""
+    turn.world.unplan(reservation)
+    turn.world.end(
+        move(
+            reservation,
+            State.ENDED,
+            place=None,
+            blocked=None,
+            outcome=outcome,
+            ended_at=turn.now,
+            detail=detail or reservation.detail,
+        ),
+        cause,
+        actor,
+    )
+    # The Hub may have a server of this name that never started: it is to be forgotten.
+    turn.do(StopServer(reservation.id, reservation.attempt))

@@ -1,0 +1,444 @@
+"""The working state that decisions are made on: records, and a plan per pool in step with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Self
+
+from gpudev_hub.core.access_model import Access, Person
+from gpudev_hub.core.commit import Snapshot
+from gpudev_hub.core.errors import IllegalMove
+from gpudev_hub.core.events import Cause, Effect
+from gpudev_hub.core.limits.budgets import charged
+from gpudev_hub.core.limits.quota import counts
+from gpudev_hub.core.limits.rules import limits_of
+from gpudev_hub.core.model import Claim, Millis, Node, NodeStatus, Place, Reservation, State
+from gpudev_hub.core.planning.plan import Demand, Plan, PlanNode, Wanted
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.words import duration, instant, listing, node_end, node_state
+
+from .blocked import why_blocked
+from .timers import planned_end
+from .unit_of_work import SERVICE, Records
+
+#: Why a request is blocked whose owner the Hub does not know.
+OWNER_UNKNOWN = "JupyterHub does not know its owner: log in to JupyterHub once"
+#: The same, as earlier versions stored it.
+_OWNER_UNKNOWN_BEFORE = "its owner is not known to JupyterHub: log in there once"
+#: Places that are moved in one part of a decision: every store takes so many, and what goes with them.
+PLACES_IN_A_PART = 32
+
+
+def is_owner_unknown(blocked: str | None) -> bool:
+    """Return whether a request is blocked because the Hub does not know its owner."""
+    return blocked in (OWNER_UNKNOWN, _OWNER_UNKNOWN_BEFORE)
+
+
+def follows_access(reservation: Reservation, person: Person) -> bool:
+    """Return whether a reservation is as its owner's access and login say."""
+    runs = reservation.state in (State.STARTING, State.READY)
+    if person.access is Access.REVOKED:
+        return reservation.access_ends_at is not None if runs else reservation.state is not State.QUEUED
+    restored = not runs or reservation.access_ends_at is None
+    return restored and reservation.owner.login == person.login
+
+
+def demand_key(id: str, attempt: int) -> str:
+    """What the plan calls an attempt: as a demand while it is queued, as an occupation once it has slots."""
+    return f"{id}/{attempt}"
+
+
+def id_of(key: str) -> str:
+    """The reservation of a plan's key."""
+    return key.partition("/")[0]
+
+
+def demand_of(reservation: Reservation) -> Demand:
+    """A queued reservation as the planner sees it."""
+    return Demand(
+        key=demand_key(reservation.id, reservation.attempt + 1),
+        owner=reservation.owner.subject,
+        gpus=reservation.request.shape.gpus,
+        nodes=reservation.request.shape.nodes,
+        length=reservation.length,
+        cap=reservation.cap,
+        order=reservation.seq,
+        excluded=reservation.excluded,
+    )
+
+
+def is_missed(reservation: Reservation, now: Millis) -> bool:
+    """Whether a start in the place it has, or had, would leave it less than half of its hold."""
+    place = reservation.place or reservation.lost
+    least = reservation.startup + reservation.request.hold // 2 + reservation.teardown
+    return place is not None and place.end - now < least
+
+
+def _still_good(reservation: Reservation, now: Millis) -> Place | None:
+    """The place that a reservation had, if it may have it again: also a bit late after its node was away."""
+    place = reservation.place or reservation.lost
+    if place is None or is_missed(reservation, now):
+        return None
+    waited = reservation.place is None and reservation.blocked is not None
+    return place if place.start >= now or waited else None
+
+
+def plan_node(node: Node) -> PlanNode:
+    """A node as the planner sees it."""
+    closed = node.status is not NodeStatus.UP
+    return PlanNode(node.name, node.gpus, node.group, node.until, closed)
+
+
+def node_cause(node: Node, old: Node | None = None) -> str:
+    """The cause of what a change of a node does; `old`: the node before."""
+    word = Cause.NODE_DRAINED if node.status is NodeStatus.DRAINED else Cause.NODE_CHANGED
+    moved = old is not None and node.status is old.status and node.until != old.until
+    if moved and node.status is NodeStatus.UP and node.until is not None:
+        return f"{word}: {node_end(node.name, node.until)}"
+    return f"{word}: {node_state(node.name, node)}"
+
+
+def overdue_cause(claims: Iterable[Claim]) -> str:
+    """The cause of what servers do that are not gone in time."""
+    told = dict.fromkeys(
+        f"the server of {claim.reservation} should have stopped by {instant(claim.hard_end)}"
+        for claim in sorted(claims, key=lambda c: (c.hard_end, c.key))
+    )
+    return f"{Cause.STOP_OVERRAN}: {listing(list(told), 'and')}"
+
+
+class World(Records):
+    """Records and plans. A decision changes it in place; a failed commit throws it away and rebuilds it."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.plans: dict[str, Plan] = {pool.name: Plan() for pool in policy.pools}
+        #: Queued reservations whose stored place is not in the plan (any more), and why: placed again soon.
+        self.displaced: dict[str, str] = {}
+        #: Queued requests that may be planned with a higher limit on running GPUs than they are.
+        self.raised: set[str] = set()
+        #: Pools that gained something for which blocked requests should be looked at again: why, and up to
+        #: which sequence number that was done.
+        self.retry: dict[str, tuple[str, int]] = {}
+        #: Pools with freed time that holes and cascade have not been through.
+        self.freed: set[str] = set()
+        #: Queued reservations whose start has come, and which wait for slots that are late to be free, or for
+        #: a node to be back.
+        self.waiting: set[str] = set()
+        #: Since when, and for what cause, a reservation waits whose start has come.
+        self.held_up: dict[str, tuple[Millis, str]] = {}
+        #: People whose reservations may not yet be as their access says.
+        self.to_settle: set[str] = set()
+        #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
+        #: an event was refused go out with the next decision.
+        self.owed: list[tuple[int, Effect]] = []
+
+    @classmethod
+    def rebuild(cls, policy: Policy, snapshot: Snapshot, now: Millis) -> Self:
+        """The working state from the store's.
+
+        Stored places are kept as they are. One that does not fit any more is lifted, and placed again, with a
+        logged cause, by the next decision. Raises `LookupError` if a live record is of a pool that the policy
+        does not have.
+        """
+        world = cls(policy)
+        world.next_seq = snapshot.next_seq
+        for record in snapshot.live_records():
+            if isinstance(record, Reservation | Claim):
+                pool, owner = (
+                    (record.pool, record.reservation)
+                    if isinstance(record, Claim)
+                    else (record.request.pool, record.id)
+                )
+                if pool not in world.plans:
+                    raise LookupError(f"the settings have no pool {pool!r}, but reservation {owner} uses it")
+            world.load(record)
+        world._touched.clear()
+        for node in world.nodes.values():
+            if node.planned and node.pool in world.plans:
+                world.plans[node.pool].set_node(plan_node(node))
+        for claim in world.claims.values():
+            world._occupy(claim)
+        for reservation in world.queued():
+            plan, place, demand = world.plan_of(reservation), reservation.place, demand_of(reservation)
+            if place is not None and plan.fits(demand, place, now):
+                plan.put(demand, place)
+            elif place is not None:
+                world.displaced[reservation.id] = world._why_unfit(reservation, place, now)
+            elif not is_owner_unknown(reservation.blocked):
+                world.retry_blocked(
+                    reservation.request.pool, f"{Cause.OUTAGE}: checked again after a restart"
+                )
+            if world.running_limit(reservation) > reservation.cap:
+                world.raised.add(reservation.id)
+        world.freed.update(world.plans)
+        # A service that died between two parts of a revocation left the rest of it to this one.
+        for reservation in world.reservations.values():
+            person = world.people.get(reservation.owner.subject)
+            if person is not None and not follows_access(reservation, person):
+                world.to_settle.add(person.subject)
+        return world
+
+    def running_limit(self, reservation: Reservation) -> int:
+        """Return how many GPUs its owner may hold at once in its pool by the present limits."""
+        subject, pool = reservation.owner.subject, reservation.request.pool
+        return limits_of(self.policy, self, subject, pool).values.running_gpus
+
+    def plan_of(self, record: Reservation | Claim) -> Plan:
+        """The plan of the record's pool."""
+        return self.plans[record.request.pool if isinstance(record, Reservation) else record.pool]
+
+    def promise_of(self, key: str) -> Millis:
+        """When the queued request that the plan calls `key` must have been admitted at the latest."""
+        promise = self.reservations[id_of(key)].promise
+        assert promise is not None, f"{key} has a place and no promise"
+        return promise
+
+    def start_of(self, key: str) -> Millis:
+        """When the queued request that the plan calls `key` is planned to be admitted."""
+        place = self.reservations[id_of(key)].place
+        assert place is not None, f"{key} has no place"
+        return place.start
+
+    # Claims and the plan
+
+    def add_claim(self, claim: Claim, cause: str, now: Millis) -> None:
+        """Slots get an owner."""
+        self.put(claim, cause)
+        self.displace(self._occupy(claim, now), cause)
+
+    def change_claim(self, claim: Claim, cause: str) -> None:
+        """A claim changes; whoever it is in the way of now is displaced."""
+        before = self.claims[claim.key]
+        self.put(claim, cause)
+        if self._end(before) != self._end(claim):
+            self.refresh(claim, cause)
+
+    def refresh(self, claim: Claim, cause: str) -> None:
+        """The claim's end in the plan, or whether it counts against its owner, may have changed."""
+        end = self._end(claim)
+        self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self.counts(claim)), cause)
+        self.freed.add(claim.pool)
+        self.start_waiting()
+
+    def start_waiting(self) -> None:
+        """Something was let go, or a node is back: look again at those that wait for that."""
+        for ref in sorted(self.waiting & self.reservations.keys()):
+            waits = self.reservations[ref]
+            if waits.place is not None:
+                self.starts.set(("reservation", ref, 0), waits.place.start)
+
+    def end(self, reservation: Reservation, cause: str, actor: str = SERVICE) -> None:
+        """The reservation leaves the hot state; claims left of it no longer count against its owner."""
+        key = (reservation.owner.subject, reservation.request.pool)
+        spending = charged(self.spending.get(key), reservation, reservation.ended_at or 0)
+        if spending is not None:
+            self.put(spending, cause, actor)
+        self.drop(reservation, cause, actor)
+        for claim in self.claims_of(reservation.id):
+            self.refresh(claim, cause)
+
+    def free_claim(self, claim: Claim, cause: str, now: Millis) -> None:
+        """The server was seen gone: its slots are free."""
+        self.drop(self.claims[claim.key], cause)
+        self.plan_of(claim).vacate(demand_key(*claim.key), now)
+        self.freed.add(claim.pool)
+        self.start_waiting()
+
+    def _occupy(self, claim: Claim, since: Millis = 0) -> list[str]:
+        return self.plan_of(claim).occupy(
+            demand_key(*claim.key),
+            claim.subject,
+            len(claim.allocation[0].slots),
+            tuple(part.node for part in claim.allocation),
+            0,
+            self._end(claim),
+            self.counts(claim),
+            since,
+        )
+
+    def _end(self, claim: Claim) -> Millis:
+        return planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
+
+    def counts(self, claim: Claim) -> bool:
+        """Whether a claim counts against its owner's cap."""
+        return counts(claim, self.reservations, self.nodes)
+
+    def is_up(self, node: str) -> bool:
+        """Whether the node is there and servers may start on it."""
+        return node in self.nodes and self.nodes[node].status is NodeStatus.UP
+
+    def is_planned(self, node: str) -> bool:
+        """Whether the node is there and may hold places."""
+        return node in self.nodes and self.nodes[node].planned
+
+    def away(self, place: Place) -> str | None:
+        """In words, which nodes of a place are not up; `None` if all are."""
+        away = [name for name in place.nodes if not self.is_up(name)]
+        states = (node_state(name, self.nodes.get(name)) for name in away)
+        return listing(list(states), "and") if away else None
+
+    # Queued requests and the plan
+
+    def held_by(self, subject: str, pool: str) -> list[Claim]:
+        """Return the claims in the pool that count against the owner's cap."""
+        claims = (c for c in self.claims.values() if c.subject == subject and c.pool == pool)
+        return [claim for claim in claims if self.counts(claim)]
+
+    def overdue_for(self, reservation: Reservation, place: Place, now: Millis) -> list[Claim]:
+        """Return the claims past their hard end that keep a place, whose start has come, from being taken."""
+        shape, pool = reservation.request.shape, reservation.request.pool
+        names = [name for name in place.nodes if name in self.nodes]
+        full = {name for name in names if len(self.free_slots(name)) < shape.gpus}
+        mine = self.held_by(reservation.owner.subject, pool)
+        held = sum(len(part.slots) for claim in mine for part in claim.allocation)
+        found = [c for c in self.claims.values() if any(part.node in full for part in c.allocation)]
+        if held + shape.total_gpus > reservation.cap:
+            found += [claim for claim in mine if claim not in found]
+        return [claim for claim in found if claim.hard_end <= now]
+
+    def wait(self, id: str, since: Millis, cause: str) -> None:
+        """The reservation's start has come, and something holds it up."""
+        self.waiting.add(id)
+        self.held_up[id] = (self.held_up.get(id, (since,))[0], cause)
+
+    def late_cause(self, reservation: Reservation, what: str, now: Millis) -> str:
+        """Why a start is late, and by how much: what it waited for, or that nobody was there to start it."""
+        assert reservation.place is not None
+        late = now - reservation.place.start
+        story = f"the start of {reservation.id} was {what} by {duration(late)}"
+        since, cause = self.held_up.get(reservation.id, (now, ""))
+        if not cause or 2 * (now - since) < late:
+            return f"{Cause.OUTAGE}: {story}"
+        word, _, why = cause.partition(": ")
+        return f"{word}: {story}: {why}"
+
+    def _why_unfit(self, reservation: Reservation, place: Place, now: Millis) -> str:
+        """Why a stored place can't be held: what was decided before a crash, and not carried through."""
+        for name in place.nodes:
+            if name not in self.nodes:
+                return f"{Cause.NODE_LOST}: {node_state(name, None)}"
+            if not self.is_planned(name):
+                return node_cause(self.nodes[name])
+        overran = [claim for claim in self.overdue_for(reservation, place, now) if claim.overruns]
+        if overran:
+            return overdue_cause(overran)
+        return f"{Cause.OUTAGE}: the planned place no longer fits after a restart"
+
+    def unplan(self, reservation: Reservation) -> None:
+        """Take a queued reservation's place out of the plan, if it is in it."""
+        key = demand_key(reservation.id, reservation.attempt + 1)
+        plan = self.plan_of(reservation)
+        self.held_up.pop(reservation.id, None)
+        if plan.place_of(key) is not None:
+            plan.lift(key)
+            self.freed.add(reservation.request.pool)
+        self.displaced.pop(reservation.id, None)
+
+    def place(self, reservation: Reservation, now: Millis) -> Reservation:
+        """Give a new request, which is not in the plan, its earliest place with everything held.
+
+        It comes back with place and promise, or blocked; the caller records it.
+        """
+        placed = self.find_place(reservation, now)
+        if placed.place is not None:
+            self.plan_of(placed).put(demand_of(placed), placed.place)
+        return placed
+
+    def find_place(self, reservation: Reservation, now: Millis) -> Reservation:
+        """Return the reservation as `place` would, and leave the plan as it is."""
+        plan = self.plan_of(reservation)
+        tried = self._anywhere(reservation, plan, now)
+        return self._placed(tried, plan.earliest(demand_of(tried), now), now)
+
+    def arrange(
+        self, waiting: Sequence[Reservation], now: Millis
+    ) -> tuple[list[Reservation], dict[str, Place]]:
+        """Give queued reservations of one pool, which are not in the plan, places in queue order.
+
+        They come back with place and promise, or blocked, and with them the places of younger ones that made
+        way, by the plan's keys; the caller records all that. Where only nodes that failed a reservation
+        before are left, they are tried again.
+        """
+        plan = self.plan_of(waiting[0])
+        for reservation in waiting:
+            self.displaced.pop(reservation.id, None)
+        tried = [self._anywhere(reservation, plan, now) for reservation in waiting]
+        wanted = [Wanted(demand_of(r), _still_good(r, now)) for r in tried]
+        moves = plan.arrange(wanted, now, self.promise_of)
+        placed = [self._placed(r, moves.pop(demand_of(r).key), now) for r in tried]
+        # Lost places are room for others. Places given back may not be the earliest, and those who made way
+        # have left room, too. Where all stay blocked there is none, and nobody need look again.
+        if moves or any(r.blocked is None for r in (*waiting, *placed)):
+            self.freed.add(waiting[0].request.pool)
+        return placed, {key: place for key, place in moves.items() if place is not None}
+
+    def _anywhere(self, reservation: Reservation, plan: Plan, now: Millis) -> Reservation:
+        if not reservation.excluded or plan.earliest(demand_of(reservation), now) is not None:
+            return reservation
+        anywhere = replace(reservation, excluded=frozenset())
+        return reservation if plan.earliest(demand_of(anywhere), now) is None else anywhere
+
+    def _placed(self, reservation: Reservation, place: Place | None, now: Millis) -> Reservation:
+        if place is None:
+            why = why_blocked(self.nodes.values(), reservation.request, reservation.length, now)
+            return self.without_place(reservation, why)
+        known = (reservation.promise, reservation.lost_promise, place.start)
+        promise = max(at for at in known if at is not None)
+        return replace(reservation, place=place, promise=promise, blocked=None, lost=None, lost_promise=None)
+
+    def without_place(self, reservation: Reservation, why: str) -> Reservation:
+        """The queued reservation, blocked, with what it had to be given back if that can be."""
+        return replace(
+            reservation,
+            place=None,
+            promise=None,
+            blocked=why,
+            lost=reservation.place or reservation.lost,
+            lost_promise=reservation.promise or reservation.lost_promise,
+        )
+
+    def move_places(
+        self, moves: Mapping[str, Place], cause: str, told: Callable[[Reservation, Place], str] | None = None
+    ) -> list[Reservation]:
+        """Record places that the plan has moved; none of them may pass its promise.
+
+        `moves` is in queue order. Many fall into parts, the youngest first: they mostly move to where nobody
+        is. What does not fit beside the rest after a crash between two parts is placed again (`rebuild`).
+        """
+        moved = []
+        for n, (key, place) in enumerate(reversed([*moves.items()]), 1):
+            reservation = self.reservations[id_of(key)]
+            if reservation.promise is None or place.start > reservation.promise:
+                raise IllegalMove(f"{reservation.id} must start by {reservation.promise}, not in {place}")
+            detail = reservation.detail if told is None else told(reservation, place)
+            self.put(replace(reservation, place=place, detail=detail), cause)
+            moved.append(self.reservations[reservation.id])
+            if len(moves) > PLACES_IN_A_PART and (n % PLACES_IN_A_PART == 0 or n == len(moves)):
+                self.cut()
+        return moved
+
+    def improve(self, moves: Mapping[str, Place]) -> None:
+        """Record places that the plan has moved earlier. Each move stands by itself.
+
+        Only of a place that was moved twice is the first move not recorded: where a crash leaves the second
+        one out, what does not fit beside what was recorded is placed again (``rebuild``).
+        """
+        for key, place in moves.items():
+            self.move_places({key: place}, f"{Cause.PLANNED}: earlier, because GPU time became free")
+            self.cut()
+
+    def displace(self, keys: Iterable[str], cause: str) -> None:
+        """These were lifted from the plan and are to be placed again for this cause."""
+        for key in keys:
+            self.held_up.pop(id_of(key), None)
+            self.displaced[id_of(key)] = cause
+
+    def retry_blocked(self, pool: str, cause: str) -> None:
+        """Look again at all blocked requests of a pool: something was gained."""
+        self.retry[pool] = (cause, -1)
+
+    def settled(self) -> bool:
+        """Whether there is nothing left to place again, and no freed time to hand on."""
+        return not (self.displaced or self.retry or self.raised or self.freed)

@@ -1,0 +1,149 @@
+"""Moving placed demands earlier after room was gained: in queue order, each only to a strictly earlier start.
+
+One demand is lifted out and placed again with all others held, so nobody's start gets later, whenever this
+is stopped. A demand is looked at only if room was gained within its reach since it was last found to have
+nothing earlier; that is why every gain is kept until everybody was asked about it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+from gpudev_hub.core.model import Millis, Place
+
+from .capacity import Gains
+from .resource_profile import FOREVER
+from .timetable import Demand, Ledger
+
+_FRONT = (-FOREVER, "")
+
+
+class Compression:
+    """The state of compressing one pool's plan, across slices."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        #: Gains for the next `fill_holes`.
+        self._holes = Gains()
+        #: Gains for those of the present pass that are still to be visited, and for the next pass.
+        self._ahead = Gains()
+        self._behind = Gains()
+        #: Where the present pass has got to.
+        self._at = _FRONT
+        #: Placed where nobody has checked that there is nothing earlier.
+        self._fresh: set[str] = set()
+        ledger.gains = (self._holes, self._ahead, self._behind)
+
+    def placed(self, key: str) -> None:
+        """A demand was placed: the cascade will look at it once, whatever room is gained."""
+        self._fresh.add(key)
+
+    def fill_holes(self, now: Millis) -> dict[str, Place]:
+        """Let the queue have the room gained since the last call; the room that this frees is the cascade's.
+
+        But nobody is left waiting who could start now: that is asked again until nobody moves.
+        """
+        moves: dict[str, Place] = {}
+        holes = self._holes.take()
+        if holes:
+            self._sweep(holes, now, FOREVER, moves)
+        while True:
+            pending = Gains()
+            pending.add(self._ahead)
+            pending.add(self._behind)
+            if not self._sweep(pending, now, now, moves):
+                break
+        self._holes.take()
+        return moves
+
+    def _sweep(self, gains: Gains, now: Millis, latest: Millis, moves: dict[str, Place]) -> bool:
+        """Offer the gains to all in queue order, for a start not later than `latest`; whether any moved."""
+        ledger = self._ledger
+        moved = False
+        most = max((t.gpus for t in ledger.up.values()), default=0)
+        if latest <= now:
+            most = max((t.gpus - t.profile.at(now) for t in ledger.up.values()), default=0)
+        for _, key in ledger.queue:
+            demand, place = ledger.placed[key]
+            if demand.gpus <= most and self._in_reach(demand, place, gains, now, latest):
+                better = self._improve(demand, place, now, latest)
+                if better is not None:
+                    moves[key] = better
+                    moved = True
+        return moved
+
+    def compress(self, now: Millis, should_stop: Callable[[], bool]) -> tuple[dict[str, Place], bool]:
+        """Go on with the cascade until nobody can start earlier with all others held, or until told to stop.
+
+        At least one demand is looked at in each call. Returns the moves and whether it is through.
+        """
+        ledger = self._ledger
+        moves: dict[str, Place] = {}
+        while True:
+            if self._at == _FRONT:
+                self._behind.take()  # the pass that begins shows them all of it
+            i = bisect_right(ledger.queue, self._at)
+            while i < len(ledger.queue) and (self._ahead or self._fresh):
+                self._at = ledger.queue[i]
+                key = self._at[1]
+                demand, place = ledger.placed[key]
+                if key in self._fresh or self._in_reach(demand, place, self._ahead, now, FOREVER):
+                    self._fresh.discard(key)
+                    better = self._improve(demand, place, now, FOREVER)
+                    if better is not None:
+                        moves[key] = better
+                if should_stop():
+                    return moves, False
+                i += 1
+            self._at = _FRONT
+            self._ahead.take()
+            self._ahead.add(self._behind)
+            self._fresh.intersection_update(ledger.placed)
+            if not self._ahead and not self._fresh:
+                self._holes.take()
+                return moves, True
+
+    def _in_reach(self, demand: Demand, place: Place, gains: Gains, now: Millis, latest: Millis) -> bool:
+        """Whether the gains may let the demand start earlier. Never wrong when it says no."""
+        ledger = self._ledger
+        first = max(now, demand.not_before)
+        latest = min(latest, place.start - 1)
+        if first > latest:
+            return False
+        length = demand.length
+        freed = gains.owners.get(demand.owner)
+        if freed is not None:
+            start, end, left = freed
+            if demand.total > left and max(first, start - length + 1) <= min(latest, end - 1):
+                return True
+        for name, (start, end) in gains.nodes.items():
+            low, high = max(first, start - length + 1), min(latest, end - 1)
+            track = ledger.up.get(name)
+            if low > high or track is None or name in demand.excluded or track.gpus < demand.gpus:
+                continue
+            if track.earliest(demand.gpus, length, low, min(high, track.until - length)) <= high:
+                return True
+            # Where its own load is in the way: it can only shift into room that reaches up to its start.
+            if (
+                name in place.nodes
+                and high > place.start - length
+                and track.gpus - track.profile.at(place.start - 1) >= demand.gpus
+            ):
+                return True
+        return False
+
+    def _improve(self, demand: Demand, place: Place, now: Millis, latest: Millis) -> Place | None:
+        """Move the demand to its earliest start, if that is strictly earlier than the one it has."""
+        ledger = self._ledger
+        first = max(now, demand.not_before)
+        latest = min(latest, place.start - 1)
+        if first > latest:
+            return None
+        ledger.release(demand, place)
+        better = ledger.search(demand, first, latest, lifted=place.nodes)
+        if better is None:
+            ledger.hold(demand, place)
+            return None
+        ledger.hold(demand, better)
+        ledger.placed[demand.key] = (demand, better)
+        ledger.gain_place(demand, place)
+        return better

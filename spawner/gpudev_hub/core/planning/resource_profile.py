@@ -1,0 +1,157 @@
+"""A load over time: how many GPUs are taken at every instant.
+
+One profile describes one node, or one owner in one pool. It is a step function kept in two parallel lists:
+`loads[i]` holds from `times[i]` until `times[i + 1]`, the last one for ever. Neighbouring steps differ.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Final
+
+from gpudev_hub.core.model import Millis
+
+#: An end that is not known. Later than every real instant, and safe to add a length to.
+FOREVER: Final[Millis] = 1 << 62
+_BEGINNING: Final[Millis] = -FOREVER
+
+
+class Profile:
+    """GPUs taken, as a step function of time. Intervals are half open: the instant `end` is free again."""
+
+    __slots__ = ("loads", "times")
+
+    def __init__(self) -> None:
+        self.times: list[Millis] = [_BEGINNING]
+        self.loads: list[int] = [0]
+
+    @classmethod
+    def of(cls, loads: Iterable[tuple[Millis, Millis, int]]) -> "Profile":
+        """The profile that adding every (start, end, GPUs) gives, made in one sweep. All start after 1970."""
+        changes: dict[Millis, int] = {}
+        for start, end, gpus in loads:
+            if start < end:
+                changes[start] = changes.get(start, 0) + gpus
+                if end < FOREVER:
+                    changes[end] = changes.get(end, 0) - gpus
+        profile, load = cls(), 0
+        for instant in sorted(changes):
+            if changes[instant]:
+                load += changes[instant]
+                profile.times.append(instant)
+                profile.loads.append(load)
+        return profile
+
+    def add(self, start: Millis, end: Millis, gpus: int) -> None:
+        """Take `gpus` during [start, end); a negative number gives them back."""
+        times, loads = self.times, self.loads
+        if start < times[0]:
+            start = times[0]  # what was trimmed away is over
+        if start >= end:
+            return
+        first = self._cut(start)
+        last = len(times) if end >= FOREVER else self._cut(end)
+        for i in range(first, last):
+            loads[i] += gpus
+        if last < len(times) and loads[last] == loads[last - 1]:
+            del times[last], loads[last]
+        if first > 0 and loads[first] == loads[first - 1]:
+            del times[first], loads[first]
+
+    def _cut(self, instant: Millis) -> int:
+        """The index of the step that begins at `instant`, made if need be."""
+        i = bisect_right(self.times, instant)
+        if self.times[i - 1] == instant:
+            return i - 1
+        self.times.insert(i, instant)
+        self.loads.insert(i, self.loads[i - 1])
+        return i
+
+    def at(self, instant: Millis) -> int:
+        """GPUs taken at `instant`."""
+        return self.loads[max(0, bisect_right(self.times, instant) - 1)]
+
+    def peak(self, start: Millis, end: Millis) -> int:
+        """The most GPUs taken at any instant of [start, end); 0 when that is empty."""
+        times, loads = self.times, self.loads
+        if start >= end:
+            return 0
+        i = max(0, bisect_right(times, start) - 1)
+        most = loads[i]
+        i += 1
+        while i < len(times) and times[i] < end:
+            if loads[i] > most:
+                most = loads[i]
+            i += 1
+        return most
+
+    def earliest(self, start: Millis, length: Millis, most: int, stop: Millis) -> Millis:
+        """The first t >= start with at most `most` GPUs taken all through [t, t + length).
+
+        When there is none up to and including `stop`, the answer is some instant after `stop` before which
+        none was found: still a lower bound for the same question with a later `stop`.
+        """
+        times, loads = self.times, self.loads
+        count = len(times)
+        i = bisect_right(times, start) - 1
+        if i < 0:
+            i = 0
+        t = start
+        while True:
+            end = t + length
+            while loads[i] <= most:
+                i += 1
+                if i == count or times[i] >= end:
+                    return t
+            while loads[i] > most:
+                i += 1
+                if i == count:
+                    return FOREVER
+            t = times[i]
+            if t > stop:
+                return t
+
+    def first_above(self, start: Millis, end: Millis, most: int) -> Millis | None:
+        """The first instant of [start, end) with more than `most` GPUs taken."""
+        times, loads = self.times, self.loads
+        if start >= end:
+            return None
+        i = max(0, bisect_right(times, start) - 1)
+        while i < len(times) and times[i] < end:
+            if loads[i] > most:
+                return max(start, times[i])
+            i += 1
+        return None
+
+    def last_above(self, start: Millis, end: Millis, most: int) -> Millis | None:
+        """The end of the last stretch within [start, end) with more than `most` GPUs taken, at most `end`."""
+        times, loads = self.times, self.loads
+        found: Millis | None = None
+        if start >= end:
+            return None
+        i = max(0, bisect_right(times, start) - 1)
+        while i < len(times) and times[i] < end:
+            if loads[i] > most:
+                found = min(end, times[i + 1] if i + 1 < len(times) else FOREVER)
+            i += 1
+        return found
+
+    def idle_from(self, instant: Millis) -> Millis:
+        """The first instant, not before this one, at which nothing is taken; FOREVER when there is none."""
+        times, loads = self.times, self.loads
+        i = max(0, bisect_right(times, instant) - 1)
+        while loads[i] > 0:
+            i += 1
+            if i == len(times):
+                return FOREVER
+        return max(instant, times[i])
+
+    def trim(self, now: Millis) -> None:
+        """Forget the steps that lie wholly before `now`."""
+        i = bisect_right(self.times, now) - 1
+        if i > 0:
+            del self.times[:i], self.loads[:i]
+
+    def steps(self, since: Millis) -> list[tuple[Millis, int]]:
+        """(instant, GPUs taken from it on) since `since`; profiles that agree from then on give the same."""
+        i = max(0, bisect_right(self.times, since) - 1)
+        return [(since, self.loads[i]), *zip(self.times[i + 1 :], self.loads[i + 1 :], strict=True)]

@@ -1,0 +1,164 @@
+"""How a person stands with every limit: what it is, what counts towards it and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gpudev_hub.core.limits import quota
+from gpudev_hub.core.limits.rules import NAMES, Limits, Name, limits_of, sharing_pools
+from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.model import HOUR, Millis, Reservation, State
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.words import counted, duration, gpus
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One limit of a person.
+
+    Amounts are GPUs, requests, milliseconds or GPU-milliseconds, as the limit has it.
+    """
+
+    name: Name
+    pool: str | None
+    """The pool that it is for; `None`: all pools, or those without a limit of their own."""
+    limit: int
+    used: int | None
+    """Held or waiting now, or held in the period; `None`: the limit is for each request by itself."""
+    reserved: int
+    """What live reservations may use besides."""
+    scope: str
+    """Where the limit comes from: ``default``, ``team:org/slug`` or ``person:SUBJECT``."""
+    renews: Millis | None = None
+
+    @property
+    def total(self) -> int:
+        """All that counts towards it."""
+        return (self.used or 0) + self.reserved
+
+    @property
+    def title(self) -> str:
+        """What people read of it: ``GPUs at once (h100)``."""
+        return TITLES[self.name] + (f" ({self.pool})" if self.pool else "")
+
+    @property
+    def value(self) -> str:
+        """What is used and the limit, in words: ``4 of 16``, ``24 h``."""
+        limit = _amount(self.name, self.limit)
+        if self.used is None:
+            return limit
+        return f"{_amount(self.name, self.total)} of {limit}".replace(" GPU-hours", "")
+
+    @property
+    def rest(self) -> str:
+        """What is left, in words: ``12 left``; empty for limits of each request by itself."""
+        left = self.left
+        return "" if left is None else f"{_amount(self.name, left)} left".replace(" GPU-hours", "")
+
+    @property
+    def left(self) -> int | None:
+        """What is left: 0 when the limit is below what is used."""
+        return None if self.used is None else max(0, self.limit - self.total)
+
+
+def standings(policy: Policy, state: HotState, subject: str, now: Millis) -> list[Standing]:
+    """Return how a person stands with every limit, in the order of `NAMES`."""
+    live = [r for r in state.reservations.values() if r.owner.subject == subject]
+    by_pool = {pool.name: limits_of(policy, state, subject, pool.name) for pool in policy.pools}
+    found: list[Standing] = []
+    for name in NAMES:
+        for pool, limits in by_pool.items():
+            one = _standing(policy, state, subject, live, pool, limits, name, now)
+            if one is not None and one not in found:
+                found.append(one)
+    return found
+
+
+def _standing(
+    policy: Policy,
+    state: HotState,
+    subject: str,
+    live: list[Reservation],
+    pool: str,
+    limits: Limits,
+    name: Name,
+    now: Millis,
+) -> Standing | None:
+    limit: int | None = getattr(limits.values, name)
+    if limit is None:
+        return None
+    source = limits.sources[name]
+    match name:
+        case "running_gpus":
+            return Standing(name, pool, limit, _held(state, subject, pool), 0, source.scope)
+        case "queued_requests":
+            pools = sharing_pools(policy, state, subject, pool, name)
+            queued = sum(r.state is State.QUEUED and r.request.pool in pools for r in live)
+            return Standing(name, source.pool, limit, queued, 0, source.scope)
+        case "hold_per_request" | "hold_with_extensions":
+            return Standing(name, source.pool, limit, None, 0, source.scope)
+    budget = next(b for b in quota.budgets(policy, state, subject, pool, live, now) if b.name == name)
+    return Standing(
+        *(name, source.pool, limit * HOUR, budget.use.held, budget.use.reserved, source.scope, budget.renews)
+    )
+
+
+def _held(state: HotState, subject: str, pool: str) -> int:
+    """Return the GPUs of a pool that count towards the person's limit of GPUs at once."""
+    return sum(
+        len(part.slots)
+        for claim in state.claims.values()
+        if claim.subject == subject and claim.pool == pool
+        if quota.counts(claim, state.reservations, state.nodes)
+        for part in claim.allocation
+    )
+
+
+def exceeded(
+    policy: Policy, state: HotState, names: Iterable[Name], who: dict[str, str], now: Millis
+) -> list[str]:
+    """Return, in sentences, who is over one of these limits now. `who`: logins by subject."""
+    told = []
+    for subject, login in sorted(who.items(), key=lambda item: item[1]):
+        told += [
+            f"{login} {_use(one)}; the limit is now {_amount(one.name, one.limit)}."
+            for one in standings(policy, state, subject, now)
+            if one.name in names and one.used is not None and one.total > one.limit
+        ]
+    return told
+
+
+def _use(one: Standing) -> str:
+    where = f" in {one.pool}" if one.pool else ""
+    if one.name == "running_gpus":
+        return f"holds {gpus(one.total)}{where}"
+    if one.name == "queued_requests":
+        return f"has {counted(one.total, 'request')} in the queue{where}"
+    what = f"{_amount(one.name, one.total)}{where}"
+    if one.name == "gpu_hours":
+        return f"has live reservations of {what}"
+    return f"has used or reserved {what} this {one.name.rpartition('_')[2]}"
+
+
+def _amount(name: Name, value: int) -> str:
+    if name.startswith("gpu_hours"):
+        return f"{value * 100 // HOUR / 100:g} GPU-hours"
+    return duration(value) if name.startswith("hold") else str(value)
+
+
+def in_words(one: Standing) -> str:
+    """Return a limit, with what is used and left: ``GPUs at once (h100): 4 of 16, 12 left``."""
+    return f"{one.title}: {one.value}{one.rest and ', '}{one.rest}"
+
+
+TITLES: dict[Name, str] = {
+    "running_gpus": "GPUs at once",
+    "queued_requests": "Requests in the queue",
+    "hold_per_request": "Longest request",
+    "hold_with_extensions": "Longest with extensions",
+    "gpu_hours": "GPU-hours",
+    "gpu_hours_week": "GPU-hours this week",
+    "gpu_hours_month": "GPU-hours this month",
+}
+"""What people read of each limit."""

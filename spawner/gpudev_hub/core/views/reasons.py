@@ -1,0 +1,306 @@
+"""Reasons in words and positions in the queue, from committed records alone."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+from gpudev_hub.core.decisions.blocked import usable_together
+from gpudev_hub.core.decisions.timers import planned_end
+from gpudev_hub.core.limits.quota import counts
+from gpudev_hub.core.limits.rules import limits_of
+from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.model import (
+    Claim,
+    Millis,
+    Node,
+    NodeStatus,
+    Outcome,
+    Place,
+    Reservation,
+    ServerState,
+    State,
+)
+from gpudev_hub.core.planning.resource_profile import FOREVER, Profile
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.words import gpus, instant, listing, node_state, size
+
+_OUTCOMES = {
+    Outcome.RELEASED: "released",
+    Outcome.CANCELLED: "cancelled",
+    Outcome.EXPIRED: "the hold time ended",
+    Outcome.IDLE: "idle for too long",
+    Outcome.FAILED: "failed",
+    Outcome.NODE_LOST: "node lost",
+    Outcome.ACCESS_REVOKED: "the owner no longer has access to this service",
+    Outcome.ENDED_BY_OPERATOR: "ended by an operator",
+}
+
+
+class Stay(NamedTuple):
+    """GPUs taken on one node during [start, end), by a claim or by a place."""
+
+    start: Millis
+    end: Millis
+    gpus: int
+    reservation: str
+    subject: str
+    who: str
+    """The owner's login, where that is known."""
+
+
+class Outlook:
+    """Committed records as a whole: positions, reasons, loads. To be made anew for every commit."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        state: HotState,
+    ) -> None:
+        self.policy = policy
+        self.state = state
+        self.reservations = state.reservations
+        self.claims = state.claims
+        self.nodes = state.nodes
+        self._profiles: dict[str, Profile] = {}
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Place in the queue of its pool, 1 = next, of every queued reservation that is not blocked."""
+        waiting = [r for r in self.reservations.values() if r.state is State.QUEUED and r.blocked is None]
+        counts: dict[str, int] = {}
+        positions = {}
+        for reservation in sorted(waiting, key=lambda r: r.seq):
+            pool = reservation.request.pool
+            counts[pool] = positions[reservation.id] = counts.get(pool, 0) + 1
+        return positions
+
+    def position(self, id: str) -> int | None:
+        """Place in the queue of its pool; `None` when it does not wait, or is blocked."""
+        return self.positions.get(id)
+
+    @cached_property
+    def stays(self) -> dict[str, list[Stay]]:
+        """Everything that takes GPUs now or is planned to, by node."""
+        stays: dict[str, list[Stay]] = {}
+        for claim in self.claims.values():
+            who = self._who(claim)
+            end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
+            for part in claim.allocation:
+                stay = Stay(0, end, len(part.slots), claim.reservation, claim.subject, who)
+                stays.setdefault(part.node, []).append(stay)
+        for r in self.reservations.values():
+            if r.state is State.QUEUED and r.place is not None:
+                start, end, gpus_each = r.place.start, r.place.end, r.request.shape.gpus
+                stay = Stay(start, end, gpus_each, r.id, r.owner.subject, r.owner.login)
+                for node in r.place.nodes:
+                    stays.setdefault(node, []).append(stay)
+        return stays
+
+    def profile(self, node: str) -> Profile:
+        """GPUs of the node taken over time."""
+        profile = self._profiles.get(node)
+        if profile is None:
+            loads = ((stay.start, stay.end, stay.gpus) for stay in self.stays.get(node, ()))
+            profile = self._profiles[node] = Profile.of(loads)
+        return profile
+
+    @cached_property
+    def _owned(self) -> dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]]:
+        """(start, end, GPUs in all, reservation) of what counts against a cap, by (owner's subject, pool)."""
+        owned: dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]] = {}
+        for claim in self.claims.values():
+            if not counts(claim, self.reservations, self.nodes):
+                continue
+            end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
+            total = sum(len(part.slots) for part in claim.allocation)
+            owned.setdefault((claim.subject, claim.pool), []).append((0, end, total, claim.reservation))
+        for r in self.reservations.values():
+            if r.place is not None:
+                stay = (r.place.start, r.place.end, r.request.shape.total_gpus, r.id)
+                owned.setdefault((r.owner.subject, r.request.pool), []).append(stay)
+        return owned
+
+    @cached_property
+    def _taken(self) -> dict[str, int]:
+        """GPUs that servers hold, by node."""
+        taken: dict[str, int] = {}
+        for claim in self.claims.values():
+            for part in claim.allocation:
+                taken[part.node] = taken.get(part.node, 0) + len(part.slots)
+        return taken
+
+    def room(self, node: Node, now: Millis, end: Millis) -> int:
+        """GPUs of a node that can be had from now to the end, with every planned place held."""
+        if node.status is not NodeStatus.UP or (node.until is not None and end > node.until):
+            return 0
+        # Servers may still be there that should be gone.
+        taken = max(self.profile(node.name).peak(now, end), self._taken.get(node.name, 0))
+        return max(0, node.gpus - taken)
+
+    def limit_reached(self, subject: str, pool: str, more: int, now: Millis) -> Millis:
+        """From when on the owner could not hold so many GPUs more at once; `FOREVER`: at all times."""
+        stays = self._owned.get((subject, pool), ())
+        cap = limits_of(self.policy, self.state, subject, pool).values.running_gpus
+        end = Profile.of(stay[:3] for stay in stays).first_above(now, FOREVER, cap - more)
+        return FOREVER if end is None else end
+
+    def explain(self, reservation: Reservation, now: Millis) -> str | None:
+        """Why it waits, failed or changed, in words; `None` where state and outcome say everything."""
+        if reservation.state is State.QUEUED:
+            return self._waiting(reservation, now)
+        if reservation.state in (State.STARTING, State.READY):
+            return self._holding(reservation)
+        if reservation.state is State.ENDED:
+            return reservation.detail or None
+        outcome = reservation.stop_outcome
+        why = _OUTCOMES[outcome] if outcome is not None else "ended"
+        return f"{why}: {reservation.detail}" if reservation.detail else why
+
+    def _holding(self, reservation: Reservation) -> str | None:
+        if reservation.access_ends_at is not None:
+            return f"the owner lost access: the server stops at {instant(reservation.access_ends_at)}"
+        if reservation.blocked is not None:
+            return f"the server ended, and the GPUs are kept, but {reservation.blocked}"
+        if reservation.stopped_at is not None:
+            window = self.policy.pool(reservation.request.pool).restart_window
+            until = instant(reservation.stopped_at + window)
+            return (
+                f"the server is stopped, and the GPUs are kept until {until}: "
+                "start the server again, or release the reservation"
+            )
+        if reservation.server is ServerState.UNKNOWN:
+            return "the state of the server is unknown, so it is left alone"
+        if reservation.state is State.STARTING:
+            where = listing([part.node for part in reservation.allocation], "and")
+            again = " again" if reservation.attempt > 1 else ""
+            known = reservation.trouble or reservation.detail
+            return f"starting on {where}{again}{f': {known}' if known else ''}"
+        restarted = f"the server was restarted: {reservation.detail}" if reservation.detail else ""
+        return "; ".join(filter(None, (restarted, reservation.notice))) or None
+
+    def _waiting(self, reservation: Reservation, now: Millis) -> str:
+        if reservation.blocked is not None:
+            return f"blocked: {reservation.blocked}"
+        place = reservation.place
+        if place is None or place.start <= now:
+            if place is None:
+                return "about to start"
+            away = self._away(reservation, place.nodes)
+            late = self._overdue(reservation, place, now)
+            if away:
+                return f"about to start, but {listing(away, 'and')}"
+            return f"about to start: waiting for {listing(late, 'and')} to stop" if late else "about to start"
+        cap = self._cap(reservation, now)
+        # Once the limit allows it, the owner's own GPUs may still be in the way.
+        parts = self._blockers(reservation, now, own=cap is None or cap[1] < place.start)
+        if cap is not None:
+            parts.append(cap[0])
+        parts += self._away(reservation) + self._left_out(reservation)
+        text = f"waiting for {size(reservation.request.shape)}"
+        return f"{text}: {', '.join(parts)}" if parts else text
+
+    def _overdue(self, reservation: Reservation, place: Place, now: Millis) -> list[str]:
+        """Whose reservations are past their end, on the nodes of the place or the owner's own."""
+        late = {}
+        for claim in self.claims.values():
+            there = any(part.node in place.nodes for part in claim.allocation)
+            if claim.hard_end <= now and (there or claim.subject == reservation.owner.subject):
+                late[claim.reservation] = f"{self._who(claim)}'s {self._name(claim.reservation)}"
+        return [late[ref] for ref in sorted(late)]
+
+    def _who(self, claim: Claim) -> str:
+        holder = self.reservations.get(claim.reservation)
+        return holder.owner.login if holder is not None else claim.subject.rpartition(":")[2]
+
+    def _blockers(self, reservation: Reservation, now: Millis, *, own: bool) -> list[str]:
+        """`node-1 is free by 14:10 (alice)` for every node of the place that is not free until it starts.
+
+        `own`: also where only the owner's own GPUs are in the way.
+        """
+        place = reservation.place
+        if place is None:
+            return []
+        blockers: list[str] = []
+        for name in place.nodes:
+            node = self.nodes.get(name)
+            room = 0 if node is None else node.gpus - reservation.request.shape.gpus
+            frees_at = self.profile(name).last_above(now, place.start, room)
+            if frees_at is None:
+                continue
+            ending = [stay for stay in self.stays[name] if stay.end == frees_at]
+            if not own and all(stay.subject == reservation.owner.subject for stay in ending):
+                continue
+            who = dict.fromkeys(stay.who for stay in ending)
+            whom = f" ({', '.join(who)})" if who else ""
+            verb = "by" if blockers else "is free by"
+            blockers.append(f"{name} {verb} {instant(frees_at)}{whom}")
+        return blockers
+
+    def _cap(self, reservation: Reservation, now: Millis) -> tuple[str, Millis] | None:
+        """What to say where the owner's own GPUs are what it waits for, and until when that is so."""
+        place, subject = reservation.place, reservation.owner.subject
+        total, cap = reservation.request.shape.total_gpus, reservation.cap
+        if place is None:
+            return None
+        # Its own place does not count; claims of its earlier attempts do.
+        stays = [
+            stay
+            for stay in self._owned.get((subject, reservation.request.pool), ())
+            if stay[3] != reservation.id or stay[0] == 0
+        ]
+        mine = Profile.of(stay[:3] for stay in stays)
+        binds = mine.last_above(now, place.start, cap - total)
+        if binds is None or binds < place.start:
+            # Places keep the limit of the day on which they were asked for.
+            tighter = (
+                (mine.last_above(r.place.start, r.place.end, r.cap - total), r.cap)
+                for r in self.reservations.values()
+                if r.owner.subject == subject
+                and r.place is not None
+                and r.cap < cap
+                and r.id != reservation.id
+            )
+            binds, cap = next(((at, limit) for at, limit in tighter if at == place.start), (None, cap))
+        since = now
+        if binds is None and self._fits_now(reservation, now):
+            # It starts later than at the end of this, since others have the GPUs by then.
+            bars = mine.first_above(now, now + reservation.length, cap - total)
+            if bars is not None:
+                since, binds = bars, mine.earliest(bars, 1, cap - total, FOREVER)
+        if binds is None:
+            return None
+        which = listing(sorted({self._name(of) for _, end, _, of in stays if end == binds}), "and")
+        until = f"until {instant(binds)}" + (f", when {which} ends" if which else "")
+        until = until if since == now else f"from {instant(since)} {until}"
+        whose = f"{reservation.owner.login}'s limit of {gpus(cap)} at once"
+        return f"{whose} is used up {until}", binds
+
+    def _fits_now(self, reservation: Reservation, now: Millis) -> bool:
+        """Whether there is room for it now, whatever its owner holds."""
+        shape, end = reservation.request.shape, now + reservation.length
+        return any(
+            sum(
+                node.name not in reservation.excluded and self.room(node, now, end) >= shape.gpus
+                for node in group
+            )
+            >= shape.nodes
+            for group in usable_together(self.nodes.values(), reservation.request)
+        )
+
+    def _name(self, id: str) -> str:
+        reservation = self.reservations.get(id)
+        return reservation.request.name or id if reservation is not None else id
+
+    def _away(self, reservation: Reservation, names: tuple[str, ...] | None = None) -> list[str]:
+        """Nodes that could serve it, were they up; of these names, if any are given."""
+        groups = usable_together(self.nodes.values(), reservation.request)
+        able = [n for group in groups for n in group if len(group) >= reservation.request.shape.nodes]
+        away = [n for n in able if n.status is not NodeStatus.UP]
+        return [node_state(n.name, n) for n in away if names is None or n.name in names]
+
+    def _left_out(self, reservation: Reservation) -> list[str]:
+        """Nodes that are up, and not tried again because they failed it before."""
+        nodes = (self.nodes.get(name) for name in sorted(reservation.excluded))
+        left = [n.name for n in nodes if n is not None and n.status is NodeStatus.UP]
+        return [f"{name} is excluded after a failed start" for name in left]
