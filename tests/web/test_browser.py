@@ -13,6 +13,7 @@ import pytest_asyncio
 from gpudev import wire
 from gpudev_hub.core.model import HOUR, Owner
 from gpudev_hub.core.request import Ask
+from gpudev_hub.web.auth import PENDING_LOGINS
 from gpudev_hub.web.base import PageHandler
 from gpudev_hub.web.pages import pages
 from web_site import PREFIX, Running, log_in, running
@@ -128,6 +129,22 @@ async def test_a_stale_cookie_leads_to_the_log_in_again(run: Running) -> None:
         assert urlsplit(page.headers["Location"]).path == "/hub/api/oauth2/authorize"
         answer = await browser.get(f"{API}/me")
         assert answer.status_code == 401
+
+
+async def test_logins_that_nobody_finishes_do_not_pile_up_cookies(run: Running) -> None:
+    """While nobody can log in, people reload; a proxy refuses requests whose cookies are too long."""
+    async with run.client() as browser:
+        states = []
+        for _ in range(4 * PENDING_LOGINS):
+            sent = await browser.get("pool")
+            states += parse_qs(urlsplit(sent.headers["Location"]).query)["state"]
+            assert len(browser.cookies) <= PENDING_LOGINS
+        assert len(set(states)) == 4 * PENDING_LOGINS
+        run.hub.codes["x"] = "browsers"
+        tab = {"code": "x", "state": states[-PENDING_LOGINS]}
+        assert (await browser.get("oauth_callback", params=tab)).status_code == 302
+        assert (await browser.get("pool")).status_code == 200
+        assert not any("state" in cookie.name for cookie in browser.cookies.jar)
 
 
 async def test_a_hub_admin_is_an_operator_in_his_browser(run: Running) -> None:

@@ -13,10 +13,13 @@ import pytest
 import pytest_asyncio
 
 from gpudev.hours import read_hours
+from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.model import MINUTE, SECOND, Owner, Reservation
 from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.ports import StoreUnavailable
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import RefusedKey
+from gpudev_hub.stores.memory import MemoryStore
 from gpudev_hub.web.pages import pages
 from web_site import POLICY, Running, running
 
@@ -225,3 +228,41 @@ async def test_picker_gate_and_api_say_what_a_reservation_then_does() -> None:
                 assert "alice's limit of 4 GPUs at once is used up until" in size["reason"]
                 await client.delete(f"api/v1/reservations/{made['id']}")
         assert [size["refused"] is not None for size in by_page] == [False, False, True, True, True]
+
+
+class Silent(MemoryStore):
+    """Answers, until it is told not to."""
+
+    away = False
+
+    async def ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        if self.away:
+            raise StoreUnavailable("DynamoDB table gpudev: timeout")
+        return await super().ended(subject, before, limit)
+
+    async def history(
+        self, reservation: str | None, after: int, limit: int
+    ) -> tuple[list[HistoryEntry], int | None]:
+        if self.away:
+            raise StoreUnavailable("DynamoDB table gpudev: timeout")
+        return await super().history(reservation, after, limit)
+
+
+async def test_what_is_live_is_shown_while_the_database_does_not_answer() -> None:
+    store = Silent()
+    async with running(pages(), store=store) as run:
+        run.hub.person(ALICE, "alice")
+        record = await reserve(run)
+        address = f"reservations/{record.id}"
+        before = {path: live_parts(await page(run, path)) for path in ("", address)}
+        for path in ("", address):
+            assert "The database does not answer" not in await page(run, path)
+        store.away = True
+        home, shown = await page(run), await page(run, address)
+        assert "The database does not answer, so what has ended is not shown." in home
+        assert "The database does not answer, so the history is not shown." in shown
+        for html in (home, shown):
+            assert f"/user/alice/{record.id}/lab" in html
+        assert {"": live_parts(home), address: live_parts(shown)} == before

@@ -39,6 +39,8 @@ TURN_TIMEOUT = 10.0
 """Seconds that such a token waits for its turn."""
 HUB_TIMEOUT = 5.0
 """Seconds the Hub has to answer who a token belongs to."""
+PENDING_LOGINS = 5
+"""Logins that one browser may have under way at once, in tabs of its own."""
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +181,18 @@ class BrowserLogin(HubOAuth):
     """JupyterHub's OAuth dance and XSRF check for browsers, with our look-up of tokens behind it."""
 
     tokens: HubTokens
+
+    def set_state_cookie(self, handler: Any, next_url: str | None = None, **arguments: Any) -> str:
+        """As JupyterHub, and clear the cookies of all but the newest logins that were not finished.
+
+        While nobody can log in, each reload of a page starts one more login. A browser keeps its cookie for
+        ten minutes, and the proxy refuses requests with too many cookies (431).
+        """
+        # Browsers send the oldest first (RFC 6265, section 5.4).
+        pending = [name for name in handler.request.cookies if name.startswith(self.state_cookie_name)]
+        for name in pending[: max(0, len(pending) - PENDING_LOGINS + 1)]:
+            self._clear_cookie(handler, name, path=self.cookie_path)
+        return str(super().set_state_cookie(handler, next_url, **arguments))
 
     def user_for_token(
         self, token: str, use_cache: bool = True, session_id: str = "", *, sync: bool = True

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 
 from gpudev import wire
 from gpudev_hub.core.decisions.timers import armed
-from gpudev_hub.core.errors import Code
+from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.words import sentence
 
@@ -22,6 +23,8 @@ HERE = Path(__file__).parent
 NOT_NOW = "You cannot use this hub now"
 HEADINGS = {401: "Log in", 403: "Not allowed", 404: "Not found", 429: "Too many requests"}
 NO_PAGE = "There is no page at this address."
+
+T = TypeVar("T")
 
 
 def bar_words(bar: Bar, now: str) -> list[dict[str, str]]:
@@ -65,6 +68,8 @@ class Page(PageHandler):
 
     here = ""
     """The entry of the navigation that this page is."""
+    store_away = False
+    """Whether the database did not answer, so that a part of the page is missing."""
 
     @property
     def root(self) -> str:
@@ -81,6 +86,19 @@ class Page(PageHandler):
         """The service's time."""
         return rfc3339(self.site.service.clock.now())
 
+    async def stored(self, reading: Awaitable[T], instead: T) -> T:
+        """Return what is read from the database; ``instead`` while it does not answer: the page says so.
+
+        What is live is in memory, so most of a page can be shown without the database.
+        """
+        try:
+            return await reading
+        except Refused as refused:
+            if refused.code is not Code.UNAVAILABLE:
+                raise
+            self.store_away = True
+            return instead
+
     def show(self, template: str, code: int = 200, **values: Any) -> None:
         """Send a page."""
         user = self.identity.owner.login if self.identity is not None else ""
@@ -92,6 +110,7 @@ class Page(PageHandler):
             "operator": self.identity is not None and self.identity.operator,
             "xsrf": xsrf,
             "here": self.here,
+            "store_away": self.store_away,
         }
         self.set_status(code)
         self.set_header("Content-Type", "text/html; charset=utf-8")

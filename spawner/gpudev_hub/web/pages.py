@@ -62,7 +62,7 @@ class Home(Page):
             ),
             key=lambda record: (record.owner.subject != subject, record.seq),
         )
-        ended, _ = await service.ended(person.owner.subject, None, ENDED)
+        ended, _ = await self.stored(service.ended(subject, None, ENDED), ([], None))
         self.show(
             "home.html",
             409 if error else 200,
@@ -146,7 +146,8 @@ class ReservationPage(Page):
         history: list[page_view.Happening] | None = None
         logs: Mapping[str, str] = {}
         if may_act:
-            entries, _ = await self.site.service.history(record.id, 0, HISTORY)
+            reading = self.site.service.history(record.id, 0, HISTORY)
+            entries, _ = await self.stored(reading, ([], None))
             found = self.site.presenter.history(entries, None)
             history = page_view.happenings(
                 found.items, record.owner.subject, self.now, self.site.service.limits.people()
