@@ -152,6 +152,21 @@ def the_service_may_do_nothing_else_with_tables(policies: Policies) -> Iterator[
             yield f"the service may call {action} on {resource}"
 
 
+def nobody_else_looks_and_at_nothing_else(policies: Policies) -> Iterator[str]:
+    """What the service looks at around its table: no other role may, and no other table is looked at."""
+    others = (f"{TABLE}-2", TABLE.replace("prod", "test"), INDEX, "*")
+    for action in sorted(LOOKS):
+        of_table = action.startswith("dynamodb:")
+        for name in policies.roles:
+            role = name.removeprefix(f"{NAME}-")
+            wrong = others if of_table else ()
+            if role != "service":
+                wrong = (*wrong, TABLE if of_table else "*")
+            for resource in wrong:
+                if may(policies, role, action, resource) is Decision.ALLOWED:
+                    yield f"{role} may call {action} on {resource}"
+
+
 def secrets_are_read_by_those_who_need_them(policies: Policies) -> Iterator[str]:
     """By nobody else, and by nobody who could change them."""
     for name, readers in SECRETS.items():
@@ -252,6 +267,7 @@ def buckets_need_tls(policies: Policies) -> Iterator[str]:
 ROLE_RULES: Final[tuple[RoleRule, ...]] = (
     the_service_may_make_its_calls,
     the_service_may_do_nothing_else_with_tables,
+    nobody_else_looks_and_at_nothing_else,
     secrets_are_read_by_those_who_need_them,
     roles_are_for_the_pods_of_their_accounts,
     no_role_may_do_what_people_do,
