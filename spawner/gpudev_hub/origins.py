@@ -7,14 +7,23 @@ Hub and of the service stay on the domain itself.
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from jupyterhub.utils import subdomain_hook_idna
 
+TAKEN: Final = frozenset({"ssh"})
+"""Names below the Hub's domain that are not a user's: ``ssh`` is the bastion on AWS."""
+
 
 def domain_of(name: str, domain: str, kind: str) -> str:
     """Return the domain of a user's servers, or of a service: a ``subdomain_hook`` of JupyterHub."""
-    return str(subdomain_hook_idna(name, domain, kind)) if kind == "user" else domain
+    if kind != "user":
+        return domain
+    if name.lower() in TAKEN:
+        # No other user gets this name: JupyterHub adds a hash to each with two hyphens in it.
+        return f"{name.lower()}--user.{domain}"
+    return str(subdomain_hook_idna(name, domain, kind))
 
 
 def servers_of(hub_user: str, public_url: str, *, subdomains: bool) -> str:

@@ -185,7 +185,7 @@ variable "pools" {
 # Edge, alarms and cost
 
 variable "allow_from" {
-  description = "Networks that may reach the Hub (443) and the bastion (22). With anything narrower than everybody, GitHub's webhooks do not arrive, and access is checked by the clock alone."
+  description = "Networks that may reach the Hub (443) and the bastion (22). If it is narrower than everybody, GitHub's webhooks arrive only if you add GitHub's networks: the IPv4 ones of \"hooks\" in https://api.github.com/meta."
   type        = list(string)
   default     = ["0.0.0.0/0"]
 
