@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import pwd
-import secrets
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpudev.errors import ConfigError, InvalidRequest, NotLoggedIn, cause
+from gpudev.files import replace_file
 from gpudev.hours import EXAMPLES, read_hours
 
 KEYS: dict[str, str] = {
@@ -140,7 +140,6 @@ def update(change: Callable[[dict[str, Any]], None]) -> None:
     Changes by two programs at the same time are both kept. Raises `ConfigError`.
     """
     file = Path(os.path.realpath(path()))
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(file.parent, os.O_RDONLY)
@@ -151,19 +150,13 @@ def update(change: Callable[[dict[str, Any]], None]) -> None:
         content = _parse(file)
         change(content)
         data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            os.fchmod(stream.fileno(), 0o600)  # regardless of the umask
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
+        replace_file(file, data)
     except OSError as error:
         raise ConfigError(
             f"The configuration file {file} cannot be written: {cause(error)}.",
             hint="The file was not changed.",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
         os.close(folder)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from gpudev.config import home
 from gpudev.config import path as configuration
+from gpudev.files import replace_file
 
 
 def folder() -> Path:
@@ -102,19 +102,5 @@ def write(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     old = path.stat() if path.exists() else None
     if old is not None and path.read_bytes() == data:
         return
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            if old is not None:
-                mode = old.st_mode & 0o7777
-            if os.geteuid() == 0:
-                owner = old or path.parent.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            os.fchmod(file.fileno(), mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    owner = (old or path.parent.stat()) if os.geteuid() == 0 else None
+    replace_file(path, data, mode=mode if old is None else old.st_mode & 0o7777, owner=owner)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from .server.record import write_private
+from .server import private
 from .settings import Settings
 
 
@@ -52,7 +52,7 @@ class LocalUser:
         try:
             if changed != config or self._settings.config.stat().st_mode & 0o077:
                 self._settings.config.parent.mkdir(parents=True, exist_ok=True)
-                write_private(self._settings.config.resolve(), json.dumps(changed, indent=2) + "\n")
+                private.write(self._settings.config.resolve(), json.dumps(changed, indent=2) + "\n")
         except OSError as error:
             raise ConfigUnusable(f"{self._settings.config} cannot be written: {error}") from error
         before = config.get("url")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -104,6 +105,20 @@ def test_a_change_that_fails_leaves_the_file(file: Path) -> None:
     with pytest.raises(RuntimeError):
         config.update(change)
     assert json.loads(file.read_text()) == {"url": HUB}
+
+
+def test_a_full_disk_leaves_the_file_and_nothing_beside_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write(file, url=HUB)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(gpudev.ConfigError, match="No space left"):
+        config.update(lambda content: content.update(url="http://other"))
+    assert json.loads(file.read_text()) == {"url": HUB}
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_arguments_then_environment_then_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from gpudev_hub.core.model import (
 )
 from gpudev_hub.hub.local import free_ports
 from gpudev_hub.server import processes, record
+from gpudev_hub.server.private import write
 from gpudev_hub.settings import Settings
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.launches import Launches, ServerTokens
@@ -116,7 +117,7 @@ class Engine:
                 "grace": grace,
                 "env": env,
             }
-            record.write_private(private / "spec.json", json.dumps(spec))
+            write(private / "spec.json", json.dumps(spec))
             started = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-m", "gpudev_hub.server.launcher", str(folder)),
                 env={record.MARKER: env[record.MARKER], "PATH": "/usr/bin:/bin"},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import msgspec
 
 from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner
 from gpudev_hub.core.ports import MembershipUnavailable
+from gpudev_hub.server import private
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey, judge
 
 from .github import GithubClient, GithubUnavailable
@@ -157,9 +157,13 @@ class GithubKeys:
     async def _save(self) -> None:
         """A disk that takes nothing costs the copy for the next start, no connection of now."""
         try:
-            await asyncio.to_thread(_write, self._file, msgspec.json.encode(self._kept))
+            await asyncio.to_thread(self._write, msgspec.json.encode(self._kept))
         except OSError as error:
             log.warning("the SSH keys cannot be saved in %s: %s", self._file, error)
+
+    def _write(self, data: bytes) -> None:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.write(self._file, data, durable=True)
 
 
 async def keep_fresh(keys: GithubKeys, people: Callable[[], Iterable[str]], period: Millis) -> None:
@@ -167,16 +171,6 @@ async def keep_fresh(keys: GithubKeys, people: Callable[[], Iterable[str]], peri
     while True:
         await keys.refresh(people())
         await asyncio.sleep(period / SECOND)
-
-
-def _write(file: Path, data: bytes) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(file)
 
 
 def _parse(kept: _Keys) -> tuple[PublicKey, ...]:

@@ -11,6 +11,8 @@ import json
 import shlex
 from pathlib import Path
 
+from gpudev_hub.server import private
+
 # Its path may be longer than the kernel allows after "#!", or have spaces: sh and Python both read this.
 _PIP = """\
 #!/bin/sh
@@ -32,10 +34,7 @@ def _replace(path: Path, text: str, mode: int = 0o644) -> None:
     if path.exists() and path.read_text() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    temporary.chmod(mode)
-    temporary.replace(path)
+    private.write(path, text, mode)
 
 
 def ensure_environment(folder: Path, base_python: Path) -> None:

@@ -22,6 +22,7 @@ from gpudev_hub.core.gate import Launch
 from gpudev_hub.core.model import Presence
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server import record
+from gpudev_hub.server.private import write
 from gpudev_hub.settings import Settings
 
 from .environments import ensure_environment
@@ -154,7 +155,7 @@ class LocalGpuSpawner(Gated, Spawner):
                 "jupyter": [*self.cmd, *self.get_args()] if rank == 0 else None,
                 "env": env,
             }
-            record.write_private(private / "spec.json", json.dumps(spec | own))
+            write(private / "spec.json", json.dumps(spec | own))
         complaints = await asyncio.gather(
             *(self._start_launcher(self._folder(rank), launch, rank) for rank in range(ranks))
         )

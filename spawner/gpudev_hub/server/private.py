@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
-def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file atomically. Others can never read it."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-    temporary.replace(path)
+def write(path: Path, data: str | bytes, mode: int = 0o600, *, durable: bool = False) -> None:
+    """Replace a file atomically; others can never read it, unless ``mode`` allows it.
+
+    ``durable``: a crash of the machine, too, leaves the old data or the new. Raises ``OSError``.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w" if isinstance(data, str) else "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def line(text: str) -> str:

@@ -10,10 +10,11 @@ The folder of a rank is ``servers/<id>-<attempt>/<rank>/`` in the state folder:
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from . import private
 
 MARKER = "GPUDEV_SERVER"
 """Environment variable of every process of a server: ``<id>/<attempt>/<rank>``."""
@@ -72,18 +73,9 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def write_private(path: Path, data: str) -> None:
-    """Replace ``path`` atomically by a file that only its owner can read."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(data)
-    temporary.replace(path)
-
-
 def write(folder: Path, record: Record) -> None:
     """Replace the record of a rank atomically."""
-    write_private(folder / _RECORD, json.dumps(asdict(record), indent=1))
+    private.write(folder / _RECORD, json.dumps(asdict(record), indent=1))
 
 
 def read(folder: Path) -> Record | None:

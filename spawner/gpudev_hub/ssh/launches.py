@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -30,13 +29,7 @@ def keep_secret(path: Path) -> bytes:
     except FileNotFoundError:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         value = secrets.token_bytes(32)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.unlink(missing_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(value)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write(path, value, durable=True)
     if len(value) != 32:
         raise ValueError(f"{path} has {len(value)} bytes instead of 32")
     return value
@@ -133,7 +126,7 @@ class Launches:
             private, public = new_pair(name, self._folder)
             certificate = self._ca.sign(public, [name])
             material.append(SshMaterial(private, certificate, *gang))
-        write(path, msgspec.json.encode(material).decode())
+        write(path, msgspec.json.encode(material), durable=True)
         return tuple(material)
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
