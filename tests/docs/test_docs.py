@@ -102,12 +102,27 @@ def test_the_layers_are_those_that_the_linter_holds() -> None:
     assert f"`{' > '.join(layers).replace('gpudev_hub.', '')}`" in text_of("architecture.md")
 
 
+def paths_in(text: str) -> list[str]:
+    """Return the files and folders that a text names in code: `a/b.py`, `core/`."""
+    named = re.findall(r"`([\w.-]+/[\w./-]*)`", text)
+    return [name for name in named if name.endswith("/") or "." in name.rpartition("/")[2]]
+
+
 def test_files_that_are_named_exist() -> None:
     folders = (ROOT, ROOT / "spawner" / "gpudev_hub", ROOT / "gpudev_lib", ROOT / "gpudev_lib" / "gpudev")
-    named = set(re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|ipynb))`", text_of("architecture.md")))
-    assert len(named) > 20
-    missing = {name for name in named if not any((folder / name).is_file() for folder in folders)}
-    assert not missing
+    named = set(paths_in(text_of("architecture.md")))
+    assert len(named) > 60
+    assert not {name for name in named if not any((folder / name).exists() for folder in folders)}
+
+
+@pytest.mark.parametrize(
+    ("story", "most"), [("From the POST to ready", 30), ("The end of the time", 15), ("A pod is deleted", 12)]
+)
+def test_a_story_names_each_file_once_and_few_of_them(story: str, most: int) -> None:
+    text = text_of("architecture.md").partition(f"### {story}\n")[2].partition("\n#")[0]
+    steps = re.findall(r"^(\d+)\. `([\w/]+\.py)`", text, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == list(range(1, len(steps) + 1))
+    assert 5 < len({file for _, file in steps}) == len(steps) <= most
 
 
 def bastion_program() -> str:
