@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,10 +18,12 @@ from browsing import SLOW, choose, picture
 from checks import uids
 from cluster_stack import People
 from cluster_users import NAMESPACE
+from gpudev_hub.core.views.doctor import CHECKS
 from harness.cluster import Cluster
 from harness.layout import API_ADDRESS, API_PORT, HOME_CLASS
 from hub_users import wait_for
 from live_ssh import live_session
+from manifests import ROOT
 from people import Person
 from pod_identity import AGENT
 from sessions import log_in
@@ -118,6 +122,28 @@ def test_the_hub_and_the_service_complain_of_nothing(stack: WholeStack, held: He
     assert "not recognized" not in said, said
     for name in PARTS:
         assert "Traceback" not in stack.log(name), stack.log(name)
+
+
+def test_the_check_of_the_installation_runs_as_the_page_says(stack: WholeStack, held: Held) -> None:
+    """In the service's pod, with its settings and rights: each fact holds, or has a reason and a remedy."""
+    page = (ROOT / "docs" / "install-aws.md").read_text()
+    (command,) = re.findall(r"^kubectl (.+ -- gpudev-hub doctor)$", page, re.MULTILINE)
+    try:
+        said, failed = stack.cluster.kubectl(*shlex.split(command)), False
+    except subprocess.CalledProcessError as error:
+        said, failed = error.stdout, True
+    print(said)
+    facts = re.findall(r"^(ok|FAILED) +([^:]+): (.+)$", said, re.MULTILINE)
+    remedies = re.findall(r"^ {8}\S.+$", said, re.MULTILINE)
+    assert len(facts) + len(remedies) == len(said.splitlines()), said
+    states = {name: state for state, name, _ in facts}
+    assert len(states) == len(CHECKS), said
+    assert failed == ("FAILED" in states.values()), said
+    assert len(remedies) == list(states.values()).count("FAILED"), said
+    # What a cluster without GPUs, EFA and AWS cannot show may fail. What the command itself needs may not.
+    for name in ("database", "JupyterHub", "Kubernetes API", "clock", "network policies", "SSH bastion"):
+        assert states[name] == "ok", said
+    assert stack.record(held.record["id"], OWNER)["state"] == "ready", "it changes nothing"
 
 
 def test_all_pods_keep_the_standard_of_their_namespaces(cluster: Cluster) -> None:
