@@ -25,7 +25,7 @@ from reference import DOCS, PAGES, WEB, commands
 
 ROOT = DOCS.parent
 SOURCES = (ROOT / "gpudev_lib", ROOT / "spawner", ROOT / "hub-config")
-MARKDOWN = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
+MARKDOWN = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 
 
 def text_of(page: str) -> str:
@@ -104,15 +104,22 @@ def test_the_layers_are_those_that_the_linter_holds() -> None:
 
 def paths_in(text: str) -> list[str]:
     """Return the files and folders that a text names in code: `a/b.py`, `core/`."""
-    named = re.findall(r"`([\w.-]+/[\w./-]*)`", text)
-    return [name for name in named if name.endswith("/") or "." in name.rpartition("/")[2]]
+    return re.findall(r"`([\w.-]+/[\w./-]*)`", text)
 
 
-def test_files_that_are_named_exist() -> None:
+@pytest.mark.parametrize(("page", "least"), [("docs/architecture.md", 60), ("CONTRIBUTING.md", 8)])
+def test_files_that_are_named_exist(page: str, least: int) -> None:
     folders = (ROOT, ROOT / "spawner" / "gpudev_hub", ROOT / "gpudev_lib", ROOT / "gpudev_lib" / "gpudev")
-    named = set(paths_in(text_of("architecture.md")))
-    assert len(named) > 60
+    named = set(paths_in((ROOT / page).read_text()))
+    assert len(named) > least
     assert not {name for name in named if not any((folder / name).exists() for folder in folders)}
+
+
+def test_targets_that_are_named_exist() -> None:
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"`make ([a-z-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 4
+    assert set(named) <= known
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from plain_words import TURNS, Turn, files, findings, turns_in
 ROOT = Path(__file__).parents[2]
 READ = (
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Makefile",
     "README.md",
+    "SECURITY.md",
     "docs",
     "gpudev_lib",
     "hub-config",
@@ -21,9 +23,7 @@ READ = (
     "tools",
 )
 """What people read: pages, help texts, messages."""
-WRITTEN = [
-    page for page in files([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs"]) if page.suffix == ".md"
-]
+WRITTEN = [page for page in files([*sorted(ROOT.glob("*.md")), ROOT / "docs"]) if page.suffix == ".md"]
 
 
 @pytest.mark.parametrize("name", READ)
