@@ -202,7 +202,7 @@ def plan_is_the_records(world: World) -> None:
             r.id: r.place for r in world.queued(name) if r.place is not None and r.id not in world.displaced
         }
         assert placed == recorded
-        ends = {key: o.end for key, o in plan.occupations().items()}
+        ends = {key: o.end for key, o in plan.timetable.occupations.items()}
         assert ends == {
             f"{c.reservation}/{c.attempt}": claim_due(c, world.policy) if c.overruns else c.hard_end
             for c in world.claims.values()
@@ -221,7 +221,7 @@ def nothing_could_start_earlier(world: World, now: Millis) -> None:
         nodes = {n: node for n, node in holding.items() if world.nodes[n].status is NodeStatus.UP}
         claims = [
             oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
-            for o in plan.occupations().values()
+            for o in plan.timetable.occupations.values()
         ]
         placed = plan.placed()
         for demand, place in placed:
@@ -277,7 +277,7 @@ def blocked_as_told(world: World, reservation: Reservation, words: str, now: Mil
     others = [
         *(
             oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
-            for o in plan.occupations().values()
+            for o in plan.timetable.occupations.values()
         ),
         *(oracle.taken_by(d, p) for d, p in plan.placed()),
     ]
@@ -303,7 +303,7 @@ def waits_as_told(world: World, reservation: Reservation, text: list[Part]) -> b
     """Whether one of the instants told is that of the start; what is said to end at each of them does."""
     place, plan = reservation.place, world.plan_of(reservation)
     assert place is not None
-    taken = [(o.owner, o.nodes, o.end) for o in plan.occupations().values()]
+    taken = [(o.owner, o.nodes, o.end) for o in plan.timetable.occupations.values()]
     taken += [(d.owner, p.nodes, p.end) for d, p in plan.placed()]
     found = False
     for before, part in pairwise(text):
@@ -336,7 +336,7 @@ def same_state(live: World, rebuilt: World, now: Millis) -> None:
     for name, plan in live.plans.items():
         other = rebuilt.plans[name]
         assert {d.key: (d, p) for d, p in plan.placed()} == {d.key: (d, p) for d, p in other.placed()}
-        assert plan.occupations() == other.occupations(), f"invariant 12: {name}"
+        assert plan.timetable.occupations == other.timetable.occupations, f"invariant 12: {name}"
         for node in live.nodes:
-            times = [at for o in plan.occupations().values() for at in (now, o.end - 1, o.end)]
+            times = [at for o in plan.timetable.occupations.values() for at in (now, o.end - 1, o.end)]
             assert all(plan.free(node, t) == other.free(node, t) for t in times if t >= now)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from gpudev_hub.core.model import HOUR, MINUTE, Place
-from gpudev_hub.core.planning.plan import FOREVER, Blocker, Demand, Plan, PlanNode
+from gpudev_hub.core.model import HOUR, Place
+from gpudev_hub.core.planning.plan import FOREVER, Demand, Plan, PlanNode
 
 NOBODY = 10**6
 
@@ -28,6 +28,10 @@ def add(plan: Plan, wanted: Demand, now: int = 0) -> Place:
 
 def starts(plan: Plan) -> dict[str, float]:
     return {wanted.key: place.start / HOUR for wanted, place in plan.placed()}
+
+
+def free(plan: Plan, now: int) -> dict[str, int]:
+    return {name: plan.free(name, now) for name in ("n1", "n2")}
 
 
 def never() -> bool:
@@ -77,7 +81,7 @@ def test_a_freed_cap_lets_the_owners_requests_forward_on_any_node() -> None:
     assert starts(plan) == {"a": 4, "b": 1}
 
 
-def test_a_cap_holds_all_through_the_place_and_names_itself() -> None:
+def test_a_cap_holds_all_through_the_place() -> None:
     plan = Plan(nodes(2))
     first = demand("a", 8, 2, owner="ann", cap=8)
     plan.put(first, Place(3 * HOUR, 5 * HOUR, ("n1",)))
@@ -85,11 +89,9 @@ def test_a_cap_holds_all_through_the_place_and_names_itself() -> None:
     place = plan.earliest(late, 0)
     assert place is not None
     assert place.start == 5 * HOUR
-    assert plan.cap_delays(late, place, 0)
     short = demand("c", 1, 3, owner="ann", cap=8)
     place = add(plan, short)
     assert place.start == 0
-    assert not plan.cap_delays(short, place, 0)
     assert plan.earliest(demand("d", 8, 1, nodes=2, owner="cleo", cap=8), 0) is None
 
 
@@ -168,11 +170,11 @@ def test_a_node_down_offers_nothing_and_names_who_needed_it() -> None:
     add(plan, demand("q", 1, 1))
     assert plan.remove_node("n1") == ["p", "q"]
     assert plan.earliest(demand("p", 8, 1, nodes=2), 0) is None
-    assert plan.idle_now(0) == {"n2": 8}
+    assert free(plan, 0) == {"n1": 0, "n2": 8}
     assert plan.longest_extension("x", 0, 10 * HOUR) == 9 * HOUR
     assert plan.extend("x", 10 * HOUR, 0, lambda _: FOREVER) is None
     assert plan.set_node(PlanNode("n1", 8, "rack")) == []
-    assert plan.idle_now(0) == {"n1": 4, "n2": 8}
+    assert free(plan, 0) == {"n1": 4, "n2": 8}
 
 
 def test_a_stop_that_overruns_lifts_whoever_was_planned_there_and_lets_the_owner_go() -> None:
@@ -186,7 +188,7 @@ def test_a_stop_that_overruns_lifts_whoever_was_planned_there_and_lets_the_owner
     place = plan.earliest(demand("b", 1, 1, owner="ann", cap=8), HOUR)
     assert place == Place(HOUR, 2 * HOUR, ("n2",))
     plan.vacate("x", 2 * HOUR)
-    assert plan.idle_now(2 * HOUR) == {"n1": 8, "n2": 8}
+    assert free(plan, 2 * HOUR) == {"n1": 8, "n2": 8}
 
 
 def test_the_older_keep_their_places_when_not_all_can() -> None:
@@ -257,22 +259,6 @@ def test_the_cascade_goes_on_where_it_was_stopped() -> None:
     }
     slices = [plan.compress(HOUR, lambda: True) for _ in range(9)]
     assert slices == [({}, False)] * 8 + [({}, True)]
-
-
-def test_reasons_name_the_node_the_time_and_who() -> None:
-    plan = Plan(nodes(2))
-    plan.occupy("x", "ann", 8, ("n1",), 0, 2 * HOUR + 10 * MINUTE)
-    plan.occupy("y", "bob", 2, ("n2",), 0, 3 * HOUR)
-    plan.occupy("z", "bob", 2, ("n2",), 0, HOUR)
-    pair = demand("p", 8, 1, nodes=2)
-    place = add(plan, pair)
-    assert plan.blockers(pair, place, 0) == [
-        Blocker("n1", 2 * HOUR + 10 * MINUTE, ("x",)),
-        Blocker("n2", 3 * HOUR, ("y",)),
-    ]
-    assert not plan.cap_delays(pair, place, 0)
-    after = demand("q", 8, 1)
-    assert plan.blockers(after, add(plan, after), 2 * HOUR + 30 * MINUTE) == [Blocker("n1", 4 * HOUR, ("p",))]
 
 
 def test_keys_are_unique() -> None:

@@ -47,7 +47,7 @@ def filled(seed: int, count: int = 60, at: Times = same, span: Times = same) -> 
 
 
 def release_some(plan: Plan, seed: int, now: Millis) -> None:
-    for key in random.Random(seed).sample(sorted(plan.occupations()), 5):
+    for key in random.Random(seed).sample(sorted(plan.timetable.occupations), 5):
         plan.vacate(key, now)
 
 
@@ -125,7 +125,7 @@ def test_rebuilt_from_the_stored_places_in_any_order_the_plan_goes_on_the_same(s
     plan.fill_holes(now)
     plan.compress(now, lambda: False)
     rebuilt = Plan(PlanNode(name, 8, "rack") for name in NAMES)
-    for key, claim in sorted(plan.occupations().items(), reverse=True):
+    for key, claim in sorted(plan.timetable.occupations.items(), reverse=True):
         assert rebuilt.occupy(key, claim.owner, claim.gpus, claim.nodes, claim.start, claim.end) == []
     stored = plan.placed()
     random.Random(seed).shuffle(stored)
@@ -151,7 +151,7 @@ def test_what_was_learnt_of_earlier_searches_changes_no_answer(seed: int) -> Non
     plan.fill_holes(HOUR)
     for probe in demands(seed + 7, 30):
         fresh = Plan(PlanNode(name, 8, "rack") for name in NAMES)
-        for key, claim in plan.occupations().items():
+        for key, claim in plan.timetable.occupations.items():
             fresh.occupy(key, claim.owner, claim.gpus, claim.nodes, claim.start, claim.end)
         for demand, place in plan.placed():
             fresh.put(demand, place)
@@ -164,8 +164,8 @@ def test_the_longest_extension_named_is_granted_and_moves_nobody_past_his_promis
     plan = filled(seed)
     promises = {key: place.start + (int(key[1:]) % 4) * HOUR for key, place in places(plan).items()}
     refused = 0
-    for key in sorted(plan.occupations())[::5]:
-        end = plan.occupations()[key].end
+    for key in sorted(plan.timetable.occupations)[::5]:
+        end = plan.timetable.occupations[key].end
         wanted = end + 9 * HOUR
         if plan.extend(key, wanted, 0, promises.__getitem__) is None:
             refused += 1

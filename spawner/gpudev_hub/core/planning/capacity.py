@@ -12,7 +12,7 @@ from .resource_profile import FOREVER, Profile
 _CLASS: Millis = 30 * MINUTE
 
 
-class NodeTrack:
+class NodeCapacity:
     """A node: its load, and per class of demands an instant before which there is no room."""
 
     __slots__ = ("_bounds", "gpus", "group", "holders", "name", "profile", "until")
@@ -70,7 +70,7 @@ class NodeTrack:
         return free, abs(self.profile.idle_from(start) - end), self.name
 
 
-class OwnerTrack:
+class OwnerCapacity:
     """An owner: what he holds and is going to hold in the pool, and the caps of his queued requests."""
 
     __slots__ = ("_caps", "profile", "total", "windows")

@@ -12,7 +12,8 @@ from gpudev_hub.core.model import Millis, Place
 
 from .capacity import Gains
 from .resource_profile import FOREVER
-from .timetable import Demand, Ledger
+from .search import earliest_place
+from .timetable import Demand, Timetable
 
 _FRONT = (-FOREVER, "")
 
@@ -20,8 +21,8 @@ _FRONT = (-FOREVER, "")
 class Compression:
     """The state of compressing one pool's plan, across slices."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, timetable: Timetable) -> None:
+        self._timetable = timetable
         #: Gains for the next `fill_holes`.
         self._holes = Gains()
         #: Gains for those of the present pass that are still to be visited, and for the next pass.
@@ -31,7 +32,7 @@ class Compression:
         self._at = _FRONT
         #: Placed where nobody has checked that there is nothing earlier.
         self._fresh: set[str] = set()
-        ledger.gains = (self._holes, self._ahead, self._behind)
+        timetable.gains = (self._holes, self._ahead, self._behind)
 
     def placed(self, key: str) -> None:
         """A demand was placed: the cascade will look at it once, whatever room is gained."""
@@ -57,13 +58,13 @@ class Compression:
 
     def _sweep(self, gains: Gains, now: Millis, latest: Millis, moves: dict[str, Place]) -> bool:
         """Offer the gains to all in queue order, for a start not later than `latest`; whether any moved."""
-        ledger = self._ledger
+        timetable = self._timetable
         moved = False
-        most = max((t.gpus for t in ledger.up.values()), default=0)
+        most = max((t.gpus for t in timetable.up.values()), default=0)
         if latest <= now:
-            most = max((t.gpus - t.profile.at(now) for t in ledger.up.values()), default=0)
-        for _, key in ledger.queue:
-            demand, place = ledger.placed[key]
+            most = max((t.gpus - t.profile.at(now) for t in timetable.up.values()), default=0)
+        for _, key in timetable.queue:
+            demand, place = timetable.placed[key]
             if demand.gpus <= most and self._in_reach(demand, place, gains, now, latest):
                 better = self._improve(demand, place, now, latest)
                 if better is not None:
@@ -76,16 +77,16 @@ class Compression:
 
         At least one demand is looked at in each call. Returns the moves and whether it is through.
         """
-        ledger = self._ledger
+        timetable = self._timetable
         moves: dict[str, Place] = {}
         while True:
             if self._at == _FRONT:
                 self._behind.take()  # the pass that begins shows them all of it
-            i = bisect_right(ledger.queue, self._at)
-            while i < len(ledger.queue) and (self._ahead or self._fresh):
-                self._at = ledger.queue[i]
+            i = bisect_right(timetable.queue, self._at)
+            while i < len(timetable.queue) and (self._ahead or self._fresh):
+                self._at = timetable.queue[i]
                 key = self._at[1]
-                demand, place = ledger.placed[key]
+                demand, place = timetable.placed[key]
                 if key in self._fresh or self._in_reach(demand, place, self._ahead, now, FOREVER):
                     self._fresh.discard(key)
                     better = self._improve(demand, place, now, FOREVER)
@@ -97,14 +98,14 @@ class Compression:
             self._at = _FRONT
             self._ahead.take()
             self._ahead.add(self._behind)
-            self._fresh.intersection_update(ledger.placed)
+            self._fresh.intersection_update(timetable.placed)
             if not self._ahead and not self._fresh:
                 self._holes.take()
                 return moves, True
 
     def _in_reach(self, demand: Demand, place: Place, gains: Gains, now: Millis, latest: Millis) -> bool:
         """Whether the gains may let the demand start earlier. Never wrong when it says no."""
-        ledger = self._ledger
+        timetable = self._timetable
         first = max(now, demand.not_before)
         latest = min(latest, place.start - 1)
         if first > latest:
@@ -117,33 +118,33 @@ class Compression:
                 return True
         for name, (start, end) in gains.nodes.items():
             low, high = max(first, start - length + 1), min(latest, end - 1)
-            track = ledger.up.get(name)
-            if low > high or track is None or name in demand.excluded or track.gpus < demand.gpus:
+            node = timetable.up.get(name)
+            if low > high or node is None or name in demand.excluded or node.gpus < demand.gpus:
                 continue
-            if track.earliest(demand.gpus, length, low, min(high, track.until - length)) <= high:
+            if node.earliest(demand.gpus, length, low, min(high, node.until - length)) <= high:
                 return True
             # Where its own load is in the way: it can only shift into room that reaches up to its start.
             if (
                 name in place.nodes
                 and high > place.start - length
-                and track.gpus - track.profile.at(place.start - 1) >= demand.gpus
+                and node.gpus - node.profile.at(place.start - 1) >= demand.gpus
             ):
                 return True
         return False
 
     def _improve(self, demand: Demand, place: Place, now: Millis, latest: Millis) -> Place | None:
         """Move the demand to its earliest start, if that is strictly earlier than the one it has."""
-        ledger = self._ledger
+        timetable = self._timetable
         first = max(now, demand.not_before)
         latest = min(latest, place.start - 1)
         if first > latest:
             return None
-        ledger.release(demand, place)
-        better = ledger.search(demand, first, latest, lifted=place.nodes)
+        timetable.release(demand, place)
+        better = earliest_place(timetable, demand, first, latest, lifted=place.nodes)
         if better is None:
-            ledger.hold(demand, place)
+            timetable.hold(demand, place)
             return None
-        ledger.hold(demand, better)
-        ledger.placed[demand.key] = (demand, better)
-        ledger.gain_place(demand, place)
+        timetable.hold(demand, better)
+        timetable.placed[demand.key] = (demand, better)
+        timetable.gain_place(demand, place)
         return better

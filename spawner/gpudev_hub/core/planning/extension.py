@@ -5,24 +5,24 @@ from dataclasses import replace
 from gpudev_hub.core.model import MINUTE, Millis, Place
 
 from .list_scheduling import Arrangement, PromiseOf, Wanted, arrange
-from .timetable import Demand, Ledger, Occupation
+from .timetable import Demand, Occupation, Timetable
 
 
-def longest_extension(ledger: Ledger, key: str, now: Millis, limit: Millis) -> Millis:
+def longest_extension(timetable: Timetable, key: str, now: Millis, limit: Millis) -> Millis:
     """The largest end <= `limit` that the claim can have with every placed demand held where it is.
 
     Never before the end it has; exactly that one on a node that is down.
     """
-    claim = ledger.occupations[key]
+    claim = timetable.occupations[key]
     start = max(claim.end, now)
     longest = max(start, limit)
     for name in claim.nodes:
-        track = ledger.holding(name)
-        if track is None:
+        node = timetable.holding(name)
+        if node is None:
             return claim.end
-        full = track.profile.first_above(start, longest, track.gpus - claim.gpus)
-        longest = min(longest, track.until, longest if full is None else full)
-    account = ledger.owners.get(claim.owner)
+        full = node.profile.first_above(start, longest, node.gpus - claim.gpus)
+        longest = min(longest, node.until, longest if full is None else full)
+    account = timetable.owners.get(claim.owner)
     if claim.counts and account is not None:
         conflict = account.first_conflict(claim.gpus * len(claim.nodes), start, longest)
         longest = longest if conflict is None else conflict
@@ -30,7 +30,7 @@ def longest_extension(ledger: Ledger, key: str, now: Millis, limit: Millis) -> M
 
 
 def extend(
-    ledger: Ledger, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf, keep: bool = True
+    timetable: Timetable, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf, keep: bool = True
 ) -> Arrangement | None:
     """All or nothing: the claim ends at `new_end`; who is in its way gets another place by their promise.
 
@@ -38,36 +38,36 @@ def extend(
     has changed: then the answer names the obstacle, or is `None` if no place is in the way. With `keep` false
     nothing has changed either way.
     """
-    claim = ledger.occupations[key]
+    claim = timetable.occupations[key]
     if new_end <= claim.end:
         return Arrangement({})
-    tracks = [ledger.holding(name) for name in claim.nodes]
-    if None in tracks:
+    nodes = [timetable.holding(name) for name in claim.nodes]
+    if None in nodes:
         return None
-    undo = _force(ledger, claim, new_end)
+    undo = _force(timetable, claim, new_end)
     # With the placed demands in the way gone, what is still too much is other claims, and they stay.
-    granted = all(track is not None and track.fits(0, max(claim.end, now), new_end) for track in tracks)
+    granted = all(node is not None and node.fits(0, max(claim.end, now), new_end) for node in nodes)
     arranged = Arrangement({}) if granted else None
     if granted and undo:
         wanted = [Wanted(demand, latest=promise_of(demand.key), left=place) for demand, place in undo]
-        arranged = arrange(ledger, wanted, now, promise_of, keep=keep)
+        arranged = arrange(timetable, wanted, now, promise_of, keep=keep)
     if arranged is None or arranged.obstacle is not None or not keep:
-        _restore(ledger, claim, undo)
+        _restore(timetable, claim, undo)
     return arranged
 
 
 def longest_grantable(
-    ledger: Ledger, key: str, now: Millis, limit: Millis, promise_of: PromiseOf, step: Millis = MINUTE
+    timetable: Timetable, key: str, now: Millis, limit: Millis, promise_of: PromiseOf, step: Millis = MINUTE
 ) -> Millis:
     """The longest end <= `limit` found that `extend` grants in this state: whole steps past the present end.
 
     Found by trying: halving between what needs nobody moved, and the limit. Every answer was itself granted.
     """
-    claim = ledger.occupations[key]
-    longest = longest_extension(ledger, key, now, limit)
+    claim = timetable.occupations[key]
+    longest = longest_extension(timetable, key, now, limit)
 
     def granted(end: Millis) -> bool:
-        found = extend(ledger, key, end, now, promise_of, keep=False)
+        found = extend(timetable, key, end, now, promise_of, keep=False)
         return found is not None and found.obstacle is None
 
     if longest >= limit or granted(limit):
@@ -83,17 +83,17 @@ def longest_grantable(
     return longest
 
 
-def _force(ledger: Ledger, claim: Occupation, new_end: Millis) -> list[tuple[Demand, Place]]:
+def _force(timetable: Timetable, claim: Occupation, new_end: Millis) -> list[tuple[Demand, Place]]:
     """Give the claim its new end and lift whoever no longer fits, which is enough to undo it."""
-    ledger.vacate(claim.key)
-    ledger.occupy(replace(claim, end=new_end))
+    timetable.vacate(claim.key)
+    timetable.occupy(replace(claim, end=new_end))
     owner = claim.owner if claim.counts else None
-    return ledger.evict(claim.nodes, owner, claim.end, new_end)
+    return timetable.evict(claim.nodes, owner, claim.end, new_end)
 
 
-def _restore(ledger: Ledger, claim: Occupation, undo: list[tuple[Demand, Place]]) -> None:
-    ledger.vacate(claim.key)
-    ledger.occupy(claim)
-    ledger.loosen(claim.nodes, claim.end)
+def _restore(timetable: Timetable, claim: Occupation, undo: list[tuple[Demand, Place]]) -> None:
+    timetable.vacate(claim.key)
+    timetable.occupy(claim)
+    timetable.loosen(claim.nodes, claim.end)
     for demand, place in undo:
-        ledger.put(demand, place)
+        timetable.put(demand, place)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from gpudev_hub.core.model import Millis, Place
 
 from .resource_profile import FOREVER
-from .timetable import Demand, Ledger
+from .search import earliest_place
+from .timetable import Demand, Timetable
 
 #: When a queued request must have started at the latest.
 PromiseOf = Callable[[str], Millis]
@@ -56,23 +57,25 @@ _Places = dict[str, Place | None]
 
 
 def arrange(
-    ledger: Ledger, wanted: Sequence[Wanted], now: Millis, promise_of: PromiseOf, *, keep: bool = True
+    timetable: Timetable, wanted: Sequence[Wanted], now: Millis, promise_of: PromiseOf, *, keep: bool = True
 ) -> Arrangement:
     """Place the wanted demands. With `keep` false nothing is changed: only the answer is looked for."""
-    return _Arranging(ledger, wanted, now, promise_of).run(keep)
+    return _Arranging(timetable, wanted, now, promise_of).run(keep)
 
 
 class _Arranging:
-    """Loads of younger demands are out of the ledger while places are looked for."""
+    """Loads of younger demands are out of the timetable while places are looked for."""
 
-    def __init__(self, ledger: Ledger, wanted: Sequence[Wanted], now: Millis, promise_of: PromiseOf) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, timetable: Timetable, wanted: Sequence[Wanted], now: Millis, promise_of: PromiseOf
+    ) -> None:
+        self._timetable = timetable
         self._wanted = wanted
         self._now = now
         self._limited = any(w.latest is not None for w in wanted)
         entries = [_Entry(w.demand, w.before, w.latest, placed=False) for w in wanted]
         first = min(_order(entry) for entry in entries)
-        younger = [ledger.placed[key] for order, key in ledger.queue if (order, key) > first]
+        younger = [timetable.placed[key] for order, key in timetable.queue if (order, key) > first]
         entries += [_Entry(demand, place, promise_of(demand.key), placed=True) for demand, place in younger]
         self._entries = sorted(entries, key=_order)
         #: Keys of those who stay where they are.
@@ -95,7 +98,7 @@ class _Arranging:
         return Arrangement(moves)
 
     def _attempts(self) -> tuple[_Places | None, str | None]:
-        """Places for all who are not held, which are in the ledger then; else the first obstacle."""
+        """Places for all who are not held, which are in the timetable then; else the first obstacle."""
         self._let_go(self._entries)
         found = self._sweep(in_place=True)
         if isinstance(found, dict):
@@ -131,7 +134,7 @@ class _Arranging:
             demand, before = entry.demand, entry.before
             if demand.key in self._held:
                 continue
-            free = before is not None and self._ledger.fits(demand, before, self._now)
+            free = before is not None and self._timetable.fits(demand, before, self._now)
             place = before if free and (in_place or not entry.placed) else self._search(entry)
             if free and before is not None and place is not None and before.start <= place.start:
                 place = before
@@ -140,18 +143,18 @@ class _Arranging:
                 return demand.key
             found[demand.key] = place
             if place is not None:
-                self._ledger.hold(demand, place)
+                self._timetable.hold(demand, place)
         return found
 
     def _search(self, entry: _Entry) -> Place | None:
         stop = FOREVER - 1 if entry.latest is None else entry.latest
-        return self._ledger.search(entry.demand, max(self._now, entry.demand.not_before), stop)
+        return earliest_place(self._timetable, entry.demand, max(self._now, entry.demand.not_before), stop)
 
     def _hold(self, entries: Iterable[_Entry]) -> None:
         """These stay where they are."""
         for entry in entries:
             if entry.placed and entry.before is not None and entry.demand.key not in self._held:
-                self._ledger.hold(entry.demand, entry.before)
+                self._timetable.hold(entry.demand, entry.before)
                 self._held.add(entry.demand.key)
 
     def _let_go(self, entries: Iterable[_Entry]) -> None:
@@ -169,13 +172,13 @@ class _Arranging:
                 self._release(entry.demand, place)
 
     def _release(self, demand: Demand, place: Place) -> None:
-        self._ledger.release(demand, place)
+        self._timetable.release(demand, place)
         for name in place.nodes:
             self._smaller[name] = min(place.start, self._smaller.get(name, place.start))
 
     def _loosen(self) -> None:
         for name, start in self._smaller.items():
-            self._ledger.loosen((name,), start)
+            self._timetable.loosen((name,), start)
 
     def _put_back(self) -> None:
         """All is as it was."""
@@ -183,17 +186,17 @@ class _Arranging:
         self._loosen()
 
     def _settle(self, changed: Iterable[_Entry], places: _Places) -> None:
-        """These places, which are in the ledger, are the demands' now."""
+        """These places, which are in the timetable, are the demands' now."""
         left = [(w.demand, w.left) for w in self._wanted if w.left is not None]
         for entry in changed:
             demand, place = entry.demand, places[entry.demand.key]
             if place is not None and entry.placed and entry.before is not None:
-                self._ledger.placed[demand.key] = (demand, place)
+                self._timetable.placed[demand.key] = (demand, place)
                 left.append((demand, entry.before))
             elif place is not None:
-                self._ledger.release(demand, place)
-                self._ledger.put(demand, place)
-        self._ledger.gain_places(left)
+                self._timetable.release(demand, place)
+                self._timetable.put(demand, place)
+        self._timetable.gain_places(left)
 
 
 def _order(entry: _Entry) -> tuple[int, str]:

@@ -7,7 +7,7 @@ lifted and named, for the caller to place again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gpudev_hub.core.model import MINUTE, Millis, Place
 
@@ -15,20 +15,10 @@ from . import extension
 from .compression import Compression
 from .list_scheduling import PromiseOf, Wanted, arrange
 from .resource_profile import FOREVER
-from .timetable import Demand, Ledger, Occupation, PlanNode
+from .search import earliest_place
+from .timetable import Demand, Occupation, PlanNode, Timetable
 
-__all__ = ["FOREVER", "Blocker", "Demand", "Plan", "PlanNode", "PromiseOf", "Wanted"]
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """Why a place does not start earlier on one of its nodes."""
-
-    node: str
-    frees_at: Millis
-    """From then on the node has the room, up to the start of the place."""
-    keys: tuple[str, ...]
-    """The claims and placed demands that end then."""
+__all__ = ["FOREVER", "Demand", "Plan", "PlanNode", "PromiseOf", "Wanted"]
 
 
 class Plan:
@@ -39,16 +29,16 @@ class Plan:
     """
 
     def __init__(self, nodes: Iterable[PlanNode] = ()) -> None:
-        self._ledger = Ledger()
-        self._compression = Compression(self._ledger)
+        self.timetable = Timetable()
+        self._compression = Compression(self.timetable)
         for node in nodes:
-            self._ledger.set_node(node)
+            self.timetable.set_node(node)
 
     # Nodes
 
     def set_node(self, node: PlanNode) -> list[str]:
         """The node may hold places. Returns the placed demands that no longer fit, lifted."""
-        self._ledger.set_node(node)
+        self.timetable.set_node(node)
         return self._evict((node.name,), None, -FOREVER, FOREVER)
 
     def remove_node(self, name: str) -> list[str]:
@@ -56,7 +46,7 @@ class Plan:
 
         What occupies it stays known and counts against its owners.
         """
-        self._ledger.remove_node(name)
+        self.timetable.remove_node(name)
         return self._evict((name,), None, -FOREVER, FOREVER)
 
     # Occupations
@@ -77,18 +67,18 @@ class Plan:
         A placed demand of the same key becomes this claim. `counts` false: not (any more) against the owner's
         cap. Returns the placed demands that no longer fit from `since` on, lifted: what was before is over.
         """
-        if key in self._ledger.occupations:
+        if key in self.timetable.occupations:
             raise ValueError(f"{key} occupies the plan already")
         claim = Occupation(key, owner, gpus, nodes, start, FOREVER if end is None else end, counts)
-        planned = self._ledger.lift(key) if key in self._ledger.placed else None
-        self._ledger.occupy(claim)
+        planned = self.timetable.lift(key) if key in self.timetable.placed else None
+        self.timetable.occupy(claim)
         if planned is not None:
             self._succeed(*planned, claim)
         return self._evict(nodes, owner if counts else None, max(start, since), claim.end)
 
     def vacate(self, key: str, now: Millis) -> None:
         """The claim is gone: its room is free from `now` on."""
-        gone = self._ledger.vacate(key)
+        gone = self.timetable.vacate(key)
         self._gain(gone, max(now, gone.start), gone.end)
 
     def reshape(self, key: str, end: Millis | None, counts: bool = True) -> list[str]:
@@ -96,18 +86,14 @@ class Plan:
 
         Returns the placed demands that no longer fit, lifted.
         """
-        old = self._ledger.vacate(key)
+        old = self.timetable.vacate(key)
         new = replace(old, end=FOREVER if end is None else end, counts=counts)
-        self._ledger.occupy(new)
+        self.timetable.occupy(new)
         self._gain(old, max(new.end, old.start), old.end)
         if old.counts and not new.counts:
-            self._ledger.gain((), old.owner, old.total, old.start, old.end)
+            self.timetable.gain((), old.owner, old.total, old.start, old.end)
         start = old.start if new.counts and not old.counts else old.end
         return self._evict(new.nodes, new.owner if new.counts else None, start, new.end)
-
-    def occupations(self) -> dict[str, Occupation]:
-        """All claims, by key."""
-        return dict(self._ledger.occupations)
 
     # Placed demands
 
@@ -119,13 +105,13 @@ class Plan:
         by name. None: no such place.
         """
         stop = FOREVER - 1 if before is None else before - 1
-        return self._ledger.search(demand, max(now, demand.not_before), stop)
+        return earliest_place(self.timetable, demand, max(now, demand.not_before), stop)
 
     def put(self, demand: Demand, place: Place) -> None:
         """Hold this place for the demand. The caller knows that it fits: from `earliest` or `fits`."""
-        if demand.key in self._ledger.placed or demand.key in self._ledger.occupations:
+        if demand.key in self.timetable.placed or demand.key in self.timetable.occupations:
             raise ValueError(f"{demand.key} has a place already")
-        self._ledger.put(demand, place)
+        self.timetable.put(demand, place)
         self._compression.placed(demand.key)
 
     def arrange(
@@ -135,15 +121,15 @@ class Plan:
 
         Returns the places given (`None`: there is none) and the places moved, in queue order.
         """
-        found = arrange(self._ledger, wanted, now, promise_of)
+        found = arrange(self.timetable, wanted, now, promise_of)
         for one in wanted:
             self._compression.placed(one.demand.key)
         return found.moves
 
     def lift(self, key: str) -> tuple[Demand, Place]:
         """Take a demand out of the plan; its room is free."""
-        demand, place = self._ledger.lift(key)
-        self._ledger.gain_place(demand, place)
+        demand, place = self.timetable.lift(key)
+        self.timetable.gain_place(demand, place)
         return demand, place
 
     def raise_cap(self, key: str, cap: int) -> bool:
@@ -151,34 +137,34 @@ class Plan:
 
         All demands of the owner may now start earlier, wherever the cap was what delayed them.
         """
-        placed = self._ledger.placed.get(key)
+        placed = self.timetable.placed.get(key)
         if placed is None:
             return False
-        self._ledger.raise_cap(*placed, cap)
+        self.timetable.raise_cap(*placed, cap)
         return True
 
     def place_of(self, key: str) -> Place | None:
         """The place of a demand, None when it has none."""
-        placed = self._ledger.placed.get(key)
+        placed = self.timetable.placed.get(key)
         return None if placed is None else placed[1]
 
     def placed(self) -> list[tuple[Demand, Place]]:
         """All placed demands in queue order."""
-        return [self._ledger.placed[key] for _, key in self._ledger.queue]
+        return [self.timetable.placed[key] for _, key in self.timetable.queue]
 
     def fits(self, demand: Demand, place: Place, now: Millis) -> bool:
         """Whether a demand that is not placed may have this very place; what lies before `now` is over."""
-        return self._ledger.fits(demand, place, now)
+        return self.timetable.fits(demand, place, now)
 
     def start_elsewhere(self, key: str, now: Millis) -> Place | None:
         """Move a demand whose start has come to a place that starts at `now`; `None`: there is none."""
-        demand, place = self._ledger.placed[key]
-        self._ledger.release(demand, place)
-        found = self._ledger.search(demand, now, now, lifted=place.nodes)
-        self._ledger.hold(demand, place if found is None else found)
+        demand, place = self.timetable.placed[key]
+        self.timetable.release(demand, place)
+        found = earliest_place(self.timetable, demand, now, now, lifted=place.nodes)
+        self.timetable.hold(demand, place if found is None else found)
         if found is not None:
-            self._ledger.placed[key] = (demand, found)
-            self._ledger.gain_place(demand, place)
+            self.timetable.placed[key] = (demand, found)
+            self.timetable.gain_place(demand, place)
         return found
 
     # Improving
@@ -203,7 +189,7 @@ class Plan:
 
     def longest_extension(self, key: str, now: Millis, limit: Millis) -> Millis:
         """The largest end <= `limit` for the claim with every placed demand held; at least the end it has."""
-        return extension.longest_extension(self._ledger, key, now, limit)
+        return extension.longest_extension(self.timetable, key, now, limit)
 
     def extend(
         self, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf
@@ -213,14 +199,14 @@ class Plan:
         Either everything placed is held, or those in the way and those behind them get other places in queue
         order, none past its promise: these moved places are returned. None: refused, and nothing has changed.
         """
-        found = extension.extend(self._ledger, key, new_end, now, promise_of)
+        found = extension.extend(self.timetable, key, new_end, now, promise_of)
         if found is None or found.obstacle is not None:
             return None
         return {moved: place for moved, place in found.moves.items() if place is not None}
 
     def obstacle(self, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf) -> str | None:
         """Whose promise does not let the claim end at `new_end`; `None`: nobody's."""
-        found = extension.extend(self._ledger, key, new_end, now, promise_of, keep=False)
+        found = extension.extend(self.timetable, key, new_end, now, promise_of, keep=False)
         return None if found is None else found.obstacle
 
     def longest_grantable(
@@ -230,67 +216,35 @@ class Plan:
 
         It is `limit`, or what needs nobody moved, or a whole number of steps past the present end.
         """
-        return extension.longest_grantable(self._ledger, key, now, limit, promise_of, step)
+        return extension.longest_grantable(self.timetable, key, now, limit, promise_of, step)
 
-    # Reasons
+    # Reading
 
-    def free(self, node: str, at: Millis) -> int:
+    def free(self, name: str, at: Millis) -> int:
         """GPUs of the node that nothing takes at that instant; 0 on a node that is down or over."""
-        track = self._ledger.up.get(node)
-        return 0 if track is None or at >= track.until else max(0, track.gpus - track.profile.at(at))
-
-    def idle_now(self, now: Millis) -> dict[str, int]:
-        """Free GPUs at `now` of every node that is up."""
-        return {name: self.free(name, now) for name in self._ledger.up}
-
-    def blockers(self, demand: Demand, place: Place, now: Millis) -> list[Blocker]:
-        """What each node of the place is waiting for; nodes that are free from now on are left out."""
-        blockers = []
-        for name in place.nodes:
-            track = self._ledger.track(name)
-            frees_at = track.profile.last_above(now, place.start, track.gpus - demand.gpus)
-            if frees_at is None:
-                continue
-            ending = [key for key in track.holders if self._end_of(key) == frees_at]
-            blockers.append(Blocker(name, frees_at, tuple(sorted(ending))))
-        return blockers
-
-    def cap_delays(self, demand: Demand, place: Place, now: Millis) -> bool:
-        """Whether the demand, placed or not, could start before this place if its owner's cap were higher."""
-        placed = self._ledger.placed.get(demand.key)
-        if placed is not None:
-            self._ledger.release(*placed)
-        lifted = () if placed is None else placed[1].nodes
-        free = replace(demand, owner="", cap=FOREVER)
-        earlier = self._ledger.search(free, max(now, demand.not_before), place.start - 1, lifted)
-        if placed is not None:
-            self._ledger.hold(*placed)
-        return earlier is not None
+        node = self.timetable.up.get(name)
+        return 0 if node is None or at >= node.until else max(0, node.gpus - node.profile.at(at))
 
     def trim(self, now: Millis) -> None:
         """Forget what lies wholly before `now`."""
-        self._ledger.trim(now)
-
-    def _end_of(self, key: str) -> Millis:
-        claim = self._ledger.occupations.get(key)
-        return claim.end if claim is not None else self._ledger.placed[key][1].end
+        self.timetable.trim(now)
 
     def _succeed(self, demand: Demand, place: Place, claim: Occupation) -> None:
         """Account for what a place that became a claim leaves free: mostly nothing."""
-        ledger = self._ledger
+        timetable = self.timetable
         owner, gpus = demand.owner, demand.total
         if (claim.owner, claim.gpus, claim.nodes, claim.counts) != (owner, demand.gpus, place.nodes, True):
-            ledger.gain_place(demand, place)
+            timetable.gain_place(demand, place)
             return
-        ledger.gain(place.nodes, owner, gpus, place.start, min(claim.start, place.end), demand.cap)
-        ledger.gain(place.nodes, owner, gpus, max(claim.end, place.start), place.end, demand.cap)
-        if ledger.owners[owner].has_looser(demand.cap):
-            ledger.gain((), owner, 0, place.start, place.end, demand.cap)
+        timetable.gain(place.nodes, owner, gpus, place.start, min(claim.start, place.end), demand.cap)
+        timetable.gain(place.nodes, owner, gpus, max(claim.end, place.start), place.end, demand.cap)
+        if timetable.owners[owner].has_looser(demand.cap):
+            timetable.gain((), owner, 0, place.start, place.end, demand.cap)
 
     def _gain(self, claim: Occupation, start: Millis, end: Millis) -> None:
-        self._ledger.gain(claim.nodes, claim.owner if claim.counts else None, claim.total, start, end)
+        self.timetable.gain(claim.nodes, claim.owner if claim.counts else None, claim.total, start, end)
 
     def _evict(self, nodes: tuple[str, ...], owner: str | None, start: Millis, end: Millis) -> list[str]:
-        gone = self._ledger.evict(nodes, owner, start, end)
-        self._ledger.gain_places(gone)
+        gone = self.timetable.evict(nodes, owner, start, end)
+        self.timetable.gain_places(gone)
         return [demand.key for demand, _ in gone]

@@ -150,8 +150,3 @@ class Profile:
         i = bisect_right(self.times, now) - 1
         if i > 0:
             del self.times[:i], self.loads[:i]
-
-    def steps(self, since: Millis) -> list[tuple[Millis, int]]:
-        """(instant, GPUs taken from it on) since `since`; profiles that agree from then on give the same."""
-        i = max(0, bisect_right(self.times, since) - 1)
-        return [(since, self.loads[i]), *zip(self.times[i + 1 :], self.loads[i + 1 :], strict=True)]

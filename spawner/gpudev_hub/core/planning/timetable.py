@@ -1,7 +1,6 @@
-"""What is taken on every node and by every owner, and the exact search for room in it.
+"""What is taken on every node and by every owner, by occupations (claims that exist) and placed demands.
 
-The ledger knows occupations (claims that exist) and placed demands (queued, with a place each). It answers
-"when and where is the first room for this?"; who may be moved, and when, is decided in `compression` and
+The first room for a demand is found in `search`. Who may be moved, and when, is decided in `compression` and
 `extension`.
 """
 
@@ -11,10 +10,8 @@ from dataclasses import dataclass, replace
 
 from gpudev_hub.core.model import Millis, Place
 
-from .capacity import Gains, NodeTrack, OwnerTrack
+from .capacity import Gains, NodeCapacity, OwnerCapacity
 from .resource_profile import FOREVER
-
-_NO_CAP = FOREVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +71,17 @@ class Occupation:
         return self.gpus * len(self.nodes)
 
 
-class Ledger:
+class Timetable:
     """Loads of nodes and owners. All places of placed demands are feasible together."""
 
     def __init__(self) -> None:
         #: Nodes that may be planned on, by name, in the order of their names.
-        self.up: dict[str, NodeTrack] = {}
+        self.up: dict[str, NodeCapacity] = {}
         #: Nodes whose places stay, and that are given no others.
-        self.closed: dict[str, NodeTrack] = {}
+        self.closed: dict[str, NodeCapacity] = {}
         #: Every node that anything is known of, those that are down included.
-        self._tracks: dict[str, NodeTrack] = {}
-        self.owners: dict[str, OwnerTrack] = {}
+        self._nodes: dict[str, NodeCapacity] = {}
+        self.owners: dict[str, OwnerCapacity] = {}
         self.occupations: dict[str, Occupation] = {}
         self.placed: dict[str, tuple[Demand, Place]] = {}
         #: (order, key) of the placed demands, sorted: queue order.
@@ -94,40 +91,39 @@ class Ledger:
 
     # Nodes
 
-    def track(self, name: str) -> NodeTrack:
+    def node(self, name: str) -> NodeCapacity:
         """What is known of this node; a node never heard of is known to be empty and down."""
-        track = self._tracks.get(name)
-        if track is None:
-            track = self._tracks[name] = NodeTrack(name)
-        return track
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = NodeCapacity(name)
+        return node
 
-    def set_node(self, node: PlanNode) -> None:
+    def set_node(self, new: PlanNode) -> None:
         """The node may hold places and is like this.
 
         All of its room counts as gained if anything about it changed, unless it is closed.
         """
-        track = self.track(node.name)
-        until = FOREVER if node.until is None else node.until
-        if node.closed:
-            track.gpus, track.group, track.until = node.gpus, node.group, until
-            self.up.pop(node.name, None)
-            self.closed[node.name] = track
+        node = self.node(new.name)
+        before = node.gpus, node.group, node.until
+        node.gpus, node.group = new.gpus, new.group
+        node.until = FOREVER if new.until is None else new.until
+        if new.closed:
+            self.up.pop(new.name, None)
+            self.closed[new.name] = node
             return
-        self.closed.pop(node.name, None)
-        if node.name in self.up and (track.gpus, track.group, track.until) == (node.gpus, node.group, until):
+        self.closed.pop(new.name, None)
+        if new.name not in self.up:
+            self.up = {name: self._nodes[name] for name in sorted([*self.up, new.name])}
+        elif before == (node.gpus, node.group, node.until):
             return
-        track.gpus, track.group, track.until = node.gpus, node.group, until
-        if node.name not in self.up:
-            names = sorted([*self.up, node.name])
-            self.up = {name: self._tracks[name] for name in names}
-        self._gain_node(track, -FOREVER, FOREVER)
+        self._gain_node(node, -FOREVER, FOREVER)
 
     def remove_node(self, name: str) -> None:
         """The node is down: it offers nothing; what occupies it stays known."""
         self.up.pop(name, None)
         self.closed.pop(name, None)
 
-    def holding(self, name: str) -> NodeTrack | None:
+    def holding(self, name: str) -> NodeCapacity | None:
         """The node, if it may hold places."""
         return self.up.get(name) or self.closed.get(name)
 
@@ -181,13 +177,13 @@ class Ledger:
         self, key: str, owner: str | None, gpus: int, nodes: tuple[str, ...], start: Millis, end: Millis
     ) -> None:
         for name in nodes:
-            track = self.track(name)
-            track.profile.add(start, end, gpus)
-            track.holders[key] = None
+            node = self.node(name)
+            node.profile.add(start, end, gpus)
+            node.holders[key] = None
         if owner is not None:
             account = self.owners.get(owner)
             if account is None:
-                account = self.owners[owner] = OwnerTrack()
+                account = self.owners[owner] = OwnerCapacity()
             account.profile.add(start, end, gpus * len(nodes))
             account.total += gpus * len(nodes)
 
@@ -195,9 +191,9 @@ class Ledger:
         self, key: str, owner: str | None, gpus: int, nodes: tuple[str, ...], start: Millis, end: Millis
     ) -> None:
         for name in nodes:
-            track = self._tracks[name]
-            track.profile.add(start, end, -gpus)
-            del track.holders[key]
+            node = self._nodes[name]
+            node.profile.add(start, end, -gpus)
+            del node.holders[key]
         if owner is not None:
             account = self.owners[owner]
             account.profile.add(start, end, -gpus * len(nodes))
@@ -212,7 +208,7 @@ class Ledger:
         gpus: int,
         start: Millis,
         end: Millis,
-        cap: int = _NO_CAP,
+        cap: int = FOREVER,
     ) -> None:
         """Account for room that has become free during [start, end) on the nodes.
 
@@ -222,7 +218,7 @@ class Ledger:
         if start >= end:
             return
         for name in nodes:
-            self._gain_node(self._tracks[name], start, end)
+            self._gain_node(self._nodes[name], start, end)
         if owner is not None:
             account = self.owners[owner]
             before = account.profile.peak(start, end) + gpus
@@ -244,122 +240,15 @@ class Ledger:
             owner = demand.owner
             self.gain(place.nodes, owner, totals[owner], place.start, place.end, caps[owner])
 
-    def _gain_node(self, track: NodeTrack, start: Millis, end: Millis) -> None:
-        track.loosen(start)
+    def _gain_node(self, node: NodeCapacity, start: Millis, end: Millis) -> None:
+        node.loosen(start)
         for gains in self.gains:
-            gains.node(track.name, start, end)
+            gains.node(node.name, start, end)
 
     def loosen(self, nodes: Iterable[str], start: Millis) -> None:
         """Load was taken away again that nobody was meant to see: only what was learnt with it is void."""
         for name in nodes:
-            self._tracks[name].loosen(start)
-
-    # Search
-
-    def search(
-        self, demand: Demand, start: Millis, stop: Millis, lifted: tuple[str, ...] = ()
-    ) -> Place | None:
-        """The exact earliest place that starts in [start, stop], with everything in the ledger held.
-
-        `lifted`: nodes whose profile lacks a load that will come back (a place is out while it is improved):
-        nothing is remembered of the search on those.
-        """
-        total, cap = demand.total, demand.cap
-        if total > cap:
-            return None
-        account = self.owners.get(demand.owner)
-        if account is not None:
-            if account.never_binds(total, cap):
-                account = None
-            else:
-                start = account.earliest(total, cap, demand.length, start, stop)
-        if start > stop:
-            return None
-        if demand.nodes == 1:
-            return self._search_node(demand, start, stop, account, lifted)
-        return self._search_gang(demand, start, stop, account, lifted)
-
-    def _search_node(
-        self, demand: Demand, start: Millis, stop: Millis, account: OwnerTrack | None, lifted: tuple[str, ...]
-    ) -> Place | None:
-        gpus, length = demand.gpus, demand.length
-        best: list[NodeTrack] = []
-        for name, track in self.up.items():
-            if track.gpus < gpus or name in demand.excluded:
-                continue
-            last = stop if stop + length <= track.until else track.until - length
-            t = track.earliest(gpus, length, start, last, name in lifted)
-            while account is not None and t <= last:
-                allowed = account.earliest(demand.total, demand.cap, length, t, last)
-                if allowed == t:
-                    break
-                t = track.earliest(gpus, length, allowed, last, name in lifted)
-            if t < stop and t <= last:
-                best, stop = [track], t
-            elif t == stop and t <= last:
-                best.append(track)
-        if not best:
-            return None
-        end = stop + length
-        if len(best) > 1:
-            best.sort(key=lambda track: track.preference(stop, end))
-        return Place(stop, end, (best[0].name,))
-
-    def _search_gang(
-        self, demand: Demand, start: Millis, stop: Millis, account: OwnerTrack | None, lifted: tuple[str, ...]
-    ) -> Place | None:
-        groups: dict[str, list[NodeTrack]] = {}
-        for name, track in self.up.items():
-            if track.gpus >= demand.gpus and name not in demand.excluded:
-                groups.setdefault(track.group, []).append(track)
-        best: tuple[Millis, list[tuple[int, Millis, str]]] | None = None
-        for group in groups.values():
-            if len(group) < demand.nodes:
-                continue
-            t = self._search_group(demand, group, start, stop, account, lifted)
-            if t > stop:
-                continue
-            free = [track for track in group if track.fits(demand.gpus, t, t + demand.length)]
-            choice = sorted(track.preference(t, t + demand.length) for track in free)[: demand.nodes]
-            if best is None or (t, choice) < best:
-                best = (t, choice)
-                stop = t
-        if best is None:
-            return None
-        t, choice = best
-        return Place(t, t + demand.length, tuple(sorted(name for _, _, name in choice)))
-
-    def _search_group(
-        self,
-        demand: Demand,
-        group: list[NodeTrack],
-        start: Millis,
-        stop: Millis,
-        account: OwnerTrack | None,
-        lifted: tuple[str, ...],
-    ) -> Millis:
-        """The first t in [start, stop] at which enough nodes of the group are free, else one past it."""
-        gpus, length = demand.gpus, demand.length
-        t = start
-        firsts = [start - 1] * len(group)
-        while True:
-            for i, track in enumerate(group):
-                if firsts[i] < t:
-                    last = min(stop, track.until - length)
-                    first = track.earliest(gpus, length, t, last, track.name in lifted)
-                    firsts[i] = first if first <= last else FOREVER
-            common = sorted(firsts)[demand.nodes - 1]
-            if common > stop:
-                return FOREVER
-            if common == t:
-                if account is None:
-                    return t
-                common = account.earliest(demand.total, demand.cap, length, t, stop)
-                if common == t:
-                    return t
-                if common > stop:
-                    return FOREVER
-            t = common
+            self._nodes[name].loosen(start)
 
     def fits(self, demand: Demand, place: Place, since: Millis = -FOREVER) -> bool:
         """Whether the demand, not placed now, may have this place; what lies before `since` is over."""
@@ -372,17 +261,17 @@ class Ledger:
             or start >= place.end
         ):
             return False
-        tracks = [self.holding(name) for name in place.nodes]
+        nodes = [self.holding(name) for name in place.nodes]
         groups = set()
-        for track in tracks:
+        for node in nodes:
             if (
-                track is None
-                or track.name in demand.excluded
-                or track.until < place.end
-                or not track.fits(demand.gpus, start, place.end)
+                node is None
+                or node.name in demand.excluded
+                or node.until < place.end
+                or not node.fits(demand.gpus, start, place.end)
             ):
                 return False
-            groups.add(track.group)
+            groups.add(node.group)
         account = self.owners.get(demand.owner)
         return len(groups) == 1 and (
             account is None or account.fits(demand.total, demand.cap, start, place.end)
@@ -398,7 +287,7 @@ class Ledger:
         Those in conflict are put back in queue order as far as they fit, so that the older keep their places.
         The room of those lifted is not accounted for yet.
         """
-        keys = {key for name in nodes for key in self.track(name).holders if key in self.placed}
+        keys = {key for name in nodes for key in self.node(name).holders if key in self.placed}
         if owner is not None and owner in self.owners:
             keys.update(self.owners[owner].windows)
         suspects = []
@@ -427,8 +316,8 @@ class Ledger:
 
     def trim(self, now: Millis) -> None:
         """Forget what lies wholly before `now`, and owners who hold nothing."""
-        for track in self._tracks.values():
-            track.profile.trim(now)
+        for node in self._nodes.values():
+            node.profile.trim(now)
         for owner, account in list(self.owners.items()):
             account.profile.trim(now)
             if not account.total and not account.windows:
