@@ -203,3 +203,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert there.exists(), target
         if anchor:
             assert anchor in anchors(there), f"{target}#{anchor}"
+
+
+def test_every_decision_record_is_listed_with_its_status_and_date() -> None:
+    folder = DOCS / "decisions"
+    rows = []
+    for page in sorted(folder.glob("[0-9]*.md")):
+        head = re.match(
+            r"# (\d{4}): (.+)\n\n- Status: (Accepted|Superseded by .+)\n- Date: (\d{4}-\d\d-\d\d)\n\n",
+            page.read_text(),
+        )
+        assert head, f"{page.name} must start with its title, status and date"
+        assert page.name.startswith(f"{head[1]}-")
+        rows.append(f"| [{head[1]}]({page.name}) | {head[2]} | {head[3]} | {head[4]} |")
+    assert [int(row[3:7]) for row in rows] == list(range(1, len(rows) + 1))
+    assert re.findall(r"^\| \[.+ \|$", text_of("decisions/README.md"), re.MULTILINE) == rows
