@@ -81,12 +81,13 @@ test-infra: prepare-infra ## check infra/aws: format, types, plans, planted mist
 	@[ -n '$(GPUDEV_TOFU)' ] || echo 'make test-infra: GPUDEV_TOFU names no OpenTofu: NOTHING of infra/aws is planned' >&2
 	GPUDEV_TOFU='$(GPUDEV_TOFU)' $(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) tests/infra
 
-check: setup ## check style, spelling, types and import rules, without running anything
+check: setup ## check style, spelling, types, import rules and shell scripts, without running anything
 	$(BIN)/ruff check
 	$(BIN)/codespell
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	tools/check-shell
 
 format: $(TOOLS)/yarn.stamp ## format Python and the page scripts
 	$(BIN)/ruff check --fix
@@ -100,10 +101,12 @@ types: $(TOOLS)/yarn.stamp ## check types and format of the page scripts
 bench: setup ## run the benchmarks of docs/benchmarks.md
 	for part in plan handover submissions release spawn usage; do $(BIN)/python -m benchmarks.$$part; done
 
-# Without addresses, so that a lock file fits any mirror. Without what jsonschema can check the format "iri" with, which
-# nothing here has: it builds its grammar whenever it is imported, half of the time that Jupyter takes to start.
-COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	--no-emit-index-url --no-emit-find-links --no-emit-package rfc3987-syntax --no-emit-package lark $(LOCK_FLAGS)
+# Without addresses, so that a lock file fits any mirror.
+COMPILE_ALL = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links $(LOCK_FLAGS)
+# Without what jsonschema can check the format "iri" with, which nothing here has: it builds its grammar whenever it is
+# imported, half of the time that Jupyter takes to start. Only checkov needs that parser, for a purpose of its own.
+COMPILE = $(COMPILE_ALL) --no-emit-package rfc3987-syntax --no-emit-package lark
 
 lock: $(UV) ## update the lock files; versions stay unless LOCK_FLAGS=--upgrade
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements/uv.txt
@@ -114,7 +117,7 @@ lock: $(UV) ## update the lock files; versions stay unless LOCK_FLAGS=--upgrade
 	$(COMPILE) pyproject.toml --extra server -c requirements/hub.txt -o requirements/server.txt
 	$(COMPILE) pyproject.toml --extra hub --extra kubernetes --extra keyring --extra widgets --group dev \
 		-c requirements/kubernetes.txt -c requirements/server.txt -o requirements/dev.txt
-	echo 'checkov>=3.3' | $(COMPILE) - -o requirements/infra.txt
+	echo 'checkov>=3.3' | $(COMPILE_ALL) - -o requirements/infra.txt
 	$(MAKE) setup
 	cd requirements/node && $(NPM) install --package-lock-only --omit-lockfile-registry-resolved=true \
 		--no-audit --no-fund

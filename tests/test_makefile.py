@@ -52,3 +52,11 @@ def test_another_github_than_the_fake_one_is_no_setting_of_make() -> None:
     done = make("run", "GITHUB=real")
     assert done.returncode == 2
     assert "GITHUB is 'real'; the only value is fake" in done.stderr
+
+
+def test_the_lock_file_of_checkov_keeps_its_parser() -> None:
+    lines = make("--dry-run", "lock").stdout.replace("\\\n", " ").splitlines()
+    without = {line.split()[-1] for line in lines if "--no-emit-package lark" in line}
+    assert "requirements/dev.txt" in without
+    assert "requirements/infra.txt" not in without
+    assert "\nlark==" in (CHECKOUT / "requirements" / "infra.txt").read_text()

@@ -1,5 +1,6 @@
 #!/bin/bash
 # First start of the management host: kubectl and helm at pinned versions, a kubeconfig for the cluster.
+# shellcheck disable=SC2154 # OpenTofu fills in what is in braces
 set -euo pipefail
 cd "$(mktemp -d)"
 
@@ -14,7 +15,7 @@ echo "${helm.sha256}  helm.tar.gz" | sha256sum --check
 tar --extract --gzip --file helm.tar.gz linux-amd64/helm
 install -m 755 linux-amd64/helm /usr/local/bin/helm
 
-aws eks update-kubeconfig --region ${region} --name ${cluster} --kubeconfig /etc/kubeconfig
+aws eks update-kubeconfig --region "${region}" --name "${cluster}" --kubeconfig /etc/kubeconfig
 chmod 644 /etc/kubeconfig # an address and a certificate; the token comes from the host's role
 echo 'export KUBECONFIG=/etc/kubeconfig' >/etc/profile.d/gpudev.sh
 
