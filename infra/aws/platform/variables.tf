@@ -93,7 +93,8 @@ variable "policy" {
 variable "github" {
   description = <<-EOT
     The GitHub App and who may enter (docs/github-app.md). Its secrets are in Secrets Manager.
-      webhook  whether the App has a webhook; then the secret github-webhook-secret needs a value
+      webhook             whether the App has a webhook; then the secret github-webhook-secret needs a value
+      outage_grace_hours  how long people who are in stay in while GitHub does not answer; 12 if left out
   EOT
   type = object({
     app_id         = number
@@ -103,6 +104,8 @@ variable "github" {
     operator_teams = list(string)
     other_teams    = optional(list(string), [])
     webhook        = optional(bool, false)
+
+    outage_grace_hours = optional(number)
   })
 
   validation {

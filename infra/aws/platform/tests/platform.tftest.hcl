@@ -106,6 +106,11 @@ run "gpudev" {
   }
 
   assert {
+    condition     = !contains(keys(yamldecode(helm_release.gpudev.values[1]).global.github), "outage_grace_hours")
+    error_message = "The grace of an outage of GitHub is gpudev's own where none is given."
+  }
+
+  assert {
     condition     = kubernetes_namespace_v1.gpudev.metadata[0].labels["pod-security.kubernetes.io/enforce"] == "restricted"
     error_message = "The namespace gpudev must refuse privilege."
   }
@@ -126,18 +131,24 @@ run "webhook" {
 
   variables {
     github = {
-      app_id         = 123456
-      client_id      = "Iv23liExample"
-      team           = "pytorch/metamates"
-      repository     = "pytorch/pytorch"
-      operator_teams = ["pytorch/gpudev-operators"]
-      webhook        = true
+      app_id             = 123456
+      client_id          = "Iv23liExample"
+      team               = "pytorch/metamates"
+      repository         = "pytorch/pytorch"
+      operator_teams     = ["pytorch/gpudev-operators"]
+      webhook            = true
+      outage_grace_hours = 48
     }
   }
 
   assert {
     condition     = yamldecode(helm_release.gpudev.values[1]).global.github.webhook_secret_file == "/etc/gpudev/github/webhook-secret"
     error_message = "With a webhook, the service needs its secret."
+  }
+
+  assert {
+    condition     = yamldecode(helm_release.gpudev.values[1]).global.github.outage_grace_hours == 48
+    error_message = "The grace of an outage of GitHub can be raised while GitHub is down."
   }
 }
 
