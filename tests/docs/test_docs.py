@@ -218,3 +218,20 @@ def test_every_decision_record_is_listed_with_its_status_and_date() -> None:
         rows.append(f"| [{head[1]}]({page.name}) | {head[2]} | {head[3]} | {head[4]} |")
     assert [int(row[3:7]) for row in rows] == list(range(1, len(rows) + 1))
     assert re.findall(r"^\| \[.+ \|$", text_of("decisions/README.md"), re.MULTILINE) == rows
+
+
+def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:
+    """Versions, the kinds of change below them, and one line for each change."""
+    kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    title, *versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert "https://keepachangelog.com/en/1.1.0/" in title
+    assert versions[0].startswith("Unreleased\n")
+    for version in versions:
+        _, *sections = re.split(r"^### ", version, flags=re.MULTILINE)
+        headings = [section.partition("\n")[0] for section in sections]
+        assert headings == sorted(set(headings), key=kinds.index)
+        for section in sections:
+            for line in filter(None, section.splitlines()[1:]):
+                assert line.startswith("- "), line
+                assert line.endswith("."), line
+                assert len(line) < 180, line
