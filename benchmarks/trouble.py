@@ -26,7 +26,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpudev_hub.core.decisions.decide import decide, next_due
-from gpudev_hub.core.decisions.working_state import World
+from gpudev_hub.core.decisions.working_state import WorkingState
+from gpudev_hub.core.effects import StartServer, StopServer
 from gpudev_hub.core.events import (
     Compress,
     End,
@@ -36,8 +37,6 @@ from gpudev_hub.core.events import (
     Outage,
     ServerObserved,
     ServerReady,
-    StartServer,
-    StopServer,
     Submit,
     Tick,
 )
@@ -126,7 +125,7 @@ class Player:
     """The core, a cluster that answers, and the trace."""
 
     def __init__(self, asks: list[Ask]) -> None:
-        self.world = World(POLICY)
+        self.world = WorkingState(POLICY)
         self.now = BEGIN - HOUR
         self.nodes = tuple(Node(f"node-{n}", "h100", GPUS, "rack") for n in range(1, NODES + 1))
         self.seen = Played()

@@ -17,7 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gpudev_hub.core.model import HOUR
-from gpudev_hub.core.usage import By, Sums, Usage, UsageDay, UsageHead, day_number
+from gpudev_hub.core.usage import Sums, UsageDay, UsageHead, day_number
+from gpudev_hub.core.views.usage import By, Usage
 from gpudev_hub.stores.sqlite import SqliteStore
 
 FIRST = day_number(date(2026, 1, 1))

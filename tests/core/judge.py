@@ -9,7 +9,7 @@ from itertools import pairwise
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.commit import Change
 from gpudev_hub.core.decisions.timers import armed, claim_due
-from gpudev_hub.core.decisions.working_state import OWNER_UNKNOWN, World
+from gpudev_hub.core.decisions.working_state import OWNER_UNKNOWN, WorkingState
 from gpudev_hub.core.lifecycle import MOVES
 from gpudev_hub.core.limits.periods import Period
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Claim, Millis, Node, NodeStatus, Reservation, State
@@ -95,7 +95,7 @@ def warnings_are_right(old: Reservation, new: Reservation, now: Millis) -> None:
     assert len(set(new.warned)) == len(new.warned), "invariant 9: twice"
 
 
-def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> None:
+def state_is_right(world: WorkingState, now: Millis, warn_minutes: tuple[int, ...]) -> None:
     """What holds between any two decisions, once what is due has been done."""
     for reservation in world.reservations.values():
         if reservation.state in HOLDING:
@@ -131,7 +131,7 @@ def state_is_right(world: World, now: Millis, warn_minutes: tuple[int, ...]) -> 
         assert claim_due(claim, world.policy) > now, f"invariant 5: overrun of {claim.key} is not logged"
 
 
-def access_is_followed(world: World) -> None:
+def access_is_followed(world: WorkingState) -> None:
     """13: whoever lost access waits for nothing, and runs no longer than the grace."""
     for reservation in world.reservations.values():
         person = world.people.get(reservation.owner.subject)
@@ -142,7 +142,7 @@ def access_is_followed(world: World) -> None:
         assert not (revoked and reservation.state is State.QUEUED), f"invariant 13: {reservation.id} waits"
 
 
-def names_are_unique(world: World) -> None:
+def names_are_unique(world: WorkingState) -> None:
     """Of an owner's reservations that are not being stopped, each is found by its name, and no two by one."""
     for reservation in world.reservations.values():
         if reservation.state is not State.STOPPING:
@@ -157,7 +157,7 @@ def in_its_way(claim: Claim, reservation: Reservation) -> bool:
     return there or claim.subject == reservation.owner.subject
 
 
-def gang_is_whole(world: World, claim: Claim, reservation: Reservation) -> None:
+def gang_is_whole(world: WorkingState, claim: Claim, reservation: Reservation) -> None:
     shape, allocation = reservation.request.shape, claim.allocation
     names = [part.node for part in allocation]
     assert len(set(names)) == len(names) == shape.nodes, "invariant 2: all nodes or none"
@@ -166,7 +166,7 @@ def gang_is_whole(world: World, claim: Claim, reservation: Reservation) -> None:
     assert len(groups) <= 1, "invariant 2: one zone and placement group"
 
 
-def quotas_hold(world: World) -> None:
+def quotas_hold(world: WorkingState) -> None:
     held: dict[tuple[str, str], int] = {}
     most: dict[tuple[str, str], int] = {}
     for reservation in world.reservations.values():
@@ -194,7 +194,7 @@ def counted(latest: Mapping[str, Reservation], subject: str, period: Period, now
     return total / HOUR
 
 
-def plan_is_the_records(world: World) -> None:
+def plan_is_the_records(world: WorkingState) -> None:
     """What the plan holds is what is recorded."""
     for name, plan in world.plans.items():
         placed = {demand.key.partition("/")[0]: place for demand, place in plan.placed()}
@@ -210,7 +210,7 @@ def plan_is_the_records(world: World) -> None:
         }
 
 
-def nothing_could_start_earlier(world: World, now: Millis) -> None:
+def nothing_could_start_earlier(world: WorkingState, now: Millis) -> None:
     """Invariant 6, by brute force: each waiting request, all others held; and no place is impossible."""
     for name, plan in world.plans.items():
         holding = {
@@ -237,7 +237,7 @@ def nothing_could_start_earlier(world: World, now: Millis) -> None:
                 assert start is None, f"invariant 6: {reservation.id} is blocked, and could start at {start}"
 
 
-def reasons_are_true(world: World, now: Millis) -> None:
+def reasons_are_true(world: WorkingState, now: Millis) -> None:
     """What a waiting request is told is so, and is what keeps it: judged by the plan, by brute force."""
     outlook = Outlook(world.policy, world)
     for reservation in world.queued():
@@ -261,7 +261,7 @@ def reasons_are_true(world: World, now: Millis) -> None:
             )
 
 
-def nodes_are_as_told(world: World, words: str) -> None:
+def nodes_are_as_told(world: WorkingState, words: str) -> None:
     for node in world.nodes.values():
         for status in NodeStatus:
             if node_state(node.name, replace(node, status=status)) in words:
@@ -270,7 +270,7 @@ def nodes_are_as_told(world: World, words: str) -> None:
                 )
 
 
-def blocked_as_told(world: World, reservation: Reservation, words: str, now: Millis) -> None:
+def blocked_as_told(world: WorkingState, reservation: Reservation, words: str, now: Millis) -> None:
     """What is named would help, and who says that nothing would is right."""
     demand, pool = demand_anywhere(reservation), reservation.request.pool
     plan = world.plans[pool]
@@ -299,7 +299,7 @@ def blocked_as_told(world: World, reservation: Reservation, words: str, now: Mil
     assert oracle.earliest(cured, others, demand, now) is not None, f"cured, it has no place: {words}"
 
 
-def waits_as_told(world: World, reservation: Reservation, text: list[Part]) -> bool:
+def waits_as_told(world: WorkingState, reservation: Reservation, text: list[Part]) -> bool:
     """Whether one of the instants told is that of the start; what is said to end at each of them does."""
     place, plan = reservation.place, world.plan_of(reservation)
     assert place is not None
@@ -329,7 +329,7 @@ def demand_anywhere(reservation: Reservation) -> Demand:
     return Demand(key, subject, shape.gpus, shape.nodes, length, reservation.cap, reservation.seq)
 
 
-def same_state(live: World, rebuilt: World, now: Millis) -> None:
+def same_state(live: WorkingState, rebuilt: WorkingState, now: Millis) -> None:
     """Invariant 12: the history, folded and rebuilt, is the state that decisions are made on."""
     for table in ("reservations", "claims", "minted", "nodes", "limits", "spending", "next_seq"):
         assert getattr(live, table) == getattr(rebuilt, table), f"invariant 12: {table}"

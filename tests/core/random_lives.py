@@ -9,8 +9,9 @@ from random import Random
 
 from coreworld import HOUR, MINUTE, Driver, owner
 from gpudev_hub.core.decisions.default_names import default_names
+from gpudev_hub.core.effects import Decision
 from gpudev_hub.core.errors import Refused
-from gpudev_hub.core.events import Decision, Event, Extend, Submit
+from gpudev_hub.core.events import Event, Extend, Submit
 from gpudev_hub.core.model import Request, Shape
 
 from .test_decision_histories import ALIVE, PEOPLE, SHAPES, Histories, Judged

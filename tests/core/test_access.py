@@ -10,23 +10,20 @@ import pytest
 from coreworld import HOUR, MINUTE, NOON, Driver, nodes, policy
 from gpudev_hub.core.access_model import Access, Person
 from gpudev_hub.core.decisions.decide import decide, next_due
-from gpudev_hub.core.decisions.working_state import World
+from gpudev_hub.core.decisions.recovery import rebuild
+from gpudev_hub.core.effects import CutSessions, RevokeAccess, StopServer, Tell
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     AccessLost,
-    CutSessions,
     Extend,
     Mint,
     OwnerKnown,
     PersonSeen,
     Resume,
-    RevokeAccess,
     ServerObserved,
     StopIntent,
-    StopServer,
     Submit,
     Swept,
-    Tell,
     Tick,
 )
 from gpudev_hub.core.model import Outcome, Owner, Presence, Request, Reservation, Shape, State
@@ -180,7 +177,7 @@ def test_a_revocation_that_is_half_durable_is_finished_after_a_restart(durable: 
     whole = d.world
     for part in d.parts[:durable]:
         folded.commit(part, d.now)
-    world = World.rebuild(d.policy, folded.snapshot, d.now + MINUTE)
+    world = rebuild(d.policy, folded.snapshot, d.now + MINUTE)
     decide(world, Tick(), d.now + MINUTE)
     assert world.people[ANN].access is Access.REVOKED
     assert {r.id: r.access_ends_at for r in world.reservations.values()} == {

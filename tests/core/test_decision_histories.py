@@ -26,13 +26,13 @@ from gpudev_hub.core.access_model import Access, LimitRule
 from gpudev_hub.core.commit import Change, Part
 from gpudev_hub.core.decisions.decide import decide, next_due
 from gpudev_hub.core.decisions.default_names import default_names
-from gpudev_hub.core.decisions.working_state import World
+from gpudev_hub.core.decisions.recovery import rebuild
+from gpudev_hub.core.effects import Decision, StartServer, StopServer
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     AccessLost,
     ClearLimits,
     Compress,
-    Decision,
     End,
     Event,
     Extend,
@@ -47,9 +47,7 @@ from gpudev_hub.core.events import (
     ServerReady,
     SetLimits,
     StartFailed,
-    StartServer,
     StopIntent,
-    StopServer,
     Submit,
     Tick,
 )
@@ -142,7 +140,7 @@ class Judged(Driver):
             folded.commit(part, self.now)
         if len(self.parts) < 2:
             return
-        world = World.rebuild(self.policy, folded.snapshot, self.now)
+        world = rebuild(self.policy, folded.snapshot, self.now)
         events: list[Event] = [Tick(), *[Compress()] * 50]
         for event in events:
             before = dict(world.reservations)
@@ -254,7 +252,7 @@ class Judged(Driver):
                     self.do(ServerReady(*key))
 
     def restart(self) -> None:
-        rebuilt = World.rebuild(self.policy, self.folded.snapshot, self.now)
+        rebuilt = rebuild(self.policy, self.folded.snapshot, self.now)
         if not self.world.displaced:
             judge.same_state(self.world, rebuilt, self.now)
         self.world = rebuilt
@@ -359,7 +357,7 @@ class Histories(RuleBasedStateMachine):
             assert "limit of" in words or words.startswith("about to start"), f"free, and why not? {said}"
         if said.longest_now is not None:
             assert said.longest_now <= said.longest, "the limits allow it"
-            world = World.rebuild(POLICY, snapshot, self.d.now)
+            world = rebuild(POLICY, snapshot, self.d.now)
             shorter = Submit("?", owner(who), replace(request, hold=said.longest_now, name=None))
             became = decide(world, shorter, self.d.now).reservation
             assert became is not None
@@ -517,7 +515,7 @@ class Histories(RuleBasedStateMachine):
         if minutes % 2:
             self.d.now += minutes * MINUTE
             self.d.away.append((since, self.d.now))
-            self.d.world = World.rebuild(POLICY, self.d.folded.snapshot, self.d.now)
+            self.d.world = rebuild(POLICY, self.d.folded.snapshot, self.d.now)
             self.d.do(Outage(since, self.d.now, "the service"))
         self.d.do(Tick())
 

@@ -9,6 +9,7 @@ import pytest
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
 from gpudev_hub.core.decisions.decide import next_due
 from gpudev_hub.core.decisions.timers import armed
+from gpudev_hub.core.effects import StartServer, StopServer, Tell, Warn
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     Compress,
@@ -24,13 +25,9 @@ from gpudev_hub.core.events import (
     ServerObserved,
     ServerReady,
     StartFailed,
-    StartServer,
     StartTrouble,
     StopIntent,
-    StopServer,
-    Tell,
     Tick,
-    Warn,
 )
 from gpudev_hub.core.model import ClaimState, Node, NodeStatus, Outcome, Place, Presence, ServerState, State
 from gpudev_hub.core.policy import Allowances

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver
 from gpudev_hub.core.decisions.decide import next_due
-from gpudev_hub.core.events import StartServer, StopServer, Tick
+from gpudev_hub.core.effects import StartServer, StopServer
+from gpudev_hub.core.events import Tick
 from gpudev_hub.core.model import NodeSlots, Outcome, Presence, ServerState, State
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from coreworld import HOUR, MINUTE, NOON, TEARDOWN, Driver, owner, policy, pool
 from gpudev_hub.core.access_model import Access, LimitRule, Person, Spending
-from gpudev_hub.core.decisions.working_state import World
+from gpudev_hub.core.decisions.recovery import rebuild
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import ClearLimits, Extend, SetLimits
 from gpudev_hub.core.limits.budgets import charged, use_of
@@ -263,7 +263,7 @@ def test_a_raised_limit_wakes_what_waits_also_after_a_restart_in_between() -> No
     second = d.submit("ann", gpus=4, hours=1)
     rule = LimitRule("default", None, "local:root", d.now, running_gpus=8)
     d.folded.snapshot.limits["default", None] = rule
-    d.world = World.rebuild(d.policy, d.folded.snapshot, d.now)
+    d.world = rebuild(d.policy, d.folded.snapshot, d.now)
     assert not d.world.settled()
     d.more = True
     d.settle()

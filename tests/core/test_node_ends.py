@@ -9,7 +9,8 @@ import pytest
 
 from coreworld import HOUR, MINUTE, NOON, TEARDOWN, Driver, nodes, policy
 from gpudev_hub.core.decisions.node_ends import CLEARED_BEFORE, with_block
-from gpudev_hub.core.events import NodesObserved, NodeUnknown, Tell, Warn
+from gpudev_hub.core.effects import Tell, Warn
+from gpudev_hub.core.events import NodesObserved, NodeUnknown
 from gpudev_hub.core.model import CapacityBlock, Millis, Node, NodeStatus, Outcome, Place
 from gpudev_hub.core.views.reasons import Outlook
 from gpudev_hub.core.words import plain

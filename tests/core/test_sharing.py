@@ -9,8 +9,9 @@ import pytest
 
 from coreworld import Driver, nodes, owner, policy
 from gpudev_hub.core.decisions.guests import MOST_GUESTS
+from gpudev_hub.core.effects import CutSessions, Tell
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.events import CutSessions, End, Share, Tell, Unshare
+from gpudev_hub.core.events import End, Share, Unshare
 from gpudev_hub.core.model import Guest, Owner, Reservation, State
 from gpudev_hub.core.permissions import MAY, WHEN, Action, Role, check_role, may, roles
 from gpudev_hub.core.views.ssh_aliases import aliases

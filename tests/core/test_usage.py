@@ -9,7 +9,8 @@ from random import Random
 
 from coreworld import HOUR, MINUTE, SECOND, TEARDOWN, Driver
 from gpudev_hub.core.model import Outcome
-from gpudev_hub.core.usage import DAY, By, Sums, Usage, by_team, calendar_day, day_number, day_of
+from gpudev_hub.core.usage import DAY, Sums, calendar_day, day_number, day_of
+from gpudev_hub.core.views.usage import By, Usage, by_team
 from usage_recount import Entry, Rows, expected
 
 from .random_lives import Life

@@ -12,7 +12,8 @@ from pathlib import Path
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.model import HOUR, MINUTE, Owner
 from gpudev_hub.core.ports import OutcomeUnknown, Store, StoreUnavailable
-from gpudev_hub.core.usage import By, UsageDay, UsageHead, calendar_day, day_of
+from gpudev_hub.core.usage import UsageDay, UsageHead, calendar_day, day_of
+from gpudev_hub.core.views.usage import By
 from gpudev_hub.failpoints import nothing
 from gpudev_hub.service.usage import SAVE_EVERY
 from gpudev_hub.stores.sqlite import SqliteStore

@@ -13,7 +13,7 @@ import pytest
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.access_model import Access, AccessSweep, LimitRule, Person, Spending
 from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Slot, Snapshot
-from gpudev_hub.core.live_state import KINDS, HotState, Record, key_of
+from gpudev_hub.core.live_state import KINDS, LiveState, Record, key_of
 from gpudev_hub.core.model import (
     HOUR,
     CapacityBlock,
@@ -135,14 +135,14 @@ async def everything(store: Store) -> list[HistoryEntry]:
 
 
 def fold(entries: list[HistoryEntry]) -> tuple[object, ...]:
-    """The hot state that a history leads to."""
-    state = HotState()
+    """The live state that a history leads to."""
+    state = LiveState()
     for entry in entries:
         state.apply(entry.change.record, gone=entry.change.gone)
     return hot(state)
 
 
-def hot(state: HotState) -> tuple[object, ...]:
+def hot(state: LiveState) -> tuple[object, ...]:
     return tuple(getattr(state, kind.table) for kind in KINDS.values())
 
 

@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 
 from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
 from gpudev_hub.core.decisions.decide import decide, next_due
-from gpudev_hub.core.decisions.working_state import World
+from gpudev_hub.core.decisions.recovery import rebuild
+from gpudev_hub.core.decisions.working_state import WorkingState
+from gpudev_hub.core.effects import Decision, Effect, StartServer, StopServer
 from gpudev_hub.core.events import (
     Compress,
-    Decision,
-    Effect,
     End,
     Event,
     Extend,
     NodesObserved,
     ServerObserved,
     ServerReady,
-    StartServer,
-    StopServer,
     Submit,
     Tick,
 )
@@ -62,7 +60,7 @@ def nodes(count: int = 2, gpus: int = 8, pool_name: str = "h100") -> tuple[Node,
 
 @dataclass
 class Folded:
-    """What a store keeps: the hot state folded from the history, and the owner of every slot."""
+    """What a store keeps: the live state folded from the history, and the owner of every slot."""
 
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(epoch=1, n=0, at=0, next_seq=1))
     slots: dict[Slot, tuple[str, int]] = field(default_factory=dict)
@@ -101,7 +99,7 @@ class Driver:
 
     def __init__(self, policy_: Policy | None = None, nodes_: tuple[Node, ...] | None = None) -> None:
         self.policy = policy_ or policy()
-        self.world = World(self.policy)
+        self.world = WorkingState(self.policy)
         self.folded = Folded()
         self.now = NOON
         self.effects: list[Effect] = []
@@ -143,7 +141,7 @@ class Driver:
 
     def restart(self) -> None:
         """Throw the working state away and build it again from what was committed."""
-        self.world = World.rebuild(self.policy, self.folded.snapshot, self.now)
+        self.world = rebuild(self.policy, self.folded.snapshot, self.now)
         self.more = True
 
     # What happens, in short.

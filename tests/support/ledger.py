@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpudev_hub.core.commit import HistoryEntry, Snapshot
 from gpudev_hub.core.events import Cause
-from gpudev_hub.core.live_state import KINDS, HotState
+from gpudev_hub.core.live_state import KINDS, LiveState
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores.sqlite import SqliteStore
 
@@ -71,8 +71,8 @@ def _numbers(ledger: Ledger) -> None:
 
 
 def _fold(ledger: Ledger) -> None:
-    """12: the hot state is what the history says."""
-    folded = HotState()
+    """12: the live state is what the history says."""
+    folded = LiveState()
     ended: dict[str, Reservation] = {}
     for entry in ledger.history:
         record, gone = entry.change.record, entry.change.gone

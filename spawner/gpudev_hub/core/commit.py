@@ -1,6 +1,6 @@
 """What one decision changes: the unit that the store makes durable, all or nothing.
 
-A ``Change`` carries whole new records (``after``), so that folding the history gives the hot state.
+A ``Change`` carries whole new records (``after``), so that folding the history gives the live state.
 Slots are taken and freed by name, so that a store can refuse a second owner by constraint (invariant 1).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from .live_state import ClaimKey, HotState, Record
+from .live_state import ClaimKey, LiveState, Record
 from .model import Millis
 
 
@@ -24,7 +24,7 @@ class Change:
     actor: str
     """The subject who asked, or ``service``."""
     gone: bool = False
-    """True: the record leaves the hot state (an ended reservation, a freed claim, a used id)."""
+    """True: the record leaves the live state (an ended reservation, a freed claim, a used id)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ class HistoryEntry:
 
 
 @dataclass(slots=True)
-class Snapshot(HotState):
-    """The hot state as a store gives it back after a start."""
+class Snapshot(LiveState):
+    """The live state as a store gives it back after a start."""
 
     epoch: int
     n: int

@@ -1,4 +1,4 @@
-"""The hot state: all live records, and the one table of the kinds of record that there are."""
+"""The live state: all live records, and the one table of the kinds of record that there are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     name: str
     """In stores and in the history."""
     table: str
-    """The field of ``HotState`` that holds the live records."""
+    """The field of ``LiveState`` that holds the live records."""
     key: Callable[[Any], Key]
 
 
@@ -45,7 +45,7 @@ def key_of(record: Record) -> Key:
 
 
 @dataclass(slots=True, eq=False)
-class HotState:
+class LiveState:
     """Live records by key, one table a kind."""
 
     reservations: dict[str, Reservation] = field(default_factory=dict, kw_only=True)
@@ -87,9 +87,9 @@ class HotState:
         else:
             self.set_record(record)
 
-    def take_tables(self, other: HotState) -> None:
+    def take_tables(self, other: LiveState) -> None:
         """Hold the same records as ``other``, in tables of its own."""
-        for table in fields(HotState):
+        for table in fields(LiveState):
             setattr(self, table.name, dict(getattr(other, table.name)))
 
     def _table(self, record: Record) -> dict[Key, Record]:

@@ -64,14 +64,14 @@ class Store(Protocol):
         ...
 
     async def open(self) -> Snapshot:
-        """Take the next epoch (every earlier writer is stale from now on) and return the hot state.
+        """Take the next epoch (every earlier writer is stale from now on) and return the live state.
 
         Raises ``StoreLocked`` if another process of this machine has it open.
         """
         ...
 
     async def reload(self) -> Snapshot:
-        """The hot state again under the epoch already taken; raises ``StaleEpoch`` if it is not ours now."""
+        """The live state again under the epoch already taken; raises ``StaleEpoch`` if it is not ours now."""
         ...
 
     async def check(self) -> None:

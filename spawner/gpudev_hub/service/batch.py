@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from gpudev_hub.core.commit import Part
+from gpudev_hub.core.effects import Decision, Effect
 from gpudev_hub.core.errors import Refused
-from gpudev_hub.core.events import Decision, Effect, Event
+from gpudev_hub.core.events import Event
 
 
 @dataclass(slots=True)

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from gpudev_hub.core.access_model import LimitRule
+from gpudev_hub.core.effects import Decision
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.events import ClearLimits, Decision, Event, SetLimits
+from gpudev_hub.core.events import ClearLimits, Event, SetLimits
 from gpudev_hub.core.limits.rules import NAMES, Name, person_scope
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.policy import Policy

@@ -11,21 +11,15 @@ from typing import Final
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.access_model import Access, Person
 from gpudev_hub.core.commit import Commit, Snapshot
+from gpudev_hub.core.effects import CutSessions, Effect, RevokeAccess, StartServer, StopServer, Tell, Warn
 from gpudev_hub.core.events import (
-    CutSessions,
-    Effect,
     NodesObserved,
     Outage,
-    RevokeAccess,
     ServerNotice,
     ServerObserved,
-    StartServer,
     StartTrouble,
     StopIntent,
-    StopServer,
-    Tell,
     Tick,
-    Warn,
 )
 from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Presence, Reservation, State
 from gpudev_hub.core.policy import Policy

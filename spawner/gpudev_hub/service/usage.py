@@ -15,7 +15,8 @@ from gpudev_hub.clock import Clock
 from gpudev_hub.core.commit import Commit, HistoryEntry
 from gpudev_hub.core.model import MINUTE, SECOND, Millis
 from gpudev_hub.core.ports import StaleEpoch, Store, StoreUnavailable
-from gpudev_hub.core.usage import By, Day, Group, Kind, Sums, Usage, by_team
+from gpudev_hub.core.usage import Day, Sums
+from gpudev_hub.core.views.usage import By, Group, Kind, Usage, by_team
 
 from .view import View
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from gpudev_hub.core.commit import Change, Snapshot
-from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.live_state import LiveState
 from gpudev_hub.core.model import Claim, Guest, Millis, Presence, Reservation, State
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import ServerSight
@@ -13,7 +13,7 @@ from gpudev_hub.core.views.availability import Forecast
 from gpudev_hub.core.views.reasons import Outlook
 
 
-class View(HotState):
+class View(LiveState):
     """Live records as of the last commit, and what was last seen of their servers."""
 
     def __init__(self, policy: Policy, now: Callable[[], Millis]) -> None:

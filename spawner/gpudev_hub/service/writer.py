@@ -17,19 +17,11 @@ from typing import Final, Protocol
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.commit import Commit, Part, Snapshot
 from gpudev_hub.core.decisions.decide import decide, next_due
-from gpudev_hub.core.decisions.working_state import World
+from gpudev_hub.core.decisions.recovery import rebuild
+from gpudev_hub.core.decisions.working_state import WorkingState
+from gpudev_hub.core.effects import Decision, Effect
 from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
-from gpudev_hub.core.events import (
-    Compress,
-    Decision,
-    Effect,
-    Event,
-    Outage,
-    ServerObserved,
-    ServerReady,
-    StopIntent,
-    Tick,
-)
+from gpudev_hub.core.events import Compress, Event, Outage, ServerObserved, ServerReady, StopIntent, Tick
 from gpudev_hub.core.model import Millis
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
@@ -123,7 +115,7 @@ class Writer:
         self._stopping = False
         self._stale: StaleEpoch | None = None
         self._closed: Refused | None = None
-        self._world: World | None = None
+        self._world: WorkingState | None = None
         self._epoch = self._n = 0
         self._at: Millis = 0
         self._more = False
@@ -214,7 +206,7 @@ class Writer:
 
     def _adopt(self, snapshot: Snapshot) -> None:
         self._epoch, self._n, self._at = snapshot.epoch, snapshot.n, snapshot.at
-        self._world = World.rebuild(self._policy, snapshot, self._now())
+        self._world = rebuild(self._policy, snapshot, self._now())
         self._more = True
         self._follower.loaded(snapshot)
 
@@ -234,7 +226,7 @@ class Writer:
         self._adopt(snapshot)
         return True
 
-    async def _turn(self, world: World) -> None:
+    async def _turn(self, world: WorkingState) -> None:
         """Decide what has come in and what is due; commit it; answer; act."""
         batch, now = Batch(), self._now()
         self._batch = batch
@@ -280,10 +272,10 @@ class Writer:
         batch.effects = [(parts, effect) for parts, effect in batch.effects if parts > batch.durable]
         self._follower.perform(effects)
 
-    def _decide_all(self, world: World, now: Millis, batch: Batch) -> None:
+    def _decide_all(self, world: WorkingState, now: Millis, batch: Batch) -> None:
         for outage in self._follower.outages_until(now, due=_is_due(world, now)):
             batch.effects += decide(world, outage, now, last=False).effects
-            batch.outages = world.cuts
+            batch.outages = world.parts
         begun = self._clock.precise()
         while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
             queue = self._seen or self._asked
@@ -301,7 +293,7 @@ class Writer:
             batch.effects += decide(world, Tick(), now).effects
         self._more = not world.settled()
 
-    def _decide(self, world: World, item: Item, now: Millis, batch: Batch) -> None:
+    def _decide(self, world: WorkingState, item: Item, now: Millis, batch: Batch) -> None:
         self._metrics.events[type(item.event).__name__] += 1
         try:
             decision = decide(world, item.event, now, last=not self._seen)
@@ -313,7 +305,7 @@ class Writer:
         else:
             batch.results.append(decision)
             batch.effects += decision.effects
-        item.parts = world.cuts
+        item.parts = world.parts
 
     async def _commit(self, commit: Commit, batch: Batch) -> bool:
         """Whether it is durable; if not, everybody who asked was answered, or will be asked again."""
@@ -378,7 +370,7 @@ class Writer:
             answer(item, error)
 
 
-def _is_due(world: World, now: Millis) -> bool:
+def _is_due(world: WorkingState, now: Millis) -> bool:
     due = next_due(world, now)
     return due is not None and due <= now
 

@@ -66,14 +66,14 @@ class DynamoStore:
         return await self._in(self._reader, self._peek)
 
     async def open(self) -> Snapshot:
-        """Take the next epoch and return the hot state.
+        """Take the next epoch and return the live state.
 
         Raises ``StoreUnavailable`` also where there is no such table, or it is of another schema.
         """
         return await self._in(self._writer, self._open)
 
     async def reload(self) -> Snapshot:
-        """The hot state again, under the epoch already taken.
+        """The live state again, under the epoch already taken.
 
         A commit sent before and not made by then is never made: its outcome is known from now on.
         """
@@ -232,7 +232,7 @@ class DynamoStore:
         return Head.read(answer["Attributes"])
 
     def _snapshot(self, head: Head, left_over: list[Item] | None = None) -> Snapshot:
-        """The hot state of this head; raises ``StaleEpoch`` if another service takes over meanwhile.
+        """The live state of this head; raises ``StaleEpoch`` if another service takes over meanwhile.
 
         A page is read after the other: that they belong together is so because only we may write, which
         the head read afterwards proves, and because nothing of the last commit is still on its way.

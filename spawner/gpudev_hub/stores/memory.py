@@ -51,7 +51,7 @@ class MemoryStore:
         return LastCommit(self._disk.state.n, self._disk.state.at)
 
     async def open(self) -> Snapshot:
-        """Take the next epoch and return the hot state."""
+        """Take the next epoch and return the live state."""
         self._check_lock()
         self._disk.locked = True
         self._disk.state.epoch += 1
@@ -59,7 +59,7 @@ class MemoryStore:
         return self._copy()
 
     async def reload(self) -> Snapshot:
-        """The hot state again, under the epoch already taken."""
+        """The live state again, under the epoch already taken."""
         self._check_epoch()
         return self._copy()
 

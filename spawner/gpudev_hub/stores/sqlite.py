@@ -69,7 +69,7 @@ class SqliteStore:
         self._copying: asyncio.TimerHandle | None = None
 
     async def read(self) -> Snapshot:
-        """The hot state as it lies on the disk, locked from now on; nothing else is changed.
+        """The live state as it lies on the disk, locked from now on; nothing else is changed.
 
         Raises ``StoreLocked``, ``StoreUnavailable`` or ``StoreBehind``.
         """
@@ -81,11 +81,11 @@ class SqliteStore:
         return LastCommit(snapshot.n, snapshot.at)
 
     async def open(self) -> Snapshot:
-        """Lock the file, make the tables if there are none, take the next epoch, return the hot state."""
+        """Lock the file, make the tables if there are none, take the next epoch, return the live state."""
         return await self._in(self._writer, self._open)
 
     async def reload(self) -> Snapshot:
-        """The hot state again, under the epoch already taken."""
+        """The live state again, under the epoch already taken."""
         return await self._in(self._writer, self._reload)
 
     async def check(self) -> None:

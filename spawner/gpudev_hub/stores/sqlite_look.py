@@ -14,7 +14,7 @@ from .commit_count import CommitCount
 
 
 def look(path: Path, count: CommitCount) -> Snapshot:
-    """Return the hot state; an empty one where the store has not been made yet.
+    """Return the live state; an empty one where the store has not been made yet.
 
     Raises ``StoreBehind`` where it holds fewer commits than ``count`` says, ``StoreUnavailable`` for a file
     that is not ours, and ``sqlite3.Error``.

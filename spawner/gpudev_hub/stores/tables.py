@@ -90,7 +90,7 @@ def take(connection: sqlite3.Connection, take: Iterable[tuple[Slot, tuple[str, i
 
 
 def apply(connection: sqlite3.Connection, change: Change) -> None:
-    """The hot state after one change; ``SlotTaken`` if it uses the id of an ended reservation again."""
+    """The live state after one change; ``SlotTaken`` if it uses the id of an ended reservation again."""
     record = change.record
     if isinstance(record, Reservation):
         if change.gone:
@@ -140,7 +140,7 @@ def append_history(connection: sqlite3.Connection, commit: Commit) -> None:
 
 
 def snapshot(connection: sqlite3.Connection) -> Snapshot:
-    """The hot state, read within one transaction."""
+    """The live state, read within one transaction."""
     connection.execute("BEGIN")
     try:
         epoch, n, at, next_seq = connection.execute("SELECT epoch, n, at, next_seq FROM head").fetchone()

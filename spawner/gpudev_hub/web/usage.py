@@ -13,7 +13,8 @@ import msgspec
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import HOUR
-from gpudev_hub.core.usage import By, Day, Group, Sums, calendar_day, day_number, today
+from gpudev_hub.core.usage import Day, Sums, calendar_day, day_number, today
+from gpudev_hub.core.views.usage import By, Group
 from gpudev_hub.service.service import Service
 
 from .auth import OPERATE, Identity

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpudev_hub.core.access_model import Access, AccessSweep, Person
+from gpudev_hub.core.effects import CutSessions, RevokeAccess, Tell
 from gpudev_hub.core.errors import ASK_AN_OPERATOR, Code, Refused
-from gpudev_hub.core.events import AccessLost, Cause, CutSessions, PersonSeen, RevokeAccess, Swept, Tell
+from gpudev_hub.core.events import AccessLost, Cause, PersonSeen, Swept
 from gpudev_hub.core.model import Outcome, Reservation, State
 from gpudev_hub.core.words import instant, printable, sentence
 
 from .limit_rules import look_for_raised
 from .transitions import Turn, cancel
 from .unit_of_work import SERVICE
-from .working_state import World, follows_access
+from .working_state import WorkingState
 
 
-def check_access(world: World, subject: str) -> None:
+def check_access(world: WorkingState, subject: str) -> None:
     """Raise `Refused` for a person whose access was revoked; people without a record may get in."""
     person = world.people.get(subject)
     if person is not None and person.access is Access.REVOKED:
@@ -27,7 +28,7 @@ def check_access(world: World, subject: str) -> None:
         )
 
 
-def access_detail(world: World, subject: str) -> str:
+def access_detail(world: WorkingState, subject: str) -> str:
     """Return, in words, why reservations of the person end."""
     person = world.people.get(subject)
     reason = "" if person is None else person.reason
@@ -59,7 +60,7 @@ def person_seen(turn: Turn, event: PersonSeen) -> None:
         look_for_raised(world)
 
 
-def _free_name(world: World, event: PersonSeen) -> str:
+def _free_name(world: WorkingState, event: PersonSeen) -> str:
     """Return the Hub name of a new person: the wanted one in lower case, with the id if it is taken."""
     taken = {person.hub_user for person in world.people.values()}
     wanted = event.hub_user_wanted.lower()
@@ -86,7 +87,7 @@ def access_lost(turn: Turn, event: AccessLost) -> None:
     turn.do(RevokeAccess(event.subject))
     turn.do(CutSessions(None, event.subject))
     world.put(revoked, Cause.ACCESS_REVOKED, event.actor)
-    world.cut()
+    world.end_part()
     world.to_settle.add(event.subject)
 
 
@@ -94,6 +95,15 @@ def swept(turn: Turn, event: Swept) -> None:
     """Record that everybody was compared with GitHub; time does not go back."""
     at = max(event.at, turn.world.swept_at or 0)
     turn.world.put(AccessSweep(at), Cause.SWEPT)
+
+
+def follows_access(reservation: Reservation, person: Person) -> bool:
+    """Return whether a reservation is as its owner's access and login say."""
+    runs = reservation.state in (State.STARTING, State.READY)
+    if person.access is Access.REVOKED:
+        return reservation.access_ends_at is not None if runs else reservation.state is not State.QUEUED
+    restored = not runs or reservation.access_ends_at is None
+    return restored and reservation.owner.login == person.login
 
 
 def settle_access(turn: Turn) -> None:
@@ -108,7 +118,7 @@ def settle_access(turn: Turn) -> None:
                 _revoke(turn, person, reservation)
             else:
                 _restore(turn, person, reservation)
-            world.cut()
+            world.end_part()
     world.to_settle.clear()
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from gpudev_hub.core.effects import StopServer, Tell, Warn
 from gpudev_hub.core.errors import IllegalMove
-from gpudev_hub.core.events import Cause, Compress, Outage, StopServer, Tell, Warn
-from gpudev_hub.core.model import SECOND, Millis, Outcome, Reservation, State
+from gpudev_hub.core.events import Cause, Compress, Outage
+from gpudev_hub.core.model import SECOND, Millis, Outcome, Place, Reservation, State
 from gpudev_hub.core.words import duration
 
 from .access import access_detail, settle_access
 from .limit_rules import raise_caps
 from .node_ends import why_early
 from .nodes import grace_is_over
-from .replan import SLICE, place_again, requeue
+from .placing import SLICE, place_again, requeue
 from .timers import Key, claim_due, crossed, reservation_due
 from .transitions import Turn, admit, give_up_attempt, move_end, stop
-from .working_state import demand_key, overdue_cause
+from .working_state import WorkingState, demand_key, overdue_cause
 
 #: While something is away, what waits for it is not given up within this time.
 LASTING: Final[Millis] = 30 * SECOND
@@ -35,7 +36,7 @@ def advance(turn: Turn) -> None:
         if due := sorted(world.alarms.pop(now)):
             for key in due:
                 _ring(turn, key)
-                world.cut()
+                world.end_part()
             continue
         hand_on(turn)
         starts = [world.reservations[key[1]] for key in world.starts.pop(now)]
@@ -50,7 +51,7 @@ def advance(turn: Turn) -> None:
                 and reservation.place.start <= now
             ):
                 admit(turn, reservation)
-                world.cut()
+                world.end_part()
 
 
 def hand_on(turn: Turn) -> None:
@@ -60,7 +61,18 @@ def hand_on(turn: Turn) -> None:
     place_again(turn, SLICE)
     _start_elsewhere(turn)
     for pool in sorted(world.freed):
-        world.improve(world.plans[pool].fill_holes(turn.now))
+        _move_earlier(world, world.plans[pool].fill_holes(turn.now))
+
+
+def _move_earlier(world: WorkingState, moves: Mapping[str, Place]) -> None:
+    """Record places that the plan has moved earlier. Each move stands by itself.
+
+    Only of a place that was moved twice is the first move not recorded: where a crash leaves the second
+    one out, what does not fit beside what was recorded is placed again (``rebuild``).
+    """
+    for key, place in moves.items():
+        world.move_places({key: place}, f"{Cause.PLANNED}: earlier, because GPU time became free")
+        world.end_part()
 
 
 def _start_elsewhere(turn: Turn) -> None:
@@ -79,7 +91,7 @@ def _start_elsewhere(turn: Turn) -> None:
             promise = max(now, reservation.promise or now)
             world.put(replace(reservation, place=found, promise=promise), f"{Cause.NODE_CHANGED}: {away}")
             world.freed.add(reservation.request.pool)
-            world.cut()
+            world.end_part()
 
 
 def _ring(turn: Turn, key: Key) -> None:
@@ -185,7 +197,7 @@ def compress(turn: Turn, event: Compress) -> None:
     for pool in sorted(world.freed):
         should_stop = _after(looks)
         moves, through = world.plans[pool].compress(turn.now, should_stop)
-        world.improve(moves)
+        _move_earlier(world, moves)
         if not through:
             return
         world.freed.discard(pool)
@@ -226,4 +238,4 @@ def outage(turn: Turn, event: Outage) -> None:
         if reservation.ready_at is None:
             changed = move_end(turn, changed, lost, cause, world.promise_of)
         world.put(changed, cause)
-        world.cut()
+        world.end_part()

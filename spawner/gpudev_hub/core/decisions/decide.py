@@ -5,11 +5,11 @@ Whatever is due is done first, ends before starts; then the event; then what has
 
 from __future__ import annotations
 
+from gpudev_hub.core.effects import Decision
 from gpudev_hub.core.events import (
     AccessLost,
     ClearLimits,
     Compress,
-    Decision,
     End,
     Event,
     Extend,
@@ -38,10 +38,10 @@ from gpudev_hub.core.model import Millis, Reservation
 
 from . import access, clock, guests, limit_rules, nodes, requests, servers
 from .transitions import Turn
-from .working_state import World
+from .working_state import WorkingState
 
 
-def decide(world: World, event: Event, now: Millis, *, last: bool = True) -> Decision:
+def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True) -> Decision:
     """Decide on one event at `now`, which never goes back from one call to the next.
 
     `world` is changed in place; `world.drain()` tells what is to be committed. Raises `Refused` for a request
@@ -57,25 +57,25 @@ def decide(world: World, event: Event, now: Millis, *, last: bool = True) -> Dec
     seen = isinstance(event, Outage | ServerObserved | ServerReady | StopIntent)
     if not seen:
         clock.advance(turn)
-    world.cut()
+    world.end_part()
     asked = reservation = _handle(turn, event)
-    world.cut()
-    parts = world.cuts
+    world.end_part()
+    parts = world.parts
     if reservation is not None:
         asked = _latest(world, reservation)
     if last:
         # A new request stands behind everybody who is still to be placed again.
         clock.advance(turn)
-        world.cut()
+        world.end_part()
     # What nothing follows from any more is durable with the last part.
-    effects = [(min(part, world.cuts), effect) for part, effect in world.owed]
-    world.owed = []
+    effects = [(min(part, world.parts), effect) for part, effect in world.pending_effects]
+    world.pending_effects = []
     if reservation is not None:
         reservation = _latest(world, reservation)
     return Decision(reservation, asked, parts, effects, more=not world.settled())
 
 
-def next_due(world: World, now: Millis) -> Millis | None:
+def next_due(world: WorkingState, now: Millis) -> Millis | None:
     """When the clock next makes something due, `now` if something already is; `None`: nothing will."""
     if world.to_settle:
         return now
@@ -138,7 +138,7 @@ def _handle(turn: Turn, event: Event) -> Reservation | None:
     return None
 
 
-def _latest(world: World, reservation: Reservation) -> Reservation:
+def _latest(world: WorkingState, reservation: Reservation) -> Reservation:
     """The reservation as it is now, also if it has just ended."""
     ended = world.last_ended
     if ended is not None and ended.id == reservation.id:

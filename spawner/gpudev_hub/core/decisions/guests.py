@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpudev_hub.core.access_model import Access
+from gpudev_hub.core.effects import CutSessions, Tell
 from gpudev_hub.core.errors import ASK_AN_OPERATOR, Code, Refused
-from gpudev_hub.core.events import Cause, CutSessions, Share, Tell, Unshare
+from gpudev_hub.core.events import Cause, Share, Unshare
 from gpudev_hub.core.model import Guest, Reservation
 from gpudev_hub.core.permissions import Action, check_state
 from gpudev_hub.core.words import sentence

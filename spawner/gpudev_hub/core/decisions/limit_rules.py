@@ -15,7 +15,7 @@ from gpudev_hub.core.model import State
 from gpudev_hub.core.words import listing
 
 from .transitions import Turn
-from .working_state import World, demand_key
+from .working_state import WorkingState, demand_key
 
 
 def set_limits(turn: Turn, event: SetLimits) -> None:
@@ -58,7 +58,7 @@ def clear_limits(turn: Turn, event: ClearLimits) -> None:
     look_for_raised(world)
 
 
-def look_for_raised(world: World) -> None:
+def look_for_raised(world: WorkingState) -> None:
     """Find the queued requests whose owners may hold more GPUs at once than the requests are planned with."""
     world.raised.update(r.id for r in world.queued() if world.running_limit(r) > r.cap)
 
@@ -75,11 +75,11 @@ def raise_caps(turn: Turn, most: int | None) -> None:
             key = demand_key(reservation.id, reservation.attempt + 1)
             if world.plan_of(reservation).raise_cap(key, cap):
                 world.freed.add(reservation.request.pool)
-            world.cut()
+            world.end_part()
     world.raised = set() if most is None else {r.id for r in waiting[most:]}
 
 
-def check_scope(world: World, scope: str, pool: str | None) -> None:
+def check_scope(world: WorkingState, scope: str, pool: str | None) -> None:
     """Raise `Refused` if there is no such scope or pool."""
     if pool is not None and pool not in world.plans:
         raise Refused(
@@ -112,7 +112,7 @@ def check_scope(world: World, scope: str, pool: str | None) -> None:
     )
 
 
-def _is_person(world: World, subject: str) -> bool:
+def _is_person(world: WorkingState, subject: str) -> bool:
     """Whether limits can be set for this subject: people of GitHub are known once they have logged in."""
     kind, _, name = subject.partition(":")
     return subject in world.people or (kind in ("local", "hub") and bool(name))

@@ -9,18 +9,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from gpudev_hub.core.events import Cause, Tell
+from gpudev_hub.core.effects import Tell
+from gpudev_hub.core.events import Cause
 from gpudev_hub.core.model import MINUTE, CapacityBlock, Millis, Node, NodeStatus, Reservation, State
 from gpudev_hub.core.words import instant, node_end
 
 from .transitions import Turn
-from .working_state import World
+from .working_state import WorkingState
 
 CLEARED_BEFORE: Final[Millis] = 40 * MINUTE
 """EKS scales the node group of a capacity block to 0 this long before the block ends."""
 
 
-def last_known_end(world: World, block: CapacityBlock | None) -> Millis | None:
+def last_known_end(world: WorkingState, block: CapacityBlock | None) -> Millis | None:
     """Return the last known end of a capacity block, the earliest if its nodes' records differ."""
     if block is None:
         return None
@@ -80,7 +81,7 @@ def end_with_node(turn: Turn, name: str) -> None:
         turn.do(Tell(reservation.id, f"{node_end(name, until)}: {ends}. Save your work before then"))
 
 
-def why_early(world: World, reservation: Reservation) -> str:
+def why_early(world: WorkingState, reservation: Reservation) -> str:
     """Return, in words, which node's end made a reservation end before its hold time was over, if one did."""
     if reservation.ready_at is None or reservation.hard_end is None:
         return ""

@@ -12,12 +12,12 @@ from dataclasses import replace
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import Cause, NodesObserved, NodeUnknown, OperatorNode
 from gpudev_hub.core.model import SECOND, Claim, Millis, Node, NodeStatus, Outcome, Reservation, State
-from gpudev_hub.core.words import UNPROVEN, listing, node_state
+from gpudev_hub.core.planning.plan import PlanNode
+from gpudev_hub.core.words import UNPROVEN, listing, node_end, node_state
 
 from .node_ends import end_with_node, last_known_end, with_block
 from .transitions import Turn, finish, stop
 from .unit_of_work import SERVICE
-from .working_state import node_cause, plan_node
 
 _ACTIONS = ("drain", "undrain", "lost")
 #: Graces that end within this time of one another end together: what made several nodes unknown at once is
@@ -48,7 +48,7 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         node = _with_grace(turn, replace(node, status=status, drained=drained))
         _change(turn, node, node_cause(node, old))
         end_with_node(turn, node.name)
-        world.cut()
+        world.end_part()
     for name in sorted(world.nodes.keys() - kept):
         node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {node_state(name, None)}"
         if name in there:
@@ -56,7 +56,7 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         world.drop(node, cause)
         _plan(turn, node, cause)
         _lose(turn, name, cause)
-        world.cut()
+        world.end_part()
 
 
 def unknown(turn: Turn, event: NodeUnknown) -> None:
@@ -188,3 +188,18 @@ def _finish_if_stopping(turn: Turn, reservation: Reservation | None, cause: str)
     """The server may never be seen gone: the reservation ends now, its claim when that is seen."""
     if reservation is not None and reservation.state is State.STOPPING:
         finish(turn, reservation, cause)
+
+
+def plan_node(node: Node) -> PlanNode:
+    """A node as the planner sees it."""
+    closed = node.status is not NodeStatus.UP
+    return PlanNode(node.name, node.gpus, node.group, node.until, closed)
+
+
+def node_cause(node: Node, old: Node | None = None) -> str:
+    """The cause of what a change of a node does; `old`: the node before."""
+    word = Cause.NODE_DRAINED if node.status is NodeStatus.DRAINED else Cause.NODE_CHANGED
+    moved = old is not None and node.status is old.status and node.until != old.until
+    if moved and node.status is NodeStatus.UP and node.until is not None:
+        return f"{word}: {node_end(node.name, node.until)}"
+    return f"{word}: {node_state(node.name, node)}"

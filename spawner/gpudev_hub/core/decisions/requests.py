@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gpudev_hub.core.effects import Tell
 from gpudev_hub.core.errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, Refused
-from gpudev_hub.core.events import Cause, End, Extend, Mint, Resume, Submit, Tell
+from gpudev_hub.core.events import Cause, End, Extend, Mint, Resume, Submit
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.limits.rules import limits_of
 from gpudev_hub.core.model import (
@@ -27,10 +28,10 @@ from gpudev_hub.core.words import duration, instant, moment, node_state
 from .access import check_access
 from .default_names import default_names
 from .limit_rules import raise_caps
-from .replan import place_again
+from .placing import find_place, place_again
 from .timers import crossed
 from .transitions import Turn, cancel, free_slots, next_attempt, stop
-from .working_state import demand_key, id_of
+from .working_state import demand_key, demand_of, id_of
 
 #: Unused ids of one subject that are kept; the oldest are forgotten.
 _MOST_MINTED = 20
@@ -74,7 +75,9 @@ def submit(turn: Turn, event: Submit) -> Reservation:
             f"The id {event.id} cannot be used for a new reservation.",
             "Open the form for a new reservation again.",
         )
-    reservation = world.place(_new(turn, event), now)
+    reservation = find_place(world, _new(turn, event), now)
+    if reservation.place is not None:
+        world.plan_of(reservation).put(demand_of(reservation), reservation.place)
     world.next_seq += 1
     if minted is not None:
         world.drop(minted, Cause.USED, subject)
@@ -87,7 +90,7 @@ def look_ahead(turn: Turn, event: Submit) -> tuple[Reservation, bool]:
 
     Raises `Refused` as `submit` does. Nothing is recorded of the request; what is due by now is done before.
     """
-    reservation = turn.world.find_place(_new(turn, event), turn.now)
+    reservation = find_place(turn.world, _new(turn, event), turn.now)
     place = reservation.place
     due = place is not None and place.start <= turn.now
     return reservation, due and place is not None and free_slots(turn, reservation, place) is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpudev_hub.core.effects import StopServer
 from gpudev_hub.core.events import (
     Cause,
     OwnerKnown,
@@ -16,7 +17,6 @@ from gpudev_hub.core.events import (
     StartFailed,
     StartTrouble,
     StopIntent,
-    StopServer,
 )
 from gpudev_hub.core.lifecycle import move
 from gpudev_hub.core.model import (
@@ -35,7 +35,7 @@ from gpudev_hub.core.planning.slots import choose_slots
 from gpudev_hub.core.words import printable
 
 from .access import access_detail
-from .replan import give_places, requeue
+from .placing import give_places, requeue, without_place
 from .timers import crossed
 from .transitions import Turn, finish, give_up_attempt, next_attempt, release_claim, start_attempt, stop
 from .working_state import OWNER_UNKNOWN, demand_key, demand_of, is_owner_unknown
@@ -254,10 +254,10 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
                 next_attempt(turn, reservation, Cause.OWNER_KNOWN, "", counts=False)
         elif waits and not is_owner_unknown(reservation.blocked):
             world.unplan(reservation)
-            world.put(world.without_place(reservation, OWNER_UNKNOWN), Cause.OWNER_UNKNOWN)
+            world.put(without_place(reservation, OWNER_UNKNOWN), Cause.OWNER_UNKNOWN)
         elif reservation.state is State.STARTING and reservation.stopped_at is None:
             _cannot_start(turn, reservation)
-        world.cut()
+        world.end_part()
 
 
 def _cannot_start(turn: Turn, reservation: Reservation) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpudev_hub.core.effects import Effect, RevokeAccess, StartServer, StopServer, Tell
 from gpudev_hub.core.errors import IllegalMove
-from gpudev_hub.core.events import Cause, Effect, RevokeAccess, StartServer, StopServer, Tell
+from gpudev_hub.core.events import Cause
 from gpudev_hub.core.lifecycle import move
 from gpudev_hub.core.model import (
     Claim,
@@ -28,19 +29,19 @@ from gpudev_hub.core.planning.slots import choose_slots
 from gpudev_hub.core.words import duration
 
 from .unit_of_work import SERVICE
-from .working_state import World, demand_key, is_missed, overdue_cause
+from .working_state import WorkingState, demand_key, is_missed, overdue_cause
 
 
 @dataclass(slots=True)
 class Turn:
     """One decision in the making."""
 
-    world: World
+    world: WorkingState
     now: Millis
 
     def do(self, effect: Effect) -> None:
-        """Perform this once the changes up to the next cut are durable."""
-        self.world.owed.append((self.world.cuts + 1, effect))
+        """Perform this once the changes up to the end of the present part are durable."""
+        self.world.pending_effects.append((self.world.parts + 1, effect))
 
 
 def admit(turn: Turn, reservation: Reservation) -> None:
@@ -63,7 +64,7 @@ def admit(turn: Turn, reservation: Reservation) -> None:
     late = now - place.start
     hold = reservation.request.hold
     if is_missed(reservation, now):
-        cause = world.late_cause(reservation, "missed", now)
+        cause = _late_cause(world, reservation, "missed", now)
         world.unplan(reservation)
         world.displace([reservation.id], cause)
         return
@@ -72,7 +73,7 @@ def admit(turn: Turn, reservation: Reservation) -> None:
         world.wait(reservation.id, now, overdue_cause(world.overdue_for(reservation, place, now)))
         return
     in_time = 2 * late <= reservation.startup
-    cause = world.late_cause(reservation, "late", now)
+    cause = _late_cause(world, reservation, "late", now)
     world.held_up.pop(reservation.id, None)
     admitted = move(
         reservation,
@@ -97,6 +98,18 @@ def admit(turn: Turn, reservation: Reservation) -> None:
         short = cause.startswith(Cause.NODE_CHANGED)
         limit = world.start_of if short else world.promise_of
         world.put(move_end(turn, world.reservations[reservation.id], late, cause, limit), cause)
+
+
+def _late_cause(world: WorkingState, reservation: Reservation, what: str, now: Millis) -> str:
+    """Why a start is late, and by how much: what it waited for, or that nobody was there to start it."""
+    assert reservation.place is not None
+    late = now - reservation.place.start
+    story = f"the start of {reservation.id} was {what} by {duration(late)}"
+    since, cause = world.held_up.get(reservation.id, (now, ""))
+    if not cause or 2 * (now - since) < late:
+        return f"{Cause.OUTAGE}: {story}"
+    word, _, why = cause.partition(": ")
+    return f"{word}: {story}: {why}"
 
 
 def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str, limit: PromiseOf) -> Reservation:

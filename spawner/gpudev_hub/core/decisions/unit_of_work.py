@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gpudev_hub.core.commit import Change, Part, Slot
+from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
 from gpudev_hub.core.errors import IllegalMove
 from gpudev_hub.core.events import Cause
-from gpudev_hub.core.live_state import ClaimKey, HotState, Record
+from gpudev_hub.core.live_state import ClaimKey, LiveState, Record
 from gpudev_hub.core.model import Claim, MintedId, Node, Reservation, State
 from gpudev_hub.core.policy import Policy
 
@@ -33,7 +33,7 @@ BREAKING = frozenset(
 )
 
 
-class Records(HotState):
+class Records(LiveState):
     """Live records. Every change goes through `put` or `drop`: they bump versions and keep the account."""
 
     def __init__(self, policy: Policy) -> None:
@@ -54,7 +54,7 @@ class Records(HotState):
         self.last_ended: Reservation | None = None
         #: Parts that are complete and were not drained yet.
         self._parts: list[Part] = []
-        #: Owner at the last cut of every slot touched since.
+        #: Owner at the end of the last part of every slot touched since.
         self._touched: dict[Slot, ClaimKey | None] = {}
 
     # Reading
@@ -119,14 +119,14 @@ class Records(HotState):
         self._changes.append(Change(record, cause, actor))
 
     def drop(self, record: Record, cause: str, actor: str = SERVICE) -> None:
-        """The record leaves the hot state with these last values."""
+        """The record leaves the live state with these last values."""
         if isinstance(record, Reservation):
             record = replace(record, version=self.reservations[record.id].version + 1)
             self.last_ended = record
         self.unload(record)
         self._changes.append(Change(record, cause, actor, gone=True))
 
-    def cut(self) -> None:
+    def end_part(self) -> None:
         """What was changed up to here may become durable without what follows (``Part``)."""
         changes, touched = self._changes, self._touched
         self._changes, self._touched = [], {}
@@ -136,15 +136,22 @@ class Records(HotState):
             self._parts.append(part)
 
     @property
-    def cuts(self) -> int:
+    def parts(self) -> int:
         """How many parts there are since the last drain."""
         return len(self._parts)
 
     def drain(self) -> list[Part]:
         """What was changed since the last call, in order."""
-        self.cut()
+        self.end_part()
         parts, self._parts = self._parts, []
         return parts
+
+    def take_over(self, snapshot: Snapshot) -> None:
+        """Hold the records of a store, which is no change."""
+        self.next_seq = snapshot.next_seq
+        for record in snapshot.live_records():
+            self.load(record)
+        self._touched.clear()
 
     def load(self, record: Record) -> None:
         """Put a record into state, indices and alarms, without recording a change."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Self
 
-from gpudev_hub.core.access_model import Access, Person
-from gpudev_hub.core.commit import Snapshot
+from gpudev_hub.core.effects import Effect
 from gpudev_hub.core.errors import IllegalMove
-from gpudev_hub.core.events import Cause, Effect
+from gpudev_hub.core.events import Cause
 from gpudev_hub.core.limits.budgets import charged
 from gpudev_hub.core.limits.quota import counts
 from gpudev_hub.core.limits.rules import limits_of
-from gpudev_hub.core.model import Claim, Millis, Node, NodeStatus, Place, Reservation, State
-from gpudev_hub.core.planning.plan import Demand, Plan, PlanNode, Wanted
+from gpudev_hub.core.model import Claim, Millis, NodeStatus, Place, Reservation
+from gpudev_hub.core.planning.plan import Demand, Plan
 from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.words import duration, instant, listing, node_end, node_state
+from gpudev_hub.core.words import instant, listing, node_state
 
-from .blocked import why_blocked
 from .timers import planned_end
 from .unit_of_work import SERVICE, Records
 
@@ -33,15 +30,6 @@ PLACES_IN_A_PART = 32
 def is_owner_unknown(blocked: str | None) -> bool:
     """Return whether a request is blocked because the Hub does not know its owner."""
     return blocked in (OWNER_UNKNOWN, _OWNER_UNKNOWN_BEFORE)
-
-
-def follows_access(reservation: Reservation, person: Person) -> bool:
-    """Return whether a reservation is as its owner's access and login say."""
-    runs = reservation.state in (State.STARTING, State.READY)
-    if person.access is Access.REVOKED:
-        return reservation.access_ends_at is not None if runs else reservation.state is not State.QUEUED
-    restored = not runs or reservation.access_ends_at is None
-    return restored and reservation.owner.login == person.login
 
 
 def demand_key(id: str, attempt: int) -> str:
@@ -75,30 +63,6 @@ def is_missed(reservation: Reservation, now: Millis) -> bool:
     return place is not None and place.end - now < least
 
 
-def _still_good(reservation: Reservation, now: Millis) -> Place | None:
-    """The place that a reservation had, if it may have it again: also a bit late after its node was away."""
-    place = reservation.place or reservation.lost
-    if place is None or is_missed(reservation, now):
-        return None
-    waited = reservation.place is None and reservation.blocked is not None
-    return place if place.start >= now or waited else None
-
-
-def plan_node(node: Node) -> PlanNode:
-    """A node as the planner sees it."""
-    closed = node.status is not NodeStatus.UP
-    return PlanNode(node.name, node.gpus, node.group, node.until, closed)
-
-
-def node_cause(node: Node, old: Node | None = None) -> str:
-    """The cause of what a change of a node does; `old`: the node before."""
-    word = Cause.NODE_DRAINED if node.status is NodeStatus.DRAINED else Cause.NODE_CHANGED
-    moved = old is not None and node.status is old.status and node.until != old.until
-    if moved and node.status is NodeStatus.UP and node.until is not None:
-        return f"{word}: {node_end(node.name, node.until)}"
-    return f"{word}: {node_state(node.name, node)}"
-
-
 def overdue_cause(claims: Iterable[Claim]) -> str:
     """The cause of what servers do that are not gone in time."""
     told = dict.fromkeys(
@@ -108,7 +72,7 @@ def overdue_cause(claims: Iterable[Claim]) -> str:
     return f"{Cause.STOP_OVERRAN}: {listing(list(told), 'and')}"
 
 
-class World(Records):
+class WorkingState(Records):
     """Records and plans. A decision changes it in place; a failed commit throws it away and rebuilds it."""
 
     def __init__(self, policy: Policy) -> None:
@@ -132,53 +96,7 @@ class World(Records):
         self.to_settle: set[str] = set()
         #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
         #: an event was refused go out with the next decision.
-        self.owed: list[tuple[int, Effect]] = []
-
-    @classmethod
-    def rebuild(cls, policy: Policy, snapshot: Snapshot, now: Millis) -> Self:
-        """The working state from the store's.
-
-        Stored places are kept as they are. One that does not fit any more is lifted, and placed again, with a
-        logged cause, by the next decision. Raises `LookupError` if a live record is of a pool that the policy
-        does not have.
-        """
-        world = cls(policy)
-        world.next_seq = snapshot.next_seq
-        for record in snapshot.live_records():
-            if isinstance(record, Reservation | Claim):
-                pool, owner = (
-                    (record.pool, record.reservation)
-                    if isinstance(record, Claim)
-                    else (record.request.pool, record.id)
-                )
-                if pool not in world.plans:
-                    raise LookupError(f"the settings have no pool {pool!r}, but reservation {owner} uses it")
-            world.load(record)
-        world._touched.clear()
-        for node in world.nodes.values():
-            if node.planned and node.pool in world.plans:
-                world.plans[node.pool].set_node(plan_node(node))
-        for claim in world.claims.values():
-            world._occupy(claim)
-        for reservation in world.queued():
-            plan, place, demand = world.plan_of(reservation), reservation.place, demand_of(reservation)
-            if place is not None and plan.fits(demand, place, now):
-                plan.put(demand, place)
-            elif place is not None:
-                world.displaced[reservation.id] = world._why_unfit(reservation, place, now)
-            elif not is_owner_unknown(reservation.blocked):
-                world.retry_blocked(
-                    reservation.request.pool, f"{Cause.OUTAGE}: checked again after a restart"
-                )
-            if world.running_limit(reservation) > reservation.cap:
-                world.raised.add(reservation.id)
-        world.freed.update(world.plans)
-        # A service that died between two parts of a revocation left the rest of it to this one.
-        for reservation in world.reservations.values():
-            person = world.people.get(reservation.owner.subject)
-            if person is not None and not follows_access(reservation, person):
-                world.to_settle.add(person.subject)
-        return world
+        self.pending_effects: list[tuple[int, Effect]] = []
 
     def running_limit(self, reservation: Reservation) -> int:
         """Return how many GPUs its owner may hold at once in its pool by the present limits."""
@@ -206,7 +124,7 @@ class World(Records):
     def add_claim(self, claim: Claim, cause: str, now: Millis) -> None:
         """Slots get an owner."""
         self.put(claim, cause)
-        self.displace(self._occupy(claim, now), cause)
+        self.displace(self.occupy(claim, now), cause)
 
     def change_claim(self, claim: Claim, cause: str) -> None:
         """A claim changes; whoever it is in the way of now is displaced."""
@@ -230,7 +148,7 @@ class World(Records):
                 self.starts.set(("reservation", ref, 0), waits.place.start)
 
     def end(self, reservation: Reservation, cause: str, actor: str = SERVICE) -> None:
-        """The reservation leaves the hot state; claims left of it no longer count against its owner."""
+        """The reservation leaves the live state; claims left of it no longer count against its owner."""
         key = (reservation.owner.subject, reservation.request.pool)
         spending = charged(self.spending.get(key), reservation, reservation.ended_at or 0)
         if spending is not None:
@@ -246,7 +164,8 @@ class World(Records):
         self.freed.add(claim.pool)
         self.start_waiting()
 
-    def _occupy(self, claim: Claim, since: Millis = 0) -> list[str]:
+    def occupy(self, claim: Claim, since: Millis = 0) -> list[str]:
+        """Put a claim into the plan; return the plan's keys of those that no longer fit from `since` on."""
         return self.plan_of(claim).occupy(
             demand_key(*claim.key),
             claim.subject,
@@ -303,29 +222,6 @@ class World(Records):
         self.waiting.add(id)
         self.held_up[id] = (self.held_up.get(id, (since,))[0], cause)
 
-    def late_cause(self, reservation: Reservation, what: str, now: Millis) -> str:
-        """Why a start is late, and by how much: what it waited for, or that nobody was there to start it."""
-        assert reservation.place is not None
-        late = now - reservation.place.start
-        story = f"the start of {reservation.id} was {what} by {duration(late)}"
-        since, cause = self.held_up.get(reservation.id, (now, ""))
-        if not cause or 2 * (now - since) < late:
-            return f"{Cause.OUTAGE}: {story}"
-        word, _, why = cause.partition(": ")
-        return f"{word}: {story}: {why}"
-
-    def _why_unfit(self, reservation: Reservation, place: Place, now: Millis) -> str:
-        """Why a stored place can't be held: what was decided before a crash, and not carried through."""
-        for name in place.nodes:
-            if name not in self.nodes:
-                return f"{Cause.NODE_LOST}: {node_state(name, None)}"
-            if not self.is_planned(name):
-                return node_cause(self.nodes[name])
-        overran = [claim for claim in self.overdue_for(reservation, place, now) if claim.overruns]
-        if overran:
-            return overdue_cause(overran)
-        return f"{Cause.OUTAGE}: the planned place no longer fits after a restart"
-
     def unplan(self, reservation: Reservation) -> None:
         """Take a queued reservation's place out of the plan, if it is in it."""
         key = demand_key(reservation.id, reservation.attempt + 1)
@@ -335,69 +231,6 @@ class World(Records):
             plan.lift(key)
             self.freed.add(reservation.request.pool)
         self.displaced.pop(reservation.id, None)
-
-    def place(self, reservation: Reservation, now: Millis) -> Reservation:
-        """Give a new request, which is not in the plan, its earliest place with everything held.
-
-        It comes back with place and promise, or blocked; the caller records it.
-        """
-        placed = self.find_place(reservation, now)
-        if placed.place is not None:
-            self.plan_of(placed).put(demand_of(placed), placed.place)
-        return placed
-
-    def find_place(self, reservation: Reservation, now: Millis) -> Reservation:
-        """Return the reservation as `place` would, and leave the plan as it is."""
-        plan = self.plan_of(reservation)
-        tried = self._anywhere(reservation, plan, now)
-        return self._placed(tried, plan.earliest(demand_of(tried), now), now)
-
-    def arrange(
-        self, waiting: Sequence[Reservation], now: Millis
-    ) -> tuple[list[Reservation], dict[str, Place]]:
-        """Give queued reservations of one pool, which are not in the plan, places in queue order.
-
-        They come back with place and promise, or blocked, and with them the places of younger ones that made
-        way, by the plan's keys; the caller records all that. Where only nodes that failed a reservation
-        before are left, they are tried again.
-        """
-        plan = self.plan_of(waiting[0])
-        for reservation in waiting:
-            self.displaced.pop(reservation.id, None)
-        tried = [self._anywhere(reservation, plan, now) for reservation in waiting]
-        wanted = [Wanted(demand_of(r), _still_good(r, now)) for r in tried]
-        moves = plan.arrange(wanted, now, self.promise_of)
-        placed = [self._placed(r, moves.pop(demand_of(r).key), now) for r in tried]
-        # Lost places are room for others. Places given back may not be the earliest, and those who made way
-        # have left room, too. Where all stay blocked there is none, and nobody need look again.
-        if moves or any(r.blocked is None for r in (*waiting, *placed)):
-            self.freed.add(waiting[0].request.pool)
-        return placed, {key: place for key, place in moves.items() if place is not None}
-
-    def _anywhere(self, reservation: Reservation, plan: Plan, now: Millis) -> Reservation:
-        if not reservation.excluded or plan.earliest(demand_of(reservation), now) is not None:
-            return reservation
-        anywhere = replace(reservation, excluded=frozenset())
-        return reservation if plan.earliest(demand_of(anywhere), now) is None else anywhere
-
-    def _placed(self, reservation: Reservation, place: Place | None, now: Millis) -> Reservation:
-        if place is None:
-            why = why_blocked(self.nodes.values(), reservation.request, reservation.length, now)
-            return self.without_place(reservation, why)
-        known = (reservation.promise, reservation.lost_promise, place.start)
-        promise = max(at for at in known if at is not None)
-        return replace(reservation, place=place, promise=promise, blocked=None, lost=None, lost_promise=None)
-
-    def without_place(self, reservation: Reservation, why: str) -> Reservation:
-        """The queued reservation, blocked, with what it had to be given back if that can be."""
-        return replace(
-            reservation,
-            place=None,
-            promise=None,
-            blocked=why,
-            lost=reservation.place or reservation.lost,
-            lost_promise=reservation.promise or reservation.lost_promise,
-        )
 
     def move_places(
         self, moves: Mapping[str, Place], cause: str, told: Callable[[Reservation, Place], str] | None = None
@@ -416,18 +249,8 @@ class World(Records):
             self.put(replace(reservation, place=place, detail=detail), cause)
             moved.append(self.reservations[reservation.id])
             if len(moves) > PLACES_IN_A_PART and (n % PLACES_IN_A_PART == 0 or n == len(moves)):
-                self.cut()
+                self.end_part()
         return moved
-
-    def improve(self, moves: Mapping[str, Place]) -> None:
-        """Record places that the plan has moved earlier. Each move stands by itself.
-
-        Only of a place that was moved twice is the first move not recorded: where a crash leaves the second
-        one out, what does not fit beside what was recorded is placed again (``rebuild``).
-        """
-        for key, place in moves.items():
-            self.move_places({key: place}, f"{Cause.PLANNED}: earlier, because GPU time became free")
-            self.cut()
 
     def displace(self, keys: Iterable[str], cause: str) -> None:
         """These were lifted from the plan and are to be placed again for this cause."""

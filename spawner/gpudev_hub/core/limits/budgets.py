@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from gpudev_hub.core.access_model import Spending
-from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.live_state import LiveState
 from gpudev_hub.core.model import Millis, Reservation, State
 
 from .periods import Period, overlap
@@ -33,7 +33,7 @@ class Use:
 
 
 def use_of(
-    state: HotState,
+    state: LiveState,
     subject: str,
     pools: Collection[str],
     live: Iterable[Reservation],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.live_state import LiveState
 from gpudev_hub.core.model import HOUR, Claim, Millis, Node, Request, Reservation, State
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.request import resolve_hours
@@ -46,7 +46,7 @@ class Budget:
 
 
 def budgets(
-    policy: Policy, state: HotState, subject: str, pool: str, live: Iterable[Reservation], now: Millis
+    policy: Policy, state: LiveState, subject: str, pool: str, live: Iterable[Reservation], now: Millis
 ) -> list[Budget]:
     """Return the limits of GPU-hours that hold for an owner in a pool.
 
@@ -93,12 +93,12 @@ def counts(claim: Claim, reservations: Mapping[str, Reservation], nodes: Mapping
     return not claim.overruns or all(node is not None and node.planned for node in there)
 
 
-def longest_request(policy: Policy, state: HotState, subject: str) -> Millis:
+def longest_request(policy: Policy, state: LiveState, subject: str) -> Millis:
     """Return the longest hold that one request of the owner may ask for, in whichever pool allows most."""
     return max(limits_of(policy, state, subject, pool.name).values.hold_per_request for pool in policy.pools)
 
 
-def hold_for(policy: Policy, state: HotState, subject: str, hours: float) -> Millis:
+def hold_for(policy: Policy, state: LiveState, subject: str, hours: float) -> Millis:
     """Return the hold that a request for so many hours gets.
 
     Raises `Refused` if no request of the owner may ask for it, in any pool.
@@ -119,7 +119,7 @@ def _check_hold(hold: Millis, longest: Millis) -> None:
 
 
 def check_submit(
-    policy: Policy, state: HotState, subject: str, request: Request, live: list[Reservation], now: Millis
+    policy: Policy, state: LiveState, subject: str, request: Request, live: list[Reservation], now: Millis
 ) -> None:
     """Raise `Refused` if one more request like this is over the owner's limits.
 
@@ -179,7 +179,13 @@ def _hours(gpu_ms: int) -> str:
 
 
 def longest_hold(
-    policy: Policy, state: HotState, subject: str, pool: str, total: int, live: list[Reservation], now: Millis
+    policy: Policy,
+    state: LiveState,
+    subject: str,
+    pool: str,
+    total: int,
+    live: list[Reservation],
+    now: Millis,
 ) -> Millis:
     """Return the longest hold that the owner's limits let a request for `total` GPUs ask for; 0: none."""
     limits = limits_of(policy, state, subject, pool).values
@@ -190,7 +196,7 @@ def longest_hold(
 
 
 def longest_extension(
-    policy: Policy, state: HotState, reservation: Reservation, live: list[Reservation], now: Millis
+    policy: Policy, state: LiveState, reservation: Reservation, live: list[Reservation], now: Millis
 ) -> tuple[Millis, str]:
     """By how much the owner's limits let the hold grow (0 or more), and the limit that says so, in words."""
     subject, pool = reservation.owner.subject, reservation.request.pool

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gpudev_hub.core.access_model import LimitRule
-from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.live_state import LiveState
 from gpudev_hub.core.policy import Allowances, Policy
 
 Name = Literal[
@@ -86,13 +86,13 @@ def effective(policy: Policy, rules: Rules, teams: Iterable[str], subject: str, 
     return Limits(replace(policy.allowances, **values), sources)  # type: ignore[arg-type]
 
 
-def limits_of(policy: Policy, state: HotState, subject: str, pool: str) -> Limits:
+def limits_of(policy: Policy, state: LiveState, subject: str, pool: str) -> Limits:
     """Return the limits that hold for a person in a pool, by the live records."""
     person = state.people.get(subject)
     return effective(policy, state.limits, () if person is None else person.teams, subject, pool)
 
 
-def sharing_pools(policy: Policy, state: HotState, subject: str, pool: str, name: Name) -> frozenset[str]:
+def sharing_pools(policy: Policy, state: LiveState, subject: str, pool: str, name: Name) -> frozenset[str]:
     """Return the pools whose use counts together towards a limit of a pool.
 
     A limit that was set for one pool counts that pool alone; one for all pools, those without their own.

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from gpudev_hub.core.commit import Snapshot
 from gpudev_hub.core.decisions.decide import decide, next_due
+from gpudev_hub.core.decisions.recovery import rebuild
 from gpudev_hub.core.decisions.requests import look_ahead
 from gpudev_hub.core.decisions.transitions import Turn
-from gpudev_hub.core.decisions.working_state import World
+from gpudev_hub.core.decisions.working_state import WorkingState
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.events import Submit, Tick
 from gpudev_hub.core.limits import quota
@@ -61,7 +62,7 @@ class Forecast:
 
     def __init__(self, outlook: Outlook) -> None:
         self._committed = outlook
-        self._state: tuple[World, Outlook] | None = None
+        self._state: tuple[WorkingState, Outlook] | None = None
 
     def pools(self, now: Millis) -> list[PoolOutlook]:
         """Return what there is of every pool."""
@@ -90,14 +91,14 @@ class Forecast:
         asks = [Ask(gpus, nodes, hold / HOUR, pool.name) for gpus, nodes in shapes]
         return [_size(Turn(world, now), outlook, owner, ask, pool) for ask in asks]
 
-    def _at(self, now: Millis) -> tuple[World, Outlook]:
+    def _at(self, now: Millis) -> tuple[WorkingState, Outlook]:
         """The state that a request made now would be decided on: all that is due is done."""
         if self._state is None:
             c = self._committed
             last = max((r.seq for r in c.reservations.values()), default=0)
             records = Snapshot(0, 0, 0, last + 1)
             records.take_tables(c.state)
-            world = World.rebuild(c.policy, records, now)
+            world = rebuild(c.policy, records, now)
         else:
             world, _ = self._state
         due = next_due(world, now)

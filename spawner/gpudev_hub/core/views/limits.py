@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.limits.rules import NAMES, Limits, Name, limits_of, sharing_pools
-from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.live_state import LiveState
 from gpudev_hub.core.model import HOUR, Millis, Reservation, State
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.words import counted, duration, gpus
@@ -62,7 +62,7 @@ class Standing:
         return None if self.used is None else max(0, self.limit - self.total)
 
 
-def standings(policy: Policy, state: HotState, subject: str, now: Millis) -> list[Standing]:
+def standings(policy: Policy, state: LiveState, subject: str, now: Millis) -> list[Standing]:
     """Return how a person stands with every limit, in the order of `NAMES`."""
     live = [r for r in state.reservations.values() if r.owner.subject == subject]
     by_pool = {pool.name: limits_of(policy, state, subject, pool.name) for pool in policy.pools}
@@ -77,7 +77,7 @@ def standings(policy: Policy, state: HotState, subject: str, now: Millis) -> lis
 
 def _standing(
     policy: Policy,
-    state: HotState,
+    state: LiveState,
     subject: str,
     live: list[Reservation],
     pool: str,
@@ -104,7 +104,7 @@ def _standing(
     )
 
 
-def _held(state: HotState, subject: str, pool: str) -> int:
+def _held(state: LiveState, subject: str, pool: str) -> int:
     """Return the GPUs of a pool that count towards the person's limit of GPUs at once."""
     return sum(
         len(part.slots)
@@ -116,7 +116,7 @@ def _held(state: HotState, subject: str, pool: str) -> int:
 
 
 def exceeded(
-    policy: Policy, state: HotState, names: Iterable[Name], who: dict[str, str], now: Millis
+    policy: Policy, state: LiveState, names: Iterable[Name], who: dict[str, str], now: Millis
 ) -> list[str]:
     """Return, in sentences, who is over one of these limits now. `who`: logins by subject."""
     told = []

@@ -9,7 +9,7 @@ from gpudev_hub.core.decisions.blocked import usable_together
 from gpudev_hub.core.decisions.timers import planned_end
 from gpudev_hub.core.limits.quota import counts
 from gpudev_hub.core.limits.rules import limits_of
-from gpudev_hub.core.live_state import HotState
+from gpudev_hub.core.live_state import LiveState
 from gpudev_hub.core.model import (
     Claim,
     Millis,
@@ -55,7 +55,7 @@ class Outlook:
     def __init__(
         self,
         policy: Policy,
-        state: HotState,
+        state: LiveState,
     ) -> None:
         self.policy = policy
         self.state = state

@@ -1,4 +1,8 @@
-"""Places for those who lost theirs, in queue order; what is planned for younger ones makes way."""
+"""Places of queued requests: for a new one, and again for those who lost theirs, in queue order.
+
+A new request gets its place with everything held. For those who lost theirs, what is planned for younger ones
+makes way.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpudev_hub.core.events import Cause, Tell
+from gpudev_hub.core.effects import Tell
+from gpudev_hub.core.events import Cause
 from gpudev_hub.core.lifecycle import move
-from gpudev_hub.core.model import Place, Reservation, State
+from gpudev_hub.core.model import Millis, Place, Reservation, State
+from gpudev_hub.core.planning.plan import Plan, Wanted
 from gpudev_hub.core.words import instant, listing
 
+from .blocked import why_blocked
 from .transitions import Turn, release_claim
-from .working_state import PLACES_IN_A_PART, id_of, is_owner_unknown
+from .working_state import PLACES_IN_A_PART, WorkingState, demand_of, id_of, is_missed, is_owner_unknown
 
 #: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
+
+
+def find_place(world: WorkingState, reservation: Reservation, now: Millis) -> Reservation:
+    """Return a new request with its earliest place, everything held, and its promise; or blocked.
+
+    The plan stays as it is.
+    """
+    plan = world.plan_of(reservation)
+    tried = _anywhere(reservation, plan, now)
+    return _placed(world, tried, plan.earliest(demand_of(tried), now), now)
 
 
 def place_again(turn: Turn, most: int | None) -> None:
@@ -55,7 +72,7 @@ def give_places(
     With `tell` their owners are told if they are worse off; owners of places that made way always are.
     """
     world = turn.world
-    placed, moves = world.arrange(waiting, turn.now)
+    placed, moves = _arrange(world, waiting, turn.now)
     in_one_part = len(placed) + len(moves) <= PLACES_IN_A_PART
     for before, after in zip(waiting, placed, strict=True):
         cause = cause_of(before)
@@ -71,10 +88,33 @@ def give_places(
                 away = f"{Cause.NODE_CHANGED}: {listing(after.place.nodes, 'and')} came back"
                 world.held_up[after.id] = (after.place.start, away)
         if not moves or not in_one_part:
-            world.cut()
+            world.end_part()
     why = _why(cause_of(waiting[0]))
     _make_way(turn, moves, why)
-    world.cut()
+    world.end_part()
+
+
+def _arrange(
+    world: WorkingState, waiting: Sequence[Reservation], now: Millis
+) -> tuple[list[Reservation], dict[str, Place]]:
+    """Give queued reservations of one pool, which are not in the plan, places in queue order.
+
+    They come back with place and promise, or blocked, and with them the places of younger ones that made
+    way, by the plan's keys; the caller records all that. Where only nodes that failed a reservation
+    before are left, they are tried again.
+    """
+    plan = world.plan_of(waiting[0])
+    for reservation in waiting:
+        world.displaced.pop(reservation.id, None)
+    tried = [_anywhere(reservation, plan, now) for reservation in waiting]
+    wanted = [Wanted(demand_of(r), _still_good(r, now)) for r in tried]
+    moves = plan.arrange(wanted, now, world.promise_of)
+    placed = [_placed(world, r, moves.pop(demand_of(r).key), now) for r in tried]
+    # Lost places are room for others. Places given back may not be the earliest, and those who made way
+    # have left room, too. Where all stay blocked there is none, and nobody need look again.
+    if moves or any(r.blocked is None for r in (*waiting, *placed)):
+        world.freed.add(waiting[0].request.pool)
+    return placed, {key: place for key, place in moves.items() if place is not None}
 
 
 def _make_way(turn: Turn, moves: dict[str, Place], why: str) -> None:
@@ -138,3 +178,40 @@ def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fie
         world.put(queued, cause)
     else:
         give_places(turn, [queued], lambda _: cause, tell=False)
+
+
+def _still_good(reservation: Reservation, now: Millis) -> Place | None:
+    """The place that a reservation had, if it may have it again: also a bit late after its node was away."""
+    place = reservation.place or reservation.lost
+    if place is None or is_missed(reservation, now):
+        return None
+    waited = reservation.place is None and reservation.blocked is not None
+    return place if place.start >= now or waited else None
+
+
+def _anywhere(reservation: Reservation, plan: Plan, now: Millis) -> Reservation:
+    if not reservation.excluded or plan.earliest(demand_of(reservation), now) is not None:
+        return reservation
+    anywhere = replace(reservation, excluded=frozenset())
+    return reservation if plan.earliest(demand_of(anywhere), now) is None else anywhere
+
+
+def _placed(world: WorkingState, reservation: Reservation, place: Place | None, now: Millis) -> Reservation:
+    if place is None:
+        why = why_blocked(world.nodes.values(), reservation.request, reservation.length, now)
+        return without_place(reservation, why)
+    known = (reservation.promise, reservation.lost_promise, place.start)
+    promise = max(at for at in known if at is not None)
+    return replace(reservation, place=place, promise=promise, blocked=None, lost=None, lost_promise=None)
+
+
+def without_place(reservation: Reservation, why: str) -> Reservation:
+    """The queued reservation, blocked, with what it had to be given back if that can be."""
+    return replace(
+        reservation,
+        place=None,
+        promise=None,
+        blocked=why,
+        lost=reservation.place or reservation.lost,
+        lost_promise=reservation.promise or reservation.lost_promise,
+    )

@@ -1,0 +1,68 @@
+"""The working state after a start or a failed commit: from the store's records."""
+
+from __future__ import annotations
+
+from gpudev_hub.core.commit import Snapshot
+from gpudev_hub.core.events import Cause
+from gpudev_hub.core.model import Millis, Place, Reservation
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.words import node_state
+
+from .access import follows_access
+from .nodes import node_cause, plan_node
+from .working_state import WorkingState, demand_of, is_owner_unknown, overdue_cause
+
+
+def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
+    """The working state from the store's.
+
+    Stored places are kept as they are. One that does not fit any more is lifted, and placed again, with a
+    logged cause, by the next decision. Raises `LookupError` if a live record is of a pool that the policy
+    does not have.
+    """
+    world = WorkingState(policy)
+    for owner, pool in _pools_used(snapshot):
+        if pool not in world.plans:
+            raise LookupError(f"the settings have no pool {pool!r}, but reservation {owner} uses it")
+    world.take_over(snapshot)
+    for node in world.nodes.values():
+        if node.planned and node.pool in world.plans:
+            world.plans[node.pool].set_node(plan_node(node))
+    for claim in world.claims.values():
+        world.occupy(claim)
+    for reservation in world.queued():
+        plan, place, demand = world.plan_of(reservation), reservation.place, demand_of(reservation)
+        if place is not None and plan.fits(demand, place, now):
+            plan.put(demand, place)
+        elif place is not None:
+            world.displaced[reservation.id] = _why_unfit(world, reservation, place, now)
+        elif not is_owner_unknown(reservation.blocked):
+            world.retry_blocked(reservation.request.pool, f"{Cause.OUTAGE}: checked again after a restart")
+        if world.running_limit(reservation) > reservation.cap:
+            world.raised.add(reservation.id)
+    world.freed.update(world.plans)
+    # A service that died between two parts of a revocation left the rest of it to this one.
+    for reservation in world.reservations.values():
+        person = world.people.get(reservation.owner.subject)
+        if person is not None and not follows_access(reservation, person):
+            world.to_settle.add(person.subject)
+    return world
+
+
+def _pools_used(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """(reservation, pool) of everything that holds or waits for GPUs."""
+    claims = [(claim.reservation, claim.pool) for claim in snapshot.claims.values()]
+    return claims + [(r.id, r.request.pool) for r in snapshot.reservations.values()]
+
+
+def _why_unfit(world: WorkingState, reservation: Reservation, place: Place, now: Millis) -> str:
+    """Why a stored place can't be held: what was decided before a crash, and not carried through."""
+    for name in place.nodes:
+        if name not in world.nodes:
+            return f"{Cause.NODE_LOST}: {node_state(name, None)}"
+        if not world.is_planned(name):
+            return node_cause(world.nodes[name])
+    overran = [claim for claim in world.overdue_for(reservation, place, now) if claim.overruns]
+    if overran:
+        return overdue_cause(overran)
+    return f"{Cause.OUTAGE}: the planned place no longer fits after a restart"
