@@ -14,6 +14,7 @@ locals {
     home       = { size = var.home_size }
     bastion    = { host = local.cluster.ssh_domain }
     policy     = var.policy
+    subdomains = var.subdomains
 
     # Requests come from the balancer, or from a node that it forwards through.
     balancers = [local.cluster.network]
@@ -86,7 +87,12 @@ resource "helm_release" "gpudev" {
           db    = { pvc = { storageClassName = kubernetes_storage_class_v1.gp3.metadata[0].name } }
         }
 
-        proxy = { chp = { image = { name = "${local.registry}/quay/jupyterhub/configurable-http-proxy" } } }
+        proxy = {
+          chp = {
+            image                 = { name = "${local.registry}/quay/jupyterhub/configurable-http-proxy" }
+            extraCommandLineFlags = var.subdomains ? ["--host-routing"] : [] # by name as well as by path
+          }
+        }
       }
     }),
   ]

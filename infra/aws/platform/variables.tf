@@ -82,6 +82,12 @@ variable "home_size" {
   default     = "100Gi"
 }
 
+variable "subdomains" {
+  description = "Whether the servers of each user are at an address of their own, USER.DOMAIN. Only then guests of a server get JupyterLab, and not SSH alone. Running servers must restart after a change."
+  type        = bool
+  default     = false
+}
+
 variable "policy" {
   description = "Limits and times, as in docs/limits.md. Operators also change limits at run time."
   type        = any

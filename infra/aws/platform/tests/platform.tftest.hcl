@@ -126,6 +126,22 @@ run "gpudev" {
   }
 }
 
+run "an_address_for_each_user" {
+  command = plan
+
+  variables {
+    subdomains = true
+  }
+
+  assert {
+    condition = (
+      yamldecode(helm_release.gpudev.values[1]).global.settings.subdomains
+      && yamldecode(helm_release.gpudev.values[1]).jupyterhub.proxy.chp.extraCommandLineFlags == ["--host-routing"]
+    )
+    error_message = "Hub, service and proxy must all know that users have addresses of their own."
+  }
+}
+
 run "webhook" {
   command = plan
 
