@@ -27,7 +27,7 @@ SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name 
 PAGE_SCRIPTS := $(wildcard spawner/gpudev_hub/web/static/*.js gpudev_lib/jupyterlab/static/*.js)
 
 .PHONY: help setup install run test test-e2e test-browser test-dynamodb prepare-infra test-infra prepare-cluster test-cluster \
-	test-whole test-faults check format types lock bench clean
+	test-whole test-faults check docs format types lock bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -88,6 +88,9 @@ check: setup ## check style, spelling, types, import rules and shell scripts, wi
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	tools/check-shell
+
+docs: setup ## build the documentation site into dist/docs; a broken link or any other warning is an error
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -b html -c docs . dist/docs
 
 format: $(TOOLS)/yarn.stamp ## format Python and the page scripts
 	$(BIN)/ruff check --fix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -235,3 +236,16 @@ def test_the_changelog_has_the_form_of_keep_a_changelog() -> None:
                 assert line.startswith("- "), line
                 assert line.endswith("."), line
                 assert len(line) < 180, line
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation: dict[str, list[str]] = runpy.run_path(str(DOCS / "conf.py"))["NAVIGATION"]
+    listed = [
+        page.resolve()
+        for names in navigation.values()
+        for name in names
+        for page in sorted(DOCS.glob(f"{name}.md") if "*" in name else [DOCS / f"{name}.md"])
+    ]
+    assert sorted(listed) == sorted(
+        {*MARKDOWN, ROOT / "infra" / "aws" / "README.md"} - {ROOT / "README.md"}
+    ), "list each page once in NAVIGATION of docs/conf.py"
