@@ -6,14 +6,18 @@ import re
 import shlex
 from pathlib import Path
 
+import botocore.session
 import click
 import pytest
+from botocore import xform_name
 
 from gpudev.cli.app import gpu_dev
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra" / "aws"
 PAGE = ROOT / "docs" / "operating-aws.md"
+OF_THE_CLI_ALONE = {("eks", "update-kubeconfig"), ("ecr", "get-login-password")}
+OF_EVERY_COMMAND = {"query", "output", "region", "no-cli-pager"}
 PAGES = [ROOT / "docs" / "install-aws.md", PAGE, *sorted((ROOT / "docs" / "aws").glob("*.md"))]
 
 
@@ -51,3 +55,30 @@ def test_every_command_of_gpu_dev_on_a_page_is_there(page: Path) -> None:
             command = found
         options = {name for option in command.params for name in option.opts}
         assert {word for word in words if word.startswith("--")} <= options, said
+
+
+def aws_commands(page: Path) -> list[list[str]]:
+    """Return the words of each command of the AWS CLI on a page, up to a pipe or the next command."""
+    text = page.read_text().replace("\\\n", " ").replace("\\|", "|")
+    found = re.findall(r"\baws ([a-z0-9-]+ [a-z][a-z-]+[^`\n]*(?:`[a-zA-Z0-9.:/]+`[^`\n]*)*)", text)
+    return [re.split(r"[|;&)>`]| \$\(", command)[0].split() for command in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.stem))
+def test_every_command_of_the_aws_cli_on_a_page_is_there(page: Path) -> None:
+    """By the description of AWS's API that boto3 has: the CLI is made of the same."""
+    session = botocore.session.get_session()
+    for service, name, *words in aws_commands(page):
+        if (service, name) in OF_THE_CLI_ALONE:
+            continue
+        model = session.get_service_model({"s3api": "s3"}.get(service, service))
+        if name == "wait":
+            waiters = session.get_waiter_model(service).waiter_names
+            assert not words or words[0] in {xform_name(one, "-") for one in waiters}, (service, words)
+            continue
+        operations = {xform_name(one, "-"): one for one in model.operation_names}
+        assert name in operations, (service, name)
+        members = model.operation_model(operations[name]).input_shape.members
+        known = {xform_name(one, "-") for one in members} | OF_EVERY_COMMAND
+        given = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+        assert {one.removeprefix("no-") if one not in known else one for one in given} <= known, (name, given)
