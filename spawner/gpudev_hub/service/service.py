@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.decisions.default_names import default_names
-from gpudev_hub.core.decisions.requests import is_repeated, same_request
+from gpudev_hub.core.decisions.extensions import is_repeated
+from gpudev_hub.core.decisions.requests import same_request
 from gpudev_hub.core.decisions.working_state import is_owner_unknown
 from gpudev_hub.core.errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, Refused
 from gpudev_hub.core.events import (

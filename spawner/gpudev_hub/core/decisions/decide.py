@@ -36,7 +36,7 @@ from gpudev_hub.core.events import (
 )
 from gpudev_hub.core.model import Millis, Reservation
 
-from . import access, clock, guests, limit_rules, nodes, requests, servers
+from . import access, clock, extensions, guests, limit_rules, nodes, requests, servers
 from .transitions import Turn
 from .working_state import WorkingState
 
@@ -90,7 +90,7 @@ def _handle(turn: Turn, event: Event) -> Reservation | None:
         case End():
             return requests.end(turn, event)
         case Extend():
-            return requests.extend(turn, event)
+            return extensions.extend(turn, event)
         case Resume():
             return requests.resume(turn, event)
         case Share():

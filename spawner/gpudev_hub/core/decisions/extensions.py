@@ -1,0 +1,176 @@
+"""Decisions on extensions: granted with all that they move, or refused with the longest that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from gpudev_hub.core.effects import Tell
+from gpudev_hub.core.errors import NEW_REQUEST_ID, Code, Refused
+from gpudev_hub.core.events import Cause, Extend
+from gpudev_hub.core.limits import quota
+from gpudev_hub.core.model import HOUR, MINUTE, Extension, Millis, Place, Reservation, State
+from gpudev_hub.core.words import duration, instant, moment, node_state
+
+from .access import check_access
+from .placing import place_again
+from .requests import find, told_by_operator
+from .timers import crossed
+from .transitions import Turn
+from .working_state import demand_key, id_of
+
+#: Extensions of one reservation of which a repetition is recognised; retries come within seconds.
+_MOST_EXTENSIONS = 8
+
+
+def extend(turn: Turn, event: Extend) -> Reservation:
+    """Extend the hold, all or nothing; a refusal names the longest extension that is possible now."""
+    world, now = turn.world, turn.now
+    reservation = find(turn, event.id)
+    check_access(world, reservation.owner.subject)
+    if is_repeated(reservation, event.request_id, event.by):
+        return reservation
+    if event.by <= 0:
+        raise Refused(
+            Code.INVALID_HOURS,
+            f"You asked for an extension by {event.by / HOUR:g} h; it must be longer than zero.",
+            "Use a positive number of hours, for example --hours 1.",
+        )
+    if reservation.state not in (State.STARTING, State.READY) or reservation.hard_end is None:
+        raise Refused(
+            Code.WRONG_STATE,
+            f"Reservation {reservation.id} is {reservation.state}. "
+            "Only a reservation that has started can be extended.",
+            "Cancel it, and make a new request with more hours."
+            if reservation.state is State.QUEUED
+            else "Make a new reservation.",
+        )
+    live = world.of_owner(reservation.owner.subject)
+    allowed, limit = quota.longest_extension(world.policy, world, reservation, live, now)
+    key = demand_key(reservation.id, reservation.attempt)
+    plan, hard_end = world.plan_of(reservation), reservation.hard_end
+    place_again(turn, most=None)
+    moves = None
+    if event.by <= allowed:
+        moves = plan.extend(key, hard_end + event.by, now, world.promise_of)
+    if moves is None:
+        why = limit if event.by > allowed else _in_the_way(turn, reservation, hard_end + event.by)
+        longest = _longest(turn, reservation, min(event.by, allowed))
+        raise _refusal(reservation, event.by, longest, why)
+    # Room first: if this falls into parts and a crash comes between them, nobody is in anybody's way.
+    moved = world.move_places(moves, Cause.MOVED_FOR_EXTENSION, _told_of(reservation))
+    cause = f"{Cause.EXTENDED}: {event.reason}" if event.reason else str(Cause.EXTENDED)
+    claim = world.claim_of(reservation)
+    longer = replace(
+        reservation,
+        request=replace(reservation.request, hold=reservation.request.hold + event.by),
+        extended=reservation.extended + event.by,
+        extensions=_remembered(reservation, event),
+        hard_end=hard_end + event.by,
+    )
+    # Thresholds that lie ahead again are armed again.
+    passed = crossed(longer, world.policy.warn_minutes, now)
+    longer = replace(longer, warned=tuple(m for m in longer.warned if m in passed))
+    world.put(longer, cause, event.actor)
+    world.put(replace(claim, hard_end=hard_end + event.by), cause, event.actor)
+    if event.actor != reservation.owner.subject:
+        what = f"extended this reservation by {duration(event.by)}, until {instant(longer.ends_at or 0)}"
+        turn.do(Tell(reservation.id, told_by_operator(what, event.reason)))
+    for other in moved:
+        turn.do(Tell(other.id, other.detail))
+    world.freed.add(reservation.request.pool)
+    return longer
+
+
+def _told_of(extended: Reservation) -> Callable[[Reservation, Place], str]:
+    """What the owners of places that are moved for an extension are told."""
+
+    def told(moved: Reservation, place: Place) -> str:
+        return (
+            f"planned start is now {instant(place.start)}: {extended.owner.login} extended a reservation; "
+            f"still guaranteed by {instant(moved.promise or place.start)}"
+        )
+
+    return told
+
+
+def is_repeated(reservation: Reservation, request_id: str | None, by: Millis) -> bool:
+    """Whether this very extension was granted before; `Refused` if its id was another one's."""
+    for granted in reservation.extensions:
+        if granted.request_id == request_id:
+            if granted.by == by:
+                return True
+            raise Refused(
+                Code.REQUEST_ID_REUSED,
+                f"The request id {request_id} was already used for an extension by {duration(granted.by)}, "
+                f"not by {duration(by)}.",
+                NEW_REQUEST_ID,
+            )
+    return False
+
+
+def _remembered(reservation: Reservation, event: Extend) -> tuple[Extension, ...]:
+    if event.request_id is None:
+        return reservation.extensions
+    return (*reservation.extensions, Extension(event.request_id, event.by))[-_MOST_EXTENSIONS:]
+
+
+def _longest(turn: Turn, reservation: Reservation, limit: Millis) -> Millis:
+    """The longest extension up to `limit` that would be granted now, in whole minutes if that is too."""
+    world, plan = turn.world, turn.world.plan_of(reservation)
+    key, end = demand_key(reservation.id, reservation.attempt), reservation.hard_end or 0
+    if limit <= 0:
+        return 0
+    longest = plan.longest_grantable(key, turn.now, end + limit, world.promise_of) - end
+    minutes = longest - longest % MINUTE
+    if plan.longest_grantable(key, turn.now, end + minutes, world.promise_of) - end == minutes:
+        return minutes
+    return longest
+
+
+def _refusal(reservation: Reservation, by: Millis, longest: Millis, why: str) -> Refused:
+    name = reservation.request.name or reservation.id
+    message = f"Reservation {name} cannot be extended by {duration(by)}: {why}."
+    if longest < MINUTE:
+        return Refused(
+            Code.EXTENSION_REFUSED,
+            f"{message} No extension is possible now.",
+            "Save your work. A new request goes to the end of the queue.",
+            longest_hours=0.0,
+        )
+    return Refused(
+        Code.EXTENSION_REFUSED,
+        f"{message} The longest extension now is {duration(longest)}.",
+        f"Use `gpu-dev extend {name} --hours {_hours(longest):g}`.",
+        longest_hours=_hours(longest),
+    )
+
+
+def _hours(length: Millis) -> float:
+    """Hours as a short decimal that is never more than `length`: what is asked for is granted."""
+    return int(length / HOUR * 10_000) / 10_000
+
+
+def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:
+    """Return, in words, what keeps the reservation from running until `new_end`."""
+    world = turn.world
+    plan = world.plan_of(reservation)
+    for part in reservation.allocation:
+        node = world.nodes.get(part.node)
+        if node is None or not node.planned:
+            return node_state(part.node, node)
+        if node.until is not None and new_end > node.until:
+            return f"{part.node} is available only until {moment(node.until, turn.now)}"
+    key = demand_key(reservation.id, reservation.attempt)
+    obstacle = plan.obstacle(key, new_end, turn.now, world.promise_of)
+    if obstacle is None:
+        return "other reservations need its GPUs after its current end"
+    blocking = world.reservations[id_of(obstacle)]
+    name = blocking.request.name or blocking.id
+    if blocking.owner.subject == reservation.owner.subject:
+        return (
+            f"your queued request {name} needs the GPUs by then "
+            f"(cancel {name} if this reservation is more important)"
+        )
+    start = moment(world.promise_of(obstacle), turn.now)
+    return f"{blocking.owner.login}'s queued request {name} is guaranteed to start by {start}"
