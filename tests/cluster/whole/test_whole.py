@@ -236,6 +236,8 @@ def test_an_upgrade_and_a_rollback_under_a_live_server(stack: WholeStack, held: 
     stack.wait_until_up()
     assert tags(stack) == {"hub": TAG, "service": TAG, "bastion": TAG}
     assert stack.epoch() > upgraded
+    nodes = {pod["spec"]["nodeName"] for pod in stack.parts("bastion")}
+    assert nodes == {"node-1", "node-2"}, "traffic goes only to nodes that have a bastion"
 
 
 def tags(stack: WholeStack) -> dict[str, str]:
