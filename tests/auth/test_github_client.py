@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from fake_github import FakeGithub
 from github_world import Now
@@ -86,6 +87,10 @@ class TestTokens:
             await client.get("/user/101")
         assert "nonsense" not in str(caught.value)
         assert client.problem == str(caught.value)
+        private = load_pem_private_key(good.encode(), None)
+        path.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        with pytest.raises(GithubRefused, match="no RSA private key"):
+            await client.get("/user/101")
         path.write_text(good)
         assert (await client.get("/user/101")).found
         assert client.problem is None

@@ -180,6 +180,21 @@ class TestIdentity:
         await keys.refresh(["github:101"])
         assert await lines(keys) == []
 
+    async def test_a_defect_met_with_one_person_stops_nobody_elses(
+        self, keys: GithubKeys, github: FakeGithub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        look = keys._look
+
+        async def broken(subject: str) -> None:
+            if subject == "github:100":
+                raise AttributeError
+            await look(subject)
+
+        monkeypatch.setattr(keys, "_look", broken)
+        github.control.add_key("ada", ed25519(1))
+        await keys.refresh(["github:100", "github:101"])
+        assert await lines(keys) == [ed25519(1)]
+
 
 class TestOutages:
     @pytest.fixture(autouse=True)

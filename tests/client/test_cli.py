@@ -578,6 +578,19 @@ def test_config(run: Run, home: Path) -> None:
     assert run("config", "get", "gpu_type") == 3
 
 
+def test_a_token_is_not_sent_to_another_hub(
+    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GPUDEV_TOKEN")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{service.token}\n"))
+    assert run("login", "--token-stdin") == 0
+    assert run("config", "set", "url", service.url) == 0
+    assert "token" in (home / "config.json").read_text(), "the same hub"
+    assert run("config", "set", "url", "https://other.example") == 0
+    assert "The token of the other hub was removed." in run.err
+    assert "token" not in (home / "config.json").read_text()
+
+
 def test_the_library_and_the_command_take_as_many_gpus(run: Run, service: FakeService) -> None:
     """One, unless more are asked for."""
     with Client(service.url, service.token) as client:

@@ -758,8 +758,8 @@ def test_an_extension_within_the_slack_moves_a_place_and_tells_its_owner_why() -
     d.ready("r2")
     before, promise = place_of(d, "r3").start, d.get("r3").promise
     assert before == (promise or 0) - STARTUP
-    d.extend("r1", 1 / 120)
-    assert place_of(d, "r3").start == before + 30 * SECOND
+    d.extend("r1", 1 / 60)
+    assert place_of(d, "r3").start == before + MINUTE
     assert d.get("r3").promise == promise
     assert d.causes("r3")[-1] == "moved_for_extension"
     assert told(d, "r3") == [
@@ -774,6 +774,17 @@ def test_an_extension_in_the_way_of_ones_own_request_says_so() -> None:
     d.now += 5 * SECOND
     d.ready("r1")
     assert "your queued request next needs the GPUs by then" in refused(d, "r1", 1).message
+
+
+def test_an_extension_under_a_minute_is_refused() -> None:
+    """Each is stored for as long as the reservation lives."""
+    d = Driver()
+    d.submit("alice", 2, 1)
+    d.ready("r1")
+    with pytest.raises(Refused, match=r"an extension by 0\.0166664 h; the shortest is 1 min") as caught:
+        d.do(Extend("r1", "local:alice", MINUTE - 1))
+    assert caught.value.code is Code.INVALID_HOURS
+    d.do(Extend("r1", "local:alice", MINUTE))
 
 
 def test_an_extension_asked_for_twice_is_granted_once() -> None:

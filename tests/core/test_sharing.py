@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from coreworld import Driver, nodes, owner, policy
-from gpudev_hub.core.decisions.guests import MOST_GUESTS
+from gpudev_hub.core.decisions.guests import MOST_CHANGES, MOST_GUESTS
 from gpudev_hub.core.effects import CutSessions, Tell
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import End, Share, Unshare
@@ -86,6 +86,18 @@ def test_every_refusal_says_why() -> None:
     assert world.world.reservations[one.id].state is State.STOPPING
     assert refused(world, Share(one.id, ALICE.subject, CAROL)).code is Code.WRONG_STATE
     world.do(Unshare(one.id, ALICE.subject, BOB.subject))
+
+
+def test_a_reservation_that_has_changed_too_often_is_shared_no_more() -> None:
+    """All changes are stored while it lives, and nobody limits how often people share and unshare."""
+    world = driver()
+    one = world.submit("alice")
+    while world.get(one.id).version < MOST_CHANGES:
+        world.do(Share(one.id, ALICE.subject, BOB))
+        world.do(Unshare(one.id, ALICE.subject, BOB.subject))
+    full = refused(world, Share(one.id, ALICE.subject, BOB))
+    assert full.code is Code.QUOTA_EXCEEDED
+    assert f"after {MOST_CHANGES} changes" in full.message
 
 
 def test_the_table_is_complete_and_grants_no_more_than_it_says() -> None:

@@ -161,6 +161,30 @@ async def test_while_nothing_can_be_stored_nobody_new_gets_in_and_others_do(worl
     assert (await world.people.login(2, "ben")).verdict is Entry.UNAVAILABLE
 
 
+async def test_a_person_about_whom_github_says_nothing_keeps_nobody_else_in(world: World) -> None:
+    await world.come(1, 2)
+    for number in (1, 2):
+        world.org.team.remove(number)
+    world.org.silent_about.add(1)
+    assert not await world.sweep.once()
+    assert world.people.verdict(ANN).allowed
+    assert not world.people.verdict(BEN).allowed
+    world.clock.advance(HOUR)
+    assert "GitHub could not be asked about somebody" in world.service.access.problems()[0], "nobody is named"
+
+
+async def test_a_defect_met_with_one_person_ends_no_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.come(1)
+
+    async def broken(_: str) -> bool:
+        raise AttributeError
+
+    monkeypatch.setattr(world.sweep, "_single", broken)
+    await world.sweep.look_at(1)
+
+
 async def test_a_sweep_revokes_after_a_single_check_and_everything_follows(world: World) -> None:
     """5, 13: tokens deleted, connections cut, the queue left, servers stopped after the grace."""
     await world.come(1, 2)

@@ -119,6 +119,14 @@ def test_the_log_names_whose_server_a_shared_key_was_used_for(
     assert OTHER.login in world.bastion.lines_of(shared.id)
 
 
+def test_a_connection_that_is_used_often_is_told_once(world: World) -> None:
+    world.bastion_keys(fingerprint(world))
+    world.bastion.record([Event("opened", 0, "c", fingerprint(world), "192.0.2.1", 5)])
+    world.bastion.record([Event("asked", 0, "c", target=FIRST)] * 50)
+    world.bastion.record([Event("closed", 0, "c")])
+    assert len(world.bastion.lines_of("first").splitlines()) == 2
+
+
 def test_an_invented_target_keeps_no_connection(world: World) -> None:
     """Whoever lost one of two servers could else keep the way to it by asking for a third that never was."""
     assert not ended(world, both=(FIRST, SECOND))

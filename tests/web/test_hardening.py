@@ -191,5 +191,7 @@ async def test_the_token_of_a_server_gives_nobody_access(run: Running) -> None:
             answer = await client.put(f"{API}/reservations/{record.id}/guests/bob")
             assert answer.status_code == status, answer.text
     async with run.client("servers") as client:
+        page = await client.post(f"reservations/{record.id}/share", data={"login": "carol"})
+        assert "The token of a server cannot give access to others" in page.text, "nor by a page"
         renew = next(address(route, record.id) for route in ROUTES if route.name == "renew_token")
         assert (await client.post(renew)).status_code == 403, "nor is it renewed"

@@ -236,9 +236,12 @@ def get(key: str) -> None:
 def set_(key: str, value: str) -> None:
     """Change one setting: url, user, gpu_type or hours.
 
-    An empty value removes the setting.
+    An empty value removes the setting. Another url also removes the token, which is for one hub only.
     """
     checked = _checked(key, value)
+    if key == "url" and checked != config.load().get("url") and config.stored_token():
+        config.forget_token()
+        say("The token of the other hub was removed. Log in with `gpu-dev login`.")
 
     def change(content: dict[str, Any]) -> None:
         if checked is None:

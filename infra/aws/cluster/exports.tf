@@ -145,7 +145,7 @@ data "aws_iam_policy_document" "export" {
 
   statement {
     sid       = "Write"
-    actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
+    actions   = ["s3:PutObject", "s3:PutObjectAcl", "s3:AbortMultipartUpload"]
     resources = ["${aws_s3_bucket.exports.arn}/*"]
   }
 }

@@ -49,4 +49,9 @@ data "aws_iam_policy_document" "flows" {
     actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
     resources = ["${aws_cloudwatch_log_group.flows.arn}:*"] # the group's streams
   }
+
+  statement {
+    actions   = ["logs:DescribeLogGroups"]
+    resources = ["*"] # it lists, so it has no resource of its own
+  }
 }

@@ -202,8 +202,8 @@ class GithubClient:
         claims = {"iat": seconds - 60, "exp": seconds + _JWT_SECONDS, "iss": str(self.settings.app_id)}
         try:
             return jwt.encode(claims, key, algorithm="RS256")
-        except (jwt.PyJWTError, ValueError, TypeError):
-            # Without its cause: that may quote the key.
+        except Exception:
+            # Which exception depends on what the file holds. Without its cause: that may quote the key.
             raise self._failed(
                 GithubRefused(
                     f"private_key_file in GPUDEV_GITHUB names {self.settings.private_key_file}, which holds "

@@ -100,7 +100,11 @@ class GithubKeys:
                 del known[subject]
         for subject in sorted(wanted):
             self._next.pop(subject, None)
-            await self._look(subject)
+            try:
+                await self._look(subject)
+            except Exception:
+                # A defect met with one person must not leave everybody's keys as they are for ever.
+                log.exception("the SSH keys of %s stay as they were", subject)
 
     async def _look(self, subject: str) -> None:
         """Ask GitHub, unless that was done a moment ago. Keeps the last good list on failure."""

@@ -37,6 +37,8 @@ BETWEEN_SWEEPS: Final[Millis] = MINUTE
 """Hints make nobody sweep more often than this."""
 MOST_HINTS: Final = 100
 """People hinted at who wait to be looked at."""
+MOST_FAILURES: Final = 3
+"""Failed questions about single people after which a sweep asks about nobody else."""
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +158,9 @@ class Sweep:
                 log.warning("GitHub could not be asked about %s: %s", subject, error)
             except Refused as refused:
                 log.warning("what GitHub said of %s cannot be stored: %s", subject, refused.message)
+            except Exception:
+                # A defect met with one person must not end all sweeps.
+                log.exception("a look at %s failed", subject)
 
     def soon(self) -> None:
         """Sweep soon, though not more often than every minute."""
@@ -205,13 +210,18 @@ class Sweep:
             await self._ask(seen)
         self._tell_brake(found.brake)
         self.held = found.suspects if found.brake else ()
-        complete = not found.brake
+        complete, failures = not found.brake, 0
         for subject in () if found.brake else found.suspects:
             try:
                 await self._single(subject)
             except MembershipUnavailable as error:
-                self.trouble, self.retry_at, complete = str(error), error.retry_at, False
-                break
+                log.warning("GitHub could not be asked about %s: %s", subject, error)
+                # Without the error's text, which names the person: anybody may read what is wrong.
+                self.trouble, self.retry_at = "GitHub could not be asked about somebody", error.retry_at
+                complete, failures = False, failures + 1
+                # One person's failure is no reason to leave all others in.
+                if error.retry_at is not None or failures == MOST_FAILURES:
+                    break
         if complete:
             await self._ask(Swept(asked_at))
         else:

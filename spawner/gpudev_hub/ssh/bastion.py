@@ -267,6 +267,8 @@ class Bastion:
         if event.kind == "asked" and known is not None and reservation is not None:
             if person is None or reservation not in {record.id for record in self._open_to(person)}:
                 return
+            if reservation in known.reservations:
+                return  # each use of a port is told; the first one says it
             known.reservations = (*known.reservations, reservation)
             self._line(
                 reservation,

@@ -114,7 +114,7 @@ class RouteHandler(BaseHandler):
             pass
         else:
             self.identity = await self._person(operator=access is Access.OPERATOR)
-        self.limit(self.caller, write=route.write and server is None)
+        self.limit(self.caller, write=route.write)
         return server
 
     async def _person(self, *, operator: bool) -> Identity:

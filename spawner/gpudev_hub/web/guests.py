@@ -11,12 +11,19 @@ from gpudev_hub.core.words import listing
 
 if TYPE_CHECKING:
     from .app import Site
+    from .auth import Identity
 
 
-async def share(site: Site, record: Reservation, actor: str, login: str) -> Reservation:
+async def share(site: Site, record: Reservation, by: Identity, login: str) -> Reservation:
     """Give the person with this login access. Raises ``Refused``."""
+    if by.of_server:
+        raise Refused(
+            Code.FORBIDDEN,
+            "The token of a server cannot give access to others: every guest of the server can read it.",
+            "Use `gpu-dev share` on your own machine, or the page of the reservation.",
+        )
     check_state(record, Action.SHARE)
-    return await site.service.share(record.id, actor, await _person(site, login))
+    return await site.service.share(record.id, by.owner.subject, await _person(site, login))
 
 
 async def unshare(site: Site, record: Reservation, actor: str, login: str) -> Reservation:

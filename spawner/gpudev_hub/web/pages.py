@@ -218,7 +218,7 @@ class ReservationAction(ReservationPage):
             elif action == "resume":
                 await service.resume(record.id, actor)
             elif action == "share":
-                await guests.share(self.site, record, actor, self._login())
+                await guests.share(self.site, record, person, self._login())
             elif action == "unshare":
                 await guests.unshare(self.site, record, actor, self._login())
             else:

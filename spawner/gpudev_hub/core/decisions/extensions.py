@@ -19,6 +19,9 @@ from .timers import crossed
 from .transitions import Turn
 from .working_state import demand_key, id_of
 
+#: The shortest extension: each one is a change that is stored for as long as the reservation lives.
+SHORTEST = MINUTE
+
 #: Extensions of one reservation of which a repetition is recognised; retries come within seconds.
 _MOST_EXTENSIONS = 8
 
@@ -30,11 +33,11 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     check_access(world, reservation.owner.subject)
     if is_repeated(reservation, event.request_id, event.by):
         return reservation
-    if event.by <= 0:
+    if event.by < SHORTEST:
         raise Refused(
             Code.INVALID_HOURS,
-            f"You asked for an extension by {event.by / HOUR:g} h; it must be longer than zero.",
-            "Use a positive number of hours, for example --hours 1.",
+            f"You asked for an extension by {event.by / HOUR:g} h; the shortest is {duration(SHORTEST)}.",
+            "Use a longer time, for example --hours 1.",
         )
     if reservation.state not in (State.STARTING, State.READY) or reservation.hard_end is None:
         raise Refused(

@@ -18,6 +18,8 @@ from .transitions import Turn
 
 MOST_GUESTS = 10
 """Most guests of one reservation."""
+MOST_CHANGES = 2_000
+"""Changes of one reservation after which it is shared with nobody else: all are stored while it lives."""
 
 
 def share(turn: Turn, event: Share) -> Reservation:
@@ -42,6 +44,13 @@ def share(turn: Turn, event: Share) -> Reservation:
         )
     if reservation.guest(guest.subject) is not None:
         return reservation
+    if reservation.version >= MOST_CHANGES:
+        raise Refused(
+            Code.QUOTA_EXCEEDED,
+            f"Reservation {name} has changed {reservation.version} times; after {MOST_CHANGES} changes "
+            "it can be shared with nobody else.",
+            "Release it, and make a new reservation.",
+        )
     if len(reservation.guests) >= MOST_GUESTS:
         raise Refused(
             Code.QUOTA_EXCEEDED,
