@@ -172,6 +172,7 @@ def test_a_reservations_page_in_rare_states(stack: Stack, login: Callable[..., P
             "operator": False,
             "xsrf": "x",
             "here": "home",
+            "store_away": False,
         }
         again, slots = {"gpus": 1}, page_view.slots(record.allocation)
         route.fulfill(
