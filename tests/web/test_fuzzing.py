@@ -124,7 +124,7 @@ def make_real(route: Route, case: Any, thread: Thread) -> None:
         if route.name == "report" and "attempt" in case.body:
             case.body |= {"attempt": 1, "rank": 0}
         if route.name == "extend" and "hours" in case.body:
-            case.body["hours"] = 0.01
+            case.body["hours"] = 0.02
 
 
 @pytest.mark.parametrize(

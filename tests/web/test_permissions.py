@@ -138,7 +138,7 @@ class World:
             case Action.READ_LOGS:
                 method, at = "GET", f"{at}/{self.random.choice(('logs', 'history'))}"
             case Action.EXTEND:
-                method, at, sent = "POST", f"{at}/extend", {"json": {"hours": 0.01}}
+                method, at, sent = "POST", f"{at}/extend", {"json": {"hours": 0.02}}
             case Action.END:
                 method = "DELETE"
             case Action.RESUME:
