@@ -143,7 +143,7 @@ async def look(address: str, known: tuple[Node, ...] | None = None) -> dict[str,
             doctor = Doctor(
                 settings,
                 client.CoreV1Api(api),
-                connect(region="us-east-2", endpoint_url=address),
+                connect(region="us-east-2", endpoint_url=address, timeout=30.0),
                 hub,
                 github,
                 lambda: NOW,
