@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
@@ -20,11 +19,9 @@ from tornado.web import Application, RequestHandler, url
 
 from gpudev_hub.auth.check import Check
 from gpudev_hub.bodies import DISCARDED, Bounded
-from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.service import Service
-from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.bastion import Bastion
 
 from . import webhook
@@ -34,11 +31,11 @@ from .base import LoginCallback, NotFoundHandler, TooLargeHandler
 from .bastion import BASTION_ROUTES
 from .dispatch import RouteHandler
 from .forwarded import Network, beyond
-from .gate import GATE_ROUTES, PeoplePort
+from .gate import GATE_ROUTES
 from .limit_api import LIMIT_ROUTES
-from .limits import Limiter, Polls, RateLimited, network
-from .login import Logins, login_routes
-from .logs import log_request
+from .limits import Limiter, Polls
+from .login import Logins
+from .login_api import login_routes
 from .metrics import RequestMetrics
 from .openapi import document
 from .people import PEOPLE_ROUTES
@@ -46,83 +43,11 @@ from .present import Presenter
 from .routes import Route, by_path, pattern
 from .servers import server_routes
 from .settings import WebSettings
+from .site import PeoplePort, Site, SshAccessPort
 from .system import METRICS_ROUTES, SYSTEM_ROUTES
 
 GATE_BODY = 4 << 20
 """Most bytes of a body at the gate: a bastion lists all its connections in one."""
-
-
-class SshAccessPort(Protocol):
-    """Who may enter which server (``ssh/access.py``)."""
-
-    async def hosts(self, owner: Owner) -> SshAccess:
-        """The servers that ``owner`` may enter now, and what his SSH client needs for it."""
-        ...
-
-    async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
-        """Lines for ``authorized_keys`` that let the key in to server ``id`` right now; none: closed."""
-        ...
-
-
-@dataclass(slots=True)
-class Site:
-    """What the handlers work with."""
-
-    service: Service
-    auth: Auth
-    settings: WebSettings
-    access: SshAccessPort
-    presenter: Presenter
-    server_token_ok: Callable[[str, int, str], bool]
-    """(reservation, attempt, token) → whether the token is that attempt's; takes the same time for all."""
-    gate_secret: str
-    webhook_secret: str | None
-    """What GitHub signs its deliveries with; ``None``: none are taken."""
-    metrics: RequestMetrics
-    reads: Limiter
-    writes: Limiter
-    strangers: Limiter
-    names: Limiter
-    reports: Limiter
-    polls: Polls
-    logins: Logins
-    people: PeoplePort | None = None
-    """``None``: people do not log in with GitHub."""
-    bastion: Bastion | None = None
-    """``None``: there is no bastion, and its routes refuse everybody."""
-    bastion_secret: str = ""
-    github_check: Callable[[], Awaitable[list[Check]]] | None = None
-    """Checks all that is needed of GitHub; ``None``: this hub has no GitHub."""
-    doctor: Callable[[], Awaitable[list[Finding]]] | None = None
-    """Checks the whole installation; ``None``: this hub runs on one machine."""
-    document: dict[str, Any] = field(default_factory=dict)
-    unlogged: int = 0
-    """Requests of strangers that were left out of the access log since the last one that was not."""
-
-    def check_access(self, owner: Owner) -> None:
-        """Raise ``Refused`` (``access_revoked``) for somebody who may not use the service now."""
-        verdict = self.service.access.people.verdict(owner.subject)
-        if not verdict.allowed:
-            raise Refused(Code.ACCESS_REVOKED, verdict.message, verdict.hint)
-
-    def log_request(self, handler: RequestHandler) -> None:
-        """Count and log an answered request."""
-        route = getattr(handler, "route", None)
-        request = handler.request
-        name = route.name if route is not None else type(handler).__name__
-        # Anything may stand there, of any length, and is kept for ever.
-        method = request.method if request.method in RequestHandler.SUPPORTED_METHODS else "other"
-        self.metrics.saw(name, method, handler.get_status(), request.request_time())
-        if not getattr(handler, "caller", ""):
-            try:
-                self.strangers.spend(network(request.remote_ip or ""))
-            except RateLimited:
-                self.unlogged += 1
-                return
-            log_request(handler, self.unlogged)
-            self.unlogged = 0
-        else:
-            log_request(handler)
 
 
 def public_routes(settings: WebSettings) -> list[Route]:

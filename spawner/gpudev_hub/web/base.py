@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
@@ -19,9 +19,7 @@ from gpudev_hub.core.ports import StoreUnavailable
 from .auth import BrowserLogin, HubUser, Identity
 from .limits import RateLimited, network
 from .present import error_of
-
-if TYPE_CHECKING:
-    from .app import Site
+from .site import Site
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from tornado.web import HTTPError
@@ -19,9 +19,7 @@ from .auth import METRICS, OPERATE, Identity
 from .base import JSON, BaseHandler, bearer
 from .limits import network
 from .routes import Access, Call, Param, Route, Text
-
-if TYPE_CHECKING:
-    from .app import Site
+from .site import Site
 
 
 class RouteHandler(BaseHandler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 
@@ -30,18 +30,7 @@ from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.views.limits import in_words, standings
 
 from .routes import Access, Call, Route
-
-
-class PeoplePort(Protocol):
-    """Who may use the hub (``service/people.py``)."""
-
-    async def login(self, github_id: int, login: str) -> LoginAnswer:
-        """Ask GitHub about the account now, and answer."""
-        ...
-
-    def access_of(self, hub_user: str) -> PersonAnswer:
-        """What is known of a user of the Hub."""
-        ...
+from .site import PeoplePort
 
 
 class MintRequest(msgspec.Struct, forbid_unknown_fields=True):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Guest, Owner, Reservation
 from gpudev_hub.core.permissions import Action, check_state
 from gpudev_hub.core.words import listing
 
-if TYPE_CHECKING:
-    from .app import Site
-    from .auth import Identity
+from .auth import Identity
+from .site import Site
 
 
 async def share(site: Site, record: Reservation, by: Identity, login: str) -> Reservation:

@@ -21,7 +21,6 @@ from gpudev_hub.core.permissions import Role, roles
 from gpudev_hub.core.views.limits import in_words, standings
 
 from . import guests, limit_view, page_view
-from .app import Site
 from .base import ENCODER, JSON, SECURITY, PageHandler, describe
 from .drawing import draw
 from .help import ClientDownload, Help
@@ -30,6 +29,7 @@ from .operator import OperateNode, OperateReservation, Operator
 from .page import HERE, NO_PAGE, Page
 from .present import hours_of, millis
 from .servers import status_of
+from .site import Site
 from .times import instant
 from .usage_page import UsagePage
 

@@ -7,15 +7,13 @@ import re
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from gpudev_hub.core.errors import Code
 from gpudev_hub.core.model import Reservation
 
 from .auth import Identity
-
-if TYPE_CHECKING:
-    from .app import Site
+from .site import Site
 
 
 class Access(Enum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 
@@ -17,9 +17,7 @@ from .auth import Identity
 from .present import millis
 from .routes import Access, Call, Param, Route, Text
 from .settings import WebSettings
-
-if TYPE_CHECKING:
-    from .app import Site
+from .site import Site
 from .times import instant
 
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")

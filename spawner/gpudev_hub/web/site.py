@@ -1,0 +1,111 @@
+"""What every handler works with: the service, authentication, limits and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tornado.web import RequestHandler
+
+from gpudev_hub.auth.check import Check
+from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.gate import LoginAnswer, PersonAnswer
+from gpudev_hub.core.model import Owner
+from gpudev_hub.core.views.doctor import Finding
+from gpudev_hub.service.service import Service
+from gpudev_hub.ssh.access import SshAccess
+from gpudev_hub.ssh.bastion import Bastion
+
+from .auth import Auth
+from .limits import Limiter, Polls, RateLimited, network
+from .login import Logins
+from .logs import log_request
+from .metrics import RequestMetrics
+from .present import Presenter
+from .settings import WebSettings
+
+
+class SshAccessPort(Protocol):
+    """Who may enter which server (``ssh/access.py``)."""
+
+    async def hosts(self, owner: Owner) -> SshAccess:
+        """The servers that ``owner`` may enter now, and what his SSH client needs for it."""
+        ...
+
+    async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
+        """Lines for ``authorized_keys`` that let the key in to server ``id`` right now; none: closed."""
+        ...
+
+
+class PeoplePort(Protocol):
+    """Who may use the hub (``service/people.py``)."""
+
+    async def login(self, github_id: int, login: str) -> LoginAnswer:
+        """Ask GitHub about the account now, and answer."""
+        ...
+
+    def access_of(self, hub_user: str) -> PersonAnswer:
+        """What is known of a user of the Hub."""
+        ...
+
+
+@dataclass(slots=True)
+class Site:
+    """What the handlers work with."""
+
+    service: Service
+    auth: Auth
+    settings: WebSettings
+    access: SshAccessPort
+    presenter: Presenter
+    server_token_ok: Callable[[str, int, str], bool]
+    """(reservation, attempt, token) → whether the token is that attempt's; takes the same time for all."""
+    gate_secret: str
+    webhook_secret: str | None
+    """What GitHub signs its deliveries with; ``None``: none are taken."""
+    metrics: RequestMetrics
+    reads: Limiter
+    writes: Limiter
+    strangers: Limiter
+    names: Limiter
+    reports: Limiter
+    polls: Polls
+    logins: Logins
+    people: PeoplePort | None = None
+    """``None``: people do not log in with GitHub."""
+    bastion: Bastion | None = None
+    """``None``: there is no bastion, and its routes refuse everybody."""
+    bastion_secret: str = ""
+    github_check: Callable[[], Awaitable[list[Check]]] | None = None
+    """Checks all that is needed of GitHub; ``None``: this hub has no GitHub."""
+    doctor: Callable[[], Awaitable[list[Finding]]] | None = None
+    """Checks the whole installation; ``None``: this hub runs on one machine."""
+    document: dict[str, Any] = field(default_factory=dict)
+    unlogged: int = 0
+    """Requests of strangers that were left out of the access log since the last one that was not."""
+
+    def check_access(self, owner: Owner) -> None:
+        """Raise ``Refused`` (``access_revoked``) for somebody who may not use the service now."""
+        verdict = self.service.access.people.verdict(owner.subject)
+        if not verdict.allowed:
+            raise Refused(Code.ACCESS_REVOKED, verdict.message, verdict.hint)
+
+    def log_request(self, handler: RequestHandler) -> None:
+        """Count and log an answered request."""
+        route = getattr(handler, "route", None)
+        request = handler.request
+        name = route.name if route is not None else type(handler).__name__
+        # Anything may stand there, of any length, and is kept for ever.
+        method = request.method if request.method in RequestHandler.SUPPORTED_METHODS else "other"
+        self.metrics.saw(name, method, handler.get_status(), request.request_time())
+        if not getattr(handler, "caller", ""):
+            try:
+                self.strangers.spend(network(request.remote_ip or ""))
+            except RateLimited:
+                self.unlogged += 1
+                return
+            log_request(handler, self.unlogged)
+            self.unlogged = 0
+        else:
+            log_request(handler)
