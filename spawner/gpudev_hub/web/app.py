@@ -25,7 +25,7 @@ from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.bastion import Bastion
 
 from . import webhook
-from .api import api_routes
+from .api import API_ROUTES
 from .auth import Auth
 from .base import LoginCallback, NotFoundHandler, TooLargeHandler
 from .bastion import BASTION_ROUTES
@@ -40,6 +40,7 @@ from .metrics import RequestMetrics
 from .openapi import document
 from .people import PEOPLE_ROUTES
 from .present import Presenter
+from .reservation_api import reservation_routes
 from .routes import Route, by_path, pattern
 from .servers import server_routes
 from .settings import WebSettings
@@ -53,7 +54,8 @@ GATE_BODY = 4 << 20
 def public_routes(settings: WebSettings) -> list[Route]:
     """Every route of the public application; the handlers and the document are made from this list."""
     return [
-        *api_routes(settings),
+        *reservation_routes(settings),
+        *API_ROUTES,
         *LIMIT_ROUTES,
         *login_routes(),
         *server_routes(settings),

@@ -7,7 +7,9 @@ import re
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+import msgspec
 
 from gpudev_hub.core.errors import Code
 from gpudev_hub.core.model import Reservation
@@ -43,6 +45,23 @@ class Param:
     description: str
     default: Any = None
     required: bool = False
+
+
+def poll_params(longest: float) -> tuple[Param, Param]:
+    """The query of a long poll for a change of a reservation, of at most ``longest`` seconds."""
+    return (
+        Param(
+            "wait",
+            Annotated[float, msgspec.Meta(ge=0, le=longest)],
+            "Seconds to wait for a change before the answer.",
+            default=0.0,
+        ),
+        Param(
+            "version",
+            Annotated[int, msgspec.Meta(ge=0)],
+            "The version you know. If the current version differs, the answer comes at once.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from gpudev_hub.core.words import counted
 
 from .auth import Identity
 from .present import millis
-from .routes import Access, Call, Param, Route, Text
+from .routes import Access, Call, Param, Route, Text, poll_params
 from .settings import WebSettings
 from .site import Site
 from .times import instant
@@ -112,93 +112,94 @@ async def server_release(call: Call) -> wire.ServerStatus:
     return status_of(call.site, await call.site.service.end(record.id, record.owner.subject))
 
 
+ONE = f"{wire.API}/servers/{{id}}"
+
+
 def server_routes(settings: WebSettings) -> list[Route]:
     """The routes of servers, below ``api/v1/servers/``."""
-    root = f"{wire.API}/servers/{{id}}"
-    server = Access.SERVER
-    return [
-        Route(
-            "GET",
-            root,
-            server_status,
-            server,
-            answers=wire.ServerStatus,
-            query=(
-                Param(
-                    "wait",
-                    Annotated[float, msgspec.Meta(ge=0, le=settings.max_wait)],
-                    "Seconds to wait for a change before the answer.",
-                    default=0.0,
-                ),
-                Param(
-                    "version",
-                    Annotated[int, msgspec.Meta(ge=0)],
-                    "The version you know. If the current version differs, the answer comes at once.",
-                ),
+    longest = settings.max_wait
+    return [_status_route(longest), *_CHANGES, _notices_route(longest), _KEYS]
+
+
+def _status_route(longest: float) -> Route:
+    return Route(
+        "GET",
+        ONE,
+        server_status,
+        Access.SERVER,
+        answers=wire.ServerStatus,
+        query=poll_params(longest),
+    )
+
+
+_CHANGES = [
+    Route(
+        "POST",
+        f"{ONE}/extend",
+        server_extend,
+        Access.SERVER,
+        answers=wire.ServerStatus,
+        takes=wire.ExtendRequest,
+        codes=(
+            Code.INVALID_HOURS,
+            Code.EXTENSION_REFUSED,
+            Code.QUOTA_EXCEEDED,
+            Code.WRONG_STATE,
+            Code.REQUEST_ID_REUSED,
+        ),
+    ),
+    Route("DELETE", ONE, server_release, Access.SERVER, answers=wire.ServerStatus, codes=(Code.WRONG_STATE,)),
+    Route(
+        "POST",
+        f"{ONE}/report",
+        report,
+        Access.SERVER,
+        takes=wire.AgentReport,
+    ),
+]
+
+
+def _notices_route(longest: float) -> Route:
+    return Route(
+        "GET",
+        f"{ONE}/notices",
+        notices,
+        Access.SERVER,
+        answers=wire.Notices,
+        query=(
+            Param(
+                "after",
+                Annotated[int, msgspec.Meta(ge=0)],
+                "Number of the last notice you know.",
+                default=0,
+            ),
+            Param(
+                "cut_after",
+                Annotated[int, msgspec.Meta(ge=0)],
+                "Number from the previous answer. Without it, the answer does not wait for `cut`.",
+            ),
+            Param(
+                "wait",
+                Annotated[float, msgspec.Meta(ge=0, le=longest)],
+                "Seconds to wait for a notice before the answer.",
+                default=0.0,
             ),
         ),
-        Route(
-            "POST",
-            f"{root}/extend",
-            server_extend,
-            server,
-            answers=wire.ServerStatus,
-            takes=wire.ExtendRequest,
-            codes=(
-                Code.INVALID_HOURS,
-                Code.EXTENSION_REFUSED,
-                Code.QUOTA_EXCEEDED,
-                Code.WRONG_STATE,
-                Code.REQUEST_ID_REUSED,
-            ),
+    )
+
+
+_KEYS = Route(
+    "GET",
+    f"{ONE}/keys",
+    keys,
+    Access.SERVER,
+    answers=Text,
+    query=(
+        Param(
+            "fingerprint",
+            Annotated[str, msgspec.Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$")],
+            "Fingerprint of the offered key.",
+            required=True,
         ),
-        Route("DELETE", root, server_release, server, answers=wire.ServerStatus, codes=(Code.WRONG_STATE,)),
-        Route(
-            "POST",
-            f"{root}/report",
-            report,
-            server,
-            takes=wire.AgentReport,
-        ),
-        Route(
-            "GET",
-            f"{root}/notices",
-            notices,
-            server,
-            answers=wire.Notices,
-            query=(
-                Param(
-                    "after",
-                    Annotated[int, msgspec.Meta(ge=0)],
-                    "Number of the last notice you know.",
-                    default=0,
-                ),
-                Param(
-                    "cut_after",
-                    Annotated[int, msgspec.Meta(ge=0)],
-                    "Number from the previous answer. Without it, the answer does not wait for `cut`.",
-                ),
-                Param(
-                    "wait",
-                    Annotated[float, msgspec.Meta(ge=0, le=settings.max_wait)],
-                    "Seconds to wait for a notice before the answer.",
-                    default=0.0,
-                ),
-            ),
-        ),
-        Route(
-            "GET",
-            f"{root}/keys",
-            keys,
-            server,
-            answers=Text,
-            query=(
-                Param(
-                    "fingerprint",
-                    Annotated[str, msgspec.Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$")],
-                    "Fingerprint of the offered key.",
-                    required=True,
-                ),
-            ),
-        ),
-    ]
+    ),
+)

@@ -18,7 +18,7 @@ from gpudev_hub.core.views.usage import By, Group
 from gpudev_hub.service.service import Service
 
 from .auth import OPERATE, Identity
-from .routes import Call, Param, Text
+from .routes import Access, Call, Param, Route, Text
 from .times import rfc3339
 
 DAYS = 30
@@ -40,13 +40,6 @@ COLUMNS = (
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a cell that begins with one of these for a formula."""
 NO_TEAM = "no team"
-
-PARAMS = (
-    Param("by", wire.UsageBy, "What to group by.", default="day"),
-    Param("since", date, "First UTC day, like 2026-11-01. Default: 29 days before `until`."),
-    Param("until", date, "Last UTC day, included. Default: today."),
-    Param("owner", wire.UsageOwner, "Whose usage: the caller's, or (operators) everyone's.", default="me"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +195,23 @@ def cell(value: Any) -> str:
         return f"{value:.6f}".rstrip("0").rstrip(".")
     text = str(value)
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+_PARAMS = (
+    Param("by", wire.UsageBy, "What to group by.", default="day"),
+    Param("since", date, "First UTC day, like 2026-11-01. Default: 29 days before `until`."),
+    Param("until", date, "Last UTC day, included. Default: today."),
+    Param("owner", wire.UsageOwner, "Whose usage: the caller's, or (operators) everyone's.", default="me"),
+)
+USAGE_ROUTES = [
+    Route("GET", f"{wire.API}/usage", usage, Access.PERSON, answers=wire.Usage, query=_PARAMS),
+    Route(
+        "GET",
+        f"{wire.API}/usage.csv",
+        usage_csv,
+        Access.PERSON,
+        answers=Text,
+        query=_PARAMS,
+        media="text/csv",
+    ),
+]
