@@ -33,15 +33,13 @@ if TYPE_CHECKING:
         RateLimited,
         RemoteCommandFailed,
         RequestRefused,
-        ReservationEnded,
         Unavailable,
         UnexpectedAnswer,
         UnknownGpuType,
-        WaitTimeout,
         WrongState,
     )
     from gpudev.progress import Progress
-    from gpudev.reservation import Reservation
+    from gpudev.reservation import Reservation, ReservationEnded, WaitTimeout
 
 __all__ = [
     "AccessError",
@@ -84,6 +82,8 @@ _HOMES = {
     "Client": "client",
     "Progress": "progress",
     "Reservation": "reservation",
+    "ReservationEnded": "reservation",
+    "WaitTimeout": "reservation",
     "availability": "client",
     "get": "client",
     "reservations": "client",

@@ -11,10 +11,9 @@ import httpx
 
 from gpudev import config, wire
 from gpudev.api import PATIENCE, Api, new_request_id, number_of_hours
-from gpudev.errors import WaitTimeout
 from gpudev.progress import Progress
 from gpudev.renewal import StoredToken
-from gpudev.reservation import Reservation, check_timeout
+from gpudev.reservation import Reservation, WaitTimeout, check_timeout
 
 
 class Client:

@@ -30,15 +30,13 @@
     └── UnexpectedAnswer             the library does not understand the service's answer
 
 If the service refused the request, ``code`` is the service's stable code; otherwise it is the code of the
-class. A hint says what to do next and is part of ``str(error)``.
+class. A hint says what to do next and is part of ``str(error)``. The two errors that have a reservation are
+beside it, in `gpudev.reservation`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from gpudev.reservation import Reservation
+from typing import ClassVar
 
 
 class GpuDevError(Exception):
@@ -180,28 +178,6 @@ class RateLimited(Unavailable):
     """Too many requests in a short time."""
 
     default_code = "rate_limited"
-
-
-class WaitTimeout(GpuDevError, TimeoutError):
-    """The reservation was not ready before the timeout."""
-
-    default_code = "wait_timeout"
-    exit_code = 7
-
-    def __init__(self, message: str, reservation: Reservation, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.reservation = reservation
-
-
-class ReservationEnded(GpuDevError):
-    """The reservation ended while you waited: it was cancelled, it failed, or its node was lost."""
-
-    default_code = "reservation_ended"
-    exit_code = 8
-
-    def __init__(self, message: str, reservation: Reservation, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.reservation = reservation
 
 
 class RemoteCommandFailed(GpuDevError):

@@ -1,19 +1,16 @@
-"""Progress of a wait: a live line on a terminal, plain lines in a log, a panel in a notebook."""
+"""Progress of a wait: a live line on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from gpudev import clock, display, wire, words
+from gpudev import clock, wire, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
     from rich.spinner import Spinner
-
-    from gpudev.reservation import Reservation
 
 
 class Progress(Protocol):
@@ -125,17 +122,6 @@ _STYLES: dict[words.Tone, str] = {
     "over": "dim",
     "failed": "red",
 }
-
-
-def choose(wanted: Progress | bool | None, reservation: Reservation) -> Progress:
-    """Return the wanted progress; for None and True, choose by the environment."""
-    if wanted is False:
-        return Silent()
-    if wanted is not None and wanted is not True:
-        return wanted
-    if display.in_notebook():
-        return display.panel(reservation)
-    return for_stream(sys.stderr)
 
 
 def for_stream(stream: TextIO | None) -> Progress:

@@ -10,10 +10,10 @@ from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self
 
-from gpudev import clock, copies, display, remote, wire, words
+from gpudev import clock, copies, display, panels, remote, wire, words
 from gpudev.api import LONGEST_POLL, Api, number_of_hours, pauses
-from gpudev.errors import InvalidRequest, NetworkError, ReservationEnded, WaitTimeout
-from gpudev.progress import Progress, choose
+from gpudev.errors import GpuDevError, InvalidRequest, NetworkError
+from gpudev.progress import Progress
 
 
 def check_timeout(seconds: float | None) -> None:
@@ -23,6 +23,28 @@ def check_timeout(seconds: float | None) -> None:
             f"The timeout is {seconds:g} seconds, which is not possible.",
             hint="Use 0 or more, or leave it out.",
         )
+
+
+class WaitTimeout(GpuDevError, TimeoutError):
+    """The reservation was not ready before the timeout."""
+
+    default_code = "wait_timeout"
+    exit_code = 7
+
+    def __init__(self, message: str, reservation: Reservation, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reservation = reservation
+
+
+class ReservationEnded(GpuDevError):
+    """The reservation ended while you waited: it was cancelled, it failed, or its node was lost."""
+
+    default_code = "reservation_ended"
+    exit_code = 8
+
+    def __init__(self, message: str, reservation: Reservation, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reservation = reservation
 
 
 class Reservation:
@@ -183,7 +205,7 @@ class Reservation:
         """
         check_timeout(timeout)
         until = None if timeout is None else time.monotonic() + timeout
-        shown = choose(progress, self)
+        shown = display.choose(progress, self)
         troubles = pauses()
         note: str | None = None
         try:
@@ -324,7 +346,7 @@ class Reservation:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         view = words.describe(self._record, clock.now())
-        return {"text/plain": repr(self), "text/html": display.html(view)}
+        return {"text/plain": repr(self), "text/html": panels.html(view)}
 
     def _ipython_display_(self) -> None:
         display.show(self)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 
-from gpudev import clock, display, wire, words
+from gpudev import clock, panels, wire, words
 from gpudev.errors import GpuDevError
-
-if TYPE_CHECKING:
-    from gpudev.reservation import Reservation
 
 STEPS = ((0.5, "30 min"), (1.0, "1 h"), (2.0, "2 h"), (4.0, "4 h"))
 """Choices for an extension: hours and label."""
@@ -25,7 +22,7 @@ class Panel:
     before that the panel says how to cancel.
     """
 
-    def __init__(self, reservation: Reservation) -> None:
+    def __init__(self, reservation: panels.Followed) -> None:
         self._reservation = reservation
         self._lock = threading.Lock()
         self._following = False
@@ -52,7 +49,7 @@ class Panel:
             view = words.describe(record, clock.now())
             if not self._following and record.state in ("queued", "starting"):
                 note = note or "To cancel the reservation, interrupt the cell (■)."
-            self.text.value = display.html(view, note or self._note)
+            self.text.value = panels.html(view, note or self._note)
             self.extend.disabled = self._busy or not view.can_extend
             self.hours.disabled = self.extend.disabled
             self.release.disabled = self._busy or not view.can_release
@@ -70,7 +67,7 @@ class Panel:
         """End the wait: show the buttons, and keep the panel up to date from a thread."""
         self._following = True
         self.update(self._reservation.record, None)
-        display.follow(self._reservation, self)
+        panels.follow(self._reservation, self)
 
     def _on_extend(self, _: Any) -> None:
         hours = self.hours.value
@@ -93,4 +90,6 @@ class Panel:
             self._busy = False
             self.update(self._reservation.record, None)
 
-        threading.Thread(target=work, name=f"gpudev-{self._reservation.id}-button", daemon=True).start()
+        threading.Thread(
+            target=work, name=f"gpudev-{self._reservation.record.id}-button", daemon=True
+        ).start()

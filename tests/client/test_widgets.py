@@ -10,7 +10,7 @@ import pytest
 
 import gpudev
 from fake_service import FakeService
-from gpudev import display
+from gpudev import panels
 from gpudev.widgets import Panel
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -107,7 +107,7 @@ def test_a_refusal_is_shown_and_the_buttons_come_back(
 def test_an_outage_is_shown_and_survived(
     service: FakeService, box: gpudev.Reservation, shown: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(display, "PAUSE", 0.05)
+    monkeypatch.setattr(panels, "PAUSE", 0.05)
     panel = Panel(box)
     panel.update(box.record, None)
     panel.close()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpudev import display, wire, words
+from gpudev import panels, wire, words
 
 NOW = datetime(2030, 1, 1, 10, 0, tzinfo=UTC)
 
@@ -188,9 +188,9 @@ def test_html_says_where_times_are_not_in_the_zone_of_the_reader(
     time.tzset()
     try:
         view = words.describe(record(state="ready", ends_at="2030-01-01T15:00:00Z"), NOW)
-        assert ("times in UTC" in display.html(view)) is said
+        assert ("times in UTC" in panels.html(view)) is said
         view = words.describe(record(state="stopping"), NOW)
-        assert "UTC" not in display.html(view)
+        assert "UTC" not in panels.html(view)
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -200,7 +200,7 @@ def test_html_holds_no_markup_of_others() -> None:
     view = words.describe(
         record(reason="<script>alert(1)</script>", name="a&b", url='http://x/"><b>', state="ready"), NOW
     )
-    text = display.html(view, note="<i>")
+    text = panels.html(view, note="<i>")
     assert "<script" not in text
     assert "<i>" not in text
     assert '"><b>' not in text

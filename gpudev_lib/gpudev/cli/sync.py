@@ -56,6 +56,7 @@ def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDev
     import queue
     import threading
 
+    from gpudev.cli.services import api_of
     from gpudev.errors import GpuDevError, NetworkError
 
     answers: queue.SimpleQueue[tuple[Path, SshAccess | GpuDevError | None]] = queue.SimpleQueue()
@@ -89,25 +90,6 @@ def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDev
             f"The hub configured in {account} did not answer within {PATIENCE:g} s."
         )
     return found
-
-
-def api_of(account: Path, timeout: float) -> Api | None:
-    """Return the service of a configuration file, without retries; None if none is configured."""
-    from gpudev import config
-    from gpudev.api import Api
-    from gpudev.errors import NotLoggedIn
-    from gpudev.sshfiles import account_path
-
-    try:
-        in_use = account == account_path(None)
-        settings = config.resolve() if in_use else config.settings_of(account)
-    except NotLoggedIn:
-        if account.exists():
-            raise
-        settings = None
-    if settings is None:
-        return None
-    return Api(settings.url, settings.token, patience=0.0, timeout=max(timeout, 0.05))
 
 
 def after_change(api: Api) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpudev import clock, foreign, ssh, sshblocks, wire, words
-from gpudev.cli.sync import api_of
+from gpudev.cli.services import api_of
 from gpudev.errors import GpuDevError, NotFound
 
 TIMEOUT = 5.0
