@@ -10,10 +10,11 @@ from typing import Self
 import httpx
 
 from gpudev import config, wire
-from gpudev.api import PATIENCE, Api, new_request_id, number_of_hours
+from gpudev.api import Api, new_request_id, number_of_hours
 from gpudev.progress import Progress
 from gpudev.renewal import StoredToken
 from gpudev.reservation import Reservation, WaitTimeout, check_timeout
+from gpudev.service_client import PATIENCE
 
 
 class Client:

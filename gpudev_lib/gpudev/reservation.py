@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpudev import clock, copies, display, panels, remote, wire, words
-from gpudev.api import LONGEST_POLL, Api, number_of_hours, pauses
+from gpudev.api import LONGEST_POLL, Api, number_of_hours
 from gpudev.errors import GpuDevError, InvalidRequest, NetworkError
 from gpudev.progress import Progress
+from gpudev.service_client import pauses
 
 
 def check_timeout(seconds: float | None) -> None:

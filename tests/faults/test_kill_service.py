@@ -172,7 +172,7 @@ def test_the_service_alone(tmp_path: Path, hub: SmallHub, monkeypatch: pytest.Mo
     lives += [("", chance.randrange(10, 70)) for _ in range(16)]
     chance.shuffle(lives)
     service.start()
-    monkeypatch.setattr("gpudev.api.pauses", quick)
+    monkeypatch.setattr("gpudev.service_client.pauses", quick)
     crowd = Crowd(
         [Submitter(n, service.url, hub.token(f"user{n}"), f"local:user{n}") for n in range(SUBMITTERS)]
     )
