@@ -18,6 +18,7 @@ from gpudev import clock, ssh, sshkeys, wire
 from gpudev.api import Api
 from gpudev.errors import CommandTimeout, Forbidden, GpuDevError, NotFound, RemoteCommandFailed, WrongState
 from gpudev.processes import Command, environment
+from gpudev.sshfiles import folder
 from gpudev.words import label, no_server, standing
 
 MARK = "GPUDEV_RUN"
@@ -92,9 +93,9 @@ def find(api: Api, id: str, rank: int = 0) -> Host:
             sshkeys.check_made_for(access)
             if not _accepted(access) and not _accepted(api.ssh()):  # a new key is in the second answer
                 raise GpuDevError(
-                    f"The hub at {api.url} accepts none of the SSH keys in {ssh.folder()}.",
+                    f"The hub at {api.url} accepts none of the SSH keys in {folder()}.",
                     hint="If the hub reads keys from your home, start gpu-dev with the same HOME. Otherwise"
-                    f" ask an operator to add {sshkeys.public(sshkeys.own_key(ssh.folder()))} to your keys.",
+                    f" ask an operator to add {sshkeys.public(sshkeys.own_key(folder()))} to your keys.",
                     code="no_key",
                 )
             return Host(host.alias, config)
@@ -107,7 +108,7 @@ def find(api: Api, id: str, rank: int = 0) -> Host:
 
 
 def _accepted(access: wire.SshAccess) -> bool:
-    return access.identity_file is not None or sshkeys.any_accepted(ssh.folder(), access.accepted_keys)
+    return access.identity_file is not None or sshkeys.any_accepted(folder(), access.accepted_keys)
 
 
 def own(record: wire.Reservation) -> None:

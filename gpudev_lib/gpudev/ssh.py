@@ -19,17 +19,10 @@ file. If ``~/.ssh`` cannot be written, they read a file in a temporary folder.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
-import pwd
-import re
-import shlex
-import shutil
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -39,26 +32,21 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gpudev import clock, sshblocks, sshkeys
-from gpudev.config import home
+from gpudev import clock, sshblocks, sshinclude, sshkeys
 from gpudev.errors import ConfigError, cause
-from gpudev.processes import environment
-from gpudev.sshblocks import quoted
 from gpudev.sshfiles import (
     account_path,
     file_of,
+    folder,
     hosts_folder,
+    include_path,
     key_of,
     make_folder,
     our_folder,
     read_record,
     set_state,
-    state,
     write,
 )
-from gpudev.sshfiles import config_path as config_path
-from gpudev.sshfiles import folder as folder
-from gpudev.sshfiles import include_path as include_path
 from gpudev.wire import SshAccess, SshClosed
 
 FRESH = 2.0
@@ -66,8 +54,6 @@ FRESH = 2.0
 REMEMBERED = timedelta(hours=24)
 """Time for which ssh reports that an ended reservation has ended."""
 _MOST_REMEMBERED = 20
-_CHECK_PATIENCE = 5.0
-"""Timeout in seconds for ssh to read its configuration."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +166,8 @@ def sync(access: SshAccess, account: Path | None = None) -> Written:
         _write_servers(access, account)
         if account is None:  # for two servers with one name, the account last used by hand is first
             set_state(first=file_of(None, ".conf").name)
-        write(include_path(), _include())
-        return Written(include_path(), _see_to_line())
+        write(include_path(), sshinclude.included_content())
+        return Written(include_path(), sshinclude.ensure_line())
     except OSError as error:
         problem = f"The SSH settings in {folder() / 'gpudev'} cannot be written: {cause(error)}."
         if account is not None:
@@ -202,11 +188,11 @@ def _write_servers(access: SshAccess, account: Path | None) -> None:
     record["names"] = names
     blocks = sshblocks.host_blocks(access, known, keys, agent, our_folder())
     ended = [SshClosed(alias=alias, id=entry["id"]) for alias, entry in record["past"].items()]
-    program = _program()
-    closed = sshblocks.closed_blocks([*access.closed, *ended], f"{program} ssh-why {record_file.stem}")
+    command = sshinclude.program()
+    closed = sshblocks.closed_blocks([*access.closed, *ended], f"{command} ssh-why {record_file.stem}")
     write(known, sshblocks.known_hosts(access))
     write(file_of(account, ".conf"), "\n".join(blocks) or "# You have no running server now.\n")
-    write(file_of(account, ".closed"), "\n".join(closed if program else []))
+    write(file_of(account, ".closed"), "\n".join(closed if command else []))
     write(record_file, json.dumps(record) + "\n")
     _mark_tried(account)
 
@@ -253,146 +239,6 @@ def _write_elsewhere(access: SshAccess, problem: str) -> Path:
             continue
         return place / "config"
     raise ConfigError(problem, hint="Make the folder writable, or free disk space.")
-
-
-def enable() -> None:
-    """Add the line at the top of ``~/.ssh/config``."""
-    if not include_path().exists():
-        make_folder(include_path().parent)
-        write(include_path(), _include())
-    created = bool(state().get("created"))
-    try:
-        file = _config_file()
-        before = _content(file)
-        if before is None:
-            created = True
-        write(file, _with_line_first(before or b""), 0o600)
-    except OSError as error:
-        raise ConfigError(
-            f"`ssh gpu-NAME` does not work yet: {config_path()} cannot be changed: {cause(error)}.",
-            hint=f"Add the line `{_lines()[0].decode().strip()}` at the top of the file, or connect with:"
-            " gpu-dev ssh NAME",
-        ) from error
-    set_state(include=True, created=created)
-
-
-def check() -> None:
-    """Raise `ConfigError` if ssh refuses its configuration."""
-    file = [] if _home_is_the_accounts() else ["-F", str(config_path())]
-    # For a name that starts with gpu-, ssh would run `gpu-dev ssh-sync`.
-    command = ["ssh", *file, "-G", "localhost"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_CHECK_PATIENCE, env=environment()
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise ConfigError(
-            f"`ssh gpu-NAME` does not work yet: ssh refuses its configuration: {said.rstrip('.')}.",
-            hint="Repair the file named in the message, or connect with: gpu-dev ssh NAME",
-        )
-
-
-def disable() -> None:
-    """Remove the line from ``~/.ssh/config``. Every other byte stays."""
-    try:
-        file = _config_file()
-        lines = (_content(file) or b"").splitlines(keepends=True)
-        ours = next((number for number, line in enumerate(lines) if line in _lines()), None)
-        if ours is not None:
-            del lines[ours]
-            if not lines and state().get("created"):
-                file.unlink()
-            else:
-                write(file, b"".join(lines))
-    except OSError as error:
-        raise ConfigError(
-            f"{config_path()} cannot be changed: {cause(error)}.",
-            hint=f"Remove the line `{_lines()[0].decode().strip()}` yourself.",
-        ) from error
-    set_state(include=False, created=False)
-
-
-def _see_to_line() -> str:
-    """Add or move the line to the top if needed. Return what to do if the file cannot be changed, else ""."""
-    included = state().get("include")
-    try:
-        if included is None or (included and _line_stands_too_low()):
-            enable()
-    except (ConfigError, OSError) as error:
-        return str(error)
-    return ""
-
-
-def _line_stands_too_low() -> bool:
-    """Return whether options come before the line: ssh uses the first value of an option."""
-    before = _content(config_path()) or b""
-    return any(line in _lines() for line in before.splitlines(keepends=True)) and (
-        _with_line_first(before) != before
-    )
-
-
-def _content(file: Path) -> bytes | None:
-    """Return the content of a configuration file; None if there is no such file. Raise ``OSError``."""
-    if file.is_fifo():  # reading it would wait for a writer, and a change would replace it
-        raise OSError(errno.EINVAL, "it is a named pipe")
-    return file.read_bytes() if file.exists() else None
-
-
-def _with_line_first(before: bytes) -> bytes:
-    """Return the content with the line as its first directive."""
-    lines = before.splitlines(keepends=True)
-    for line in lines:
-        if line in _lines():
-            return before
-        if line.strip() and not line.lstrip().startswith(b"#"):
-            break
-    return _lines()[0] + b"".join(line for line in lines if line not in _lines())
-
-
-def _lines() -> list[bytes]:
-    """Return both forms of the line, the one to add first. The short one needs the home of the account."""
-    short, long = b"Include gpudev/config\n", f"Include {quoted(include_path())}\n".encode()
-    return [short, long] if _home_is_the_accounts() else [long, short]
-
-
-def _home_is_the_accounts() -> bool:
-    """Return whether ssh, which ignores ``HOME``, reads the same ``~/.ssh/config``."""
-    try:
-        return Path(pwd.getpwuid(os.getuid()).pw_dir) == home()
-    except KeyError:
-        return False
-
-
-def _config_file() -> Path:
-    """Return ``~/.ssh/config``, with links resolved."""
-    make_folder(folder())
-    return Path(os.path.realpath(config_path()))
-
-
-def _program() -> str | None:
-    """Return the ``gpu-dev`` command for the SSH configuration; None if its path cannot be quoted there."""
-    program = Path(sys.executable).parent / "gpu-dev"
-    found = str(program) if program.exists() else shutil.which("gpu-dev")
-    if not found or re.search(r"['\"\\]", found):  # ssh cannot quote these characters
-        return None
-    return shlex.quote(found).replace("%", "%%")
-
-
-def _include() -> str:
-    """Return the content of the included file. No ssh token is used, so user input never reaches a shell."""
-    lines = ["# Written by gpu-dev. To stop using this file: gpu-dev ssh-config disable"]
-    word = _program()
-    if word is not None:
-        # If gpu-dev is no longer installed, ssh continues without a message.
-        lines.append(f'Match originalhost gpu-* exec "test ! -x {word} || {word} ssh-sync"')
-    lines.append("Match all")
-    first = state().get("first")
-    # The .closed files come last: a name with a server in another file is not closed.
-    lines += [f"Include {quoted(hosts_folder() / name)}" for name in (first, "*.conf", "*.closed") if name]
-    return "\n".join(lines) + "\n"
 
 
 def _identity(access: SshAccess) -> tuple[list[Path], bool]:

@@ -21,7 +21,7 @@ from nbformat import v4
 
 import gpudev
 from fake_service import FakeService
-from gpudev import ssh
+from gpudev import ssh, sshfiles
 from ssh_world import World
 
 pytestmark = pytest.mark.integration
@@ -326,7 +326,7 @@ def test_ssh_finds_what_was_reserved_elsewhere(
     for file in (world.home / ".ssh" / "gpudev" / "hosts").iterdir():
         file.unlink()
     done = subprocess.run(
-        ["ssh", "-F", str(ssh.include_path()), "gpu-demo", "echo $CUDA_VISIBLE_DEVICES"],
+        ["ssh", "-F", str(sshfiles.include_path()), "gpu-demo", "echo $CUDA_VISIBLE_DEVICES"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -362,7 +362,7 @@ def test_ssh_sync_keeps_the_servers_of_each_configuration_file(
     monkeypatch.setenv("GPUDEV_CONFIG", str(other))
     assert subprocess.run([GPU_DEV, "ssh-sync"], check=False).returncode == 0
     monkeypatch.undo()
-    monkeypatch.setenv("HOME", str(ssh.folder().parent))
+    monkeypatch.setenv("HOME", str(sshfiles.folder().parent))
     assert other in ssh.known_accounts()
 
 

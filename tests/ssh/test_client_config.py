@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gpudev import clock, ssh, sshkeys
+from gpudev import clock, ssh, sshfiles, sshinclude, sshkeys
 from gpudev.errors import ConfigError, GpuDevError, UnexpectedAnswer
 from gpudev.wire import SshAccess, SshHost
 from ssh_world import eventually
@@ -68,7 +68,7 @@ def test_from_nothing_and_back_to_nothing(home: Path) -> None:
     assert got["userknownhostsfile"].endswith(".known")
     assert resolved("gpu-gx1", config)["port"] == "4022"
     assert resolved("example.org", config)["port"] == "22"
-    ssh.disable()
+    sshinclude.disable()
     assert not config.exists()
 
 
@@ -96,9 +96,9 @@ def test_byte_for_byte(home: Path, before: bytes) -> None:
         assert resolved("gpu-demo", config)["stricthostkeychecking"] == "true"
     assert mode(config) == 0o640
     ssh.sync(access(host()))
-    ssh.enable()
+    sshinclude.enable()
     assert config.read_bytes().count(b"gpudev/config") == 1
-    ssh.disable()
+    sshinclude.disable()
     assert config.read_bytes() == before
     assert mode(config) == 0o640
 
@@ -109,10 +109,10 @@ def test_who_takes_the_line_away_is_left_in_peace(home: Path) -> None:
     config.write_text("Host work\n")
     ssh.sync(access(host()))
     assert config.read_text() == "Host work\n"
-    ssh.disable()
+    sshinclude.disable()
     ssh.sync(access(host()))
     assert config.read_text() == "Host work\n"
-    ssh.enable()
+    sshinclude.enable()
     assert config.read_text().endswith("Host work\n")
     assert config.read_text() != "Host work\n"
 
@@ -122,7 +122,7 @@ def test_lines_written_meanwhile_stay(home: Path) -> None:
     ssh.sync(access())
     with config.open("a") as file:
         file.write("Host work\n")
-    ssh.disable()
+    sshinclude.disable()
     assert config.read_text() == "Host work\n"
 
 
@@ -135,7 +135,7 @@ def test_a_link_stays_a_link(home: Path) -> None:
     ssh.sync(access(host()))
     assert (home / ".ssh" / "config").is_symlink()
     assert real.read_text().startswith("Include ")
-    ssh.disable()
+    sshinclude.disable()
     assert real.read_text() == "Host work\n"
     assert (home / ".ssh" / "config").is_symlink()
     assert sorted(path.name for path in real.parent.iterdir()) == ["ssh-config"]
@@ -180,18 +180,18 @@ def test_a_config_that_cannot_be_changed_stops_nobody(home: Path, make: Callable
         assert "Include gpudev/config" in written.problem or "Include /" in written.problem
         assert "gpu-dev ssh NAME" in written.problem
     with pytest.raises(ConfigError, match="cannot be changed"):
-        ssh.enable()
+        sshinclude.enable()
 
 
 def test_a_file_that_ssh_refuses_is_said(home: Path) -> None:
     (home / ".ssh").mkdir(mode=0o700)
     (home / ".ssh" / "config").write_text("Host work\n  User me\n")
     ssh.sync(access(host()))
-    ssh.check()
+    sshinclude.check()
     (home / ".ssh" / "config").write_text("\ufeffHost work\n  User me\n")
-    ssh.enable()
+    sshinclude.enable()
     with pytest.raises(ConfigError, match="Bad configuration option"):
-        ssh.check()
+        sshinclude.check()
 
 
 def make_ssh_a_file(home: Path) -> None:
@@ -257,12 +257,12 @@ def test_a_home_that_is_no_absolute_path_is_the_accounts(named: str, monkeypatch
     import pwd
 
     monkeypatch.setenv("HOME", named)
-    assert ssh.folder() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
+    assert sshfiles.folder() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
     monkeypatch.delenv("HOME")
-    assert ssh.folder() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
+    assert sshfiles.folder() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
     monkeypatch.setattr(os, "getuid", lambda: 987654)
     with pytest.raises(ConfigError, match="Set HOME"):
-        ssh.folder()
+        sshfiles.folder()
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_our_line_comes_first_again(home: Path, above: bytes) -> None:
     assert ssh.sync(access(host())).problem == ""
     assert config.read_bytes() == line + above + b"Host b\n"
     assert resolved("gpu-demo", config)["stricthostkeychecking"] == "true"
-    ssh.disable()
+    sshinclude.disable()
     config.write_bytes(above)
     ssh.sync(access(host()))
     assert config.read_bytes() == above
@@ -288,20 +288,20 @@ def test_our_line_comes_first_again(home: Path, above: bytes) -> None:
 
 def test_hosts_go_when_reservations_go(home: Path) -> None:
     ssh.sync(access(host(), host("other", "gx2", port=4023)))
-    assert resolved("gpu-other", ssh.include_path())["port"] == "4023"
+    assert resolved("gpu-other", sshfiles.include_path())["port"] == "4023"
     ssh.sync(access(host("other", "gx2", port=4023)))
-    assert resolved("gpu-demo", ssh.include_path())["hostname"] == "gpu-demo"
-    assert resolved("gpu-other", ssh.include_path())["port"] == "4023"
+    assert resolved("gpu-demo", sshfiles.include_path())["hostname"] == "gpu-demo"
+    assert resolved("gpu-other", sshfiles.include_path())["port"] == "4023"
     ssh.sync(access())
-    assert resolved("gpu-other", ssh.include_path())["hostname"] == "gpu-other"
+    assert resolved("gpu-other", sshfiles.include_path())["hostname"] == "gpu-other"
     files = "".join(path.read_text() for path in (home / ".ssh/gpudev").rglob("*.conf"))
     assert "Host gpu" not in files
 
 
 def test_ranks_of_a_pair(home: Path) -> None:
     ssh.sync(access(host(), host(rank=1, port=4023)))
-    assert resolved("gpu-demo-1", ssh.include_path())["hostkeyalias"] == "gx1-1"
-    assert resolved("gpu-gx1-1", ssh.include_path())["port"] == "4023"
+    assert resolved("gpu-demo-1", sshfiles.include_path())["hostkeyalias"] == "gx1-1"
+    assert resolved("gpu-gx1-1", sshfiles.include_path())["port"] == "4023"
 
 
 def test_accounts_keep_out_of_each_others_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,12 +311,12 @@ def test_accounts_keep_out_of_each_others_way(home: Path, monkeypatch: pytest.Mo
     ssh.sync(access(host("a", "ga")))
     monkeypatch.setenv("GPUDEV_CONFIG", str(home / "bob.json"))
     ssh.sync(access(host("b", "gb", port=4023)))
-    assert resolved("gpu-a", ssh.include_path())["port"] == "4022"
-    assert resolved("gpu-b", ssh.include_path())["port"] == "4023"
+    assert resolved("gpu-a", sshfiles.include_path())["port"] == "4022"
+    assert resolved("gpu-b", sshfiles.include_path())["port"] == "4023"
     assert set(ssh.known_accounts()) == {home / "alice.json", home / "bob.json"}
     ssh.sync(access(), home / "alice.json")
-    assert resolved("gpu-a", ssh.include_path())["hostname"] == "gpu-a"
-    assert resolved("gpu-b", ssh.include_path())["port"] == "4023"
+    assert resolved("gpu-a", sshfiles.include_path())["hostname"] == "gpu-a"
+    assert resolved("gpu-b", sshfiles.include_path())["port"] == "4023"
     (home / "alice.json").unlink()
     assert ssh.known_accounts() == [home / "bob.json"]
     assert len(list((home / ".ssh/gpudev/hosts").glob("*.conf"))) == 1
@@ -349,9 +349,9 @@ def test_of_two_of_one_name_the_account_last_used(home: Path, monkeypatch: pytes
         account.write_text("{}")
         monkeypatch.setenv("GPUDEV_CONFIG", str(account))
         ssh.sync(access(host(port=port)))
-        assert resolved("gpu-demo", ssh.include_path())["port"] == str(port)
+        assert resolved("gpu-demo", sshfiles.include_path())["port"] == str(port)
     ssh.sync(access(host(port=4100)), accounts[0])
-    assert resolved("gpu-demo", ssh.include_path())["port"] == "4103"
+    assert resolved("gpu-demo", sshfiles.include_path())["port"] == "4103"
 
 
 @pytest.mark.parametrize("hours", [-30, -1, 1, 30])
@@ -364,7 +364,7 @@ def test_nothing_is_decided_by_the_clock(home: Path, hours: float, monkeypatch: 
     with ssh.asking(accounts, 1) as due:
         assert due == []
     assert ssh.known_accounts() == accounts
-    assert resolved("gpu-demo", ssh.include_path())["port"] == "4022"
+    assert resolved("gpu-demo", sshfiles.include_path())["port"] == "4022"
     monkeypatch.setattr(ssh, "FRESH", 0.0)
     with ssh.asking(accounts, 1) as due:
         assert due == accounts
@@ -424,7 +424,7 @@ def test_a_failing_sync_keeps_nobody_out(home: Path, monkeypatch: pytest.MonkeyP
 def test_names_typed_never_reach_a_shell(home: Path) -> None:
     """No ssh token (%h, %n, …) stands in what ssh hands to a shell."""
     ssh.sync(access(host()))
-    (line,) = [one for one in ssh.include_path().read_text().splitlines() if "exec" in one]
+    (line,) = [one for one in sshfiles.include_path().read_text().splitlines() if "exec" in one]
     assert "%" not in line.replace("%%", "")
 
 
@@ -466,7 +466,7 @@ def test_a_known_hosts_line_must_be_a_ca(home: Path, line: str) -> None:
 
 def test_an_identity_file_of_the_services(home: Path) -> None:
     ssh.sync(access(host(), identity="/state/keys/al ice/id_ed25519"))
-    assert resolved("gpu-demo", ssh.include_path())["identityfile"] == "/state/keys/al ice/id_ed25519"
+    assert resolved("gpu-demo", sshfiles.include_path())["identityfile"] == "/state/keys/al ice/id_ed25519"
     for bad in ("relative", '/a"\n  ProxyCommand id', "/a\nProxyCommand id"):
         with pytest.raises(UnexpectedAnswer):
             ssh.sync(access(host(), identity=bad))

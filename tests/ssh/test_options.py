@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from gpudev import ssh, sshblocks, sshkeys
+from gpudev import ssh, sshblocks, sshfiles, sshkeys
 from gpudev.wire import SshAccess, SshBastion, SshClosed, SshHost
 
 DOCS = Path(__file__).parents[2] / "docs" / "ssh.md"
@@ -152,7 +152,7 @@ def test_pinned_options_win_over_every_block_of_the_users(config: Path, home: Pa
     config.parent.mkdir(mode=0o700)
     config.write_text("\n".join(BLOCKS))
     ssh.sync(access())
-    alone = settings(ssh.include_path())
+    alone = settings(sshfiles.include_path())
     config.write_text("\n".join(BLOCKS) + config.read_text() + "\n".join(BLOCKS))
     ssh.sync(access())
     assert config.read_text().startswith("Include ")
@@ -188,7 +188,7 @@ def test_pinned_options_win_over_every_block_for_the_bastion_too(config: Path, h
     assert (way["controlmaster"], way["forwardagent"]) == (["false"], ["no"])
     assert way["identityfile"][0].endswith("gpudev/id_ed25519")
     assert not {"proxyjump", "proxycommand", "remotecommand", "controlpath"} & set(way)
-    alone = settings(ssh.include_path(), jump)
+    alone = settings(sshfiles.include_path(), jump)
     for option in sshblocks.PINNED.keys() | sshblocks.GATEWAY.keys():
         name = ALIASES.get(option.lower(), option.lower())
         assert way.get(name) == alone.get(name), option

@@ -17,10 +17,10 @@ def _check(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Show which SSH keys of the user open servers, and why others do not; then exit."""
     if not wanted:
         return
-    from gpudev import ssh, sshkeys
+    from gpudev import sshfiles, sshinclude, sshkeys
 
     access = connect().api.ssh()
-    here, made = sshkeys.paths(ssh.folder()), sshkeys.made_for(access)
+    here, made = sshkeys.paths(sshfiles.folder()), sshkeys.made_for(access)
     for key in access.accepted_keys:
         # The hub has one key for a demo user: the key that it made.
         where = here.get(key, "not on this machine") if made is None else f"{made} on the machine of the hub"
@@ -34,8 +34,8 @@ def _check(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
             code="no_key",
         )
     sshkeys.check_made_for(access)
-    if ssh.config_path().exists():
-        ssh.check()
+    if sshfiles.config_path().exists():
+        sshinclude.check()
     ctx.exit()
 
 
@@ -115,29 +115,29 @@ def enable() -> None:
 
     Also updates the SSH settings of your servers.
     """
-    from gpudev import ssh
+    from gpudev import ssh, sshfiles, sshinclude
 
     access = connect().api.ssh()
-    ssh.enable()
+    sshinclude.enable()
     ssh.sync(access)
-    ssh.check()
-    echo(f"`ssh gpu-NAME` is set up: {ssh.config_path()} now includes {ssh.include_path()}.")
+    sshinclude.check()
+    echo(f"`ssh gpu-NAME` is set up: {sshfiles.config_path()} now includes {sshfiles.include_path()}.")
 
 
 @ssh_config_command.command()
 def disable() -> None:
     """Remove the line from ~/.ssh/config. The rest of your file stays unchanged."""
-    from gpudev import ssh
+    from gpudev import sshfiles, sshinclude
 
-    ssh.disable()
-    echo(f"{ssh.config_path()} no longer includes {ssh.include_path()}.")
+    sshinclude.disable()
+    echo(f"{sshfiles.config_path()} no longer includes {sshfiles.include_path()}.")
 
 
 @ssh_config_command.command()
 def show() -> None:
     """Print the SSH settings that gpu-dev wrote."""
-    from gpudev import ssh
+    from gpudev import sshfiles
 
-    file = ssh.include_path()
+    file = sshfiles.include_path()
     text = file.read_text("utf-8") if file.exists() else f"# {file} has not been written yet."
     echo(text.removesuffix("\n"))
