@@ -32,7 +32,7 @@ from gpudev_hub.cluster.kubernetes import KubernetesCluster
 from gpudev_hub.cluster.labels import ATTEMPT, CONTAINER, GPU, RANK, RANKS, RESERVATION, object_name, selector
 from gpudev_hub.core.model import Owner, Reservation, State
 from gpudev_hub.core.policy import Allowances
-from gpudev_hub.stores.dynamodb import DynamoStore
+from gpudev_hub.stores.dynamodb.store import DynamoStore
 from harness.cluster import Cluster
 from harness.kwok import make_simulated_nodes, start_kwok
 from manifests import surroundings

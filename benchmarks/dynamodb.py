@@ -75,7 +75,7 @@ class Meter:
 async def lives(table: str, client: Any, folder: Path) -> int:
     """A thousand reservations on two nodes, one after another as room is given back; returns the commits."""
     from gpudev_hub.core.policy import Allowances
-    from gpudev_hub.stores.dynamodb import DynamoStore
+    from gpudev_hub.stores.dynamodb.store import DynamoStore
     from service_world import ALICE, POLICY, ServiceWorld
 
     policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000, running_gpus=16))
@@ -103,7 +103,7 @@ async def submissions(table: str, client: Any, folder: Path) -> float:
     """Acknowledged submissions per second from 16 clients into a full pool, without HTTP."""
     from gpudev_hub.core.policy import Allowances
     from gpudev_hub.core.request import Ask
-    from gpudev_hub.stores.dynamodb import DynamoStore
+    from gpudev_hub.stores.dynamodb.store import DynamoStore
     from service_world import ALICE, BOB, POLICY, ServiceWorld
 
     policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000))

@@ -30,7 +30,7 @@ async def serve(folder: Path) -> None:
     """The service, until its standard input ends; prints its port."""
     sys.path.insert(0, str(SUPPORT))
     from gpudev_hub.core.policy import Allowances
-    from gpudev_hub.stores.sqlite import SqliteStore
+    from gpudev_hub.stores.sqlite.store import SqliteStore
     from web_site import POLICY, running
 
     logging.basicConfig(level=logging.WARNING)

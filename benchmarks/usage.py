@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from gpudev_hub.core.model import HOUR
 from gpudev_hub.core.usage import Sums, UsageDay, UsageHead, day_number
 from gpudev_hub.core.views.usage import By, Usage
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 
 FIRST = day_number(date(2026, 1, 1))
 SIZES = (1, 2, 4, 8, 16)

@@ -21,7 +21,7 @@ from .core.model import SECOND, Millis, Node
 from .core.ports import ClusterUnavailable, HubUnavailable, StoreUnavailable
 from .core.views.doctor import Facts, Finding, PodFact, examine
 from .service.hubclient import HubClient
-from .stores.dynamodb import DynamoStore
+from .stores.dynamodb.store import DynamoStore
 
 NAMESPACE: Final = "gpudev"
 """Of everything but servers: the chart has no other."""
@@ -37,7 +37,7 @@ class Doctor:
     settings: ClusterSettings
     api: CoreV1Api
     table_client: Any
-    """From ``dynamodb_calls.connect``."""
+    """From ``dynamodb.calls.connect``."""
     hub: HubClient
     github: Callable[[], Awaitable[list[Check]]]
     now: Callable[[], Millis]

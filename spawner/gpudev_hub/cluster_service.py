@@ -35,8 +35,8 @@ from .ssh.bastion import HOST_KEY_ALIAS, Bastion
 from .ssh.ca import HostCA
 from .ssh.launches import Launches, ServerTokens
 from .ssh.probe import SshdProbe
-from .stores.dynamodb import DynamoStore
-from .stores.dynamodb_calls import connect
+from .stores.dynamodb.calls import connect
+from .stores.dynamodb.store import DynamoStore
 from .web.app import make_gate_app, make_metrics_app, make_public_app, make_server, make_site
 from .web.auth import HubUser, make_auth
 from .web.login import Logins

@@ -24,7 +24,7 @@ from .ssh.ca import HostCA
 from .ssh.directory import KeyDirectory, LocalDirectory
 from .ssh.launches import Launches, ServerTokens, keep_secret
 from .ssh.probe import SshdProbe
-from .stores.sqlite import SqliteStore
+from .stores.sqlite.store import SqliteStore
 from .web.app import make_gate_app, make_public_app, make_server, make_site
 from .web.auth import HubUser, make_auth
 from .web.login import Logins

@@ -19,7 +19,7 @@ from .service.reconcile import refuse_running
 from .settings import Settings
 from .ssh.keygen import KeygenFailed, public_of, ssh_keygen
 from .state import StateUnusable
-from .stores.sqlite import SqliteStore
+from .stores.sqlite.store import SqliteStore
 
 SHORTEST: Final = {"password": 32, "demo-password": 8}
 """Characters that JupyterHub requires of passwords."""

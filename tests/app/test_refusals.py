@@ -26,7 +26,7 @@ from gpudev_hub.server.record import Record
 from gpudev_hub.settings import Settings
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.state import choose_ports, port_free
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.supervisor import Ended
 from hub_users import free_port
 from ssh_world import now

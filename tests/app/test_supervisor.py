@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gpudev_hub.server import preflight, processes
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.supervisor import Ended
 from hub_users import wait_for
 from stack import Stack

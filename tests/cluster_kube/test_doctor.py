@@ -25,7 +25,7 @@ from gpudev_hub.cluster_doctor import Doctor
 from gpudev_hub.core.model import HOUR, Node
 from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.hubclient import HubClient
-from gpudev_hub.stores.dynamodb_calls import connect
+from gpudev_hub.stores.dynamodb.calls import connect
 from manifests import ROOT, Object, load, of_kind, one
 
 NOW = 1_893_456_000_000

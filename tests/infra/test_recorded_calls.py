@@ -13,7 +13,7 @@ import gpudev_hub
 import gpudev_hub.stores
 from aws_calls import LOOKS, SERVICE, Call, of_dynamodb
 from dynamodb_local import DynamoDBLocal
-from gpudev_hub.stores.dynamodb import DynamoStore
+from gpudev_hub.stores.dynamodb.store import DynamoStore
 from web_site import running
 
 

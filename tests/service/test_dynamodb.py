@@ -20,8 +20,8 @@ from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import StaleEpoch, Store
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import Failpoint
-from gpudev_hub.stores.dynamodb import DynamoStore
-from gpudev_hub.stores.dynamodb_calls import Patience
+from gpudev_hub.stores.dynamodb.calls import Patience
+from gpudev_hub.stores.dynamodb.store import DynamoStore
 from service_world import ALICE, BOB, POLICY, ServiceWorld
 
 pytestmark = pytest.mark.dynamodb

@@ -38,7 +38,7 @@ from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BE
 from gpudev_hub.service.effects import LONGEST_PAUSE
 from gpudev_hub.service.service import Service
 from gpudev_hub.service.writer import MAX_EVENTS
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 from service_world import ALICE, BOB, POLICY, Died, ServiceWorld
 
 

@@ -19,7 +19,7 @@ from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.ports import Store
 from gpudev_hub.failpoints import PLACES, nothing
-from gpudev_hub.stores.dynamodb import DynamoStore
+from gpudev_hub.stores.dynamodb.store import DynamoStore
 from service_world import in_a_file
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -31,8 +31,8 @@ from pathlib import Path
 from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import from_environment
-from gpudev_hub.stores.dynamodb import DynamoStore
-from gpudev_hub.stores.dynamodb_calls import connect
+from gpudev_hub.stores.dynamodb.store import DynamoStore
+from gpudev_hub.stores.dynamodb.calls import connect
 from service_world import ALICE, BOB, POLICY, ServiceWorld, in_a_file
 
 def make_store(folder, failpoint):

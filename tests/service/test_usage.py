@@ -16,7 +16,7 @@ from gpudev_hub.core.usage import UsageDay, UsageHead, calendar_day, day_of
 from gpudev_hub.core.views.usage import By
 from gpudev_hub.failpoints import nothing
 from gpudev_hub.service.usage import SAVE_EVERY
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 from service_world import ALICE, BOB, ServiceWorld
 from usage_recount import Rows, expected
 

@@ -39,9 +39,9 @@ from gpudev_hub.core.ports import (
     StoreUnavailable,
 )
 from gpudev_hub.core.usage import OpenClaim, OpenRequest, Sums, UsageDay, UsageHead
-from gpudev_hub.stores.dynamodb import DynamoStore
+from gpudev_hub.stores.dynamodb.store import DynamoStore
 from gpudev_hub.stores.memory import Disk, MemoryStore
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 
 Make = Callable[[], Store]
 

@@ -18,8 +18,8 @@ from dynamodb_proxy import TRANSACTION, Fault, FaultProxy
 from gpudev_hub.core.commit import Change, Commit, Owned, Slot
 from gpudev_hub.core.model import HOUR, Claim, Node, NodeSlots, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, Store, StoreUnavailable
-from gpudev_hub.stores.dynamodb import DynamoStore
-from gpudev_hub.stores.dynamodb_calls import Patience
+from gpudev_hub.stores.dynamodb.calls import Patience
+from gpudev_hub.stores.dynamodb.store import DynamoStore
 
 pytestmark = pytest.mark.dynamodb
 

@@ -21,8 +21,8 @@ from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import HOUR, Claim, Node, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
-from gpudev_hub.stores import sqlite
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite import store as sqlite
+from gpudev_hub.stores.sqlite.store import SqliteStore
 
 COMMITTER = """
 import asyncio, os, sys
@@ -30,7 +30,7 @@ from pathlib import Path
 from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import MintedId
 from gpudev_hub.failpoints import from_environment
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 
 async def main():
     store = SqliteStore(Path(sys.argv[1]), from_environment(os.environ))

@@ -8,7 +8,7 @@ import pytest
 
 from gpudev_hub.core.ports import StoreUnavailable
 from gpudev_hub.core.usage import Sums, UsageDay, UsageHead
-from gpudev_hub.stores.dynamodb_usage import MOST_BYTES, transactions
+from gpudev_hub.stores.dynamodb.usage import MOST_BYTES, transactions
 
 HEAD = UsageHead(1, 0, 20_000, 20_000, {}, {}, {})
 

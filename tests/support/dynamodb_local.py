@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from gpudev_hub.server.isolation import die_with_parent
-from gpudev_hub.stores.dynamodb_calls import connect
+from gpudev_hub.stores.dynamodb.calls import connect
 from hub_users import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from gpudev_hub.core.commit import HistoryEntry, Snapshot
 from gpudev_hub.core.events import Cause
 from gpudev_hub.core.live_state import KINDS, LiveState
 from gpudev_hub.core.model import Millis, Reservation
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 
 MAY_MOVE_A_PROMISE = {
     Cause.NODE_LOST,

@@ -31,7 +31,7 @@ from gpudev_hub.failpoints import Failpoint, nothing
 from gpudev_hub.service.access import Github
 from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.service import Service
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 
 TOKEN = "service-token"
 ALICE = Owner("local:alice", "alice", "alice")

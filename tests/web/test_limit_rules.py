@@ -14,8 +14,8 @@ from gpudev.cli.app import main
 from gpudev_hub.core.limits.quota import budgets
 from gpudev_hub.core.model import HOUR, State
 from gpudev_hub.core.ports import Store
-from gpudev_hub.stores.dynamodb import DynamoStore
-from gpudev_hub.stores.sqlite import SqliteStore
+from gpudev_hub.stores.dynamodb.store import DynamoStore
+from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.web.pages import pages
 from web_site import POLICY, Running, running
 

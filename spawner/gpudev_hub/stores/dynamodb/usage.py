@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from gpudev_hub.core.ports import StoreUnavailable
 from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead, calendar_day, day_number, month_of, months
+from gpudev_hub.stores import usage_records
 
-from . import dynamodb_items as items
-from . import usage_records
-from .dynamodb_items import Item, n_of, s_of
-from .dynamodb_reads import Reader
+from . import items
+from .items import Item, n_of, s_of
+from .reads import Reader
 
 HEAD: Final[Item] = {"pk": {"S": "usage"}, "sk": {"S": "head"}}
 _DAYS_AT_ONCE: Final = 10

@@ -13,9 +13,9 @@ from gpudev_hub.core.commit import Change, Commit, Owned, Part
 from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.model import Node, Reservation
 from gpudev_hub.core.ports import SlotTaken
+from gpudev_hub.stores import records
 
-from . import records
-from .dynamodb_items import (
+from .items import (
     HEAD,
     STRIDE,
     Entry,

@@ -6,8 +6,7 @@ import sqlite3
 from typing import Final
 
 from gpudev_hub.core.usage import Day, SavedUsage
-
-from . import usage_records
+from gpudev_hub.stores import usage_records
 
 #: Made where they are missing: files of earlier versions have none.
 TABLES: Final = (

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from gpudev_hub.core.commit import Change, Slot, Snapshot
 from gpudev_hub.core.live_state import ClaimKey, key_of
-
-from . import records
+from gpudev_hub.stores import records
 
 
 def why_not_whole(

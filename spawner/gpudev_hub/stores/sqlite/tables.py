@@ -10,8 +10,7 @@ from gpudev_hub.core.commit import Change, Commit, Slot, Snapshot
 from gpudev_hub.core.live_state import KINDS, Record, key_of
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.ports import SlotTaken
-
-from . import records
+from gpudev_hub.stores import records
 
 SCHEMA: Final = 1
 """Version of the tables, kept in the file as ``user_version``."""

@@ -31,8 +31,9 @@ from gpudev_hub.core.ports import (
 )
 from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
+from gpudev_hub.stores import records, usage_records
 
-from . import records, sqlite_look, tables, usage_records, usage_tables
+from . import look, tables, usage
 from .commit_count import CommitCount
 
 _T = TypeVar("_T")
@@ -138,7 +139,7 @@ class SqliteStore:
 
     async def load_usage(self) -> SavedUsage | None:
         """The saved usage sums."""
-        return await self._in(self._reader, lambda: usage_tables.load(self._open_for_reading()))
+        return await self._in(self._reader, lambda: usage.load(self._open_for_reading()))
 
     async def close(self) -> None:
         """Finish what is under way, close the file and let go of the lock; once more does nothing."""
@@ -175,9 +176,9 @@ class SqliteStore:
     # In the writing thread.
 
     def _read(self) -> Snapshot:
-        if sqlite_look.size(self._path):
+        if look.size(self._path):
             self._take_lock()
-        return sqlite_look.look(self._path, self._count)
+        return look.look(self._path, self._count)
 
     def _checkpoint(self) -> None:
         """Write the log back and empty it: left in place and damaged, it could bring back older pages."""
@@ -240,12 +241,12 @@ class SqliteStore:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if sqlite_look.is_new(self._path, connection):
+            if look.is_new(self._path, connection):
                 for statement in tables.TABLES.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {tables.SCHEMA}")
             connection.execute(tables.OTHERS)
-            for statement in usage_tables.TABLES:
+            for statement in usage.TABLES:
                 connection.execute(statement)
             connection.execute("UPDATE head SET epoch = epoch + 1")
             (self._epoch,) = connection.execute("SELECT epoch FROM head").fetchone()
@@ -293,14 +294,14 @@ class SqliteStore:
         self._count.write(commit.n)
         self._failpoint(AFTER_COMMIT)
 
-    def _save_usage(self, head: bytes, days: list[usage_tables.EncodedDay]) -> None:
+    def _save_usage(self, head: bytes, days: list[usage.EncodedDay]) -> None:
         connection = self._open_for_writing()
         connection.execute("BEGIN IMMEDIATE")
         try:
             (epoch,) = connection.execute("SELECT epoch FROM head").fetchone()
             if epoch != self._epoch:
                 raise StaleEpoch(self._stale(epoch, self._epoch))
-            usage_tables.save(connection, head, days)
+            usage.save(connection, head, days)
             connection.execute("COMMIT")
         except BaseException:
             _roll_back(connection)

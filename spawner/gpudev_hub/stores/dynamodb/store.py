@@ -28,13 +28,11 @@ from gpudev_hub.core.ports import (
 from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
 
-from . import dynamodb_items as items
-from . import dynamodb_usage as usage
-from . import dynamodb_writes as writes
-from .dynamodb_calls import Calls, Patience, Unmet
-from .dynamodb_items import Head, Item, n_of, s_of
-from .dynamodb_reads import Reader
-from .dynamodb_whole import why_not_whole
+from . import items, usage, writes
+from .calls import Calls, Patience, Unmet
+from .items import Head, Item, n_of, s_of
+from .reads import Reader
+from .whole import why_not_whole
 
 _T = TypeVar("_T")
 _READERS: Final = 4
@@ -49,7 +47,7 @@ class DynamoStore:
     def __init__(
         self, table: str, client: Any, failpoint: Failpoint = nothing, patience: Patience | None = None
     ) -> None:
-        """``client``: from ``dynamodb_calls.connect``."""
+        """``client``: from ``calls.connect``."""
         self._table = table
         self._client = client
         self._failpoint = failpoint

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from gpudev_hub.core.commit import Change, HistoryEntry
 from gpudev_hub.core.model import Millis, Reservation
+from gpudev_hub.stores import records
 
-from . import dynamodb_items as items
-from . import records
-from .dynamodb_calls import Calls
-from .dynamodb_items import STRIDE, Item
+from . import items
+from .calls import Calls
+from .items import STRIDE, Item
 
 _READ_AT_ONCE: Final = 100
 """Items of a BatchGetItem, by DynamoDB's limit."""

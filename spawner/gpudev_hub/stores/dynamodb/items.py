@@ -25,8 +25,7 @@ import msgspec
 from gpudev_hub.core.commit import Change, HistoryEntry, Owned, Slot, Snapshot
 from gpudev_hub.core.live_state import Record
 from gpudev_hub.core.model import Millis, Reservation
-
-from . import records
+from gpudev_hub.stores import records
 
 Item = dict[str, Any]
 """An item as the API has it: ``{"n": {"N": "7"}}``."""
