@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from .live_state import ClaimKey, LiveState, Record
-from .model import Millis
+from .model import Millis, Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,11 @@ class Commit:
     """Slots that get an owner; refused if one has an owner already."""
     free: tuple[Owned, ...] = ()
     """Slots that lose the owner named; refused if the owner is another one."""
+
+    def next_seq(self, before: int) -> int:
+        """Return the next sequence number after the commit; ``before``: the one before it."""
+        seqs = [change.record.seq for change in self.changes if isinstance(change.record, Reservation)]
+        return max([before, *(seq + 1 for seq in seqs)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,13 +96,10 @@ class MemoryStore:
         self._disk.slots = slots
         for change in commit.changes:
             self._disk.history.append(HistoryEntry(commit.n, commit.at, change))
-            record = change.record
-            if isinstance(record, Reservation):
-                state.next_seq = max(state.next_seq, record.seq + 1)
-                if change.gone:
-                    self._disk.ended[record.id] = record
+            if isinstance(change.record, Reservation) and change.gone:
+                self._disk.ended[change.record.id] = change.record
             state.apply(change.record, gone=change.gone)
-        state.n, state.at = commit.n, commit.at
+        state.n, state.at, state.next_seq = commit.n, commit.at, commit.next_seq(state.next_seq)
 
     async def ended(
         self, subject: str | None, before: int | None, limit: int

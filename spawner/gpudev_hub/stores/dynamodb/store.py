@@ -290,7 +290,7 @@ class DynamoStore:
             if not self._was_made(commit):
                 raise
         self._head = replace(
-            head, n=commit.n, commit_id=commit.id, at=commit.at, next_seq=writes.next_seq(commit, head)
+            head, n=commit.n, commit_id=commit.id, at=commit.at, next_seq=commit.next_seq(head.next_seq)
         )
         self._failpoint(AFTER_COMMIT)
 

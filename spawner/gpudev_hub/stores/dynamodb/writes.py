@@ -115,12 +115,6 @@ def table_of(table: str, transaction: Iterable[Item]) -> list[Item]:
     return [{action: {**body, "TableName": table} for action, body in write.items()} for write in transaction]
 
 
-def next_seq(commit: Commit, head: Head) -> int:
-    """The next sequence number after the commit."""
-    seqs = [change.record.seq for change in commit.changes if isinstance(change.record, Reservation)]
-    return max(head.next_seq, max(seqs, default=0) + 1)
-
-
 def _advance(commit: Commit, head: Head) -> Item:
     return {
         "Update": {
@@ -132,7 +126,7 @@ def _advance(commit: Commit, head: Head) -> Item:
                 ":n": n_of(commit.n),
                 ":id": s_of(commit.id),
                 ":at": n_of(commit.at),
-                ":seq": n_of(next_seq(commit, head)),
+                ":seq": n_of(commit.next_seq(head.next_seq)),
                 ":epoch": n_of(commit.epoch),
                 ":last": n_of(commit.n - 1),
                 ":guard": s_of(head.guard),

@@ -268,7 +268,7 @@ class SqliteStore:
         connection = self._open_for_writing()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            epoch, n = connection.execute("SELECT epoch, n FROM head").fetchone()
+            epoch, n, next_seq = connection.execute("SELECT epoch, n, next_seq FROM head").fetchone()
             if epoch != commit.epoch:
                 raise StaleEpoch(self._stale(epoch, commit.epoch))
             if commit.n != n + 1:
@@ -278,10 +278,9 @@ class SqliteStore:
             for change in commit.changes:
                 tables.apply(connection, change)
             tables.append_history(connection, commit)
-            seqs = [change.record.seq for change in commit.changes if isinstance(change.record, Reservation)]
             connection.execute(
-                "UPDATE head SET n = ?, commit_id = ?, at = ?, next_seq = max(next_seq, ?)",
-                (commit.n, commit.id, commit.at, max(seqs, default=0) + 1),
+                "UPDATE head SET n = ?, commit_id = ?, at = ?, next_seq = ?",
+                (commit.n, commit.id, commit.at, commit.next_seq(next_seq)),
             )
             self._failpoint(BEFORE_COMMIT)
         except sqlite3.IntegrityError as error:
