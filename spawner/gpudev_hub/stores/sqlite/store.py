@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import sqlite3
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
-from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Snapshot
+from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
     LastCommit,
@@ -31,9 +30,9 @@ from gpudev_hub.core.ports import (
 )
 from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothing
-from gpudev_hub.stores import records, usage_records
+from gpudev_hub.stores import usage_records
 
-from . import look, tables, usage
+from . import look, reads, tables, usage
 from .commit_count import CommitCount
 
 _T = TypeVar("_T")
@@ -115,21 +114,25 @@ class SqliteStore:
         self, subject: str | None, before: int | None, limit: int
     ) -> tuple[list[Reservation], int | None]:
         """Ended reservations, latest first."""
-        return await self._in(self._reader, lambda: self._ended(subject, before, limit))
+        return await self._in(
+            self._reader, lambda: reads.ended(self._open_for_reading(), subject, before, limit)
+        )
 
     async def find(self, reservation: str) -> Reservation | None:
         """The last record of a reservation, live or ended."""
-        return await self._in(self._reader, lambda: self._find(reservation))
+        return await self._in(self._reader, lambda: reads.find(self._open_for_reading(), reservation))
 
     async def history(
         self, reservation: str | None, after: int, limit: int
     ) -> tuple[list[HistoryEntry], int | None]:
         """History in commit order."""
-        return await self._in(self._reader, lambda: self._history(reservation, after, limit))
+        return await self._in(
+            self._reader, lambda: reads.history(self._open_for_reading(), reservation, after, limit)
+        )
 
     async def seek(self, at: Millis) -> int:
         """The cursor before the first change at ``at`` or later."""
-        return await self._in(self._reader, lambda: self._seek(at))
+        return await self._in(self._reader, lambda: reads.seek(self._open_for_reading(), at))
 
     async def save_usage(self, head: UsageHead, days: Sequence[UsageDay]) -> None:
         """Replace the sums of these days and the head, together."""
@@ -352,61 +355,6 @@ class SqliteStore:
         (epoch,) = self._open_for_reading().execute("SELECT epoch FROM head").fetchone()
         if epoch != self._epoch:
             raise StaleEpoch(self._stale(epoch, self._epoch))
-
-    def _ended(
-        self, subject: str | None, before: int | None, limit: int
-    ) -> tuple[list[Reservation], int | None]:
-        latest = (1 << 62) if before is None else before
-        query = "SELECT position, record FROM ended WHERE position < ?{} ORDER BY position DESC LIMIT ?"
-        arguments: tuple[object, ...]
-        if subject is None:
-            query, arguments = query.format(""), (latest, limit + 1)
-        else:
-            query, arguments = query.format(" AND subject = ?"), (latest, subject, limit + 1)
-        rows = self._open_for_reading().execute(query, arguments).fetchall()
-        page = rows[:limit]
-        return (
-            [records.decode_reservation(tables.current(data)) for _, data in page],
-            page[-1][0] if len(rows) > limit else None,
-        )
-
-    def _find(self, reservation: str) -> Reservation | None:
-        query = (
-            "SELECT record FROM reservations WHERE id = ?1 UNION ALL SELECT record FROM ended WHERE id = ?1"
-        )
-        row = self._open_for_reading().execute(query, (reservation,)).fetchone()
-        return None if row is None else records.decode_reservation(tables.current(row[0]))
-
-    def _history(
-        self, reservation: str | None, after: int, limit: int
-    ) -> tuple[list[HistoryEntry], int | None]:
-        query = "SELECT position, n, at, kind, cause, actor, gone, record FROM history WHERE {} LIMIT ?"
-        arguments: tuple[object, ...]
-        if reservation is None:
-            query, arguments = query.format("position > ? ORDER BY position"), (after, limit + 1)
-        else:
-            where = "reservation = ? AND position > ? ORDER BY position"
-            query, arguments = query.format(where), (reservation, after, limit + 1)
-        rows = self._open_for_reading().execute(query, arguments).fetchall()
-        page = rows[:limit]
-        entries = [
-            HistoryEntry(
-                n, at, Change(records.decode(kind, tables.current(record)), cause, actor, bool(gone))
-            )
-            for _, n, at, kind, cause, actor, gone, record in page
-        ]
-        return entries, page[-1][0] if len(rows) > limit else None
-
-    def _seek(self, at: Millis) -> int:
-        """By halving: positions have no gaps, and time goes up with them."""
-        connection = self._open_for_reading()
-        (last,) = connection.execute("SELECT coalesce(max(position), 0) FROM history").fetchone()
-
-        def at_of(position: int) -> Millis:
-            row = connection.execute("SELECT at FROM history WHERE position = ?", (position,)).fetchone()
-            return int(row[0])
-
-        return bisect_left(range(1, last + 1), at, key=at_of)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
