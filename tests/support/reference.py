@@ -20,7 +20,7 @@ import gpudev
 from gpudev import config, wire
 from gpudev.cli.app import gpu_dev
 from gpudev_hub.core.errors import STATUS, Code
-from gpudev_hub.service.runner import REMEMBERED
+from gpudev_hub.service.remembered import REMEMBERED
 from gpudev_hub.web.app import public_routes
 from gpudev_hub.web.routes import Access, Route, Text
 from gpudev_hub.web.settings import WebSettings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
@@ -36,20 +35,15 @@ from gpudev_hub.core.ports import (
 from gpudev_hub.core.words import plain, printable, sentence
 from gpudev_hub.failpoints import Failpoint
 
-from .cuts import Cuts
 from .effects import Effects
 from .metrics import Metrics
-from .notices import Notices
 from .outages import STORE, Outages
 from .readiness import Probe, Readiness
 from .reconcile import Reconciler
+from .remembered import REMEMBERED, Remembered
 from .sharing import HubShares
-from .usage import UsageSums
-from .view import View
 from .writer import Writer
 
-REMEMBERED: Final = 2_000
-"""Ended reservations kept at hand, for retries of requests and for those who wait for a change."""
 FORGET_AGAIN: Final[Millis] = 10 * MINUTE
 """After a start the Hub is asked once more to forget servers that ended this long before."""
 
@@ -73,17 +67,12 @@ class Runner:
         failpoint: Failpoint,
     ) -> None:
         self.metrics = Metrics()
-        self.view = View(policy, clock.now)
+        self.remembered = Remembered(policy, store, clock)
+        self.view = self.remembered.view
         self.outages = Outages(lambda: self.writer.wake())
-        self.notices = Notices()
-        self.cuts = Cuts()
-        self.usage = UsageSums(store, clock, self.view)
         self._clock = clock
         self._store = store
         self._cluster = cluster
-        self._waiters: dict[str, list[asyncio.Future[Reservation]]] = {}
-        self._recent: OrderedDict[str, Reservation] = OrderedDict()
-        self._recent_requests: dict[tuple[str, str], str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.Task[None] | None = None
         self.writer = Writer(
@@ -148,9 +137,7 @@ class Runner:
     async def _start(self, snapshot: Snapshot) -> None:
         if snapshot.n:
             self.outages.was("the service", snapshot.at, self._clock.now())
-        self.cuts.begin(snapshot.n)
-        for record in snapshot.reservations.values():
-            self.notices.restore(snapshot.n, record, self._clock.now())
+        self.remembered.begin(snapshot)
         self._loop = asyncio.create_task(self.writer.run(), name="writer")
         self._loop.add_done_callback(self._ended)
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
@@ -165,7 +152,7 @@ class Runner:
             if person.access is Access.REVOKED:
                 self._effects.revoke(person.subject)
         self._tasks.append(asyncio.create_task(self._reconciler.run(), name="reconcile"))
-        self._tasks.append(asyncio.create_task(self.usage.run(), name="usage"))
+        self._tasks.append(asyncio.create_task(self.remembered.usage.run(), name="usage"))
         log.info("epoch %d, continuing from commit %d", snapshot.epoch, snapshot.n)
 
     async def stop(self) -> None:
@@ -179,7 +166,7 @@ class Runner:
         await self._effects.close()
         await self.shares.close()
         await self.readiness.close()
-        await self.usage.close()
+        await self.remembered.usage.close()
         await self._store.close()
 
     async def closed(self) -> None:
@@ -203,7 +190,7 @@ class Runner:
             log.warning("ended reservations cannot be read: %s", error)
             return
         for record in reversed(records):
-            self._remember(record)
+            self.remembered.remember(record)
             if record.ended_at is not None and record.ended_at >= last - FORGET_AGAIN:
                 self._effects.stop(record.id, record.attempt, record)
 
@@ -221,70 +208,26 @@ class Runner:
         """Whether it is the service itself that is asking the Hub to stop a server of this reservation."""
         return self._effects.stopping(id)
 
-    # What is remembered
-
-    def recent(self, id: str) -> Reservation | None:
-        """A reservation that ended not long ago."""
-        return self._recent.get(id)
-
-    def latest(self) -> list[Reservation]:
-        """Those that ended not long ago, latest first."""
-        return list(reversed(self._recent.values()))
-
-    def recent_request(self, subject: str, request_id: str) -> Reservation | None:
-        """The one that was asked for with this request id, if it has ended not long ago."""
-        known = self._recent_requests.get((subject, request_id))
-        return None if known is None else self._recent.get(known)
-
-    async def changed(self, id: str, timeout: float) -> Reservation | None:
-        """The reservation after its next change; ``None`` after ``timeout`` seconds without one."""
-        waiter: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(id, []).append(waiter)
-        try:
-            async with asyncio.timeout(timeout):
-                return await waiter
-        except TimeoutError:
-            return None
-        finally:
-            waiters = self._waiters.get(id, [])
-            if waiter in waiters:
-                waiters.remove(waiter)
-            if not waiters:
-                self._waiters.pop(id, None)
-
     # What was committed (called by the writer)
 
     def loaded(self, snapshot: Snapshot) -> None:
         """The committed state, read anew."""
-        self.view.load(snapshot)
-        self.usage.loaded()
-        for waited, waiters in self._waiters.items():
-            if (record := self.view.reservations.get(waited)) is not None:
-                _wake(waiters, record)
+        self.remembered.loaded(snapshot)
         self._reconciler.wake()
 
     def committed(self, commit: Commit) -> None:
         """One more commit is durable."""
         self.metrics.follow(commit.changes, self.view.reservations, commit.at)
-        self.view.advance(commit.n, commit.at, commit.changes)
-        self.usage.committed(commit)
-        changed: dict[str, Reservation | None] = {}
+        changed = self.remembered.committed(commit)
         for change in commit.changes:
             if isinstance(change.record, Reservation):
-                changed[change.record.id] = change.record
-                if change.gone:
-                    self._remember(change.record)
-                    self.notices.forget(change.record.id)
+                self._effects.poke(change.record.id)
             elif isinstance(change.record, Claim):
-                changed.setdefault(change.record.reservation, None)
+                self._effects.poke(change.record.reservation)
             elif isinstance(change.record, Person):
                 self.shares.person_changed(change.record.subject)
-        for changed_id, record in changed.items():
-            self._effects.poke(changed_id)
-            if record is not None:
-                self.shares.changed(record)
-                if changed_id in self._waiters:
-                    _wake(self._waiters.pop(changed_id), record)
+        for record in changed:
+            self.shares.changed(record)
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """To be done now that it is durable."""
@@ -293,17 +236,17 @@ class Runner:
                 case StartServer(id, attempt):
                     self._effects.start(id, attempt)
                 case StopServer(id, attempt):
-                    self._effects.stop(id, attempt, self.view.reservations.get(id) or self._recent.get(id))
+                    self._effects.stop(id, attempt, self.remembered.get(id))
                 case Warn(id, minutes):
-                    record = self.view.reservations.get(id) or self._recent.get(id)
+                    record = self.remembered.get(id)
                     if record is not None:
-                        self.notices.warn(self.view.n, record, minutes, self._clock.now())
+                        self.remembered.notices.warn(self.view.n, record, minutes, self._clock.now())
                 case RevokeAccess(subject):
                     self._effects.revoke(subject)
                 case CutSessions(id, subject):
-                    self.cuts.add(self.view.n, subject, id, self._clock.now())
+                    self.remembered.cuts.add(self.view.n, subject, id, self._clock.now())
                 case Tell(id, message):
-                    self.notices.tell(self.view.n, id, sentence(plain(message, self._clock.now())))
+                    self.remembered.notices.tell(self.view.n, id, sentence(plain(message, self._clock.now())))
 
     def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
         """While a part is away, allowances stand still."""
@@ -323,15 +266,6 @@ class Runner:
         if self.outages.end(STORE, self._clock.now()):
             log.warning("the database works again")
             self._reconciler.wake()
-
-    def _remember(self, record: Reservation) -> None:
-        self._recent[record.id] = record
-        if record.request_id is not None:
-            self._recent_requests[record.owner.subject, record.request_id] = record.id
-        while len(self._recent) > REMEMBERED:
-            _, old = self._recent.popitem(last=False)
-            if old.request_id is not None:
-                self._recent_requests.pop((old.owner.subject, old.request_id), None)
 
     # What is seen
 
@@ -406,7 +340,7 @@ class Runner:
 
     def _closed_to(self, id: str | None, hub_user: str) -> None:
         # Until now, a JupyterLab that asked the Hub about this user was told to let them in.
-        self.cuts.add(self.view.n, f"hub:{hub_user}", id, self._clock.now())
+        self.remembered.cuts.add(self.view.n, f"hub:{hub_user}", id, self._clock.now())
 
     def _open(self, id: str, attempt: int) -> None:
         self.readiness.opened(id, attempt)
@@ -441,9 +375,3 @@ class Runner:
                 outage=sight.outage,
             )
         )
-
-
-def _wake(waiters: list[asyncio.Future[Reservation]], record: Reservation) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(record)

@@ -137,10 +137,11 @@ class Service:
         )
         self._writer = self._runner.writer
         self.metrics = self._runner.metrics
-        self.view = self._runner.view
-        self.cuts = self._runner.cuts
+        self._remembered = self._runner.remembered
+        self.view = self._remembered.view
+        self.cuts = self._remembered.cuts
         """Connections to end; the bastion and the servers wait on it."""
-        self.usage = self._runner.usage
+        self.usage = self._remembered.usage
         self.access = AccessControl(self.view, self._writer.ask, clock, github)
         """Who may get in."""
         self._gate = Gate(
@@ -184,7 +185,7 @@ class Service:
         ``id``: minted before for this owner (``mint``); left out, one is made. Raises ``Refused``.
         """
         request = resolve(self.policy, ask, joinable(self.view.nodes.values()))
-        ended = self._runner.recent_request(owner.subject, request_id) if request_id is not None else None
+        ended = self._remembered.recent_request(owner.subject, request_id) if request_id is not None else None
         if ended is not None:
             if same_request(ended, request):
                 return ended
@@ -375,7 +376,7 @@ class Service:
         """What to tell the user of this server, later than ``after``; waits up to ``timeout`` seconds."""
         if id not in self.view.reservations:
             return []
-        return await self._runner.notices.wait(id, after, timeout)
+        return await self._remembered.notices.wait(id, after, timeout)
 
     async def news(self, id: str, after: int, cut_after: int | None, timeout: float) -> News:
         """What the agent of a server is to do: notices later than ``after``, cuts later than ``cut_after``.
@@ -405,7 +406,7 @@ class Service:
         return self.view.get(ref, subject) or await self._find(ref)
 
     async def _find(self, id: str) -> Reservation | None:
-        recent = self._runner.recent(id)
+        recent = self._remembered.recent(id)
         if recent is not None:
             return recent
         try:
@@ -423,7 +424,7 @@ class Service:
             raise Refused(Code.NOT_FOUND, f"There is no reservation {id}.", SEE_YOURS)
         if record.version != version or not record.live or timeout <= 0:
             return record
-        changed = await self._runner.changed(id, timeout)
+        changed = await self._remembered.changed(id, timeout)
         return changed or self.view.reservations.get(id, record)
 
     async def ended(
@@ -438,7 +439,7 @@ class Service:
             # A store may show what has just ended a moment late (DynamoDB's index of owners does).
             known = {record.id for record in found}
             since = max((record.ended_at or 0 for record in found), default=0)
-            late = (r for r in self._runner.latest() if r.id not in known and (r.ended_at or 0) > since)
+            late = (r for r in self._remembered.latest() if r.id not in known and (r.ended_at or 0) > since)
             found = [*(r for r in late if subject in (None, r.owner.subject)), *found]
         return found, following
 

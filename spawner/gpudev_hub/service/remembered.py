@@ -1,0 +1,119 @@
+"""What the service keeps in memory of the commits, for everybody who reads or waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.commit import Commit, Snapshot
+from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.ports import Store
+
+from .cuts import Cuts
+from .notices import Notices
+from .usage import UsageSums
+from .view import View
+
+REMEMBERED: Final = 2_000
+"""Ended reservations kept at hand, for retries of requests and for those who wait for a change."""
+
+
+class Remembered:
+    """The live state, what ended not long ago, what users are to be told, and who waits for a change."""
+
+    def __init__(self, policy: Policy, store: Store, clock: Clock) -> None:
+        self._clock = clock
+        self.view = View(policy, clock.now)
+        self.usage = UsageSums(store, clock, self.view)
+        self.notices = Notices()
+        self.cuts = Cuts()
+        """Connections to end; the bastion and the servers wait on it."""
+        self._recent: OrderedDict[str, Reservation] = OrderedDict()
+        self._recent_requests: dict[tuple[str, str], str] = {}
+        self._waiters: dict[str, list[asyncio.Future[Reservation]]] = {}
+
+    # Changes
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """Go on after a restart with what the last commit left."""
+        self.cuts.begin(snapshot.n)
+        for record in snapshot.reservations.values():
+            self.notices.restore(snapshot.n, record, self._clock.now())
+
+    def loaded(self, snapshot: Snapshot) -> None:
+        """The committed state was read again."""
+        self.view.load(snapshot)
+        self.usage.loaded()
+        for waited, waiters in self._waiters.items():
+            if (record := self.view.reservations.get(waited)) is not None:
+                _wake(waiters, record)
+
+    def committed(self, commit: Commit) -> Collection[Reservation]:
+        """One more commit is durable. Return the reservations that it changed, as they are now."""
+        self.view.advance(commit.n, commit.at, commit.changes)
+        self.usage.committed(commit)
+        changed: dict[str, Reservation] = {}
+        for change in commit.changes:
+            if isinstance(change.record, Reservation):
+                changed[change.record.id] = change.record
+                if change.gone:
+                    self.remember(change.record)
+                    self.notices.forget(change.record.id)
+        for record in changed.values():
+            _wake(self._waiters.pop(record.id, []), record)
+        return changed.values()
+
+    def remember(self, record: Reservation) -> None:
+        """Keep a reservation that has ended at hand."""
+        self._recent[record.id] = record
+        if record.request_id is not None:
+            self._recent_requests[record.owner.subject, record.request_id] = record.id
+        while len(self._recent) > REMEMBERED:
+            _, old = self._recent.popitem(last=False)
+            if old.request_id is not None:
+                self._recent_requests.pop((old.owner.subject, old.request_id), None)
+
+    # Questions
+
+    def get(self, id: str) -> Reservation | None:
+        """A reservation that is live, or ended not long ago."""
+        return self.view.reservations.get(id) or self._recent.get(id)
+
+    def recent(self, id: str) -> Reservation | None:
+        """A reservation that ended not long ago."""
+        return self._recent.get(id)
+
+    def latest(self) -> list[Reservation]:
+        """Those that ended not long ago, latest first."""
+        return list(reversed(self._recent.values()))
+
+    def recent_request(self, subject: str, request_id: str) -> Reservation | None:
+        """The one that was asked for with this request id, if it has ended not long ago."""
+        known = self._recent_requests.get((subject, request_id))
+        return None if known is None else self._recent.get(known)
+
+    async def changed(self, id: str, timeout: float) -> Reservation | None:
+        """The reservation after its next change; ``None`` after ``timeout`` seconds without one."""
+        waiter: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(id, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except TimeoutError:
+            return None
+        finally:
+            waiters = self._waiters.get(id, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(id, None)
+
+
+def _wake(waiters: list[asyncio.Future[Reservation]], record: Reservation) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(record)
