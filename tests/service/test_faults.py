@@ -36,6 +36,7 @@ from gpudev_hub.core.ports import OutcomeUnknown, ServerSight, StaleEpoch, Store
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
 from gpudev_hub.service.effects import LONGEST_PAUSE
+from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
 from gpudev_hub.service.writer import MAX_EVENTS
 from gpudev_hub.stores.sqlite.store import SqliteStore
@@ -836,7 +837,7 @@ async def test_trouble_of_a_start_is_told(world: ServiceWorld) -> None:
     world.hub.reports = False
     record = await world.reserve(gpus=8, nodes=2)
     await world.until(lambda: (record.id, 1) in world.hub.rows.items(), "the start")
-    await world.service.agent_report(record.id, 1, 1, None, False, "no answer from sshd")
+    world.service.readiness.report(record.id, 1, 1, Report(None, False, "no answer from sshd"))
     await world.until(
         lambda: (
             world.service.view.reason(world.service.view.reservations[record.id])

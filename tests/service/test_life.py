@@ -13,6 +13,7 @@ from gpudev_hub.core.gate import AdmitRequest, StopAsked
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Outcome, ServerState, State
 from gpudev_hub.core.request import Ask
 from gpudev_hub.service.notices import Notices
+from gpudev_hub.service.readiness import Report
 from service_world import ALICE, BOB, ServiceWorld
 
 
@@ -90,7 +91,7 @@ async def test_the_hub_is_not_besieged_while_a_server_comes_up(world: ServiceWor
     await world.until(lambda: len(world.hub.calls) >= 4, "the fourth question")
     assert time.monotonic() - begun > 0.5
     world.hub.pending = False
-    await world.service.agent_report(record.id, 1, 0, True, True, "")
+    world.service.readiness.report(record.id, 1, 0, Report(True, True, ""))
     await world.becomes(record.id, "ready")
 
 
@@ -109,12 +110,12 @@ async def test_an_agent_without_jupyter_or_of_another_attempt_is_not_enough(
     world.hub.reports = False
     record = await world.reserve(gpus=1)
     await world.until(lambda: (record.id, 1) in world.cluster.running)
-    await world.service.agent_report(record.id, 1, 0, False, True, "jupyter is coming up")
-    await world.service.agent_report(record.id, 2, 0, True, True, "")
-    await world.service.agent_report("nobody", 1, 0, True, True, "")
+    world.service.readiness.report(record.id, 1, 0, Report(False, True, "jupyter is coming up"))
+    world.service.readiness.report(record.id, 2, 0, Report(True, True, ""))
+    world.service.readiness.report("nobody", 1, 0, Report(True, True, ""))
     await asyncio.sleep(0.05)
     assert not world.probed
-    await world.service.agent_report(record.id, 1, 0, True, True, "")
+    world.service.readiness.report(record.id, 1, 0, Report(True, True, ""))
     await world.becomes(record.id, "ready")
 
 

@@ -30,6 +30,7 @@ from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import Failpoint, nothing
 from gpudev_hub.service.access import Github
 from gpudev_hub.service.hubclient import HubClient
+from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
 from gpudev_hub.stores.sqlite.store import SqliteStore
 
@@ -259,7 +260,7 @@ class SpawningHub:
         """The agents of a server find it well."""
         assert self.service is not None
         for rank in range(ranks):
-            await self.service.agent_report(id, attempt, rank, True if rank == 0 else None, True, "")
+            self.service.readiness.report(id, attempt, rank, Report(True if rank == 0 else None, True, ""))
 
     async def stop(self, id: str, *, user: bool) -> bool:
         """The spawner's stop; whether it stopped."""

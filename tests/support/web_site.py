@@ -25,6 +25,7 @@ from gpudev_hub.core.ports import Store
 from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.access import Github
 from gpudev_hub.service.hubclient import HubClient
+from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
@@ -145,7 +146,9 @@ class Running:
         """Let the agents of a reservation's server say that all is well."""
         record = await self.until(id, lambda record: record.state in (State.STARTING, State.READY))
         for rank in range(len(record.allocation)):
-            await self.service.agent_report(id, record.attempt, rank, True if rank == 0 else None, True, "")
+            self.service.readiness.report(
+                id, record.attempt, rank, Report(True if rank == 0 else None, True, "")
+            )
         await self.until(id, lambda record: record.state is State.READY)
 
     async def gone(self, id: str) -> None:

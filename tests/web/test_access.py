@@ -16,6 +16,7 @@ from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import OwnerKnown
 from gpudev_hub.core.words import instant, printable
+from gpudev_hub.service.readiness import Report
 from gpudev_hub.web import auth
 from gpudev_hub.web.app import make_server, public_routes
 from gpudev_hub.web.auth import CACHE, STRANGERS, HubTokens
@@ -172,7 +173,7 @@ async def test_what_a_server_says_is_its_owners_to_read_and_moves_no_terminal(ru
     async with run.client("alices") as alice:
         one = (await alice.post(f"{API}/reservations", json={"gpus": 1, "hours": 1})).json()["id"]
     said = f"\x1b]0;PWNED\x07[/x] 10:15:30 GET /lab/merger.ipynb\u202e\r\n$ {instant(0)}"
-    await run.service.agent_report(one, 1, 0, False, True, said)
+    run.service.readiness.report(one, 1, 0, Report(False, True, said))
     await run.until(one, lambda record: record.trouble == printable(said))
     async with run.client("alices") as alice, run.client("bobs") as bob, run.client("operators") as olga:
         for client, told in ((alice, True), (olga, True), (bob, False)):

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.events import Event, ServerReady
+from gpudev_hub.core.events import Event, ServerNotice, ServerReady, StartTrouble
 from gpudev_hub.core.model import SECOND, Millis, Reservation, State
 from gpudev_hub.core.ports import Cluster, ServerSight
+from gpudev_hub.core.words import printable
 
 from .view import View
 
@@ -66,16 +67,31 @@ class Readiness:
         self._opened: set[tuple[str, int]] = set()
         self._probing: dict[tuple[str, int], asyncio.Task[None]] = {}
 
-    def report(self, record: Reservation, rank: int, report: Report) -> None:
-        """An agent of the current attempt reports."""
-        key = (record.id, record.attempt)
-        reports = self._reports.setdefault(key, {})
-        reports[rank] = report
+    def report(self, id: str, attempt: int, rank: int, report: Report) -> None:
+        """An agent reports; one of an attempt that is over is not heard."""
+        record = self._view.reservations.get(id)
+        if record is None or record.attempt != attempt:
+            return
+        self._reports.setdefault((id, attempt), {})[rank] = report
         if report.detail:
-            log.info("%s/%d rank %d: %s", *key, rank, report.detail, extra={"reservation": record.id})
+            log.info("%s/%d rank %d: %s", id, attempt, rank, report.detail, extra={"reservation": id})
         self._consider(record)
+        text = printable(self._told(record))
+        if record.state in (State.STARTING, State.READY) and record.notice != text:
+            self._post(ServerNotice(id, attempt, text))
+        if report.detail:
+            several = len(record.allocation) > 1
+            self.trouble(id, attempt, f"rank {rank}: {report.detail}" if several else report.detail)
 
-    def told(self, record: Reservation) -> str:
+    def trouble(self, id: str, attempt: int, detail: str) -> None:
+        """Something keeps a server that starts from getting ready."""
+        detail = printable(detail)
+        record = self._view.reservations.get(id)
+        current = record is not None and record.state is State.STARTING and record.attempt == attempt
+        if current and record is not None and record.trouble != detail:
+            self._post(StartTrouble(id, attempt, detail))
+
+    def _told(self, record: Reservation) -> str:
         """Return what its agents have for the owner of a server; what is still to start is no news."""
         reports = self._reports.get((record.id, record.attempt), {})
         texts = [

@@ -12,31 +12,25 @@ from gpudev_hub.core.access_model import Access, Person
 from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.effects import CutSessions, Effect, RevokeAccess, StartServer, StopServer, Tell, Warn
 from gpudev_hub.core.events import (
-    NodesObserved,
     Outage,
-    ServerNotice,
-    ServerObserved,
-    StartTrouble,
-    StopIntent,
     Tick,
 )
-from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Presence, Reservation, State
+from gpudev_hub.core.model import MINUTE, Claim, Millis, Reservation, State
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     Cluster,
-    ClusterUnavailable,
     Hub,
     LaunchMaker,
-    ServerSight,
     StaleEpoch,
     Store,
     StoreUnavailable,
 )
-from gpudev_hub.core.words import plain, printable, sentence
+from gpudev_hub.core.words import plain, sentence
 from gpudev_hub.failpoints import Failpoint
 
 from .effects import Effects
 from .metrics import Metrics
+from .observations import Observations
 from .outages import STORE, Outages
 from .readiness import Probe, Readiness
 from .reconcile import Reconciler
@@ -72,13 +66,28 @@ class Runner:
         self.outages = Outages(lambda: self.writer.wake())
         self._clock = clock
         self._store = store
-        self._cluster = cluster
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.Task[None] | None = None
         self.writer = Writer(
             policy=policy, store=store, clock=clock, follower=self, metrics=self.metrics, failpoint=failpoint
         )
         post = self.writer.post
+        self.readiness = Readiness(
+            view=self.view,
+            cluster=cluster,
+            probe=probe,
+            clock=clock,
+            post=post,
+            saw=lambda sight: self._observations.saw(sight),
+        )
+        self._observations = Observations(
+            view=self.view,
+            cluster=cluster,
+            readiness=self.readiness,
+            clock=clock,
+            post=post,
+            reconcile=lambda: self._reconciler.wake(),
+        )
         self._effects = Effects(
             policy=policy,
             view=self.view,
@@ -87,7 +96,7 @@ class Runner:
             clock=clock,
             outages=self.outages,
             post=post,
-            saw=self._looked,
+            saw=self._observations.looked,
             opened=self._open,
             hub_forgot=lambda: self._reconciler.wake(),
             tokens_gone=lambda hub_user: self._closed_to(None, hub_user),
@@ -96,9 +105,6 @@ class Runner:
         )
         self.shares = HubShares(
             self.view, hub, clock, lambda who: lab_shared and self._may_enter(who), self._closed_to
-        )
-        self.readiness = Readiness(
-            view=self.view, cluster=cluster, probe=probe, clock=clock, post=post, saw=self._saw
         )
         self._reconciler = Reconciler(
             view=self.view,
@@ -109,7 +115,7 @@ class Runner:
             clock=clock,
             outages=self.outages,
             post=post,
-            saw=self._saw,
+            saw=self._observations.saw,
             check=store.check,
             checked=self.shares.check_all,
             overtaken=self.writer.overtaken,
@@ -140,7 +146,7 @@ class Runner:
         self.remembered.begin(snapshot)
         self._loop = asyncio.create_task(self.writer.run(), name="writer")
         self._loop.add_done_callback(self._ended)
-        self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
+        self._tasks.append(asyncio.create_task(self._observations.watch(), name="watch"))
         await self._remember_ended(snapshot.at)
         await self.reconcile()
         for record in list(self.view.reservations.values()):
@@ -267,60 +273,7 @@ class Runner:
             log.warning("the database works again")
             self._reconciler.wake()
 
-    # What is seen
-
-    async def _watch(self) -> None:
-        said = ""
-        while True:
-            try:
-                async for seen in self._cluster.watch():
-                    said = ""
-                    if isinstance(seen, ServerSight):
-                        self._saw(await self._confirmed(seen))
-                    else:
-                        self.writer.post(NodesObserved(tuple(seen)))
-            except ClusterUnavailable as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("the watch of the cluster was interrupted: %s", error)
-            except Exception:
-                # A defect met in one event must not make the service blind for good.
-                log.exception("the watch of the cluster failed")
-            await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)
-            self._reconciler.wake()
-
-    async def _confirmed(self, sight: ServerSight) -> ServerSight:
-        """A watch's events may be old, and know nothing of what they no longer show: they free no slot."""
-        claim = self.view.claims.get((sight.id, sight.attempt))
-        if claim is None or (sight.presence is Presence.PRESENT and sight.complete):
-            return sight
-        return await self._cluster.look(claim)
-
-    def _saw(self, sight: ServerSight) -> None:
-        """By the watch or in a full list."""
-        claim = self.view.claims.get((sight.id, sight.attempt))
-        if claim is None:
-            if sight.presence is Presence.PRESENT:
-                self._reconciler.wake()
-            return
-        if sight.presence is Presence.ABSENT and not claim.seen:
-            # It may be on its way. Only who has had the Hub give it up may conclude that it is gone.
-            return
-        self._looked(sight)
-
-    def trouble(self, id: str, attempt: int, detail: str) -> None:
-        """Something keeps a server that starts from getting ready."""
-        detail = printable(detail)
-        record = self.view.reservations.get(id)
-        current = record is not None and record.state is State.STARTING and record.attempt == attempt
-        if current and record is not None and record.trouble != detail:
-            self.writer.post(StartTrouble(id, attempt, detail))
-
-    def notice(self, record: Reservation) -> None:
-        """The agents of a server have reported."""
-        text = printable(self.readiness.told(record))
-        if record.state in (State.STARTING, State.READY) and record.notice != text:
-            self.writer.post(ServerNotice(record.id, record.attempt, text))
+    # Effects under way
 
     def start_failed(self, id: str, attempt: int, reason: str) -> None:
         """The engine gave up a start, perhaps after the Hub's answer to it."""
@@ -348,30 +301,3 @@ class Runner:
         if record is not None and record.guests:
             # The Hub may have made the server anew, without the guests it had.
             self.shares.check(id)
-
-    def _ran(self, sight: ServerSight) -> bool:
-        """Whether this is the current server of its reservation, and was there when last looked at."""
-        record, claim = self.view.reservations.get(sight.id), self.view.claims.get((sight.id, sight.attempt))
-        current = record is not None and record.attempt == sight.attempt
-        return current and claim is not None and claim.presence is Presence.PRESENT
-
-    def _looked(self, sight: ServerSight) -> None:
-        self.view.see(sight)
-        record = self.view.reservations.get(sight.id)
-        forming = sight.forming and record is not None and record.state is State.STARTING
-        if sight.presence is Presence.ABSENT or not (sight.complete or forming):
-            self.readiness.forget(sight.id, sight.attempt)
-        if sight.presence is Presence.PRESENT and sight.detail:
-            self.trouble(sight.id, sight.attempt, sight.detail)
-        if sight.user_stopped and self._ran(sight):
-            self.writer.post(StopIntent(sight.id))
-        self.writer.post(
-            ServerObserved(
-                sight.id,
-                sight.attempt,
-                sight.presence,
-                sight.detail,
-                complete=sight.complete or forming,
-                outage=sight.outage,
-            )
-        )

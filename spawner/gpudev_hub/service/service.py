@@ -58,7 +58,7 @@ from .admission import Deciders, Gate
 from .cuts import NewCuts
 from .limit_setting import LimitSetting
 from .notices import Notice
-from .readiness import Probe, Report
+from .readiness import Probe
 from .runner import Runner
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,8 @@ class Service:
             failpoint=failpoint,
         )
         self._writer = self._runner.writer
+        self.readiness = self._runner.readiness
+        """Hears what the agents of servers report."""
         self.metrics = self._runner.metrics
         self._remembered = self._runner.remembered
         self.view = self._remembered.view
@@ -351,26 +353,7 @@ class Service:
         """What the engine built for an attempt can't start."""
         self._runner.start_failed(failed.server, failed.attempt, failed.reason)
 
-    # What servers say
-
-    async def agent_report(
-        self,
-        id: str,
-        attempt: int,
-        rank: int,
-        jupyter: bool | None,
-        sshd: bool,
-        detail: str,
-        notice: str = "",
-    ) -> None:
-        """An agent says what answers in its server; one of an attempt that is over is not heard."""
-        record = self.view.reservations.get(id)
-        if record is not None and record.attempt == attempt:
-            self._runner.readiness.report(record, rank, Report(jupyter, sshd, detail, notice))
-            self._runner.notice(record)
-            if detail:
-                ranks = len(record.allocation)
-                self._runner.trouble(id, attempt, f"rank {rank}: {detail}" if ranks > 1 else detail)
+    # What servers ask
 
     async def notices(self, id: str, after: int, timeout: float) -> list[Notice]:
         """What to tell the user of this server, later than ``after``; waits up to ``timeout`` seconds."""

@@ -12,6 +12,7 @@ from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Reservation
 from gpudev_hub.core.words import counted
+from gpudev_hub.service.readiness import Report
 
 from .auth import Identity
 from .present import millis
@@ -46,9 +47,8 @@ async def report(call: Call) -> None:
             "Ranks count from 0.",
         )
     call.site.reports.spend(call.caller)
-    await call.site.service.agent_report(
-        record.id, record.attempt, body.rank, body.jupyter, body.sshd, body.detail, body.notice
-    )
+    report = Report(body.jupyter, body.sshd, body.detail, body.notice)
+    call.site.service.readiness.report(record.id, record.attempt, body.rank, report)
 
 
 async def notices(call: Call) -> wire.Notices:

@@ -1,0 +1,108 @@
+"""What is seen of the cluster, as events for the writer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.events import Event, NodesObserved, ServerObserved, StopIntent
+from gpudev_hub.core.model import SECOND, Presence, State
+from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight
+
+from .readiness import Readiness
+from .view import View
+
+log = logging.getLogger(__name__)
+
+
+class Observations:
+    """Watches the cluster, and posts what it sees of nodes and servers."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        cluster: Cluster,
+        readiness: Readiness,
+        clock: Clock,
+        post: Callable[[Event], None],
+        reconcile: Callable[[], None],
+    ) -> None:
+        """``reconcile``: ask for a full look at everything soon."""
+        self._view = view
+        self._cluster = cluster
+        self._readiness = readiness
+        self._clock = clock
+        self._post = post
+        self._reconcile = reconcile
+
+    async def watch(self) -> None:
+        """Follow the cluster's own events until cancelled."""
+        said = ""
+        while True:
+            try:
+                async for seen in self._cluster.watch():
+                    said = ""
+                    if isinstance(seen, ServerSight):
+                        self.saw(await self._confirmed(seen))
+                    else:
+                        self._post(NodesObserved(tuple(seen)))
+            except ClusterUnavailable as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("the watch of the cluster was interrupted: %s", error)
+            except Exception:
+                # A defect met in one event must not make the service blind for good.
+                log.exception("the watch of the cluster failed")
+            await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)
+            self._reconcile()
+
+    async def _confirmed(self, sight: ServerSight) -> ServerSight:
+        """A watch's events may be old, and know nothing of what they no longer show: they free no slot."""
+        claim = self._view.claims.get((sight.id, sight.attempt))
+        if claim is None or (sight.presence is Presence.PRESENT and sight.complete):
+            return sight
+        return await self._cluster.look(claim)
+
+    def saw(self, sight: ServerSight) -> None:
+        """By the watch, in a full list, or while a server gets ready."""
+        claim = self._view.claims.get((sight.id, sight.attempt))
+        if claim is None:
+            if sight.presence is Presence.PRESENT:
+                self._reconcile()
+            return
+        if sight.presence is Presence.ABSENT and not claim.seen:
+            # It may be on its way. Only who has had the Hub give it up may conclude that it is gone.
+            return
+        self.looked(sight)
+
+    def looked(self, sight: ServerSight) -> None:
+        """By a look at this server, after which even one that was never seen counts as gone."""
+        self._view.see(sight)
+        record = self._view.reservations.get(sight.id)
+        forming = sight.forming and record is not None and record.state is State.STARTING
+        if sight.presence is Presence.ABSENT or not (sight.complete or forming):
+            self._readiness.forget(sight.id, sight.attempt)
+        if sight.presence is Presence.PRESENT and sight.detail:
+            self._readiness.trouble(sight.id, sight.attempt, sight.detail)
+        if sight.user_stopped and self._ran(sight):
+            self._post(StopIntent(sight.id))
+        self._post(
+            ServerObserved(
+                sight.id,
+                sight.attempt,
+                sight.presence,
+                sight.detail,
+                complete=sight.complete or forming,
+                outage=sight.outage,
+            )
+        )
+
+    def _ran(self, sight: ServerSight) -> bool:
+        """Whether this is the current server of its reservation, and was there when last looked at."""
+        record = self._view.reservations.get(sight.id)
+        claim = self._view.claims.get((sight.id, sight.attempt))
+        current = record is not None and record.attempt == sight.attempt
+        return current and claim is not None and claim.presence is Presence.PRESENT
