@@ -16,7 +16,7 @@ from gpudev_hub.core.gate import AdmitRequest, Entry, Verdict
 from gpudev_hub.core.model import HOUR, MINUTE, Outcome, Owner, Reservation, State
 from gpudev_hub.core.ports import Store, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT
-from gpudev_hub.service.effects import MINTED_LATE
+from gpudev_hub.service.effects.revocations import MINTED_LATE
 from gpudev_hub.service.people import People
 from gpudev_hub.service.sweep import LATE, Sweep
 from organisation import Organisation, github

@@ -35,7 +35,7 @@ from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import OutcomeUnknown, ServerSight, StaleEpoch, Store, StoreEmpty, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
-from gpudev_hub.service.effects import LONGEST_PAUSE
+from gpudev_hub.service.effects.tasks import LONGEST_PAUSE
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
 from gpudev_hub.service.writer import MAX_EVENTS

@@ -33,7 +33,7 @@ class Observations:
         """``reconcile``: ask for a full look at everything soon."""
         self._view = view
         self._cluster = cluster
-        self._readiness = readiness
+        self.readiness = readiness
         self._clock = clock
         self._post = post
         self._reconcile = reconcile
@@ -84,9 +84,9 @@ class Observations:
         record = self._view.reservations.get(sight.id)
         forming = sight.forming and record is not None and record.state is State.STARTING
         if sight.presence is Presence.ABSENT or not (sight.complete or forming):
-            self._readiness.forget(sight.id, sight.attempt)
+            self.readiness.forget(sight.id, sight.attempt)
         if sight.presence is Presence.PRESENT and sight.detail:
-            self._readiness.trouble(sight.id, sight.attempt, sight.detail)
+            self.readiness.trouble(sight.id, sight.attempt, sight.detail)
         if sight.user_stopped and self._ran(sight):
             self._post(StopIntent(sight.id))
         self._post(

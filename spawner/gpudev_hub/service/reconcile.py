@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Final
 
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.events import Event, NodesObserved, NodeUnknown
-from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Node, NodeStatus, Presence, Reservation, State
+from gpudev_hub.core.events import NodesObserved, NodeUnknown
+from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Node, NodeStatus, Presence, State
 from gpudev_hub.core.ports import (
     Cluster,
     ClusterUnavailable,
@@ -22,13 +22,17 @@ from gpudev_hub.core.ports import (
     LaunchMaker,
     ServerSight,
     StaleEpoch,
+    Store,
     StoreEmpty,
     StoreUnavailable,
 )
 
+from .effects.perform import Effects
 from .metrics import Metrics
+from .observations import Observations
 from .outages import CLUSTER, Outages
 from .view import View
+from .writer import Writer
 
 PERIOD: Final[Millis] = 1 * MINUTE
 PATIENCE: Final[Millis] = 2 * MINUTE
@@ -48,18 +52,6 @@ def refuse_running(seen: Iterable[ServerSight]) -> None:
         )
 
 
-class Acts(Protocol):
-    """What it may do."""
-
-    def start(self, id: str, attempt: int) -> None:
-        """See to it that this server runs."""
-        ...
-
-    def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
-        """See to it that this server is gone."""
-        ...
-
-
 class Reconciler:
     """One pass at a time."""
 
@@ -70,31 +62,24 @@ class Reconciler:
         cluster: Cluster,
         launches: LaunchMaker,
         hub: Hub,
-        acts: Acts,
+        store: Store,
+        writer: Writer,
+        observations: Observations,
+        effects: Effects,
         clock: Clock,
         outages: Outages,
-        post: Callable[[Event], None],
-        saw: Callable[[ServerSight], None],
-        check: Callable[[], Awaitable[None]],
-        checked: Callable[[], None],
-        overtaken: Callable[[StaleEpoch], None],
         metrics: Metrics,
     ) -> None:
-        """``check``: raises if another service has taken over the store; ``overtaken``: is told so;
-        ``checked``: is called at the end of each pass.
-        """
         self._view = view
         self._cluster = cluster
         self._launches = launches
         self._hub = hub
-        self._acts = acts
+        self._store = store
+        self._writer = writer
+        self._observations = observations
+        self._effects = effects
         self._clock = clock
         self._outages = outages
-        self._post = post
-        self._saw = saw
-        self._check = check
-        self._checked = checked
-        self._overtaken = overtaken
         self._metrics = metrics
         self._wake = asyncio.Event()
 
@@ -123,27 +108,27 @@ class Reconciler:
             seen = error
         # Asked after the servers were listed: those that we do not know then are nobody else's either.
         try:
-            await self._check()
+            await self._store.check()
             ours = True
         except StoreUnavailable:
             ours = False
         except StaleEpoch as error:
             # Paused, or cut off, for long, and replaced: this one has nothing to say any more.
-            self._overtaken(error)
+            self._writer.overtaken(error)
             return
         if isinstance(seen, ClusterUnavailable):
             self._no_cluster(seen)
         else:
             nodes, sights = seen
             self._cluster_answers()
-            self._post(NodesObserved(tuple(nodes)))
+            self._writer.post(NodesObserved(tuple(nodes)))
             await self._compare(sights, ours=ours)
             if ours:
                 await self._cluster.forget_ended(self._view.claims.keys())
                 await self._launches.forget_ended(self._view.claims.keys())
         self._derive()
         await self._ask_hub()
-        self._checked()
+        self._effects.shares.check_all()
 
     async def nothing_runs(self) -> None:
         """Raise ``StoreEmpty`` if a server runs: beside a store without a commit it is no orphan."""
@@ -156,7 +141,7 @@ class Reconciler:
         if self._outages.lasted(CLUSTER, now) >= PATIENCE:
             for node in self._view.nodes.values():
                 if node.status is not NodeStatus.UNKNOWN:
-                    self._post(NodeUnknown(node.name))
+                    self._writer.post(NodeUnknown(node.name))
 
     def _cluster_answers(self) -> None:
         if self._outages.end(CLUSTER, self._clock.now()):
@@ -168,10 +153,10 @@ class Reconciler:
         for claim in list(self._view.claims.values()):
             sight = seen.get(claim.key)
             if sight is not None:
-                self._saw(sight)
+                self._observations.saw(sight)
             elif claim.seen:
                 # Not in the list: asked about by name before it counts as gone.
-                self._saw(await self._cluster.look(claim))
+                self._observations.saw(await self._cluster.look(claim))
         orphans = [
             key
             for key, sight in seen.items()
@@ -196,15 +181,15 @@ class Reconciler:
         for claim in self._view.claims.values():
             if claim.state is ClaimState.RELEASING:
                 record = self._view.reservations.get(claim.reservation)
-                self._acts.stop(claim.reservation, claim.attempt, record)
+                self._effects.stops.stop(claim.reservation, claim.attempt, record)
         for record in self._view.reservations.values():
             if record.state is State.STARTING and record.stopped_at is None:
-                self._acts.start(record.id, record.attempt)
+                self._effects.starts.start(record.id, record.attempt)
             elif record.state in (State.STARTING, State.READY) and record.stopped_at is not None:
                 # The Hub's word that it has stopped a server is no proof.
                 held = self._view.claim(record)
                 if held is not None and held.presence is not Presence.ABSENT:
-                    self._acts.stop(record.id, record.attempt, record)
+                    self._effects.stops.stop(record.id, record.attempt, record)
 
     async def _ask_hub(self) -> None:
         """Servers that run and that the Hub has forgotten, perhaps with its database, are taken over."""
@@ -220,4 +205,4 @@ class Reconciler:
             return
         for record in running:
             if record.id not in known:
-                self._acts.start(record.id, record.attempt)
+                self._effects.starts.start(record.id, record.attempt)

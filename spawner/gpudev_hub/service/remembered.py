@@ -12,6 +12,7 @@ from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import Store
+from gpudev_hub.core.words import plain, sentence
 
 from .cuts import Cuts
 from .notices import Notices
@@ -76,6 +77,27 @@ class Remembered:
             _, old = self._recent.popitem(last=False)
             if old.request_id is not None:
                 self._recent_requests.pop((old.owner.subject, old.request_id), None)
+
+    # What users are told
+
+    def warn(self, id: str, minutes: int) -> None:
+        """The end of a reservation is near."""
+        record = self.get(id)
+        if record is not None:
+            self.notices.warn(self.view.n, record, minutes, self._clock.now())
+
+    def tell(self, id: str, message: str) -> None:
+        """Show a message in a server."""
+        self.notices.tell(self.view.n, id, sentence(plain(message, self._clock.now())))
+
+    def cut(self, id: str | None, subject: str) -> None:
+        """End a person's connections to one server, or to all."""
+        self.cuts.add(self.view.n, subject, id, self._clock.now())
+
+    def lab_closed(self, id: str | None, hub_user: str) -> None:
+        """The Hub no longer lets this user open JupyterLab on one server, or on all."""
+        # Until now, a JupyterLab that asked the Hub about this user was told to let them in.
+        self.cut(id, f"hub:{hub_user}")
 
     # Questions
 

@@ -8,27 +8,17 @@ from collections.abc import Sequence
 from typing import Final
 
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.access_model import Access, Person
+from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.commit import Commit, Snapshot
-from gpudev_hub.core.effects import CutSessions, Effect, RevokeAccess, StartServer, StopServer, Tell, Warn
-from gpudev_hub.core.events import (
-    Outage,
-    Tick,
-)
-from gpudev_hub.core.model import MINUTE, Claim, Millis, Reservation, State
+from gpudev_hub.core.effects import Effect
+from gpudev_hub.core.events import Outage, Tick
+from gpudev_hub.core.model import MINUTE, Millis
 from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.ports import (
-    Cluster,
-    Hub,
-    LaunchMaker,
-    StaleEpoch,
-    Store,
-    StoreUnavailable,
-)
-from gpudev_hub.core.words import plain, sentence
+from gpudev_hub.core.ports import Cluster, Hub, LaunchMaker, StaleEpoch, Store, StoreUnavailable
 from gpudev_hub.failpoints import Failpoint
 
-from .effects import Effects
+from .effects.hub import HubCalls
+from .effects.perform import Effects
 from .metrics import Metrics
 from .observations import Observations
 from .outages import STORE, Outages
@@ -88,37 +78,35 @@ class Runner:
             post=post,
             reconcile=lambda: self._reconciler.wake(),
         )
-        self._effects = Effects(
+        self.effects = Effects(
             policy=policy,
-            view=self.view,
-            hub=hub,
+            remembered=self.remembered,
+            hub=HubCalls(hub, clock, self.outages, self.metrics, failpoint),
+            shares=HubShares(
+                self.view,
+                hub,
+                clock,
+                allowed=lambda subject: lab_shared and self._may_enter(subject),
+                removed=self.remembered.lab_closed,
+            ),
             cluster=cluster,
             clock=clock,
-            outages=self.outages,
+            observations=self._observations,
             post=post,
-            saw=self._observations.looked,
-            opened=self._open,
-            hub_forgot=lambda: self._reconciler.wake(),
-            tokens_gone=lambda hub_user: self._closed_to(None, hub_user),
+            reconcile=lambda: self._reconciler.wake(),
             metrics=self.metrics,
-            failpoint=failpoint,
-        )
-        self.shares = HubShares(
-            self.view, hub, clock, lambda who: lab_shared and self._may_enter(who), self._closed_to
         )
         self._reconciler = Reconciler(
             view=self.view,
             cluster=cluster,
             launches=launches,
             hub=hub,
-            acts=self._effects,
+            store=store,
+            writer=self.writer,
+            observations=self._observations,
+            effects=self.effects,
             clock=clock,
             outages=self.outages,
-            post=post,
-            saw=self._observations.saw,
-            check=store.check,
-            checked=self.shares.check_all,
-            overtaken=self.writer.overtaken,
             metrics=self.metrics,
         )
 
@@ -149,14 +137,7 @@ class Runner:
         self._tasks.append(asyncio.create_task(self._observations.watch(), name="watch"))
         await self._remember_ended(snapshot.at)
         await self.reconcile()
-        for record in list(self.view.reservations.values()):
-            if record.state is State.READY and record.stopped_at is None:
-                # The Hub may have been told half of it when the service before this one ended.
-                self._effects.start(record.id, record.attempt)
-        self.shares.check_all(everything=True)
-        for person in self.view.people.values():
-            if person.access is Access.REVOKED:
-                self._effects.revoke(person.subject)
+        self.effects.resume()
         self._tasks.append(asyncio.create_task(self._reconciler.run(), name="reconcile"))
         self._tasks.append(asyncio.create_task(self.remembered.usage.run(), name="usage"))
         log.info("epoch %d, continuing from commit %d", snapshot.epoch, snapshot.n)
@@ -169,8 +150,7 @@ class Runner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._loop is not None:
             await asyncio.wait([self._loop])
-        await self._effects.close()
-        await self.shares.close()
+        await self.effects.close()
         await self.readiness.close()
         await self.remembered.usage.close()
         await self._store.close()
@@ -198,7 +178,7 @@ class Runner:
         for record in reversed(records):
             self.remembered.remember(record)
             if record.ended_at is not None and record.ended_at >= last - FORGET_AGAIN:
-                self._effects.stop(record.id, record.attempt, record)
+                self.effects.stops.stop(record.id, record.attempt, record)
 
     @property
     def live(self) -> bool:
@@ -209,10 +189,6 @@ class Runner:
         """A full pass now, decided and committed when this returns."""
         await self._reconciler.once()
         await self.writer.ask(Tick())
-
-    def stopping(self, id: str) -> bool:
-        """Whether it is the service itself that is asking the Hub to stop a server of this reservation."""
-        return self._effects.stopping(id)
 
     # What was committed (called by the writer)
 
@@ -225,34 +201,11 @@ class Runner:
         """One more commit is durable."""
         self.metrics.follow(commit.changes, self.view.reservations, commit.at)
         changed = self.remembered.committed(commit)
-        for change in commit.changes:
-            if isinstance(change.record, Reservation):
-                self._effects.poke(change.record.id)
-            elif isinstance(change.record, Claim):
-                self._effects.poke(change.record.reservation)
-            elif isinstance(change.record, Person):
-                self.shares.person_changed(change.record.subject)
-        for record in changed:
-            self.shares.changed(record)
+        self.effects.committed(commit, changed)
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """To be done now that it is durable."""
-        for effect in effects:
-            match effect:
-                case StartServer(id, attempt):
-                    self._effects.start(id, attempt)
-                case StopServer(id, attempt):
-                    self._effects.stop(id, attempt, self.remembered.get(id))
-                case Warn(id, minutes):
-                    record = self.remembered.get(id)
-                    if record is not None:
-                        self.remembered.notices.warn(self.view.n, record, minutes, self._clock.now())
-                case RevokeAccess(subject):
-                    self._effects.revoke(subject)
-                case CutSessions(id, subject):
-                    self.remembered.cuts.add(self.view.n, subject, id, self._clock.now())
-                case Tell(id, message):
-                    self.remembered.notices.tell(self.view.n, id, sentence(plain(message, self._clock.now())))
+        self.effects.perform(effects)
 
     def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
         """While a part is away, allowances stand still."""
@@ -273,31 +226,6 @@ class Runner:
             log.warning("the database works again")
             self._reconciler.wake()
 
-    # Effects under way
-
-    def start_failed(self, id: str, attempt: int, reason: str) -> None:
-        """The engine gave up a start, perhaps after the Hub's answer to it."""
-        self._effects.failed(id, attempt, reason)
-
-    def poke(self, id: str) -> None:
-        """Go on at once with what is under way for a reservation."""
-        self._effects.poke(id)
-
-    def adopt_again(self, id: str, attempt: int) -> None:
-        """The Hub gave up a server that is there: have it taken over."""
-        self._effects.start_again(id, attempt)
-
     def _may_enter(self, subject: str) -> bool:
         person = self.view.people.get(subject)
         return person is None or person.access is not Access.REVOKED
-
-    def _closed_to(self, id: str | None, hub_user: str) -> None:
-        # Until now, a JupyterLab that asked the Hub about this user was told to let them in.
-        self.remembered.cuts.add(self.view.n, f"hub:{hub_user}", id, self._clock.now())
-
-    def _open(self, id: str, attempt: int) -> None:
-        self.readiness.opened(id, attempt)
-        record = self.view.reservations.get(id)
-        if record is not None and record.guests:
-            # The Hub may have made the server anew, without the guests it had.
-            self.shares.check(id)

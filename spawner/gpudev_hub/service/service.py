@@ -272,7 +272,7 @@ class Service:
         self.owner_seen(subject)
         for record in self.view.reservations.values():
             if record.state is State.READY and record.owner.subject == subject:
-                self._runner.poke(record.id)
+                self._runner.effects.poke(record.id)
 
     async def _ask(self, event: Event) -> Reservation:
         decision = await self._writer.ask(event)
@@ -325,9 +325,9 @@ class Service:
         claim = self.view.claim(record)
         if claim is None or claim.state is ClaimState.RELEASING or record.stopped_at is not None:
             return StopAnswer(stop=True)
-        if not ask.user or self._runner.stopping(record.id):
+        if not ask.user or self._runner.effects.hub.stopping(record.id):
             # Refused or not, the Hub takes it for stopped from now on.
-            self._runner.adopt_again(record.id, record.attempt)
+            self._runner.effects.starts.start_again(record.id, record.attempt)
             return StopAnswer(stop=False)
         await self._writer.ask(StopIntent(record.id))
         return StopAnswer(stop=True)
@@ -351,7 +351,7 @@ class Service:
 
     def failed(self, failed: Failed) -> None:
         """What the engine built for an attempt can't start."""
-        self._runner.start_failed(failed.server, failed.attempt, failed.reason)
+        self._runner.effects.starts.failed(failed.server, failed.attempt, failed.reason)
 
     # What servers ask
 

@@ -1,0 +1,103 @@
+"""Calls to the Hub: each is counted, and whether the Hub answers at all is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.access_model import Person
+from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.ports import Hub, HubPending, HubUnavailable, OwnerUnknownToHub, StartRefused
+from gpudev_hub.failpoints import BEFORE_EFFECT, Failpoint
+from gpudev_hub.service.metrics import Metrics
+from gpudev_hub.service.outages import HUB, Outages
+
+FORGETTING: Final = 8
+"""Calls that nobody waits for which are made at once."""
+
+log = logging.getLogger(__name__)
+
+
+class HubCalls:
+    """Asks the Hub, once for each call."""
+
+    def __init__(
+        self, hub: Hub, clock: Clock, outages: Outages, metrics: Metrics, failpoint: Failpoint
+    ) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._outages = outages
+        self._metrics = metrics
+        self._failpoint = failpoint
+        self._stopping: set[str] = set()
+        self.unhurried = asyncio.Semaphore(FORGETTING)
+        """For calls that nobody waits for: many at once would crowd out those that people wait for."""
+
+    async def start(self, record: Reservation) -> bool:
+        """Have a server started. Return whether it runs; raises what ``Hub.start`` does."""
+        self._failpoint(BEFORE_EFFECT)
+        try:
+            runs = await self._hub.start(record.owner.hub_user, record.id)
+        except HubPending:
+            self._answered("start", "pending")
+            raise
+        except HubUnavailable as error:
+            self._unavailable(record, error)
+            raise
+        except OwnerUnknownToHub:
+            self._answered("start", "owner unknown")
+            raise
+        except StartRefused:
+            self._answered("start", "refused")
+            raise
+        self._answered("start", "running" if runs else "accepted")
+        return runs
+
+    async def stop(self, record: Reservation, *, forget: bool) -> bool | None:
+        """Have a server stopped. Return whether the Hub has done all that it will do.
+
+        ``None``: it must be asked again. ``forget``: it need not keep the server of this name.
+        """
+        self._stopping.add(record.id)
+        try:
+            self._failpoint(BEFORE_EFFECT)
+            done = await self._hub.stop(record.owner.hub_user, record.id, forget=forget)
+        except HubPending:
+            self._answered("stop", "pending")
+            return None
+        except HubUnavailable as error:
+            self._unavailable(record, error)
+            return None
+        finally:
+            self._stopping.discard(record.id)
+        self._answered("stop", "accepted")
+        return done
+
+    def stopping(self, id: str) -> bool:
+        """Whether the Hub is being asked, on behalf of the service, to stop a server of the reservation."""
+        return id in self._stopping
+
+    async def revoke_tokens(self, person: Person, keep: Collection[str]) -> bool:
+        """Have a person's tokens deleted, except those of these servers. Return whether they are."""
+        self._failpoint(BEFORE_EFFECT)
+        try:
+            await self._hub.revoke_tokens(person.hub_user, keep)
+        except HubUnavailable as error:
+            self._metrics.effects["revoke", "unavailable"] += 1
+            log.warning("tokens of %s are not deleted yet: %s", person.hub_user, error)
+            return False
+        self._answered("revoke", "done")
+        return True
+
+    def _answered(self, effect: str, result: str) -> None:
+        self._metrics.effects[effect, result] += 1
+        if self._outages.end(HUB, self._clock.now()):
+            log.warning("the Hub answers again")
+
+    def _unavailable(self, record: Reservation, error: HubUnavailable) -> None:
+        self._metrics.effects["hub", "unavailable"] += 1
+        if self._outages.begin(HUB, self._clock.now(), str(error)):
+            log.warning("%s", error, extra={"reservation": record.id})

@@ -1,0 +1,132 @@
+"""Effects of commits, by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.access_model import Access, Person
+from gpudev_hub.core.commit import Commit
+from gpudev_hub.core.effects import CutSessions, Effect, RevokeAccess, StartServer, StopServer, Tell, Warn
+from gpudev_hub.core.events import Event
+from gpudev_hub.core.model import Claim, Reservation, State
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.ports import Cluster
+from gpudev_hub.service.metrics import Metrics
+from gpudev_hub.service.observations import Observations
+from gpudev_hub.service.remembered import Remembered
+from gpudev_hub.service.sharing import HubShares
+
+from .hub import HubCalls
+from .revocations import Revocations
+from .starts import Starts
+from .stops import Stops
+from .tasks import EffectTasks
+
+
+class Effects:
+    """Does what commits ask for, and goes on with it when something changes."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        remembered: Remembered,
+        hub: HubCalls,
+        shares: HubShares,
+        cluster: Cluster,
+        clock: Clock,
+        observations: Observations,
+        post: Callable[[Event], None],
+        reconcile: Callable[[], None],
+        metrics: Metrics,
+    ) -> None:
+        """``reconcile``: ask for a full look at everything soon."""
+        view = remembered.view
+        self._remembered = remembered
+        self._readiness = observations.readiness
+        self._tasks = EffectTasks(clock)
+        self.hub = hub
+        self.shares = shares
+        self.starts = Starts(
+            view=view,
+            hub=hub,
+            cluster=cluster,
+            clock=clock,
+            tasks=self._tasks,
+            post=post,
+            opened=self._opened,
+            hub_forgot=reconcile,
+        )
+        self.stops = Stops(
+            policy=policy,
+            view=view,
+            hub=hub,
+            cluster=cluster,
+            clock=clock,
+            tasks=self._tasks,
+            looked=observations.looked,
+            metrics=metrics,
+        )
+        self._revocations = Revocations(
+            view, hub, self._tasks, gone=lambda hub_user: remembered.lab_closed(None, hub_user)
+        )
+
+    def resume(self) -> None:
+        """Go on after a restart with what the service before may have left half done."""
+        view = self._remembered.view
+        for record in list(view.reservations.values()):
+            if record.state is State.READY and record.stopped_at is None:
+                # The Hub may have been told half of it when the service before this one ended.
+                self.starts.start(record.id, record.attempt)
+        self.shares.check_all(everything=True)
+        for person in view.people.values():
+            if person.access is Access.REVOKED:
+                self._revocations.revoke(person.subject)
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """To be done now that it is durable."""
+        for effect in effects:
+            match effect:
+                case StartServer(id, attempt):
+                    self.starts.start(id, attempt)
+                case StopServer(id, attempt):
+                    self.stops.stop(id, attempt, self._remembered.get(id))
+                case Warn(id, minutes):
+                    self._remembered.warn(id, minutes)
+                case RevokeAccess(subject):
+                    self._revocations.revoke(subject)
+                case CutSessions(id, subject):
+                    self._remembered.cut(id, subject)
+                case Tell(id, message):
+                    self._remembered.tell(id, message)
+
+    def committed(self, commit: Commit, changed: Collection[Reservation]) -> None:
+        """Look again at what a commit concerns; ``changed``: its reservations, as they are now."""
+        for change in commit.changes:
+            if isinstance(change.record, Reservation):
+                self.poke(change.record.id)
+            elif isinstance(change.record, Claim):
+                self.poke(change.record.reservation)
+            elif isinstance(change.record, Person):
+                self.shares.person_changed(change.record.subject)
+        for record in changed:
+            self.shares.changed(record)
+            if not record.live:
+                self.starts.forget(record.id)
+
+    def poke(self, id: str) -> None:
+        """Go on at once with what is under way for a reservation."""
+        self._tasks.poke(id)
+
+    async def close(self) -> None:
+        """Drop everything under way."""
+        await self._tasks.close()
+        await self.shares.close()
+
+    def _opened(self, id: str, attempt: int) -> None:
+        self._readiness.opened(id, attempt)
+        record = self._remembered.view.reservations.get(id)
+        if record is not None and record.guests:
+            # The Hub may have made the server anew, without the guests it had.
+            self.shares.check(id)

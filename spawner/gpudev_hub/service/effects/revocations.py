@@ -1,0 +1,48 @@
+"""Tokens of people who lost access: the Hub deletes them, and those that it was just making, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gpudev_hub.core.access_model import Access
+from gpudev_hub.core.model import SECOND, Millis
+from gpudev_hub.service.view import View
+
+from .hub import HubCalls
+from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks
+
+MINTED_LATE: Final[Millis] = 30 * SECOND
+"""So long after a person's tokens were deleted, those that the Hub was just making go, too."""
+
+
+class Revocations:
+    """Has the Hub delete tokens."""
+
+    def __init__(self, view: View, hub: HubCalls, tasks: EffectTasks, gone: Callable[[str], None]) -> None:
+        """``gone``: the tokens of this user of the Hub are deleted."""
+        self._view = view
+        self._hub = hub
+        self._tasks = tasks
+        self._gone = gone
+
+    def revoke(self, subject: str) -> None:
+        """Have the Hub delete the tokens of a person without access, until it has."""
+        self._tasks.poke(subject)
+        self._tasks.run_again(("revoke", subject, 0), lambda: self._revoke(subject))
+
+    async def _revoke(self, subject: str) -> None:
+        await self._delete_tokens(subject)
+        await self._tasks.wait(("revoke", subject, 0), MINTED_LATE)
+        await self._delete_tokens(subject)
+
+    async def _delete_tokens(self, subject: str) -> None:
+        pause = FIRST_PAUSE
+        async with self._hub.unhurried:
+            while (person := self._view.people.get(subject)) is not None and person.access is Access.REVOKED:
+                mine = [r.id for r in self._view.reservations.values() if r.owner.subject == subject]
+                if await self._hub.revoke_tokens(person, mine):
+                    self._gone(person.hub_user)
+                    return
+                await self._tasks.wait(("revoke", subject, 0), pause)
+                pause = min(2 * pause, LONGEST_PAUSE)

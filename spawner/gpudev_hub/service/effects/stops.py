@@ -1,0 +1,135 @@
+"""Stops of servers: the Hub is asked until the server is gone, and then to forget it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.model import SECOND, Claim, ClaimState, Millis, Presence, Reservation, State
+from gpudev_hub.core.policy import Policy
+from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight
+from gpudev_hub.service.metrics import Metrics
+from gpudev_hub.service.view import View
+
+from .hub import HubCalls
+from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks, Key
+
+HUB_DONE: Final[Millis] = 3 * SECOND
+"""A server that is still there so long after the Hub has called it stopped or unknown is removed."""
+
+log = logging.getLogger(__name__)
+
+
+class Stops:
+    """Has the Hub stop servers, or removes them without it."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        view: View,
+        hub: HubCalls,
+        cluster: Cluster,
+        clock: Clock,
+        tasks: EffectTasks,
+        looked: Callable[[ServerSight], None],
+        metrics: Metrics,
+    ) -> None:
+        """``looked``: is told what a look at a server shows."""
+        self._policy = policy
+        self._view = view
+        self._hub = hub
+        self._cluster = cluster
+        self._clock = clock
+        self._tasks = tasks
+        self._looked = looked
+        self._metrics = metrics
+
+    def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
+        """Have the server of this attempt stopped until it is gone, and forgotten if its reservation is over.
+
+        ``record``: the reservation, ended or not; ``None`` when nothing is known of it any more.
+        """
+        self._tasks.run(("stop", id, attempt), lambda: self._stop(id, attempt, record))
+
+    async def _stop(self, id: str, attempt: int, record: Reservation | None) -> None:
+        key, pause, begun, asked = ("stop", id, attempt), FIRST_PAUSE, self._clock.now(), record is None
+        forgotten = False
+        done_at: Millis | None = None
+        while True:
+            record = self._view.reservations.get(id) or record
+            claim = self._view.claims.get((id, attempt))
+            over = record is not None and self._over(id)
+            if over and not forgotten:
+                asked = False
+            if record is not None and record.live and record.attempt > attempt:
+                asked = True  # the Hub's server of this name is a later attempt's by now
+            if asked and (claim is None or _kept(claim)):
+                return
+            if claim is None and record is not None:
+                await self._forget(key, record)
+                asked, forgotten = True, over
+                continue
+            now = self._clock.now()
+            overran = claim is not None and now >= begun + self._patience(claim)
+            # The Hub may have been asked by a service that died before it could say that the server may end:
+            # the Hub then does nothing more about it.
+            overran = overran or (done_at is not None and now >= done_at + HUB_DONE)
+            if not asked and record is not None:
+                done = await self._hub.stop(record, forget=self._over(id))
+                asked = done is not None
+                forgotten = asked and over
+                done_at = self._clock.now() if done else None
+            alone = overran or record is None or (record.live and record.attempt > attempt)
+            if claim is not None and alone:
+                await self._remove(id, attempt)
+            if claim is not None and (asked or overran):
+                # The Hub's word is no proof, and it may never have begun: only looking tells.
+                self._looked(await self._cluster.look(claim))
+            if not (asked and (id, attempt) not in self._view.claims):
+                await self._tasks.wait(key, pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _forget(self, key: Key, record: Reservation) -> None:
+        """Have the Hub forget a server that is gone, or was never there, until it has.
+
+        Nobody waits for this, and after a start, or while the Hub is away, there may be hundreds: a few at a
+        time, or they would crowd out what people wait for.
+        """
+        _, of, attempt = key
+        pause = FIRST_PAUSE
+        async with self._hub.unhurried:
+            while True:
+                now = self._view.reservations.get(of)
+                if now is not None and now.attempt > attempt:
+                    return  # the name is a later attempt's by now
+                if await self._hub.stop(record, forget=self._over(of)) is not None:
+                    return
+                await self._tasks.wait(key, pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _patience(self, claim: Claim) -> Millis:
+        """How long the Hub has to stop a server before it is removed without it."""
+        return self._policy.pool(claim.pool).stop_overrun
+
+    def _over(self, id: str) -> bool:
+        """Whether it starts nothing more: only then the Hub may forget its server, which would be its end."""
+        record = self._view.reservations.get(id)
+        return record is None or record.state is State.STOPPING
+
+    async def _remove(self, id: str, attempt: int) -> None:
+        log.warning("removing the server of %s/%d without the Hub", id, attempt, extra={"reservation": id})
+        try:
+            await self._cluster.remove(id, attempt)
+        except ClusterUnavailable as error:
+            self._metrics.effects["remove", "unavailable"] += 1
+            log.warning("cannot remove server %s/%d now: %s", id, attempt, error, extra={"reservation": id})
+        else:
+            self._metrics.effects["remove", "done"] += 1
+
+
+def _kept(claim: Claim) -> bool:
+    """Whether its user gave the start up: the slots stay his, and nothing runs there any more."""
+    return claim.state is ClaimState.HELD and claim.presence is Presence.ABSENT
