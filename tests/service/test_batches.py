@@ -72,7 +72,7 @@ async def narrow_world(tmp_path: Path, disk: Disk) -> AsyncIterator[ServiceWorld
 
 
 def store_of(world: ServiceWorld) -> Failing:
-    store = world.service._store
+    store = world.service._runner._store
     assert isinstance(store, Failing)
     return store
 

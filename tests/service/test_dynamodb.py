@@ -51,7 +51,7 @@ async def world(make_store: MakeStore, tmp_path: Path) -> AsyncIterator[ServiceW
 
 async def requested_once(world: ServiceWorld, *ids: str) -> None:
     """3: each of these, and nothing else, is in the history as requested."""
-    entries, _ = await world.service.history(None, 0, 100_000)
+    entries, _ = await world.service.reads.history(None, 0, 100_000)
     found = [e.change.record.id for e in entries if e.change.cause == "requested"]  # type: ignore[union-attr]
     assert sorted(found) == sorted(ids)
 
@@ -195,7 +195,7 @@ async def test_a_node_with_many_places_behind_it_is_more_than_one_commit(
         n = world.service.view.n
         assert n - before > 1, "one decision, several commits"
         assert proxy.asked[TRANSACTION] - asked == n - before
-        entries, _ = await world.service.history(None, 0, 100_000)
+        entries, _ = await world.service.reads.history(None, 0, 100_000)
         first = next(entry for entry in entries if entry.n == before + 1)
         assert first.change.cause.startswith("node_drained")
         await world.until(lambda: all(planned_on(world, r.id) == {"node-1"} for r in queue))

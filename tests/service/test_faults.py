@@ -165,7 +165,7 @@ async def test_a_commit_of_unknown_outcome_is_looked_up(
     assert list(world.service.view.reservations) == [record.id]
     assert (await world.service.submit(ALICE, Ask(gpus=2), "request-1")).id == record.id
     await world.becomes(record.id, "ready")
-    (entries, _) = await world.service.history(record.id, 0, 100)
+    (entries, _) = await world.service.reads.history(record.id, 0, 100)
     assert [entry.change.cause for entry in entries].count("requested") == 1
 
 
@@ -236,7 +236,7 @@ async def full_disk(world: ServiceWorld, ballast: Path) -> None:
     world.cluster.kill(crashing.id, 1, "killed by signal 9")
     assert set(service.view.reservations) == acknowledged
     assert service.view.reservations[running.id].state is State.READY
-    assert (await service.history(running.id, 0, 50))[0], "what is there can be read"
+    assert (await service.reads.history(running.id, 0, 50))[0], "what is there can be read"
     assert [reason for reason in service.health().reasons if "is full" in reason]
 
     make_room(ballast)
@@ -346,7 +346,7 @@ async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start_all_th
     world.cluster.kill(record.id, 1)
     await world.until(lambda: view.reservations[record.id].attempt == 2)
     assert view.reservations[record.id].detail == "its GPUs are taken"
-    entries, _ = await world.service.history(record.id, 0, 100)
+    entries, _ = await world.service.reads.history(record.id, 0, 100)
     failed = [e.change.cause for e in entries if "start_failed" in e.change.cause]
     assert set(failed) == {"start_failed: its GPUs are taken"}
 

@@ -46,7 +46,7 @@ async def test_the_next_in_line_starts_when_the_server_is_seen_gone(world: Servi
     await world.becomes(second.id, "ready")
     ended = await world.becomes(first.id, "ended")
     assert ended.outcome is Outcome.RELEASED
-    assert (await world.service.ended(ALICE.subject, None, 5))[0] == [ended]
+    assert (await world.service.reads.ended(ALICE.subject, None, 5))[0] == [ended]
 
 
 async def test_a_pair_starts_as_one_and_every_sshd_is_probed(world: ServiceWorld) -> None:
@@ -229,7 +229,7 @@ async def test_a_start_that_its_user_breaks_off_is_no_failed_start(world: Servic
     assert (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=True))).stop
     world.hub.refuses = None
     await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
-    history, _ = await world.service.history(record.id, 0, 100)
+    history, _ = await world.service.reads.history(record.id, 0, 100)
     assert not [entry.change.cause for entry in history if entry.change.cause.startswith("start_failed")]
     assert world.service.view.reservations[record.id].attempt == 1
 
@@ -310,24 +310,24 @@ async def test_waiting_for_a_change(world: ServiceWorld) -> None:
     record = await world.reserve(gpus=1)
     await world.until(lambda: (record.id, 1) in world.cluster.running)
     await asyncio.sleep(0.05)
-    now = await world.service.wait_change(record.id, -1, 5)
-    assert await world.service.wait_change(record.id, now.version, 0.02) == now
-    waiting = asyncio.create_task(world.service.wait_change(record.id, now.version, 10))
+    now = await world.service.reads.wait_change(record.id, -1, 5)
+    assert await world.service.reads.wait_change(record.id, now.version, 0.02) == now
+    waiting = asyncio.create_task(world.service.reads.wait_change(record.id, now.version, 10))
     await asyncio.sleep(0)
     await world.service.end(record.id, ALICE.subject)
     changed = await waiting
     assert (changed.state, changed.version) == (State.STOPPING, now.version + 1)
-    ended = await world.service.wait_change(record.id, changed.version, 10)
+    ended = await world.service.reads.wait_change(record.id, changed.version, 10)
     assert ended.state is State.ENDED
     with pytest.raises(Refused) as refused:
-        await world.service.wait_change("nobody", 1, 1)
+        await world.service.reads.wait_change("nobody", 1, 1)
     assert refused.value.code is Code.NOT_FOUND
 
 
 async def test_logs_history_availability_and_health(world: ServiceWorld) -> None:
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "ready")
-    logs = await world.service.logs(record.id, 2)
+    logs = await world.service.reads.logs(record.id, 2)
     assert logs.logs == {"jupyter": f"{record.id}/1 up\n" * 2}
     assert logs.events[0].change.cause == "requested"
     ((pool, sizes),) = world.service.availability(record.owner, HOUR)

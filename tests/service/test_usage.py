@@ -91,7 +91,7 @@ async def check(world: ServiceWorld) -> None:
     usage = world.service.usage
     await world.until(lambda: usage.complete, "the sums")
     now = world.clock.now()
-    entries, following = await world.service.history(None, 0, 10_000)
+    entries, following = await world.service.reads.history(None, 0, 10_000)
     assert following is None
     wanted = expected([(entry.n, entry.at, entry.change) for entry in entries], now)
     subjects = {key[1] for key in wanted}

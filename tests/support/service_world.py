@@ -268,7 +268,7 @@ class SpawningHub:
         if id not in self.rows:
             return False
         attempt = self.rows.pop(id)
-        record = await self.service.find(id)
+        record = await self.service.reads.find(id)
         assert record is not None
         if not (await self.service.stop_asked(StopAsked(record.owner.subject, id, user))).stop:
             return False
@@ -516,7 +516,7 @@ class ServiceWorld:
         """Return when the reservation, live or ended, is in this state."""
         deadline = time.monotonic() + timeout
         while True:
-            record = await self.service.find(id)
+            record = await self.service.reads.find(id)
             if record is not None and record.state == state:
                 return record
             assert time.monotonic() < deadline, f"{id} did not become {state}: {self.describe()}"

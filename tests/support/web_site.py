@@ -135,12 +135,12 @@ class Running:
         """Wait until a reservation is as wanted."""
         deadline = time.monotonic() + 10
         while True:
-            record = await self.service.find(id)
+            record = await self.service.reads.find(id)
             assert record is not None
             if seen(record):
                 return record
             assert time.monotonic() < deadline, record
-            await self.service.wait_change(id, record.version, 0.2)
+            await self.service.reads.wait_change(id, record.version, 0.2)
 
     async def make_ready(self, id: str) -> None:
         """Let the agents of a reservation's server say that all is well."""

@@ -116,7 +116,7 @@ async def test_operators_see_everybody_and_release_a_mass_revocation_knowingly()
         assert after["problems"] == []
         p7 = next(p for p in after["people"] if p["login"] == "p7")
         assert (p7["access"], p7["reason"]) == ("revoked", "not a member of pytorch/metamates")
-        history, _ = await run.service.history(None, 0, 1000)
+        history, _ = await run.service.reads.history(None, 0, 1000)
         actors = {e.change.actor for e in history if e.change.cause == "access_revoked"}
         assert actors == {"github:1"}, "the operator who released it"
 

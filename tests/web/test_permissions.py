@@ -81,13 +81,13 @@ class World:
         self.revoked.add(name)
 
     async def find(self, id: str) -> Reservation:
-        record = await self.run.service.find(id)
+        record = await self.run.service.reads.find(id)
         assert record is not None
         return record
 
     async def any(self, state: State) -> Reservation:
         """A reservation in this state, of anybody, with any guests."""
-        record = await self.run.service.find(self.made.get(state, "none"))
+        record = await self.run.service.reads.find(self.made.get(state, "none"))
         again = state is not State.STOPPING and self.random.random() < 0.3
         if record is None or record.state is not state or again:
             if record is not None:
@@ -119,7 +119,7 @@ class World:
         elif state is State.ENDED:
             await service.end(record.id, owner.subject)
             await self.run.gone(record.id)
-        found = await service.find(record.id)
+        found = await service.reads.find(record.id)
         assert found is not None
         assert found.state is state, (found.state, state)
         return found

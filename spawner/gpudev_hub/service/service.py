@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpudev_hub.clock import Clock
-from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.decisions.default_names import default_names
 from gpudev_hub.core.decisions.extensions import is_repeated
 from gpudev_hub.core.decisions.requests import same_request
 from gpudev_hub.core.decisions.working_state import is_owner_unknown
-from gpudev_hub.core.errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, Refused
+from gpudev_hub.core.errors import NEW_REQUEST_ID, Code, Refused
 from gpudev_hub.core.events import (
     End,
     Event,
@@ -41,16 +40,13 @@ from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Reservatio
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     Cluster,
-    ClusterUnavailable,
     Hub,
     HubUnavailable,
     LaunchMaker,
     Store,
-    StoreUnavailable,
 )
 from gpudev_hub.core.request import Ask, joinable, resolve
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
-from gpudev_hub.core.words import sentence
 from gpudev_hub.failpoints import Failpoint, nothing
 
 from .access import AccessControl, Github
@@ -59,6 +55,7 @@ from .cuts import NewCuts
 from .limit_setting import LimitSetting
 from .notices import Notice
 from .readiness import Probe
+from .reads import Reads, unavailable
 from .runner import Runner
 
 log = logging.getLogger(__name__)
@@ -76,16 +73,6 @@ class Health:
     """Events not decided yet."""
     away: Mapping[str, Millis] = field(default_factory=dict)
     """For how long each part has not answered; 0: it answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLogs:
-    """What is known of a server's start and of its last words."""
-
-    events: list[HistoryEntry]
-    """Its reservation's history, oldest first."""
-    logs: dict[str, str]
-    """Last lines by source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +107,6 @@ class Service:
         """
         self.policy = policy
         self.clock = clock
-        self._store = store
         self._cluster = cluster
         self._hub = hub
         self._ids = ids
@@ -146,6 +132,7 @@ class Service:
         self.usage = self._remembered.usage
         self.access = AccessControl(self.view, self._writer.ask, clock, github)
         """Who may get in."""
+        self.reads = Reads(self._remembered, store, cluster)
         self._gate = Gate(
             view=self.view,
             verdict=self.access.people.verdict,
@@ -240,7 +227,7 @@ class Service:
         try:
             return await self._hub.knows(hub_user)
         except HubUnavailable as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     async def mint(self, subject: str) -> str:
         """A new id for a spawn page of the subject's."""
@@ -290,7 +277,7 @@ class Service:
                 return new
 
     async def _has_ended(self, id: str) -> Reservation | None:
-        found = await self.find(id)
+        found = await self.reads.find(id)
         return found if found is not None and not found.live else None
 
     async def _refuse_ended(self, id: str) -> None:
@@ -382,68 +369,7 @@ class Service:
             await asyncio.gather(*waiting, return_exceptions=True)
         return News(await self.notices(id, after, 0), self.cuts.after(cut_after, id))
 
-    # What everybody reads
-
-    async def find(self, ref: str, subject: str | None = None) -> Reservation | None:
-        """A reservation by id, live or ended, or by the name of a live one of the subject's."""
-        return self.view.get(ref, subject) or await self._find(ref)
-
-    async def _find(self, id: str) -> Reservation | None:
-        recent = self._remembered.recent(id)
-        if recent is not None:
-            return recent
-        try:
-            return await self._store.find(id)
-        except StoreUnavailable as error:
-            raise _unavailable(error) from error
-
-    async def wait_change(self, id: str, version: int, timeout: float) -> Reservation:
-        """The reservation as soon as its version is not ``version``, or as it is after ``timeout`` seconds.
-
-        Raises ``Refused`` (``not_found``).
-        """
-        record = await self.find(id)
-        if record is None:
-            raise Refused(Code.NOT_FOUND, f"There is no reservation {id}.", SEE_YOURS)
-        if record.version != version or not record.live or timeout <= 0:
-            return record
-        changed = await self._remembered.changed(id, timeout)
-        return changed or self.view.reservations.get(id, record)
-
-    async def ended(
-        self, subject: str | None, before: int | None, limit: int
-    ) -> tuple[list[Reservation], int | None]:
-        """Ended reservations, latest first, of one subject or of all, and the next page's cursor."""
-        try:
-            found, following = await self._store.ended(subject, before, limit)
-        except StoreUnavailable as error:
-            raise _unavailable(error) from error
-        if before is None:
-            # A store may show what has just ended a moment late (DynamoDB's index of owners does).
-            known = {record.id for record in found}
-            since = max((record.ended_at or 0 for record in found), default=0)
-            late = (r for r in self._remembered.latest() if r.id not in known and (r.ended_at or 0) > since)
-            found = [*(r for r in late if subject in (None, r.owner.subject)), *found]
-        return found, following
-
-    async def history(self, id: str | None, after: int, limit: int) -> tuple[list[HistoryEntry], int | None]:
-        """Changes in commit order, and the next page's cursor."""
-        try:
-            return await self._store.history(id, after, limit)
-        except StoreUnavailable as error:
-            raise _unavailable(error) from error
-
-    async def logs(self, id: str, lines: int) -> ServerLogs:
-        """The reservation's changes, and the last lines of its server's logs."""
-        events, _ = await self.history(id, 0, 200)
-        record = await self.find(id)
-        logs: dict[str, str] = {}
-        if record is not None and record.attempt:
-            try:
-                logs = await self._cluster.logs(id, record.attempt, lines)
-            except ClusterUnavailable as error:
-                raise _unavailable(error) from error
-        return ServerLogs(events, logs)
+    # What there is
 
     def pools(self) -> list[PoolOutlook]:
         """What there is of every pool."""
@@ -460,7 +386,3 @@ class Service:
         reasons = self._runner.outages.reasons() if live else ["the reservation service has stopped"]
         away = self._runner.outages.lasting(self.clock.now())
         return Health(live, reasons, self._writer.waiting, away)
-
-
-def _unavailable(error: Exception) -> Refused:
-    return Refused(Code.UNAVAILABLE, sentence(str(error)), TRY_AGAIN)

@@ -142,7 +142,7 @@ async def _instead(call: Call, body: PickerAsked) -> str | None:
     minted = call.site.service.view.minted.get(body.server)
     if minted is not None and minted.subject == body.subject:
         return None
-    record = await call.site.service.find(body.server)
+    record = await call.site.service.reads.find(body.server)
     return "new" if record is None or record.owner.subject != body.subject else f"reservations/{record.id}"
 
 

@@ -113,7 +113,7 @@ class OperateReservation(OperatorPage):
 
     async def find(self, id: str) -> Reservation:
         """The reservation. Raises ``Refused`` (``not_found``)."""
-        record = await self.site.service.find(id)
+        record = await self.site.service.reads.find(id)
         if record is None:
             raise Refused(Code.NOT_FOUND, f"There is no reservation {id[:64]}.", "See the operator page.")
         self.reservation = record.id

@@ -62,7 +62,7 @@ class Home(Page):
             ),
             key=lambda record: (record.owner.subject != subject, record.seq),
         )
-        ended, _ = await self.stored(service.ended(subject, None, ENDED), ([], None))
+        ended, _ = await self.stored(service.reads.ended(subject, None, ENDED), ([], None))
         self.show(
             "home.html",
             409 if error else 200,
@@ -112,7 +112,7 @@ class ReservationPage(Page):
 
     async def find(self, id: str) -> Reservation | None:
         """The reservation; raises ``Refused`` if there is none and no form of the caller's for it either."""
-        record = await self.site.service.find(id)
+        record = await self.site.service.reads.find(id)
         if record is not None:
             self.reservation = record.id
             return record
@@ -146,7 +146,7 @@ class ReservationPage(Page):
         history: list[page_view.Happening] | None = None
         logs: Mapping[str, str] = {}
         if may_act:
-            reading = self.site.service.history(record.id, 0, HISTORY)
+            reading = self.site.service.reads.history(record.id, 0, HISTORY)
             entries, _ = await self.stored(reading, ([], None))
             found = self.site.presenter.history(entries, None)
             history = page_view.happenings(
@@ -182,7 +182,7 @@ class ReservationPage(Page):
         if not record.live or not record.attempt:
             return {}
         try:
-            found = await self.site.service.logs(record.id, LOG_LINES)
+            found = await self.site.service.reads.logs(record.id, LOG_LINES)
             return {source: uncoloured(text) for source, text in found.logs.items()}
         except Refused as refused:
             return {"not available": f"{refused.message}"}
@@ -293,7 +293,7 @@ class LabFeed(Feed):
 
     async def get(self, id: str) -> None:
         """Answer only the owner. Other pages do not know the id, which is random."""
-        record = await self.site.service.find(id)
+        record = await self.site.service.reads.find(id)
         if record is None or record.owner.subject != self.person.owner.subject:
             raise Refused(Code.NOT_FOUND, f"You have no reservation {id[:64]}.")
         self.reservation = record.id

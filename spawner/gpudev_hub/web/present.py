@@ -25,7 +25,7 @@ from gpudev_hub.core.views.limits import standings
 from gpudev_hub.core.views.ssh_aliases import aliases
 from gpudev_hub.core.words import moment, parts, plain, printable
 from gpudev_hub.origins import servers_of
-from gpudev_hub.service.service import ServerLogs
+from gpudev_hub.service.reads import ServerLogs
 from gpudev_hub.service.view import View
 from gpudev_hub.ssh.access import SshAccess
 

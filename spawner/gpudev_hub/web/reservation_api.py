@@ -33,7 +33,7 @@ async def find(call: Call, action: Action) -> Reservation:
     Raises ``Refused`` if there is none, or if the caller may not do this to it.
     """
     ref = call.path["ref"]
-    record = await call.site.service.find(ref, call.person.owner.subject)
+    record = await call.site.service.reads.find(ref, call.person.owner.subject)
     if record is None:
         raise Refused(
             Code.NOT_FOUND,
@@ -84,7 +84,7 @@ async def list_reservations(call: Call) -> wire.ReservationList:
     if call.query["ended"]:
         page = cursor(call.query["cursor"])
         stopping = [record for record in live.values() if record.state is State.STOPPING and page is None]
-        records, following = await call.site.service.ended(owner, page, call.query["limit"])
+        records, following = await call.site.service.reads.ended(owner, page, call.query["limit"])
         known = {record.id for record in records}
         records = [
             *(r for r in reversed(stopping) if r.id not in known and owner in (None, r.owner.subject)),
@@ -118,7 +118,7 @@ async def show(call: Call) -> wire.Reservation:
     wait, version = call.query["wait"], call.query["version"]
     if wait and record.live and version in (None, record.version):
         with call.site.polls.one(call.caller):
-            record = await call.site.service.wait_change(record.id, record.version, wait)
+            record = await call.site.service.reads.wait_change(record.id, record.version, wait)
     return shown(call, record)
 
 
@@ -168,7 +168,7 @@ async def unshare(call: Call) -> wire.Reservation:
 async def logs(call: Call) -> wire.Logs:
     """Return the start events of a reservation and the last lines of its server's logs."""
     record = await find(call, Action.READ_LOGS)
-    found = await call.site.service.logs(record.id, call.query["lines"])
+    found = await call.site.service.reads.logs(record.id, call.query["lines"])
     if call.site.bastion is not None and (said := call.site.bastion.lines_of(record.id)):
         found.logs["bastion"] = said
     return call.site.presenter.logs(found)
@@ -177,7 +177,7 @@ async def logs(call: Call) -> wire.Logs:
 async def history(call: Call) -> wire.History:
     """Return every change of a reservation, oldest first, with its cause and actor."""
     record = await find(call, Action.READ_LOGS)
-    entries, following = await call.site.service.history(
+    entries, following = await call.site.service.reads.history(
         record.id, cursor(call.query["cursor"]) or 0, call.query["limit"]
     )
     return call.site.presenter.history(entries, following)

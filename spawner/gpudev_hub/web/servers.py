@@ -93,7 +93,7 @@ async def server_status(call: Call) -> wire.ServerStatus:
     wait, version = call.query["wait"], call.query["version"]
     if wait and version in (None, record.version):
         with call.site.polls.one(call.caller):
-            record = await call.site.service.wait_change(record.id, record.version, wait)
+            record = await call.site.service.reads.wait_change(record.id, record.version, wait)
     return status_of(call.site, record)
 
 

@@ -1,0 +1,101 @@
+"""What everybody reads of reservations, live and ended, and of their history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpudev_hub.core.commit import HistoryEntry
+from gpudev_hub.core.errors import SEE_YOURS, TRY_AGAIN, Code, Refused
+from gpudev_hub.core.model import Reservation
+from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Store, StoreUnavailable
+from gpudev_hub.core.words import sentence
+
+from .remembered import Remembered
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLogs:
+    """What is known of a server's start and of its last words."""
+
+    events: list[HistoryEntry]
+    """Its reservation's history, oldest first."""
+    logs: dict[str, str]
+    """Last lines by source."""
+
+
+class Reads:
+    """Answers from memory if possible, else from the store.
+
+    Everything raises ``Refused`` (``unavailable``).
+    """
+
+    def __init__(self, remembered: Remembered, store: Store, cluster: Cluster) -> None:
+        self._remembered = remembered
+        self._store = store
+        self._cluster = cluster
+
+    async def find(self, ref: str, subject: str | None = None) -> Reservation | None:
+        """A reservation by id, live or ended, or by the name of a live one of the subject's."""
+        return self._remembered.view.get(ref, subject) or await self._find(ref)
+
+    async def _find(self, id: str) -> Reservation | None:
+        recent = self._remembered.recent(id)
+        if recent is not None:
+            return recent
+        try:
+            return await self._store.find(id)
+        except StoreUnavailable as error:
+            raise unavailable(error) from error
+
+    async def wait_change(self, id: str, version: int, timeout: float) -> Reservation:
+        """The reservation as soon as its version is not ``version``, or as it is after ``timeout`` seconds.
+
+        Raises ``Refused`` (``not_found``).
+        """
+        record = await self.find(id)
+        if record is None:
+            raise Refused(Code.NOT_FOUND, f"There is no reservation {id}.", SEE_YOURS)
+        if record.version != version or not record.live or timeout <= 0:
+            return record
+        changed = await self._remembered.changed(id, timeout)
+        return changed or self._remembered.view.reservations.get(id, record)
+
+    async def ended(
+        self, subject: str | None, before: int | None, limit: int
+    ) -> tuple[list[Reservation], int | None]:
+        """Ended reservations, latest first, of one subject or of all, and the next page's cursor."""
+        try:
+            found, following = await self._store.ended(subject, before, limit)
+        except StoreUnavailable as error:
+            raise unavailable(error) from error
+        if before is None:
+            # A store may show what has just ended a moment late (DynamoDB's index of owners does).
+            known = {record.id for record in found}
+            since = max((record.ended_at or 0 for record in found), default=0)
+            late = (r for r in self._remembered.latest() if r.id not in known and (r.ended_at or 0) > since)
+            found = [*(r for r in late if subject in (None, r.owner.subject)), *found]
+        return found, following
+
+    async def history(self, id: str | None, after: int, limit: int) -> tuple[list[HistoryEntry], int | None]:
+        """Changes in commit order, and the next page's cursor."""
+        try:
+            return await self._store.history(id, after, limit)
+        except StoreUnavailable as error:
+            raise unavailable(error) from error
+
+    async def logs(self, id: str, lines: int) -> ServerLogs:
+        """The reservation's changes, and the last lines of its server's logs."""
+        events, _ = await self.history(id, 0, 200)
+        record = await self.find(id)
+        logs: dict[str, str] = {}
+        if record is not None and record.attempt:
+            try:
+                logs = await self._cluster.logs(id, record.attempt, lines)
+            except ClusterUnavailable as error:
+                raise unavailable(error) from error
+        return ServerLogs(events, logs)
+
+
+def unavailable(error: Exception) -> Refused:
+    """Return the refusal that says what does not answer."""
+    return Refused(Code.UNAVAILABLE, sentence(str(error)), TRY_AGAIN)
