@@ -339,7 +339,7 @@ async def test_the_gate_refuses_whoever_lost_access_and_restarts_servers_in_the_
         AdmitRequest(ANN, "ann", "Ann", record.id, form=True),
         AdmitRequest(ANN, "ann", "Ann", "nothing", form=False),
     ):
-        answer = await world.service.admit(asked)
+        answer = await world.service.gate.admit(asked)
         assert answer.verdict is Verdict.FORBIDDEN
         assert "revoked: not a member of pytorch/metamates" in answer.message
     world.cluster.kill(record.id, 1, "OOM")

@@ -338,9 +338,9 @@ async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start_all_th
 ) -> None:
     """The Hub says "pending" after ten seconds, and never why nothing came of it."""
     record = await world.coming_up(gpus=2)
-    world.service.failed(Failed(record.id, 7, "of an attempt that never was"))
+    world.service.hub_requests.failed(Failed(record.id, 7, "of an attempt that never was"))
     for _ in range(2):
-        world.service.failed(Failed(record.id, 1, "its GPUs are taken"))
+        world.service.hub_requests.failed(Failed(record.id, 1, "its GPUs are taken"))
     view = world.service.view
     await world.until(lambda: view.claims[record.id, 1].state is ClaimState.RELEASING)
     world.cluster.kill(record.id, 1)
@@ -718,7 +718,7 @@ async def test_starts_of_one_owner_do_not_hurry_each_other(world: ServiceWorld) 
     await world.until(lambda: world.service.view.reservations[record.id].attempt > 1, timeout=20)
     asked = len(world.hub.calls)
     for _ in range(20):
-        await world.service.admit(AdmitRequest(ALICE.subject, "alice", "alice", record.id, form=False))
+        await world.service.gate.admit(AdmitRequest(ALICE.subject, "alice", "alice", record.id, form=False))
         await asyncio.sleep(0.01)
     assert world.hub.calls[asked:].count(("POST", record.id)) == 0, "the pause between two tries is not over"
 

@@ -17,7 +17,7 @@ async def admit(
     world: ServiceWorld, server: str, owner: Owner = ALICE, *, form: bool = True, **options: Any
 ) -> Admission:
     asked = AdmitRequest(owner.subject, owner.hub_user, owner.login, server, form, options or None)
-    return await world.service.admit(asked)
+    return await world.service.gate.admit(asked)
 
 
 async def test_the_form_on_a_minted_id_makes_a_reservation_and_starts_it(world: ServiceWorld) -> None:
@@ -170,7 +170,7 @@ async def test_the_hub_keeps_servers_of_live_reservations_only(world: ServiceWor
         (ended.id, Verdict.REDIRECT, f"Reservation {ended.id} has ended (released)."),
         ("never-minted", Verdict.REDIRECT, "You have no reservation never-minted."),
     ]:
-        answer = await world.service.name_asked(NameAsked(ALICE.subject, server))
+        answer = await world.service.gate.name(NameAsked(ALICE.subject, server))
         assert (answer.verdict, answer.message) == (verdict, words)
         assert answer.location is None
     assert (set(world.service.view.minted), set(world.service.view.reservations)) == before

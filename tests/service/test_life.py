@@ -17,6 +17,10 @@ from gpudev_hub.service.readiness import Report
 from service_world import ALICE, BOB, ServiceWorld
 
 
+async def may_stop(world: ServiceWorld, subject: str, id: str, *, user: bool) -> bool:
+    return (await world.service.hub_requests.stop_asked(StopAsked(subject, id, user))).stop
+
+
 async def test_a_request_becomes_ready_by_itself(world: ServiceWorld) -> None:
     record = await world.reserve(gpus=2, hours=1)
     assert record.state is State.STARTING
@@ -202,7 +206,7 @@ async def test_the_user_stops_a_start_and_makes_another(world: ServiceWorld) -> 
     assert len(world.hub.calls) == calls, "nobody asks for the start that he gave up"
     world.hub.reports = True
     asked = AdmitRequest(ALICE.subject, "alice", "alice", record.id, form=True)
-    assert (await world.service.admit(asked)).launch is not None, "the Hub's own button starts it again"
+    assert (await world.service.gate.admit(asked)).launch is not None, "the Hub's own button starts it again"
     again = await world.becomes(record.id, "ready")
     assert (again.attempt, again.allocation, again.hard_end) == (2, record.allocation, record.hard_end)
 
@@ -212,7 +216,7 @@ async def test_a_start_that_was_stopped_before_anything_was_seen(world: ServiceW
     world.hub.failure = (503, "busy")
     record = await world.reserve(gpus=1)
     await world.until(lambda: world.hub.calls or record.id in world.service.view.reservations)
-    assert (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=True))).stop
+    assert await may_stop(world, record.owner.subject, record.id, user=True)
     await world.restart()
     world.hub.failure = None
     await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
@@ -226,7 +230,7 @@ async def test_a_start_that_its_user_breaks_off_is_no_failed_start(world: Servic
     world.hub.refuses = "Internal Server Error"
     record = await world.reserve(gpus=1)
     await world.until(lambda: world.service.metrics.effects["start", "refused"] == 1)
-    assert (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=True))).stop
+    assert await may_stop(world, record.owner.subject, record.id, user=True)
     world.hub.refuses = None
     await world.until(lambda: world.service.view.reservations[record.id].server == "stopped")
     history, _ = await world.service.reads.history(record.id, 0, 100)
@@ -270,22 +274,22 @@ async def test_the_hub_may_stop_nothing_of_another_users(world: ServiceWorld) ->
     await world.becomes(record.id, "ready")
     n = world.service.view.n
     for user in (True, False):
-        assert not (await world.service.stop_asked(StopAsked("local:bob", record.id, user=user))).stop
+        assert not await may_stop(world, "local:bob", record.id, user=user)
     await world.service.reconcile()
     assert world.service.view.n == n
     await world.service.end(record.id, "local:alice")
-    assert not (await world.service.stop_asked(StopAsked("local:bob", record.id, user=True))).stop
+    assert not await may_stop(world, "local:bob", record.id, user=True)
 
 
 async def test_the_hub_may_stop_only_what_the_service_has_ended(world: ServiceWorld) -> None:
     record = await world.reserve(gpus=1)
     await world.becomes(record.id, "ready")
-    assert not (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=False))).stop
-    assert (await world.service.stop_asked(StopAsked("local:alice", "never-heard-of", user=False))).stop
+    assert not await may_stop(world, record.owner.subject, record.id, user=False)
+    assert await may_stop(world, "local:alice", "never-heard-of", user=False)
     assert world.service.view.reservations[record.id].stopped_at is None
     world.hub.stops = False
     await world.service.end(record.id, ALICE.subject)
-    assert (await world.service.stop_asked(StopAsked(record.owner.subject, record.id, user=False))).stop
+    assert await may_stop(world, record.owner.subject, record.id, user=False)
 
 
 async def test_the_same_request_id_is_the_same_reservation_even_after_its_end(world: ServiceWorld) -> None:

@@ -238,7 +238,7 @@ class SpawningHub:
         """The spawner's start; the status of the answer."""
         assert self.service is not None
         asked = AdmitRequest(self.subject_of(user), user, user, id, form=False)
-        admission = await self.service.admit(asked)
+        admission = await self.service.gate.admit(asked)
         if admission.verdict is not Verdict.START or admission.launch is None:
             raise HTTPError(409, log_message=admission.message)
         launch = admission.launch
@@ -270,7 +270,7 @@ class SpawningHub:
         attempt = self.rows.pop(id)
         record = await self.service.reads.find(id)
         assert record is not None
-        if not (await self.service.stop_asked(StopAsked(record.owner.subject, id, user))).stop:
+        if not (await self.service.hub_requests.stop_asked(StopAsked(record.owner.subject, id, user))).stop:
             return False
         if self.stops:
             self.cluster.kill(id, attempt, "stopped")
@@ -280,7 +280,7 @@ class SpawningHub:
         """What the spawner says of a server that was deleted: by the service, or in the Hub."""
         assert self.service is not None
         self.forgotten.add(id)
-        await self.service.deleted(Deleted(self.subject_of(user), id))
+        await self.service.hub_requests.deleted(Deleted(self.subject_of(user), id))
 
 
 class _Servers(RequestHandler):

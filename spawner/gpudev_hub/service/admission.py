@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 class Deciders:
     """How the gate gets something decided."""
 
+    seen: Callable[[str], None]
+    """The Hub has vouched for this subject just now."""
     submit: Callable[[Owner, Ask, str], Awaitable[Reservation]]
     """A new reservation with an id minted before."""
     resume: Callable[[str, str], Awaitable[Reservation]]
@@ -50,7 +52,7 @@ class Deciders:
 
 
 class Gate:
-    """Answers ``admit``."""
+    """Says which servers the Hub may start."""
 
     def __init__(
         self,
@@ -69,7 +71,8 @@ class Gate:
         self._deciders = deciders
 
     async def admit(self, asked: AdmitRequest) -> Admission:
-        """The answer, within ``ANSWER_WITHIN`` seconds."""
+        """May this server start, and where? Answers within ``ANSWER_WITHIN`` seconds."""
+        self._deciders.seen(asked.subject)
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 return await self._admit(asked)

@@ -22,21 +22,10 @@ from gpudev_hub.core.events import (
     OwnerKnown,
     Resume,
     Share,
-    StopIntent,
     Submit,
     Unshare,
 )
-from gpudev_hub.core.gate import (
-    Admission,
-    AdmitRequest,
-    Deleted,
-    Failed,
-    NameAsked,
-    Started,
-    StopAnswer,
-    StopAsked,
-)
-from gpudev_hub.core.model import ClaimState, Millis, Outcome, Owner, Reservation, State
+from gpudev_hub.core.model import Millis, Outcome, Owner, Reservation, State
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     Cluster,
@@ -52,6 +41,7 @@ from gpudev_hub.failpoints import Failpoint, nothing
 from .access import AccessControl, Github
 from .admission import Deciders, Gate
 from .cuts import NewCuts
+from .hub_requests import HubRequests
 from .limit_setting import LimitSetting
 from .notices import Notice
 from .readiness import Probe
@@ -107,7 +97,6 @@ class Service:
         """
         self.policy = policy
         self.clock = clock
-        self._cluster = cluster
         self._hub = hub
         self._ids = ids
         self._runner = Runner(
@@ -133,13 +122,16 @@ class Service:
         self.access = AccessControl(self.view, self._writer.ask, clock, github)
         """Who may get in."""
         self.reads = Reads(self._remembered, store, cluster)
-        self._gate = Gate(
+        self.gate = Gate(
             view=self.view,
             verdict=self.access.people.verdict,
             store=store,
             launches=launches,
-            deciders=Deciders(self._submit_minted, self.resume, self.mint),
+            deciders=Deciders(self.owner_seen, self._submit_minted, self.resume, self.mint),
         )
+        """Says which servers may start."""
+        self.hub_requests = HubRequests(self.view, cluster, self._writer, self._runner.effects, self.end)
+        """What else the Hub asks about servers."""
 
     # Life
 
@@ -288,57 +280,6 @@ class Service:
                 f"Reservation {id} has ended ({ended.outcome}) and can no longer be changed.",
                 "",
             )
-
-    # What the Hub asks
-
-    async def admit(self, request: AdmitRequest) -> Admission:
-        """May this server start, and where? Answers within 0.8 s."""
-        self.owner_seen(request.subject)
-        return await self._gate.admit(request)
-
-    async def name_asked(self, ask: NameAsked) -> Admission:
-        """May the Hub keep a server of this name? Answers within 0.8 s, and changes nothing."""
-        return await self._gate.name(ask)
-
-    async def stop_asked(self, ask: StopAsked) -> StopAnswer:
-        """May the Hub stop this server? Its user's own wish is recorded first."""
-        record = self.view.reservations.get(ask.server)
-        if record is not None and record.owner.subject != ask.subject:
-            # Somebody's start under another one's id was refused, and is now broken off.
-            log.warning("%s may not stop %s, which belongs to another user", ask.subject, record.id)
-            return StopAnswer(stop=False)
-        if record is None or record.state not in (State.STARTING, State.READY):
-            return StopAnswer(stop=True)
-        claim = self.view.claim(record)
-        if claim is None or claim.state is ClaimState.RELEASING or record.stopped_at is not None:
-            return StopAnswer(stop=True)
-        if not ask.user or self._runner.effects.hub.stopping(record.id):
-            # Refused or not, the Hub takes it for stopped from now on.
-            self._runner.effects.starts.start_again(record.id, record.attempt)
-            return StopAnswer(stop=False)
-        await self._writer.ask(StopIntent(record.id))
-        return StopAnswer(stop=True)
-
-    async def deleted(self, deleted: Deleted) -> None:
-        """Its owner, or an administrator, deleted the server in the Hub: cancel or release at once.
-
-        The service itself has the Hub delete only what has ended.
-        """
-        record = self.view.reservations.get(deleted.server)
-        if (
-            record is not None
-            and record.state in (State.QUEUED, State.STARTING, State.READY)
-            and record.owner.subject == deleted.subject
-        ):
-            await self.end(record.id, deleted.subject)
-
-    def started(self, started: Started) -> None:
-        """The engine built the servers of an attempt: look at once."""
-        self._cluster.hint(started.server, started.attempt)
-
-    def failed(self, failed: Failed) -> None:
-        """What the engine built for an attempt can't start."""
-        self._runner.effects.starts.failed(failed.server, failed.attempt, failed.reason)
 
     # What servers ask
 

@@ -49,14 +49,14 @@ async def admit(call: Call) -> Admission:
     """May this server start, and where?."""
     body: AdmitRequest = call.body
     call.reservation = body.server
-    return await call.site.service.admit(body)
+    return await call.site.service.gate.admit(body)
 
 
 async def name(call: Call) -> Admission:
     """May the Hub keep a server of this name? Names that are no reservation's are limited."""
     body: NameAsked = call.body
     call.reservation = body.server
-    answer = await call.site.service.name_asked(body)
+    answer = await call.site.service.gate.name(body)
     if answer.verdict is Verdict.REDIRECT:
         call.site.names.spend(body.subject)
     return answer
@@ -66,28 +66,28 @@ async def started(call: Call) -> None:
     """The engine built the servers of an attempt."""
     body: Started = call.body
     call.reservation = body.server
-    call.site.service.started(body)
+    call.site.service.hub_requests.started(body)
 
 
 async def failed(call: Call) -> None:
     """What the engine built for an attempt can't start."""
     body: Failed = call.body
     call.reservation = body.server
-    call.site.service.failed(body)
+    call.site.service.hub_requests.failed(body)
 
 
 async def stop(call: Call) -> StopAnswer:
     """May the spawner really stop this server?."""
     body: StopAsked = call.body
     call.reservation = body.server
-    return await call.site.service.stop_asked(body)
+    return await call.site.service.hub_requests.stop_asked(body)
 
 
 async def deleted(call: Call) -> None:
     """A server was deleted in the Hub."""
     body: Deleted = call.body
     call.reservation = body.server
-    await call.site.service.deleted(body)
+    await call.site.service.hub_requests.deleted(body)
 
 
 async def mint(call: Call) -> Minted:
