@@ -1,0 +1,201 @@
+"""The reservation service and its listeners, put together from what an installation has."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tornado.httpserver import HTTPServer
+
+from . import failpoints
+from .auth.parts import GithubParts, people_of
+from .clock import Clock
+from .core.ids import ENTROPY, mint
+from .core.model import Owner
+from .core.policy import Policy
+from .core.ports import Cluster, Store
+from .core.views.doctor import Finding
+from .github_service import access_by, owner_by, with_github
+from .listening import listen_until_told
+from .origins import origin
+from .service.hubclient import HubClient
+from .service.service import Service
+from .ssh.access import Access, SshBastion
+from .ssh.bastion import Bastion
+from .ssh.ca import HostCA
+from .ssh.directory import KeyDirectory
+from .ssh.launches import Launches, ServerTokens
+from .ssh.probe import SshdProbe
+from .web.app import Site, make_gate_app, make_metrics_app, make_public_app, make_server, make_site
+from .web.auth import HubUser, make_auth
+from .web.forwarded import Network
+from .web.login import Logins
+from .web.pages import pages
+from .web.settings import WebSettings
+
+DoctorMaker = Callable[[HubClient, Service], Callable[[], Awaitable[list[Finding]]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """What the service shares with its neighbours."""
+
+    hub: str
+    """The service's own token for the Hub."""
+    cookies: bytes
+    gate: str
+    server_tokens: bytes
+    """Each server's token is made from it."""
+    bastion: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listen:
+    """Address and ports of the listeners."""
+
+    address: str
+    public: int
+    gate: int
+    metrics: int | None = None
+    """Metrics without a login; ``None``: there is no such listener."""
+    balancers: Sequence[Network] = ()
+    """Networks of load balancers in front of the proxy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """What one machine has in another way than a cluster."""
+
+    clock: Clock
+    policy: Policy
+    """Without what GitHub's settings add."""
+    store: Store
+    cluster: Cluster
+    github: GithubParts | None
+    """``None``: everybody whom the Hub knows may get in."""
+    keys: KeyDirectory
+    private: Path
+    """The folder of the host CA and of what servers get when they start."""
+    secrets: Secrets
+    owner_of: Callable[[HubUser], Owner]
+    """Who a user of the Hub is to the queue, where GitHub does not say it."""
+    account: str
+    """The account that servers run as."""
+    home: Callable[[Owner], str]
+    """Where an owner's home is in a server."""
+    devices: Callable[[str], dict[str, str]] = lambda _: {}
+    """What a server of several whole nodes gets of a node besides GPUs, by resource name."""
+    hub_api: str
+    service_url: str
+    """Where servers reach the service, with its prefix."""
+    web: WebSettings
+    listen: Listen
+    bastion: SshBastion | None = None
+    """How clients reach the bastion; ``None``: there is none."""
+    doctor: DoctorMaker | None = None
+    """Makes the check of the whole installation."""
+
+
+async def serve_installation(of: Installation) -> None:
+    """Run the service until SIGTERM or SIGINT. Raises what ended it otherwise."""
+    hub = HubClient(of.hub_api, of.secrets.hub)
+    ca, tokens = HostCA(of.private), ServerTokens(of.secrets.server_tokens)
+    service = _service(of, hub, ca, tokens)
+    listeners = _listeners(of.listen, _site(of, service, hub, ca, tokens))
+    if of.github is not None:
+        of.github.start(lambda: people_of(service.view))
+    try:
+        await listen_until_told(service, listeners)
+    finally:
+        await hub.close()
+        if of.github is not None:
+            await of.github.close()
+
+
+def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens) -> Service:
+    policy = with_github(of.policy, of.github)
+    return Service(
+        policy=policy,
+        store=of.store,
+        cluster=of.cluster,
+        hub=hub,
+        launches=Launches(
+            of.private / "launches",
+            ca=ca,
+            tokens=tokens,
+            policy=policy,
+            service_url=of.service_url,
+            devices=of.devices,
+        ),
+        probe=SshdProbe(ca.public),
+        clock=of.clock,
+        ids=lambda: mint(secrets.token_bytes(ENTROPY)),
+        github=None if of.github is None else access_by(of.github, of.web.contact),
+        lab_shared=of.web.lab_shared,
+        failpoint=failpoints.from_environment(os.environ),
+    )
+
+
+def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens: ServerTokens) -> Site:
+    people = service.access.people
+    bastion = None
+    if of.bastion is not None:
+        bastion = Bastion(
+            service.view,
+            of.keys,
+            address=of.bastion,
+            now=of.clock.now,
+            on_machine=of.clock.on_machine,
+            refusal=lambda owner: people.verdict(owner.subject).message,
+            let_in=service.cuts.let_in,
+        )
+    return make_site(
+        service,
+        auth=make_auth(
+            hub_api=of.hub_api,
+            api_token=of.secrets.hub,
+            cookie_secret=of.secrets.cookies,
+            owner=owner_by(service, of.owner_of),
+            seen=service.logged_in,
+            now=of.clock.now,
+            prefix=of.web.prefix,
+            host=origin(of.web.public_url) if of.web.subdomains else "",
+            secure=of.web.public_url.startswith("https:"),
+        ),
+        access=Access(
+            service.view,
+            of.keys,
+            known_hosts=ca.known_hosts,
+            user=of.account,
+            allowed=lambda subject: people.verdict(subject).allowed,
+            now=of.clock.now,
+            on_machine=of.clock.on_machine,
+            let_in=service.cuts.let_in,
+            bastion=of.bastion,
+        ),
+        settings=of.web,
+        logins=Logins(hub, of.keys, of.web, of.clock.now),
+        server_token_ok=tokens.verify,
+        gate_secret=of.secrets.gate,
+        home=of.home,
+        bastion=bastion,
+        bastion_secret=of.secrets.bastion,
+        github_check=None if of.github is None else of.github.check,
+        doctor=None if of.doctor is None else of.doctor(hub, service),
+        people=None if of.github is None else people,
+        webhook_secret=None if of.github is None else of.github.settings.webhook_secret(),
+    )
+
+
+def _listeners(listen: Listen, site: Site) -> list[tuple[HTTPServer, str, int]]:
+    """Return servers, each with address and port."""
+    public = make_server(make_public_app(site, pages()), behind_proxy=True, balancers=listen.balancers)
+    gate = make_server(make_gate_app(site), behind_proxy=False)
+    listeners = [(public, listen.address, listen.public), (gate, listen.address, listen.gate)]
+    if listen.metrics is not None:
+        metrics = make_server(make_metrics_app(site), behind_proxy=False)
+        listeners.append((metrics, listen.address, listen.metrics))
+    return listeners
