@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -35,8 +34,6 @@ OPTIONS: Final = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
 """What a request to start a server may ask for."""
 FORM_AGAIN: Final = "Open the form for a new reservation again."
 BUSY: Final = "The reservation service is busy."
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

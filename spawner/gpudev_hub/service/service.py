@@ -1,9 +1,8 @@
-"""The reservation service: every use case, over the ports. Built by ``app.py``, shown by ``web``."""
+"""The reservation service: every use case, over the ports. Built by ``wiring.py``, shown by ``web``."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -27,13 +26,7 @@ from gpudev_hub.core.events import (
 )
 from gpudev_hub.core.model import Millis, Outcome, Owner, Reservation, State
 from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.ports import (
-    Cluster,
-    Hub,
-    HubUnavailable,
-    LaunchMaker,
-    Store,
-)
+from gpudev_hub.core.ports import Cluster, Hub, HubUnavailable, LaunchMaker, Store
 from gpudev_hub.core.request import Ask, joinable, resolve
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.failpoints import Failpoint, nothing
@@ -47,8 +40,6 @@ from .notices import Notice
 from .readiness import Probe
 from .reads import Reads, unavailable
 from .runner import Runner
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
