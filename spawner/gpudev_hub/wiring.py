@@ -29,12 +29,13 @@ from .ssh.ca import HostCA
 from .ssh.directory import KeyDirectory
 from .ssh.launches import Launches, ServerTokens
 from .ssh.probe import SshdProbe
-from .web.app import Site, make_gate_app, make_metrics_app, make_public_app, make_server, make_site
+from .web.app import make_gate_app, make_metrics_app, make_public_app, make_server, make_site
 from .web.auth import HubUser, make_auth
 from .web.forwarded import Network
 from .web.login import Logins
 from .web.pages import pages
 from .web.settings import WebSettings
+from .web.site import Site
 
 DoctorMaker = Callable[[HubClient, Service], Callable[[], Awaitable[list[Finding]]]]
 
