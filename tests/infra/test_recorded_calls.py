@@ -80,4 +80,4 @@ async def test_the_service_calls_what_the_list_says_and_nothing_else(dynamodb: D
             assert answer.status_code == 200, answer.text
     assert recorder.calls == SERVICE
     stores = Path(gpudev_hub.stores.__file__).parent
-    assert recorder.operations == operations(*stores.glob("dynamodb*.py"), clients=("_client",))
+    assert recorder.operations == operations(*stores.glob("dynamodb/*.py"), clients=("_client",))
