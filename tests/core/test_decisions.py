@@ -781,10 +781,11 @@ def test_an_extension_under_a_minute_is_refused() -> None:
     d = Driver()
     d.submit("alice", 2, 1)
     d.ready("r1")
-    with pytest.raises(Refused, match=r"an extension by 0\.0166664 h; the shortest is 1 min") as caught:
-        d.do(Extend("r1", "local:alice", MINUTE - 1))
+    with pytest.raises(Refused, match=r"an extension by 0\.0155556 h; the shortest is 1 min") as caught:
+        d.do(Extend("r1", "local:alice", 56 * SECOND))
     assert caught.value.code is Code.INVALID_HOURS
-    d.do(Extend("r1", "local:alice", MINUTE))
+    # As a refusal offers a minute.
+    d.do(Extend("r1", "local:alice", round(0.0166 * HOUR)))
 
 
 def test_an_extension_asked_for_twice_is_granted_once() -> None:

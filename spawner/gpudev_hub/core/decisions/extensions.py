@@ -9,7 +9,7 @@ from gpudev_hub.core.effects import Tell
 from gpudev_hub.core.errors import NEW_REQUEST_ID, Code, Refused
 from gpudev_hub.core.events import Cause, Extend
 from gpudev_hub.core.limits import quota
-from gpudev_hub.core.model import HOUR, MINUTE, Extension, Millis, Place, Reservation, State
+from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Extension, Millis, Place, Reservation, State
 from gpudev_hub.core.words import duration, instant, moment, node_state
 
 from .access import check_access
@@ -33,7 +33,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     check_access(world, reservation.owner.subject)
     if is_repeated(reservation, event.request_id, event.by):
         return reservation
-    if event.by < SHORTEST:
+    if event.by < SHORTEST - SECOND:  # a minute in hours, as refusals offer it, is rounded down
         raise Refused(
             Code.INVALID_HOURS,
             f"You asked for an extension by {event.by / HOUR:g} h; the shortest is {duration(SHORTEST)}.",
