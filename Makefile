@@ -74,12 +74,13 @@ test-infra: prepare-infra ## check infra/aws: format, types, plans, planted mist
 	@[ -n '$(GPUDEV_TOFU)' ] || echo 'make test-infra: GPUDEV_TOFU names no OpenTofu: NOTHING of infra/aws is planned' >&2
 	GPUDEV_TOFU='$(GPUDEV_TOFU)' $(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) tests/infra
 
-check: setup ## check style, spelling, types, import rules and shell scripts, without running anything
+check: setup ## check style, spelling, types, imports, unused code and shell scripts, without running anything
 	$(BIN)/ruff check
 	$(BIN)/codespell
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	tools/check-shell
 
 docs: setup ## build the documentation site into dist/docs; a broken link or any other warning is an error

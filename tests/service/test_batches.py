@@ -16,7 +16,7 @@ from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import OutcomeUnknown, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.service.batch import pack
-from gpudev_hub.stores.memory import Disk, MemoryStore
+from memory_store import Disk, MemoryStore
 from service_world import ALICE, POLICY, ServiceWorld
 
 LIMIT = 12

@@ -40,8 +40,8 @@ from gpudev_hub.core.ports import (
 )
 from gpudev_hub.core.usage import OpenClaim, OpenRequest, Sums, UsageDay, UsageHead
 from gpudev_hub.stores.dynamodb.store import DynamoStore
-from gpudev_hub.stores.memory import Disk, MemoryStore
 from gpudev_hub.stores.sqlite.store import SqliteStore
+from memory_store import Disk, MemoryStore
 
 Make = Callable[[], Store]
 

@@ -30,13 +30,13 @@ from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
-from gpudev_hub.stores.memory import MemoryStore
 from gpudev_hub.web.app import make_gate_app, make_metrics_app, make_public_app, make_server, make_site
 from gpudev_hub.web.auth import HubUser, make_auth
 from gpudev_hub.web.login import Logins
 from gpudev_hub.web.settings import Rate, WebSettings
 from gpudev_hub.web.site import Site
 from machine import Machine, answers
+from memory_store import MemoryStore
 
 PREFIX = "/services/gpudev/"
 SECRET = "the-hubs-own-secret-for-the-gate"

@@ -11,7 +11,7 @@ from gpudev_hub.core.model import MINUTE, SECOND
 from gpudev_hub.core.ports import StoreUnavailable
 from gpudev_hub.ssh.access import SshBastion
 from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS, Bastion
-from gpudev_hub.stores.memory import MemoryStore
+from memory_store import MemoryStore
 from metric_samples import families, value
 from organisation import Organisation, github
 from web_site import Running, running

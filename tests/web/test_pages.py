@@ -19,8 +19,8 @@ from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import StoreUnavailable
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import RefusedKey
-from gpudev_hub.stores.memory import MemoryStore
 from gpudev_hub.web.pages import pages
+from memory_store import MemoryStore
 from web_site import POLICY, Running, running
 
 LINKS = re.compile(r'\b(?:href|src|action|data-url|content)="([^"]*)"')

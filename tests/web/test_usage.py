@@ -19,10 +19,10 @@ import gpudev
 from gpudev import wire
 from gpudev.cli.app import main
 from gpudev_hub.core.usage import Sums, UsageDay, UsageHead, day_number
-from gpudev_hub.stores.memory import MemoryStore
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.usage import COLUMNS, Range, cell, table
 from gpudev_hub.web.usage_drawing import HEIGHT, MOST_BARS, draw
+from memory_store import MemoryStore
 from web_site import Running, running
 
 OPERATE = ("custom:gpudev:reserve", "custom:gpudev:operate")

@@ -30,7 +30,6 @@ class LocalCluster:
         self._changed: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self._watched: dict[int, int] = {}
         """pidfd by launcher's pid."""
-        self._watching = False
 
     async def nodes(self) -> list[Node]:
         """Simulated nodes are always up; real ones while NVML answers."""

@@ -17,9 +17,8 @@ from gpudev_hub.core.ports import (
     StoreUnavailable,
 )
 from gpudev_hub.core.usage import Day, SavedUsage, UsageDay, UsageHead
-
-from . import usage_records
-from .records import reservation_of
+from gpudev_hub.stores import usage_records
+from gpudev_hub.stores.records import reservation_of
 
 
 @dataclass
