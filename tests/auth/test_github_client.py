@@ -258,7 +258,7 @@ class TestLimits:
         assert caught.value.retry_at is not None
         assert round((caught.value.retry_at - now()) / MINUTE) == 1
 
-    def test_a_missing_permission_is_no_limit_and_no_pause_is_longer_than_an_hour(self) -> None:
+    def test_a_missing_permission_is_no_limit_and_pauses_last_an_hour_at_most(self) -> None:
         assert pause_for(403, {}, "Resource not accessible by integration", 0, 0) is None
         assert pause_for(404, {"retry-after": "9"}, "", 0, 0) is None
         for headers in (

@@ -195,7 +195,7 @@ def test_a_login_that_was_cancelled_or_has_expired(visit: Callable[[], Page], wa
     page.wait_for_url("**/services/gpudev/")
 
 
-def test_accounts_that_github_suspended_and_an_app_that_it_does_not_accept(
+def test_suspended_accounts_and_an_app_that_github_does_not_accept(
     stack: GithubStack, visit: Callable[[], Page], watcher: Watcher
 ) -> None:
     page = visit()

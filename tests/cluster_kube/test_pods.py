@@ -255,7 +255,7 @@ def test_logs_are_told_apart() -> None:
     assert split_log(text, 2) == {"jupyter": "three\nfour", "sshd": "two", "launcher": "no bar"}
 
 
-def test_what_is_left_of_a_pod_that_was_deleted_before_it_ran_is_no_reason() -> None:
+def test_the_rest_of_a_pod_that_was_deleted_before_it_ran_is_no_reason() -> None:
     """The reason why its start was given up must not be told over by it."""
     gone = pod(phase="Failed", state=ended("ContainerStatusUnknown", 137, "it could not be located"))
     facts = pod_facts(gone, NAMESPACE)

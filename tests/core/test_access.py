@@ -71,7 +71,7 @@ def d() -> Team:
     return Team()
 
 
-def test_revoked_the_queue_is_left_at_once_and_servers_run_until_the_grace_is_over(d: Team) -> None:
+def test_a_revocation_empties_the_queue_and_leaves_servers_the_grace(d: Team) -> None:
     """5, 13"""
     d.ask(ANN)
     d.ready("r1")
@@ -189,7 +189,7 @@ def test_a_revocation_that_is_half_durable_is_finished_after_a_restart(durable: 
     assert world.drain() == [], "10: a second pass writes nothing"
 
 
-def test_a_start_that_fails_within_the_grace_does_not_go_back_to_the_queue(d: Team) -> None:
+def test_a_start_that_fails_within_the_grace_is_not_queued_again(d: Team) -> None:
     d.ask(ANN)
     d.do(lost())
     assert d.get("r1").state is State.STARTING
@@ -204,7 +204,7 @@ def test_an_owner_unknown_to_the_hub_within_the_grace_ends_as_revoked(d: Team) -
     assert d.get("r1").stop_outcome is Outcome.ACCESS_REVOKED
 
 
-def test_a_server_that_crashes_within_the_grace_comes_back_until_it_is_over(d: Team) -> None:
+def test_a_server_that_crashes_restarts_until_the_grace_is_over(d: Team) -> None:
     d.ask(ANN)
     d.ready("r1")
     d.do(lost())

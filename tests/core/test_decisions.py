@@ -135,7 +135,7 @@ def test_a_release_is_not_put_down_to_an_earlier_crash() -> None:
     assert (d.ended("r1").outcome, d.ended("r1").detail) == (Outcome.RELEASED, "")
 
 
-def test_what_keeps_a_server_from_starting_is_told_and_is_the_reason_of_the_failure() -> None:
+def test_what_keeps_a_server_from_starting_is_the_reason_of_the_failure() -> None:
     d = Driver()
     d.submit("alice", 4)
     d.do(StartTrouble("r1", 1, "ErrImagePull: no such image"))
@@ -277,7 +277,7 @@ def test_a_node_at_fault_is_tried_again_when_nothing_else_is_free() -> None:
     assert [part.node for part in d.get("r1").allocation] == ["node-1"]
 
 
-def test_an_allowance_used_up_goes_back_with_the_old_number_and_the_third_time_fails() -> None:
+def test_an_allowance_used_up_requeues_twice_and_then_fails() -> None:
     d = Driver()
     first = d.submit("alice", 8, name="one")
     d.submit("bob", 8)
@@ -412,7 +412,7 @@ def test_an_owner_unknown_to_the_hub_holds_up_nobody() -> None:
     assert d.get("r4").promise == promise, "what is promised does not"
 
 
-def test_the_text_of_an_unknown_owner_that_an_earlier_version_stored_is_still_read() -> None:
+def test_the_text_of_an_unknown_owner_from_an_earlier_version_is_read() -> None:
     """Stored records keep the words of their time: a request blocked by them is placed at the next log-in."""
     d = Driver()
     d.submit("alice", 8, 2)
@@ -479,7 +479,7 @@ def test_a_node_coming_up_places_nobody_whose_owner_is_unknown() -> None:
 # Ends and overruns
 
 
-def test_a_release_ends_as_soon_as_the_server_is_gone_whatever_was_asked_twice() -> None:
+def test_a_release_ends_once_the_server_is_gone_even_if_asked_twice() -> None:
     d = Driver()
     d.submit("alice", 8, 2)
     d.submit("bob", 8, 2)
@@ -676,7 +676,7 @@ def test_an_extension_gives_no_warning_of_its_own() -> None:
     assert warned(d, "r1") == [15, 5, 15, 5]
 
 
-def test_after_an_outage_the_nearest_threshold_is_told_and_all_are_recorded() -> None:
+def test_after_an_outage_the_nearest_threshold_is_told_all_recorded() -> None:
     d = Driver()
     d.submit("alice", hours=1)
     d.ready("r1")
@@ -713,7 +713,7 @@ def test_an_extension_arms_warnings_again() -> None:
 # Extensions
 
 
-def test_an_extension_that_breaks_a_promise_is_refused_with_the_longest_that_would_not() -> None:
+def test_an_extension_that_breaks_a_promise_is_refused_with_the_longest() -> None:
     d = Driver()
     d.submit("alice", 8, 2, name="train")
     d.submit("bob", 8, 4)
@@ -749,7 +749,7 @@ def test_what_a_refusal_offers_is_granted() -> None:
     assert "No extension is possible now." in refused(d, "r1", 1).message
 
 
-def test_an_extension_within_the_slack_moves_a_place_and_tells_its_owner_why() -> None:
+def test_an_extension_within_the_slack_moves_a_place_and_says_why() -> None:
     d = Driver()
     d.submit("alice", 8, 2)
     d.submit("bob", 8, 4)
@@ -893,7 +893,7 @@ def test_a_node_down_frees_nothing_and_kills_nothing() -> None:
     assert d.get("r1").state is State.READY
 
 
-def test_past_its_end_on_a_node_that_is_away_it_no_longer_counts_against_its_owner() -> None:
+def test_past_its_end_on_a_node_that_is_away_it_no_longer_counts() -> None:
     d = Driver(policy(allowances=Allowances(running_gpus=8)))
     d.submit("alice", 8, 1)
     d.ready("r1")
@@ -906,7 +906,7 @@ def test_past_its_end_on_a_node_that_is_away_it_no_longer_counts_against_its_own
     assert d.get("r2").state is State.STARTING
 
 
-def test_a_drained_node_keeps_what_runs_and_gets_nothing_new_however_it_is_seen() -> None:
+def test_a_drained_node_keeps_what_runs_and_gets_nothing_new() -> None:
     d = Driver()
     d.submit("alice", 4)
     d.do(OperatorNode("node-1", "drain", "local:root"))
@@ -926,7 +926,7 @@ def test_a_drained_node_keeps_what_runs_and_gets_nothing_new_however_it_is_seen(
 
 
 @pytest.mark.parametrize("by_operator", [True, False])
-def test_a_lost_node_ends_what_ran_there_and_keeps_its_slots_until_seen_gone(by_operator: bool) -> None:
+def test_a_lost_node_ends_what_ran_there_and_keeps_slots_until_seen_gone(by_operator: bool) -> None:
     d = Driver()
     d.submit("alice", 8, nodes=2)
     d.ready("r1")
@@ -947,7 +947,7 @@ def test_a_lost_node_ends_what_ran_there_and_keeps_its_slots_until_seen_gone(by_
 
 
 @pytest.mark.parametrize("pool_name", ["", "b200", "mistyped"])
-def test_a_node_that_leaves_its_pool_keeps_what_runs_and_stays_until_that_has_ended(pool_name: str) -> None:
+def test_a_node_that_leaves_its_pool_stays_until_what_runs_has_ended(pool_name: str) -> None:
     """Its label was taken away or changed: it is still there, and nobody called it lost."""
     d = Driver(policy(pools=(pool(), replace(pool(), name="b200"))))
     d.submit("alice", 4)
@@ -973,7 +973,7 @@ def test_a_node_that_leaves_its_pool_keeps_what_runs_and_stays_until_that_has_en
     assert (known and known.pool) == ("b200" if pool_name == "b200" else None)
 
 
-def test_a_node_with_many_behind_it_is_committed_first_and_its_queue_in_slices() -> None:
+def test_a_node_is_committed_first_and_a_long_queue_behind_it_in_slices() -> None:
     d = Driver(policy(allowances=MANY, node_grace=0))
     d.submit("zoe", 8, 1)
     d.submit("zoe", 8, 1)
@@ -997,7 +997,7 @@ def test_a_node_with_many_behind_it_is_committed_first_and_its_queue_in_slices()
     assert all(d.get(r.id).promise == place_of(d, r.id).start for r in behind)
 
 
-def test_a_new_request_stands_behind_those_who_are_still_to_be_placed_again() -> None:
+def test_a_new_request_stands_behind_those_to_be_placed_again() -> None:
     d = Driver(policy(allowances=MANY, node_grace=0))
     for i in range(200):
         d.submit(f"user-{i}", 8, 1)
@@ -1065,7 +1065,7 @@ def test_an_outage_across_the_deadline_is_no_failed_start() -> None:
     assert (d.get("r1").state, d.get("r1").failed_starts) == (State.STARTING, 0)
 
 
-def test_an_outage_that_lasts_moves_a_near_deadline_by_more_than_it_has_lasted() -> None:
+def test_an_outage_moves_a_near_deadline_by_more_than_its_length() -> None:
     """Else it would be due again within as little time as it had left, without end."""
     d = Driver()
     first = d.submit("alice", 8)

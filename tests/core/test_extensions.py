@@ -33,7 +33,7 @@ def place_of(d: Driver, ref: str) -> Place:
     return place
 
 
-def test_one_minute_is_granted_where_everybody_behind_has_half_a_day_of_slack() -> None:
+def test_one_minute_is_granted_where_all_behind_have_half_a_day_of_slack() -> None:
     """`b` (1 h) and `c` (24 h) right behind: no room elsewhere, but both can start a minute later."""
     d = waiting_line((1, 24), slack=12 * HOUR)
     before = [place_of(d, ref) for ref in ("r2", "r3")]
@@ -65,7 +65,7 @@ def test_however_many_places_have_to_move(queued: int) -> None:
     assert causes.index("extended") == len(causes) - 2, "room is made before it is used"
 
 
-def test_a_refusal_names_who_could_not_be_served_in_time_and_offers_what_is_granted() -> None:
+def test_a_refusal_names_who_would_be_late_and_offers_what_is_granted() -> None:
     """The last has five minutes of slack, and the others, who have hours, can't let it go first."""
     d = waiting_line((1, 2, 1), slack=90 * MINUTE)
     last = d.get("r4")

@@ -131,7 +131,7 @@ def refused(d: Driver, *args: object, **fields: object) -> Refused:
     return caught.value
 
 
-def test_a_budget_counts_what_was_held_what_is_reserved_and_the_new_request() -> None:
+def test_a_budget_counts_held_and_reserved_time_and_the_new_request() -> None:
     d = Driver(policy(allowances=Allowances(gpu_hours_week=40)))
     first = d.submit("ann", gpus=4, hours=4)
     d.ready(first.id)
@@ -153,7 +153,7 @@ def test_a_budget_counts_what_was_held_what_is_reserved_and_the_new_request() ->
     d.submit("bob", gpus=8, hours=4)
 
 
-def test_a_start_that_failed_and_a_request_that_was_cancelled_cost_nothing() -> None:
+def test_failed_starts_and_cancelled_requests_cost_nothing() -> None:
     d = Driver(policy(allowances=Allowances(gpu_hours_month=8)))
     first = d.submit("ann", gpus=8, hours=1)
     d.go(d.now + 10 * MINUTE)
@@ -201,7 +201,7 @@ def test_the_longest_extension_within_a_budget_is_granted(name: str) -> None:
         d.extend(first.id, 0.25)
 
 
-def test_a_limit_of_one_pool_counts_that_pool_alone_and_others_count_together() -> None:
+def test_a_limit_of_one_pool_counts_that_pool_alone() -> None:
     d = Driver(TWO_POOLS)
     d.do(SetLimits("default", "t4", {"queued_requests": 1, "gpu_hours_week": 4}, "local:root"))
     found = {(s.name, s.pool): s for s in standings(TWO_POOLS, d.world, "local:ann", d.now)}
@@ -216,7 +216,7 @@ def test_a_limit_of_one_pool_counts_that_pool_alone_and_others_count_together() 
     assert in_words(found["running_gpus", "h100"]) == "GPUs at once (h100): 8 of 8, 0 left"
 
 
-def test_a_raised_limit_starts_who_waits_for_it_and_a_lowered_one_moves_nobody() -> None:
+def test_a_raised_limit_starts_who_waits_and_a_lowered_one_moves_nobody() -> None:
     d = Driver(policy(allowances=Allowances(running_gpus=4)))
     first = d.submit("ann", gpus=4, hours=4)
     second = d.submit("ann", gpus=4, hours=1)

@@ -91,7 +91,7 @@ def test_an_extended_block_moves_places_earlier_and_keeps_promises() -> None:
     assert moved.promise == third.promise, "the slack is kept for extensions"
 
 
-def test_a_block_that_ends_earlier_moves_who_is_planned_there_and_says_why() -> None:
+def test_a_block_that_ends_earlier_moves_plans_and_says_why() -> None:
     d = Driver(policy(), (of_block(NOON + 27 * HOUR), nodes()[1]))
     d.ready(d.submit("alice", 8, hours=2).id)
     d.ready(d.submit("bob", 8, hours=10).id)
@@ -192,7 +192,7 @@ def test_the_last_known_end_stays_while_ec2_does_not_answer(restarted: bool) -> 
     assert d.submit("bob", 8, hours=4).blocked is not None, "nothing past the end"
 
 
-def test_a_node_that_joins_while_ec2_does_not_answer_has_the_end_of_its_block() -> None:
+def test_a_node_that_joins_while_ec2_is_silent_has_its_blocks_end() -> None:
     d = one_block(NOON + 4 * HOUR)
     joins = of_block(None, "EC2 did not answer", name="node-2")
     see(d, of_block(None, "EC2 did not answer"), joins)
@@ -231,7 +231,7 @@ def test_trouble_with_the_node_keeps_its_end() -> None:
     assert d.world.nodes["node-1"].until == NOON + 4 * HOUR - CLEARED_BEFORE
 
 
-def test_an_unhealthy_node_keeps_what_runs_gets_nothing_new_and_comes_back() -> None:
+def test_an_unhealthy_node_keeps_what_runs_and_gets_nothing_new() -> None:
     d = Driver(policy(), nodes(1))
     runs = d.ready(d.submit("alice", 4).id)
     reason = "AcceleratedHardwareReady is False: NvidiaXID79Error"

@@ -43,7 +43,7 @@ def settle(plan: Plan, now: int) -> None:
     assert plan.compress(now, never)[1]
 
 
-def test_compression_betters_both_where_a_plan_from_scratch_would_break_a_promise() -> None:
+def test_compression_helps_both_where_a_new_plan_would_break_a_promise() -> None:
     plan = Plan(nodes(1, gpus=2))
     plan.occupy("x", "ann", 1, ("n1",), 0, 6 * HOUR)
     plan.occupy("y", "bob", 1, ("n1",), 0, 2 * HOUR)
@@ -177,7 +177,7 @@ def test_a_node_down_offers_nothing_and_names_who_needed_it() -> None:
     assert free(plan, 0) == {"n1": 4, "n2": 8}
 
 
-def test_a_stop_that_overruns_lifts_whoever_was_planned_there_and_lets_the_owner_go() -> None:
+def test_a_stop_that_overruns_displaces_plans_and_lets_the_owner_go() -> None:
     plan = Plan(nodes(1))
     plan.occupy("x", "ann", 8, ("n1",), 0, HOUR)
     add(plan, demand("a", 4, 1))

@@ -118,7 +118,7 @@ def test_the_cascade_may_be_cut_into_slices_anywhere(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rebuilt_from_the_stored_places_in_any_order_the_plan_goes_on_the_same(seed: int) -> None:
+def test_rebuilt_from_stored_places_in_any_order_the_plan_is_the_same(seed: int) -> None:
     now = 10 * MINUTE
     plan = filled(seed)
     release_some(plan, seed, now)
@@ -160,7 +160,7 @@ def test_what_was_learnt_of_earlier_searches_changes_no_answer(seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_longest_extension_named_is_granted_and_moves_nobody_past_his_promise(seed: int) -> None:
+def test_the_longest_extension_named_is_granted_and_breaks_no_promise(seed: int) -> None:
     plan = filled(seed)
     promises = {key: place.start + (int(key[1:]) % 4) * HOUR for key, place in places(plan).items()}
     refused = 0

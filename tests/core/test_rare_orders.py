@@ -11,7 +11,7 @@ from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.words import plain
 
 
-def test_who_starts_late_is_not_displaced_by_what_was_there_before_he_waited() -> None:
+def test_who_starts_late_is_not_displaced_by_what_was_there_before() -> None:
     """4: a place is in the way of a new claim from now on only; what overlaps in the past is over."""
     d = Driver(policy(allowances=Allowances(queued_requests=50)), nodes(1))
     one, two = d.submit("e", 2, 8), d.submit("f", 1, 8)
@@ -41,7 +41,7 @@ def test_who_starts_late_is_not_displaced_by_what_was_there_before_he_waited() -
     assert d.get(waits.id).state is State.STARTING
 
 
-def test_who_was_blocked_by_the_nodes_end_gets_the_time_that_others_give_back() -> None:
+def test_who_was_blocked_by_a_nodes_end_gets_the_time_given_back() -> None:
     """6"""
     d = Driver(nodes_=(Node("node-1", "h100", 8, "z", until=NOON + 5 * HOUR),))
     holds = d.submit("ann", 8, 4)
@@ -77,7 +77,7 @@ def test_who_waited_for_a_node_that_is_in_another_pool_now_is_told_so() -> None:
     assert "node-1" not in (d.get(waits.id).blocked or "")
 
 
-def test_a_node_that_comes_back_in_another_pool_is_not_planned_there_while_servers_may_run_on_it() -> None:
+def test_a_node_back_in_another_pool_is_not_planned_while_servers_may_run() -> None:
     """1"""
     d = Driver(policy(pools=(pool("h100"), pool("b200"))), nodes(1))
     runs = d.submit("ann", 8)
@@ -95,7 +95,7 @@ def test_a_node_that_comes_back_in_another_pool_is_not_planned_there_while_serve
 
 
 @pytest.mark.parametrize("by_operator", [True, False])
-def test_a_node_that_is_lost_while_a_server_there_stops_ends_the_reservation(by_operator: bool) -> None:
+def test_a_node_lost_while_its_server_stops_ends_the_reservation(by_operator: bool) -> None:
     d = Driver()
     record = d.submit("ann", 8, nodes=2, name="pair")
     d.ready(record.id)
@@ -130,7 +130,7 @@ def test_a_start_is_not_forgotten_while_many_are_placed_again() -> None:
     assert d.get(waits.id).state is State.STARTING
 
 
-def test_a_request_too_long_for_a_node_that_ends_is_not_placed_again_and_again() -> None:
+def test_a_request_too_long_for_a_node_that_ends_is_not_placed_forever() -> None:
     """It had stayed blocked after each slice of the cascade, and each look at it asked for another slice."""
     d = Driver(nodes_=(Node("node-1", "h100", 8, "z", until=NOON + 5 * HOUR),))
     runs = d.ready(d.submit("alice", 8, 1).id)

@@ -104,7 +104,7 @@ def test_a_rename_and_other_changes_are_followed_by_id() -> None:
     )
 
 
-def test_a_login_registered_again_by_another_account_does_not_keep_its_first_owner_in() -> None:
+def test_a_login_taken_over_by_another_account_keeps_nobody_in() -> None:
     found = review(people(person(1), person(5)), lists({2: "p1", 5: "p5"}), NOW, RULES)
     assert (found.seen, found.suspects) == ((), ("github:1",))
 
@@ -152,7 +152,7 @@ def test_both_conditions_give_access_under_the_present_login() -> None:
     assert judge("github:1", facts, NOW, RULES) == PersonSeen("github:1", "new", "new", ("o/x",), True, NOW)
 
 
-def test_the_grace_of_an_outage_counts_from_the_last_confirmation_of_either_kind() -> None:
+def test_the_outage_grace_counts_from_the_last_confirmation_of_any_kind() -> None:
     one = person(1, confirmed_at=NOW)
     assert is_confirmed(one, None, RULES, NOW + 12 * HOUR)
     assert not is_confirmed(one, None, RULES, NOW + 12 * HOUR + 1)
@@ -160,7 +160,7 @@ def test_the_grace_of_an_outage_counts_from_the_last_confirmation_of_either_kind
     assert not is_confirmed(None, NOW, RULES, NOW)
 
 
-def test_while_the_brake_is_on_listed_people_are_confirmed_and_suspects_are_not() -> None:
+def test_the_brake_confirms_listed_people_and_no_suspects() -> None:
     """Else everybody would be shut out in the end."""
     old = NOW - CONFIRM_AGAIN
     known = people(person(1, confirmed_at=old), person(2, confirmed_at=old), person(3, confirmed_at=old + 1))

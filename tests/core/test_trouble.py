@@ -64,7 +64,7 @@ def unproven(reason: str = UNPROVEN) -> NodesObserved:
     return NodesObserved((seen, nodes(2)[1]))
 
 
-def test_a_policy_probe_that_is_away_for_a_moment_moves_nobody_and_nothing_starts_there() -> None:
+def test_a_policy_probe_away_for_a_moment_moves_and_starts_nobody() -> None:
     d = busy_pool()
     before, guaranteed = places(d), promises(d)
     d.do(unproven())
@@ -94,7 +94,7 @@ def test_a_cordon_counts_at_once_whatever_the_probe_says() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_the_grace_ends_by_itself_once_and_also_across_a_restart_of_the_service(restarted: bool) -> None:
+def test_the_grace_ends_once_and_also_across_a_restart_of_the_service(restarted: bool) -> None:
     d = busy_pool()
     d.node("node-1", NodeStatus.DOWN)
     since = d.now
@@ -203,7 +203,7 @@ def test_a_start_that_comes_due_within_the_grace_waits_and_says_why() -> None:
     assert d.get("r2").hard_end == due.end, "within half of its start-up allowance the end stays"
 
 
-def test_a_start_that_comes_due_within_the_grace_takes_another_node_before_a_younger_one_does() -> None:
+def test_a_start_due_within_the_grace_takes_a_node_before_younger_ones() -> None:
     """6"""
     d = Driver(policy(allowances=MANY), nodes(2))
     for who, hours in (("a", 1), ("b", 3)):
@@ -226,7 +226,7 @@ def test_a_start_that_comes_due_within_the_grace_takes_another_node_before_a_you
     assert d.causes("r3")[-2] == "node_changed: node-1 is down"
 
 
-def test_an_extension_on_a_node_in_short_trouble_is_granted_by_the_same_rules() -> None:
+def test_an_extension_on_a_node_in_short_trouble_has_the_same_rules() -> None:
     d = Driver(policy(allowances=MANY))
     ends = d.ready(d.submit("a", 8, 1).id).ends_at
     assert ends is not None
@@ -257,7 +257,7 @@ def test_without_a_grace_trouble_counts_at_once() -> None:
 # Trouble that lasts
 
 
-def test_a_cluster_that_was_silent_for_longer_moves_nothing_either_if_all_comes_back_as_it_was() -> None:
+def test_a_cluster_silent_for_longer_moves_nothing_if_all_comes_back() -> None:
     d = busy_pool()
     before, guaranteed = places(d), promises(d)
     for name in ("node-1", "node-2"):
@@ -273,7 +273,7 @@ def test_a_cluster_that_was_silent_for_longer_moves_nothing_either_if_all_comes_
     assert promises(d) == guaranteed
 
 
-def test_who_was_blocked_gets_the_old_place_also_where_queue_order_alone_would_give_another() -> None:
+def test_who_was_blocked_gets_the_old_place_not_that_of_the_queue_order() -> None:
     """A release has let the younger one go first; placed again by number, it would wait for hours."""
     d = Driver(policy(allowances=MANY, node_grace=0), nodes(1))
     for hours in (6, 2):
@@ -293,7 +293,7 @@ def test_who_was_blocked_gets_the_old_place_also_where_queue_order_alone_would_g
     assert promises(d) == guaranteed
 
 
-def test_the_oldest_is_not_put_behind_those_who_used_its_place_while_a_node_was_away() -> None:
+def test_the_oldest_is_not_put_behind_those_who_used_its_place() -> None:
     """A pair that was planned at 1 h is planned there again, and not behind ten younger requests."""
     d = busy_pool()
     planned, guaranteed = places(d), promises(d)
@@ -312,7 +312,7 @@ def test_the_oldest_is_not_put_behind_those_who_used_its_place_while_a_node_was_
     assert "r3" not in moved
 
 
-def test_who_loses_a_place_is_placed_before_younger_ones_as_far_as_their_guarantees_let() -> None:
+def test_who_loses_a_place_comes_before_younger_ones_within_guarantees() -> None:
     """Its node is lost; two younger ones are planned on the others, and could as well start later."""
     d = Driver(policy(allowances=MANY, node_grace=0), nodes(3))
     for n in range(3):

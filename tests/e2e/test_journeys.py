@@ -131,7 +131,7 @@ def test_the_servers_of_a_pair_know_each_other(person: People) -> None:
     assert "gpu-pair" not in _host_entries(dave)
 
 
-def test_an_extension_that_would_break_a_promise_is_refused_with_the_longest_that_would_not(
+def test_an_extension_that_breaks_a_promise_is_refused_with_the_longest(
     person: People,
 ) -> None:
     alice, bob, carol = person("alice"), person("bob"), person("carol")
@@ -266,7 +266,7 @@ def test_a_reservation_of_the_picker_is_reached_by_ssh_at_the_first_try(stack: S
     assert entered.stdout.split()[0] == _devices(record)
 
 
-def test_what_is_installed_in_a_server_stays_there_and_files_stay_in_the_home(
+def test_installed_packages_stay_in_a_server_and_files_in_the_home(
     stack: Stack, person: People, tmp_path: Path
 ) -> None:
     """A package of a user's own reaches neither the hub's environment, nor the checkout, nor another user."""

@@ -74,7 +74,7 @@ def test_kernels_run_from_it_and_a_second_call_changes_nothing(tmp_path: Path) -
     assert times(folder) == before
 
 
-def test_a_pip_that_cannot_run_where_it_lies_is_replaced_and_a_users_own_stays(tmp_path: Path) -> None:
+def test_a_pip_that_cannot_run_is_replaced_and_a_users_own_stays(tmp_path: Path) -> None:
     folder = tmp_path / "with a space"
     ensure_environment(folder, BASE)
     pip = folder / "bin" / "pip"

@@ -92,9 +92,7 @@ def test_nothing_secret_stands_in_a_pod_or_service() -> None:
 
 
 @pytest.mark.parametrize(("asked", "forbidden"), [(True, ["gpudev-service.gpudev:8101"]), (False, [])])
-def test_a_server_looks_whether_its_policies_are_enforced_where_the_settings_ask(
-    asked: bool, forbidden: list[str]
-) -> None:
+def test_a_server_checks_its_policies_where_the_settings_ask(asked: bool, forbidden: list[str]) -> None:
     around = pods.Surroundings(
         settings_of(policy_probe=asked), "c", {"JUPYTERHUB_API_TOKEN": "t"}, ["jupyter"]
     )

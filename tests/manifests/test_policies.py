@@ -120,13 +120,13 @@ OUTSIDE = {
 }
 
 
-def test_a_server_of_one_node_is_reached_by_its_doors_and_reaches_no_other_server() -> None:
+def test_a_server_of_one_node_is_reached_by_its_doors_alone() -> None:
     assert rules("ingress", BOB) == DOORS
     assert rules("egress", BOB) == NAMES | OUTSIDE | INTERNET
 
 
 @pytest.mark.parametrize("ranks", [{ALICE_0, ALICE_1}, {CAROL_0, CAROL_1}, {OLDER_0, OLDER_1}])
-def test_the_nodes_of_a_reservation_reach_each_other_on_every_port_and_no_other_server(
+def test_nodes_of_a_reservation_reach_each_other_and_no_other_server(
     ranks: set[str],
 ) -> None:
     """Also those of a pair that runs since before pairs had policies: an upgrade cuts nobody."""
@@ -135,7 +135,7 @@ def test_the_nodes_of_a_reservation_reach_each_other_on_every_port_and_no_other_
         assert rules("egress", address) == NAMES | OUTSIDE | INTERNET | {f"ip daddr {rank}" for rank in ranks}
 
 
-def test_a_probe_reaches_what_a_server_does_and_other_probes_and_is_reached_by_nobody() -> None:
+def test_a_probe_reaches_what_servers_do_and_is_reached_by_nobody() -> None:
     for address in PROBES:
         assert rules("egress", address) == NAMES | OUTSIDE | INTERNET
         assert rules("egress", address, "aws") == NAMES | OUTSIDE | INTERNET | {

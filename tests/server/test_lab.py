@@ -56,9 +56,7 @@ def test_nothing_else_of_the_users_ends_the_server(lab: Lab, ending: Ending) -> 
     assert lab.plain is not ending.answered
 
 
-def test_without_the_configuration_that_ended_it_and_with_it_once_it_has_changed(
-    lab: Lab, config: Path
-) -> None:
+def test_without_the_configuration_that_ended_it_until_it_has_changed(lab: Lab, config: Path) -> None:
     assert lab.ended(FAILED) is None
     assert lab.plain
     assert lab.notice.startswith(
@@ -72,7 +70,7 @@ def test_without_the_configuration_that_ended_it_and_with_it_once_it_has_changed
     assert (lab.plain, lab.notice) == (False, "")
 
 
-def test_one_that_fails_without_the_files_before_it_ever_worked_ends_the_server(lab: Lab) -> None:
+def test_one_that_never_worked_even_without_the_files_ends_the_server(lab: Lab) -> None:
     """An image without JupyterLab is not the user's fault, and to go on would hold GPUs for nothing."""
     assert lab.ended(FAILED) is None
     assert lab.ended(replace(FAILED, said="ModuleNotFoundError: No module named 'x'")) == Exit(
@@ -90,7 +88,7 @@ def test_one_that_has_worked_is_started_again_for_ever(lab: Lab) -> None:
     assert seen == [True, False, True, False]
 
 
-def test_one_that_keeps_ending_soon_after_it_answered_runs_without_the_files(lab: Lab) -> None:
+def test_one_that_keeps_ending_after_it_answered_runs_without_the_files(lab: Lab) -> None:
     soon = replace(CRASHED, code=1, lived=5)
     lab.ended(soon)
     assert not lab.plain

@@ -42,7 +42,7 @@ def environment(container: dict[str, str] | None = None, efa: bool = False, **la
     return pod.environment(container or {}, spec(**launch), 0, ACCOUNT, efa)
 
 
-def test_the_containers_environment_goes_on_and_the_spawners_goes_before_it() -> None:
+def test_the_containers_environment_stays_below_the_spawners() -> None:
     asked = spec() | {"env": {"A": "spawner", "B": "spawner"}}
     env = pod.environment({"A": "image", "NCCL_DEBUG": "INFO"}, asked, 0, ACCOUNT, False)
     assert (env["A"], env["B"], env["NCCL_DEBUG"]) == ("spawner", "spawner", "INFO")

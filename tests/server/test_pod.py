@@ -110,7 +110,7 @@ CUDA_VISIBLE_DEVICES=1 sh -lc 'echo $CUDA_VISIBLE_DEVICES'
 """
 
 
-def test_login_shells_have_the_servers_environment_even_where_it_was_emptied(pods: Pods) -> None:
+def test_login_shells_have_the_servers_environment_even_if_emptied(pods: Pods) -> None:
     (pod,) = pods.make("gl1")
     pod.env |= {"PATH": f"/opt/gpudev/bin:{pod.env['PATH']}", "CUDA_VISIBLE_DEVICES": "0,1"}
     pod.start()

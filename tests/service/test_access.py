@@ -74,7 +74,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await found.close()
 
 
-async def test_a_login_gives_a_name_once_and_the_committed_state_answers_from_then_on(world: World) -> None:
+async def test_a_login_gives_a_name_once_and_the_committed_state_answers(world: World) -> None:
     answer = await world.people.login(1, "Ann")
     assert (answer.verdict, answer.hub_user) == (Entry.ALLOWED, "ann")
     world.org.accounts[1] = "annie"
@@ -99,7 +99,7 @@ async def test_whoever_lacks_something_is_refused_with_why_and_whom_to_ask(world
     assert world.people.access_of("p3").verdict is Entry.REFUSED
 
 
-async def test_while_github_is_silent_nobody_new_gets_in_and_others_stay_for_the_grace(
+async def test_while_github_is_silent_only_known_people_stay_for_the_grace(
     world: World,
 ) -> None:
     await world.come(1)
@@ -243,7 +243,7 @@ async def test_a_list_that_lacks_somebody_revokes_nobody(world: World) -> None:
     assert world.person().access is Access.ALLOWED
 
 
-async def test_an_uncertain_answer_about_one_revokes_nobody_and_is_no_complete_sweep(world: World) -> None:
+async def test_an_uncertain_answer_revokes_nobody_and_is_no_complete_sweep(world: World) -> None:
     await world.come(1)
     await world.sweep.once()
     at = world.service.view.swept_at
@@ -326,7 +326,7 @@ async def test_the_sweep_runs_by_itself_and_waits_as_long_as_github_says(world: 
     await world.until(lambda: world.sweep.sweeps == 2)
 
 
-async def test_the_gate_refuses_whoever_lost_access_and_restarts_servers_in_the_grace(
+async def test_the_gate_refuses_who_lost_access_and_restarts_in_the_grace(
     world: World,
 ) -> None:
     await world.come(1)

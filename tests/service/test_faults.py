@@ -333,7 +333,7 @@ async def test_a_start_that_fails_is_tried_again_and_the_reason_is_shown(world: 
     assert ready.allocation == record.allocation
 
 
-async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start_all_the_same(
+async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start(
     world: ServiceWorld,
 ) -> None:
     """The Hub says "pending" after ten seconds, and never why nothing came of it."""
@@ -384,7 +384,7 @@ async def test_a_cluster_that_does_not_answer_frees_nothing_and_kills_nothing(wo
     assert world.service.view.reservations[record.id].server is ServerState.RUNNING
 
 
-async def test_nodes_count_as_unknown_though_the_store_failed_just_when_that_was_found(
+async def test_nodes_count_as_unknown_though_the_store_failed_just_then(
     idle_world: ServiceWorld, wrapped: list[Wrapped]
 ) -> None:
     """8"""
@@ -435,7 +435,7 @@ async def test_a_cluster_that_does_not_answer_for_moments_costs_nobody_a_place(w
     assert (after.place, after.promise) == (before.place, before.promise)
 
 
-async def test_a_shut_down_from_inside_while_the_service_is_away_is_learnt_afterwards(
+async def test_a_shutdown_from_inside_during_an_outage_is_learnt_afterwards(
     world: ServiceWorld,
 ) -> None:
     """It is no crash, and what tells so is not cleared away before."""
@@ -665,7 +665,7 @@ async def test_a_server_that_the_hub_gives_up_is_taken_over_again(world: Service
     assert world.service.view.reservations[record.id].state is State.READY
 
 
-async def test_a_server_that_the_hub_gives_up_just_after_its_start_is_taken_over_again(
+async def test_a_server_given_up_just_after_its_start_is_taken_over_again(
     world: ServiceWorld,
 ) -> None:
     """Invariant 10. The answer that it runs is on its way then, and outdated."""
@@ -806,7 +806,7 @@ async def test_a_server_that_is_only_said_to_be_stopped_is_ended(world: ServiceW
     assert (again.attempt, again.allocation) == (2, record.allocation)
 
 
-async def test_a_server_that_the_hub_calls_stopped_and_left_alone_is_ended_within_seconds(
+async def test_a_server_that_the_hub_calls_stopped_is_ended_within_seconds(
     world: ServiceWorld,
 ) -> None:
     """10: the service died just when the Hub asked it whether the server may end."""

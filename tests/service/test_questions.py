@@ -138,7 +138,7 @@ async def test_an_outage_is_not_remembered(world: World) -> None:
     assert (await world.login(ANN)).verdict is Entry.ALLOWED
 
 
-async def test_few_strangers_are_asked_about_at_once_and_people_do_not_wait_for_them(world: World) -> None:
+async def test_few_strangers_are_asked_about_at_once_and_people_do_not_wait(world: World) -> None:
     await world.login(ANN)
     world.org.open.clear()
     logins = world.begin(*range(EVE, EVE + 20))

@@ -136,7 +136,7 @@ async def test_a_guest_whose_access_was_revoked_is_out_until_it_comes_back(world
     await world.until(lambda: guests(world, record.id) == {"bob"})
 
 
-async def test_without_an_origin_for_each_user_nobody_but_the_owner_opens_jupyterlab(
+async def test_without_an_origin_for_each_user_only_the_owner_opens_jupyterlab(
     idle_world: ServiceWorld,
 ) -> None:
     world = idle_world

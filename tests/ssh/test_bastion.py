@@ -409,9 +409,7 @@ def test_the_end_of_one_server_spares_the_sessions_of_another(world: World, rank
         world.sync()
 
 
-def test_a_connection_that_may_open_the_address_of_another_persons_new_server(
-    world: World, rank: Rank
-) -> None:
+def test_a_connection_that_may_open_another_persons_new_server(world: World, rank: Rank) -> None:
     """It was used only for a server that lives; of another one that it could open, only the port is left."""
     (ended,) = world.start("gended", name="ended")
     with background(world, "-N", HOST) as process:

@@ -61,7 +61,7 @@ def test_a_connection_ends_with_what_it_was_used_for(world: World) -> None:
     assert ended(world, **carried).keys() == carried.keys()
 
 
-def test_a_connection_ends_when_another_persons_server_gets_an_address_that_it_may_open(world: World) -> None:
+def test_a_connection_ends_when_another_persons_server_gets_its_address(world: World) -> None:
     """Also if a service that was restarted never knew whose address it was."""
     world.change("first", state=State.ENDED)
     assert not ended(world, used=(SECOND,), idle=())
@@ -134,7 +134,7 @@ def test_an_invented_target_keeps_no_connection(world: World) -> None:
     assert ended(world, x=(FIRST, "nowhere:1"), y=("nowhere:1", SECOND)).keys() == {"x"}
 
 
-def test_a_service_that_was_restarted_ends_nothing_while_it_knows_no_server(world: World) -> None:
+def test_a_restarted_service_ends_nothing_while_it_knows_no_server(world: World) -> None:
     world.live.sights.clear()
     assert world.bastion_keys(fingerprint(world)) == b""
     assert not ended(world, used=(FIRST,), idle=())

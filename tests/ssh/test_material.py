@@ -107,7 +107,7 @@ async def test_launch_is_the_same_again(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-async def test_launches_go_with_their_slots_and_what_a_kill_left_with_the_first_pass(tmp_path: Path) -> None:
+async def test_launches_go_with_their_slots_and_remains_with_the_first_pass(tmp_path: Path) -> None:
     """Private keys do not outlive their server."""
     world = World(tmp_path / "world")
     folder = tmp_path / "ssh" / "launches"

@@ -168,7 +168,7 @@ async def test_where_no_answer_ever_comes_the_head_tells_that_it_was_made(
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.BROKEN_BEFORE, Fault.IN_PROGRESS])
-async def test_where_nothing_ever_arrives_the_outcome_is_unknown_until_all_is_read_again(
+async def test_without_any_answer_the_outcome_is_unknown_until_all_is_read(
     store: DynamoStore, proxy: FaultProxy, fault: Fault
 ) -> None:
     """3"""
@@ -358,9 +358,7 @@ async def test_of_a_node_that_is_gone_and_free_nothing_stays(
     await store.close()
 
 
-async def test_what_is_read_before_a_commit_has_reached_all_its_items_is_read_again(
-    store: DynamoStore, proxy: FaultProxy
-) -> None:
+async def test_a_commit_that_is_read_half_done_is_read_again(store: DynamoStore, proxy: FaultProxy) -> None:
     """3: the head is as the commit left it, and other items are not yet."""
     await store.commit(commit(1, "a1"))
     assert await live(store) == ["a1"]

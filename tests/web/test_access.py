@@ -208,7 +208,7 @@ async def test_logs_bring_colours_and_nothing_else_that_a_terminal_obeys(
         assert not set(page) & set("\x1b\x00\x07\u009b\u202e")
 
 
-async def test_what_its_owner_should_know_of_a_ready_server_is_told_while_it_is_so(run: Running) -> None:
+async def test_the_owner_is_told_of_trouble_of_a_ready_server_while_it_lasts(run: Running) -> None:
     one = await alices(run)
     attempt = run.service.view.reservations[one].attempt
     notice = "JupyterLab runs without your configuration: with ~/.jupyter/a.py it ended\x1b[2J"
@@ -472,7 +472,7 @@ async def test_tokens_that_wait_too_long_are_told_to_come_again(
     await tokens.close()
 
 
-async def test_the_number_of_bad_tokens_remembered_is_bounded_and_drives_out_no_good_one(
+async def test_bad_tokens_remembered_are_bounded_and_drive_out_no_good_one(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "CACHED", 8)

@@ -406,7 +406,7 @@ async def test_methods_that_there_are_none_of_are_counted_as_one(run: Running) -
     assert 'method="X' not in text
 
 
-async def test_a_cancelled_name_is_free_at_once_and_leads_to_the_new_reservation(run: Running) -> None:
+async def test_a_cancelled_name_is_free_and_leads_to_the_new_reservation(run: Running) -> None:
     async with run.client("alices") as alice:
         first = await reserve(alice, name="demo")
         await run.make_ready(first.id)

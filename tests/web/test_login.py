@@ -117,7 +117,7 @@ async def test_a_confirmed_login_gives_a_token_with_these_scopes_and_an_end(run:
     assert "was used or has expired" in again.json()["error"]["message"]
 
 
-async def test_a_code_is_worth_nothing_without_its_verifier_and_is_used_up_by_a_guess(run: Running) -> None:
+async def test_a_code_is_useless_without_its_verifier_and_used_up_by_a_guess(run: Running) -> None:
     async with run.client() as browser:
         told = await confirmed(run, browser, await enter(run, browser))
     assert (await collect(run, code=told["code"], code_verifier="w" * 43)).status_code == 401

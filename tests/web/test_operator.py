@@ -210,7 +210,7 @@ async def test_nodes_are_drained_undrained_and_lost(run: Running) -> None:
     assert (await run.until(one, lambda record: not record.live)).outcome == "node_lost"
 
 
-async def test_why_a_node_is_drained_and_when_it_ends_is_shown_to_everybody_concerned(run: Running) -> None:
+async def test_why_a_node_is_drained_and_when_it_ends_is_shown(run: Running) -> None:
     reason = "AcceleratedHardwareReady is False: NvidiaXID79Error"
     ill, ends = run.machine.there
     ill = replace(

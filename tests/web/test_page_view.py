@@ -181,7 +181,7 @@ def test_a_warning_is_for_its_owner_and_information_for_an_operator() -> None:
     assert shown(state="ready", ends_at=at(10), mine=False).warning is None
 
 
-def test_the_link_to_jupyterlab_is_a_path_and_is_there_while_it_can_be_opened() -> None:
+def test_the_link_to_jupyterlab_is_a_path_while_it_can_be_opened() -> None:
     url = "http://hub.example:8000/base/user/bob/abc/lab"
     assert shown(state="ready", url=url).lab == "/base/user/bob/abc/lab"
     assert shown(state="starting", url=url).lab is None
