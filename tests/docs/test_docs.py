@@ -35,7 +35,7 @@ def text_of(page: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_reference_pages_say_what_the_code_says(page: str) -> None:
-    assert text_of(page) == PAGES[page](), "run: .venv/bin/python tests/support/reference.py"
+    assert text_of(page) == PAGES[page](), "run: .venv/bin/python tools/reference.py"
 
 
 def test_every_command_and_option_is_in_the_reference() -> None:

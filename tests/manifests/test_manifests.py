@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from chart import SCHEMA, with_settings
+from chart_schema import SCHEMA, with_settings
 from cluster_world import launch_of, settings_of
 from gpudev_hub.cluster.labels import (
     ATTEMPT,
@@ -76,7 +76,7 @@ def test_the_renderings_are_of_the_chart_as_it_is(layer: str) -> None:
 
 def test_the_schema_of_the_values_has_the_settings_as_the_code_reads_them() -> None:
     schema = json.loads(SCHEMA.read_text())
-    assert schema == with_settings(schema), "run: PYTHONPATH=tests/support .venv/bin/python -m chart"
+    assert schema == with_settings(schema), "run: .venv/bin/python tools/chart_schema.py"
     assert "github" not in schema["$defs"]["ClusterSettings"]["properties"]
 
 

@@ -3,8 +3,7 @@
 The jupyterhub chart is no part of this repository: ``GPUDEV_CHART`` names its package, which ``helm pull``
 fetches.
 
-``PYTHONPATH=tests/support .venv/bin/python -m chart`` renders ``tests/manifests/rendered`` again, and writes
-the settings into ``infra/chart/values.schema.json``.
+``PYTHONPATH=tests/support .venv/bin/python -m chart`` renders ``tests/manifests/rendered`` again.
 """
 
 from __future__ import annotations
@@ -22,16 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import yaml
 
-from gpudev_hub.cluster_settings import ClusterSettings
-from gpudev_hub.github_settings import GithubSettings
 from manifests import CHART, LAYERS, ROOT, Object, fingerprint, of_kind, one, read_one, rendering
 
 VARIABLE: Final = "GPUDEV_CHART"
 EXAMPLE: Final = CHART / "example.yaml"
-SCHEMA: Final = CHART / "values.schema.json"
 NAMESPACE: Final = "gpudev"
 RELEASE: Final = "gpudev"
 KUBERNETES: Final = "1.34.4"
@@ -121,18 +116,6 @@ def rendered(layer: str) -> str:
     )
 
 
-def with_settings(schema: Object) -> Object:
-    """The schema of the chart's values, with the settings as Hub and service read them."""
-    _, definitions = msgspec.json.schema_components(
-        [ClusterSettings, GithubSettings], ref_template="#/$defs/{name}"
-    )
-    # How people log in is a file of its own.
-    del definitions["ClusterSettings"]["properties"]["github"]
-    definitions = json.loads(json.dumps(definitions))
-    own = {name: value for name, value in schema["$defs"].items() if name[0].islower()}
-    return schema | {"$defs": own | definitions}
-
-
 def unpack_hub(objects: Sequence[Object], folder: Path, overrides: str = "") -> HubFiles:
     """Write the Hub's files below ``folder``, readable for this account alone.
 
@@ -216,8 +199,7 @@ print(json.dumps(found, default=repr))
 
 
 def main() -> None:
-    """Write what is made of the chart and of the code."""
-    SCHEMA.write_text(f"{json.dumps(with_settings(json.loads(SCHEMA.read_text())), indent=2)}\n")
+    """Render every layer again."""
     for layer in LAYERS:
         rendering(layer).write_text(rendered(layer))
 

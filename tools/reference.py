@@ -1,4 +1,4 @@
-"""The reference pages, made from the code; ``python tests/support/reference.py`` writes them anew."""
+"""The reference pages, made from the code; ``python tools/reference.py`` writes them anew."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gpudev_hub.web.app import public_routes
 from gpudev_hub.web.routes import Access, Route, Text
 from gpudev_hub.web.settings import WebSettings
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 WEB = WebSettings(public_url="http://127.0.0.1:8000/")
-MADE = "<!-- made from the code by tests/support/reference.py; change it there -->\n\n"
+MADE = "<!-- made from the code by tools/reference.py; change it there -->\n\n"
 
 API_HEAD = f"""\
 # API
