@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from gpudev_hub import supervisor
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change, Commit, Slot
 from gpudev_hub.core.model import HOUR, Claim, NodeSlots, Owner, Request, Reservation, Shape, State
 from gpudev_hub.preconditions import check
@@ -92,7 +93,7 @@ class World:
             allocation=(there,),
         )
         claim = Claim("g1", 1, "local:a", "simulated", (there,), at + HOUR)
-        changes = (Change(reservation, "requested", "a"), Change(claim, "admitted", "service"))
+        changes = (Change(reservation, Cause.REQUESTED, "a"), Change(claim, Cause.ADMITTED, "service"))
         await store.commit(Commit(epoch, 1, "c1", at, changes, take=((Slot("node-2", 7), ("g1", 1)),)))
         for n in range(2, COMMITS + 1):
             await store.commit(Commit(epoch, n, f"c{n}", at, ()))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from gpudev_hub.core.access_model import Access
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change
 from gpudev_hub.core.decisions.timers import armed, claim_due
 from gpudev_hub.core.decisions.working_state import OWNER_UNKNOWN, WorkingState
@@ -36,10 +37,6 @@ MOVING = {*BREAKING, "moved_for_extension", "yielded"}
 HOLDING = (State.STARTING, State.READY, State.STOPPING)
 
 
-def word(cause: str) -> str:
-    return cause.partition(":")[0]
-
-
 def changes_are_lawful(before: Mapping[str, Reservation], changes: list[Change], now: Millis) -> None:
     """Every step from one record to the next is one that may be, and says why."""
     known = dict(before)
@@ -65,15 +62,15 @@ def changes_are_lawful(before: Mapping[str, Reservation], changes: list[Change],
         warnings_are_right(old, new, now)
 
 
-def promise_is_kept(old: Reservation, new: Reservation, cause: str) -> None:
+def promise_is_kept(old: Reservation, new: Reservation, cause: Cause) -> None:
     if old.promise != new.promise:
-        first = old.promise is None and word(cause) == "planned"
-        assert first or word(cause) in BREAKING, f"invariant 4: promise of {new.id} changed by {cause}"
+        first = old.promise is None and cause == "planned"
+        assert first or cause in BREAKING, f"invariant 4: promise of {new.id} changed by {cause}"
         assert old.promise is None or new.promise is None or new.promise > old.promise, (
             "invariant 4: tightened"
         )
     if new.place is not None and old.place is not None and new.place.start > old.place.start:
-        assert word(cause) in MOVING, f"invariant 4: {new.id} later by {cause}"
+        assert cause in MOVING, f"invariant 4: {new.id} later by {cause}"
     if new.place is not None:
         assert new.promise is not None, f"invariant 4: {new.id} has a place and no promise"
         assert new.place.start <= new.promise, f"invariant 4: {new.id} is planned past its promise"

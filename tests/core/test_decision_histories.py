@@ -172,7 +172,7 @@ class Judged(Driver):
         """An outage is the cause only if nobody looked, an overrun only if that server was waited for."""
         for change in changes:
             record = change.record
-            cause, _, why = change.cause.partition(": ")
+            cause, why = change.cause, change.detail
             if not isinstance(record, Reservation) or not why.startswith("the start of "):
                 continue
             late = before[why.split()[3]]
@@ -622,11 +622,11 @@ class Histories(RuleBasedStateMachine):
         waits = {r.id: r.place for r in queued}
         for _, at, change in self.d.folded.history[start:]:
             record = change.record
-            if not isinstance(record, Reservation) or judge.word(change.cause) not in judge.BY_NODES:
+            if not isinstance(record, Reservation) or change.cause not in judge.BY_NODES:
                 continue
             place = waits.get(record.id)
             # A start that came due meanwhile is late, and those behind it make way.
-            due = judge.word(change.cause) == "yielded" and any(
+            due = change.cause == "yielded" and any(
                 r.seq < record.seq and r.place is not None and r.place.start <= at for r in queued
             )
             assert place is None or place.start <= at or due, f"{record.id} is moved: {change.cause}"

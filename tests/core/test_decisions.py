@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.decisions.decide import next_due
 from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.effects import StartServer, StopServer, Tell, Warn
@@ -574,7 +575,7 @@ def test_slots_that_are_a_little_late_are_waited_for_whoever_comes_behind() -> N
     d.see("r1")
     assert (d.get("r2").state, d.get("r2").hard_end) == (State.STARTING, place.end)
     assert place_of(d, "r3") == behind
-    assert not any("stop_overran" in c.cause for _, _, c in d.folded.history)
+    assert not any(c.cause is Cause.STOP_OVERRAN for _, _, c in d.folded.history)
 
 
 def test_ends_come_before_starts_at_the_same_instant() -> None:
@@ -602,7 +603,7 @@ def test_ready_never_moves_the_hard_end_later() -> None:
     d.submit("bob", hours=2)
     late = d.get("r2")
     # After an outage that others' places did not let it be paid back, the hold is what is left.
-    d.world.put(replace(late, start_deadline=(late.start_deadline or 0) + HOUR), "outage: test")
+    d.world.put(replace(late, start_deadline=(late.start_deadline or 0) + HOUR), Reason(Cause.OUTAGE, "test"))
     d.now += 30 * MINUTE
     assert d.ready("r2").hard_end == late.hard_end
     assert admitted.hard_end == NOON + STARTUP + 2 * HOUR + TEARDOWN
@@ -1023,8 +1024,8 @@ def test_a_start_that_is_late(late: int, behind: bool) -> None:
     place = place_of(d, "r2")
     # All is free, and nobody looks at the clock.
     d.now = place.start - 1
-    d.world.free_claim(d.world.claims["r1", 1], "server_gone", d.now)
-    d.world.end(replace(d.get("r1"), state=State.ENDED, outcome=Outcome.EXPIRED), "server_gone")
+    d.world.free_claim(d.world.claims["r1", 1], Cause.SERVER_GONE, d.now)
+    d.world.end(replace(d.get("r1"), state=State.ENDED, outcome=Outcome.EXPIRED), Cause.SERVER_GONE)
     d.now = place.start + late
     d.do(Tick())
     bob = d.get("r2")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from coreworld import HOUR, MINUTE, Driver, nodes, policy
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.model import Millis, Place
 from gpudev_hub.core.policy import Allowances
@@ -62,7 +63,7 @@ def test_however_many_places_have_to_move(queued: int) -> None:
     changed = [len(part.changes) for part in d.parts]
     assert max(changed) <= 40, "every store takes each part at once"
     causes = [c.cause for part in d.parts for c in part.changes]
-    assert causes.index("extended") == len(causes) - 2, "room is made before it is used"
+    assert causes.index(Cause.EXTENDED) == len(causes) - 2, "room is made before it is used"
 
 
 def test_a_refusal_names_who_would_be_late_and_offers_what_is_granted() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from coreworld import HOUR, MINUTE, NOON, TEARDOWN, Driver, owner, policy, pool
 from gpudev_hub.core.access_model import Access, LimitRule, Person, Spending
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.decisions.recovery import rebuild
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import ClearLimits, Extend, SetLimits
@@ -287,11 +288,11 @@ def test_rules_are_kept_with_who_set_them_and_go_when_they_say_nothing() -> None
     d.do(ClearLimits("default", None, "local:root", reason="done"))
     assert not d.world.limits
     changes = [c for _, _, c in d.folded.history if isinstance(c.record, LimitRule)]
-    assert [(c.cause, c.actor, c.gone) for c in changes] == [
-        ("limits_set: first", "local:root", False),
-        ("limits_set: second", "local:olga", False),
-        ("limits_cleared", "local:root", False),
-        ("limits_cleared: done", "local:root", True),
+    assert [(c.cause, c.detail, c.actor, c.gone) for c in changes] == [
+        ("limits_set", "first", "local:root", False),
+        ("limits_set", "second", "local:olga", False),
+        ("limits_cleared", "", "local:root", False),
+        ("limits_cleared", "done", "local:root", True),
     ]
 
 
@@ -322,7 +323,7 @@ def test_a_team_has_its_limits_in_the_plan() -> None:
     d = Driver()
     d.do(SetLimits("default", None, {"running_gpus": 4}, "local:root"))
     ann = Person("local:ann", "ann", "ann", ("o/big",), False, Access.ALLOWED, "", 0, 0)
-    d.world.put(ann, "access_granted")
+    d.world.put(ann, Cause.ACCESS_GRANTED)
     d.do(SetLimits("team:o/big", None, {"running_gpus": 16}, "local:root"))
     assert d.submit("ann", gpus=8, hours=1).cap == 16
     assert "your limit is 4 GPUs at once" in refused(d, "bob", gpus=8, hours=1).message

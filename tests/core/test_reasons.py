@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, owner, policy, pool
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     OperatorNode,
@@ -454,7 +455,9 @@ def test_those_moved_for_a_late_start_are_told_whose() -> None:
     start = (d.submit("bob", 8, 1).place or Place(0, 0, ())).start
     d.submit("carol", 8, 1)
     # Ready sooner than allowed for: what comes after has slack.
-    d.world.put(replace(d.get("r3"), promise=(d.get("r3").promise or 0) + HOUR), "outage: slack")
+    d.world.put(
+        replace(d.get("r3"), promise=(d.get("r3").promise or 0) + HOUR), Reason(Cause.OUTAGE, "slack")
+    )
     d.go(start + 50 * SECOND)
     d.see("r1")
     late = "stop_overran: the start of r2 was late by 50 s: the server of r1 should have stopped by 13:00 UTC"

@@ -43,9 +43,9 @@ def test_a_guest_is_added_and_removed() -> None:
     assert kept is not None
     assert kept.guests == ()
     assert world.effects == [CutSessions(one.id, BOB.subject)]
-    causes = [(change.cause, change.actor) for _, _, change in world.folded.history]
-    assert ("shared: with bob", ALICE.subject) in causes
-    assert ("unshared: bob", ALICE.subject) in causes
+    causes = [(change.cause, change.detail, change.actor) for _, _, change in world.folded.history]
+    assert ("shared", "with bob", ALICE.subject) in causes
+    assert ("unshared", "bob", ALICE.subject) in causes
 
 
 def test_the_same_asked_twice_changes_nothing() -> None:

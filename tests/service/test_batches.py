@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change, Commit, Part, Slot
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import MINUTE, SECOND, MintedId
@@ -170,7 +171,7 @@ async def test_an_outage_is_accounted_for_once_whatever_becomes_of_its_commit(
 
 
 def test_what_does_not_fit_is_halved_in_order() -> None:
-    minted = [Change(MintedId(f"m{i}", "local:a", i), "minted", "local:a") for i in range(9)]
+    minted = [Change(MintedId(f"m{i}", "local:a", i), Cause.MINTED, "local:a") for i in range(9)]
     parts = [Part((change,)) for change in minted]
     packed = pack(parts, lambda part: len(part.changes) <= 3)
     assert [len(part.changes) for part, _ in packed] == [count for _, count in packed]

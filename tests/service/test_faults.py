@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gpudev_hub.clock import ClockBehind
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import ServerReady, StopIntent
@@ -166,7 +167,7 @@ async def test_a_commit_of_unknown_outcome_is_looked_up(
     assert (await world.service.submit(ALICE, Ask(gpus=2), "request-1")).id == record.id
     await world.becomes(record.id, "ready")
     (entries, _) = await world.service.reads.history(record.id, 0, 100)
-    assert [entry.change.cause for entry in entries].count("requested") == 1
+    assert [entry.change.cause for entry in entries].count(Cause.REQUESTED) == 1
 
 
 async def test_a_full_disk_refuses_clearly(idle_world: ServiceWorld, wrapped: list[Wrapped]) -> None:
@@ -347,8 +348,8 @@ async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start(
     await world.until(lambda: view.reservations[record.id].attempt == 2)
     assert view.reservations[record.id].detail == "its GPUs are taken"
     entries, _ = await world.service.reads.history(record.id, 0, 100)
-    failed = [e.change.cause for e in entries if "start_failed" in e.change.cause]
-    assert set(failed) == {"start_failed: its GPUs are taken"}
+    failed = [e.change.detail for e in entries if e.change.cause is Cause.START_FAILED]
+    assert set(failed) == {"its GPUs are taken"}
 
 
 async def test_an_owner_the_hub_does_not_know_waits_until_he_logs_in(world: ServiceWorld) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.access_model import Access, AccessSweep, LimitRule, Person, Spending
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Slot, Snapshot
 from gpudev_hub.core.live_state import KINDS, LiveState, Record, key_of
 from gpudev_hub.core.model import (
@@ -115,7 +116,7 @@ NODE = Node(
 )
 
 
-def changed(*records: Record, gone: bool = False, cause: str = "requested") -> tuple[Change, ...]:
+def changed(*records: Record, gone: bool = False, cause: Cause = Cause.REQUESTED) -> tuple[Change, ...]:
     return tuple(Change(record, cause, "local:alice", gone) for record in records)
 
 
@@ -390,7 +391,7 @@ async def test_folding_the_history_gives_the_hot_state(store: Store) -> None:
     )
     await store.commit(commit(2, *changed(reservation("b1", seq=2), ready)))
     await store.commit(
-        commit(3, *changed(MintedId("m1", "local:bob", 5), claim("a1"), gone=True, cause="used"))
+        commit(3, *changed(MintedId("m1", "local:bob", 5), claim("a1"), gone=True, cause=Cause.USED))
     )
     await store.commit(commit(4, *changed(replace(NODE, gpus=4), reservation("b1", seq=2), gone=True)))
     await store.commit(commit(5, *changed(replace(ready, version=4), replace(ready, version=5))))
@@ -398,7 +399,7 @@ async def test_folding_the_history_gives_the_hot_state(store: Store) -> None:
     assert [entry.n for entry in entries] == [1] * 4 + [2] * 2 + [3] * 2 + [4] * 2 + [5] * 2
     assert fold(entries) == hot(await store.reload())
     assert entries[6] == HistoryEntry(
-        3, 3_000, changed(MintedId("m1", "local:bob", 5), gone=True, cause="used")[0]
+        3, 3_000, changed(MintedId("m1", "local:bob", 5), gone=True, cause=Cause.USED)[0]
     )
 
 

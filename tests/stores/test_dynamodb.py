@@ -15,6 +15,7 @@ import pytest
 
 from dynamodb_local import DynamoDBLocal
 from dynamodb_proxy import TRANSACTION, Fault, FaultProxy
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change, Commit, Owned, Slot
 from gpudev_hub.core.model import HOUR, Claim, Node, NodeSlots, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, Store, StoreUnavailable
@@ -41,7 +42,7 @@ def reservation(id: str, seq: int = 1, detail: str = "") -> Reservation:
 
 
 def requested(*ids: str, gone: bool = False) -> tuple[Change, ...]:
-    return tuple(Change(reservation(one), "requested", "local:alice", gone) for one in ids)
+    return tuple(Change(reservation(one), Cause.REQUESTED, "local:alice", gone) for one in ids)
 
 
 def commit(
@@ -56,7 +57,7 @@ def claimed(slots: tuple[Owned, ...], *, gone: bool = False) -> Iterator[Change]
     for (of, attempt), owned in groupby(slots, key=lambda owned: owned[1]):
         parts = tuple(NodeSlots(slot.node, (slot.index,)) for slot, _ in owned)
         claim = Claim(of, attempt, "local:alice", "p5", parts, hard_end=99_000)
-        yield Change(claim, "admitted", "service", gone)
+        yield Change(claim, Cause.ADMITTED, "service", gone)
 
 
 async def live(store: Store) -> list[str]:
@@ -310,7 +311,7 @@ async def test_a_large_hot_state_is_read_page_by_page(store: DynamoStore, proxy:
     count = 120
     for n in range(1, 11):
         records = [reservation(f"a{n}-{i}", detail=secrets.token_hex(12_000)) for i in range(12)]
-        changes = tuple(Change(record, "requested", "local:alice") for record in records)
+        changes = tuple(Change(record, Cause.REQUESTED, "local:alice") for record in records)
         await store.commit(Commit(1, n, secrets.token_hex(8), n, changes))
     proxy.asked.clear()
     assert len((await store.reload()).reservations) == count
@@ -337,8 +338,8 @@ async def test_of_a_node_that_is_gone_and_free_nothing_stays(
     await store.open()
     nodes = [Node(f"node-{i}", "p5", 8, "zone-a") for i in range(3)]
     slot, owner = Slot("node-1", 0), ("a1", 1)
-    there = tuple(Change(node, "node_changed", "service") for node in nodes)
-    gone = tuple(Change(node, "node_lost", "service", gone=True) for node in nodes[:2])
+    there = tuple(Change(node, Cause.NODE_CHANGED, "service") for node in nodes)
+    gone = tuple(Change(node, Cause.NODE_LOST, "service", gone=True) for node in nodes[:2])
     taken = ((slot, owner),)
     await store.commit(Commit(1, 1, secrets.token_hex(8), 1, (*there, *claimed(taken)), take=taken))
     await store.commit(Commit(1, 2, secrets.token_hex(8), 2, gone))

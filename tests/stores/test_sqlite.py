@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from gpudev_hub.core.access_model import AccessSweep
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import HOUR, Claim, Node, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, StoreUnavailable
@@ -27,6 +28,7 @@ from gpudev_hub.stores.sqlite.store import SqliteStore
 COMMITTER = """
 import asyncio, os, sys
 from pathlib import Path
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import MintedId
 from gpudev_hub.failpoints import from_environment
@@ -38,7 +40,7 @@ async def main():
     n = state.n
     while True:
         n += 1
-        minted = tuple(Change(MintedId(f"m{n}-{i}", "local:a", n), "minted", "local:a") for i in range(8))
+        minted = tuple(Change(MintedId(f"m{n}-{i}", "local:a", n), Cause.MINTED, "local:a") for i in range(8))
         await store.commit(Commit(state.epoch, n, f"c{n}", n, minted))
         print(n, flush=True)
 
@@ -105,11 +107,11 @@ def test_failpoints_come_from_the_environment_only() -> None:
 async def test_a_full_disk_is_said_clearly_and_leaves_nothing_half_made(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "service.sqlite")
     epoch = (await store.open()).epoch
-    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),)))
     assert store._writing is not None
     (pages,) = store._writing.execute("PRAGMA page_count").fetchone()
     store._writing.execute(f"PRAGMA max_page_count = {pages + 2}")
-    many = tuple(Change(reservation(f"b{i}", 2 + i), "requested", "a") for i in range(50))
+    many = tuple(Change(reservation(f"b{i}", 2 + i), Cause.REQUESTED, "a") for i in range(50))
     with pytest.raises(
         StoreUnavailable, match=r"disk that holds .*service\.sqlite is full; nothing was changed"
     ):
@@ -129,10 +131,10 @@ async def test_the_simulated_pool_of_an_earlier_version_is_read(tmp_path: Path) 
         for found in (reservation("a1", 1), reservation("a2", 2))
     )
     changes = (
-        Change(live, "requested", "a"),
-        Change(over, "released", "a", gone=True),
-        Change(Claim("a1", 1, "local:a", "pretended", (), HOUR), "started", "a"),
-        Change(Node("node-1", "pretended", 8, "here"), "seen", "a"),
+        Change(live, Cause.REQUESTED, "a"),
+        Change(over, Cause.RELEASED, "a", gone=True),
+        Change(Claim("a1", 1, "local:a", "pretended", (), HOUR), Cause.ADMITTED, "a"),
+        Change(Node("node-1", "pretended", 8, "here"), Cause.NODE_CHANGED, "a"),
     )
     await store.commit(Commit(epoch, 1, "c1", 1, changes))
     state = await store.reload()
@@ -153,7 +155,7 @@ async def test_a_file_from_before_the_records_of_access_opens_as_it_is(tmp_path:
     path = tmp_path / "service.sqlite"
     store = SqliteStore(path)
     epoch = (await store.open()).epoch
-    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),)))
     await store.close()
     connection = sqlite3.connect(path)
     connection.execute("DROP TABLE others")
@@ -162,7 +164,7 @@ async def test_a_file_from_before_the_records_of_access_opens_as_it_is(tmp_path:
     assert (await store.peek()).n == 1
     found = await store.open()
     assert (found.reservations, found.people) == ({"a1": reservation("a1", 1)}, {})
-    await store.commit(Commit(found.epoch, 2, "c2", 2, (Change(AccessSweep(9), "swept", "service"),)))
+    await store.commit(Commit(found.epoch, 2, "c2", 2, (Change(AccessSweep(9), Cause.SWEPT, "service"),)))
     assert (await store.reload()).swept_at == 9
     await store.close()
 
@@ -185,7 +187,7 @@ async def test_a_really_full_file_system(small_disk: Path) -> None:
     async def fill() -> None:
         nonlocal made
         while True:
-            change = Change(reservation(f"a{made}", made + 1), "requested", "a")
+            change = Change(reservation(f"a{made}", made + 1), Cause.REQUESTED, "a")
             await store.commit(Commit(epoch, made + 1, f"c{made}", made, (change,)))
             made += 1
 
@@ -220,7 +222,7 @@ async def test_an_error_at_the_commit_itself_leaves_the_outcome_open(tmp_path: P
     assert connection is not None
     store._writing = Broken(connection)  # type: ignore[assignment]
     with pytest.raises(OutcomeUnknown, match="commit 1"):
-        await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+        await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),)))
     store._writing = connection
     assert (await store.reload()).n == 1
     await store.close()
@@ -239,9 +241,9 @@ async def test_reading_does_not_wait_for_a_commit(tmp_path: Path) -> None:
     armed = False
     store = SqliteStore(tmp_path / "service.sqlite", hold)
     epoch = (await store.open()).epoch
-    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), "requested", "a"),)))
+    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),)))
     armed = True
-    change = Change(reservation("a1", 1), "released", "a", gone=True)
+    change = Change(reservation("a1", 1), Cause.RELEASED, "a", gone=True)
     committing = asyncio.create_task(store.commit(Commit(epoch, 2, "c2", 2, (change,))))
     await reached.wait()
     assert await store.ended(None, None, 5) == ([], None)
@@ -283,7 +285,7 @@ async def store_of(folder: Path, commits: int) -> SqliteStore:
     store = SqliteStore(folder / "service.sqlite")
     epoch = (await store.open()).epoch
     for n in range(1, commits + 1):
-        change = Change(reservation(f"a{n}", n), "requested", "a")
+        change = Change(reservation(f"a{n}", n), Cause.REQUESTED, "a")
         await store.commit(Commit(epoch, n, f"c{n}", n, (change,)))
     return store
 

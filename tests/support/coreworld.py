@@ -206,7 +206,7 @@ class Driver:
     def causes(self, id: str) -> list[str]:
         """Why the reservation changed, in order."""
         changes = [c for _, _, c in self.folded.history if isinstance(c.record, Reservation)]
-        return [c.cause for c in changes if c.record.id == id]  # type: ignore[union-attr]
+        return [f"{c.cause}: {c.detail}" if c.detail else c.cause for c in changes if c.record.id == id]  # type: ignore[union-attr]
 
     def took(self, kind: type[StartServer | StopServer]) -> list[tuple[str, int]]:
         """(reservation, attempt) of the effects of this kind so far, which are then forgotten."""

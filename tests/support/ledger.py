@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import HistoryEntry, Snapshot
-from gpudev_hub.core.events import Cause
 from gpudev_hub.core.live_state import KINDS, LiveState
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores.sqlite.store import SqliteStore
@@ -90,7 +90,7 @@ def _ids_and_promises(ledger: Ledger) -> None:
     seqs: set[int] = set()
     before: dict[str, tuple[Millis | None, int]] = {}
     for entry in ledger.history:
-        record, cause = entry.change.record, entry.change.cause.partition(":")[0]
+        record, cause = entry.change.record, entry.change.cause
         if not isinstance(record, Reservation):
             continue
         if record.id not in before:

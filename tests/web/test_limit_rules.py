@@ -72,10 +72,14 @@ async def test_operators_set_and_clear_limits_and_people_see_theirs(run: Running
         assert (await olga.delete("api/v1/limits", params={"scope": "person:alice"})).json()["rule"] is None
         assert (await olga.delete("api/v1/limits", params={"scope": "person:local:alice"})).status_code == 200
     history, _ = await run.service.reads.history(None, 0, 1000)
-    causes = [(e.change.cause, e.change.actor) for e in history if e.change.cause.startswith("limits")]
+    causes = [
+        (e.change.cause, e.change.detail, e.change.actor)
+        for e in history
+        if e.change.cause.startswith("limits")
+    ]
     assert causes == [
-        *[("limits_set: a test", "local:olga")] * 3,
-        *[("limits_cleared", "local:olga")] * 2,
+        *[("limits_set", "a test", "local:olga")] * 3,
+        *[("limits_cleared", "", "local:olga")] * 2,
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from .causes import Cause
 from .live_state import ClaimKey, LiveState, Record
 from .model import Millis, Reservation
 
@@ -19,12 +20,13 @@ class Change:
     """One record replaced, with why and by whom."""
 
     record: Record
-    cause: str
-    """A word of ``events.Cause`` and, after a colon, details: ``start_failed: no answer in 60 s``."""
+    cause: Cause
     actor: str
     """The subject who asked, or ``service``."""
     gone: bool = False
     """True: the record leaves the live state (an ended reservation, a freed claim, a used id)."""
+    detail: str = ""
+    """Details of the cause: ``no answer in 60 s``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What can happen (events), and why records change (causes).
+"""What can happen (events).
 
 ``decide(world, event, now)`` (``decisions/decide.py``) turns one event into the changes to commit and the
 effects (``effects.py``) to perform once they are durable. Events carry everything they need.
@@ -8,51 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from gpudev_hub.core.limits.rules import Name
 
 from .model import Millis, Node, Outcome, Owner, Presence, Request
-
-
-class Cause(StrEnum):
-    """Why a record changed; the history keeps it with every change."""
-
-    REQUESTED = "requested"
-    PLANNED = "planned"
-    ADMITTED = "admitted"
-    READY = "ready"
-    RELEASED = "released"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    EXTENDED = "extended"
-    MOVED_FOR_EXTENSION = "moved_for_extension"
-    YIELDED = "yielded"
-    WARNED = "warned"
-    SERVER_GONE = "server_gone"
-    SERVER_SEEN = "server_seen"
-    STOPPED_BY_USER = "stopped_by_user"
-    RESTARTED = "restarted"
-    START_FAILED = "start_failed"
-    NODE_CHANGED = "node_changed"
-    NODE_LOST = "node_lost"
-    NODE_DRAINED = "node_drained"
-    STOP_OVERRAN = "stop_overran"
-    OWNER_UNKNOWN = "owner_unknown"
-    OWNER_KNOWN = "owner_known"
-    OUTAGE = "outage"
-    OPERATOR = "operator"
-    SHARED = "shared"
-    UNSHARED = "unshared"
-    MINTED = "minted"
-    USED = "used"
-    LIMITS_SET = "limits_set"
-    LIMITS_CLEARED = "limits_cleared"
-    ACCESS_GRANTED = "access_granted"
-    ACCESS_REVOKED = "access_revoked"
-    PERSON_CHANGED = "person_changed"
-    SWEPT = "swept"
-
 
 # Requests: answered to somebody.
 

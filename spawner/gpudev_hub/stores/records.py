@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gpudev_hub.core.causes import Cause
+from gpudev_hub.core.commit import Change
 from gpudev_hub.core.live_state import KINDS, Record, key_of
 from gpudev_hub.core.model import Claim, MintedId, Reservation
 
@@ -13,6 +15,22 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     kind.name: msgspec.json.Decoder(type_) for type_, kind in KINDS.items()
 }
+_CAUSE: Final = msgspec.json.Decoder(tuple[Cause, str])
+
+
+def encode_cause(change: Change) -> str:
+    """Why a record changed: the cause, in JSON with its details if there are any."""
+    return _ENCODER.encode((change.cause, change.detail)).decode() if change.detail else change.cause.value
+
+
+def decode_change(kind: str, data: bytes, cause: str, actor: str, gone: bool) -> Change:
+    """The change with this encoded record and cause; earlier versions wrote ``start_failed: no answer``."""
+    if cause.startswith("["):
+        word, detail = _CAUSE.decode(cause)
+    else:
+        old, _, detail = cause.partition(": ")
+        word = Cause(old)
+    return Change(decode(kind, data), word, actor, gone, detail)
 
 
 def kind_of(record: Record) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from gpudev import wire
 from gpudev.foreign import coloured
 from gpudev.hours import EXAMPLES, read_hours
-from gpudev_hub.core.commit import HistoryEntry
+from gpudev_hub.core.commit import Change, HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.limits.rules import limits_of
@@ -182,8 +182,8 @@ class Presenter:
         items = [
             wire.HistoryItem(
                 at=rfc3339(entry.at),
-                cause=plain(entry.change.cause, entry.at),
-                cause_parts=self._parts(entry.change.cause),
+                cause=plain(_cause(entry.change), entry.at),
+                cause_parts=self._parts(_cause(entry.change)),
                 actor=entry.change.actor,
                 state=record.state.value,
                 planned_start=instant(record.place.start) if record.place is not None else None,
@@ -204,7 +204,7 @@ class Presenter:
             record = entry.change.record
             if isinstance(record, Reservation):
                 about = f" ({record.detail})" if record.detail else ""
-                what = plain(f"{entry.change.cause}{about}", entry.at)
+                what = plain(f"{_cause(entry.change)}{about}", entry.at)
                 events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}")
         # Also for who reads the answer with another client: JSON keeps characters that terminals obey.
         return wire.Logs(events=events, logs={source: coloured(text) for source, text in found.logs.items()})
@@ -339,6 +339,10 @@ class Presenter:
             start=rfc3339(start),
             end=rfc3339(end),
         )
+
+
+def _cause(change: Change) -> str:
+    return f"{change.cause}: {change.detail}" if change.detail else change.cause
 
 
 def _node(node: Node, bars: list[wire.TimelineBar]) -> wire.TimelineNode:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpudev_hub.core.access_model import Access, AccessSweep, Person
+from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.effects import CutSessions, RevokeAccess, Tell
 from gpudev_hub.core.errors import ASK_AN_OPERATOR, Code, Refused
-from gpudev_hub.core.events import AccessLost, Cause, PersonSeen, Swept
+from gpudev_hub.core.events import AccessLost, PersonSeen, Swept
 from gpudev_hub.core.model import Outcome, Reservation, State
 from gpudev_hub.core.words import instant, printable, sentence
 

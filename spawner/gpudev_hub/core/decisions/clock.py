@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.effects import StopServer, Tell, Warn
 from gpudev_hub.core.errors import IllegalMove
-from gpudev_hub.core.events import Cause, Compress, Outage
+from gpudev_hub.core.events import Compress, Outage
 from gpudev_hub.core.model import SECOND, Millis, Outcome, Place, Reservation, State
 from gpudev_hub.core.words import duration
 
@@ -71,7 +72,7 @@ def _move_earlier(world: WorkingState, moves: Mapping[str, Place]) -> None:
     one out, what does not fit beside what was recorded is placed again (``rebuild``).
     """
     for key, place in moves.items():
-        world.move_places({key: place}, f"{Cause.PLANNED}: earlier, because GPU time became free")
+        world.move_places({key: place}, Reason(Cause.PLANNED, "earlier, because GPU time became free"))
         world.end_part()
 
 
@@ -89,7 +90,7 @@ def _start_elsewhere(turn: Turn) -> None:
         found = world.plan_of(reservation).start_elsewhere(key, now)
         if found is not None:
             promise = max(now, reservation.promise or now)
-            world.put(replace(reservation, place=found, promise=promise), f"{Cause.NODE_CHANGED}: {away}")
+            world.put(replace(reservation, place=found, promise=promise), Reason(Cause.NODE_CHANGED, away))
             world.freed.add(reservation.request.pool)
             world.end_part()
 
@@ -154,7 +155,7 @@ def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
     known = reservation.trouble or reservation.detail
     reason = f": {known}" if known else ""
     detail = f"not ready within {duration(reservation.startup)}{reason}"
-    cause = f"{Cause.START_FAILED}: {detail}"
+    cause = Reason(Cause.START_FAILED, detail)
     if reservation.ready_at is not None:
         give_up_attempt(turn, replace(reservation, start_deadline=None), cause, detail)
         return
@@ -178,7 +179,7 @@ def _warn(turn: Turn, reservation: Reservation) -> None:
     if not new:
         raise IllegalMove(f"nothing is due for {reservation}")
     warned = (*reservation.warned, *sorted(new, reverse=True))
-    turn.world.put(replace(reservation, warned=warned), f"{Cause.WARNED}: {min(new)} min left")
+    turn.world.put(replace(reservation, warned=warned), Reason(Cause.WARNED, f"{min(new)} min left"))
     turn.do(Warn(reservation.id, min(new)))
 
 
@@ -202,7 +203,7 @@ def compress(turn: Turn, event: Compress) -> None:
             return
         world.freed.discard(pool)
         if any(n.until is not None and n.pool == pool for n in world.nodes.values()):
-            world.retry_blocked(pool, f"{Cause.PLANNED}: GPU time became free")
+            world.retry_blocked(pool, Reason(Cause.PLANNED, "GPU time became free"))
 
 
 def _after(looks: int) -> Callable[[], bool]:
@@ -220,7 +221,7 @@ def _after(looks: int) -> Callable[[], bool]:
 def outage(turn: Turn, event: Outage) -> None:
     """Start-up allowances stood still; ends move along where that breaks no promise."""
     world, now = turn.world, turn.now
-    cause = f"{Cause.OUTAGE}: {event.what} was unavailable for {duration(event.until - event.since)}"
+    cause = Reason(Cause.OUTAGE, f"{event.what} was unavailable for {duration(event.until - event.since)}")
     waiting = [
         r for r in world.reservations.values() if r.state is State.STARTING and r.start_deadline is not None
     ]

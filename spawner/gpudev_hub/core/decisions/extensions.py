@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.effects import Tell
 from gpudev_hub.core.errors import NEW_REQUEST_ID, Code, Refused
-from gpudev_hub.core.events import Cause, Extend
+from gpudev_hub.core.events import Extend
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Extension, Millis, Place, Reservation, State
 from gpudev_hub.core.words import duration, instant, moment, node_state
@@ -62,7 +63,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         raise _refusal(reservation, event.by, longest, why)
     # Room first: if this falls into parts and a crash comes between them, nobody is in anybody's way.
     moved = world.move_places(moves, Cause.MOVED_FOR_EXTENSION, _told_of(reservation))
-    cause = f"{Cause.EXTENDED}: {event.reason}" if event.reason else str(Cause.EXTENDED)
+    cause = Reason(Cause.EXTENDED, event.reason)
     claim = world.claim_of(reservation)
     longer = replace(
         reservation,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpudev_hub.core.access_model import Access
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.effects import CutSessions, Tell
 from gpudev_hub.core.errors import ASK_AN_OPERATOR, Code, Refused
-from gpudev_hub.core.events import Cause, Share, Unshare
+from gpudev_hub.core.events import Share, Unshare
 from gpudev_hub.core.model import Guest, Reservation
 from gpudev_hub.core.permissions import Action, check_state
 from gpudev_hub.core.words import sentence
@@ -60,7 +61,7 @@ def share(turn: Turn, event: Share) -> Reservation:
         )
     added = Guest(guest.subject, guest.hub_user, guest.login, turn.now)
     shared = replace(reservation, guests=(*reservation.guests, added))
-    turn.world.put(shared, f"{Cause.SHARED}: with {guest.login}", event.actor)
+    turn.world.put(shared, Reason(Cause.SHARED, f"with {guest.login}"), event.actor)
     return shared
 
 
@@ -73,7 +74,7 @@ def unshare(turn: Turn, event: Unshare) -> Reservation:
         return reservation
     rest = tuple(guest for guest in reservation.guests if guest is not removed)
     kept = replace(reservation, guests=rest)
-    turn.world.put(kept, f"{Cause.UNSHARED}: {removed.login}", event.actor)
+    turn.world.put(kept, Reason(Cause.UNSHARED, removed.login), event.actor)
     turn.do(CutSessions(reservation.id, removed.subject))
     if event.actor != reservation.owner.subject:
         turn.do(Tell(reservation.id, f"An operator ended the access of {removed.login} to this server."))

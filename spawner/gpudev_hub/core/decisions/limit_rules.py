@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpudev_hub.core.access_model import LimitRule
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.events import Cause, ClearLimits, SetLimits
+from gpudev_hub.core.events import ClearLimits, SetLimits
 from gpudev_hub.core.limits.rules import DEFAULT, NAMES
 from gpudev_hub.core.model import State
 from gpudev_hub.core.words import listing
@@ -35,7 +36,7 @@ def set_limits(turn: Turn, event: SetLimits) -> None:
         return
     world.put(
         replace(changed, set_by=event.actor, set_at=turn.now, reason=event.reason),
-        f"{Cause.LIMITS_SET}: {event.reason}" if event.reason else Cause.LIMITS_SET,
+        Reason(Cause.LIMITS_SET, event.reason),
         event.actor,
     )
     look_for_raised(world)
@@ -49,7 +50,7 @@ def clear_limits(turn: Turn, event: ClearLimits) -> None:
         check_scope(world, event.scope, event.pool)
         return
     left = replace(known, **dict.fromkeys(event.names or NAMES))  # type: ignore[arg-type]
-    cause = f"{Cause.LIMITS_CLEARED}: {event.reason}" if event.reason else Cause.LIMITS_CLEARED
+    cause = Reason(Cause.LIMITS_CLEARED, event.reason)
     if all(getattr(left, name) is None for name in NAMES):
         world.drop(known, cause, event.actor)
     elif left != known:
@@ -71,7 +72,7 @@ def raise_caps(turn: Turn, most: int | None) -> None:
     for reservation in waiting[:most]:
         cap = world.running_limit(reservation)
         if reservation.state is State.QUEUED and cap > reservation.cap:
-            world.put(replace(reservation, cap=cap), f"{Cause.PLANNED}: the limit was raised")
+            world.put(replace(reservation, cap=cap), Reason(Cause.PLANNED, "the limit was raised"))
             key = demand_key(reservation.id, reservation.attempt + 1)
             if world.plan_of(reservation).raise_cap(key, cap):
                 world.freed.add(reservation.request.pool)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.effects import Tell
-from gpudev_hub.core.events import Cause
 from gpudev_hub.core.model import MINUTE, CapacityBlock, Millis, Node, NodeStatus, Reservation, State
 from gpudev_hub.core.words import instant, node_end
 
@@ -72,7 +72,7 @@ def end_with_node(turn: Turn, name: str) -> None:
         end = max(until, turn.now + notice + reservation.teardown)
         if reservation.state not in (State.STARTING, State.READY) or end >= reservation.hard_end:
             continue
-        cause = f"{Cause.NODE_CHANGED}: {node_end(name, until)}"
+        cause = Reason(Cause.NODE_CHANGED, node_end(name, until))
         shorter = replace(reservation, hard_end=end)
         world.put(shorter, cause)
         world.change_claim(replace(claim, hard_end=end), cause)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.events import Cause, NodesObserved, NodeUnknown, OperatorNode
+from gpudev_hub.core.events import NodesObserved, NodeUnknown, OperatorNode
 from gpudev_hub.core.model import SECOND, Claim, Millis, Node, NodeStatus, Outcome, Reservation, State
 from gpudev_hub.core.planning.plan import PlanNode
 from gpudev_hub.core.words import UNPROVEN, listing, node_end, node_state
@@ -50,9 +51,9 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         end_with_node(turn, node.name)
         world.end_part()
     for name in sorted(world.nodes.keys() - kept):
-        node, cause = world.nodes[name], f"{Cause.NODE_LOST}: {node_state(name, None)}"
+        node, cause = world.nodes[name], Reason(Cause.NODE_LOST, node_state(name, None))
         if name in there:
-            cause = f"{Cause.NODE_CHANGED}: {name} left its pool"
+            cause = Reason(Cause.NODE_CHANGED, f"{name} left its pool")
         world.drop(node, cause)
         _plan(turn, node, cause)
         _lose(turn, name, cause)
@@ -122,21 +123,21 @@ def operator(turn: Turn, event: OperatorNode) -> None:
         )
     if event.action == "undrain":
         # It is up once it is seen up: it may be cordoned, too, or have left its pool.
-        cause = f"{Cause.OPERATOR}: {node.name} is no longer drained"
+        cause = Reason(Cause.OPERATOR, f"{node.name} is no longer drained")
         _change(turn, replace(node, drained=False), cause, event.actor)
         return
     if event.action == "drain":
         status = NodeStatus.DRAINED if node.status is NodeStatus.UP else node.status
-        cause = f"{Cause.NODE_DRAINED}: {node.name} was drained"
+        cause = Reason(Cause.NODE_DRAINED, f"{node.name} was drained")
         _change(turn, replace(node, drained=True, status=status, grace_until=None), cause, event.actor)
         return
-    cause = f"{Cause.NODE_LOST}: {node.name} was marked as lost"
+    cause = Reason(Cause.NODE_LOST, f"{node.name} was marked as lost")
     lost = replace(node, drained=True, status=NodeStatus.DOWN, grace_until=None)
     _change(turn, lost, cause, event.actor)
     _lose(turn, node.name, cause, event.actor)
 
 
-def _change(turn: Turn, node: Node, cause: str, actor: str = SERVICE) -> None:
+def _change(turn: Turn, node: Node, cause: Why, actor: str = SERVICE) -> None:
     """Record a node as it is now, and plan with it."""
     world = turn.world
     old = world.nodes.get(node.name)
@@ -149,7 +150,7 @@ def _change(turn: Turn, node: Node, cause: str, actor: str = SERVICE) -> None:
     _plan(turn, node, cause)
 
 
-def _plan(turn: Turn, node: Node, cause: str) -> None:
+def _plan(turn: Turn, node: Node, cause: Why) -> None:
     """Bring the plan in step with what is known of a node."""
     world = turn.world
     plan = world.plans.get(node.pool)
@@ -172,7 +173,7 @@ def _is_on(claim: Claim, node: str) -> bool:
     return any(part.node == node for part in claim.allocation)
 
 
-def _lose(turn: Turn, name: str, cause: str, actor: str = SERVICE) -> None:
+def _lose(turn: Turn, name: str, cause: Why, actor: str = SERVICE) -> None:
     """Whatever ran on the node is lost, gangs as a whole. Slots stay taken until servers are seen gone."""
     world = turn.world
     for claim in sorted(world.claims.values(), key=lambda c: c.key):
@@ -180,11 +181,11 @@ def _lose(turn: Turn, name: str, cause: str, actor: str = SERVICE) -> None:
         if reservation is None or reservation.attempt != claim.attempt or not _is_on(claim, name):
             continue
         if reservation.state in (State.STARTING, State.READY):
-            stop(turn, reservation, Outcome.NODE_LOST, cause, actor, detail=cause.partition(": ")[2])
+            stop(turn, reservation, Outcome.NODE_LOST, cause, actor, detail=cause.detail)
         _finish_if_stopping(turn, world.reservations.get(reservation.id), cause)
 
 
-def _finish_if_stopping(turn: Turn, reservation: Reservation | None, cause: str) -> None:
+def _finish_if_stopping(turn: Turn, reservation: Reservation | None, cause: Why) -> None:
     """The server may never be seen gone: the reservation ends now, its claim when that is seen."""
     if reservation is not None and reservation.state is State.STOPPING:
         finish(turn, reservation, cause)
@@ -196,10 +197,10 @@ def plan_node(node: Node) -> PlanNode:
     return PlanNode(node.name, node.gpus, node.group, node.until, closed)
 
 
-def node_cause(node: Node, old: Node | None = None) -> str:
+def node_cause(node: Node, old: Node | None = None) -> Reason:
     """The cause of what a change of a node does; `old`: the node before."""
     word = Cause.NODE_DRAINED if node.status is NodeStatus.DRAINED else Cause.NODE_CHANGED
     moved = old is not None and node.status is old.status and node.until != old.until
     if moved and node.status is NodeStatus.UP and node.until is not None:
-        return f"{word}: {node_end(node.name, node.until)}"
-    return f"{word}: {node_state(node.name, node)}"
+        return Reason(word, node_end(node.name, node.until))
+    return Reason(word, node_state(node.name, node))

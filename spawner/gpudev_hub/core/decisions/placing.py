@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import Tell
-from gpudev_hub.core.events import Cause
 from gpudev_hub.core.lifecycle import move
 from gpudev_hub.core.model import Millis, Place, Reservation, State
 from gpudev_hub.core.planning.plan import Plan, Wanted
@@ -65,7 +65,7 @@ def _to_retry(turn: Turn, reservation: Reservation) -> bool:
 
 
 def give_places(
-    turn: Turn, waiting: Sequence[Reservation], cause_of: Callable[[Reservation], str], *, tell: bool = True
+    turn: Turn, waiting: Sequence[Reservation], cause_of: Callable[[Reservation], Why], *, tell: bool = True
 ) -> None:
     """Place queued reservations of one pool, which are not in the plan, and record it: the oldest first.
 
@@ -85,7 +85,7 @@ def give_places(
             # Its alarm may have rung meanwhile; with the same place as before, nothing has set it again.
             world.starts.set(("reservation", after.id, 0), after.place.start)
             if after.place.start < turn.now:
-                away = f"{Cause.NODE_CHANGED}: {listing(after.place.nodes, 'and')} came back"
+                away = Reason(Cause.NODE_CHANGED, f"{listing(after.place.nodes, 'and')} came back")
                 world.held_up[after.id] = (after.place.start, away)
         if not moves or not in_one_part:
             world.end_part()
@@ -131,13 +131,13 @@ def _make_way(turn: Turn, moves: dict[str, Place], why: str) -> None:
 
     before = {ref: world.reservations[ref].detail for ref in map(id_of, moves)}
     for moved in world.move_places(
-        moves, f"{Cause.YIELDED}: an earlier request was re-planned ({why})", told
+        moves, Reason(Cause.YIELDED, f"an earlier request was re-planned ({why})"), told
     ):
         if moved.detail != before[moved.id]:
             turn.do(Tell(moved.id, moved.detail))
 
 
-def _told(before: Reservation, after: Reservation, cause: str) -> str | None:
+def _told(before: Reservation, after: Reservation, cause: Why) -> str | None:
     """What to tell the owner of a request that was placed again; nothing if nothing got worse."""
     if after.place is None:
         return f"blocked: {after.blocked}" if before.place is not None else None
@@ -146,11 +146,11 @@ def _told(before: Reservation, after: Reservation, cause: str) -> str | None:
     return None
 
 
-def _why(cause: str) -> str:
-    return cause.partition(": ")[2] or cause
+def _why(cause: Why) -> str:
+    return cause.detail or cause.cause
 
 
-def requeue(turn: Turn, reservation: Reservation, cause: str, detail: str, **fields: Any) -> None:
+def requeue(turn: Turn, reservation: Reservation, cause: Why, detail: str, **fields: Any) -> None:
     """Back to the queue with its old number, and a new place, or blocked; its slots are let go.
 
     The promise stays if the new place keeps it.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.commit import Snapshot
-from gpudev_hub.core.events import Cause
 from gpudev_hub.core.model import Millis, Place, Reservation
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.words import node_state
@@ -37,7 +37,9 @@ def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
         elif place is not None:
             world.displaced[reservation.id] = _why_unfit(world, reservation, place, now)
         elif not is_owner_unknown(reservation.blocked):
-            world.retry_blocked(reservation.request.pool, f"{Cause.OUTAGE}: checked again after a restart")
+            world.retry_blocked(
+                reservation.request.pool, Reason(Cause.OUTAGE, "checked again after a restart")
+            )
         if world.running_limit(reservation) > reservation.cap:
             world.raised.add(reservation.id)
     world.freed.update(world.plans)
@@ -55,14 +57,14 @@ def _pools_used(snapshot: Snapshot) -> list[tuple[str, str]]:
     return claims + [(r.id, r.request.pool) for r in snapshot.reservations.values()]
 
 
-def _why_unfit(world: WorkingState, reservation: Reservation, place: Place, now: Millis) -> str:
+def _why_unfit(world: WorkingState, reservation: Reservation, place: Place, now: Millis) -> Reason:
     """Why a stored place can't be held: what was decided before a crash, and not carried through."""
     for name in place.nodes:
         if name not in world.nodes:
-            return f"{Cause.NODE_LOST}: {node_state(name, None)}"
+            return Reason(Cause.NODE_LOST, node_state(name, None))
         if not world.is_planned(name):
             return node_cause(world.nodes[name])
     overran = [claim for claim in world.overdue_for(reservation, place, now) if claim.overruns]
     if overran:
         return overdue_cause(overran)
-    return f"{Cause.OUTAGE}: the planned place no longer fits after a restart"
+    return Reason(Cause.OUTAGE, "the planned place no longer fits after a restart")

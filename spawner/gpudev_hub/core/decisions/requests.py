@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import Tell
 from gpudev_hub.core.errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, Refused
-from gpudev_hub.core.events import Cause, End, Mint, Resume, Submit
+from gpudev_hub.core.events import End, Mint, Resume, Submit
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.limits.rules import limits_of
 from gpudev_hub.core.model import (
@@ -150,9 +151,8 @@ def told_by_operator(what: str, reason: str) -> str:
     return f"An operator {what}{f': {reason}' if reason else ''}".rstrip(".") + "."
 
 
-def _cause(outcome: Outcome) -> str:
-    cause = _CAUSE_OF.get(outcome)
-    return f"{Cause.OPERATOR}: {outcome}" if cause is None else str(cause)
+def _cause(outcome: Outcome) -> Why:
+    return _CAUSE_OF.get(outcome) or Reason(Cause.OPERATOR, outcome)
 
 
 def resume(turn: Turn, event: Resume) -> Reservation:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import StopServer
 from gpudev_hub.core.events import (
-    Cause,
     OwnerKnown,
     ServerNotice,
     ServerObserved,
@@ -72,7 +72,7 @@ def observed(turn: Turn, event: ServerObserved) -> Reservation | None:
 def _show(turn: Turn, reservation: Reservation | None, server: ServerState, detail: str = "") -> None:
     """Record what is seen of the server, if that is new."""
     if reservation is not None and reservation.server is not server:
-        cause = f"{Cause.SERVER_SEEN}: {detail or server}"
+        cause = Reason(Cause.SERVER_SEEN, detail or server)
         turn.world.put(replace(reservation, server=server), cause)
 
 
@@ -93,7 +93,7 @@ def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: S
     else:
         reason = event.detail or "the server on one of its nodes ended"
         latest = turn.world.reservations[reservation.id]
-        give_up_attempt(turn, latest, f"{Cause.SERVER_GONE}: {reason}", reason)
+        give_up_attempt(turn, latest, Reason(Cause.SERVER_GONE, reason), reason)
 
 
 def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObserved) -> None:
@@ -102,7 +102,7 @@ def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObs
     # A start that was given up says nothing of its own; what kept it from getting ready is the reason.
     known = reservation.trouble or reservation.detail if reservation.state is State.STARTING else ""
     detail = event.detail or known or "the server ended"
-    cause = f"{Cause.SERVER_GONE}: {detail}"
+    cause = Reason(Cause.SERVER_GONE, detail)
     if reservation.state is State.STOPPING:
         world.free_claim(claim, cause, turn.now)
         finish(turn, reservation, cause)
@@ -110,7 +110,7 @@ def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObs
         world.put(replace(claim, presence=Presence.ABSENT), cause)
         _show(turn, reservation, ServerState.STOPPED)
     elif claim.state is ClaimState.RELEASING:
-        next_attempt(turn, reservation, f"{Cause.RESTARTED}: {reservation.detail}", reservation.detail)
+        next_attempt(turn, reservation, Reason(Cause.RESTARTED, reservation.detail), reservation.detail)
     elif claim.seen or reservation.state is State.READY:
         next_attempt(turn, reservation, cause, detail, counts=not event.outage)
 
@@ -152,7 +152,7 @@ def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
     if claim.state is not ClaimState.HELD:
         return reservation
     reason = printable(event.reason)
-    cause = f"{Cause.START_FAILED}: {reason}"
+    cause = Reason(Cause.START_FAILED, reason)
     if reservation.ready_at is None:
         if event.node is not None:
             reservation = replace(reservation, excluded=reservation.excluded | {event.node})
@@ -168,7 +168,7 @@ def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
     reservation = _current(turn, event.id, event.attempt)
     if reservation is not None and reservation.state is State.STARTING:
         trouble = printable(event.detail)
-        turn.world.put(replace(reservation, trouble=trouble), f"{Cause.SERVER_SEEN}: {trouble}")
+        turn.world.put(replace(reservation, trouble=trouble), Reason(Cause.SERVER_SEEN, trouble))
     return reservation
 
 
@@ -178,7 +178,8 @@ def server_notice(turn: Turn, event: ServerNotice) -> Reservation | None:
     if reservation is not None and reservation.state in (State.STARTING, State.READY):
         notice = printable(event.text)
         turn.world.put(
-            replace(reservation, notice=notice), f"{Cause.SERVER_SEEN}: {notice or 'no problem any more'}"
+            replace(reservation, notice=notice),
+            Reason(Cause.SERVER_SEEN, notice or "no problem any more"),
         )
     return reservation
 
@@ -189,7 +190,7 @@ def _somewhere_away(turn: Turn, reservation: Reservation) -> bool:
     return any(node is None or node.status is not NodeStatus.UP for node in nodes)
 
 
-def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: str, detail: str) -> bool:
+def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: Why, detail: str) -> bool:
     """Go on, with the same end, on other nodes that are free now; false if there are none."""
     world, now = turn.world, turn.now
     plan = world.plan_of(reservation)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import Effect, RevokeAccess, StartServer, StopServer, Tell
 from gpudev_hub.core.errors import IllegalMove
-from gpudev_hub.core.events import Cause
 from gpudev_hub.core.lifecycle import move
 from gpudev_hub.core.model import (
     Claim,
@@ -59,7 +59,7 @@ def admit(turn: Turn, reservation: Reservation) -> None:
     if place is None or place.start > now:
         raise IllegalMove(f"{reservation.id} is admitted at {now}, but planned for {place}")
     if (away := world.away(place)) is not None:
-        world.wait(reservation.id, now, f"{Cause.NODE_CHANGED}: {away}")
+        world.wait(reservation.id, now, Reason(Cause.NODE_CHANGED, away))
         return
     late = now - place.start
     hold = reservation.request.hold
@@ -95,24 +95,23 @@ def admit(turn: Turn, reservation: Reservation) -> None:
         world.refresh(claim, Cause.ADMITTED)
     if not in_time:
         # Trouble with a node that is over makes nobody's planned start later.
-        short = cause.startswith(Cause.NODE_CHANGED)
+        short = cause.cause is Cause.NODE_CHANGED
         limit = world.start_of if short else world.promise_of
         world.put(move_end(turn, world.reservations[reservation.id], late, cause, limit), cause)
 
 
-def _late_cause(world: WorkingState, reservation: Reservation, what: str, now: Millis) -> str:
+def _late_cause(world: WorkingState, reservation: Reservation, what: str, now: Millis) -> Reason:
     """Why a start is late, and by how much: what it waited for, or that nobody was there to start it."""
     assert reservation.place is not None
     late = now - reservation.place.start
     story = f"the start of {reservation.id} was {what} by {duration(late)}"
-    since, cause = world.held_up.get(reservation.id, (now, ""))
-    if not cause or 2 * (now - since) < late:
-        return f"{Cause.OUTAGE}: {story}"
-    word, _, why = cause.partition(": ")
-    return f"{word}: {story}: {why}"
+    since, cause = world.held_up.get(reservation.id, (now, None))
+    if cause is None or 2 * (now - since) < late:
+        return Reason(Cause.OUTAGE, story)
+    return Reason(cause.cause, f"{story}: {cause.detail}")
 
 
-def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: str, limit: PromiseOf) -> Reservation:
+def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: Why, limit: PromiseOf) -> Reservation:
     """The reservation with its end moved by as much, if that fits like an extension; else its owner is told.
 
     `limit`: when those behind it must start at the latest.
@@ -154,7 +153,7 @@ def free_slots(turn: Turn, reservation: Reservation, place: Place) -> tuple[Node
     return None
 
 
-def start_attempt(turn: Turn, reservation: Reservation, cause: str) -> None:
+def start_attempt(turn: Turn, reservation: Reservation, cause: Why) -> None:
     """A claim for the reservation's current attempt on its allocation, and a server to start."""
     assert reservation.hard_end is not None, f"{reservation.id} starts without an end"
     claim = Claim(
@@ -170,7 +169,7 @@ def start_attempt(turn: Turn, reservation: Reservation, cause: str) -> None:
 
 
 def next_attempt(
-    turn: Turn, reservation: Reservation, cause: str, detail: str, *, counts: bool = True
+    turn: Turn, reservation: Reservation, cause: Why, detail: str, *, counts: bool = True
 ) -> None:
     """The current attempt's server was seen gone: start another one on the same slots, with the same end.
 
@@ -213,7 +212,7 @@ def next_attempt(
     start_attempt(turn, world.reservations[reservation.id], cause)
 
 
-def give_up_attempt(turn: Turn, reservation: Reservation, cause: str, detail: str) -> None:
+def give_up_attempt(turn: Turn, reservation: Reservation, cause: Why, detail: str) -> None:
     """Stop the current attempt's server, so that another one can be started on its slots once it is gone."""
     claim = turn.world.claim_of(reservation)
     turn.world.change_claim(replace(claim, state=ClaimState.RELEASING), cause)
@@ -221,7 +220,7 @@ def give_up_attempt(turn: Turn, reservation: Reservation, cause: str, detail: st
     turn.do(StopServer(reservation.id, reservation.attempt))
 
 
-def release_claim(turn: Turn, reservation: Reservation, claim: Claim, cause: str) -> None:
+def release_claim(turn: Turn, reservation: Reservation, claim: Claim, cause: Why) -> None:
     """The claim's server is to go: its slots should be free after the tear-down allowance."""
     hard_end = min(claim.hard_end, turn.now + reservation.teardown)
     turn.world.change_claim(replace(claim, state=ClaimState.RELEASING, hard_end=hard_end), cause)
@@ -232,7 +231,7 @@ def stop(
     turn: Turn,
     reservation: Reservation,
     outcome: Outcome,
-    cause: str,
+    cause: Why,
     actor: str = SERVICE,
     detail: str | None = None,
 ) -> None:
@@ -255,7 +254,7 @@ def stop(
         finish(turn, world.reservations[reservation.id], cause)
 
 
-def finish(turn: Turn, reservation: Reservation, cause: str) -> None:
+def finish(turn: Turn, reservation: Reservation, cause: Why) -> None:
     """The end of a stay that was being stopped."""
     if reservation.stop_outcome is Outcome.ACCESS_REVOKED:
         # The server's own token was spared while it ran.
@@ -273,7 +272,12 @@ def finish(turn: Turn, reservation: Reservation, cause: str) -> None:
 
 
 def cancel(
-    turn: Turn, reservation: Reservation, outcome: Outcome, cause: str, actor: str = SERVICE, detail: str = ""
+    turn: Turn,
+    reservation: Reservation,
+    outcome: Outcome,
+    cause: Why,
+    actor: str = SERVICE,
+    detail: str = "",
 ) -> None:
     """The end of a request that waited in the queue."""
     turn.world.unplan(reservation)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from gpudev_hub.core.causes import Cause, Why
 from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
 from gpudev_hub.core.errors import IllegalMove
-from gpudev_hub.core.events import Cause
 from gpudev_hub.core.live_state import ClaimKey, LiveState, Record
 from gpudev_hub.core.model import Claim, MintedId, Node, Reservation, State
 from gpudev_hub.core.policy import Policy
@@ -100,7 +100,7 @@ class Records(LiveState):
 
     # Changing
 
-    def put(self, record: Record, cause: str, actor: str = SERVICE) -> None:
+    def put(self, record: Record, cause: Why, actor: str = SERVICE) -> None:
         """Replace a record, or add it. Nothing is recorded when nothing changes."""
         if isinstance(record, Reservation):
             old = self.reservations.get(record.id)
@@ -110,21 +110,21 @@ class Records(LiveState):
                 raise IllegalMove(f"{record.id} is changed from version {record.version}, not from {old}")
             # A first promise breaks none.
             changed = old is not None and old.promise not in (None, record.promise)
-            if changed and cause.partition(":")[0] not in BREAKING:
+            if changed and cause.cause not in BREAKING:
                 raise IllegalMove(f"the promise of {record.id} may not change from {old} because of {cause}")
             record = replace(record, version=1 if old is None else old.version + 1)
         elif self.known(record) == record:
             return
         self.load(record)
-        self._changes.append(Change(record, cause, actor))
+        self._changes.append(Change(record, cause.cause, actor, detail=cause.detail))
 
-    def drop(self, record: Record, cause: str, actor: str = SERVICE) -> None:
+    def drop(self, record: Record, cause: Why, actor: str = SERVICE) -> None:
         """The record leaves the live state with these last values."""
         if isinstance(record, Reservation):
             record = replace(record, version=self.reservations[record.id].version + 1)
             self.last_ended = record
         self.unload(record)
-        self._changes.append(Change(record, cause, actor, gone=True))
+        self._changes.append(Change(record, cause.cause, actor, True, cause.detail))
 
     def end_part(self) -> None:
         """What was changed up to here may become durable without what follows (``Part``)."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import Effect
 from gpudev_hub.core.errors import IllegalMove
-from gpudev_hub.core.events import Cause
 from gpudev_hub.core.limits.budgets import charged
 from gpudev_hub.core.limits.quota import counts
 from gpudev_hub.core.limits.rules import limits_of
@@ -63,13 +63,13 @@ def is_missed(reservation: Reservation, now: Millis) -> bool:
     return place is not None and place.end - now < least
 
 
-def overdue_cause(claims: Iterable[Claim]) -> str:
+def overdue_cause(claims: Iterable[Claim]) -> Reason:
     """The cause of what servers do that are not gone in time."""
     told = dict.fromkeys(
         f"the server of {claim.reservation} should have stopped by {instant(claim.hard_end)}"
         for claim in sorted(claims, key=lambda c: (c.hard_end, c.key))
     )
-    return f"{Cause.STOP_OVERRAN}: {listing(list(told), 'and')}"
+    return Reason(Cause.STOP_OVERRAN, listing(list(told), "and"))
 
 
 class WorkingState(Records):
@@ -79,19 +79,19 @@ class WorkingState(Records):
         super().__init__(policy)
         self.plans: dict[str, Plan] = {pool.name: Plan() for pool in policy.pools}
         #: Queued reservations whose stored place is not in the plan (any more), and why: placed again soon.
-        self.displaced: dict[str, str] = {}
+        self.displaced: dict[str, Why] = {}
         #: Queued requests that may be planned with a higher limit on running GPUs than they are.
         self.raised: set[str] = set()
         #: Pools that gained something for which blocked requests should be looked at again: why, and up to
         #: which sequence number that was done.
-        self.retry: dict[str, tuple[str, int]] = {}
+        self.retry: dict[str, tuple[Why, int]] = {}
         #: Pools with freed time that holes and cascade have not been through.
         self.freed: set[str] = set()
         #: Queued reservations whose start has come, and which wait for slots that are late to be free, or for
         #: a node to be back.
         self.waiting: set[str] = set()
         #: Since when, and for what cause, a reservation waits whose start has come.
-        self.held_up: dict[str, tuple[Millis, str]] = {}
+        self.held_up: dict[str, tuple[Millis, Why]] = {}
         #: People whose reservations may not yet be as their access says.
         self.to_settle: set[str] = set()
         #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
@@ -121,19 +121,19 @@ class WorkingState(Records):
 
     # Claims and the plan
 
-    def add_claim(self, claim: Claim, cause: str, now: Millis) -> None:
+    def add_claim(self, claim: Claim, cause: Why, now: Millis) -> None:
         """Slots get an owner."""
         self.put(claim, cause)
         self.displace(self.occupy(claim, now), cause)
 
-    def change_claim(self, claim: Claim, cause: str) -> None:
+    def change_claim(self, claim: Claim, cause: Why) -> None:
         """A claim changes; whoever it is in the way of now is displaced."""
         before = self.claims[claim.key]
         self.put(claim, cause)
         if self._end(before) != self._end(claim):
             self.refresh(claim, cause)
 
-    def refresh(self, claim: Claim, cause: str) -> None:
+    def refresh(self, claim: Claim, cause: Why) -> None:
         """The claim's end in the plan, or whether it counts against its owner, may have changed."""
         end = self._end(claim)
         self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self.counts(claim)), cause)
@@ -147,7 +147,7 @@ class WorkingState(Records):
             if waits.place is not None:
                 self.starts.set(("reservation", ref, 0), waits.place.start)
 
-    def end(self, reservation: Reservation, cause: str, actor: str = SERVICE) -> None:
+    def end(self, reservation: Reservation, cause: Why, actor: str = SERVICE) -> None:
         """The reservation leaves the live state; claims left of it no longer count against its owner."""
         key = (reservation.owner.subject, reservation.request.pool)
         spending = charged(self.spending.get(key), reservation, reservation.ended_at or 0)
@@ -157,7 +157,7 @@ class WorkingState(Records):
         for claim in self.claims_of(reservation.id):
             self.refresh(claim, cause)
 
-    def free_claim(self, claim: Claim, cause: str, now: Millis) -> None:
+    def free_claim(self, claim: Claim, cause: Why, now: Millis) -> None:
         """The server was seen gone: its slots are free."""
         self.drop(self.claims[claim.key], cause)
         self.plan_of(claim).vacate(demand_key(*claim.key), now)
@@ -217,7 +217,7 @@ class WorkingState(Records):
             found += [claim for claim in mine if claim not in found]
         return [claim for claim in found if claim.hard_end <= now]
 
-    def wait(self, id: str, since: Millis, cause: str) -> None:
+    def wait(self, id: str, since: Millis, cause: Why) -> None:
         """The reservation's start has come, and something holds it up."""
         self.waiting.add(id)
         self.held_up[id] = (self.held_up.get(id, (since,))[0], cause)
@@ -233,7 +233,10 @@ class WorkingState(Records):
         self.displaced.pop(reservation.id, None)
 
     def move_places(
-        self, moves: Mapping[str, Place], cause: str, told: Callable[[Reservation, Place], str] | None = None
+        self,
+        moves: Mapping[str, Place],
+        cause: Why,
+        told: Callable[[Reservation, Place], str] | None = None,
     ) -> list[Reservation]:
         """Record places that the plan has moved; none of them may pass its promise.
 
@@ -252,13 +255,13 @@ class WorkingState(Records):
                 self.end_part()
         return moved
 
-    def displace(self, keys: Iterable[str], cause: str) -> None:
+    def displace(self, keys: Iterable[str], cause: Why) -> None:
         """These were lifted from the plan and are to be placed again for this cause."""
         for key in keys:
             self.held_up.pop(id_of(key), None)
             self.displaced[id_of(key)] = cause
 
-    def retry_blocked(self, pool: str, cause: str) -> None:
+    def retry_blocked(self, pool: str, cause: Why) -> None:
         """Look again at all blocked requests of a pool: something was gained."""
         self.retry[pool] = (cause, -1)
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gpudev_hub.core.commit import Change, HistoryEntry, Owned, Slot, Snapshot
+from gpudev_hub.core.commit import HistoryEntry, Owned, Slot, Snapshot
 from gpudev_hub.core.live_state import Record
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores import records
@@ -166,7 +166,7 @@ def entries_in(item: Item) -> list[tuple[int, HistoryEntry]]:
     return [
         (
             n * STRIDE + i,
-            HistoryEntry(n, at, Change(records.decode(e.kind, bytes(e.record)), e.cause, e.actor, e.gone)),
+            HistoryEntry(n, at, records.decode_change(e.kind, bytes(e.record), e.cause, e.actor, e.gone)),
         )
         for i, e in enumerate(found)
     ]

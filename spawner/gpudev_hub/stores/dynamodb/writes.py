@@ -87,7 +87,10 @@ def size(changes: Iterable[Change], slots: Iterable[Owned]) -> tuple[int, int]:
     """(items, bytes of JSON) that a commit of these writes."""
     changes = tuple(changes)
     encoded = sum(
-        len(records.encode(change.record)) + len(change.cause.encode()) + len(change.actor.encode()) + 40
+        len(records.encode(change.record))
+        + len(records.encode_cause(change).encode())
+        + len(change.actor.encode())
+        + 40
         for change in changes
     )
     return _Sorted.of(changes, slots).items(), encoded
@@ -140,7 +143,7 @@ def _history(commit: Commit) -> Item:
     entries = [
         Entry(
             records.kind_of(change.record),
-            change.cause,
+            records.encode_cause(change),
             change.actor,
             change.gone,
             msgspec.Raw(records.encode(change.record)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_left
 
-from gpudev_hub.core.commit import Change, HistoryEntry
+from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores import records
 
@@ -52,7 +52,7 @@ def history(
     rows = connection.execute(query, arguments).fetchall()
     page = rows[:limit]
     entries = [
-        HistoryEntry(n, at, Change(records.decode(kind, current(record)), cause, actor, bool(gone)))
+        HistoryEntry(n, at, records.decode_change(kind, current(record), cause, actor, bool(gone)))
         for _, n, at, kind, cause, actor, gone, record in page
     ]
     return entries, page[-1][0] if len(rows) > limit else None

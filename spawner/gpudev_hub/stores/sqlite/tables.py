@@ -128,7 +128,7 @@ def append_history(connection: sqlite3.Connection, commit: Commit) -> None:
                 commit.at,
                 records.kind_of(change.record),
                 records.reservation_of(change.record),
-                change.cause,
+                records.encode_cause(change),
                 change.actor,
                 int(change.gone),
                 records.encode(change.record),
