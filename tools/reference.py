@@ -21,9 +21,9 @@ from gpudev import config, wire
 from gpudev.cli.app import gpu_dev
 from gpudev_hub.core.errors import STATUS, Code
 from gpudev_hub.service.remembered import REMEMBERED
-from gpudev_hub.web.app import public_routes
+from gpudev_hub.web.app import PUBLIC
 from gpudev_hub.web.routes import Access, Route, Text
-from gpudev_hub.web.settings import WebSettings
+from gpudev_hub.web.settings import MAX_WAIT, WebSettings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -58,7 +58,7 @@ $ curl -H "Authorization: Bearer $(gpu-dev config get token)" http://127.0.0.1:8
   within minutes, not days. For `POST …/extend`, the service remembers the last 8 ids of each reservation.
   Every change that was acknowledged is durable.
 - **Waiting.** `GET api/v1/reservations/{{ref}}?wait=20&version=7` answers when the version is no longer 7, or
-  after 20 seconds ({WEB.max_wait:.0f} at most).
+  after 20 seconds ({MAX_WAIT:.0f} at most).
 - **Rate limits** of each user: {WEB.writes.per_second:.0f} changes per second with bursts of
   {WEB.writes.burst}, and {WEB.reads.per_second:.0f} other requests per second with bursts of
   {WEB.reads.burst}. At most {WEB.max_polls} long polls can be open. Above a limit, the answer is 429 with
@@ -218,15 +218,14 @@ codes](reference-api.md#errors).
 
 def api_page() -> str:
     """``docs/reference-api.md``."""
-    routes = public_routes(WEB)
     page = API_HEAD
     for access, title in TITLES.items():
         page += f"\n## {title}\n"
-        for route in routes:
+        for route in PUBLIC:
             if route.access is access:
                 page += "\n" + _route(route)
     page += API_TYPES
-    for kind in _types(routes):
+    for kind in _types(PUBLIC):
         page += f"\n### {kind.__name__}\n\n{_first(kind.__doc__)}\n\n{_fields(kind)}"
     codes = "".join(f"| `{code}` | {status} | {MEANINGS[code]} |\n" for code, status in STATUS.items())
     return page + API_ERRORS + codes
@@ -235,7 +234,7 @@ def api_page() -> str:
 def _route(route: Route) -> str:
     text = f"### {route.method} `{route.path}`\n\n{route.summary}\n\n"
     for param in route.query:
-        default = "" if param.default is None else f" (default {_json(param.default)})"
+        default = "" if param.required or param.default is None else f" (default {_json(param.default)})"
         text += f"- `?{param.name}=` {param.description}{default}\n"
     if route.takes is not None:
         text += f"- takes {_linked(route.takes)}\n"

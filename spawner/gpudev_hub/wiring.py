@@ -29,7 +29,7 @@ from .ssh.ca import HostCA
 from .ssh.directory import KeyDirectory
 from .ssh.launches import Launches, ServerTokens
 from .ssh.probe import SshdProbe
-from .web.app import make_gate_app, make_metrics_app, make_public_app, make_server, make_site
+from .web.app import make_gate_app, make_metrics_app, make_public_app, make_server
 from .web.auth import HubUser, make_auth
 from .web.forwarded import Network
 from .web.login import Logins
@@ -153,8 +153,8 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
             refusal=lambda owner: people.verdict(owner.subject).message,
             let_in=service.cuts.let_in,
         )
-    return make_site(
-        service,
+    return Site(
+        service=service,
         auth=make_auth(
             hub_api=of.hub_api,
             api_token=of.secrets.hub,

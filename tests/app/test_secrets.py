@@ -17,8 +17,7 @@ import pytest
 from access_cells import Visitor
 from github_hub import GithubStack, running_github_stack
 from gpudev_hub.settings import CHECKOUT
-from gpudev_hub.web.app import public_routes
-from gpudev_hub.web.settings import WebSettings
+from gpudev_hub.web.app import PUBLIC
 from hub_users import wait_for
 from secrets_scan import (
     SHORTEST,
@@ -64,7 +63,7 @@ def answers(browser: httpx.Client, id: str) -> dict[str, bytes]:
     """What every page and every address of the API says, errors included."""
     found = {}
     paths = [f"/services/gpudev/{path}" for path in PAGES] + HUB_PAGES
-    for route in public_routes(WebSettings(public_url="http://127.0.0.1:8000/")):
+    for route in PUBLIC:
         if route.method == "GET":
             paths.append("/services/gpudev/" + route.path.format(ref=id, id=id, name="x", login="x"))
     for path in paths:

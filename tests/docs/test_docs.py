@@ -20,9 +20,9 @@ from gpudev_hub.core.lifecycle import MOVES
 from gpudev_hub.core.model import Outcome
 from gpudev_hub.policyfile import PolicyFile, UserLimits, read_policy
 from gpudev_hub.web import metrics
-from gpudev_hub.web.app import public_routes
+from gpudev_hub.web.app import PUBLIC
 from plain_words import READERS, files
-from reference import DOCS, PAGES, WEB, commands
+from reference import DOCS, PAGES, commands
 
 ROOT = DOCS.parent
 SOURCES = (ROOT / "gpudev_lib", ROOT / "spawner", ROOT / "hub-config")
@@ -57,7 +57,7 @@ def test_every_exit_code_of_the_command_is_in_the_reference() -> None:
 def test_every_route_and_error_code_is_in_the_reference() -> None:
     page = text_of("reference-api.md")
     headings = set(re.findall(r"^### ([A-Z]+) `(.+)`$", page, re.MULTILINE))
-    assert headings == {(route.method, route.path) for route in public_routes(WEB)}
+    assert headings == {(route.method, route.path) for route in PUBLIC}
     rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \| .+ \|$", page, re.MULTILINE)
     assert {Code(code): int(status) for code, status in rows} == STATUS
 

@@ -30,7 +30,7 @@ from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
-from gpudev_hub.web.app import make_gate_app, make_metrics_app, make_public_app, make_server, make_site
+from gpudev_hub.web.app import make_gate_app, make_metrics_app, make_public_app, make_server
 from gpudev_hub.web.auth import HubUser, make_auth
 from gpudev_hub.web.login import Logins
 from gpudev_hub.web.settings import Rate, WebSettings
@@ -182,7 +182,6 @@ async def running(
             reads=ROOMY,
             logins=ROOMY,
             login_failures=ROOMY,
-            max_wait=2.0,
         ),
         **changes,
     )
@@ -210,8 +209,8 @@ async def running(
         now=service.clock.now,
         prefix=PREFIX,
     )
-    site = make_site(
-        service,
+    site = Site(
+        service=service,
         auth=auth,
         access=Keys(),
         settings=settings,

@@ -18,19 +18,18 @@ from gpudev_hub.core.events import OwnerKnown
 from gpudev_hub.core.words import instant, printable
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.web import auth
-from gpudev_hub.web.app import make_server, public_routes
+from gpudev_hub.web.app import GATE, PUBLIC, make_server
 from gpudev_hub.web.auth import CACHE, STRANGERS, HubTokens
 from gpudev_hub.web.forwarded import beyond
-from gpudev_hub.web.gate import GATE_ROUTES
 from gpudev_hub.web.logs import JsonFormatter
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
-from gpudev_hub.web.settings import Rate, WebSettings
+from gpudev_hub.web.settings import Rate
 from machine import Machine
 from web_site import TOKENS, Running, checked, listen, looked, running
 
 API = wire.API
-ROUTES = public_routes(WebSettings(public_url="http://127.0.0.1:8000/"))
+OF_THE_HUB = [route for route in GATE if route.access is Access.HUB]
 BODIES: dict[str, Any] = {
     "reserve": {"gpus": 1, "hours": 1},
     "extend": {"hours": 0.25},
@@ -81,7 +80,7 @@ async def alices(run: Running) -> str:
     return one
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", PUBLIC, ids=lambda route: route.name)
 async def test_matrix(run: Running, route: Route) -> None:
     run.site.github_check = checked
     run.site.doctor = looked
@@ -131,7 +130,7 @@ async def test_matrix(run: Running, route: Route) -> None:
         before = run.service.view.reservations.get(one, before)
 
 
-@pytest.mark.parametrize("route", GATE_ROUTES, ids=lambda route: route.name)
+@pytest.mark.parametrize("route", OF_THE_HUB, ids=lambda route: route.name)
 async def test_the_gate_opens_to_the_hubs_secret_only(run: Running, route: Route) -> None:
     for secret in (None, "the-hubs-own-secret-for-the-gatE", "alices", "é"):
         async with run.gate(None) as gate:
@@ -143,11 +142,11 @@ async def test_the_gate_opens_to_the_hubs_secret_only(run: Running, route: Route
 
 async def test_each_listener_answers_its_own_addresses_only(run: Running) -> None:
     async with run.gate() as gate, run.client("operators") as operator:
-        for route in ROUTES:
+        for route in PUBLIC:
             path = f"services/gpudev/{route.path}".format(ref="x", id="x", name="x", login="x")
             assert (await gate.request(route.method, path)).status_code == 404
             assert (await gate.request(route.method, route.path)).status_code == 404
-        for route in GATE_ROUTES:
+        for route in OF_THE_HUB:
             assert (await operator.post(route.path, json={})).status_code == 404
             assert (await operator.post(f"/{route.path}", json={})).status_code == 404
 

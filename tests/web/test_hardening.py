@@ -12,19 +12,17 @@ import pytest_asyncio
 from gpudev import wire
 from gpudev_hub.core.model import Owner, Reservation
 from gpudev_hub.core.request import Ask
-from gpudev_hub.web.app import public_routes
+from gpudev_hub.web.app import PUBLIC
 from gpudev_hub.web.auth import make_auth
 from gpudev_hub.web.base import PageHandler
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
-from gpudev_hub.web.settings import WebSettings
 from web_site import PREFIX, Running, log_in, owner, running
 
 API = wire.API
 ALICE = Owner("local:alice", "alice", "alice")
 BOB = Owner("local:bob", "bob", "bob")
-ROUTES = public_routes(WebSettings(public_url="http://127.0.0.1:8000/"))
-WRITES = [route for route in ROUTES if route.write and route.access in (Access.PERSON, Access.OPERATOR)]
+WRITES = [route for route in PUBLIC if route.write and route.access in (Access.PERSON, Access.OPERATOR)]
 PAGES = [
     "",
     "new",
@@ -119,7 +117,7 @@ async def test_every_answer_has_the_headers(run: Running) -> None:
         for name in ("gpudev.css", "pages.js", "icon.svg", "missing.js"):
             assert_hardened(await browser.get(f"static/{name}"), kept=True)
     async with run.client("operators") as client:
-        for route in ROUTES:
+        for route in PUBLIC:
             if route.method == "GET":
                 assert_hardened(await client.get(address(route, record.id)))
 
@@ -128,7 +126,7 @@ async def test_strangers_learn_nothing_about_anybody(run: Running) -> None:
     """Not from health, metrics, or any other address that needs no login."""
     record = await ready(run)
     async with run.client() as stranger:
-        for route in ROUTES:
+        for route in PUBLIC:
             body: dict[str, str] | None = {} if route.write else None
             answer = await stranger.request(route.method, address(route, record.id), json=body)
             if route.access not in (Access.ANYBODY, Access.MONITOR):
@@ -193,5 +191,5 @@ async def test_the_token_of_a_server_gives_nobody_access(run: Running) -> None:
     async with run.client("servers") as client:
         page = await client.post(f"reservations/{record.id}/share", data={"login": "carol"})
         assert "The token of a server cannot give access to others" in page.text, "nor by a page"
-        renew = next(address(route, record.id) for route in ROUTES if route.name == "renew_token")
+        renew = next(address(route, record.id) for route in PUBLIC if route.name == "renew_token")
         assert (await client.post(renew)).status_code == 403, "nor is it renewed"

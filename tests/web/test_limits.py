@@ -44,7 +44,7 @@ async def test_too_many_reads() -> None:
 
 
 async def test_long_polls_are_bounded_and_end_with_their_connection() -> None:
-    async with running(max_polls=2, max_wait=30.0) as run:
+    async with running(max_polls=2) as run:
         run.hub.person("alices", "alice")
         async with run.client("alices") as alice:
             made = (await alice.post(f"{API}/reservations", json={"gpus": 1})).json()
@@ -69,7 +69,7 @@ async def test_long_polls_are_bounded_and_end_with_their_connection() -> None:
 
 
 async def test_a_long_poll_that_the_services_end_cuts_short_is_no_defect() -> None:
-    async with running(max_wait=30.0) as run:
+    async with running() as run:
         run.hub.person("alices", "alice")
         async with run.client("alices") as alice:
             made = (await alice.post(f"{API}/reservations", json={"gpus": 1})).json()

@@ -9,12 +9,9 @@ from typing import Any
 import pytest
 
 from gpudev_hub.core.errors import Code
-from gpudev_hub.web.app import make_gate_app, make_public_app, public_routes
-from gpudev_hub.web.bastion import BASTION_ROUTES
+from gpudev_hub.web.app import GATE, PUBLIC, make_gate_app, make_public_app
 from gpudev_hub.web.dispatch import RouteHandler
-from gpudev_hub.web.gate import GATE_ROUTES
-from gpudev_hub.web.routes import Route, by_path
-from gpudev_hub.web.settings import WebSettings
+from gpudev_hub.web.routes import by_path
 from web_site import PREFIX, Running
 
 
@@ -53,8 +50,7 @@ async def test_every_address_is_in_the_document_and_the_other_way_round(run: Run
     assert real - written == others, "of JupyterHub, and of GitHub"
     assert written - real == set()
     gate = {(method, shape(path)) for method, path in answered(make_gate_app(run.site))}
-    routes = [*GATE_ROUTES, *BASTION_ROUTES]
-    assert gate == {(route.method, shape(f"/{route.path}")) for route in routes}
+    assert gate == {(route.method, shape(f"/{route.path}")) for route in GATE}
 
 
 async def test_the_document_is_complete(run: Running) -> None:
@@ -75,6 +71,5 @@ async def test_the_document_is_complete(run: Running) -> None:
 
 
 def test_an_address_is_defined_once() -> None:
-    routes: list[Route] = public_routes(WebSettings(public_url="http://127.0.0.1/"))
     with pytest.raises(ValueError, match="defined twice"):
-        by_path([*routes, routes[0]])
+        by_path([*PUBLIC, PUBLIC[0]])

@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
 from gpudev import wire
+from gpudev.wire import API
 from gpudev_hub.core.errors import Code, Refused
+from gpudev_hub.core.usage import today
 
 from . import present
-from .routes import Access, Call, Param, Route
-from .usage import USAGE_ROUTES
+from .routes import Access, Call, Text, route
+from .usage import Range, report, table
+
+Hours = Annotated[float, Meta(description="Hold time to plan for. Default: the default of the service.")]
+GroupBy = Annotated[wire.UsageBy, Meta(description="What to group by.")]
+Since = Annotated[date, Meta(description="First UTC day, like 2026-11-01. Default: 29 days before `until`.")]
+Until = Annotated[date, Meta(description="Last UTC day, included. Default: today.")]
+Whose = Annotated[wire.UsageOwner, Meta(description="Whose usage: the caller's, or (operators) everyone's.")]
 
 
-async def availability(call: Call) -> wire.Availability:
+@route("GET", f"{API}/availability", Code.INVALID_HOURS)
+async def availability(call: Call, hours: Hours | None = None) -> wire.Availability:
     """Return what is free now, and when each size could start."""
-    hours = call.query["hours"]
     hold = call.site.service.policy.default_hold if hours is None else present.millis(hours)
     found = call.site.service.availability(call.person.owner, hold)
     return call.site.presenter.availability(found, hold, call.person)
 
 
+@route("GET", f"{API}/timeline")
 async def timeline(call: Call) -> wire.Timeline:
     """Return the running reservations with their GPUs and ends, and the queue."""
     return call.site.presenter.timeline(call.person, call.site.service.clock.now())
 
 
+@route("GET", f"{API}/me")
 async def me(call: Call) -> wire.Me:
     """Return who the caller is, and the caller's limits."""
     return call.site.presenter.me(call.person)
 
 
+@route("GET", f"{API}/usage")
+async def usage(
+    call: Call,
+    by: GroupBy = "day",
+    since: Since | None = None,
+    until: Until | None = None,
+    owner: Whose = "me",
+) -> wire.Usage:
+    """Return GPU-hours reserved and held, waits, starts and early releases, by UTC day or another group.
+
+    Running reservations count until now. Only operators may ask for all users (`owner=all`).
+    """
+    days = Range.of(since, until, today(call.site.service.clock.now()))
+    return report(call.site.service, call.person, by, days, owner)
+
+
+@route("GET", f"{API}/usage.csv", media="text/csv")
+async def usage_csv(
+    call: Call,
+    by: GroupBy = "day",
+    since: Since | None = None,
+    until: Until | None = None,
+    owner: Whose = "me",
+) -> Text:
+    """Return the same as `usage` as CSV, one line per group. Without usage, there is only the header."""
+    found = await usage(call, by, since, until, owner)
+    name = f"gpudev-usage-{found.since}-{found.until}-by-{found.by}.csv"
+    call.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return Text(table(found), "text/csv; charset=utf-8")
+
+
+@route("GET", f"{API}/ssh")
+async def ssh(call: Call) -> wire.SshAccess:
+    """Return the servers that the caller can connect to, and how."""
+    return present.ssh_access(await call.site.access.hosts(call.person.owner))
+
+
+@route("GET", f"{API}/github-check", Code.WRONG_STATE, access=Access.OPERATOR)
 async def github_check(call: Call) -> wire.GithubCheck:
     """Check every fact about GitHub that the hub relies on. Takes several requests to GitHub."""
     if call.site.github_check is None:
@@ -37,12 +91,11 @@ async def github_check(call: Call) -> wire.GithubCheck:
             "See docs/github-app.md for the set-up.",
         )
     found = await call.site.github_check()
-    return wire.GithubCheck(
-        ok=all(check.ok for check in found),
-        facts=[wire.GithubFact(name=c.name, ok=c.ok, found=c.found, todo=c.todo) for c in found],
-    )
+    facts = msgspec.convert(found, list[wire.GithubFact], from_attributes=True)
+    return wire.GithubCheck(ok=all(one.ok for one in found), facts=facts)
 
 
+@route("GET", f"{API}/doctor", Code.WRONG_STATE, access=Access.OPERATOR)
 async def doctor(call: Call) -> wire.Doctor:
     """Check the installation: database, Hub, cluster, nodes, network policies, bastion and GitHub."""
     if call.site.doctor is None:
@@ -52,79 +105,15 @@ async def doctor(call: Call) -> wire.Doctor:
             "Read /services/gpudev/health/ready instead: it names what does not answer.",
         )
     found = await call.site.doctor()
-    return wire.Doctor(
-        ok=all(one.ok for one in found),
-        facts=[
-            wire.DoctorFact(id=one.id, name=one.name, ok=one.ok, found=one.found, todo=one.todo)
-            for one in found
-        ],
-    )
+    facts = msgspec.convert(found, list[wire.DoctorFact], from_attributes=True)
+    return wire.Doctor(ok=all(one.ok for one in found), facts=facts)
 
 
-async def ssh(call: Call) -> wire.SshAccess:
-    """Return the servers that the caller can connect to, and how."""
-    return present.ssh_access(await call.site.access.hosts(call.person.owner))
-
-
-async def operate_node(call: Call) -> None:
+@route("POST", API + "/nodes/{name}", Code.NOT_FOUND, Code.WRONG_STATE, access=Access.OPERATOR)
+async def operate_node(call: Call, name: str, body: wire.NodeRequest) -> None:
     """Drain a node, undrain it, or mark it as lost."""
-    body: wire.NodeRequest = call.body
-    name = call.path["name"]
     if name not in call.site.service.view.nodes:
         known = ", ".join(sorted(call.site.service.view.nodes))
         hint = f"Known nodes: {known}." if known else "There are no nodes."
         raise Refused(Code.NOT_FOUND, f"There is no node {name[:64]!r}.", hint)
     await call.site.service.operate_node(name, body.action, call.person.owner.subject)
-
-
-API_ROUTES = [
-    Route(
-        "GET",
-        f"{wire.API}/availability",
-        availability,
-        Access.PERSON,
-        answers=wire.Availability,
-        codes=(Code.INVALID_HOURS,),
-        query=(Param("hours", float, "Hold time to plan for. Default: the default of the service."),),
-    ),
-    Route(
-        "GET",
-        f"{wire.API}/timeline",
-        timeline,
-        Access.PERSON,
-        answers=wire.Timeline,
-    ),
-    Route("GET", f"{wire.API}/me", me, Access.PERSON, answers=wire.Me),
-    *USAGE_ROUTES,
-    Route(
-        "GET",
-        f"{wire.API}/ssh",
-        ssh,
-        Access.PERSON,
-        answers=wire.SshAccess,
-    ),
-    Route(
-        "GET",
-        f"{wire.API}/github-check",
-        github_check,
-        Access.OPERATOR,
-        answers=wire.GithubCheck,
-        codes=(Code.WRONG_STATE,),
-    ),
-    Route(
-        "GET",
-        f"{wire.API}/doctor",
-        doctor,
-        Access.OPERATOR,
-        answers=wire.Doctor,
-        codes=(Code.WRONG_STATE,),
-    ),
-    Route(
-        "POST",
-        f"{wire.API}/nodes/{{name}}",
-        operate_node,
-        Access.OPERATOR,
-        takes=wire.NodeRequest,
-        codes=(Code.NOT_FOUND, Code.WRONG_STATE),
-    ),
-]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -17,96 +18,37 @@ from tornado.httputil import (
 )
 from tornado.web import Application, RequestHandler, url
 
-from gpudev_hub.auth.check import Check
 from gpudev_hub.bodies import DISCARDED, Bounded
-from gpudev_hub.core.model import Owner
-from gpudev_hub.core.views.doctor import Finding
-from gpudev_hub.service.service import Service
-from gpudev_hub.ssh.bastion import Bastion
 
-from . import webhook
-from .api import API_ROUTES
-from .auth import Auth
+from . import (
+    api,
+    bastion,
+    gate,
+    limit_api,
+    login_api,
+    people,
+    reservation_api,
+    servers,
+    system,
+    usage,
+    webhook,
+)
 from .base import LoginCallback, NotFoundHandler, TooLargeHandler
-from .bastion import BASTION_ROUTES
 from .dispatch import RouteHandler
 from .forwarded import Network, beyond
-from .gate import GATE_ROUTES
-from .limit_api import LIMIT_ROUTES
-from .limits import Limiter, Polls
-from .login import Logins
-from .login_api import login_routes
-from .metrics import RequestMetrics
 from .openapi import document
-from .people import PEOPLE_ROUTES
-from .present import Presenter
-from .reservation_api import reservation_routes
-from .routes import Route, by_path, pattern
-from .servers import server_routes
-from .settings import WebSettings
-from .site import PeoplePort, Site, SshAccessPort
-from .system import METRICS_ROUTES, SYSTEM_ROUTES
+from .routes import Access, Route, by_path, pattern, routes_of
+from .site import Site
 
 GATE_BODY = 4 << 20
 """Most bytes of a body at the gate: a bastion lists all its connections in one."""
 
 
-def public_routes(settings: WebSettings) -> list[Route]:
-    """Every route of the public application; the handlers and the document are made from this list."""
-    return [
-        *reservation_routes(settings),
-        *API_ROUTES,
-        *LIMIT_ROUTES,
-        *login_routes(),
-        *server_routes(settings),
-        *PEOPLE_ROUTES,
-        *SYSTEM_ROUTES,
-    ]
-
-
-def make_site(
-    service: Service,
-    *,
-    auth: Auth,
-    access: SshAccessPort,
-    settings: WebSettings,
-    logins: Logins,
-    server_token_ok: Callable[[str, int, str], bool],
-    gate_secret: str,
-    home: Callable[[Owner], str],
-    people: PeoplePort | None = None,
-    bastion: Bastion | None = None,
-    bastion_secret: str = "",
-    github_check: Callable[[], Awaitable[list[Check]]] | None = None,
-    doctor: Callable[[], Awaitable[list[Finding]]] | None = None,
-    webhook_secret: str | None = None,
-) -> Site:
-    """What both applications share. ``home``: where an owner's home is on his servers."""
-    now = service.clock.now
-    return Site(
-        service=service,
-        auth=auth,
-        settings=settings,
-        access=access,
-        presenter=Presenter(service.policy, service.view, settings, home),
-        server_token_ok=server_token_ok,
-        gate_secret=gate_secret,
-        webhook_secret=webhook_secret,
-        metrics=RequestMetrics(),
-        reads=Limiter(settings.reads, now, "requests"),
-        writes=Limiter(settings.writes, now, "changes"),
-        strangers=Limiter(settings.strangers, now, "requests without a valid token from this address"),
-        names=Limiter(settings.unknown_names, now, "requests for servers without a reservation"),
-        reports=Limiter(settings.reports, now, "reports of this server"),
-        polls=Polls(settings.max_polls),
-        logins=logins,
-        people=people,
-        bastion=bastion,
-        bastion_secret=bastion_secret,
-        github_check=github_check,
-        doctor=doctor,
-        document=document(public_routes(settings), settings.prefix),
-    )
+PUBLIC = routes_of(reservation_api, api, usage, limit_api, login_api, servers, people, system)
+"""Every route of the public application; the handlers and the document are made from this list."""
+GATE = routes_of(gate, bastion)
+METRICS = [replace(one, access=Access.ANYBODY) for one in routes_of(system) if one.name == "metrics"]
+"""For a scraper, on a listener of its own. It needs no token, so a network policy must say who gets there."""
 
 
 def make_public_app(
@@ -119,7 +61,8 @@ def make_public_app(
     scripts. ``options``: further settings of tornado's (template and static folders).
     """
     prefix = site.settings.prefix
-    urls = _urls(site, public_routes(site.settings), prefix)
+    site.document = document(PUBLIC, prefix)
+    urls = _urls(site, PUBLIC, prefix)
     urls.append(url(f"{re.escape(prefix)}oauth_callback", LoginCallback, {"site": site}))
     urls.append(url(re.escape(prefix + webhook.PATH), webhook.Webhook, {"site": site}))
     urls += [url(re.escape(prefix) + path, page, {"site": site, **more}) for path, page, more in pages]
@@ -128,13 +71,12 @@ def make_public_app(
 
 def make_gate_app(site: Site) -> Application:
     """The gate: for the Hub and the bastion, on a listener of its own; nothing else answers there."""
-    urls = _urls(site, [*GATE_ROUTES, *BASTION_ROUTES], "/")
-    return _application(site, urls, {"max_body": GATE_BODY})
+    return _application(site, _urls(site, GATE, "/"), {"max_body": GATE_BODY})
 
 
 def make_metrics_app(site: Site) -> Application:
     """The metrics without a login, on a listener of its own; nothing else answers there."""
-    return _application(site, _urls(site, METRICS_ROUTES, "/"), {})
+    return _application(site, _urls(site, METRICS, "/"), {})
 
 
 def _urls(site: Site, routes: Iterable[Route], prefix: str) -> list[Any]:

@@ -12,10 +12,9 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND
 from gpudev_hub.ssh.bastion import Bastion, Connection, Event
 
-from .routes import Access, Call, Param, Route, Text
+from .routes import Access, Call, Fingerprint, Text, route
 from .servers import FINGERPRINT
 
-_Fingerprint = Annotated[str, msgspec.Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$")]
 _NoFingerprint = Annotated[str, msgspec.Meta(pattern="^(SHA256:[A-Za-z0-9+/]{43})?$")]
 _Id = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}-[0-9]{1,20}$")]
 _NoId = Annotated[str, msgspec.Meta(pattern="^([0-9]{1,20}-[0-9]{1,20})?$")]
@@ -33,7 +32,7 @@ class BastionConnection(msgspec.Struct, forbid_unknown_fields=True):
 
     id: _Id
     """Number and start time of the process that carries it."""
-    fingerprint: _Fingerprint
+    fingerprint: Fingerprint
     targets: list[_Target]
     permitted: list[_Target] = []
     """Targets that it may open."""
@@ -108,18 +107,18 @@ def _bastion(call: Call) -> Bastion:
     return call.site.bastion
 
 
-async def bastion_keys(call: Call) -> Text:
+@route("GET", "bastion/keys", access=Access.BASTION)
+async def bastion_keys(call: Call, fingerprint: Fingerprint) -> Text:
     """Return the authorized_keys line that lets the offered key open its owner's servers; else nothing."""
-    fingerprint = call.query["fingerprint"]
     if not FINGERPRINT.fullmatch(fingerprint):
         raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is not a SHA256 fingerprint.", "")
     lines = await _bastion(call).authorized_keys(fingerprint)
     return Text("".join(f"{line}\n" for line in lines))
 
 
-async def bastion_cuts(call: Call) -> Text:
+@route("POST", "bastion/cuts", access=Access.BASTION)
+async def bastion_cuts(call: Call, body: CutsAsked) -> Text:
     """Return the connections that must end now: a line each, the id and the reason."""
-    body: CutsAsked = call.body
     bastion, cuts = _bastion(call), call.site.service.cuts
     bastion.asked(body.instance)
     live = body.live()
@@ -131,21 +130,7 @@ async def bastion_cuts(call: Call) -> Text:
     return Text(body.answer(found))
 
 
-async def bastion_sessions(call: Call) -> None:
+@route("POST", "bastion/sessions", access=Access.BASTION)
+async def bastion_sessions(call: Call, body: SessionEvents) -> None:
     """Record what happened at the bastion."""
-    body: SessionEvents = call.body
     _bastion(call).record(body.told())
-
-
-BASTION_ROUTES = [
-    Route(
-        "GET",
-        "bastion/keys",
-        bastion_keys,
-        Access.BASTION,
-        answers=Text,
-        query=(Param("fingerprint", _Fingerprint, "Fingerprint of the offered key.", required=True),),
-    ),
-    Route("POST", "bastion/cuts", bastion_cuts, Access.BASTION, answers=Text, takes=CutsAsked),
-    Route("POST", "bastion/sessions", bastion_sessions, Access.BASTION, takes=SessionEvents),
-]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ class RouteHandler(BaseHandler):
         super().initialize(site)
         self.routes = routes or {}
         self.route: Route | None = None
-        self.work: asyncio.Task[Any] | None = None
+        self.work: asyncio.Future[Any] | None = None
         self.gone = False
 
     async def prepare(self) -> None:
@@ -46,21 +47,19 @@ class RouteHandler(BaseHandler):
         route = self.route
         assert route is not None
         server = await self.authenticate(route, path)
+        arguments = {name: path[name] for name in route.names} | self._query(route) | self._body(route)
         call = Call(
             site=self.site,
-            path=path,
-            query=self._query(route),
-            body=self._body(route),
             caller=self.caller,
             identity=self.identity,
-            server=server,
+            reserved=server,
             peer=self.request.remote_ip or "",
             token=bearer(self) if self.identity is not None else None,
         )
         if server is not None:
             self.reservation = server.id
         try:
-            result = await self._perform(route, call)
+            result = await self._perform(route, route.handle(call, **arguments))
         except asyncio.CancelledError:
             if not self.gone:
                 raise Refused(Code.UNAVAILABLE, "The reservation service is stopping.", TRY_AGAIN) from None
@@ -81,11 +80,11 @@ class RouteHandler(BaseHandler):
 
     get = post = put = delete = run
 
-    async def _perform(self, route: Route, call: Call) -> Any:
+    async def _perform(self, route: Route, work: Awaitable[Any]) -> Any:
         if route.write:
-            return await route.handle(call)
+            return await work
         # A long poll ends with its connection; a write that has begun is finished whoever listens.
-        self.work = asyncio.ensure_future(route.handle(call))
+        self.work = asyncio.ensure_future(work)
         return await self.work
 
     def on_connection_close(self) -> None:
@@ -194,7 +193,7 @@ class RouteHandler(BaseHandler):
                 )
             values[name] = _convert(param, self.decode_argument(given[0], name))
         for param in route.query:
-            if param.required and values[param.name] is None:
+            if values[param.name] is inspect.Parameter.empty:
                 raise Refused(
                     Code.INVALID_REQUEST,
                     f"The query parameter {param.name} is missing.",
@@ -202,12 +201,12 @@ class RouteHandler(BaseHandler):
                 )
         return values
 
-    def _body(self, route: Route) -> Any:
+    def _body(self, route: Route) -> dict[str, Any]:
         body = self.request.body
         if route.takes is None:
             if route.write and body not in (b"", b"{}"):
                 raise Refused(Code.INVALID_REQUEST, "This address takes no body.", "Send an empty body.")
-            return None
+            return {}
         media = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media != JSON:
             raise Refused(
@@ -220,7 +219,7 @@ class RouteHandler(BaseHandler):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Refused(Code.INVALID_REQUEST, f"The body is not JSON: {error}.", "") from error
         try:
-            return msgspec.convert(value, route.takes)
+            return {"body": msgspec.convert(value, route.takes)}
         except msgspec.ValidationError as error:
             found = ranges.outside(error, route.takes, value)
             problem = str(error) if found is None else f"{found[0]} is {found[1]}"

@@ -29,7 +29,7 @@ from gpudev_hub.core.model import Owner
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.views.limits import in_words, standings
 
-from .routes import Access, Call, Route
+from .routes import Access, Call, route
 from .site import PeoplePort
 
 
@@ -45,16 +45,16 @@ class Minted(msgspec.Struct):
     id: str
 
 
-async def admit(call: Call) -> Admission:
+@route("POST", "gate/admit", access=Access.HUB)
+async def admit(call: Call, body: AdmitRequest) -> Admission:
     """May this server start, and where?."""
-    body: AdmitRequest = call.body
     call.reservation = body.server
     return await call.site.service.gate.admit(body)
 
 
-async def name(call: Call) -> Admission:
+@route("POST", "gate/name", access=Access.HUB)
+async def name(call: Call, body: NameAsked) -> Admission:
     """May the Hub keep a server of this name? Names that are no reservation's are limited."""
-    body: NameAsked = call.body
     call.reservation = body.server
     answer = await call.site.service.gate.name(body)
     if answer.verdict is Verdict.REDIRECT:
@@ -62,43 +62,43 @@ async def name(call: Call) -> Admission:
     return answer
 
 
-async def started(call: Call) -> None:
+@route("POST", "gate/started", access=Access.HUB)
+async def started(call: Call, body: Started) -> None:
     """The engine built the servers of an attempt."""
-    body: Started = call.body
     call.reservation = body.server
     call.site.service.hub_requests.started(body)
 
 
-async def failed(call: Call) -> None:
+@route("POST", "gate/failed", access=Access.HUB)
+async def failed(call: Call, body: Failed) -> None:
     """What the engine built for an attempt can't start."""
-    body: Failed = call.body
     call.reservation = body.server
     call.site.service.hub_requests.failed(body)
 
 
-async def stop(call: Call) -> StopAnswer:
+@route("POST", "gate/stop", access=Access.HUB)
+async def stop(call: Call, body: StopAsked) -> StopAnswer:
     """May the spawner really stop this server?."""
-    body: StopAsked = call.body
     call.reservation = body.server
     return await call.site.service.hub_requests.stop_asked(body)
 
 
-async def deleted(call: Call) -> None:
+@route("POST", "gate/deleted", access=Access.HUB)
+async def deleted(call: Call, body: Deleted) -> None:
     """A server was deleted in the Hub."""
-    body: Deleted = call.body
     call.reservation = body.server
     await call.site.service.hub_requests.deleted(body)
 
 
-async def mint(call: Call) -> Minted:
+@route("POST", "gate/mint", access=Access.HUB)
+async def mint(call: Call, body: MintRequest) -> Minted:
     """An id for a spawn page."""
-    body: MintRequest = call.body
     return Minted(id=await call.site.service.mint(body.subject))
 
 
-async def picker(call: Call) -> PickerAnswer:
+@route("POST", "gate/picker", access=Access.HUB)
+async def picker(call: Call, body: PickerAsked) -> PickerAnswer:
     """What the spawn page of this id is to show."""
-    body: PickerAsked = call.body
     service = call.site.service
     longest = longest_request(service.policy, service.view, body.subject)
     refused = ""
@@ -146,98 +146,19 @@ async def _instead(call: Call, body: PickerAsked) -> str | None:
     return "new" if record is None or record.owner.subject != body.subject else f"reservations/{record.id}"
 
 
-async def login(call: Call) -> LoginAnswer:
+@route("POST", "gate/login", access=Access.HUB)
+async def login(call: Call, body: LoginAsked) -> LoginAnswer:
     """May this GitHub account log in, and as which user of the Hub?"""
-    body: LoginAsked = call.body
     return await _people(call).login(body.github_id, body.login)
 
 
-async def person(call: Call) -> PersonAnswer:
+@route("GET", "gate/people/{name}", access=Access.HUB)
+async def person(call: Call, name: str) -> PersonAnswer:
     """Does this user of the Hub still have access?"""
-    return _people(call).access_of(call.path["name"])
+    return _people(call).access_of(name)
 
 
 def _people(call: Call) -> PeoplePort:
     if call.site.people is None:
         raise Refused(Code.NOT_FOUND, "People do not log in to this hub with GitHub.", "Set GPUDEV_GITHUB.")
     return call.site.people
-
-
-GATE_ROUTES = [
-    Route(
-        "POST",
-        "gate/admit",
-        admit,
-        Access.HUB,
-        answers=Admission,
-        takes=AdmitRequest,
-    ),
-    Route(
-        "POST",
-        "gate/name",
-        name,
-        Access.HUB,
-        answers=Admission,
-        takes=NameAsked,
-    ),
-    Route(
-        "POST",
-        "gate/started",
-        started,
-        Access.HUB,
-        takes=Started,
-    ),
-    Route(
-        "POST",
-        "gate/failed",
-        failed,
-        Access.HUB,
-        takes=Failed,
-    ),
-    Route(
-        "POST",
-        "gate/stop",
-        stop,
-        Access.HUB,
-        answers=StopAnswer,
-        takes=StopAsked,
-    ),
-    Route(
-        "POST",
-        "gate/deleted",
-        deleted,
-        Access.HUB,
-        takes=Deleted,
-    ),
-    Route(
-        "POST",
-        "gate/mint",
-        mint,
-        Access.HUB,
-        answers=Minted,
-        takes=MintRequest,
-    ),
-    Route(
-        "POST",
-        "gate/picker",
-        picker,
-        Access.HUB,
-        answers=PickerAnswer,
-        takes=PickerAsked,
-    ),
-    Route(
-        "POST",
-        "gate/login",
-        login,
-        Access.HUB,
-        answers=LoginAnswer,
-        takes=LoginAsked,
-    ),
-    Route(
-        "GET",
-        "gate/people/{name}",
-        person,
-        Access.HUB,
-        answers=PersonAnswer,
-    ),
-]

@@ -25,7 +25,7 @@ from .limits import network
 from .login import LIFE, NOTE, away, shown_time
 from .login_codes import shown_code
 from .login_lives import is_last, successor_of
-from .routes import Access, Call, Route
+from .routes import Access, Call, route
 from .settings import WebSettings
 from .site import Site
 from .times import rfc3339
@@ -34,6 +34,9 @@ log = logging.getLogger("gpudev.login")
 
 REMEMBERED: Final = 4096
 """Renewed tokens whose successors are remembered."""
+ROOT: Final = f"{API}/login"
+LIMITED: Final = (Code.RATE_LIMITED, Code.UNAVAILABLE)
+PROOF: Final = (*LIMITED, Code.UNAUTHENTICATED, Code.FORBIDDEN)
 NO_SIGNATURE: Final = "No SSH key of this account made the signature."
 
 
@@ -43,15 +46,17 @@ def page_address(settings: WebSettings) -> str:
     return f"{parts.scheme}://{parts.netloc}{settings.prefix}{wire.PAGE}"
 
 
+@route("GET", ROOT, access=Access.ANYBODY)
 async def offer_login(call: Call) -> wire.LoginOffer:
     """Return the public address of this hub, and the page where a login is confirmed."""
     settings = call.site.settings
     return wire.LoginOffer(hub=settings.public_url.rstrip("/"), page=page_address(settings))
 
 
-async def start_login(call: Call) -> wire.LoginCode:
+@route("POST", f"{ROOT}/codes", *LIMITED, access=Access.ANYBODY)
+async def start_login(call: Call, body: wire.LoginCodeRequest) -> wire.LoginCode:
     """Start a login without a browser: return a code to type on the page, and a secret to poll with."""
-    logins, body = call.site.logins, call.body
+    logins = call.site.logins
     logins.starts.spend(network(call.peer))
     now = logins.now()
     secret, asked = logins.asks.add(body.code_challenge, body.device, call.peer, now)
@@ -64,12 +69,13 @@ async def start_login(call: Call) -> wire.LoginCode:
     )
 
 
-async def collect_login(call: Call) -> wire.LoginResult:
+@route("POST", f"{ROOT}/token", *PROOF, access=Access.ANYBODY)
+async def collect_login(call: Call, body: wire.LoginCollect) -> wire.LoginResult:
     """Return the token of a login that its user has confirmed. Each code works once.
 
     The code from the browser is valid for 60 seconds, the device code for 10 minutes.
     """
-    logins, body = call.site.logins, call.body
+    logins = call.site.logins
     if (body.code is None) == (body.device_code is None):
         raise Refused(
             Code.INVALID_REQUEST, "The body must have one of code and device_code.", "Give one of them."
@@ -79,7 +85,7 @@ async def collect_login(call: Call) -> wire.LoginResult:
         if body.code is not None:
             grant, method = logins.grants.redeem(body.code, body.code_verifier, logins.now()), "browser"
         else:
-            poll = logins.asks.poll(body.device_code, body.code_verifier, logins.now())
+            poll = logins.asks.poll(body.device_code or "", body.code_verifier, logins.now())
             if poll.grant is None:
                 return wire.LoginResult(status=poll.status, interval=poll.interval)
             grant, method = poll.grant, "code"
@@ -91,6 +97,7 @@ async def collect_login(call: Call) -> wire.LoginResult:
     return await logins.mint(grant.owner, grant.device, method=method, peer=call.peer)
 
 
+@route("POST", f"{ROOT}/nonces", *LIMITED, access=Access.ANYBODY)
 async def new_nonce(call: Call) -> wire.LoginNonce:
     """Return a random number for the text that an SSH key signs. It works once, for two minutes."""
     logins = call.site.logins
@@ -99,9 +106,10 @@ async def new_nonce(call: Call) -> wire.LoginNonce:
     return wire.LoginNonce(nonce=nonce, expires_at=rfc3339(until))
 
 
-async def login_by_key(call: Call) -> wire.LoginResult:
+@route("POST", f"{ROOT}/signatures", *PROOF, access=Access.ANYBODY)
+async def login_by_key(call: Call, body: wire.LoginSignature) -> wire.LoginResult:
     """Return a token for the account whose SSH key signed the text."""
-    logins, body = call.site.logins, call.body
+    logins = call.site.logins
     logins.failures.check(network(call.peer))
     try:
         owner = await _signer(call.site, body)
@@ -165,6 +173,7 @@ def _normal(url: str) -> tuple[str, str, int | None, str]:
         return "", "", None, ""
 
 
+@route("GET", f"{ROOT}/token")
 async def show_token(call: Call) -> wire.TokenInfo:
     """Return scopes and expiry of the token that the request was sent with."""
     user, found = await _own(call)
@@ -178,6 +187,26 @@ async def show_token(call: Call) -> wire.TokenInfo:
     )
 
 
+@route("DELETE", f"{ROOT}/token")
+async def delete_token(call: Call) -> None:
+    """Delete the token that the request was sent with. It stops working at once."""
+    user, found = await _own(call)
+    if not found.of_user:
+        raise Refused(
+            Code.FORBIDDEN,
+            "This token belongs to a server, which needs it.",
+            "Release the reservation to end the server and its token.",
+        )
+    try:
+        await call.site.logins.hub.delete_token(user.name, found.id)
+    except HubUnavailable as error:
+        raise away(error) from error
+    call.site.auth.tokens.forget(call.token or "")
+    fields = {"event": "logout", "subject": call.person.owner.subject, "token_id": found.id}
+    log.info("token of %s deleted", user.name, extra={"fields": fields})
+
+
+@route("POST", f"{ROOT}/renew")
 async def renew_token(call: Call) -> wire.Renewal:
     """Return a successor of the token that the request was sent with, once half of its life is over.
 
@@ -222,24 +251,6 @@ async def renew_token(call: Call) -> wire.Renewal:
     )
 
 
-async def delete_token(call: Call) -> None:
-    """Delete the token that the request was sent with. It stops working at once."""
-    user, found = await _own(call)
-    if not found.of_user:
-        raise Refused(
-            Code.FORBIDDEN,
-            "This token belongs to a server, which needs it.",
-            "Release the reservation to end the server and its token.",
-        )
-    try:
-        await call.site.logins.hub.delete_token(user.name, found.id)
-    except HubUnavailable as error:
-        raise away(error) from error
-    call.site.auth.tokens.forget(call.token or "")
-    fields = {"event": "logout", "subject": call.person.owner.subject, "token_id": found.id}
-    log.info("token of %s deleted", user.name, extra={"fields": fields})
-
-
 async def _own(call: Call) -> tuple[HubUser, HubToken]:
     """Return the token of the request's header, and its owner. Raises ``Refused``."""
     if call.token is None:
@@ -264,46 +275,3 @@ async def _own(call: Call) -> tuple[HubUser, HubToken]:
             "Log in again with: gpu-dev login",
         )
     return user, found
-
-
-def login_routes() -> list[Route]:
-    """The routes of logins."""
-    root = f"{API}/login"
-    open_to_all = Access.ANYBODY
-    limited = (Code.RATE_LIMITED, Code.UNAVAILABLE)
-    proof = (*limited, Code.UNAUTHENTICATED, Code.FORBIDDEN)
-    token = Access.PERSON
-    return [
-        Route("GET", root, offer_login, open_to_all, answers=wire.LoginOffer),
-        Route(
-            "POST",
-            f"{root}/codes",
-            start_login,
-            open_to_all,
-            answers=wire.LoginCode,
-            takes=wire.LoginCodeRequest,
-            codes=limited,
-        ),
-        Route(
-            "POST",
-            f"{root}/token",
-            collect_login,
-            open_to_all,
-            answers=wire.LoginResult,
-            takes=wire.LoginCollect,
-            codes=proof,
-        ),
-        Route("POST", f"{root}/nonces", new_nonce, open_to_all, answers=wire.LoginNonce, codes=limited),
-        Route(
-            "POST",
-            f"{root}/signatures",
-            login_by_key,
-            open_to_all,
-            answers=wire.LoginResult,
-            takes=wire.LoginSignature,
-            codes=proof,
-        ),
-        Route("GET", f"{root}/token", show_token, token, answers=wire.TokenInfo),
-        Route("DELETE", f"{root}/token", delete_token, token),
-        Route("POST", f"{root}/renew", renew_token, token, answers=wire.Renewal),
-    ]

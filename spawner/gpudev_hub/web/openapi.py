@@ -11,7 +11,7 @@ import msgspec
 from gpudev import wire
 from gpudev_hub.core.errors import STATUS, Code
 
-from .routes import PARAMETER, Access, Param, Route, Text, by_path
+from .routes import PARAMETER, Access, Route, Text, by_path
 
 REF = "#/components/schemas/{name}"
 SECURITY: dict[Access, list[dict[str, list[str]]]] = {
@@ -88,7 +88,16 @@ def _operation(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, An
         }
         for name in PARAMETER.findall(route.path)
     ]
-    parameters += [_query(param) for param in route.query]
+    parameters += [
+        {
+            "name": param.name,
+            "in": "query",
+            "required": param.required,
+            "description": param.description,
+            "schema": param.schema,
+        }
+        for param in route.query
+    ]
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
@@ -102,19 +111,6 @@ def _operation(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, An
             "content": {"application/json": {"schema": schemas[route.takes]}},
         }
     return operation
-
-
-def _query(param: Param) -> dict[str, Any]:
-    schema = msgspec.json.schema(param.type)
-    if param.default is not None:
-        schema["default"] = param.default
-    return {
-        "name": param.name,
-        "in": "query",
-        "required": param.required,
-        "description": param.description,
-        "schema": schema,
-    }
 
 
 def _responses(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:

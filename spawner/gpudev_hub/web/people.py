@@ -9,12 +9,13 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.words import plain, sentence
 from gpudev_hub.service.service import Service
 
-from .routes import Access, Call, Route
+from .routes import Access, Call, route
 from .times import rfc3339
 
 NO_GITHUB = "This hub does not use GitHub to decide who has access."
 
 
+@route("GET", f"{wire.API}/people", access=Access.OPERATOR)
 async def people(call: Call) -> wire.People:
     """Return everybody who has logged in with GitHub, and whether they may use the hub."""
     service = call.site.service
@@ -29,12 +30,12 @@ async def people(call: Call) -> wire.People:
     )
 
 
-async def confirm_revocations(call: Call) -> wire.People:
+@route("POST", f"{wire.API}/people/revocations", Code.WRONG_STATE, access=Access.OPERATOR)
+async def confirm_revocations(call: Call, body: wire.RevocationsRequest) -> wire.People:
     """Let people lose access although they are many at once.
 
     GitHub is asked about each of them again, and anyone who has access keeps it.
     """
-    body: wire.RevocationsRequest = call.body
     sweep = call.site.service.access.sweep
     if sweep is None:
         raise Refused(Code.WRONG_STATE, NO_GITHUB, "")
@@ -71,17 +72,3 @@ def _person(call: Call, person: Person, held: frozenset[str]) -> wire.Person:
         teams=list(person.teams),
         held=person.subject in held,
     )
-
-
-PEOPLE_ROUTES = [
-    Route("GET", f"{wire.API}/people", people, Access.OPERATOR, answers=wire.People),
-    Route(
-        "POST",
-        f"{wire.API}/people/revocations",
-        confirm_revocations,
-        Access.OPERATOR,
-        answers=wire.People,
-        takes=wire.RevocationsRequest,
-        codes=(Code.WRONG_STATE,),
-    ),
-]

@@ -46,6 +46,8 @@ def _number(info: msgspec.inspect.Type) -> msgspec.inspect.IntType | msgspec.ins
 
 
 def _choices(info: msgspec.inspect.Type) -> tuple[msgspec.inspect.Type, ...]:
+    if isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
     return info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
+from msgspec import Meta
 
 from gpudev import wire
 from gpudev_hub.core.errors import SEE_YOURS, Code, Refused
@@ -12,9 +12,11 @@ from gpudev_hub.core.model import Outcome, Reservation, State
 from gpudev_hub.core.permissions import Action, check_role, roles
 
 from . import guests, present
-from .routes import Access, Call, Param, Route, poll_params
-from .settings import WebSettings
+from .routes import Call, Version, Wait, route
+from .settings import MAX_PAGE
 
+ALL = f"{wire.API}/reservations"
+ONE = ALL + "/{ref}"
 OF_A_REFUSED_REQUEST = (
     Code.INVALID_SHAPE,
     Code.INVALID_HOURS,
@@ -25,14 +27,28 @@ OF_A_REFUSED_REQUEST = (
     Code.QUOTA_EXCEEDED,
     Code.REQUEST_ID_REUSED,
 )
+OF_A_REFUSED_EXTENSION = (
+    Code.INVALID_HOURS,
+    Code.EXTENSION_REFUSED,
+    Code.QUOTA_EXCEEDED,
+    Code.WRONG_STATE,
+    Code.REQUEST_ID_REUSED,
+)
+Whose = Annotated[Literal["me", "all"], Meta(description="Whose reservations: the caller's or all.")]
+Ended = Annotated[bool, Meta(description="Ended reservations, and those being stopped.")]
+Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE, description="Maximum number of entries on a page.")]
+Cursor = Annotated[str, Meta(description="`next` of the previous page.")]
+Lines = Annotated[int, Meta(ge=1, le=1000, description="Maximum number of lines of each log.")]
+WhyEnded = Annotated[
+    wire.Reason, Meta(description="Why an operator ends it. The history records it, and the owner sees it.")
+]
 
 
-async def find(call: Call, action: Action) -> Reservation:
-    """The reservation that the path names: an id, or the name of a live one that the caller may enter.
+async def find(call: Call, ref: str, action: Action) -> Reservation:
+    """The reservation that `ref` names: an id, or the name of a live one that the caller may enter.
 
     Raises ``Refused`` if there is none, or if the caller may not do this to it.
     """
-    ref = call.path["ref"]
     record = await call.site.service.reads.find(ref, call.person.owner.subject)
     if record is None:
         raise Refused(
@@ -53,7 +69,7 @@ def shown(call: Call, record: Reservation) -> wire.Reservation:
     return call.site.presenter.reservation(record, call.person)
 
 
-def cursor(text: str | None) -> int | None:
+def position(text: str | None) -> int | None:
     """A page's cursor, as it was handed out."""
     if text is None:
         return None
@@ -64,34 +80,37 @@ def cursor(text: str | None) -> int | None:
     return int(text)
 
 
-async def reserve(call: Call) -> wire.Reservation:
+@route("POST", ALL, *OF_A_REFUSED_REQUEST, status=201)
+async def reserve(call: Call, body: wire.ReserveRequest) -> wire.Reservation:
     """Request GPUs. The answer, with the position in the queue, is sent once the request is stored."""
-    body: wire.ReserveRequest = call.body
     record = await call.site.service.submit(call.person.owner, present.ask(body), body.request_id)
-    call.headers["Location"] = f"{call.site.settings.prefix}{wire.API}/reservations/{record.id}"
+    call.headers["Location"] = f"{call.site.settings.prefix}{ALL}/{record.id}"
     return shown(call, record)
 
 
-async def list_reservations(call: Call) -> wire.ReservationList:
+@route("GET", ALL)
+async def list_reservations(
+    call: Call, owner: Whose = "me", ended: Ended = False, limit: Limit = 50, cursor: Cursor | None = None
+) -> wire.ReservationList:
     """List live reservations in queue order, or ended reservations, latest first.
 
     The caller's live reservations include those that others share with the caller.
 
     The first page of ended reservations starts with those that are being stopped.
     """
-    owner = None if call.query["owner"] == "all" else call.person.owner.subject
+    subject = None if owner == "all" else call.person.owner.subject
     live = call.site.service.view.reservations
-    if call.query["ended"]:
-        page = cursor(call.query["cursor"])
+    if ended:
+        page = position(cursor)
         stopping = [record for record in live.values() if record.state is State.STOPPING and page is None]
-        records, following = await call.site.service.reads.ended(owner, page, call.query["limit"])
+        records, following = await call.site.service.reads.ended(subject, page, limit)
         known = {record.id for record in records}
         records = [
-            *(r for r in reversed(stopping) if r.id not in known and owner in (None, r.owner.subject)),
+            *(r for r in reversed(stopping) if r.id not in known and subject in (None, r.owner.subject)),
             *records,
         ]
     else:
-        if call.query["cursor"] is not None:
+        if cursor is not None:
             raise Refused(
                 Code.INVALID_REQUEST,
                 "A cursor can be used only with ended=1.",
@@ -101,9 +120,9 @@ async def list_reservations(call: Call) -> wire.ReservationList:
             (
                 record
                 for record in live.values()
-                if owner is None or record.owner.subject == owner or record.guest(owner) is not None
+                if subject is None or record.owner.subject == subject or record.guest(subject) is not None
             ),
-            key=lambda record: (owner is not None and record.owner.subject != owner, record.seq),
+            key=lambda record: (subject is not None and record.owner.subject != subject, record.seq),
         )
         following = None
     return wire.ReservationList(
@@ -112,224 +131,76 @@ async def list_reservations(call: Call) -> wire.ReservationList:
     )
 
 
-async def show(call: Call) -> wire.Reservation:
+@route("GET", ONE, Code.NOT_FOUND)
+async def show(call: Call, ref: str, wait: Wait = 0.0, version: Version | None = None) -> wire.Reservation:
     """Return one reservation, by its id or by the name of a live reservation of the caller."""
-    record = await find(call, Action.SEE)
-    wait, version = call.query["wait"], call.query["version"]
+    record = await find(call, ref, Action.SEE)
     if wait and record.live and version in (None, record.version):
         with call.site.polls.one(call.caller):
             record = await call.site.service.reads.wait_change(record.id, record.version, wait)
     return shown(call, record)
 
 
-async def end(call: Call) -> wire.Reservation:
+@route("DELETE", ONE, Code.NOT_FOUND, Code.WRONG_STATE)
+async def end(call: Call, ref: str, reason: WhyEnded | None = None) -> wire.Reservation:
     """Cancel a queued request, or release a reservation."""
-    record = await find(call, Action.END)
+    record = await find(call, ref, Action.END)
     actor = call.person.owner.subject
     outcome = None if record.owner.subject == actor else Outcome.ENDED_BY_OPERATOR
-    reason = present.reason(call.query["reason"])
-    return shown(call, await call.site.service.end(record.id, actor, outcome, reason))
+    why = present.reason(reason)
+    return shown(call, await call.site.service.end(record.id, actor, outcome, why))
 
 
-async def extend(call: Call) -> wire.Reservation:
+@route("POST", f"{ONE}/extend", Code.NOT_FOUND, *OF_A_REFUSED_EXTENSION)
+async def extend(call: Call, ref: str, body: wire.ExtendRequest) -> wire.Reservation:
     """Extend a reservation, all or nothing. A refusal gives the longest extension available."""
-    body: wire.ExtendRequest = call.body
     by = present.millis(body.hours)
-    record = await find(call, Action.EXTEND)
+    record = await find(call, ref, Action.EXTEND)
     actor = call.person.owner.subject
     reason = present.reason(body.reason)
     return shown(call, await call.site.service.extend(record.id, actor, by, body.request_id, reason))
 
 
-async def resume(call: Call) -> wire.Reservation:
+@route("POST", f"{ONE}/resume", Code.NOT_FOUND, Code.WRONG_STATE)
+async def resume(call: Call, ref: str) -> wire.Reservation:
     """Start the server of a reservation again after its user stopped it."""
-    record = await find(call, Action.RESUME)
+    record = await find(call, ref, Action.RESUME)
     return shown(call, await call.site.service.resume(record.id, call.person.owner.subject))
 
 
-async def share(call: Call) -> wire.Reservation:
+@route("PUT", ONE + "/guests/{login}", Code.NOT_FOUND, Code.WRONG_STATE, Code.QUOTA_EXCEEDED)
+async def share(call: Call, ref: str, login: str) -> wire.Reservation:
     """Give another user access to the server of a reservation, by SSH and in JupyterLab, until it ends.
 
     Sharing again with the same user changes nothing.
     """
-    record = await find(call, Action.SHARE)
-    return shown(call, await guests.share(call.site, record, call.person, call.path["login"]))
+    record = await find(call, ref, Action.SHARE)
+    return shown(call, await guests.share(call.site, record, call.person, login))
 
 
-async def unshare(call: Call) -> wire.Reservation:
+@route("DELETE", ONE + "/guests/{login}", Code.NOT_FOUND, Code.WRONG_STATE)
+async def unshare(call: Call, ref: str, login: str) -> wire.Reservation:
     """End a guest's access to the server of a reservation, and their connections.
 
     If the user is not a guest, nothing changes.
     """
-    record, actor = await find(call, Action.UNSHARE), call.person.owner.subject
-    return shown(call, await guests.unshare(call.site, record, actor, call.path["login"]))
+    record, actor = await find(call, ref, Action.UNSHARE), call.person.owner.subject
+    return shown(call, await guests.unshare(call.site, record, actor, login))
 
 
-async def logs(call: Call) -> wire.Logs:
+@route("GET", f"{ONE}/logs", Code.NOT_FOUND)
+async def logs(call: Call, ref: str, lines: Lines = 100) -> wire.Logs:
     """Return the start events of a reservation and the last lines of its server's logs."""
-    record = await find(call, Action.READ_LOGS)
-    found = await call.site.service.reads.logs(record.id, call.query["lines"])
+    record = await find(call, ref, Action.READ_LOGS)
+    found = await call.site.service.reads.logs(record.id, lines)
     if call.site.bastion is not None and (said := call.site.bastion.lines_of(record.id)):
         found.logs["bastion"] = said
     return call.site.presenter.logs(found)
 
 
-async def history(call: Call) -> wire.History:
+@route("GET", f"{ONE}/history", Code.NOT_FOUND)
+async def history(call: Call, ref: str, limit: Limit = 50, cursor: Cursor | None = None) -> wire.History:
     """Return every change of a reservation, oldest first, with its cause and actor."""
-    record = await find(call, Action.READ_LOGS)
-    entries, following = await call.site.service.reads.history(
-        record.id, cursor(call.query["cursor"]) or 0, call.query["limit"]
-    )
+    record = await find(call, ref, Action.READ_LOGS)
+    entries, following = await call.site.service.reads.history(record.id, position(cursor) or 0, limit)
     return call.site.presenter.history(entries, following)
-
-
-ALL = f"{wire.API}/reservations"
-ONE = f"{ALL}/{{ref}}"
-
-
-def reservation_routes(settings: WebSettings) -> list[Route]:
-    """The routes of reservations, below ``api/v1/reservations``."""
-    limit = Param(
-        "limit",
-        Annotated[int, msgspec.Meta(ge=1, le=settings.max_page)],
-        "Maximum number of entries on a page.",
-        default=min(50, settings.max_page),
-    )
-    page = Param("cursor", str, "`next` of the previous page.")
-    return [
-        _RESERVE,
-        _list_route(limit, page),
-        _show_route(settings.max_wait),
-        *_CHANGES,
-        _LOGS,
-        _history_route(limit, page),
-    ]
-
-
-_RESERVE = Route(
-    "POST",
-    ALL,
-    reserve,
-    Access.PERSON,
-    answers=wire.Reservation,
-    takes=wire.ReserveRequest,
-    codes=OF_A_REFUSED_REQUEST,
-    status=201,
-)
-
-
-def _list_route(limit: Param, page: Param) -> Route:
-    return Route(
-        "GET",
-        ALL,
-        list_reservations,
-        Access.PERSON,
-        answers=wire.ReservationList,
-        query=(
-            Param("owner", Literal["me", "all"], "Whose reservations: the caller's or all.", default="me"),
-            Param("ended", bool, "Ended reservations, and those being stopped.", default=False),
-            limit,
-            page,
-        ),
-    )
-
-
-def _show_route(longest: float) -> Route:
-    return Route(
-        "GET",
-        ONE,
-        show,
-        Access.PERSON,
-        answers=wire.Reservation,
-        codes=(Code.NOT_FOUND,),
-        query=poll_params(longest),
-    )
-
-
-_CHANGES = [
-    Route(
-        "DELETE",
-        ONE,
-        end,
-        Access.PERSON,
-        answers=wire.Reservation,
-        query=(
-            Param(
-                "reason",
-                wire.Reason,
-                "Why an operator ends it. The history records it, and the owner sees it.",
-            ),
-        ),
-        codes=(Code.NOT_FOUND, Code.WRONG_STATE),
-    ),
-    Route(
-        "POST",
-        f"{ONE}/extend",
-        extend,
-        Access.PERSON,
-        answers=wire.Reservation,
-        takes=wire.ExtendRequest,
-        codes=(
-            Code.NOT_FOUND,
-            Code.INVALID_HOURS,
-            Code.EXTENSION_REFUSED,
-            Code.QUOTA_EXCEEDED,
-            Code.WRONG_STATE,
-            Code.REQUEST_ID_REUSED,
-        ),
-    ),
-    Route(
-        "POST",
-        f"{ONE}/resume",
-        resume,
-        Access.PERSON,
-        answers=wire.Reservation,
-        codes=(Code.NOT_FOUND, Code.WRONG_STATE),
-    ),
-    Route(
-        "PUT",
-        f"{ONE}/guests/{{login}}",
-        share,
-        Access.PERSON,
-        answers=wire.Reservation,
-        codes=(Code.NOT_FOUND, Code.WRONG_STATE, Code.QUOTA_EXCEEDED),
-    ),
-    Route(
-        "DELETE",
-        f"{ONE}/guests/{{login}}",
-        unshare,
-        Access.PERSON,
-        answers=wire.Reservation,
-        codes=(Code.NOT_FOUND, Code.WRONG_STATE),
-    ),
-]
-
-
-_LOGS = Route(
-    "GET",
-    f"{ONE}/logs",
-    logs,
-    Access.PERSON,
-    answers=wire.Logs,
-    codes=(Code.NOT_FOUND,),
-    query=(
-        Param(
-            "lines",
-            Annotated[int, msgspec.Meta(ge=1, le=1000)],
-            "Maximum number of lines of each log.",
-            default=100,
-        ),
-    ),
-)
-
-
-def _history_route(limit: Param, page: Param) -> Route:
-    return Route(
-        "GET",
-        f"{ONE}/history",
-        history,
-        Access.PERSON,
-        answers=wire.History,
-        codes=(Code.NOT_FOUND,),
-        query=(limit, page),
-    )

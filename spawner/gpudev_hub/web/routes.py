@@ -1,20 +1,23 @@
-"""What a route is: one record from which both its handler and its entry in the OpenAPI document are made."""
+"""What a route is: a function, with a decorator and annotations that say all there is to know about it."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated, Any, Protocol
+from types import ModuleType, NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from gpudev_hub.core.errors import Code
 from gpudev_hub.core.model import Reservation
 
 from .auth import Identity
+from .settings import MAX_WAIT
 from .site import Site
 
 
@@ -36,32 +39,42 @@ class Access(Enum):
     ANYBODY = "anybody"
 
 
+Wait = Annotated[
+    float, Meta(ge=0, le=MAX_WAIT, description="Seconds to wait for a change before the answer.")
+]
+Version = Annotated[
+    int,
+    Meta(ge=0, description="The version you know. If the current version differs, the answer comes at once."),
+]
+Fingerprint = Annotated[
+    str, Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$", description="Fingerprint of the offered key.")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Param:
     """One query parameter; ``type`` is what msgspec converts and describes it with."""
 
     name: str
     type: Any
-    description: str
-    default: Any = None
-    required: bool = False
+    default: Any
 
+    @property
+    def required(self) -> bool:
+        """Whether a request must have it."""
+        return self.default is inspect.Parameter.empty
 
-def poll_params(longest: float) -> tuple[Param, Param]:
-    """The query of a long poll for a change of a reservation, of at most ``longest`` seconds."""
-    return (
-        Param(
-            "wait",
-            Annotated[float, msgspec.Meta(ge=0, le=longest)],
-            "Seconds to wait for a change before the answer.",
-            default=0.0,
-        ),
-        Param(
-            "version",
-            Annotated[int, msgspec.Meta(ge=0)],
-            "The version you know. If the current version differs, the answer comes at once.",
-        ),
-    )
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON schema, without a description."""
+        found = msgspec.json.schema(self.type)
+        del found["description"]
+        return found if self.required or self.default is None else found | {"default": self.default}
+
+    @property
+    def description(self) -> str:
+        """What it means."""
+        return str(msgspec.json.schema(self.type)["description"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +90,10 @@ class Call:
     """One request, authenticated, checked and decoded."""
 
     site: Site
-    path: dict[str, str]
-    query: dict[str, Any]
-    body: Any
     caller: str
     """Subject or name for limits and logs."""
     identity: Identity | None = None
-    server: Reservation | None = None
+    reserved: Reservation | None = None
     """For ``Access.SERVER``: the live reservation whose server asks."""
     peer: str = ""
     """Network address that asks."""
@@ -100,18 +110,18 @@ class Call:
         assert self.identity is not None
         return self.identity
 
-
-class Handle(Protocol):
-    """What a route does: a plain function on a checked request."""
-
-    __name__: str
-
-    def __call__(self, call: Call, /) -> Awaitable[Any]:
-        """Answer, or raise ``Refused``."""
-        ...
+    @property
+    def server(self) -> Reservation:
+        """The reservation whose server asks, on routes of servers."""
+        assert self.reserved is not None
+        return self.reserved
 
 
-@dataclass(frozen=True, slots=True)
+Handle = Callable[..., Awaitable[Any]]
+H = TypeVar("H", bound=Handle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One method on one address."""
 
@@ -121,16 +131,18 @@ class Route:
     handle: Handle
     """Its name is the ``operationId`` and the label in metrics, its docstring the summary."""
     access: Access
-    answers: Any = None
-    """Type of the body; ``None``: no body (204), ``Text``: text."""
-    takes: Any = None
-    """Type of the request's body."""
-    query: tuple[Param, ...] = ()
-    codes: tuple[Code, ...] = ()
+    codes: tuple[Code, ...]
     """Error codes beyond those that every route of its access has."""
-    status: int = 200
-    media: str = "text/plain"
+    status: int
+    media: str
     """Media type of an answer that is ``Text``."""
+    answers: Any
+    """Type of the body; ``None``: no body (204), ``Text``: text."""
+    takes: Any
+    """Type of the request's body; ``None``: it has none."""
+    names: tuple[str, ...]
+    """Parameters of the path that the function takes."""
+    query: tuple[Param, ...]
 
     @property
     def name(self) -> str:
@@ -168,7 +180,63 @@ class Route:
         return tuple(sorted(codes))
 
 
+ROUTES: list[Route] = []
+"""Every route, module by module in the order of their import."""
 PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+def route(
+    method: str,
+    path: str,
+    *codes: Code,
+    access: Access = Access.PERSON,
+    status: int = 200,
+    media: str = "text/plain",
+) -> Callable[[H], H]:
+    """Make a function the route of an address: its decorator.
+
+    The function takes a `Call`, then what it needs of the request: parameters of the path by their names, the
+    body as `body`, and all else from the query. What they and the answer are is said by the annotations.
+    `codes`: of refusals, beyond those that every route of this access has.
+    """
+
+    def define(handle: H) -> H:
+        types = get_type_hints(handle, include_extras=True)
+        answers = types.pop("return")
+        takes = types.pop("body", None)
+        given = list(inspect.signature(handle).parameters.values())[1:]
+        names = tuple(one.name for one in given if one.name in PARAMETER.findall(path))
+        found = Route(
+            method=method,
+            path=path,
+            handle=handle,
+            access=access,
+            codes=codes,
+            status=status,
+            media=media,
+            answers=None if answers is NoneType else answers,
+            takes=takes,
+            names=names,
+            query=tuple(
+                Param(one.name, _present(types[one.name]), one.default)
+                for one in given
+                if one.name not in (*names, "body")
+            ),
+        )
+        ROUTES.append(found)
+        return handle
+
+    return define
+
+
+def _present(kind: Any) -> Any:
+    """Return the type of a parameter that is given: ``T`` of ``T | None``."""
+    return next((one for one in get_args(kind) if NoneType in get_args(kind) and one is not NoneType), kind)
+
+
+def routes_of(*modules: ModuleType) -> list[Route]:
+    """Return the routes of modules, each module's in the order of their functions."""
+    return [one for module in modules for one in ROUTES if one.handle.__module__ == module.__name__]
 
 
 def pattern(prefix: str, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-import msgspec
+from msgspec import Meta
 
 from gpudev import wire
 from gpudev_hub.core.decisions.timers import armed
@@ -16,23 +16,68 @@ from gpudev_hub.service.readiness import Report
 
 from .auth import Identity
 from .present import millis
-from .routes import Access, Call, Param, Route, Text, poll_params
-from .settings import WebSettings
+from .reservation_api import OF_A_REFUSED_EXTENSION
+from .routes import Access, Call, Fingerprint, Text, Version, Wait, route
+from .settings import MAX_WAIT
 from .site import Site
 from .times import instant
 
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+ONE = f"{wire.API}/servers/{{id}}"
+After = Annotated[int, Meta(ge=0, description="Number of the last notice you know.")]
+CutAfter = Annotated[
+    int,
+    Meta(
+        ge=0,
+        description="Number from the previous answer. Without it, the answer does not wait for `cut`.",
+    ),
+]
+WaitForNotice = Annotated[
+    float, Meta(ge=0, le=MAX_WAIT, description="Seconds to wait for a notice before the answer.")
+]
 
 
-def _asking(call: Call) -> Reservation:
-    assert call.server is not None
-    return call.server
+def status_of(site: Site, record: Reservation) -> wire.ServerStatus:
+    """Return the reservation as its owner sees it, with the time left."""
+    outcome = record.outcome or record.stop_outcome
+    return wire.ServerStatus(
+        reservation=site.presenter.reservation(record, Identity(record.owner, operator=False)),
+        outcome=None if outcome is None else outcome.value,
+        seconds_left=None if record.ends_at is None else (record.ends_at - site.service.clock.now()) / SECOND,
+        warn_minutes=list(armed(record, site.service.policy.warn_minutes)),
+    )
 
 
-async def report(call: Call) -> None:
+@route("GET", ONE, access=Access.SERVER)
+async def server_status(call: Call, wait: Wait = 0.0, version: Version | None = None) -> wire.ServerStatus:
+    """Return the reservation of this server and the time left."""
+    record = call.server
+    if wait and version in (None, record.version):
+        with call.site.polls.one(call.caller):
+            record = await call.site.service.reads.wait_change(record.id, record.version, wait)
+    return status_of(call.site, record)
+
+
+@route("POST", f"{ONE}/extend", *OF_A_REFUSED_EXTENSION, access=Access.SERVER)
+async def server_extend(call: Call, body: wire.ExtendRequest) -> wire.ServerStatus:
+    """Extend the reservation of this server, all or nothing, in the name of its owner."""
+    by = millis(body.hours)
+    record = call.server
+    done = await call.site.service.extend(record.id, record.owner.subject, by, body.request_id)
+    return status_of(call.site, done)
+
+
+@route("DELETE", ONE, Code.WRONG_STATE, access=Access.SERVER)
+async def server_release(call: Call) -> wire.ServerStatus:
+    """Release the reservation of this server in the name of its owner."""
+    record = call.server
+    return status_of(call.site, await call.site.service.end(record.id, record.owner.subject))
+
+
+@route("POST", f"{ONE}/report", access=Access.SERVER)
+async def report(call: Call, body: wire.AgentReport) -> None:
     """Report what answers on a server; sent by the server's agent."""
-    body: wire.AgentReport = call.body
-    record = _asking(call)
+    record = call.server
     if body.attempt != record.attempt:
         raise Refused(
             Code.FORBIDDEN,
@@ -51,10 +96,12 @@ async def report(call: Call) -> None:
     call.site.service.readiness.report(record.id, record.attempt, body.rank, report)
 
 
-async def notices(call: Call) -> wire.Notices:
+@route("GET", f"{ONE}/notices", access=Access.SERVER)
+async def notices(
+    call: Call, after: After = 0, cut_after: CutAfter | None = None, wait: WaitForNotice = 0.0
+) -> wire.Notices:
     """Return the notices to show in the user's terminals, and whose connections to end."""
-    record, service = _asking(call), call.site.service
-    after, cut_after, wait = call.query["after"], call.query["cut_after"], call.query["wait"]
+    record, service = call.server, call.site.service
     with call.site.polls.one(call.caller):
         found = await service.news(record.id, after, cut_after, wait)
     latest = service.view.reservations.get(record.id, record)
@@ -67,139 +114,10 @@ async def notices(call: Call) -> wire.Notices:
     )
 
 
-async def keys(call: Call) -> Text:
+@route("GET", f"{ONE}/keys", access=Access.SERVER)
+async def keys(call: Call, fingerprint: Fingerprint) -> Text:
     """Return the authorized_keys lines that let the offered key in; empty if there are none."""
-    fingerprint = call.query["fingerprint"]
     if not FINGERPRINT.fullmatch(fingerprint):
         raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is not a SHA256 fingerprint.", "")
-    lines = await call.site.access.authorized_keys(_asking(call).id, fingerprint)
+    lines = await call.site.access.authorized_keys(call.server.id, fingerprint)
     return Text("".join(f"{line}\n" for line in lines))
-
-
-def status_of(site: Site, record: Reservation) -> wire.ServerStatus:
-    """Return the reservation as its owner sees it, with the time left."""
-    outcome = record.outcome or record.stop_outcome
-    return wire.ServerStatus(
-        reservation=site.presenter.reservation(record, Identity(record.owner, operator=False)),
-        outcome=None if outcome is None else outcome.value,
-        seconds_left=None if record.ends_at is None else (record.ends_at - site.service.clock.now()) / SECOND,
-        warn_minutes=list(armed(record, site.service.policy.warn_minutes)),
-    )
-
-
-async def server_status(call: Call) -> wire.ServerStatus:
-    """Return the reservation of this server and the time left."""
-    record = _asking(call)
-    wait, version = call.query["wait"], call.query["version"]
-    if wait and version in (None, record.version):
-        with call.site.polls.one(call.caller):
-            record = await call.site.service.reads.wait_change(record.id, record.version, wait)
-    return status_of(call.site, record)
-
-
-async def server_extend(call: Call) -> wire.ServerStatus:
-    """Extend the reservation of this server, all or nothing, in the name of its owner."""
-    body: wire.ExtendRequest = call.body
-    by = millis(body.hours)
-    record = _asking(call)
-    done = await call.site.service.extend(record.id, record.owner.subject, by, body.request_id)
-    return status_of(call.site, done)
-
-
-async def server_release(call: Call) -> wire.ServerStatus:
-    """Release the reservation of this server in the name of its owner."""
-    record = _asking(call)
-    return status_of(call.site, await call.site.service.end(record.id, record.owner.subject))
-
-
-ONE = f"{wire.API}/servers/{{id}}"
-
-
-def server_routes(settings: WebSettings) -> list[Route]:
-    """The routes of servers, below ``api/v1/servers/``."""
-    longest = settings.max_wait
-    return [_status_route(longest), *_CHANGES, _notices_route(longest), _KEYS]
-
-
-def _status_route(longest: float) -> Route:
-    return Route(
-        "GET",
-        ONE,
-        server_status,
-        Access.SERVER,
-        answers=wire.ServerStatus,
-        query=poll_params(longest),
-    )
-
-
-_CHANGES = [
-    Route(
-        "POST",
-        f"{ONE}/extend",
-        server_extend,
-        Access.SERVER,
-        answers=wire.ServerStatus,
-        takes=wire.ExtendRequest,
-        codes=(
-            Code.INVALID_HOURS,
-            Code.EXTENSION_REFUSED,
-            Code.QUOTA_EXCEEDED,
-            Code.WRONG_STATE,
-            Code.REQUEST_ID_REUSED,
-        ),
-    ),
-    Route("DELETE", ONE, server_release, Access.SERVER, answers=wire.ServerStatus, codes=(Code.WRONG_STATE,)),
-    Route(
-        "POST",
-        f"{ONE}/report",
-        report,
-        Access.SERVER,
-        takes=wire.AgentReport,
-    ),
-]
-
-
-def _notices_route(longest: float) -> Route:
-    return Route(
-        "GET",
-        f"{ONE}/notices",
-        notices,
-        Access.SERVER,
-        answers=wire.Notices,
-        query=(
-            Param(
-                "after",
-                Annotated[int, msgspec.Meta(ge=0)],
-                "Number of the last notice you know.",
-                default=0,
-            ),
-            Param(
-                "cut_after",
-                Annotated[int, msgspec.Meta(ge=0)],
-                "Number from the previous answer. Without it, the answer does not wait for `cut`.",
-            ),
-            Param(
-                "wait",
-                Annotated[float, msgspec.Meta(ge=0, le=longest)],
-                "Seconds to wait for a notice before the answer.",
-                default=0.0,
-            ),
-        ),
-    )
-
-
-_KEYS = Route(
-    "GET",
-    f"{ONE}/keys",
-    keys,
-    Access.SERVER,
-    answers=Text,
-    query=(
-        Param(
-            "fingerprint",
-            Annotated[str, msgspec.Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$")],
-            "Fingerprint of the offered key.",
-            required=True,
-        ),
-    ),
-)

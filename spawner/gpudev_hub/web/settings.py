@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+MAX_WAIT: Final = 60.0
+"""Longest ``?wait=`` in seconds."""
+MAX_PAGE: Final = 200
+"""Most entries of one page of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,6 @@ class WebSettings:
     """Whom users ask for help, as the help page says it; empty: an operator."""
     max_body: int = 16 * 1024
     """Bytes of a request's body; more is answered 413."""
-    max_wait: float = 60.0
-    """Longest ``?wait=`` in seconds."""
-    max_page: int = 200
-    """Most entries of one page of a list."""
     max_polls: int = 64
     """Long polls that one subject may have open at once."""
     writes: Rate = field(default=Rate(per_second=5, burst=60))

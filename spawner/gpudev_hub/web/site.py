@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Protocol
 
 from tornado.web import RequestHandler
@@ -50,7 +50,7 @@ class PeoplePort(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Site:
     """What the handlers work with."""
 
@@ -58,20 +58,14 @@ class Site:
     auth: Auth
     settings: WebSettings
     access: SshAccessPort
-    presenter: Presenter
+    logins: Logins
     server_token_ok: Callable[[str, int, str], bool]
     """(reservation, attempt, token) → whether the token is that attempt's; takes the same time for all."""
     gate_secret: str
-    webhook_secret: str | None
+    home: InitVar[Callable[[Owner], str]]
+    """Where an owner's home is on their servers."""
+    webhook_secret: str | None = None
     """What GitHub signs its deliveries with; ``None``: none are taken."""
-    metrics: RequestMetrics
-    reads: Limiter
-    writes: Limiter
-    strangers: Limiter
-    names: Limiter
-    reports: Limiter
-    polls: Polls
-    logins: Logins
     people: PeoplePort | None = None
     """``None``: people do not log in with GitHub."""
     bastion: Bastion | None = None
@@ -84,6 +78,24 @@ class Site:
     document: dict[str, Any] = field(default_factory=dict)
     unlogged: int = 0
     """Requests of strangers that were left out of the access log since the last one that was not."""
+    metrics: RequestMetrics = field(default_factory=RequestMetrics)
+    presenter: Presenter = field(init=False)
+    reads: Limiter = field(init=False)
+    writes: Limiter = field(init=False)
+    strangers: Limiter = field(init=False)
+    names: Limiter = field(init=False)
+    reports: Limiter = field(init=False)
+    polls: Polls = field(init=False)
+
+    def __post_init__(self, home: Callable[[Owner], str]) -> None:
+        settings, service, now = self.settings, self.service, self.service.clock.now
+        self.presenter = Presenter(service.policy, service.view, settings, home)
+        self.reads = Limiter(settings.reads, now, "requests")
+        self.writes = Limiter(settings.writes, now, "changes")
+        self.strangers = Limiter(settings.strangers, now, "requests without a valid token from this address")
+        self.names = Limiter(settings.unknown_names, now, "requests for servers without a reservation")
+        self.reports = Limiter(settings.reports, now, "reports of this server")
+        self.polls = Polls(settings.max_polls)
 
     def check_access(self, owner: Owner) -> None:
         """Raise ``Refused`` (``access_revoked``) for somebody who may not use the service now."""

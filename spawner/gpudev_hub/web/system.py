@@ -12,7 +12,7 @@ from gpudev_hub.core.errors import Code, Refused
 
 from .metrics import exposition
 from .people import problems
-from .routes import Access, Call, Route, Text
+from .routes import Access, Call, Text, route
 
 
 class Health(msgspec.Struct):
@@ -29,6 +29,13 @@ class Readiness(msgspec.Struct):
     """What an operator should look at, though everything works: access that GitHub has not confirmed."""
 
 
+@route("GET", f"{wire.API}/openapi.json", access=Access.ANYBODY)
+async def openapi(call: Call) -> dict[str, Any]:
+    """Return this document."""
+    return call.site.document
+
+
+@route("GET", "health/live", Code.UNAVAILABLE, access=Access.ANYBODY)
 async def live(call: Call) -> Health:
     """Report whether the service runs. 503 means that it has stopped, and the process must be restarted."""
     health = call.site.service.health()
@@ -37,6 +44,7 @@ async def live(call: Call) -> Health:
     return Health(ok=True)
 
 
+@route("GET", "health/ready", Code.UNAVAILABLE, access=Access.ANYBODY)
 async def ready(call: Call) -> Readiness:
     """Report whether database, Hub, cluster and service all work; 503 with the reasons if not."""
     reasons = call.site.service.health().reasons
@@ -45,42 +53,8 @@ async def ready(call: Call) -> Readiness:
     return Readiness(ok=True, warnings=problems(call.site.service))
 
 
+@route("GET", "metrics", access=Access.MONITOR)
 async def metrics(call: Call) -> Text:
     """Return the metrics in the Prometheus text format."""
     text = exposition(call.site.metrics, call.site.service, call.site.bastion)
     return Text(text, CONTENT_TYPE_PLAIN_0_0_4)
-
-
-async def openapi(call: Call) -> dict[str, Any]:
-    """Return this document."""
-    return call.site.document
-
-
-SYSTEM_ROUTES = [
-    Route(
-        "GET",
-        f"{wire.API}/openapi.json",
-        openapi,
-        Access.ANYBODY,
-        answers=dict[str, Any],
-    ),
-    Route("GET", "health/live", live, Access.ANYBODY, answers=Health, codes=(Code.UNAVAILABLE,)),
-    Route(
-        "GET",
-        "health/ready",
-        ready,
-        Access.ANYBODY,
-        answers=Readiness,
-        codes=(Code.UNAVAILABLE,),
-    ),
-    Route(
-        "GET",
-        "metrics",
-        metrics,
-        Access.MONITOR,
-        answers=Text,
-    ),
-]
-
-METRICS_ROUTES = [Route("GET", "metrics", metrics, Access.ANYBODY, answers=Text)]
-"""For a scraper, on a listener of its own. It needs no token, so a network policy must say who gets there."""

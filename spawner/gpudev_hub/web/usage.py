@@ -13,12 +13,11 @@ import msgspec
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import HOUR
-from gpudev_hub.core.usage import Day, Sums, calendar_day, day_number, today
+from gpudev_hub.core.usage import Day, Sums, calendar_day, day_number
 from gpudev_hub.core.views.usage import By, Group
 from gpudev_hub.service.service import Service
 
 from .auth import OPERATE, Identity
-from .routes import Access, Call, Param, Route, Text
 from .times import rfc3339
 
 DAYS = 30
@@ -153,29 +152,6 @@ def _hours(millis: int) -> float:
     return round(millis / HOUR, 6)
 
 
-async def usage(call: Call) -> wire.Usage:
-    """Return GPU-hours reserved and held, waits, starts and early releases, by UTC day or another group.
-
-    Running reservations count until now. Only operators may ask for all users (`owner=all`).
-    """
-    return _asked(call)
-
-
-async def usage_csv(call: Call) -> Text:
-    """Return the same as `usage` as CSV, one line per group. Without usage, there is only the header."""
-    found = _asked(call)
-    name = f"gpudev-usage-{found.since}-{found.until}-by-{found.by}.csv"
-    call.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return Text(table(found), "text/csv; charset=utf-8")
-
-
-def _asked(call: Call) -> wire.Usage:
-    given = call.query
-    now = today(call.site.service.clock.now())
-    days = Range.of(given["since"], given["until"], now)
-    return report(call.site.service, call.person, given["by"], days, given["owner"])
-
-
 def table(found: wire.Usage) -> str:
     """Return the rows as CSV that no spreadsheet takes for formulas."""
     out = io.StringIO()
@@ -195,23 +171,3 @@ def cell(value: Any) -> str:
         return f"{value:.6f}".rstrip("0").rstrip(".")
     text = str(value)
     return f"'{text}" if text.startswith(FORMULA) else text
-
-
-_PARAMS = (
-    Param("by", wire.UsageBy, "What to group by.", default="day"),
-    Param("since", date, "First UTC day, like 2026-11-01. Default: 29 days before `until`."),
-    Param("until", date, "Last UTC day, included. Default: today."),
-    Param("owner", wire.UsageOwner, "Whose usage: the caller's, or (operators) everyone's.", default="me"),
-)
-USAGE_ROUTES = [
-    Route("GET", f"{wire.API}/usage", usage, Access.PERSON, answers=wire.Usage, query=_PARAMS),
-    Route(
-        "GET",
-        f"{wire.API}/usage.csv",
-        usage_csv,
-        Access.PERSON,
-        answers=Text,
-        query=_PARAMS,
-        media="text/csv",
-    ),
-]
