@@ -78,27 +78,14 @@ __all__ = [
     "usage",
 ]
 
-_HOMES = {
-    "Client": "client",
-    "Progress": "progress",
-    "Reservation": "reservation",
-    "ReservationEnded": "reservation",
-    "WaitTimeout": "reservation",
-    "availability": "client",
-    "get": "client",
-    "reservations": "client",
-    "reserve": "client",
-    "usage": "client",
-}
-
-
 if not TYPE_CHECKING:  # otherwise a type checker would accept every name
 
     def __getattr__(name: str) -> Any:
         """Import a name on first use: the service needs only `gpudev.wire`, and commands start faster."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"gpudev.{_HOMES.get(name, 'errors')}"), name)
+        modules = (importlib.import_module(f"gpudev.{home}") for home in ("errors", "reservation", "client"))
+        value = next(getattr(module, name) for module in modules if hasattr(module, name))
         globals()[name] = value
         return value
 

@@ -38,6 +38,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_BY_CODE: dict[str, type[GpuDevError]] = {}
+"""The errors that need only a message, by code; of two with one code, the narrower."""
+
 
 class GpuDevError(Exception):
     """Base class of all errors of this library."""
@@ -45,6 +48,12 @@ class GpuDevError(Exception):
     default_code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
     """Exit code of the ``gpu-dev`` command."""
+
+    def __init_subclass__(cls, *, code: str | None = None, exit_code: int | None = None) -> None:
+        cls.default_code = code or cls.default_code
+        cls.exit_code = exit_code or cls.exit_code
+        if code and cls.__init__ is GpuDevError.__init__:
+            _BY_CODE[code] = cls
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
         super().__init__(message)
@@ -59,131 +68,87 @@ class GpuDevError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
-class InvalidRequest(GpuDevError):
+class InvalidRequest(GpuDevError, code="invalid_request", exit_code=2):
     """The request is not valid and would be refused at any time."""
 
-    default_code = "invalid_request"
-    exit_code = 2
 
-
-class InvalidShape(InvalidRequest):
+class InvalidShape(InvalidRequest, code="invalid_shape"):
     """No pool has this many GPUs or nodes."""
 
-    default_code = "invalid_shape"
 
-
-class InvalidHours(InvalidRequest):
+class InvalidHours(InvalidRequest, code="invalid_hours"):
     """The hours are not a valid length of time for a reservation."""
 
-    default_code = "invalid_hours"
 
-
-class InvalidName(InvalidRequest):
+class InvalidName(InvalidRequest, code="invalid_name"):
     """The name is not valid for a reservation."""
 
-    default_code = "invalid_name"
 
-
-class InvalidImage(InvalidRequest):
+class InvalidImage(InvalidRequest, code="invalid_image"):
     """The pool does not have this image."""
 
-    default_code = "invalid_image"
 
-
-class UnknownGpuType(InvalidRequest):
+class UnknownGpuType(InvalidRequest, code="unknown_gpu_type"):
     """No pool has this GPU type."""
 
-    default_code = "unknown_gpu_type"
 
-
-class NotFound(GpuDevError):
+class NotFound(GpuDevError, code="not_found", exit_code=3):
     """There is no such reservation, or it is owned by another user."""
 
-    default_code = "not_found"
-    exit_code = 3
 
-
-class RequestRefused(GpuDevError):
+class RequestRefused(GpuDevError, code="refused", exit_code=4):
     """The request is valid but cannot be granted now."""
 
-    default_code = "refused"
-    exit_code = 4
 
-
-class NameTaken(RequestRefused):
+class NameTaken(RequestRefused, code="name_taken"):
     """One of your live reservations already has this name."""
 
-    default_code = "name_taken"
 
-
-class QuotaExceeded(RequestRefused):
+class QuotaExceeded(RequestRefused, code="quota_exceeded"):
     """The request exceeds one of your limits."""
 
-    default_code = "quota_exceeded"
 
-
-class ExtensionRefused(RequestRefused):
+class ExtensionRefused(RequestRefused, code="extension_refused"):
     """The extension exceeds a limit, or someone waiting would miss their guaranteed start."""
 
-    default_code = "extension_refused"
 
-
-class WrongState(RequestRefused):
+class WrongState(RequestRefused, code="wrong_state"):
     """The state of the reservation does not allow this action."""
 
-    default_code = "wrong_state"
 
-
-class AccessError(GpuDevError):
+class AccessError(GpuDevError, code="forbidden", exit_code=5):
     """You are not logged in, or you are not allowed to do this."""
 
-    default_code = "forbidden"
-    exit_code = 5
 
-
-class NotLoggedIn(AccessError):
+class NotLoggedIn(AccessError, code="unauthenticated"):
     """There is no token, or it is no longer valid."""
 
-    default_code = "unauthenticated"
 
-
-class Forbidden(AccessError):
+class Forbidden(AccessError, code="forbidden"):
     """The token is valid but does not allow this."""
 
-    default_code = "forbidden"
 
-
-class AccessRevoked(AccessError):
+class AccessRevoked(AccessError, code="access_revoked"):
     """You may no longer use this hub; the message says why."""
 
-    default_code = "access_revoked"
 
-
-class NetworkError(GpuDevError):
+class NetworkError(GpuDevError, code="network", exit_code=6):
     """The hub did not answer. Requests that are safe to retry have already been retried."""
 
-    default_code = "network"
-    exit_code = 6
     retry_after: float = 0.0
     """Seconds that the service asks the client to wait before a retry."""
 
 
-class Unavailable(NetworkError):
+class Unavailable(NetworkError, code="unavailable"):
     """The service is not available now, or something other than the service answered."""
 
-    default_code = "unavailable"
 
-
-class RateLimited(Unavailable):
+class RateLimited(Unavailable, code="rate_limited"):
     """Too many requests in a short time."""
 
-    default_code = "rate_limited"
 
-
-class RemoteCommandFailed(GpuDevError):
+class RemoteCommandFailed(GpuDevError, code="command_failed"):
     """A command on the server exited with a status other than 0 (255: ``ssh`` itself failed)."""
-
-    default_code = "command_failed"
 
     def __init__(self, message: str, *, returncode: int, stdout: str, stderr: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -193,11 +158,8 @@ class RemoteCommandFailed(GpuDevError):
         self.stderr = stderr
 
 
-class CommandTimeout(GpuDevError, TimeoutError):
+class CommandTimeout(GpuDevError, TimeoutError, code="command_timeout", exit_code=7):
     """A command on the server did not finish before its timeout and was stopped."""
-
-    default_code = "command_timeout"
-    exit_code = 7
 
     def __init__(self, message: str, *, stdout: str, stderr: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -206,40 +168,13 @@ class CommandTimeout(GpuDevError, TimeoutError):
         self.stderr = stderr
 
 
-class ConfigError(GpuDevError):
+class ConfigError(GpuDevError, code="config", exit_code=9):
     """The configuration file or an environment variable (proxy, certificates) cannot be used."""
 
-    default_code = "config"
-    exit_code = 9
 
-
-class UnexpectedAnswer(GpuDevError):
+class UnexpectedAnswer(GpuDevError, code="unexpected_answer"):
     """This version of the library does not understand the service's answer."""
 
-    default_code = "unexpected_answer"
-
-
-_BY_CODE: dict[str, type[GpuDevError]] = {
-    cls.default_code: cls
-    for cls in (
-        InvalidRequest,
-        InvalidShape,
-        InvalidHours,
-        InvalidName,
-        InvalidImage,
-        UnknownGpuType,
-        NotFound,
-        NameTaken,
-        QuotaExceeded,
-        ExtensionRefused,
-        WrongState,
-        NotLoggedIn,
-        Forbidden,
-        AccessRevoked,
-        RateLimited,
-        Unavailable,
-    )
-}
 
 _BY_STATUS: dict[int, type[GpuDevError]] = {
     401: NotLoggedIn,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -34,16 +35,12 @@ def by_password(
 
     Raises `NotLoggedIn` for a wrong password and `AccessError` if the hub has no login by password.
     """
-    try:
-        with (
-            Notice(tell, network.reached(url)),
-            network.client(url, timeout=15.0, transport=transport) as http,
-        ):
-            return _token(http, url, user, password)
-    except httpx.RequestError as error:
-        raise network.failure(url, error) from error
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise network.no_address(url) from error
+    with (
+        network.explained(url),
+        Notice(tell, network.reached(url)),
+        network.client(url, timeout=15.0, transport=transport) as http,
+    ):
+        return _token(http, url, user, password)
 
 
 def _token(http: httpx.Client, url: str, user: str, password: str) -> str:
@@ -70,9 +67,11 @@ def _token(http: httpx.Client, url: str, user: str, password: str) -> str:
     # The login invalidates the xsrf cookie; a page of the hub sets a new one.
     http.get(f"{url}/hub/token")
     me = _json(http.get(f"{url}/hub/api/user"), url)
+    # The newest value is the last: the login form may have set one for another path.
+    xsrfs = ["", *(cookie.value or "" for cookie in http.cookies.jar if cookie.name == "_xsrf")]
     made = http.post(
         f"{url}/hub/api/users/{quote(str(me.get('name')), safe='')}/tokens",
-        headers={"X-XSRFToken": _last_cookie(http, "_xsrf")},
+        headers={"X-XSRFToken": xsrfs[-1]},
         json={"note": "gpu-dev login", "expires_in": DAYS * 24 * 3600, "scopes": list(SCOPES)},
     )
     token = _json(made, url).get("token")
@@ -96,12 +95,6 @@ def _json(answer: httpx.Response, url: str) -> dict[str, Any]:
     return body
 
 
-def _last_cookie(http: httpx.Client, name: str) -> str:
-    """Return the newest value of the cookie: the login form may have set one for another path."""
-    values = [cookie.value for cookie in http.cookies.jar if cookie.name == name]
-    return values[-1] or "" if values else ""
-
-
 @dataclass(frozen=True)
 class Stored:
     """A token that was checked and saved."""
@@ -120,12 +113,9 @@ def store(
     transport: httpx.BaseTransport | None = None,
 ) -> Stored:
     """Check the token with the service, and save it in the keyring or the configuration file."""
-    api = LoginApi(url, token, transport=transport, tell=tell)
-    try:
+    with closing(LoginApi(url, token, transport=transport, tell=tell)) as api:
         user = api.me().user
         info = api.token_info()
-    finally:
-        api.close()
     created, expires = (None, None) if info is None else (info.created_at, info.expires_at)
     place = config.save_token(url, token, user=user, created_at=created, expires_at=expires)
     return Stored(user, place, expires)

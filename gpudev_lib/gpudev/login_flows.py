@@ -38,7 +38,8 @@ class Login:
         self._api = LoginApi(url, "", transport=transport, tell=tell)
         self._url = url
         self._tell = tell
-        self._device = device_name()
+        self._device = plain(socket.gethostname())[:64]
+        """Name of this machine, for the page."""
 
     def in_browser(self, open_page: Callable[[str], bool], patience: float = PATIENCE) -> wire.LoginResult:
         """Have the user confirm in the browser of this machine. `open_page` opens an address there."""
@@ -130,11 +131,6 @@ def new_proof() -> tuple[str, str]:
     return verifier, base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def device_name() -> str:
-    """Return the name of this machine, for the page."""
-    return plain(socket.gethostname())[:64]
-
-
 def usable_keys(folder: Path) -> list[Path]:
     """Return the SSH keys in `folder` that sign without a prompt: those in the agent come first."""
     held = sshkeys.agent_keys()
@@ -154,15 +150,9 @@ def sign(key: Path, text: bytes) -> str:
         raise InvalidRequest(f"There is no SSH key {key}.", hint="Name a key with: --key FILE")
     # With the public key, ssh-keygen asks the agent.
     in_agent = sshkeys.fingerprint_of(key) in sshkeys.agent_keys()
-    command = ["ssh-keygen", "-Y", "sign", "-n", wire.NAMESPACE, "-f", str(public if in_agent else key)]
+    arguments = ("-Y", "sign", "-n", wire.NAMESPACE, "-f", str(public if in_agent else key))
     try:
-        done = subprocess.run(command, input=text, capture_output=True, timeout=_SIGNING, check=False)
-    except FileNotFoundError as error:
-        raise GpuDevError(
-            "ssh-keygen is not installed on this machine.",
-            hint="Install the OpenSSH client.",
-            code="no_openssh",
-        ) from error
+        done = sshkeys.ssh_keygen(*arguments, given=text, timeout=_SIGNING)
     except subprocess.TimeoutExpired as error:
         raise GpuDevError(
             f"The SSH key {key} did not sign within {_SIGNING:.0f} s.", code="no_signature"

@@ -11,6 +11,8 @@ import os
 import re
 import ssl
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -46,7 +48,7 @@ def client(
     Each request opens its own connection: a kept one would be stale after the long pauses between requests.
     """
     proxy = None if transport is not None else proxy_of(url)
-    try:
+    with explained(url):
         return httpx.Client(
             base_url=url,
             headers=headers,
@@ -57,19 +59,22 @@ def client(
             verify=_authorities(url, proxy),
             transport=transport,
         )
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Raise `NetworkError` if the connection to the hub fails, `InvalidRequest` for an invalid address."""
+    try:
+        yield
+    except httpx.RequestError as error:
+        raise _failure(url, error) from error
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise no_address(url) from error
+        raise InvalidRequest(
+            f"{url} is not the address of a hub.", hint="Use an address such as https://hub.example.org"
+        ) from error
 
 
-def no_address(url: str) -> InvalidRequest:
-    """Return the error for an invalid address."""
-    return InvalidRequest(
-        f"{url} is not the address of a hub.", hint="Use an address such as https://hub.example.org"
-    )
-
-
-def failure(url: str, error: httpx.RequestError) -> NetworkError:
-    """Return the error for a failed connection to the hub at `url`."""
+def _failure(url: str, error: httpx.RequestError) -> NetworkError:
     if isinstance(error, httpx.TimeoutException):
         return NetworkError(
             f"{reached(url)} did not answer in time.",
@@ -79,7 +84,7 @@ def failure(url: str, error: httpx.RequestError) -> NetworkError:
     proxy = proxy_of(url)
     hint = "Check that the hub is running and the address is right: gpu-dev config get url"
     if "CERTIFICATE_VERIFY_FAILED" in what:
-        name = next((name for name in (_FILE, _FOLDER) if os.environ.get(name)), None)
+        name = _authorities_variable()
         hint = (
             f"The certificate authorities come from {name}={os.environ[name]}. Check that file or folder."
             if name
@@ -168,12 +173,16 @@ def _means(rule: str, parts: SplitResult) -> bool:
     return rule == "*" or (domain != "" and (host == domain or host.endswith(f".{domain}")))
 
 
+def _authorities_variable() -> str | None:
+    return next((name for name in (_FILE, _FOLDER) if os.environ.get(name)), None)
+
+
 def _authorities(url: str, proxy: Proxy | None) -> ssl.SSLContext:
     """Return a context with the authorities in the environment, else the usual ones."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not url.startswith("https:") and not (proxy and proxy.url.startswith("https:")):
         return context  # loading the authorities takes longer than the request
-    name = next((name for name in (_FILE, _FOLDER) if os.environ.get(name)), None)
+    name = _authorities_variable()
     if name is None:
         import certifi
 

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.spinner import Spinner
 
+STYLES: dict[words.Tone, str] = {
+    "waiting": "cyan",
+    "starting": "yellow",
+    "ready": "green",
+    "over": "dim",
+    "failed": "red",
+}
+
 
 class Progress(Protocol):
     """Receives the progress of a wait."""
@@ -102,7 +110,7 @@ class LiveLine:
         assert self._record is not None
         view = words.describe(self._record, clock.now())
         text = Text.assemble(
-            (view.title, "bold"), "  ", (" · ".join((view.headline, *view.times)), _STYLES[view.tone])
+            (view.title, "bold"), "  ", (" · ".join((view.headline, *view.times)), STYLES[view.tone])
         )
         if view.reason:
             text.append(f"\n{view.reason}", "dim")
@@ -113,15 +121,6 @@ class LiveLine:
             self._spinner = Spinner("dots" if unicode else "line")
         self._spinner.update(text=text)
         return self._spinner
-
-
-_STYLES: dict[words.Tone, str] = {
-    "waiting": "cyan",
-    "starting": "yellow",
-    "ready": "green",
-    "over": "dim",
-    "failed": "red",
-}
 
 
 def for_stream(stream: TextIO | None) -> Progress:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 
 import httpx
@@ -71,8 +71,7 @@ class StoredToken:
         if stored.token != token:
             self._settings = stored
             return stored.token
-        api = LoginApi(stored.url, token, patience=0.0, transport=self._transport)
-        try:
+        with closing(LoginApi(stored.url, token, patience=0.0, transport=self._transport)) as api:
             successor = api.renew()
             if successor.token is None:
                 config.note_token_times(
@@ -89,8 +88,6 @@ class StoredToken:
             # The successor is saved, so the old token can go. If this fails, it expires by itself.
             with suppress(GpuDevError):
                 api.delete_token()
-        finally:
-            api.close()
         self._settings = config.resolve(self._settings.url)
         return successor.token
 

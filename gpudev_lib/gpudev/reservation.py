@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from subprocess import CompletedProcess
-from types import TracebackType
 from typing import Any, Self
 
 from gpudev import clock, copies, display, panels, remote, wire, words
@@ -26,22 +25,16 @@ def check_timeout(seconds: float | None) -> None:
         )
 
 
-class WaitTimeout(GpuDevError, TimeoutError):
+class WaitTimeout(GpuDevError, TimeoutError, code="wait_timeout", exit_code=7):
     """The reservation was not ready before the timeout."""
-
-    default_code = "wait_timeout"
-    exit_code = 7
 
     def __init__(self, message: str, reservation: Reservation, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.reservation = reservation
 
 
-class ReservationEnded(GpuDevError):
+class ReservationEnded(GpuDevError, code="reservation_ended", exit_code=8):
     """The reservation ended while you waited: it was cancelled, it failed, or its node was lost."""
-
-    default_code = "reservation_ended"
-    exit_code = 8
 
     def __init__(self, message: str, reservation: Reservation, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -328,9 +321,7 @@ class Reservation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             self.release()
         except Exception as failure:

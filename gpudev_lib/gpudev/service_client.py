@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Protocol, TypeVar
+from typing import Protocol, TypedDict, TypeVar, Unpack
 
 import httpx
 import msgspec
@@ -46,6 +46,15 @@ class TokenKeeper(Protocol):
     def renewed(self, token: str) -> str | None:
         """Return a successor of `token` if it is time for one, else None."""
         ...
+
+
+class Given(TypedDict, total=False):
+    """What a request may have besides its address."""
+
+    params: Mapping[str, str]
+    body: msgspec.Struct
+    timeout: float
+    """Seconds for one attempt."""
 
 
 class ServiceClient:
@@ -84,52 +93,36 @@ class ServiceClient:
         """Close the connections. The object cannot be used afterwards."""
         self._http.close()
 
-    def _ask(
-        self,
-        kind: type[T],
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: msgspec.Struct | None = None,
-    ) -> T:
+    def _ask(self, kind: type[T], method: str, path: str, **given: Unpack[Given]) -> T:
         """Send one request, with retries."""
-        return self._persist(lambda: self._once(kind, method, path, params=params, body=body))
+        return self._persist(lambda: self._once(kind, method, path, **given))
 
     def _persist(self, attempt: Callable[[], T]) -> T:
+        """Return what `attempt` returns. After a `NetworkError`, retry it, with back-off, for a while."""
+        until = time.monotonic() + self._patience
         with Notice(self._tell, network.reached(self.url)) as notice:
-            return persist(attempt, self._patience, notice)
+            for pause in pauses():
+                try:
+                    return attempt()
+                except NetworkError as error:
+                    notice.failed(error.message)
+                    pause = max(pause, error.retry_after)
+                    if time.monotonic() + pause > until:
+                        raise
+                    time.sleep(pause)
+        raise AssertionError("pauses never end")
 
-    def _once(
-        self,
-        kind: type[T],
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: msgspec.Struct | None = None,
-        timeout: float | None = None,
-    ) -> T:
-        answer = self._send(method, path, params=params, body=body, timeout=timeout)
-        return _decode(kind, answer, self.url)
+    def _once(self, kind: type[T], method: str, path: str, **given: Unpack[Given]) -> T:
+        return _decode(kind, self._send(method, path, **given), self.url)
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        body: msgspec.Struct | None = None,
-        timeout: float | None = None,
-    ) -> httpx.Response:
+    def _send(self, method: str, path: str, **given: Unpack[Given]) -> httpx.Response:
         """Send one request and return the answer. Raises an error if the service refuses."""
-        timeout = self._timeout if timeout is None else timeout
         used = self._token
-        answer = self._exchange(method, path, params=params, body=body, timeout=timeout)
+        answer = self._exchange(method, path, **given)
         if self._keeper is not None:
             if answer.status_code == HTTPStatus.UNAUTHORIZED and (newer := self._keeper.newer(used)):
                 self._token = newer
-                answer = self._exchange(method, path, params=params, body=body, timeout=timeout)
+                answer = self._exchange(method, path, **given)
             elif answer.is_success and (renewed := self._keeper.renewed(used)):
                 self._token = renewed
         if not answer.is_success:
@@ -141,11 +134,12 @@ class ServiceClient:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str] | None,
-        body: msgspec.Struct | None,
-        timeout: float,
+        params: Mapping[str, str] | None = None,
+        body: msgspec.Struct | None = None,
+        timeout: float | None = None,
     ) -> httpx.Response:
         """Send one request and return the answer, whatever it is."""
+        timeout = self._timeout if timeout is None else timeout
         headers = {"Authorization": f"token {self._token}"} if self._token else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -157,7 +151,7 @@ class ServiceClient:
             ) from error
         except TypeError as error:
             raise InvalidRequest(f"The request contains a value that cannot be sent: {error}.") from error
-        try:
+        with network.explained(self.url):
             answer = self._http.request(
                 method,
                 path,
@@ -166,27 +160,8 @@ class ServiceClient:
                 headers=headers,
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
             )
-        except httpx.RequestError as error:
-            raise network.failure(self.url, error) from error
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise network.no_address(self.url) from error
         clock.learn(answer.headers.get("Date"))
         return answer
-
-
-def persist(attempt: Callable[[], T], patience: float, notice: Notice) -> T:
-    """Return what `attempt` returns. After a `NetworkError`, retry with back-off for `patience` seconds."""
-    until = time.monotonic() + patience
-    for pause in pauses():
-        try:
-            return attempt()
-        except NetworkError as error:
-            notice.failed(error.message)
-            pause = max(pause, error.retry_after)
-            if time.monotonic() + pause > until:
-                raise
-            time.sleep(pause)
-    raise AssertionError("pauses never end")
 
 
 def pauses() -> Iterator[float]:

@@ -247,4 +247,4 @@ def _identity(access: SshAccess) -> tuple[list[Path], bool]:
     if made is not None:
         return [made], False
     keys = sshkeys.choose(folder(), access.accepted_keys)
-    return keys, sshkeys.needs_agent(keys[0])
+    return keys, not sshkeys.usable(keys[0])

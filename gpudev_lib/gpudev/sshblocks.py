@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from gpudev.errors import UnexpectedAnswer
@@ -73,6 +74,7 @@ _ALIAS = re.compile(r"gpu-[a-z0-9]+(-[a-z0-9]+)*")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:-]*")
 _USER = re.compile(r"(?!-)(?:[^\s\"%\\$]|[ ](?=\S)|\\(?=\w)|\$(?!\{))+")
+_SAFE = {"alias": _ALIAS, "host_key_alias": _NAME, "host": _HOST, "user": _USER}
 _KNOWN_HOSTS = re.compile(r"@cert-authority [A-Za-z0-9*?.,!-]+ ([a-z0-9@.-]+) [A-Za-z0-9+/]+={0,2}")
 
 
@@ -110,16 +112,12 @@ def host_blocks(
     way = {"ProxyJump": gateway, "ProxyUseFdpass": "no"} if gateway else DIRECT
     blocks = [_gateway_block(access.bastion, gateway, identity, shared)] if access.bastion and gateway else []
     for host in access.hosts:
-        _check(host)
+        _check("server", host)
         # The id always works too.
         short = f"gpu-{host.host_key_alias}"
         lines = [
             f"Host {host.alias}" if host.alias == short else f"Host {host.alias} {short}",
-            f"  HostName {host.host}",
-            f"  Port {host.port}",
-            f"  HostKeyAlias {host.host_key_alias}",
-            f"  User {quoted(host.user)}",
-            *(f"  BindAddress {address}" for address in _bind_addresses(host.host)),
+            *_address(host),
             f"  ControlPath {_control_path(host, sockets)}",
             *identity,
             *(f"  {option} {value}" for option, value in {**way, **shared}.items()),
@@ -136,22 +134,10 @@ def _gateway_name(bastion: SshBastion, known_hosts_file: Path) -> str:
 
 def _gateway_block(bastion: SshBastion, name: str, identity: list[str], shared: dict[str, str]) -> str:
     """Return the block of the bastion, with a ``Match`` line: editors offer the names in ``Host`` lines."""
-    _check_fields(
-        "bastion",
-        [
-            ("host", bastion.host, _HOST),
-            ("user", bastion.user, _USER),
-            ("host key alias", bastion.host_key_alias, _NAME),
-        ],
-        bastion.port,
-    )
+    _check("bastion", bastion)
     lines = [
         f"Match originalhost {name}",
-        f"  HostName {bastion.host}",
-        f"  Port {bastion.port}",
-        f"  HostKeyAlias {bastion.host_key_alias}",
-        f"  User {quoted(bastion.user)}",
-        *(f"  BindAddress {address}" for address in _bind_addresses(bastion.host)),
+        *_address(bastion),
         *identity,
         *(f"  {option} {value}" for option, value in {**GATEWAY, **shared}.items()),
     ]
@@ -184,12 +170,18 @@ def quoted(value: Path | str) -> str:
     return f'"{text}"' if re.search(r"[\s'#=\\]", text) else text
 
 
-def _bind_addresses(host: str) -> list[str]:
-    """Return the source address for a server on the loopback of this machine, else nothing."""
-    try:
-        return [host] if ipaddress.ip_address(host).is_loopback else []
-    except ValueError:
-        return []
+def _address(target: SshHost | SshBastion) -> list[str]:
+    """Return the lines that say where a target is; on the loopback of this machine, with a source address."""
+    lines = [
+        f"  HostName {target.host}",
+        f"  Port {target.port}",
+        f"  HostKeyAlias {target.host_key_alias}",
+        f"  User {quoted(target.user)}",
+    ]
+    with suppress(ValueError):  # a name, not an address
+        if ipaddress.ip_address(target.host).is_loopback:
+            lines.append(f"  BindAddress {target.host}")
+    return lines
 
 
 def _control_path(host: SshHost, folder: Path) -> str:
@@ -199,23 +191,14 @@ def _control_path(host: SshHost, folder: Path) -> str:
     return quoted(path) if len(bytes(path)) <= SOCKET_LONGEST else "none"
 
 
-def _check(host: SshHost) -> None:
+def _check(kind: str, target: SshHost | SshBastion) -> None:
     """Refuse values that are not safe in an SSH configuration, which can run programs."""
-    _check_fields(
-        "server",
-        [
-            ("alias", host.alias, _ALIAS),
-            ("host key alias", host.host_key_alias, _NAME),
-            ("host", host.host, _HOST),
-            ("user", host.user, _USER),
-        ],
-        host.port,
-    )
-
-
-def _check_fields(kind: str, fields: list[tuple[str, str, re.Pattern[str]]], port: int) -> None:
-    for what, value, pattern in fields:
+    for name, pattern in _SAFE.items():
+        value: str | None = getattr(target, name, None)  # a bastion has no alias
+        if value is None:
+            continue
         if len(value) > 255 or not pattern.fullmatch(value) or not value.isprintable():
+            what = name.replace("_", " ")
             raise UnexpectedAnswer(f"The service sent a {kind} with an invalid {what}: {value[:80]!r}.")
-    if not 0 < port < 65536:
-        raise UnexpectedAnswer(f"The service sent a {kind} with an invalid port: {port}.")
+    if not 0 < target.port < 65536:
+        raise UnexpectedAnswer(f"The service sent a {kind} with an invalid port: {target.port}.")

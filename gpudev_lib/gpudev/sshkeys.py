@@ -84,11 +84,6 @@ def check_made_for(access: SshAccess) -> None:
         )
 
 
-def needs_agent(path: Path) -> bool:
-    """Return whether a key works without a prompt only with the user's agent."""
-    return not usable(path)
-
-
 def own_key(folder: Path) -> Path:
     """Return the key in ``gpudev/`` below `folder`. It is created if it is missing or unusable."""
     path = _own(folder)
@@ -110,19 +105,10 @@ def _make(path: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as new:
         key = Path(new) / "key"
         comment = f"gpu-dev@{socket.gethostname()}"
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(key)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        except FileNotFoundError as error:
-            raise GpuDevError(
-                "ssh-keygen is not installed on this machine.",
-                hint="Install the OpenSSH client.",
-                code="no_openssh",
-            ) from error
-        except subprocess.CalledProcessError as error:
-            raise GpuDevError(
-                f"ssh-keygen could not create an SSH key: {error.stderr.strip()}", code="no_key"
-            ) from error
+        done = ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(key))
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip()
+            raise GpuDevError(f"ssh-keygen could not create an SSH key: {said}", code="no_key")
         if os.geteuid() == 0:
             for part in (key, public(key)):
                 give(part, path.parent)
@@ -130,6 +116,24 @@ def _make(path: Path) -> Path:
         public(key).replace(public(path))
         key.replace(path)
     return path
+
+
+def ssh_keygen(
+    *arguments: str, given: bytes = b"", timeout: float | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ``ssh-keygen`` with `given` as its input.
+
+    Raises `GpuDevError` if it is not installed, and `subprocess.TimeoutExpired` after `timeout` seconds.
+    """
+    command = ["ssh-keygen", *arguments]
+    try:
+        return subprocess.run(command, input=given, capture_output=True, timeout=timeout, check=False)
+    except FileNotFoundError as error:
+        raise GpuDevError(
+            "ssh-keygen is not installed on this machine.",
+            hint="Install the OpenSSH client.",
+            code="no_openssh",
+        ) from error
 
 
 def public(path: Path) -> Path:
@@ -153,10 +157,9 @@ def usable(path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    command = ["ssh-keygen", "-y", "-P", "", "-f", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE)
-    except (OSError, subprocess.TimeoutExpired):
+        done = ssh_keygen("-y", "-P", "", "-f", str(path), timeout=_PATIENCE)
+    except (GpuDevError, OSError, subprocess.TimeoutExpired):
         return True  # unknown: ssh reports any problem
     found = _fingerprint_of_line(done.stdout.decode("utf-8", "replace"))
     return found is not None and found == fingerprint_of(path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import getpass
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +15,6 @@ from gpudev.cli.browser import browser_here, open_page
 from gpudev.cli.output import echo, emit, json_option, say
 from gpudev.errors import GpuDevError, InvalidRequest, NotFound, NotLoggedIn, UnexpectedAnswer
 from gpudev.hours import EXAMPLES, read_hours
-
-if TYPE_CHECKING:
-    from gpudev.login_wire import LoginResult
 
 
 @click.command()
@@ -84,22 +82,24 @@ def login_command(
             password = click.prompt(f"Password of {name} at {hub}", hide_input=True, err=True)
         token = login.by_password(hub, name, password, tell=say)
     else:
-        from gpudev.login_flows import Login
-
-        flow = Login(hub, say)
-        if by_ssh:
-            result = flow.by_key(user or content.get("user") or _own_name(), key)
-        elif no_browser or not browser_here():
-            result = flow.by_code()
-        else:
-            result = flow.in_browser(open_page)
-        token = _granted(result)
+        account = (user or content.get("user") or _own_name()) if by_ssh else None
+        token = _by_flow(hub, account, key, no_browser=no_browser)
     stored = login.store(hub, token, tell=say)
     until = "" if stored.expires_at is None else f" It is valid until {stored.expires_at[:10]}."
     echo(f"Logged in to {hub} as {stored.user}. The token is saved in {stored.place}.{until}")
 
 
-def _granted(result: LoginResult) -> str:
+def _by_flow(hub: str, account: str | None, key: Path | None, *, no_browser: bool) -> str:
+    """Return a token for the SSH key of an account; without an account, after a login in a browser."""
+    from gpudev.login_flows import Login
+
+    flow = Login(hub, say)
+    if account is not None:
+        result = flow.by_key(account, key)
+    elif no_browser or not browser_here():
+        result = flow.by_code()
+    else:
+        result = flow.in_browser(open_page)
     if result.token is None:
         raise UnexpectedAnswer("The hub confirmed the login without a token.")
     return result.token
@@ -116,16 +116,14 @@ def logout_command() -> None:
             "The token does not come from gpu-dev login: GPUDEV_TOKEN or this server's environment has it.",
             hint="Unset GPUDEV_TOKEN, or delete the token on the Tokens page of the hub.",
         )
-    api = LoginApi(settings.url, settings.token, tell=say)
     problem: GpuDevError | None = None
     try:
-        api.delete_token()
+        with closing(LoginApi(settings.url, settings.token, tell=say)) as api:
+            api.delete_token()
     except NotLoggedIn:
         pass  # the hub no longer knows the token
     except GpuDevError as error:
         problem = error
-    finally:
-        api.close()
     config.forget_token()
     if problem is not None:
         problem.message = f"The token was deleted on this machine, but not at the hub: {problem.message}"
@@ -146,11 +144,8 @@ def whoami_command(as_json: bool) -> None:
 
     settings = config.resolve()
     keeper = StoredToken(settings) if settings.stored else None
-    api = LoginApi(settings.url, settings.token, tell=say, keeper=keeper)
-    try:
+    with closing(LoginApi(settings.url, settings.token, tell=say, keeper=keeper)) as api:
         me, info = api.me(), api.token_info()
-    finally:
-        api.close()
     place = config.token_place() if settings.stored else "the environment"
     account = me.user if info is None else info.account
     scopes = [] if info is None else info.scopes

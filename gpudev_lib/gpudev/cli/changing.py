@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from gpudev import words
+from gpudev import clock, words
 from gpudev.cli.names import HOURS, reservation_name, reservation_names
-from gpudev.cli.output import complain, connect, echo, emit, json_option, now
+from gpudev.cli.output import complain, connect, echo, emit, json_option
 from gpudev.cli.sync import after_change
 from gpudev.errors import GpuDevError
 from gpudev.reservation import Reservation
@@ -81,7 +81,7 @@ def extend_command(name: str, hours: float, reason: str | None, as_json: bool) -
         emit(reservation.record)
     else:
         ends = reservation.ends_at
-        until = f" until {words.when(ends, now())}" if ends else ""
+        until = f" until {words.when(ends, clock.now())}" if ends else ""
         total = words.hours(reservation.hours)
         echo(f"{words.label(reservation.record)} is yours{until}. Total hold time: {total}.")
     after_change(client.api)

@@ -6,9 +6,10 @@ import sys
 
 import click
 
+from gpudev import clock
 from gpudev.cli.browser import graphical, open_page
 from gpudev.cli.names import reservation_name
-from gpudev.cli.output import connect, echo, now
+from gpudev.cli.output import connect, echo
 from gpudev.errors import Forbidden, GpuDevError, WrongState
 from gpudev.words import label, no_server, standing
 
@@ -94,7 +95,7 @@ def open_command(name: str) -> None:
     if record.url is None:
         raise WrongState(
             f"JupyterLab of {label(record)} is not running: {standing(record)}.",
-            hint=no_server(record, now()),
+            hint=no_server(record, clock.now()),
         )
     echo(record.url)
     if graphical():

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from gpudev import wire, words
-from gpudev.cli import output, tables
+from gpudev import clock, wire, words
+from gpudev.cli import tables
 from gpudev.cli.names import HOURS
 from gpudev.cli.output import connect, console, echo, emit, json_option, say
 
@@ -34,7 +34,7 @@ def quota_command(as_json: bool) -> None:
     if as_json:
         emit(found)
         return
-    now = output.now()
+    now = clock.now()
     rows = [_row(one, now) for one in found.limits]
     console().print(tables.plain(("LIMIT", "TYPE", "USED", "OF", "LEFT", "FROM"), rows))
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from gpudev import words
+from gpudev import clock, words
 from gpudev.cli import tables
-from gpudev.cli.output import connect, console, echo, emit, json_option, now
+from gpudev.cli.output import connect, console, echo, emit, json_option
 
 if TYPE_CHECKING:
     from gpudev import wire
@@ -70,7 +70,7 @@ def _table(nodes: list[NodeSummary]) -> tuple[tuple[str, ...], list[tuple[str, .
         row = [n.name, n.status, f"{n.held} of {n.gpus} held", ", ".join(n.owners), n.gpu_type]
         until = words.parse_time(n.until)
         if ends:
-            row.append(words.when(until, now()) if until else "")
+            row.append(words.when(until, clock.now()) if until else "")
         if reasons:
             row.append(n.reason or "")
         rows.append(tuple(row))

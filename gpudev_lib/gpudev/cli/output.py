@@ -12,8 +12,6 @@ from gpudev import clock, words
 from gpudev.errors import GpuDevError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from rich.console import Console
 
     from gpudev import wire
@@ -23,11 +21,6 @@ WIDE = 160
 """Columns if the output is not a terminal."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
-
-def now() -> datetime:
-    """Return the current time, for tables and countdowns."""
-    return clock.now()
 
 
 def echo(text: str | bytes) -> None:
@@ -74,7 +67,7 @@ def complain(error: GpuDevError, *, as_json: bool) -> None:
 
 def announce(record: wire.Reservation) -> None:
     """Print a new or ready reservation with its addresses."""
-    view = words.describe(record, now())
+    view = words.describe(record, clock.now())
     facts = " · ".join((view.headline, *view.times))
     echo(f"{view.title}: {facts}")
     if view.reason:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpudev import wire, words
+from gpudev import clock, wire, words
 from gpudev.cli import tables
 from gpudev.cli.names import HOURS, reservation_name
-from gpudev.cli.output import connect, console, echo, emit, json_option, now, say
+from gpudev.cli.output import connect, console, echo, emit, json_option, say
 from gpudev.errors import InvalidRequest, NetworkError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _listing(api: Api, out: Console, everyone: bool, ended: bool) -> RenderableT
     if not records:
         what = "ended" if ended else "live"
         return f"There are no {what} reservations." if everyone else f"You have no {what} reservations."
-    return tables.reservations(records, owners=everyone, ids=ended, width=out.width, now=now())
+    return tables.reservations(records, owners=everyone, ids=ended, width=out.width, now=clock.now())
 
 
 def _watch(api: Api, out: Console, everyone: bool, ended: bool) -> None:
@@ -80,7 +80,7 @@ def show_command(name: str, as_json: bool) -> None:
     if as_json:
         emit(record)
     else:
-        console().print(tables.reservation(record, now=now()))
+        console().print(tables.reservation(record, now=clock.now()))
 
 
 @click.command()
@@ -113,4 +113,4 @@ def avail_command(hours: float | None, as_json: bool) -> None:
     out.print(f"For a reservation of {words.hours(availability.hours)}:")
     for pool in availability.pools:
         out.print()
-        out.print(tables.availability(pool, now=now()))
+        out.print(tables.availability(pool, now=clock.now()))

@@ -15,6 +15,13 @@ from gpudev.progress import for_stream
 from gpudev.reservation import Reservation
 from gpudev.words import label
 
+TIMEOUT = click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Stop waiting after this time. Your place in the queue is kept.",
+)
+
 
 @click.command()
 @click.option("-g", "--gpus", type=int, help="GPUs per node: 1, 2, 4 or 8. Default: 1; with --nodes, all.")
@@ -28,12 +35,7 @@ from gpudev.words import label
 @click.option(
     "--wait/--no-wait", default=True, help="Return when the reservation is ready (default), or at once."
 )
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="Stop waiting after this time. Your place in the queue is kept.",
-)
+@TIMEOUT
 @json_option
 def reserve_command(
     gpus: int | None,
@@ -61,12 +63,7 @@ def reserve_command(
 
 @click.command()
 @reservation_name
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="SECONDS",
-    help="Stop waiting after this time. Your place in the queue is kept.",
-)
+@TIMEOUT
 @json_option
 def wait_command(name: str, timeout: float | None, as_json: bool) -> int:
     """Wait until a reservation is ready, as `reserve` does."""

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpudev import wire, words
+from gpudev.progress import STYLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
 NARROW = 64
 """On terminals with fewer characters per line, each entry is a few lines."""
-STYLES: dict[words.Tone, str] = {
-    "waiting": "cyan",
-    "starting": "yellow",
-    "ready": "green",
-    "over": "dim",
-    "failed": "red",
-}
 
 
 def _table(*columns: str) -> Table:
