@@ -112,8 +112,7 @@ def policy() -> Object:
 
 
 def opaque() -> Object:
-    around = pods.Surroundings(settings_of(), "home", {}, [])
-    return pods.secret(launch_of(), around)
+    return pods.secret(launch_of(), settings_of(), {}, [])
 
 
 def each(resource: str, verbs: str) -> Rights:

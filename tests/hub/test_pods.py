@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from cluster_world import launch_of, settings_of
+from gpudev_hub.cluster_settings import ClusterSettings
+from gpudev_hub.core.gate import Launch
 from gpudev_hub.hub import pods
 
 
@@ -80,30 +82,30 @@ def test_it_has_no_rights_and_no_privilege() -> None:
 
 def test_nothing_secret_stands_in_a_pod_or_service() -> None:
     launch = launch_of(nodes=2)
-    around = pods.Surroundings(settings_of(), "c", {"JUPYTERHUB_API_TOKEN": "hub-token"}, ["jupyter"])
     owner = {"name": "x", "uid": "u"}
     shown = flat([pods.pod(launch, 1, settings_of(), "c", owner), pods.service(launch, owner)])
     for word in ("hub-token", launch.token, launch.ssh[0].host_key, "gang-key"):
         assert word not in shown
-    secret = pods.secret(launch, around)
+    secret = pods.secret(launch, settings_of(), {"JUPYTERHUB_API_TOKEN": "hub-token"}, ["jupyter"])
     spec = json.loads(base64.b64decode(secret["data"]["spec.json"]))
     assert spec["launch"] == json.loads(msgspec.json.encode(launch))
     assert pods.token_in(secret) == "hub-token"
 
 
+def spec_of(launch: Launch, settings: ClusterSettings) -> Any:
+    secret = pods.secret(launch, settings, {"JUPYTERHUB_API_TOKEN": "t"}, ["jupyter"])
+    return json.loads(base64.b64decode(secret["data"]["spec.json"]))
+
+
 @pytest.mark.parametrize(("asked", "forbidden"), [(True, ["gpudev-service.gpudev:8101"]), (False, [])])
 def test_a_server_checks_its_policies_where_the_settings_ask(asked: bool, forbidden: list[str]) -> None:
-    around = pods.Surroundings(
-        settings_of(policy_probe=asked), "c", {"JUPYTERHUB_API_TOKEN": "t"}, ["jupyter"]
-    )
-    spec = json.loads(base64.b64decode(pods.secret(launch_of(), around)["data"]["spec.json"]))
+    spec = spec_of(launch_of(), settings_of(policy_probe=asked))
     assert spec["forbidden"] == forbidden
 
 
 def test_a_pair_finds_itself_by_names() -> None:
     launch = launch_of(nodes=2)
-    around = pods.Surroundings(settings_of(), "c", {"JUPYTERHUB_API_TOKEN": "t"}, ["jupyter"])
-    spec = json.loads(base64.b64decode(pods.secret(launch, around)["data"]["spec.json"]))
+    spec = spec_of(launch, settings_of())
     domain = "gang-a1-3.gpudev-servers.svc.cluster.local"
     assert [peer["host"] for peer in spec["peers"]] == [f"a1.{domain}", f"a1-1.{domain}"]
     assert (spec["env"]["MASTER_ADDR"], spec["env"]["NNODES"]) == (f"a1.{domain}", "2")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import logging
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import quote, urljoin
 
 import httpx
@@ -43,14 +44,26 @@ LOGIN_TIMEOUT = 30.0
 RETRY_AFTER = 2
 
 
-class Refusal(SpawnException):
+T = TypeVar("T")
+
+
+class Told(SpawnException):
+    """A start that ends with words for its user. Subclasses say with which reason and status."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason=self.reason, status_code=self.status_code)
+        # The Hub's pages and its API show it; SpawnException does not set it itself.
+        self.jupyterhub_message = message
+
+
+class Refusal(Told):
     """The gate did not open: an orderly answer to the user, never a failure of the Hub."""
 
     def __init__(
         self, status: int, message: str, *, reason: str, hint: str = "", location: str | None = None
     ):
-        text = f"{message}\n{hint}" if hint else message
-        super().__init__(text, reason=reason, status_code=status)
+        self.reason, self.status_code = reason, status
+        super().__init__(f"{message}\n{hint}" if hint else message)
         self.headers: dict[str, str] = {}
         page = html.escape(message)
         if hint:
@@ -61,8 +74,6 @@ class Refusal(SpawnException):
                 self.headers["Location"] = location
         if status == 429:
             self.headers["Retry-After"] = str(RETRY_AFTER)
-        # The Hub's pages show these two; SpawnException does not set them itself.
-        self.jupyterhub_message = text
         self.jupyterhub_html_message = page
 
 
@@ -115,20 +126,30 @@ class GateClient:
             timeout=STOP_TIMEOUT,
         )
 
-    async def _post(self, path: str, body: object, timeout: float) -> bytes:
-        answer = await self._http.post(
+    async def _send(self, path: str, body: object, timeout: float) -> bytes:
+        """Post ``body``, or get what has none. Raises ``httpx.HTTPError``."""
+        answer = await self._http.request(
+            "GET" if body is None else "POST",
             f"/gate/{path}",
-            content=msgspec.json.encode(body),
+            content=None if body is None else msgspec.json.encode(body),
             headers={"Content-Type": "application/json"},
             timeout=timeout,
         )
         answer.raise_for_status()
         return answer.content
 
+    async def _ask(self, kind: type[T], path: str, body: object, timeout: float, unanswered: str) -> T | None:
+        """Return the answer. If there is none, log ``unanswered`` and return ``None``."""
+        try:
+            return msgspec.json.decode(await self._send(path, body, timeout), type=kind)
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning("%s: %s", unanswered, error)
+            return None
+
     async def admit(self, request: AdmitRequest, *, page: str, base: str = "/") -> Launch:
         """The launch of an admitted reservation; raises ``Refusal`` for everything else."""
         try:
-            answer = await self._post("admit", request, ADMIT_TIMEOUT)
+            answer = await self._send("admit", request, ADMIT_TIMEOUT)
             admission = msgspec.json.decode(answer, type=Admission)
         except httpx.HTTPStatusError as error:
             log.warning(
@@ -153,7 +174,7 @@ class GateClient:
         even while the service is away; only too many of them are refused.
         """
         try:
-            admission = msgspec.json.decode(await self._post("name", asked, ADMIT_TIMEOUT), type=Admission)
+            admission = msgspec.json.decode(await self._send("name", asked, ADMIT_TIMEOUT), type=Admission)
         except httpx.HTTPStatusError as error:
             if error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                 admission = self._no_answer(asked.server, error)
@@ -176,61 +197,43 @@ class GateClient:
     async def started(self, server: str, attempt: int) -> None:
         """Hint that there is something to look at; the service finds out by itself if this is lost."""
         try:
-            await self._post("started", Started(server, attempt), ADMIT_TIMEOUT)
+            await self._send("started", Started(server, attempt), ADMIT_TIMEOUT)
         except httpx.HTTPError as error:
             log.info("the reservation service was not told that server %s was started: %s", server, error)
 
     async def failed(self, server: str, attempt: int, reason: str) -> None:
         """What was built for this attempt can't start; if this is lost, the service only sees it gone."""
         try:
-            await self._post("failed", Failed(server, attempt, reason), ADMIT_TIMEOUT)
+            await self._send("failed", Failed(server, attempt, reason), ADMIT_TIMEOUT)
         except httpx.HTTPError as error:
             log.info("the reservation service was not told why server %s cannot start: %s", server, error)
 
     async def may_stop(self, subject: str, server: str, *, user: bool) -> bool:
         """Whether to end the server; false when unsure: the service ends its servers itself if need be."""
-        try:
-            answer = await self._post("stop", StopAsked(subject, server, user), STOP_TIMEOUT)
-            return msgspec.json.decode(answer, type=StopAnswer).stop
-        except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            log.warning(
-                "server %s is left alone, since the service did not allow its end: %s",
-                server,
-                error,
-            )
-            return False
+        unanswered = f"server {server} is left alone, since the service did not allow its end"
+        asked = StopAsked(subject, server, user)
+        answer = await self._ask(StopAnswer, "stop", asked, STOP_TIMEOUT, unanswered)
+        return answer is not None and answer.stop
 
     async def deleted(self, subject: str, server: str) -> None:
         """Its reservation is to end; if this is lost, it stays, and its owner may release it on its page."""
         try:
-            await self._post("deleted", Deleted(subject, server), STOP_TIMEOUT)
+            await self._send("deleted", Deleted(subject, server), STOP_TIMEOUT)
         except httpx.HTTPError as error:
             log.warning("the reservation service was not told that server %s was deleted: %s", server, error)
 
     async def picker(self, asked: PickerAsked) -> PickerAnswer | None:
         """What the spawn page is to show; ``None`` while the service does not answer: sizes without times."""
-        try:
-            return msgspec.json.decode(await self._post("picker", asked, ADMIT_TIMEOUT), type=PickerAnswer)
-        except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            log.warning("the form for a new reservation is shown without availability: %s", error)
-            return None
+        unanswered = "the form for a new reservation is shown without availability"
+        return await self._ask(PickerAnswer, "picker", asked, ADMIT_TIMEOUT, unanswered)
 
     async def login(self, asked: LoginAsked) -> LoginAnswer | None:
         """Whether a GitHub account may log in; ``None`` while the service does not answer."""
-        try:
-            return msgspec.json.decode(await self._post("login", asked, LOGIN_TIMEOUT), type=LoginAnswer)
-        except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            log.warning(
-                "the reservation service did not answer whether %s may log in: %s", asked.login, error
-            )
-            return None
+        unanswered = f"the reservation service did not answer whether {asked.login} may log in"
+        return await self._ask(LoginAnswer, "login", asked, LOGIN_TIMEOUT, unanswered)
 
     async def person(self, hub_user: str) -> PersonAnswer | None:
         """Whether a user of the Hub still has access; ``None`` while that is not known."""
-        try:
-            answer = await self._http.get(f"/gate/people/{quote(hub_user, safe='')}", timeout=ADMIT_TIMEOUT)
-            answer.raise_for_status()
-            return msgspec.json.decode(answer.content, type=PersonAnswer)
-        except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            log.warning("the reservation service did not say whether %s has access: %s", hub_user, error)
-            return None
+        unanswered = f"the reservation service did not say whether {hub_user} has access"
+        path = f"people/{quote(hub_user, safe='')}"
+        return await self._ask(PersonAnswer, path, None, ADMIT_TIMEOUT, unanswered)

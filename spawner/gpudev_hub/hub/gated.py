@@ -16,7 +16,7 @@ from traitlets import HasTraits, default
 from gpudev_hub.core.gate import AdmitRequest, Launch, PickerAnswer, PickerAsked, Verdict
 from gpudev_hub.settings import SERVICE
 
-from .gate import GateClient, Refusal
+from .gate import GateClient, Refusal, Told
 from .options import FIELDS, options_from_form
 from .picker import readable_hours, render_picker
 
@@ -34,6 +34,22 @@ class Prefill(SpawnException):
     def __init__(self) -> None:
         super().__init__("Shown in the form only.", reason="prefill", status_code=200)
         self.jupyterhub_message = ""
+
+
+class NotStarted(Told):
+    """There is no server; the service reads why, and decides what comes next."""
+
+    reason, status_code = "not_started", 424
+
+
+async def listens(host: str, port: int) -> bool:
+    """Return whether a connection to an address is accepted."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 class Gated(HasTraits):

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import aiohttp
-from jupyterhub.spawner import SpawnException
 from kubernetes_asyncio.client import ApiException, NetworkingV1Api
 from kubespawner import KubeSpawner
 
@@ -22,7 +21,8 @@ from gpudev_hub.cluster_settings import ClusterSettings
 from gpudev_hub.core.gate import Launch
 
 from . import pods
-from .gated import Gated
+from .gate import Told
+from .gated import Gated, NotStarted, listens
 from .kube_calls import AWAY, REQUEST_TIMEOUT, KubeCalls
 
 LOOK_AGAIN: Final = 0.1
@@ -39,20 +39,10 @@ FORBIDDEN_PAUSE: Final = 1.0
 """Seconds."""
 
 
-class NotStarted(SpawnException):
-    """There is no server; the service reads why, and decides what comes next."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason="not_started", status_code=424)
-        self.jupyterhub_message = message
-
-
-class ApiAway(SpawnException):
+class ApiAway(Told):
     """The Kubernetes API did not answer: no failed start, to be tried again."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason="api_away", status_code=503)
-        self.jupyterhub_message = message
+    reason, status_code = "api_away", 503
 
 
 class GpuSpawner(Gated, KubeSpawner):
@@ -129,7 +119,11 @@ class GpuSpawner(Gated, KubeSpawner):
         if any(self._facts(pod).leaving for pod in mine.values()):
             raise ApiAway(f"a pod of server {launch.id} is being deleted")
         if 0 in mine:
-            await self._adopt(launch, mine[0])
+            # Go on with the server that is there, with the Hub token that it was started with.
+            self.log.info("server %s of attempt %d already exists: adopted", launch.id, launch.attempt)
+            name = mine[0]["metadata"]["name"]
+            found = await self._calls.call(self.api.read_namespaced_secret, name=name)
+            self.api_token = pods.token_in(found)
         else:
             await self._ensure_home()
             await self._make_secret(launch)
@@ -149,17 +143,10 @@ class GpuSpawner(Gated, KubeSpawner):
         patch = {"metadata": {"ownerReferences": [owner]}}
         await self._calls.call(self.api.patch_namespaced_secret, name=self.pod_name, body=patch)
 
-    async def _adopt(self, launch: Launch, pod: Mapping[str, Any]) -> None:
-        """Go on with a server that is there, with the Hub token that it was started with."""
-        self.log.info("server %s of attempt %d already exists: adopted", launch.id, launch.attempt)
-        found = await self._calls.call(self.api.read_namespaced_secret, name=pod["metadata"]["name"])
-        self.api_token = pods.token_in(found)
-
     async def _make_secret(self, launch: Launch) -> None:
         """An older one of this attempt was meant for pods that never were, or are gone."""
         env = {name: value for name, value in self.get_env().items() if value is not None}
-        around = pods.Surroundings(self.cluster, self.pvc_name, env, [*self.cmd, *self.get_args()])
-        body = pods.secret(launch, around)
+        body = pods.secret(launch, self.cluster, env, [*self.cmd, *self.get_args()])
         if not await self._calls.create(self.api.create_namespaced_secret, body, exists_is_fine=True):
             await self._calls.call(self.api.delete_namespaced_secret, name=self.pod_name)
             await self._calls.create(self.api.create_namespaced_secret, body)
@@ -178,13 +165,11 @@ class GpuSpawner(Gated, KubeSpawner):
         return found
 
     async def _ensure_home(self) -> None:
-        if not self._pvc_exists:
-            await self._create_home(self.get_pvc_manifest())
-            self._pvc_exists = True
-
-    async def _create_home(self, claim: Any) -> None:
+        if self._pvc_exists:
+            return
         for _ in range(CREATE_TRIES):
-            if await self._make_create_pvc_request(claim, REQUEST_TIMEOUT):
+            if await self._make_create_pvc_request(self.get_pvc_manifest(), REQUEST_TIMEOUT):
+                self._pvc_exists = True
                 return
         raise ApiAway(f"the volume {self.pvc_name} for the home was not created in time")
 
@@ -286,13 +271,11 @@ class GpuSpawner(Gated, KubeSpawner):
                     return None
                 if head.ip is None:
                     return False
-                _, writer = await asyncio.open_connection(head.ip, JUPYTER_PORT)
+                return await listens(head.ip, JUPYTER_PORT)
         except ApiException:
             return True  # nothing can be told: as for `look`
         except AWAY:
             return False
-        writer.close()
-        return True
 
     async def get_url(self) -> str:
         """Where the server listens by its pod, once it has an address; a start may have been cut short.
@@ -372,7 +355,7 @@ class GpuSpawner(Gated, KubeSpawner):
             self.log.warning("server %s may still run: %s %s", self.name, type(error).__name__, error)
 
 
-def _refused(launch: Launch, error: ApiException) -> SpawnException:
+def _refused(launch: Launch, error: ApiException) -> Told:
     """What the API said no to: a failed start if it is about rights or form, else the API's own trouble."""
     message = f"the Kubernetes API answered {error.status} for server {launch.id}: {error.reason}"
     return NotStarted(message) if error.status in (400, 401, 403, 422) else ApiAway(message)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import msgspec
-from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.spawner import Spawner
 
 from gpudev_hub.cluster.servers import GRACE, HOST, LocalServers
 from gpudev_hub.core.gate import Launch
@@ -26,7 +26,7 @@ from gpudev_hub.server.private import write
 from gpudev_hub.settings import Settings
 
 from .environments import ensure_environment
-from .gated import Gated
+from .gated import Gated, NotStarted, listens
 
 PORTS = range(20_000, 32_000)
 """Below the range that the kernel gives to outgoing connections, which would otherwise take them."""
@@ -44,14 +44,6 @@ _PASSED_ON = (
 _PASSED_ON_PREFIXES = ("LC_", "NCCL_", "PIP_", "UV_")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class NotStarted(SpawnException):
-    """The processes could not be started; the service reads why and decides what comes next."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason="not_started", status_code=424)
-        self.jupyterhub_message = message
 
 
 class LocalGpuSpawner(Gated, Spawner):
@@ -88,18 +80,12 @@ class LocalGpuSpawner(Gated, Spawner):
 
     async def _listening(self, launch: Launch) -> None:
         """Return once JupyterLab listens: the Hub looks with ever longer pauses, of seconds in the end."""
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(HOST, self.port)
-            except OSError:
-                if self._servers.look(launch.id, launch.attempt).jupyter is None:
-                    # Other ranks may run on: the Hub would not end them for a start that failed.
-                    await self._servers.end(launch.id, launch.attempt)
-                    raise NotStarted(f"server {launch.id} ended while it started") from None
-                await asyncio.sleep(LOOK)
-            else:
-                writer.close()
-                return
+        while not await listens(HOST, self.port):
+            if self._servers.look(launch.id, launch.attempt).jupyter is None:
+                # Other ranks may run on: the Hub would not end them for a start that failed.
+                await self._servers.end(launch.id, launch.attempt)
+                raise NotStarted(f"server {launch.id} ended while it started")
+            await asyncio.sleep(LOOK)
 
     def _adopt(self, sight: ServerSight) -> bool:
         """Take over a server that runs, with the port and the Hub token it was started with."""
@@ -235,15 +221,11 @@ class LocalGpuSpawner(Gated, Spawner):
         """Whether JupyterLab listens; ``None``: it is gone."""
         try:
             sight = self._servers.look(self.name, self.attempt)
-            if sight.jupyter is None:
-                return None
-            _, writer = await asyncio.open_connection(*sight.jupyter)
         except ValueError:
             return True  # nothing can be told: as for `look`
         except OSError:
             return False
-        writer.close()
-        return True
+        return None if sight.jupyter is None else await listens(*sight.jupyter)
 
     def _find(self) -> None:
         """A start that a crash of the Hub cut in two left no state, but the launcher's record."""

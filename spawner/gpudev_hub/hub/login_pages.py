@@ -99,25 +99,6 @@ def cancelled() -> LoginFailed:
     )
 
 
-class _Failing:
-    """Mixed into handlers: shows the page of a ``LoginFailed``."""
-
-    async def show_failure(self: Any, failed: LoginFailed) -> None:
-        self.log.info("a login ended with %d: %s", failed.status_code, failed.message)
-        self.set_status(failed.status_code)
-        for name, value in failed.headers.items():
-            self.set_header(name, value)
-        # The page's own address has GitHub's code in it.
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("Referrer-Policy", "no-referrer")
-        login = self.authenticator.login_url(self.hub.base_url)
-        self.finish(
-            await self.render_template(
-                "login_failed.html", failed=failed, login=login, other=f"{login}?prompt={SELECT}"
-            )
-        )
-
-
 class LoginRedirect(OAuthLoginHandler):
     """Sends the browser to GitHub."""
 
@@ -128,7 +109,7 @@ class LoginRedirect(OAuthLoginHandler):
         super().authorize_redirect(*args, **kwargs)
 
 
-class LoginCallback(_Failing, OAuthCallbackHandler):
+class LoginCallback(OAuthCallbackHandler):
     """Where GitHub sends the browser back to."""
 
     async def get(self) -> None:
@@ -140,9 +121,20 @@ class LoginCallback(_Failing, OAuthCallbackHandler):
                 # JupyterHub itself found the name unusable.
                 raise refused("JupyterHub does not accept your user name.", "Ask an operator of this hub.")
         except LoginFailed as failed:
-            await self.show_failure(failed)
+            await self._show(failed)
         else:
             self.redirect(self.get_next_url(user))
+
+    async def _show(self, failed: LoginFailed) -> None:
+        self.log.info("a login ended with %d: %s", failed.status_code, failed.message)
+        self.set_status(failed.status_code)
+        # The page's own address has GitHub's code in it.
+        private = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        for name, value in (failed.headers | private).items():
+            self.set_header(name, value)
+        login = self.authenticator.login_url(self.hub.base_url)
+        about = {"failed": failed, "login": login, "other": f"{login}?prompt={SELECT}"}
+        self.finish(await self.render_template("login_failed.html", **about))
 
     def check_error(self) -> None:
         """Say what GitHub said instead of giving a code."""
@@ -161,9 +153,8 @@ class LoginCallback(_Failing, OAuthCallbackHandler):
         """The login must have been started in this browser; no state is written to the log."""
         kept = _fields(self.get_state_cookie())
         given = _fields(self.get_argument("state", ""))
-        if not kept.get("state_id") or kept["state_id"] != given.get("state_id"):
-            raise started_too_long_ago()
-        if not kept.get("code_verifier"):
+        same = kept.get("state_id") and kept["state_id"] == given.get("state_id")
+        if not same or not kept.get("code_verifier"):
             raise started_too_long_ago()
 
 

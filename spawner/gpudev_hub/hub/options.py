@@ -9,24 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jupyterhub.spawner import SpawnException
-
 from gpudev.hours import EXAMPLES, read_hours
 from gpudev_hub.core.model import HOUR
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.request import sizes
+
+from .gate import Told
 
 HOURS = (1, 2, 4, 8, 12, 24)
 FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
 """The canonical options: those of ``POST reservations``."""
 
 
-class InvalidOptions(SpawnException):
+class InvalidOptions(Told):
     """The form can't be understood; shown in it again."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason="invalid", status_code=400)
-        self.jupyterhub_message = message
+    reason = "invalid"
 
 
 def profile_list(policy: Policy, joinable: Mapping[str, int]) -> list[dict[str, Any]]:

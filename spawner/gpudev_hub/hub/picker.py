@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,29 +20,6 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One size to choose."""
-
-    slug: str
-    title: str
-    about: str
-    gpus: int
-    nodes: int
-    per_node: int
-    """GPUs of a node, for the little drawing."""
-    checked: bool
-    free: str
-    """``3 free now``, ``3 free now, for you about 14:10 UTC``, ``about 14:10 UTC, or now for up to 1 h``."""
-    tone: str
-    start: str | None
-    """RFC 3339, when it would not start at once: scripts show it in the reader's zone."""
-    unused: int
-    """How many are free, whoever asks."""
-    seconds: int | None
-    """The longest hold with which it could start at once, where that is shorter than the one chosen."""
-
-
 def render_picker(
     profiles: Sequence[Mapping[str, Any]], answer: PickerAnswer | None, prefill: Mapping[str, str]
 ) -> str:
@@ -54,7 +30,7 @@ def render_picker(
     """
     chosen = _chosen(profiles, prefill)
     known = {} if answer is None else {(size.gpu_type, size.gpus, size.nodes): size for size in answer.sizes}
-    pools: dict[str, list[Card]] = {}
+    pools: dict[str, list[dict[str, Any]]] = {}
     kinds: dict[str, str] = {}
     per_node = {
         pool: max(p["gpudev"]["gpus"] for p in profiles if p["gpudev"]["gpu_type"] == pool)
@@ -66,20 +42,23 @@ def render_picker(
         size = known.get((pool, shape["gpus"], shape["nodes"]))
         free, tone, start = _words(size, answer)
         longest_now = None if size is None else size.longest_now
-        card = Card(
-            slug=profile["slug"],
-            title=profile["display_name"],
-            about=profile["description"],
-            gpus=shape["gpus"],
-            nodes=shape["nodes"],
-            per_node=per_node[pool],
-            checked=profile["slug"] == chosen,
-            free=free,
-            tone=tone,
-            start=start,
-            unused=0 if size is None else size.free_now,
-            seconds=None if longest_now is None else longest_now // SECOND,
-        )
+        card = {
+            "slug": profile["slug"],
+            "title": profile["display_name"],
+            "about": profile["description"],
+            "gpus": shape["gpus"],
+            "nodes": shape["nodes"],
+            "per_node": per_node[pool],
+            "checked": profile["slug"] == chosen,
+            "free": free,
+            "tone": tone,
+            # RFC 3339, where it would not start at once: scripts show it in the reader's zone.
+            "start": start,
+            # How many are free, whoever asks.
+            "unused": 0 if size is None else size.free_now,
+            # The longest hold with which it could start at once, if that is shorter than the one chosen.
+            "seconds": None if longest_now is None else longest_now // SECOND,
+        }
         pools.setdefault(pool, []).append(card)
         kinds[pool] = profile["gpudev_pool"]
     choices = profiles[0]["profile_options"]["hours"]["choices"]

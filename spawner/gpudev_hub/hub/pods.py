@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -40,19 +39,16 @@ SPEC: Final = "/etc/gpudev/spec.json"
 MASTER_PORT: Final = 29500
 SERVICE_ACCOUNT: Final = "gpudev-server"
 PRIORITY: Final = "gpudev-server"
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the pods of a launch need besides it."""
-
-    settings: ClusterSettings
-    claim: str
-    """Name of the owner's PersistentVolumeClaim."""
-    env: Mapping[str, str]
-    """JupyterHub's environment for the server."""
-    jupyter: Sequence[str]
-    """Command line of rank 0's Jupyter."""
+_MOUNTED: Final = {
+    "home": HOME,
+    "scratch": "/scratch",
+    "shm": "/dev/shm",  # noqa: S108 (the mount point itself)
+    "run": "/run/gpudev",
+    "spec": "/etc/gpudev",
+    "hugepages": "/dev/hugepages",
+}
+"""Where each volume is mounted."""
+_Resources = dict[str, dict[str, str]]
 
 
 def gang(launch: Launch) -> str:
@@ -70,25 +66,30 @@ def host(launch: Launch, rank: int, settings: ClusterSettings) -> str:
     return f"{alias(launch.id, rank)}.{_domain(launch, settings)}"
 
 
-def secret(launch: Launch, around: Surroundings) -> dict[str, Any]:
-    """The Secret of an attempt: what its pods read when they start."""
+def secret(
+    launch: Launch, settings: ClusterSettings, env: Mapping[str, str], jupyter: Sequence[str]
+) -> dict[str, Any]:
+    """The Secret of an attempt: what its pods read when they start.
+
+    ``env``: JupyterHub's environment for the server; ``jupyter``: the command line of rank 0's Jupyter.
+    """
     ranks = range(len(launch.allocation))
     spec = {
         "launch": msgspec.to_builtins(launch),
-        "peers": [{"host": host(launch, rank, around.settings), "port": SSHD_PORT} for rank in ranks],
-        "jupyter": list(around.jupyter),
+        "peers": [{"host": host(launch, rank, settings), "port": SSHD_PORT} for rank in ranks],
+        "jupyter": list(jupyter),
         "jupyter_port": JUPYTER_PORT,
         "sshd_port": SSHD_PORT,
         "env": {
-            **around.env,
+            **env,
             "NNODES": str(len(launch.allocation)),
-            "MASTER_ADDR": host(launch, 0, around.settings),
+            "MASTER_ADDR": host(launch, 0, settings),
             "MASTER_PORT": str(MASTER_PORT),
             "GPUDEV_RESERVATION": launch.id,
-            "GPUDEV_URL": around.settings.public_url.rstrip("/"),
+            "GPUDEV_URL": settings.public_url.rstrip("/"),
         },
-        "grace": max(1, around.settings.grace_seconds - 5),
-        "forbidden": [urlsplit(around.settings.gate_url).netloc] if around.settings.policy_probe else [],
+        "grace": max(1, settings.grace_seconds - 5),
+        "forbidden": [urlsplit(settings.gate_url).netloc] if settings.policy_probe else [],
     }
     text = base64.b64encode(json.dumps(spec).encode()).decode()
     return {
@@ -112,11 +113,7 @@ def service(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            "name": gang(launch),
-            "labels": _labels(launch),
-            "ownerReferences": [dict(owner)],
-        },
+        "metadata": _gang_metadata(launch, owner),
         "spec": {
             "clusterIP": "None",
             # Ranks look for each other while they start.
@@ -135,11 +132,7 @@ def network_policy(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {
-            "name": gang(launch),
-            "labels": _labels(launch),
-            "ownerReferences": [dict(owner)],
-        },
+        "metadata": _gang_metadata(launch, owner),
         "spec": {
             **ranks,
             "policyTypes": ["Ingress", "Egress"],
@@ -147,6 +140,10 @@ def network_policy(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
             "egress": [{"to": [ranks]}],
         },
     }
+
+
+def _gang_metadata(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": gang(launch), "labels": _labels(launch), "ownerReferences": [dict(owner)]}
 
 
 def owner_reference(pod: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,17 +167,15 @@ def pod(
     """
     pool = settings.pool(launch.gpu_type)
     resources = _resources(launch, rank, pool)
-    metadata: dict[str, Any] = {
-        "name": object_name(launch.id, launch.attempt, rank),
-        "labels": {
-            **_labels(launch),
-            RANK: str(rank),
-            RANKS: str(len(launch.allocation)),
-            **({OWN_POLICY: "true"} if len(launch.allocation) > 1 else {}),
-            # The one that KubeSpawner watches for.
-            "component": "singleuser-server",
-        },
+    volumes = _volumes(launch, claim, resources, pool)
+    labels = {
+        **_labels(launch),
+        RANK: str(rank),
+        RANKS: str(len(launch.allocation)),
+        # The one that KubeSpawner watches for.
+        "component": "singleuser-server",
     }
+    metadata: dict[str, Any] = {"name": object_name(launch.id, launch.attempt, rank), "labels": labels}
     if owner is not None:
         metadata["ownerReferences"] = [dict(owner)]
     spec: dict[str, Any] = {
@@ -208,39 +203,37 @@ def pod(
             "runAsNonRoot": True,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(launch, rank, settings, resources)],
-        "volumes": [
-            {"name": "home", "persistentVolumeClaim": {"claimName": claim}},
-            {"name": "scratch", "emptyDir": {}},
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shm(resources, pool)}},
-            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
-            {
-                "name": "spec",
-                "secret": {"secretName": object_name(launch.id, launch.attempt), "defaultMode": 0o440},
-            },
-        ],
+        "containers": [_container(launch, rank, settings, resources, volumes)],
+        "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
     }
-    if any(name.startswith("hugepages-") for name in resources["limits"]):
-        spec["volumes"].append({"name": "hugepages", "emptyDir": {"medium": "HugePages"}})
     if len(launch.allocation) > 1:
+        labels[OWN_POLICY] = "true"
         spec["hostname"] = alias(launch.id, rank)
         spec["subdomain"] = gang(launch)
         spec["dnsConfig"] = {"searches": [_domain(launch, settings)]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def _container(
-    launch: Launch, rank: int, settings: ClusterSettings, resources: dict[str, dict[str, str]]
-) -> dict[str, Any]:
-    mounts = [
-        {"name": "home", "mountPath": HOME},
-        {"name": "scratch", "mountPath": "/scratch"},
-        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 (the mount point itself)
-        {"name": "run", "mountPath": "/run/gpudev"},
-        {"name": "spec", "mountPath": "/etc/gpudev", "readOnly": True},
-    ]
+def _volumes(launch: Launch, claim: str, resources: _Resources, pool: Pool) -> dict[str, Any]:
+    """The volumes of a pod by name."""
+    shm = max(64, round(int(resources["limits"]["memory"].removesuffix("Mi")) * pool.shm_fraction))
+    volumes: dict[str, Any] = {
+        "home": {"persistentVolumeClaim": {"claimName": claim}},
+        "scratch": {"emptyDir": {}},
+        "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": f"{shm}Mi"}},
+        "run": {"emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        "spec": {"secret": {"secretName": object_name(launch.id, launch.attempt), "defaultMode": 0o440}},
+    }
     if any(name.startswith("hugepages-") for name in resources["limits"]):
-        mounts.append({"name": "hugepages", "mountPath": "/dev/hugepages"})
+        volumes["hugepages"] = {"emptyDir": {"medium": "HugePages"}}
+    return volumes
+
+
+def _container(
+    launch: Launch, rank: int, settings: ClusterSettings, resources: _Resources, volumes: Iterable[str]
+) -> dict[str, Any]:
+    mounts: list[dict[str, Any]] = [{"name": name, "mountPath": _MOUNTED[name]} for name in volumes]
+    next(mount for mount in mounts if mount["name"] == "spec")["readOnly"] = True
     ports = [{"name": "sshd", "containerPort": SSHD_PORT}]
     if rank == 0:
         ports.append({"name": "jupyter", "containerPort": JUPYTER_PORT})
@@ -286,7 +279,7 @@ def _only_on(launch: Launch, rank: int) -> dict[str, Any]:
     return {"requiredDuringSchedulingIgnoredDuringExecution": terms}
 
 
-def _resources(launch: Launch, rank: int, pool: Pool) -> dict[str, dict[str, str]]:
+def _resources(launch: Launch, rank: int, pool: Pool) -> _Resources:
     """Its share of the node by GPUs. CPUs are a request only, idle ones anybody's; the rest are limits."""
     share = launch.gpus / pool.gpus_per_node
     devices = launch.devices[rank] if launch.devices else {}
@@ -298,8 +291,3 @@ def _resources(launch: Launch, rank: int, pool: Pool) -> dict[str, dict[str, str
 
 def _mebibytes(gib: float) -> str:
     return f"{round(gib * 1024)}Mi"
-
-
-def _shm(resources: Mapping[str, Mapping[str, str]], pool: Pool) -> str:
-    memory = int(resources["limits"]["memory"].removesuffix("Mi"))
-    return f"{max(64, round(memory * pool.shm_fraction))}Mi"
