@@ -79,8 +79,7 @@ check: setup ## check style, spelling, types, imports, unused code and shell scr
 	$(BIN)/codespell
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/vulture
+	$(BIN)/lint-imports && $(BIN)/vulture
 	tools/check-shell
 
 docs: setup ## build the documentation site into dist/docs; a broken link or any other warning is an error

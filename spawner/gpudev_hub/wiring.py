@@ -21,6 +21,7 @@ from .core.views.doctor import Finding
 from .github_service import access_by, owner_by, with_github
 from .listening import listen_until_told
 from .origins import origin
+from .service.context import Ports
 from .service.hubclient import HubClient
 from .service.service import Service
 from .ssh.access import Access, SshBastion
@@ -118,7 +119,7 @@ async def serve_installation(of: Installation) -> None:
 
 def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens) -> Service:
     policy = with_github(of.policy, of.github)
-    return Service(
+    ports = Ports(
         policy=policy,
         store=of.store,
         cluster=of.cluster,
@@ -134,10 +135,10 @@ def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens)
         probe=SshdProbe(ca.public),
         clock=of.clock,
         ids=lambda: mint(secrets.token_bytes(ENTROPY)),
-        github=None if of.github is None else access_by(of.github, of.web.contact),
         lab_shared=of.web.lab_shared,
         failpoint=failpoints.from_environment(os.environ),
     )
+    return Service(ports, None if of.github is None else access_by(of.github, of.web.contact))
 
 
 def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens: ServerTokens) -> Site:

@@ -162,7 +162,7 @@ async def test_an_outage_is_accounted_for_once_whatever_becomes_of_its_commit(
     world.clock.advance(20 * SECOND)
     store = store_of(world)
     store.left, store.made = failing, made
-    world.service._runner.outages.was("the Hub", now, now + 20 * SECOND)
+    world.service.outages.was("the Hub", now, now + 20 * SECOND)
     await asyncio.gather(*(world.service.mint(f"local:{n}") for n in range(4)), return_exceptions=True)
     await world.service.mint("local:last")
     assert store_of(world).left is None

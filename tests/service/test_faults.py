@@ -286,8 +286,8 @@ async def test_nothing_is_given_up_between_two_outages_of_one_moment(world: Serv
     record = await world.coming_up(gpus=2, hours=1)
     now = world.clock.now()
     world.clock.advance(2 * MINUTE)
-    world.service._runner.outages.was("the Hub", now, now + 50 * SECOND)
-    world.service._runner.outages.was("the cluster", now + 50 * SECOND, now + 2 * MINUTE)
+    world.service.outages.was("the Hub", now, now + 50 * SECOND)
+    world.service.outages.was("the cluster", now + 50 * SECOND, now + 2 * MINUTE)
     await world.reserve(BOB, gpus=1)
     after = world.service.view.reservations[record.id]
     assert (after.state, after.failed_starts) == (State.STARTING, 0)

@@ -29,6 +29,7 @@ from gpudev_hub.core.ports import ClusterUnavailable, ServerSight, Store
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import Failpoint, nothing
 from gpudev_hub.service.access import Github
+from gpudev_hub.service.context import Ports
 from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
@@ -457,7 +458,7 @@ class ServiceWorld:
 
     async def start(self, failpoint: Failpoint = nothing) -> Service:
         self._client = HubClient(self.hub.api, TOKEN)
-        self._service = self.hub.service = Service(
+        ports = Ports(
             policy=self.policy,
             store=self.wrap(self.make_store(self.folder, failpoint)),
             cluster=self.cluster,
@@ -466,10 +467,10 @@ class ServiceWorld:
             probe=self._probe,
             clock=self.clock,
             ids=lambda: ids.mint(self._random.randbytes(ids.ENTROPY)),
-            github=self.github,
             lab_shared=self.lab_shared,
             failpoint=failpoint,
         )
+        self._service = self.hub.service = Service(ports, self.github)
         await self._service.start()
         return self._service
 

@@ -24,6 +24,7 @@ from gpudev_hub.core.policy import Allowances, Policy, PoolSettings
 from gpudev_hub.core.ports import Store
 from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.access import Github
+from gpudev_hub.service.context import Ports
 from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
@@ -188,7 +189,7 @@ async def running(
     directory = Directory()
     tokens = HubClient(hub.api, "the-services-token")
     machine = Machine(NODES)
-    service = Service(
+    ports = Ports(
         policy=policy,
         store=store or MemoryStore(),
         cluster=machine,
@@ -197,8 +198,8 @@ async def running(
         probe=answers,
         clock=Clock(),
         ids=new_ids(),
-        github=github,
     )
+    service = Service(ports, github)
     machine.live = lambda name: service.view.reservations.get(name)
     auth = make_auth(
         hub_api=hub.api,

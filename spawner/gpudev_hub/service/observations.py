@@ -6,13 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import Event, NodesObserved, ServerObserved, StopIntent
 from gpudev_hub.core.model import SECOND, Presence, State
-from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight
+from gpudev_hub.core.ports import ClusterUnavailable, ServerSight
 
+from .context import Context
 from .readiness import Readiness
-from .view import View
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +19,13 @@ log = logging.getLogger(__name__)
 class Observations:
     """Watches the cluster, and posts what it sees of nodes and servers."""
 
-    def __init__(
-        self,
-        *,
-        view: View,
-        cluster: Cluster,
-        readiness: Readiness,
-        clock: Clock,
-        post: Callable[[Event], None],
-        reconcile: Callable[[], None],
-    ) -> None:
-        """``reconcile``: ask for a full look at everything soon."""
-        self._view = view
-        self._cluster = cluster
-        self.readiness = readiness
-        self._clock = clock
+    def __init__(self, context: Context, post: Callable[[Event], None]) -> None:
+        self._view = context.view
+        self._cluster = context.ports.cluster
+        self._clock = context.ports.clock
         self._post = post
-        self._reconcile = reconcile
+        self._reconcile = context.reconcile_due.set
+        self.readiness = Readiness(context, post, self.saw)
 
     async def watch(self) -> None:
         """Follow the cluster's own events until cancelled."""

@@ -5,25 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import Event, ServerNotice, ServerReady, StartTrouble
 from gpudev_hub.core.model import SECOND, Millis, Reservation, State
-from gpudev_hub.core.ports import Cluster, ServerSight
+from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.core.words import printable
 
-from .view import View
+from .context import Context
 
 FIRST_PAUSE: Final[Millis] = 100
 LONGEST_PAUSE: Final[Millis] = 3 * SECOND
 
 log = logging.getLogger(__name__)
-
-Probe = Callable[[str, int, str], Awaitable[bool]]
-"""(host, port, host key alias) → whether an sshd there proves to be that host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +44,12 @@ class Readiness:
     """Collects reports; when every rank is well, probes, and says so."""
 
     def __init__(
-        self,
-        *,
-        view: View,
-        cluster: Cluster,
-        probe: Probe,
-        clock: Clock,
-        post: Callable[[Event], None],
-        saw: Callable[[ServerSight], None],
+        self, context: Context, post: Callable[[Event], None], saw: Callable[[ServerSight], None]
     ) -> None:
-        self._view = view
-        self._cluster = cluster
-        self._probe = probe
-        self._clock = clock
+        self._view = context.view
+        self._cluster = context.ports.cluster
+        self._probe = context.ports.probe
+        self._clock = context.ports.clock
         self._post = post
         self._saw = saw
         self._reports: dict[tuple[str, int], dict[int, Report]] = {}

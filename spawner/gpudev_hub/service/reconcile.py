@@ -6,32 +6,25 @@ nothing, however often it runs.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Final
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import NodesObserved, NodeUnknown
 from gpudev_hub.core.model import MINUTE, ClaimState, Millis, Node, NodeStatus, Presence, State
 from gpudev_hub.core.ports import (
-    Cluster,
     ClusterUnavailable,
-    Hub,
     HubUnavailable,
-    LaunchMaker,
     ServerSight,
     StaleEpoch,
-    Store,
     StoreEmpty,
     StoreUnavailable,
 )
 
+from .context import Context
 from .effects.perform import Effects
-from .metrics import Metrics
 from .observations import Observations
-from .outages import CLUSTER, Outages
-from .view import View
+from .outages import CLUSTER
 from .writer import Writer
 
 PERIOD: Final[Millis] = 1 * MINUTE
@@ -56,36 +49,20 @@ class Reconciler:
     """One pass at a time."""
 
     def __init__(
-        self,
-        *,
-        view: View,
-        cluster: Cluster,
-        launches: LaunchMaker,
-        hub: Hub,
-        store: Store,
-        writer: Writer,
-        observations: Observations,
-        effects: Effects,
-        clock: Clock,
-        outages: Outages,
-        metrics: Metrics,
+        self, context: Context, writer: Writer, observations: Observations, effects: Effects
     ) -> None:
-        self._view = view
-        self._cluster = cluster
-        self._launches = launches
-        self._hub = hub
-        self._store = store
+        self._view = context.view
+        self._cluster = context.ports.cluster
+        self._launches = context.ports.launches
+        self._hub = context.ports.hub
+        self._store = context.ports.store
         self._writer = writer
         self._observations = observations
         self._effects = effects
-        self._clock = clock
-        self._outages = outages
-        self._metrics = metrics
-        self._wake = asyncio.Event()
-
-    def wake(self) -> None:
-        """A pass is due now."""
-        self._wake.set()
+        self._clock = context.ports.clock
+        self._outages = context.outages
+        self._metrics = context.metrics
+        self._wake = context.reconcile_due
 
     async def run(self) -> None:
         """A pass each minute, and whenever it is woken."""

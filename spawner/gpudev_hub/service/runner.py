@@ -7,25 +7,18 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from gpudev_hub.clock import Clock
-from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.effects import Effect
 from gpudev_hub.core.events import Outage, Tick
 from gpudev_hub.core.model import MINUTE, Millis
-from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.ports import Cluster, Hub, LaunchMaker, StaleEpoch, Store, StoreUnavailable
-from gpudev_hub.failpoints import Failpoint
+from gpudev_hub.core.ports import StaleEpoch, StoreUnavailable
 
-from .effects.hub import HubCalls
+from .context import Context, Ports
 from .effects.perform import Effects
-from .metrics import Metrics
 from .observations import Observations
-from .outages import STORE, Outages
-from .readiness import Probe, Readiness
+from .outages import STORE
 from .reconcile import Reconciler
-from .remembered import REMEMBERED, Remembered
-from .sharing import HubShares
+from .remembered import REMEMBERED
 from .writer import Writer
 
 FORGET_AGAIN: Final[Millis] = 10 * MINUTE
@@ -37,78 +30,19 @@ log = logging.getLogger(__name__)
 class Runner:
     """Everything that runs between ``start`` and ``stop``."""
 
-    def __init__(
-        self,
-        *,
-        policy: Policy,
-        store: Store,
-        cluster: Cluster,
-        hub: Hub,
-        launches: LaunchMaker,
-        probe: Probe,
-        clock: Clock,
-        lab_shared: bool,
-        failpoint: Failpoint,
-    ) -> None:
-        self.metrics = Metrics()
-        self.remembered = Remembered(policy, store, clock)
-        self.view = self.remembered.view
-        self.outages = Outages(lambda: self.writer.wake())
-        self._clock = clock
-        self._store = store
+    def __init__(self, ports: Ports) -> None:
+        self.context = context = Context(ports)
+        self._remembered = context.remembered
+        self._outages = context.outages
+        self._clock = ports.clock
+        self._store = ports.store
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.Task[None] | None = None
-        self.writer = Writer(
-            policy=policy, store=store, clock=clock, follower=self, metrics=self.metrics, failpoint=failpoint
-        )
-        post = self.writer.post
-        self.readiness = Readiness(
-            view=self.view,
-            cluster=cluster,
-            probe=probe,
-            clock=clock,
-            post=post,
-            saw=lambda sight: self._observations.saw(sight),
-        )
-        self._observations = Observations(
-            view=self.view,
-            cluster=cluster,
-            readiness=self.readiness,
-            clock=clock,
-            post=post,
-            reconcile=lambda: self._reconciler.wake(),
-        )
-        self.effects = Effects(
-            policy=policy,
-            remembered=self.remembered,
-            hub=HubCalls(hub, clock, self.outages, self.metrics, failpoint),
-            shares=HubShares(
-                self.view,
-                hub,
-                clock,
-                allowed=lambda subject: lab_shared and self._may_enter(subject),
-                removed=self.remembered.lab_closed,
-            ),
-            cluster=cluster,
-            clock=clock,
-            observations=self._observations,
-            post=post,
-            reconcile=lambda: self._reconciler.wake(),
-            metrics=self.metrics,
-        )
-        self._reconciler = Reconciler(
-            view=self.view,
-            cluster=cluster,
-            launches=launches,
-            hub=hub,
-            store=store,
-            writer=self.writer,
-            observations=self._observations,
-            effects=self.effects,
-            clock=clock,
-            outages=self.outages,
-            metrics=self.metrics,
-        )
+        self.writer = Writer(context, follower=self)
+        self._observations = Observations(context, self.writer.post)
+        self.readiness = self._observations.readiness
+        self.effects = Effects(context, self._observations, self.writer.post)
+        self._reconciler = Reconciler(context, self.writer, self._observations, self.effects)
 
     # Life
 
@@ -130,8 +64,8 @@ class Runner:
 
     async def _start(self, snapshot: Snapshot) -> None:
         if snapshot.n:
-            self.outages.was("the service", snapshot.at, self._clock.now())
-        self.remembered.begin(snapshot)
+            self._outages.was("the service", snapshot.at, self._clock.now())
+        self._remembered.begin(snapshot)
         self._loop = asyncio.create_task(self.writer.run(), name="writer")
         self._loop.add_done_callback(self._ended)
         self._tasks.append(asyncio.create_task(self._observations.watch(), name="watch"))
@@ -139,7 +73,7 @@ class Runner:
         await self.reconcile()
         self.effects.resume()
         self._tasks.append(asyncio.create_task(self._reconciler.run(), name="reconcile"))
-        self._tasks.append(asyncio.create_task(self.remembered.usage.run(), name="usage"))
+        self._tasks.append(asyncio.create_task(self._remembered.usage.run(), name="usage"))
         log.info("epoch %d, continuing from commit %d", snapshot.epoch, snapshot.n)
 
     async def stop(self) -> None:
@@ -152,7 +86,7 @@ class Runner:
             await asyncio.wait([self._loop])
         await self.effects.close()
         await self.readiness.close()
-        await self.remembered.usage.close()
+        await self._remembered.usage.close()
         await self._store.close()
 
     async def closed(self) -> None:
@@ -176,7 +110,7 @@ class Runner:
             log.warning("ended reservations cannot be read: %s", error)
             return
         for record in reversed(records):
-            self.remembered.remember(record)
+            self._remembered.remember(record)
             if record.ended_at is not None and record.ended_at >= last - FORGET_AGAIN:
                 self.effects.stops.stop(record.id, record.attempt, record)
 
@@ -194,13 +128,13 @@ class Runner:
 
     def loaded(self, snapshot: Snapshot) -> None:
         """The committed state, read anew."""
-        self.remembered.loaded(snapshot)
-        self._reconciler.wake()
+        self._remembered.loaded(snapshot)
+        self.context.reconcile_due.set()
 
     def committed(self, commit: Commit) -> None:
         """One more commit is durable."""
-        self.metrics.follow(commit.changes, self.view.reservations, commit.at)
-        changed = self.remembered.committed(commit)
+        self.context.metrics.follow(commit.changes, self.context.view.reservations, commit.at)
+        changed = self._remembered.committed(commit)
         self.effects.committed(commit, changed)
 
     def perform(self, effects: Sequence[Effect]) -> None:
@@ -209,23 +143,19 @@ class Runner:
 
     def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
         """While a part is away, allowances stand still."""
-        return self.outages.take(now, due=due)
+        return self._outages.take(now, due=due)
 
     def accounted(self) -> None:
         """For those outages."""
-        self.outages.accounted()
+        self._outages.accounted()
 
     def store_fails(self, error: StoreUnavailable) -> None:
         """Nothing can be committed at present."""
-        if self.outages.begin(STORE, self._clock.now(), str(error)):
+        if self._outages.begin(STORE, self._clock.now(), str(error)):
             log.error("the database does not work: %s", error)
 
     def store_works(self) -> None:
         """It can be, again."""
-        if self.outages.end(STORE, self._clock.now()):
+        if self._outages.end(STORE, self._clock.now()):
             log.warning("the database works again")
-            self._reconciler.wake()
-
-    def _may_enter(self, subject: str) -> bool:
-        person = self.view.people.get(subject)
-        return person is None or person.access is not Access.REVOKED
+            self.context.reconcile_due.set()

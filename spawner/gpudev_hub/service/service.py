@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.decisions.default_names import default_names
 from gpudev_hub.core.decisions.extensions import is_repeated
 from gpudev_hub.core.decisions.requests import same_request
@@ -25,19 +24,17 @@ from gpudev_hub.core.events import (
     Unshare,
 )
 from gpudev_hub.core.model import Millis, Outcome, Owner, Reservation, State
-from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.ports import Cluster, Hub, HubUnavailable, LaunchMaker, Store
+from gpudev_hub.core.ports import HubUnavailable
 from gpudev_hub.core.request import Ask, joinable, resolve
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
-from gpudev_hub.failpoints import Failpoint, nothing
 
 from .access import AccessControl, Github
 from .admission import Deciders, Gate
+from .context import Ports
 from .cuts import NewCuts
 from .hub_requests import HubRequests
 from .limit_setting import LimitSetting
 from .notices import Notice
-from .readiness import Probe
 from .reads import Reads, unavailable
 from .runner import Runner
 
@@ -67,61 +64,38 @@ class News:
 class Service:
     """One per store. ``start`` it, use it, ``stop`` it."""
 
-    def __init__(
-        self,
-        *,
-        policy: Policy,
-        store: Store,
-        cluster: Cluster,
-        hub: Hub,
-        launches: LaunchMaker,
-        probe: Probe,
-        clock: Clock,
-        ids: Callable[[], str],
-        github: Github | None = None,
-        lab_shared: bool = True,
-        failpoint: Failpoint = nothing,
-    ) -> None:
-        """``ids`` makes a new random id at each call; ``github``: who may get in, if GitHub says that.
-
-        ``lab_shared``: guests can open JupyterLab.
-        """
-        self.policy = policy
-        self.clock = clock
-        self._hub = hub
-        self._ids = ids
-        self._runner = Runner(
-            policy=policy,
-            store=store,
-            cluster=cluster,
-            hub=hub,
-            launches=launches,
-            probe=probe,
-            clock=clock,
-            lab_shared=lab_shared,
-            failpoint=failpoint,
-        )
+    def __init__(self, ports: Ports, github: Github | None = None) -> None:
+        """``github``: who may get in, if GitHub says that."""
+        self.policy = ports.policy
+        self.clock = ports.clock
+        self._hub = ports.hub
+        self._ids = ports.ids
+        self._runner = Runner(ports)
         self._writer = self._runner.writer
         self.readiness = self._runner.readiness
         """Hears what the agents of servers report."""
-        self.metrics = self._runner.metrics
-        self._remembered = self._runner.remembered
-        self.view = self._remembered.view
+        context = self._runner.context
+        self.metrics = context.metrics
+        self.outages = context.outages
+        self._remembered = context.remembered
+        self.view = context.view
         self.cuts = self._remembered.cuts
         """Connections to end; the bastion and the servers wait on it."""
         self.usage = self._remembered.usage
-        self.access = AccessControl(self.view, self._writer.ask, clock, github)
+        self.access = AccessControl(self.view, self._writer.ask, ports.clock, github)
         """Who may get in."""
-        self.reads = Reads(self._remembered, store, cluster)
+        self.reads = Reads(self._remembered, ports.store, ports.cluster)
         self.gate = Gate(
             view=self.view,
             verdict=self.access.people.verdict,
-            store=store,
-            launches=launches,
+            store=ports.store,
+            launches=ports.launches,
             deciders=Deciders(self.owner_seen, self._submit_minted, self.resume, self.mint),
         )
         """Says which servers may start."""
-        self.hub_requests = HubRequests(self.view, cluster, self._writer, self._runner.effects, self.end)
+        self.hub_requests = HubRequests(
+            self.view, ports.cluster, self._writer, self._runner.effects, self.end
+        )
         """What else the Hub asks about servers."""
 
     # Life
@@ -315,6 +289,6 @@ class Service:
     def health(self) -> Health:
         """Whether everything works."""
         live = self._runner.live
-        reasons = self._runner.outages.reasons() if live else ["the reservation service has stopped"]
-        away = self._runner.outages.lasting(self.clock.now())
+        reasons = self.outages.reasons() if live else ["the reservation service has stopped"]
+        away = self.outages.lasting(self.clock.now())
         return Health(live, reasons, self._writer.waiting, away)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Final
 
-from gpudev_hub.clock import Clock
+from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.model import SECOND, Millis, Reservation
 from gpudev_hub.core.permissions import WHEN, Action
-from gpudev_hub.core.ports import Hub, HubUnavailable, OwnerUnknownToHub
+from gpudev_hub.core.ports import HubUnavailable, OwnerUnknownToHub
 
-from .view import View
+from .context import Context
 
 FIRST_PAUSE: Final[Millis] = 250
 LONGEST_PAUSE: Final[Millis] = 10 * SECOND
@@ -27,22 +26,12 @@ log = logging.getLogger(__name__)
 class HubShares:
     """At most one task for each server."""
 
-    def __init__(
-        self,
-        view: View,
-        hub: Hub,
-        clock: Clock,
-        allowed: Callable[[str], bool],
-        removed: Callable[[str, str], None],
-    ) -> None:
-        """``allowed``: whether a subject may use the service now; ``removed``: is told of the server and the
-        user whom the Hub no longer lets in.
-        """
-        self._view = view
-        self._hub = hub
-        self._clock = clock
-        self._allowed = allowed
-        self._removed = removed
+    def __init__(self, context: Context) -> None:
+        self._view = context.view
+        self._hub = context.ports.hub
+        self._clock = context.ports.clock
+        self._lab_shared = context.ports.lab_shared
+        self._removed = context.remembered.lab_closed
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._granted: dict[str, frozenset[str]] = {}
@@ -93,7 +82,11 @@ class HubShares:
             self.check(id)
 
     def _wanted(self, record: Reservation) -> frozenset[str]:
-        return frozenset(guest.hub_user for guest in record.guests if self._allowed(guest.subject))
+        return frozenset(guest.hub_user for guest in record.guests if self._may_enter(guest.subject))
+
+    def _may_enter(self, subject: str) -> bool:
+        person = self._view.people.get(subject)
+        return self._lab_shared and (person is None or person.access is not Access.REVOKED)
 
     async def _correct(self, id: str) -> None:
         news, pause = self._news[id], FIRST_PAUSE

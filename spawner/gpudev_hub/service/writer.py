@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.commit import Commit, Part, Snapshot
 from gpudev_hub.core.decisions.decide import decide, next_due
 from gpudev_hub.core.decisions.recovery import rebuild
@@ -23,20 +22,18 @@ from gpudev_hub.core.effects import Decision, Effect
 from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
 from gpudev_hub.core.events import Compress, Event, Outage, ServerObserved, ServerReady, StopIntent, Tick
 from gpudev_hub.core.model import Millis
-from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import (
     CommitTooLarge,
     OutcomeUnknown,
     SlotTaken,
     StaleEpoch,
-    Store,
     StoreUnavailable,
 )
 from gpudev_hub.core.words import sentence
-from gpudev_hub.failpoints import BEFORE_ANSWER, Failpoint
+from gpudev_hub.failpoints import BEFORE_ANSWER
 
 from .batch import Batch, Item, answer, pack
-from .metrics import Metrics
+from .context import Context
 
 MAX_EVENTS: Final = 64
 """Events that share a commit at most."""
@@ -91,26 +88,17 @@ class _Poison(Exception):
 class Writer:
     """Runs until it is stopped, or another service has taken over (``StaleEpoch``)."""
 
-    def __init__(
-        self,
-        *,
-        policy: Policy,
-        store: Store,
-        clock: Clock,
-        follower: Follower,
-        metrics: Metrics,
-        failpoint: Failpoint,
-    ) -> None:
-        self._policy = policy
-        self._store = store
-        self._clock = clock
+    def __init__(self, context: Context, follower: Follower) -> None:
+        self._policy = context.ports.policy
+        self._store = context.ports.store
+        self._clock = context.ports.clock
         self._follower = follower
-        self._metrics = metrics
-        self._failpoint = failpoint
+        self._metrics = context.metrics
+        self._failpoint = context.ports.failpoint
         #: What was seen comes before what was asked: a server gone at its very end has not overrun it.
         self._seen: deque[Item] = deque()
         self._asked: deque[Item] = deque()
-        self._wake = asyncio.Event()
+        self._wake = context.writer_due
         self._batch = Batch()
         self._stopping = False
         self._stale: StaleEpoch | None = None
@@ -154,10 +142,6 @@ class Writer:
         # A stop is seen, too: by the server's end, which without it would be a crash.
         seen = isinstance(item.event, ServerObserved | ServerReady | StopIntent)
         (self._seen if seen else self._asked).append(item)
-        self._wake.set()
-
-    def wake(self) -> None:
-        """There is something to account for."""
         self._wake.set()
 
     def stop(self) -> None:

@@ -7,13 +7,12 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.access_model import Person
 from gpudev_hub.core.model import Reservation
-from gpudev_hub.core.ports import Hub, HubPending, HubUnavailable, OwnerUnknownToHub, StartRefused
-from gpudev_hub.failpoints import BEFORE_EFFECT, Failpoint
-from gpudev_hub.service.metrics import Metrics
-from gpudev_hub.service.outages import HUB, Outages
+from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartRefused
+from gpudev_hub.failpoints import BEFORE_EFFECT
+from gpudev_hub.service.context import Context
+from gpudev_hub.service.outages import HUB
 
 FORGETTING: Final = 8
 """Calls that nobody waits for which are made at once."""
@@ -24,14 +23,12 @@ log = logging.getLogger(__name__)
 class HubCalls:
     """Asks the Hub, once for each call."""
 
-    def __init__(
-        self, hub: Hub, clock: Clock, outages: Outages, metrics: Metrics, failpoint: Failpoint
-    ) -> None:
-        self._hub = hub
-        self._clock = clock
-        self._outages = outages
-        self._metrics = metrics
-        self._failpoint = failpoint
+    def __init__(self, context: Context) -> None:
+        self._hub = context.ports.hub
+        self._clock = context.ports.clock
+        self._outages = context.outages
+        self._metrics = context.metrics
+        self._failpoint = context.ports.failpoint
         self._stopping: set[str] = set()
         self.unhurried = asyncio.Semaphore(FORGETTING)
         """For calls that nobody waits for: many at once would crowd out those that people wait for."""

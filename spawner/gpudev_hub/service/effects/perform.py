@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.access_model import Access, Person
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.effects import CutSessions, Effect, RevokeAccess, StartServer, StopServer, Tell, Warn
 from gpudev_hub.core.events import Event
 from gpudev_hub.core.model import Claim, Reservation, State
-from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.ports import Cluster
-from gpudev_hub.service.metrics import Metrics
+from gpudev_hub.service.context import Context
 from gpudev_hub.service.observations import Observations
-from gpudev_hub.service.remembered import Remembered
 from gpudev_hub.service.sharing import HubShares
 
 from .hub import HubCalls
@@ -27,50 +23,15 @@ from .tasks import EffectTasks
 class Effects:
     """Does what commits ask for, and goes on with it when something changes."""
 
-    def __init__(
-        self,
-        *,
-        policy: Policy,
-        remembered: Remembered,
-        hub: HubCalls,
-        shares: HubShares,
-        cluster: Cluster,
-        clock: Clock,
-        observations: Observations,
-        post: Callable[[Event], None],
-        reconcile: Callable[[], None],
-        metrics: Metrics,
-    ) -> None:
-        """``reconcile``: ask for a full look at everything soon."""
-        view = remembered.view
-        self._remembered = remembered
+    def __init__(self, context: Context, observations: Observations, post: Callable[[Event], None]) -> None:
+        self._remembered = context.remembered
         self._readiness = observations.readiness
-        self._tasks = EffectTasks(clock)
-        self.hub = hub
-        self.shares = shares
-        self.starts = Starts(
-            view=view,
-            hub=hub,
-            cluster=cluster,
-            clock=clock,
-            tasks=self._tasks,
-            post=post,
-            opened=self._opened,
-            hub_forgot=reconcile,
-        )
-        self.stops = Stops(
-            policy=policy,
-            view=view,
-            hub=hub,
-            cluster=cluster,
-            clock=clock,
-            tasks=self._tasks,
-            looked=observations.looked,
-            metrics=metrics,
-        )
-        self._revocations = Revocations(
-            view, hub, self._tasks, gone=lambda hub_user: remembered.lab_closed(None, hub_user)
-        )
+        self._tasks = tasks = EffectTasks(context.ports.clock)
+        self.hub = HubCalls(context)
+        self.shares = HubShares(context)
+        self.starts = Starts(context, self.hub, tasks, post, self._opened)
+        self.stops = Stops(context, self.hub, tasks, observations.looked)
+        self._revocations = Revocations(context, self.hub, tasks)
 
     def resume(self) -> None:
         """Go on after a restart with what the service before may have left half done."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.model import SECOND, Millis
-from gpudev_hub.service.view import View
+from gpudev_hub.service.context import Context
 
 from .hub import HubCalls
 from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks
@@ -19,12 +18,11 @@ MINTED_LATE: Final[Millis] = 30 * SECOND
 class Revocations:
     """Has the Hub delete tokens."""
 
-    def __init__(self, view: View, hub: HubCalls, tasks: EffectTasks, gone: Callable[[str], None]) -> None:
-        """``gone``: the tokens of this user of the Hub are deleted."""
-        self._view = view
+    def __init__(self, context: Context, hub: HubCalls, tasks: EffectTasks) -> None:
+        self._view = context.view
+        self._remembered = context.remembered
         self._hub = hub
         self._tasks = tasks
-        self._gone = gone
 
     def revoke(self, subject: str) -> None:
         """Have the Hub delete the tokens of a person without access, until it has."""
@@ -42,7 +40,7 @@ class Revocations:
             while (person := self._view.people.get(subject)) is not None and person.access is Access.REVOKED:
                 mine = [r.id for r in self._view.reservations.values() if r.owner.subject == subject]
                 if await self._hub.revoke_tokens(person, mine):
-                    self._gone(person.hub_user)
+                    self._remembered.lab_closed(None, person.hub_user)
                     return
                 await self._tasks.wait(("revoke", subject, 0), pause)
                 pause = min(2 * pause, LONGEST_PAUSE)

@@ -6,18 +6,16 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.events import Event, OwnerKnown, StartFailed
 from gpudev_hub.core.model import SECOND, ClaimState, Millis, Presence, Reservation, State
 from gpudev_hub.core.ports import (
-    Cluster,
     HubPending,
     HubUnavailable,
     OwnerUnknownToHub,
     StartBrokenOff,
     StartRefused,
 )
-from gpudev_hub.service.view import View
+from gpudev_hub.service.context import Context
 
 from .hub import HubCalls
 from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks, Key
@@ -37,27 +35,21 @@ class Starts:
 
     def __init__(
         self,
-        *,
-        view: View,
+        context: Context,
         hub: HubCalls,
-        cluster: Cluster,
-        clock: Clock,
         tasks: EffectTasks,
         post: Callable[[Event], None],
         opened: Callable[[str, int], None],
-        hub_forgot: Callable[[], None],
     ) -> None:
-        """``opened``: the Hub says that this attempt runs, so users reach it at the Hub's address;
-        ``hub_forgot``: it does not know whom it is to start for, and so perhaps nobody's servers.
-        """
-        self._view = view
+        """``opened``: the Hub says that this attempt runs, so users reach it at the Hub's address."""
+        self._view = context.view
         self._hub = hub
-        self._cluster = cluster
-        self._clock = clock
+        self._cluster = context.ports.cluster
+        self._clock = context.ports.clock
         self._tasks = tasks
         self._post = post
         self._opened = opened
-        self._hub_forgot = hub_forgot
+        self._reconcile = context.reconcile_due.set
         self._refusals: dict[str, int] = {}
 
     def start(self, id: str, attempt: int) -> None:
@@ -98,7 +90,8 @@ class Starts:
             except OwnerUnknownToHub:
                 self._post(OwnerKnown(record.owner.subject, known=False))
                 if record.state is State.STARTING:
-                    self._hub_forgot()
+                    # The Hub may have forgotten everybody's servers, too.
+                    self._reconcile()
                     return
                 # The server runs on, and the Hub leads to it once its owner has logged in again.
                 await self._tasks.wait(key, LONGEST_PAUSE)

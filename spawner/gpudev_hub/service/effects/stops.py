@@ -6,12 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from gpudev_hub.clock import Clock
 from gpudev_hub.core.model import SECOND, Claim, ClaimState, Millis, Presence, Reservation, State
-from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.ports import Cluster, ClusterUnavailable, ServerSight
-from gpudev_hub.service.metrics import Metrics
-from gpudev_hub.service.view import View
+from gpudev_hub.core.ports import ClusterUnavailable, ServerSight
+from gpudev_hub.service.context import Context
 
 from .hub import HubCalls
 from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks, Key
@@ -26,26 +23,17 @@ class Stops:
     """Has the Hub stop servers, or removes them without it."""
 
     def __init__(
-        self,
-        *,
-        policy: Policy,
-        view: View,
-        hub: HubCalls,
-        cluster: Cluster,
-        clock: Clock,
-        tasks: EffectTasks,
-        looked: Callable[[ServerSight], None],
-        metrics: Metrics,
+        self, context: Context, hub: HubCalls, tasks: EffectTasks, looked: Callable[[ServerSight], None]
     ) -> None:
         """``looked``: is told what a look at a server shows."""
-        self._policy = policy
-        self._view = view
+        self._policy = context.ports.policy
+        self._view = context.view
         self._hub = hub
-        self._cluster = cluster
-        self._clock = clock
+        self._cluster = context.ports.cluster
+        self._clock = context.ports.clock
         self._tasks = tasks
         self._looked = looked
-        self._metrics = metrics
+        self._metrics = context.metrics
 
     def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
         """Have the server of this attempt stopped until it is gone, and forgotten if its reservation is over.
