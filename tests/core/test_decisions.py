@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from coreworld import HOUR, MINUTE, NOON, SECOND, STARTUP, TEARDOWN, Driver, nodes, policy, pool
 from gpudev_hub.core.causes import Cause, Reason
-from gpudev_hub.core.decisions.decide import next_due
+from gpudev_hub.core.decisions.decide import HANDLERS, next_due
 from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.effects import StartServer, StopServer, Tell, Warn
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import (
     Compress,
     End,
+    Event,
     Extend,
     NodesObserved,
     NodeUnknown,
@@ -1141,3 +1143,7 @@ def test_a_start_that_was_given_up_keeps_its_reason() -> None:
     d.do(StartTrouble("r1", 1, "ErrImageNeverPull: no such image"))
     d.see("r1", Presence.ABSENT)
     assert (d.get("r1").attempt, d.get("r1").detail) == (2, "ErrImageNeverPull: no such image")
+
+
+def test_every_event_has_a_handler() -> None:
+    assert set(HANDLERS) == set(get_args(Event))

@@ -5,40 +5,46 @@ Whatever is due is done first, ends before starts; then the event; then what has
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from gpudev_hub.core import events
 from gpudev_hub.core.effects import Decision
-from gpudev_hub.core.events import (
-    AccessLost,
-    ClearLimits,
-    Compress,
-    End,
-    Event,
-    Extend,
-    Mint,
-    NodesObserved,
-    NodeUnknown,
-    OperatorNode,
-    Outage,
-    OwnerKnown,
-    PersonSeen,
-    Resume,
-    ServerNotice,
-    ServerObserved,
-    ServerReady,
-    SetLimits,
-    Share,
-    StartFailed,
-    StartTrouble,
-    StopIntent,
-    Submit,
-    Swept,
-    Tick,
-    Unshare,
-)
+from gpudev_hub.core.events import Event
 from gpudev_hub.core.model import Millis, Reservation
 
 from . import access, clock, extensions, guests, limit_rules, nodes, requests, servers
 from .transitions import Turn
 from .working_state import WorkingState
+
+#: What decides on each kind of event; it returns the reservation that the event is about, if it is about one.
+HANDLERS: Final[Mapping[type[Event], Callable[[Turn, Any], Reservation | None]]] = {
+    events.Submit: requests.submit,
+    events.End: requests.end,
+    events.Extend: extensions.extend,
+    events.Resume: requests.resume,
+    events.Share: guests.share,
+    events.Unshare: guests.unshare,
+    events.Mint: requests.mint,
+    events.SetLimits: limit_rules.set_limits,
+    events.ClearLimits: limit_rules.clear_limits,
+    events.PersonSeen: access.person_seen,
+    events.AccessLost: access.access_lost,
+    events.Swept: access.swept,
+    events.ServerObserved: servers.observed,
+    events.ServerReady: servers.ready,
+    events.StartFailed: servers.start_failed,
+    events.ServerNotice: servers.server_notice,
+    events.StartTrouble: servers.start_trouble,
+    events.StopIntent: servers.stop_intent,
+    events.OwnerKnown: servers.owner_known,
+    events.NodesObserved: nodes.observed,
+    events.NodeUnknown: nodes.unknown,
+    events.OperatorNode: nodes.operator,
+    events.Outage: clock.outage,
+    events.Compress: clock.compress,
+    events.Tick: lambda turn, _: clock.tick(turn),
+}
 
 
 def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True) -> Decision:
@@ -54,11 +60,11 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
     """
     turn = Turn(world, now)
     # What was seen comes before what the clock says: a server gone at its very end has not overrun it.
-    seen = isinstance(event, Outage | ServerObserved | ServerReady | StopIntent)
+    seen = isinstance(event, events.Outage | events.ServerObserved | events.ServerReady | events.StopIntent)
     if not seen:
         clock.advance(turn)
     world.end_part()
-    asked = reservation = _handle(turn, event)
+    asked = reservation = HANDLERS[type(event)](turn, event)
     world.end_part()
     parts = world.parts
     if reservation is not None:
@@ -81,61 +87,6 @@ def next_due(world: WorkingState, now: Millis) -> Millis | None:
         return now
     instants = [at for at in (world.alarms.next(), world.starts.next()) if at is not None]
     return max(now, min(instants)) if instants else None
-
-
-def _handle(turn: Turn, event: Event) -> Reservation | None:
-    match event:
-        case Submit():
-            return requests.submit(turn, event)
-        case End():
-            return requests.end(turn, event)
-        case Extend():
-            return extensions.extend(turn, event)
-        case Resume():
-            return requests.resume(turn, event)
-        case Share():
-            return guests.share(turn, event)
-        case Unshare():
-            return guests.unshare(turn, event)
-        case Mint():
-            requests.mint(turn, event)
-        case SetLimits():
-            limit_rules.set_limits(turn, event)
-        case ClearLimits():
-            limit_rules.clear_limits(turn, event)
-        case PersonSeen():
-            access.person_seen(turn, event)
-        case AccessLost():
-            access.access_lost(turn, event)
-        case Swept():
-            access.swept(turn, event)
-        case ServerObserved():
-            return servers.observed(turn, event)
-        case ServerReady():
-            return servers.ready(turn, event)
-        case StartFailed():
-            return servers.start_failed(turn, event)
-        case ServerNotice():
-            return servers.server_notice(turn, event)
-        case StartTrouble():
-            return servers.start_trouble(turn, event)
-        case StopIntent():
-            return servers.stop_intent(turn, event)
-        case OwnerKnown():
-            servers.owner_known(turn, event)
-        case NodesObserved():
-            nodes.observed(turn, event)
-        case NodeUnknown():
-            nodes.unknown(turn, event)
-        case OperatorNode():
-            nodes.operator(turn, event)
-        case Outage():
-            clock.outage(turn, event)
-        case Compress():
-            clock.compress(turn, event)
-        case Tick():
-            clock.tick(turn)
-    return None
 
 
 def _latest(world: WorkingState, reservation: Reservation) -> Reservation:
