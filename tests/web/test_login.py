@@ -186,7 +186,7 @@ async def test_a_link_leads_to_this_machine_only(run: Running, address: str) -> 
             assert page.status_code == 400
             form = {**LINK, "redirect_uri": address, "answer": "confirm", "_xsrf": xsrf}
             assert (await browser.post("login", data=form)).status_code == 400
-    assert not run.site.logins.grants._grants
+    assert not run.site.logins.grants._entries
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/callback", "http://[::1]:65535/callback"])
@@ -341,7 +341,7 @@ def test_the_tables_count_a_subnet_of_ipv6_as_one_address() -> None:
     asks.add(CHALLENGE, "", "2001:db8:0:1::1", 0)
     nonces.add("2001:db8:0:1::1", 0)
     # The one whose login ends makes room for another address of the same subnet.
-    asks._by_secret[secrets[3]].denied = True
+    asks._entries[secrets[3]][0].denied = True
     with pytest.raises(Refused, match="was refused"):
         asks.poll(secrets[3], VERIFIER, 0)
     assert asks.add(CHALLENGE, "", "2001:db8::ff", 0)[1].address == "2001:db8::ff"
@@ -367,7 +367,7 @@ def test_the_tables_are_bounded_for_each_and_in_all(monkeypatch: pytest.MonkeyPa
         asks.add(CHALLENGE, "", f"10.0.0.{number}", 10 * MINUTE)
     for number in range(30, 50):
         asks.add(CHALLENGE, "", f"10.0.0.{number}", 10 * MINUTE)
-        if len(asks._by_secret) == 30:
+        if len(asks._entries) == 30:
             break
     with pytest.raises(Refused, match="Too many"):
         asks.add(CHALLENGE, "", "10.9.9.9", 10 * MINUTE)

@@ -9,9 +9,8 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final, Generic, Literal, TypeVar
 
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner
@@ -35,6 +34,7 @@ LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 CODE_LENGTH: Final = 8
 
 AGAIN: Final = "Start again with: gpu-dev login"
+T = TypeVar("T")
 
 
 def code_expired() -> Refused:
@@ -49,7 +49,6 @@ class Grant:
     owner: Owner
     challenge: str
     device: str
-    expires_at: Millis
 
 
 @dataclass(slots=True)
@@ -79,38 +78,41 @@ class Poll:
     grant: Grant | None = None
 
 
-class _Bounded:
-    """Counts entries by whom they are for; refuses more than the bounds."""
+class _Table(Generic[T]):
+    """Entries by their secrets, each until it expires; refuses more than the bounds."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._of: Counter[str] = Counter()
-
-    def add(self, of: str, total: int) -> None:
-        if self._of[of] >= MOST_OF_ONE or total >= MOST:
-            raise RateLimited(f"Too many {self._what} are under way.", 60)
-        self._of[of] += 1
-
-    def remove(self, of: str) -> None:
-        self._of[of] -= 1
-        if not self._of[of]:
-            del self._of[of]
-
-
-class Grants:
-    """One-use codes of confirmed logins, which the browser carries to the command line that asked."""
+    what: ClassVar[str]
+    """The entries of one user or address."""
 
     def __init__(self) -> None:
-        self._grants: OrderedDict[str, Grant] = OrderedDict()
-        self._bounds = _Bounded("logins of this user")
+        self._entries: dict[str, tuple[T, str, Millis]] = {}
+        """With the user or address whose they are, and when they expire."""
+
+    def _add(self, entry: T, of: str, until: Millis) -> str:
+        """Return a new secret for an entry. Raises ``Refused`` above the bounds."""
+        count = sum(other == of for _, other, _ in self._entries.values())
+        if count >= MOST_OF_ONE or len(self._entries) >= MOST:
+            raise RateLimited(f"Too many {self.what} are under way.", 60)
+        secret = secrets.token_urlsafe(32)
+        self._entries[secret] = entry, of, until
+        return secret
+
+    def _pop(self, secret: str) -> T | None:
+        return self._entries.pop(secret, (None, "", 0))[0]
+
+    def _forget(self, now: Millis) -> None:
+        self._entries = {key: entry for key, entry in self._entries.items() if entry[2] > now}
+
+
+class Grants(_Table[Grant]):
+    """One-use codes of confirmed logins, which the browser carries to the command line that asked."""
+
+    what = "logins of this user"
 
     def add(self, owner: Owner, challenge: str, device: str, now: Millis) -> str:
         """Return a new code. Raises ``Refused`` above the bounds."""
         self._forget(now)
-        self._bounds.add(owner.subject, len(self._grants))
-        code = secrets.token_urlsafe(32)
-        self._grants[code] = Grant(owner, challenge, device, now + GRANT_LIFE)
-        return code
+        return self._add(Grant(owner, challenge, device), owner.subject, now + GRANT_LIFE)
 
     def redeem(self, code: str, verifier: str, now: Millis) -> Grant:
         """Return the login that a code stands for. The code is used up, whatever the verifier.
@@ -118,47 +120,33 @@ class Grants:
         Raises ``Refused`` (``unauthenticated``).
         """
         self._forget(now)
-        grant = self._grants.pop(code, None)
-        if grant is None:
-            raise code_expired()
-        self._bounds.remove(grant.owner.subject)
-        if not verified(verifier, grant.challenge):
+        grant = self._pop(code)
+        if grant is None or not verified(verifier, grant.challenge):
             raise code_expired()
         return grant
 
-    def _forget(self, now: Millis) -> None:
-        while self._grants:
-            code, grant = next(iter(self._grants.items()))
-            if grant.expires_at > now:
-                return
-            del self._grants[code]
-            self._bounds.remove(grant.owner.subject)
 
-
-class Asks:
+class Asks(_Table[Asked]):
     """Logins of machines without a browser, each with a code to type and a secret to poll with (RFC 8628)."""
 
-    def __init__(self) -> None:
-        self._by_secret: OrderedDict[str, Asked] = OrderedDict()
-        self._by_code: dict[str, Asked] = {}
-        self._bounds = _Bounded("logins from this address")
+    what = "logins from this address"
 
     def add(self, challenge: str, device: str, address: str, now: Millis) -> tuple[str, Asked]:
         """Return a secret for polls, and the login with its code. Raises ``Refused`` above the bounds."""
         self._forget(now)
-        self._bounds.add(network(address), len(self._by_secret))
         code = _new_code()
-        while code in self._by_code:
+        while self._with(code):
             code = _new_code()
         asked = Asked(code, challenge, device, address, now, now + ASK_LIFE)
-        secret = secrets.token_urlsafe(32)
-        self._by_secret[secret] = self._by_code[code] = asked
-        return secret, asked
+        return self._add(asked, network(address), asked.expires_at), asked
+
+    def _with(self, code: str) -> Asked | None:
+        return next((asked for asked, _, _ in self._entries.values() if asked.user_code == code), None)
 
     def find(self, typed: str, now: Millis) -> Asked | None:
         """Return the login that waits for this code, as people type it; ``None``: there is none."""
         self._forget(now)
-        asked = self._by_code.get(clean_code(typed))
+        asked = self._with(clean_code(typed))
         return asked if asked is not None and asked.owner is None and not asked.denied else None
 
     def poll(self, secret: str, verifier: str, now: Millis) -> Poll:
@@ -167,66 +155,37 @@ class Asks:
         Raises ``Refused``: ``unauthenticated`` for an unknown or expired one, ``forbidden`` if refused.
         """
         self._forget(now)
-        asked = self._by_secret.get(secret)
+        asked, _, _ = self._entries.get(secret, (None, "", 0))
         if asked is None or not verified(verifier, asked.challenge):
             raise code_expired()
         if asked.denied:
-            self._remove(secret)
+            self._pop(secret)
             raise Refused(Code.FORBIDDEN, "The login was refused on the hub's page.", AGAIN)
         if asked.owner is not None:
-            self._remove(secret)
-            grant = Grant(asked.owner, asked.challenge, asked.device, asked.expires_at)
-            return Poll("granted", asked.interval, grant)
+            self._pop(secret)
+            return Poll("granted", asked.interval, Grant(asked.owner, asked.challenge, asked.device))
         early = asked.polled_at is not None and now - asked.polled_at < (asked.interval - 1) * SECOND
         asked.polled_at = now
         if early:
             asked.interval = min(asked.interval + INTERVAL, LONGEST_INTERVAL)
         return Poll("slow_down" if early else "pending", asked.interval)
 
-    def _remove(self, secret: str) -> None:
-        asked = self._by_secret.pop(secret)
-        del self._by_code[asked.user_code]
-        self._bounds.remove(network(asked.address))
 
-    def _forget(self, now: Millis) -> None:
-        while self._by_secret:
-            secret, asked = next(iter(self._by_secret.items()))
-            if asked.expires_at > now:
-                return
-            self._remove(secret)
+class Nonces(_Table[Millis]):
+    """Random numbers for signatures, each accepted once; known is when each expires."""
 
-
-class Nonces:
-    """Random numbers for signatures, each accepted once."""
-
-    def __init__(self) -> None:
-        self._nonces: OrderedDict[str, tuple[str, Millis]] = OrderedDict()
-        self._bounds = _Bounded("logins from this address")
+    what = "logins from this address"
 
     def add(self, address: str, now: Millis) -> tuple[str, Millis]:
         """Return a new one, and when it expires. Raises ``Refused`` above the bounds."""
         self._forget(now)
-        self._bounds.add(network(address), len(self._nonces))
-        nonce, until = secrets.token_urlsafe(32), now + NONCE_LIFE
-        self._nonces[nonce] = (address, until)
-        return nonce, until
+        until = now + NONCE_LIFE
+        return self._add(until, network(address), until), until
 
     def take(self, nonce: str, now: Millis) -> Millis | None:
         """Use one up; return when it would have expired, ``None`` if it is unknown, used or expired."""
         self._forget(now)
-        found = self._nonces.pop(nonce, None)
-        if found is None:
-            return None
-        self._bounds.remove(network(found[0]))
-        return found[1]
-
-    def _forget(self, now: Millis) -> None:
-        while self._nonces:
-            nonce, (address, until) = next(iter(self._nonces.items()))
-            if until > now:
-                return
-            del self._nonces[nonce]
-            self._bounds.remove(network(address))
+        return self._pop(nonce)
 
 
 def verified(verifier: str, challenge: str) -> bool:
