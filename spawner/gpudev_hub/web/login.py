@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -99,21 +100,24 @@ class Logins:
     async def make(self, owner: Owner, note: str, life: int) -> tuple[str, HubToken]:
         """Have the Hub make a token that is valid for ``life`` seconds. Raises ``Refused``."""
         try:
-            return await self.hub.make_token(owner.hub_user, wire.SCOPES, note, life)
+            with hub_answers():
+                return await self.hub.make_token(owner.hub_user, wire.SCOPES, note, life)
         except TokenRefused as error:
             raise Refused(
                 Code.FORBIDDEN, f"The Hub makes no token for {owner.login}: {error}.", "Contact an operator."
             ) from error
-        except HubUnavailable as error:
-            raise away(error) from error
 
 
-def away(error: HubUnavailable) -> Refused:
-    """The refusal while the Hub does not answer."""
-    log.warning("the Hub did not do what a login needs: %s", error)
-    return Refused(
-        Code.UNAVAILABLE, "The Hub did not answer, so the login could not be completed.", TRY_AGAIN
-    )
+@contextmanager
+def hub_answers() -> Iterator[None]:
+    """Raise ``Refused`` (``unavailable``) if the Hub does not answer."""
+    try:
+        yield
+    except HubUnavailable as error:
+        log.warning("the Hub did not do what a login needs: %s", error)
+        raise Refused(
+            Code.UNAVAILABLE, "The Hub did not answer, so the login could not be completed.", TRY_AGAIN
+        ) from error
 
 
 def shown_device(device: str) -> str:

@@ -15,14 +15,13 @@ from gpudev import login_wire as wire
 from gpudev.wire import API
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Owner
-from gpudev_hub.core.ports import HubUnavailable
 from gpudev_hub.service.hubclient import HubToken
 from gpudev_hub.ssh.keygen import KeygenFailed
 from gpudev_hub.ssh.signatures import signed_by
 
 from .auth import HubUser
 from .limits import network
-from .login import LIFE, NOTE, away, shown_time
+from .login import LIFE, NOTE, hub_answers, shown_time
 from .login_codes import shown_code
 from .login_lives import is_last, successor_of
 from .routes import Access, Call, route
@@ -143,10 +142,8 @@ async def _signer(site: Site, body: wire.LoginSignature) -> Owner:
         NO_SIGNATURE,
         "Check the name of the account, and that the hub knows the SSH key.",
     )
-    try:
+    with hub_answers():
         known = await logins.hub.knows(body.account)
-    except HubUnavailable as error:
-        raise away(error) from error
     if not known:
         raise unknown
     owner = site.auth.owner_named(body.account)
@@ -197,10 +194,8 @@ async def delete_token(call: Call) -> None:
             "This token belongs to a server, which needs it.",
             "Release the reservation to end the server and its token.",
         )
-    try:
+    with hub_answers():
         await call.site.logins.hub.delete_token(user.name, found.id)
-    except HubUnavailable as error:
-        raise away(error) from error
     call.site.auth.tokens.forget(call.token or "")
     fields = {"event": "logout", "subject": call.person.owner.subject, "token_id": found.id}
     log.info("token of %s deleted", user.name, extra={"fields": fields})
@@ -231,11 +226,9 @@ async def renew_token(call: Call) -> wire.Renewal:
         last = is_last(found.note, found.created_at, found.expires_at)
         return wire.Renewal(token=None, created_at=created or "", expires_at=expires or "", last=last)
     owner = call.person.owner
-    try:
+    with hub_answers():
         if (earlier := logins.successors.pop(found.id, None)) is not None:
             await logins.hub.delete_token(user.name, earlier)
-    except HubUnavailable as error:
-        raise away(error) from error
     note, left = successor
     token, made = await logins.make(owner, note, int(left.total_seconds()))
     logins.successors[found.id] = made.id
@@ -260,13 +253,10 @@ async def _own(call: Call) -> tuple[HubUser, HubToken]:
             "See and revoke your tokens on the Tokens page of the hub.",
         )
     user = await call.site.auth.tokens.user(call.token, network(call.peer))
-    try:
-        token_id = None if user is None else user.token_id
-        found = None
-        if user is not None and token_id is not None:
-            found = await call.site.logins.hub.token(user.name, token_id)
-    except HubUnavailable as error:
-        raise away(error) from error
+    found = None
+    if user is not None and user.token_id is not None:
+        with hub_answers():
+            found = await call.site.logins.hub.token(user.name, user.token_id)
     if user is None or found is None:
         call.site.auth.tokens.forget(call.token)
         raise Refused(
