@@ -21,7 +21,7 @@ from gpudev_hub.core.permissions import Role, roles
 from gpudev_hub.core.views.limits import in_words, standings
 
 from . import guests, limit_view, page_view
-from .base import ENCODER, JSON, SECURITY, PageHandler, describe
+from .base import BaseHandler, PageHandler
 from .drawing import draw
 from .help import ClientDownload, Help
 from .login_page import LoginPage
@@ -285,7 +285,7 @@ class Feed(PageHandler):
         self.identity = await self.identify()
         if self.identity is None:
             raise Refused(Code.UNAUTHENTICATED, "You are not logged in.", "Reload the page.")
-        self.limit(self.identity.owner.subject, write=False)
+        self.limit(self.caller, write=False)
 
 
 class LabFeed(Feed):
@@ -327,31 +327,18 @@ class PickerFeed(Feed):
         )
 
 
-class Static(StaticFileHandler):
+class Static(BaseHandler, StaticFileHandler):
     """Style sheet, scripts and icon; revalidated with every page, so that nobody runs last week's."""
 
-    def initialize(self, site: Site, path: str) -> None:  # type: ignore[override]
-        self.site = site
-        super().initialize(path)
+    compute_etag = StaticFileHandler.compute_etag
 
-    def set_default_headers(self) -> None:
-        self.set_header("Server", "gpudev")
-        for name, value in SECURITY.items():
-            self.set_header(name, value)
+    def initialize(self, site: Site, path: str) -> None:  # type: ignore[override]
+        BaseHandler.initialize(self, site)
+        StaticFileHandler.initialize(self, path)
 
     def set_extra_headers(self, _: str) -> None:
         """For a file that was found."""
         self.set_header("Cache-Control", "no-cache")
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """In the one form of all errors."""
-        cause = kwargs.get("exc_info", (None, None, None))[1]
-        error, status = describe(cause, status_code, self.request.method or "", "")
-        if status == 405:
-            self.set_header("Allow", "GET, HEAD")
-        self.set_header("Content-Type", JSON)
-        self.set_status(status)
-        self.finish(ENCODER.encode(wire.ErrorBody(error=error)))
 
 
 class NoPage(Page):
