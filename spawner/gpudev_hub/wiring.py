@@ -187,7 +187,6 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
         bastion_secret=of.secrets.bastion,
         github_check=None if of.github is None else of.github.check,
         doctor=None if of.doctor is None else of.doctor(hub, service),
-        people=None if of.github is None else people,
         webhook_secret=None if of.github is None else of.github.settings.webhook_secret(),
     )
 

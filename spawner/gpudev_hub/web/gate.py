@@ -6,31 +6,15 @@ from typing import Annotated
 
 import msgspec
 
+from gpudev_hub.core import gate
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.gate import (
-    Admission,
-    AdmitRequest,
-    Deleted,
-    Failed,
-    LoginAnswer,
-    LoginAsked,
-    NameAsked,
-    PersonAnswer,
-    PickerAnswer,
-    PickerAsked,
-    SizeNow,
-    Started,
-    StopAnswer,
-    StopAsked,
-    Verdict,
-)
 from gpudev_hub.core.limits.quota import hold_for, longest_request
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.views.limits import in_words, standings
+from gpudev_hub.service.people import People
 
 from .routes import Access, Call, route
-from .site import PeoplePort
 
 
 class MintRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,45 +30,45 @@ class Minted(msgspec.Struct):
 
 
 @route("POST", "gate/admit", access=Access.HUB)
-async def admit(call: Call, body: AdmitRequest) -> Admission:
+async def admit(call: Call, body: gate.AdmitRequest) -> gate.Admission:
     """May this server start, and where?."""
     call.reservation = body.server
     return await call.site.service.gate.admit(body)
 
 
 @route("POST", "gate/name", access=Access.HUB)
-async def name(call: Call, body: NameAsked) -> Admission:
+async def name(call: Call, body: gate.NameAsked) -> gate.Admission:
     """May the Hub keep a server of this name? Names that are no reservation's are limited."""
     call.reservation = body.server
     answer = await call.site.service.gate.name(body)
-    if answer.verdict is Verdict.REDIRECT:
+    if answer.verdict is gate.Verdict.REDIRECT:
         call.site.names.spend(body.subject)
     return answer
 
 
 @route("POST", "gate/started", access=Access.HUB)
-async def started(call: Call, body: Started) -> None:
+async def started(call: Call, body: gate.Started) -> None:
     """The engine built the servers of an attempt."""
     call.reservation = body.server
     call.site.service.hub_requests.started(body)
 
 
 @route("POST", "gate/failed", access=Access.HUB)
-async def failed(call: Call, body: Failed) -> None:
+async def failed(call: Call, body: gate.Failed) -> None:
     """What the engine built for an attempt can't start."""
     call.reservation = body.server
     call.site.service.hub_requests.failed(body)
 
 
 @route("POST", "gate/stop", access=Access.HUB)
-async def stop(call: Call, body: StopAsked) -> StopAnswer:
+async def stop(call: Call, body: gate.StopAsked) -> gate.StopAnswer:
     """May the spawner really stop this server?."""
     call.reservation = body.server
     return await call.site.service.hub_requests.stop_asked(body)
 
 
 @route("POST", "gate/deleted", access=Access.HUB)
-async def deleted(call: Call, body: Deleted) -> None:
+async def deleted(call: Call, body: gate.Deleted) -> None:
     """A server was deleted in the Hub."""
     call.reservation = body.server
     await call.site.service.hub_requests.deleted(body)
@@ -97,7 +81,7 @@ async def mint(call: Call, body: MintRequest) -> Minted:
 
 
 @route("POST", "gate/picker", access=Access.HUB)
-async def picker(call: Call, body: PickerAsked) -> PickerAnswer:
+async def picker(call: Call, body: gate.PickerAsked) -> gate.PickerAnswer:
     """What the spawn page of this id is to show."""
     service = call.site.service
     longest = longest_request(service.policy, service.view, body.subject)
@@ -110,7 +94,7 @@ async def picker(call: Call, body: PickerAsked) -> PickerAnswer:
         found = service.availability(Owner(body.subject, "", body.login), hold)
     except Refused as error:
         refused = error.message
-    return PickerAnswer(
+    return gate.PickerAnswer(
         now=service.clock.now(),
         longest=longest,
         limits=tuple(
@@ -119,7 +103,7 @@ async def picker(call: Call, body: PickerAsked) -> PickerAnswer:
         ),
         refused=refused,
         sizes=tuple(
-            SizeNow(
+            gate.SizeNow(
                 outlook.pool.name,
                 size.gpus,
                 size.nodes,
@@ -137,7 +121,7 @@ async def picker(call: Call, body: PickerAsked) -> PickerAnswer:
     )
 
 
-async def _instead(call: Call, body: PickerAsked) -> str | None:
+async def _instead(call: Call, body: gate.PickerAsked) -> str | None:
     """The page to show for an id that no new reservation can be made with."""
     minted = call.site.service.view.minted.get(body.server)
     if minted is not None and minted.subject == body.subject:
@@ -147,18 +131,19 @@ async def _instead(call: Call, body: PickerAsked) -> str | None:
 
 
 @route("POST", "gate/login", access=Access.HUB)
-async def login(call: Call, body: LoginAsked) -> LoginAnswer:
+async def login(call: Call, body: gate.LoginAsked) -> gate.LoginAnswer:
     """May this GitHub account log in, and as which user of the Hub?"""
     return await _people(call).login(body.github_id, body.login)
 
 
 @route("GET", "gate/people/{name}", access=Access.HUB)
-async def person(call: Call, name: str) -> PersonAnswer:
+async def person(call: Call, name: str) -> gate.PersonAnswer:
     """Does this user of the Hub still have access?"""
     return _people(call).access_of(name)
 
 
-def _people(call: Call) -> PeoplePort:
-    if call.site.people is None:
+def _people(call: Call) -> People:
+    access = call.site.service.access
+    if access.sweep is None:
         raise Refused(Code.NOT_FOUND, "People do not log in to this hub with GitHub.", "Set GPUDEV_GITHUB.")
-    return call.site.people
+    return access.people

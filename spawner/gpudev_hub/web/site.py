@@ -10,7 +10,6 @@ from tornado.web import RequestHandler
 
 from gpudev_hub.auth.check import Check
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.gate import LoginAnswer, PersonAnswer
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.service import Service
@@ -38,18 +37,6 @@ class SshAccessPort(Protocol):
         ...
 
 
-class PeoplePort(Protocol):
-    """Who may use the hub (``service/people.py``)."""
-
-    async def login(self, github_id: int, login: str) -> LoginAnswer:
-        """Ask GitHub about the account now, and answer."""
-        ...
-
-    def access_of(self, hub_user: str) -> PersonAnswer:
-        """What is known of a user of the Hub."""
-        ...
-
-
 @dataclass(slots=True, kw_only=True)
 class Site:
     """What the handlers work with."""
@@ -66,8 +53,6 @@ class Site:
     """Where an owner's home is on their servers."""
     webhook_secret: str | None = None
     """What GitHub signs its deliveries with; ``None``: none are taken."""
-    people: PeoplePort | None = None
-    """``None``: people do not log in with GitHub."""
     bastion: Bastion | None = None
     """``None``: there is no bastion, and its routes refuse everybody."""
     bastion_secret: str = ""
