@@ -99,10 +99,10 @@ class RouteHandler(BaseHandler):
         if access is Access.ANYBODY:
             return None
         if access is Access.HUB:
-            self._hub()
+            self._check_secret(self.site.gate_secret, "Hub")
             return None
         if access is Access.BASTION:
-            self._bastion()
+            self._check_secret(self.site.bastion_secret, "bastion")
             return None
         server = None
         if access is Access.SERVER:
@@ -141,17 +141,11 @@ class RouteHandler(BaseHandler):
         self.caller = f"monitor:{user.name}"
         return True
 
-    def _hub(self) -> None:
+    def _check_secret(self, secret: str, whose: str) -> None:
         token = bearer(self)
-        if token is None or not hmac.compare_digest(token.encode(), self.site.gate_secret.encode()):
-            raise Refused(Code.UNAUTHENTICATED, "This address accepts only the Hub's secret.", "")
-        self.caller = "hub"
-
-    def _bastion(self) -> None:
-        token, secret = bearer(self), self.site.bastion_secret
         if token is None or not secret or not hmac.compare_digest(token.encode(), secret.encode()):
-            raise Refused(Code.UNAUTHENTICATED, "This address accepts only the bastion's secret.", "")
-        self.caller = "bastion"
+            raise Refused(Code.UNAUTHENTICATED, f"This address accepts only the {whose}'s secret.", "")
+        self.caller = whose.lower()
 
     def _server(self, id: str) -> Reservation:
         """The live reservation whose current attempt the token names; works without the Hub."""

@@ -52,35 +52,23 @@ class Limiter:
 
     def spend(self, caller: str) -> None:
         """Take one token of ``caller``'s; raises ``RateLimited`` when none is left."""
-        now = self._now()
-        tokens = self._level(caller, now)
-        if tokens < 1:
-            self._refuse(tokens)
-        self._remember(caller, tokens - 1, now)
-
-    def check(self, caller: str) -> None:
-        """Raise ``RateLimited`` when no token is left, without taking one."""
-        tokens = self._level(caller, self._now())
-        if tokens < 1:
-            self._refuse(tokens)
-
-    def _level(self, caller: str, now: Millis) -> float:
-        tokens, since = self._buckets.get(caller, (float(self._rate.burst), now))
-        return min(self._rate.burst, tokens + max(0, now - since) / 1000 * self._rate.per_second)
-
-    def _remember(self, caller: str, tokens: float, now: Millis) -> None:
-        self._buckets[caller] = (tokens, now)
+        self._buckets[caller] = (self.check(caller) - 1, self._now())
         self._buckets.move_to_end(caller)
         if len(self._buckets) > REMEMBERED:
             self._buckets.popitem(last=False)
 
-    def _refuse(self, tokens: float) -> None:
-        wait = max(1, math.ceil((1 - tokens) / self._rate.per_second))
-        raise RateLimited(
-            f"Too many {self._what}: the limit is {self._rate.per_second:g} per second, with bursts of "
-            f"{self._rate.burst}.",
-            wait,
-        )
+    def check(self, caller: str) -> float:
+        """Return how many tokens are left, without taking one; raises ``RateLimited`` when none is."""
+        rate, now = self._rate, self._now()
+        tokens, since = self._buckets.get(caller, (float(rate.burst), now))
+        tokens = min(rate.burst, tokens + max(0, now - since) / 1000 * rate.per_second)
+        if tokens < 1:
+            raise RateLimited(
+                f"Too many {self._what}: the limit is {rate.per_second:g} per second, with bursts of "
+                f"{rate.burst}.",
+                max(1, math.ceil((1 - tokens) / rate.per_second)),
+            )
+        return tokens
 
 
 class Polls:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Final
 
@@ -83,22 +84,24 @@ def exposition(requests: RequestMetrics, service: Service, bastion: Bastion | No
     return generate_latest(registry).decode()
 
 
-def _counter(
-    name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
+Samples = Iterable[tuple[Sequence[str], float]]
+
+
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    help: str,
+    labels: Sequence[str],
+    samples: Samples,
 ) -> Metric:
-    family = CounterMetricFamily(name, help, labels=labels)
+    family = kind(name, help, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)
     return family
 
 
-def _gauge(
-    name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
-) -> Metric:
-    family = GaugeMetricFamily(name, help, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
+_counter = partial(_family, CounterMetricFamily)
+_gauge = partial(_family, GaugeMetricFamily)
 
 
 def _histogram(

@@ -24,18 +24,8 @@ DAYS = 30
 """Days of an answer where ``since`` is left out."""
 YEARS = (1970, 2999)
 GROUPS: tuple[wire.UsageBy, ...] = get_args(wire.UsageBy)
-COLUMNS = (
-    "requests",
-    "gpu_hours_reserved",
-    "gpu_hours_held",
-    "waits",
-    "wait_hours",
-    "longest_wait_hours",
-    "starts",
-    "early_releases",
-    "gpu_hours_given_back",
-    "outcomes",
-)
+COLUMNS = wire.UsageRow.__struct_fields__[2:]
+"""All but key and label."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a cell that begins with one of these for a formula."""
 NO_TEAM = "no team"
