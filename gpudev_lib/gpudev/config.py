@@ -28,7 +28,7 @@ KEYS: dict[str, str] = {
     "token_store": "`keyring` if the token is in the keyring of the system",
     "token_created": "when the token was made",
     "token_expires": "when the token expires",
-    "token_last": "whether the token cannot be renewed",
+    "token_last": "whether the token can no longer be renewed",
     "user": "your name at the hub",
     "gpu_type": "default GPU type",
     "hours": "default hold time in hours",

@@ -95,7 +95,7 @@ def test_the_end_is_told_before_it_comes_and_when_it_comes(stack: Stack, login: 
     assert told.titles == ["asked", "Notifications are on"]
     page.context.clock.fast_forward("01:30")
     shown = told.wait("train: 15 min left")
-    assert shown["body"].startswith("It ends at ")
+    assert shown["body"].startswith("Your reservation ends at ")
     page.context.clock.fast_forward("05:00")
     assert told.titles.count("train: 15 min left") == 1
 

@@ -466,7 +466,7 @@ def test_operators_see_who_has_access_and_confirm_revocations(run: Run, service:
         ("ben", "revoked"),
     ]
     assert run("admin", "access", "--confirm-revocations") == 0
-    assert "Nobody is held. Nothing was changed." in run.out
+    assert "Nobody is listed as held. Nothing was changed." in run.out
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def test_rules_are_kept_with_who_set_them_and_go_when_they_say_nothing() -> None
         ("team:o/none", None, "no team 'o/none'"),
         ("person:github:7", None, "subject 'github:7'"),
         ("person:", None, "subject ''"),
-        ("everyone", None, "'everyone' is not a scope"),
+        ("everyone", None, "cannot be set for 'everyone'"),
     ],
 )
 def test_unknown_scopes_are_refused(scope: str, where: str | None, words: str) -> None:

@@ -80,7 +80,7 @@ def test_every_refusal_says_why() -> None:
         world.do(Share(one.id, ALICE.subject, owner(f"guest-{number}")))
     full = refused(world, Share(one.id, ALICE.subject, CAROL))
     assert full.code is Code.QUOTA_EXCEEDED
-    assert f"shared with {MOST_GUESTS} people; the limit is {MOST_GUESTS}" in full.message
+    assert f"shared with {MOST_GUESTS} users; the limit is {MOST_GUESTS}" in full.message
     world.ready(one.id)
     world.do(End(one.id, ALICE.subject))
     assert world.world.reservations[one.id].state is State.STOPPING

@@ -88,9 +88,9 @@ async def test_operators_set_and_clear_limits_and_people_see_theirs(run: Running
     [
         ("default", "a100", {"running_gpus": 1}, "There is no GPU type 'a100'."),
         ("team:o/x", None, {"running_gpus": 1}, "There is no team 'o/x' in the settings."),
-        ("person:nobody", None, {"running_gpus": 1}, "Nobody called 'nobody' is known."),
-        ("person:github:9", None, {"running_gpus": 1}, "Nobody with the subject 'github:9' is known."),
-        ("all", None, {"running_gpus": 1}, "'all' is not a scope of limits."),
+        ("person:nobody", None, {"running_gpus": 1}, "No user is called 'nobody'."),
+        ("person:github:9", None, {"running_gpus": 1}, "No user has the subject 'github:9'."),
+        ("all", None, {"running_gpus": 1}, "Limits cannot be set for 'all'."),
         ("default", None, {}, "No limit was given."),
         ("default", None, {"running_gpus": -1}, "running_gpus"),
         ("default", None, {"hours_per_request": 0}, "hours_per_request"),

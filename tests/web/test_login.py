@@ -602,7 +602,7 @@ async def test_a_user_whom_the_hub_gives_no_token_is_told(run: Running) -> None:
         told = await confirmed(run, browser, await enter(run, browser))
     run.hub.unknown_users.add("alice")
     answer = await collect(run, code=told["code"])
-    assert (answer.status_code, "makes no token for alice" in answer.text) == (403, True)
+    assert (answer.status_code, "refused to make a token for alice" in answer.text) == (403, True)
 
 
 async def test_no_code_or_token_reaches_a_log_and_each_login_is_in_it(

@@ -67,7 +67,7 @@ async def test_only_operators_see_it(run: Running, address: str) -> None:
                 assert "text/html" in answer.headers["Content-Type"]
                 assert 'class="g-body"' in answer.text
                 if answer.status_code == 403:
-                    assert f"This page is for operators, and {who} is not one." in text_of(answer)
+                    assert f"This page is for operators; {who} is not an operator." in text_of(answer)
                 assert "node-1" not in answer.text
             assert 'href="/services/gpudev/operator"' not in (await client.get("")).text
         assert (await nobody.get(path)).status_code == 302

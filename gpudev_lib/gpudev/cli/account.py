@@ -47,9 +47,9 @@ def login_command(
     Opens a page of the hub in your browser, where you confirm the login. Without a browser on this machine,
     shows a code to type on that page from any browser.
 
-    The token is valid for 30 days. Commands renew it, up to 90 days after the login; then log in again. It
-    can reserve GPUs and open your own servers, and nothing else. It is saved in the keyring of the system if
-    there is one (install gpudev[keyring]), else in the configuration file.
+    The token is valid for 30 days. Commands renew it, up to 90 days after the login; then log in again. The
+    token can only manage your reservations and open your servers. It is saved in the keyring of the system if
+    gpudev[keyring] is installed, else in the configuration file.
     """
     from gpudev import login
 

@@ -29,8 +29,8 @@ def admin_command() -> None:
 def github_check(as_json: bool) -> None:
     """Check the GitHub App, the team, the repository and the rate limit.
 
-    Exits with 1 if a fact does not hold. Before anyone can log in, run `gpudev-hub github-check` on the
-    machine of the service.
+    Exits with 1 if a check fails. Before anyone can log in, run `gpudev-hub github-check` on the machine of
+    the service.
     """
     _facts(connect().api.github_check(), as_json=as_json)
 
@@ -40,8 +40,8 @@ def github_check(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Check the installation: database, Hub, cluster, nodes, network policies, bastion and GitHub.
 
-    Exits with 1 if a fact does not hold; the line below it says what to do. If the service does not answer,
-    run `gpudev-hub doctor` in its pod. For hubs on Kubernetes only.
+    Exits with 1 if a check fails; the line below a failed check says what to do. If the service does not
+    answer, run `gpudev-hub doctor` in its pod. For hubs on Kubernetes only.
     """
     _facts(connect().api.doctor(), as_json=as_json)
 
@@ -63,22 +63,22 @@ def _facts(found: wire.GithubCheck | wire.Doctor, *, as_json: bool) -> None:
 @click.option(
     "--confirm-revocations",
     is_flag=True,
-    help="Revoke the access of everybody listed as held. GitHub is asked about each again first.",
+    help="Revoke the access of everybody listed as held, after GitHub was asked about each of them again.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def access(confirm_revocations: bool, yes: bool, as_json: bool) -> None:
     """List everybody who has logged in with GitHub, and whether they have access.
 
-    If too many people would lose access at once, nobody does: they are listed as held. Check the team, the
-    repository and the GitHub App first. If they are right, use --confirm-revocations.
+    If too many people would lose access at once, nobody does: these people are listed as held. Check the
+    team, the repository and the GitHub App first. If they are correct, use --confirm-revocations.
     """
     client = connect()
     found = client.api.people()
     if confirm_revocations:
         held = [person for person in found.people if person.held]
         if not held:
-            echo("Nobody is held. Nothing was changed.")
+            echo("Nobody is listed as held. Nothing was changed.")
             return
         if not yes and sys.stdin.isatty():
             say(f"About to lose access: {', '.join(person.login for person in held)}.")

@@ -27,7 +27,7 @@ def cancel_command(names: tuple[str, ...], yes: bool, reason: str | None, as_jso
     """Release running reservations, or cancel queued ones.
 
     On a terminal, the command asks before it releases a running server. Files in your home stay. With --json
-    it does not ask, and `reservations` contains the reservations that it found, in their new state.
+    it does not ask, and prints the changed reservations in the list `reservations`.
     """
     client = connect()
     code = 0
@@ -72,8 +72,8 @@ def _cancel(reservation: Reservation, yes: bool, reason: str | None) -> None:
 def extend_command(name: str, hours: float, reason: str | None, as_json: bool) -> None:
     """Extend a reservation.
 
-    Granted only if everyone waiting still starts by their guaranteed time. If refused, the message gives the
-    longest extension available.
+    The extension is granted only if everyone waiting still starts by their guaranteed time. If it is refused,
+    the message gives the longest extension available.
     """
     client = connect()
     reservation = client.get(name).extend(hours, reason=reason)

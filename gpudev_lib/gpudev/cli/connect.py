@@ -56,8 +56,8 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
 
     NAME-1 is the second node of a reservation with several nodes.
 
-    One argument is a line for the shell on the server. Several arguments are a command and its arguments,
-    which are passed unchanged. `gpu-dev` exits with the status of the command.
+    The shell on the server runs a single argument as a command line. Several arguments are a command and its
+    arguments, and are passed unchanged. `gpu-dev` exits with the status of the command.
     """
     from gpudev import processes, remote
 

@@ -64,7 +64,8 @@ def _source(scope: str) -> str:
 def limits_group() -> None:
     """Show and change the limits of everybody, of a team or of one user (for operators).
 
-    SCOPE is `default`, `team:ORG/TEAM` or `person:LOGIN`. A changed limit holds at once and ends nothing.
+    SCOPE is `default`, `team:ORG/TEAM` or `person:LOGIN`. A change takes effect at once. It ends no
+    reservation.
     """
 
 
@@ -105,11 +106,11 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 @limits_group.command("set")
 @click.argument("scope")
 @_limit_options
-@click.option("--gpu-type", help="Only for this GPU type. Default: for all types.")
+@click.option("--gpu-type", help="Set limits for this GPU type. Default: for all types.")
 @click.option("--reason", help="Why. It is recorded in the history.")
 @json_option
 def set_(scope: str, gpu_type: str | None, reason: str | None, as_json: bool, **limits: Any) -> None:
-    """Set limits of a scope. Limits that you do not give stay as they are."""
+    """Set limits of SCOPE (`default`, `team:ORG/TEAM` or `person:LOGIN`); the others stay as they are."""
     body = wire.SetLimitsRequest(
         scope=scope, limits=wire.LimitValues(**limits), gpu_type=gpu_type, reason=reason
     )
@@ -118,12 +119,12 @@ def set_(scope: str, gpu_type: str | None, reason: str | None, as_json: bool, **
 
 @limits_group.command("clear")
 @click.argument("scope")
-@click.option("--limit", type=click.Choice(get_args(wire.LimitName)), help="Only this one. Default: all.")
-@click.option("--gpu-type", help="Of the rule for this GPU type. Default: of the rule for all types.")
+@click.option("--limit", type=click.Choice(get_args(wire.LimitName)), help="Only this limit. Default: all.")
+@click.option("--gpu-type", help="Clear limits for this GPU type. Default: the limits for all types.")
 @click.option("--reason", help="Why. It is recorded in the history.")
 @json_option
 def clear(scope: str, limit: str | None, gpu_type: str | None, reason: str | None, as_json: bool) -> None:
-    """Clear limits of a scope: wider limits hold again."""
+    """Clear limits of SCOPE (`default`, `team:ORG/TEAM` or `person:LOGIN`): wider limits apply again."""
     _tell(connect().api.clear_limits(scope, gpu_type, limit, reason), scope, as_json)
 
 

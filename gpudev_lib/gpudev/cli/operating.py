@@ -52,7 +52,7 @@ def node_command() -> None:
 @node_command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the nodes with their state, held GPUs and owners, and when they end if they do."""
+    """List the nodes: state, held GPUs and their owners, and the end of a node that has one."""
     timeline = connect().api.timeline()
     found = [_summary(pool.gpu_type, node) for pool in timeline.pools for node in pool.nodes]
     if as_json:
@@ -96,7 +96,7 @@ def _summary(gpu_type: str, node: wire.TimelineNode) -> NodeSummary:
 def drain(name: str) -> None:
     """Drain a node: it gets no new reservations.
 
-    Running reservations on the node continue to their end. Reservations planned there are re-planned.
+    Running reservations on the node continue to their end. Requests that are planned there are re-planned.
     """
     connect().api.operate_node(name, "drain")
     echo(f"{name} is drained and gets no new reservations. To undo: gpu-dev node undrain {name}")

@@ -27,9 +27,9 @@ TIMEOUT = click.option(
 @click.option("-g", "--gpus", type=int, help="GPUs per node: 1, 2, 4 or 8. Default: 1; with --nodes, all.")
 @click.option("--nodes", type=int, help="Number of whole nodes, connected to each other.")
 @click.option(
-    "-t", "--hours", type=HOURS, help="Hold time from when it is ready (4, 90m, 1:30, 2d). Default: 4."
+    "-t", "--hours", type=HOURS, help="Hold time once the server is ready (4, 90m, 1:30, 2d). Default: 4."
 )
-@click.option("--gpu-type", help="GPU type. Default: the type in your configuration, or of the hub.")
+@click.option("--gpu-type", help="GPU type. Default: your configured type, else the first of the hub.")
 @click.option("-n", "--name", help="Name for `ssh gpu-NAME`. Default: two random words.")
 @click.option("--image", help="Image of the server. Default: the default image of the pool.")
 @click.option(

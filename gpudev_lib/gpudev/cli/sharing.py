@@ -16,9 +16,9 @@ from gpudev.cli.output import connect, echo, emit, json_option
 def share_command(name: str, login: str, as_json: bool) -> None:
     """Give another user access to a server until its reservation ends.
 
-    They can use SSH and JupyterLab on this server. They work there as you: with your home, and everything in
-    it. They cannot extend, release or share the reservation with their own login. Sharing again with the same
-    user changes nothing.
+    They can use SSH on this server, and JupyterLab if the hub permits it. They work there as you, with all
+    files in your home. With their own login, they cannot extend, release or share the reservation. Sharing
+    again with the same user changes nothing.
     """
     reservation = connect().get(name).share(login)
     if as_json:

@@ -38,12 +38,8 @@ export function showEnd(link, item) {
     [
       name,
       news,
-      element("p", {}, "Kernels, terminals and SSH sessions have ended. Files in your home stay."),
-      element(
-        "p",
-        {},
-        "If you have unsaved changes, they are in this tab only: stay here and copy them before you close it.",
-      ),
+      element("p", {}, "Kernels, terminals and SSH sessions have ended. Files in your home are kept."),
+      element("p", {}, "Unsaved changes are only in this tab. Stay here and copy them before you close it."),
       element(
         "div",
         { class: "gpudev-row" },
@@ -87,7 +83,7 @@ export function showStopped(link) {
       element(
         "p",
         {},
-        "Its GPUs are kept for a while. You can start it again on its page, or release it there.",
+        "The GPUs are kept for a short time. On its page, start the server again or release the reservation.",
       ),
       element(
         "div",

@@ -48,7 +48,7 @@ export function moreTime(link, granted) {
     busy(true);
     instead.replaceChildren();
     said.classList.remove("gpudev-bad");
-    say(said, "Asking for more time …");
+    say(said, "Extending …");
     const refusal = await link.extend(hours);
     busy(false);
     if (!refusal) {

@@ -13,8 +13,8 @@ export async function toggle() {
   const problem = obstacle();
   if (problem) return problem;
   if ((await Notification.requestPermission()) !== "granted") {
-    return obstacle() || "Your browser gave no permission, so notifications stay off.";
+    return obstacle() || "Your browser did not allow notifications, so they stay off.";
   }
-  if (!want(true)) return "Your browser keeps no settings for this site, so notifications stay off.";
-  return "Notifications are on: 15 minutes before the end, and at the end. Keep this tab open.";
+  if (!want(true)) return "Your browser does not store settings for this site, so notifications stay off.";
+  return "Notifications are on: one 15 minutes before the end, and one at the end. Keep this tab open.";
 }

@@ -22,7 +22,7 @@ export function askRelease(link) {
   );
   const { dialog } = showDialog(`Release ${title(r)}?`, [
     element("p", {}, "Everything that runs on the server ends now: kernels, terminals and SSH sessions."),
-    element("p", {}, "Save your notebooks first. Files in your home stay."),
+    element("p", {}, "Save your notebooks first. Files in your home are kept."),
     said,
     element(
       "div",

@@ -111,8 +111,8 @@ def check_role(reservation: Reservation, held: frozenset[Role], action: Action) 
     if Role.GUEST in held:
         raise Refused(
             Code.FORBIDDEN,
-            f"{owner} shares reservation {name} with you: you can use its server, but not change it.",
-            f"Ask {owner}.",
+            f"{owner} shares reservation {name} with you: guests can use its server, but cannot do this.",
+            f"Ask {owner} to do it.",
         )
     who = "its owner" if Role.OPERATOR in held else "its owner and operators"
     raise Refused(
@@ -129,6 +129,6 @@ def check_state(reservation: Reservation, action: Action) -> None:
         state = "has ended" if reservation.state is State.ENDED else f"is {reservation.state}"
         raise Refused(
             Code.WRONG_STATE,
-            f"Reservation {name} {state}, so who has access cannot be changed.",
-            "Access ends with the reservation.",
+            f"Reservation {name} {state}, so its guests cannot be changed.",
+            "Guests lose access when the reservation ends.",
         )

@@ -67,12 +67,12 @@ class LimitSetting:
         if found:
             raise Refused(
                 Code.INVALID_REQUEST,
-                f"{name[:64]!r} is the name of {len(found)} users.",
+                f"{len(found)} users have the name {name[:64]!r}.",
                 f"Use one of the subjects: {listing(sorted(found), 'or')}.",
             )
         raise Refused(
             Code.NOT_FOUND,
-            f"Nobody called {name[:64]!r} is known.",
+            f"No user is called {name[:64]!r}.",
             "Users are known once they have logged in or made a reservation. "
             "Otherwise use the whole subject, for example person:local:alice.",
         )

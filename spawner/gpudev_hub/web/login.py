@@ -104,7 +104,9 @@ class Logins:
                 return await self.hub.make_token(owner.hub_user, wire.SCOPES, note, life)
         except TokenRefused as error:
             raise Refused(
-                Code.FORBIDDEN, f"The Hub makes no token for {owner.login}: {error}.", "Contact an operator."
+                Code.FORBIDDEN,
+                f"The Hub refused to make a token for {owner.login}: {error}.",
+                "Contact an operator.",
             ) from error
 
 

@@ -38,7 +38,7 @@ class OperatorPage(Page):
         if self.identity is not None and not self.identity.operator:
             raise Refused(
                 Code.FORBIDDEN,
-                f"This page is for operators, and {self.identity.owner.login} is not one.",
+                f"This page is for operators; {self.identity.owner.login} is not an operator.",
                 "Ask an operator of this hub.",
             )
 
@@ -46,12 +46,14 @@ class OperatorPage(Page):
         """The reason of the form. Raises ``Refused`` if it is missing or too long."""
         found = reason(self.get_argument("reason", ""))
         if not found:
-            raise Refused(Code.INVALID_REQUEST, "The reason is missing.", "Say why. The owner reads it.")
+            raise Refused(
+                Code.INVALID_REQUEST, "The reason is missing.", "Enter a reason. The owner reads it."
+            )
         if len(found) > LONGEST_REASON:
             raise Refused(
                 Code.INVALID_REQUEST,
                 f"The reason has {len(found)} characters; the maximum is {LONGEST_REASON}.",
-                "Shorten it.",
+                "Shorten the reason.",
             )
         return found
 

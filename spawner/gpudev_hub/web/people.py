@@ -43,8 +43,8 @@ async def confirm_revocations(call: Call, body: wire.RevocationsRequest) -> wire
     if unknown:
         raise Refused(
             Code.WRONG_STATE,
-            f"{len(unknown)} of the {len(body.subjects)} people are not held now, for example "
-            f"{min(unknown)[:64]}. Nobody was revoked.",
+            f"{len(unknown)} of the {len(body.subjects)} people on your list are not held now, for example "
+            f"{min(unknown)[:64]}. No access was revoked.",
             "Read the list again with `gpu-dev admin access`.",
         )
     await sweep.release(frozenset(body.subjects), call.person.owner.subject)

@@ -45,7 +45,7 @@ class Range:
             if day is not None and not YEARS[0] <= day.year <= YEARS[1]:
                 raise Refused(
                     Code.INVALID_REQUEST,
-                    f"There is no usage on {day.isoformat()}; years go from {YEARS[0]} to {YEARS[1]}.",
+                    f"There is no usage on {day.isoformat()}; the years are {YEARS[0]} to {YEARS[1]}.",
                     "Use a day like 2026-11-01.",
                 )
         last = until or max(now, since or now)

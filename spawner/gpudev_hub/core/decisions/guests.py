@@ -40,8 +40,8 @@ def share(turn: Turn, event: Share) -> Reservation:
     if guest.subject == reservation.owner.subject:
         raise Refused(
             Code.INVALID_REQUEST,
-            f"{guest.login} is the owner of reservation {name}; it can be shared only with other people.",
-            "Give the login of another person.",
+            f"{guest.login} is the owner of reservation {name}; it can be shared only with other users.",
+            "Give the login of another user.",
         )
     if reservation.guest(guest.subject) is not None:
         return reservation
@@ -49,14 +49,13 @@ def share(turn: Turn, event: Share) -> Reservation:
         raise Refused(
             Code.QUOTA_EXCEEDED,
             f"Reservation {name} has changed {reservation.version} times; after {MOST_CHANGES} changes "
-            "it can be shared with nobody else.",
+            "it cannot be shared with more users.",
             "Release it, and make a new reservation.",
         )
     if len(reservation.guests) >= MOST_GUESTS:
         raise Refused(
             Code.QUOTA_EXCEEDED,
-            f"Reservation {name} is shared with {len(reservation.guests)} people; "
-            f"the limit is {MOST_GUESTS}.",
+            f"Reservation {name} is shared with {len(reservation.guests)} users; the limit is {MOST_GUESTS}.",
             f"Remove one of them first: `gpu-dev unshare {name} LOGIN`.",
         )
     added = Guest(guest.subject, guest.hub_user, guest.login, turn.now)

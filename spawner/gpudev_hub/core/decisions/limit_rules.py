@@ -86,7 +86,7 @@ def check_scope(world: WorkingState, scope: str, pool: str | None) -> None:
         raise Refused(
             Code.UNKNOWN_GPU_TYPE,
             f"There is no GPU type {pool[:64]!r}.",
-            f"Available: {listing(list(world.plans), 'and')}. Leave it out for a limit on all GPU types.",
+            f"Available: {listing(list(world.plans), 'and')}. Leave --gpu-type out for all GPU types.",
         )
     kind, _, name = scope.partition(":")
     if scope == DEFAULT or (kind == "person" and _is_person(world, name)):
@@ -103,12 +103,12 @@ def check_scope(world: WorkingState, scope: str, pool: str | None) -> None:
     if kind == "person":
         raise Refused(
             Code.NOT_FOUND,
-            f"Nobody with the subject {name[:64]!r} is known.",
-            "Use the login of a person who has logged in, or a subject such as local:alice.",
+            f"No user has the subject {name[:64]!r}.",
+            "Use the login of a user who has logged in, or a subject such as local:alice.",
         )
     raise Refused(
         Code.INVALID_REQUEST,
-        f"{scope[:64]!r} is not a scope of limits.",
+        f"Limits cannot be set for {scope[:64]!r}.",
         "Use default, team:ORG/TEAM or person:LOGIN.",
     )
 

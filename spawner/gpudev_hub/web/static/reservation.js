@@ -96,7 +96,7 @@ function noticeEnd(ends, left, thresholds) {
     awaited = ends;
   } else if (awaited === ends && left > 0) {
     awaited = "";
-    const body = `It ends at ${when(new Date(ends))}. To keep it longer, extend it on its page.`;
+    const body = `Your reservation ends at ${when(new Date(ends))}. You can extend it on this page.`;
     const id = document.body.dataset.reservation;
     notify(`${id}-${minutes}-${ends}`, `${name()}: ${Math.ceil(left / 60)} min left`, body);
   }
