@@ -64,8 +64,7 @@ def _source(scope: str) -> str:
 def limits_group() -> None:
     """Show and change the limits of everybody, of a team or of one user (for operators).
 
-    SCOPE is `default`, `team:ORG/TEAM` or `person:LOGIN`. A change takes effect at once. It ends no
-    reservation.
+    A change takes effect at once. It ends no reservation.
     """
 
 
@@ -110,7 +109,10 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--reason", help="Why. It is recorded in the history.")
 @json_option
 def set_(scope: str, gpu_type: str | None, reason: str | None, as_json: bool, **limits: Any) -> None:
-    """Set limits of SCOPE (`default`, `team:ORG/TEAM` or `person:LOGIN`); the others stay as they are."""
+    """Set limits of SCOPE.
+
+    SCOPE is `default`, `team:ORG/TEAM` or `person:LOGIN`. Limits that you do not give stay as they are.
+    """
     body = wire.SetLimitsRequest(
         scope=scope, limits=wire.LimitValues(**limits), gpu_type=gpu_type, reason=reason
     )
@@ -124,7 +126,10 @@ def set_(scope: str, gpu_type: str | None, reason: str | None, as_json: bool, **
 @click.option("--reason", help="Why. It is recorded in the history.")
 @json_option
 def clear(scope: str, limit: str | None, gpu_type: str | None, reason: str | None, as_json: bool) -> None:
-    """Clear limits of SCOPE (`default`, `team:ORG/TEAM` or `person:LOGIN`): wider limits apply again."""
+    """Clear limits of SCOPE.
+
+    SCOPE is `default`, `team:ORG/TEAM` or `person:LOGIN`. The limits of the next wider scope apply again.
+    """
     _tell(connect().api.clear_limits(scope, gpu_type, limit, reason), scope, as_json)
 
 

@@ -52,7 +52,10 @@ def node_command() -> None:
 @node_command.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the nodes: state, held GPUs and their owners, and the end of a node that has one."""
+    """List the nodes and the owners of held GPUs.
+
+    Also shows when a node ends, and why a node is drained.
+    """
     timeline = connect().api.timeline()
     found = [_summary(pool.gpu_type, node) for pool in timeline.pools for node in pool.nodes]
     if as_json:

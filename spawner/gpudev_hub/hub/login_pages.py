@@ -21,7 +21,7 @@ RETRY_AFTER: Final = 30
 """Seconds after which a login that failed for a reason that passes is worth another try."""
 
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
-_START_AGAIN: Final = "Start the login again. It has to be finished in the same browser within a day."
+_START_AGAIN: Final = "Start the login again. Finish it in the same browser within a day."
 
 
 class LoginFailed(web.HTTPError):
@@ -81,8 +81,8 @@ def app_broken(what: str) -> LoginFailed:
     return LoginFailed(
         500,
         "This hub is not set up correctly",
-        f"GitHub does not accept this hub's GitHub App ({what}). Nobody can log in until that is repaired.",
-        "Tell an operator of this hub: the command gpu-dev admin github-check names what is wrong.",
+        f"GitHub does not accept this hub's GitHub App ({what}). Nobody can log in until this is fixed.",
+        "Tell an operator of this hub: the command gpu-dev admin github-check shows the problem.",
     )
 
 
