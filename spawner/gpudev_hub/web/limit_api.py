@@ -40,7 +40,7 @@ async def limits(call: Call) -> wire.LimitRules:
 
 @route("PUT", f"{wire.API}/limits", *CODES, access=Access.OPERATOR)
 async def set_limits(call: Call, body: wire.SetLimitsRequest) -> wire.LimitsChanged:
-    """Set limits of a scope. Limits that are left out stay as they are, and nothing that runs ends."""
+    """Set limits of a scope. Limits that are left out stay as they are. Running servers continue."""
     service = call.site.service
     rule, warnings = await service.limits.set(
         body.scope,
@@ -60,7 +60,7 @@ async def clear_limits(
     limit: One | None = None,
     reason: Why | None = None,
 ) -> wire.LimitsChanged:
-    """Clear limits of a scope: the next wider rule holds again."""
+    """Clear limits of a scope: the rule of the next wider scope applies again."""
     names = tuple(name for name, called in limit_view.WIRE_NAMES.items() if called == limit)
     rule, warnings = await call.site.service.limits.clear(
         scope, gpu_type, names, call.person.owner.subject, present.reason(reason)
