@@ -63,7 +63,7 @@ async def test_operators_set_and_clear_limits_and_people_see_theirs(run: Running
         assert lowered["rule"]["login"] == "alice"
         assert lowered["warnings"] == [
             "alice holds 4 GPUs in simulated; the limit is now 1.",
-            "Nothing ends. New requests wait or are refused until the use is below the limit.",
+            "Their reservations continue. New requests wait or are refused until the use is below the limit.",
         ]
         cleared = await olga.delete(
             "api/v1/limits", params={"scope": "person:alice", "limit": "running_gpus"}
@@ -205,7 +205,7 @@ async def test_the_command_line_shows_and_changes_limits(
         "Limits of person:alice: running_gpus 2, hours_per_request 1.5, gpu_hours_week 10",
     )
     assert "Warning: alice holds 4 GPUs in simulated; the limit is now 2." in err
-    assert "Nothing ends." in err
+    assert "Their reservations continue." in err
     code, out, _ = await command("operators", *limits, "show")
     assert code == 0
     assert "person:alice all running_gpus 2 local:olga a loan" in out

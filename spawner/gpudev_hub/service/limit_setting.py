@@ -73,8 +73,8 @@ class LimitSetting:
         raise Refused(
             Code.NOT_FOUND,
             f"No user is called {name[:64]!r}.",
-            "Users are known once they have logged in or made a reservation. "
-            "Otherwise use the whole subject, for example person:local:alice.",
+            "A user must have logged in or made a reservation. "
+            "Otherwise use the subject, for example person:local:alice.",
         )
 
     def _warnings(self, scope: str, names: tuple[Name, ...]) -> list[str]:
@@ -93,5 +93,5 @@ class LimitSetting:
         return [
             *told[:MOST_WARNINGS],
             *more,
-            "Nothing ends. New requests wait or are refused until the use is below the limit.",
+            "Their reservations continue. New requests wait or are refused until the use is below the limit.",
         ]
