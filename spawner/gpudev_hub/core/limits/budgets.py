@@ -1,8 +1,8 @@
-"""GPU time that counts towards budgets per week and per month: hold time, from ready to the end.
+"""GPU time that counts towards weekly and monthly budgets: hold time, from ready to the end.
 
-A live reservation counts with what it has held in the period and with all that it may still hold, whenever
-that is. So whatever was granted within a budget can be held within it, also across the turn of a period.
-Starts, failed starts and tear-down do not count. All amounts are GPU-milliseconds.
+A live reservation counts with what it has held in the period and all that it may still hold, at any time. So
+whatever was granted within a budget can be held within it, also across the end of a period. Starts, failed
+starts and tear-down do not count. All amounts are GPU-milliseconds.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def use_of(
     period: Period,
     now: Millis,
 ) -> Use:
-    """Return what a person has used and reserved of these pools in the present period.
+    """Return what a person has used and reserved in these pools in the present period.
 
-    `live`: the person's live reservations.
+    ``live``: the person's live reservations.
     """
     start = period.start(now)
     held = sum(_spent(state.spending.get((subject, pool)), period, start) for pool in pools)
@@ -57,7 +57,7 @@ def use_of(
 
 
 def charged(spending: Spending | None, ended: Reservation, now: Millis) -> Spending | None:
-    """Return the owner's spending in the pool after a reservation has ended; `None`: it was never ready."""
+    """Return the owner's spending in the pool after a reservation ended; ``None`` if it was never ready."""
     began, end = _hold_time(ended)
     if not end:
         return None
@@ -74,7 +74,7 @@ def charged(spending: Spending | None, ended: Reservation, now: Millis) -> Spend
 
 
 def _spent(spending: Spending | None, period: Period, start: Millis) -> int:
-    """Return what is recorded for the period that began at `start`."""
+    """Return what is recorded for the period that began at ``start``."""
     if spending is None:
         return 0
     if period is Period.WEEK:
@@ -83,7 +83,7 @@ def _spent(spending: Spending | None, period: Period, start: Millis) -> int:
 
 
 def _hold_time(reservation: Reservation) -> tuple[Millis, Millis]:
-    """Return when the hold began and ends or ended; zeros: it has not begun."""
+    """Return when the hold began, and when it ends or ended; zeros if it has not begun."""
     if reservation.ready_at is None or reservation.ends_at is None:
         return 0, 0
     return reservation.ready_at, reservation.ends_at

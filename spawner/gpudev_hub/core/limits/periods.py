@@ -9,12 +9,12 @@ from gpudev_hub.core.model import HOUR, SECOND, Millis
 
 _DAY: Millis = 24 * HOUR
 _WEEK: Millis = 7 * _DAY
-#: 1970-01-01 was a Thursday, the fourth day of its ISO week.
 _MONDAY: Millis = -3 * _DAY
+"""A Monday: 1970-01-01 was a Thursday."""
 
 
 class Period(StrEnum):
-    """What a budget renews with. UTC has no daylight saving, so that every day has 24 hours."""
+    """How often a budget renews. UTC has no daylight saving, so every day has 24 hours."""
 
     WEEK = "week"
     MONTH = "month"

@@ -22,16 +22,16 @@ _PERIODS: Final[dict[Name, Period]] = {"gpu_hours_week": Period.WEEK, "gpu_hours
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit of GPU-hours that holds for an owner, and what counts towards it (GPU-milliseconds)."""
+    """A limit in GPU-hours for an owner, and what counts towards it (GPU-milliseconds)."""
 
     name: Name
     limit: int
     """GPU-hours."""
     use: Use
     pool: str | None
-    """The only pool that counts; `None`: all pools without a limit of their own."""
+    """The only pool that counts; ``None``: all pools without a limit of their own."""
     renews: Millis | None
-    """When the period ends; `None`: it counts live reservations, at whatever time."""
+    """When the period ends; ``None`` for a limit on all live reservations together."""
 
     @property
     def left(self) -> int:
@@ -39,7 +39,7 @@ class Budget:
         return max(0, self.limit * HOUR - self.use.total)
 
     def of(self) -> str:
-        """Return, in words, what the budget is: ``your 100 GPU-hours for this week``."""
+        """Return the name of the budget: ``your 100 GPU-hours for this week``."""
         where = f" in {self.pool}" if self.pool else ""
         period = "" if self.renews is None else f" for this {_PERIODS[self.name]}"
         return f"your {self.limit} GPU-hours{where}{period}"
@@ -48,9 +48,9 @@ class Budget:
 def budgets(
     policy: Policy, state: LiveState, subject: str, pool: str, live: Iterable[Reservation], now: Millis
 ) -> list[Budget]:
-    """Return the limits of GPU-hours that hold for an owner in a pool.
+    """Return the limits in GPU-hours for an owner in a pool.
 
-    `live`: the owner's live reservations.
+    ``live``: the owner's live reservations.
     """
     live = list(live)
     limits = limits_of(policy, state, subject, pool)
@@ -72,7 +72,7 @@ def budgets(
 
 
 def gpu_hours(reservations: Iterable[Reservation]) -> float:
-    """Σ GPUs × hours asked for, extensions included."""
+    """Return Σ GPUs × hours of the reservations, extensions included."""
     return _asked_for(reservations) / HOUR
 
 
@@ -83,8 +83,8 @@ def _asked_for(reservations: Iterable[Reservation]) -> int:
 def counts(claim: Claim, reservations: Mapping[str, Reservation], nodes: Mapping[str, Node]) -> bool:
     """Return whether a claim counts against its owner's cap.
 
-    Not if a later attempt has taken its place or the reservation has ended; nor past its end on a node
-    that is away for longer than the grace.
+    It does not if a later attempt took its place, if the reservation has ended, or if it overruns on a node
+    that has been away for longer than the grace.
     """
     reservation = reservations.get(claim.reservation)
     if reservation is None or reservation.attempt != claim.attempt:
@@ -94,14 +94,14 @@ def counts(claim: Claim, reservations: Mapping[str, Reservation], nodes: Mapping
 
 
 def longest_request(policy: Policy, state: LiveState, subject: str) -> Millis:
-    """Return the longest hold that one request of the owner may ask for, in whichever pool allows most."""
+    """Return the longest hold that one request of the owner may ask for, in the pool that allows most."""
     return max(limits_of(policy, state, subject, pool.name).values.hold_per_request for pool in policy.pools)
 
 
 def hold_for(policy: Policy, state: LiveState, subject: str, hours: float) -> Millis:
-    """Return the hold that a request for so many hours gets.
+    """Return the hold of a request for so many hours.
 
-    Raises `Refused` if no request of the owner may ask for it, in any pool.
+    Raises ``Refused`` if no pool allows it to the owner.
     """
     hold = resolve_hours(hours, policy.min_hold)
     _check_hold(hold, longest_request(policy, state, subject))
@@ -109,7 +109,7 @@ def hold_for(policy: Policy, state: LiveState, subject: str, hours: float) -> Mi
 
 
 def _check_hold(hold: Millis, longest: Millis) -> None:
-    """Raise `Refused` if one request may not ask for so long a hold."""
+    """Raise ``Refused`` if one request may not ask for this hold."""
     if hold > longest:
         raise Refused(
             Code.QUOTA_EXCEEDED,
@@ -121,9 +121,9 @@ def _check_hold(hold: Millis, longest: Millis) -> None:
 def check_submit(
     policy: Policy, state: LiveState, subject: str, request: Request, live: list[Reservation], now: Millis
 ) -> None:
-    """Raise `Refused` if one more request like this is over the owner's limits.
+    """Raise ``Refused`` if the request would exceed the owner's limits.
 
-    `live`: the owner's live reservations.
+    ``live``: the owner's live reservations.
     """
     limits = limits_of(policy, state, subject, request.pool)
     _check_hold(request.hold, limits.values.hold_per_request)
@@ -150,7 +150,7 @@ def check_submit(
 
 
 def _over_budget(budget: Budget, total: int, hold: Millis, least: Millis, now: Millis) -> Refused:
-    """Return the refusal of a request for `total` GPUs that needs more than what is left."""
+    """Return the refusal of a request for ``total`` GPUs that exceeds what is left."""
     asked, longest = total * hold, budget.left // total
     shorter = f"Ask for {gpus(total)} for at most {duration(longest)}" if longest >= least else ""
     if budget.renews is None:
@@ -174,7 +174,7 @@ def _over_budget(budget: Budget, total: int, hold: Millis, least: Millis, now: M
 
 
 def _hours(gpu_ms: int) -> str:
-    """GPU-hours to two decimals, rounded down."""
+    """Return GPU-hours to two decimals, rounded down."""
     return f"{gpu_ms * 100 // HOUR / 100:g}"
 
 
@@ -187,7 +187,7 @@ def longest_hold(
     live: list[Reservation],
     now: Millis,
 ) -> Millis:
-    """Return the longest hold that the owner's limits let a request for `total` GPUs ask for; 0: none."""
+    """Return the longest hold that the owner's limits allow for ``total`` GPUs; 0: none."""
     limits = limits_of(policy, state, subject, pool).values
     if total > limits.running_gpus:
         return 0
@@ -198,7 +198,7 @@ def longest_hold(
 def longest_extension(
     policy: Policy, state: LiveState, reservation: Reservation, live: list[Reservation], now: Millis
 ) -> tuple[Millis, str]:
-    """By how much the owner's limits let the hold grow (0 or more), and the limit that says so, in words."""
+    """Return by how much the owner's limits let the hold grow (0 or more), and the deciding limit."""
     subject, pool = reservation.owner.subject, reservation.request.pool
     most = limits_of(policy, state, subject, pool).values.hold_with_extensions
     longest = most - reservation.request.hold

@@ -1,8 +1,7 @@
 """Which limits hold for a person in a pool: rules that operators set, over the policy file.
 
-A rule of the person comes before rules of the person's teams, and those before the default rule. Of the rules
-of one scope, one for the pool comes before one for all pools. Of several teams, the most generous value
-holds, limit by limit.
+A person's rule comes before rules of their teams, and those before the default rule. Within a scope, a rule
+for the pool comes before one for all pools. Of several teams, the most generous value of each limit holds.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Source:
     scope: str
     """``default``, ``team:org/slug`` or ``person:SUBJECT``."""
     pool: str | None = None
-    """The pool that it was set for, whose use alone counts; ``None``: set for all pools."""
+    """The only pool that it is set for and counts; ``None``: all pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def team_scope(team: str) -> str:
 
 
 def effective(policy: Policy, rules: Rules, teams: Iterable[str], subject: str, pool: str) -> Limits:
-    """Return the limits that hold for a person, who is in these teams, in a pool."""
+    """Return the limits of a person, who is in these teams, in a pool."""
     of_teams = [team_scope(team) for team in sorted(teams)]
     values: dict[str, int | None] = {}
     sources: dict[Name, Source] = {}
@@ -87,7 +86,7 @@ def effective(policy: Policy, rules: Rules, teams: Iterable[str], subject: str, 
 
 
 def limits_of(policy: Policy, state: LiveState, subject: str, pool: str) -> Limits:
-    """Return the limits that hold for a person in a pool, by the live records."""
+    """Return the limits of a person in a pool, from the live records."""
     person = state.people.get(subject)
     return effective(policy, state.limits, () if person is None else person.teams, subject, pool)
 
@@ -95,7 +94,7 @@ def limits_of(policy: Policy, state: LiveState, subject: str, pool: str) -> Limi
 def sharing_pools(policy: Policy, state: LiveState, subject: str, pool: str, name: Name) -> frozenset[str]:
     """Return the pools whose use counts together towards a limit of a pool.
 
-    A limit that was set for one pool counts that pool alone; one for all pools, those without their own.
+    A limit for one pool counts that pool alone. A limit for all pools counts those without their own.
     """
     if limits_of(policy, state, subject, pool).sources[name].pool is not None:
         return frozenset({pool})
@@ -107,7 +106,7 @@ def sharing_pools(policy: Policy, state: LiveState, subject: str, pool: str, nam
 
 
 def _said(rules: Rules, scope: str, pool: str, name: Name) -> tuple[int, Source] | None:
-    """Return what the rules of one scope say: the one for the pool first."""
+    """Return what the rules of one scope set, the rule for the pool first."""
     for where in (pool, None):
         rule = rules.get((scope, where))
         value: int | None = None if rule is None else getattr(rule, name)
@@ -117,7 +116,7 @@ def _said(rules: Rules, scope: str, pool: str, name: Name) -> tuple[int, Source]
 
 
 def _in_the_file(policy: Policy, subject: str, name: Name) -> tuple[int, Source] | None:
-    """Return what the policy file says of this person alone."""
+    """Return what the policy file sets for this person alone."""
     rule = policy.personal.get(subject)
     value: int | None = None if rule is None else getattr(rule, name)
     return None if value is None else (value, Source(person_scope(subject)))

@@ -1,4 +1,4 @@
-"""One node's and one owner's load with what makes searching it quick, and the account of room gained."""
+"""The load of a node and of an owner, indexed for quick search, and the room that was gained."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -7,13 +7,13 @@ from gpudev_hub.core.model import MINUTE, Millis
 
 from .resource_profile import FOREVER, Profile
 
-#: Lengths are put into classes of half an hour: what was learnt for the shortest length of a class is a lower
-#: bound for all of them. Starts and ends are exact whatever this is.
 _CLASS: Millis = 30 * MINUTE
+"""Width of a class of lengths. A bound found for the shortest length of a class holds for the whole class.
+Starts and ends are exact whatever the width."""
 
 
 class NodeCapacity:
-    """A node: its load, and per class of demands an instant before which there is no room."""
+    """A node's load, with bounds that shorten the search for room."""
 
     __slots__ = ("_bounds", "gpus", "group", "holders", "name", "profile", "until")
 
@@ -23,17 +23,18 @@ class NodeCapacity:
         self.group = ""
         self.until: Millis = FOREVER
         self.profile = Profile()
-        #: Keys of the occupations and placed demands on this node (a dict for its steady order).
         self.holders: dict[str, None] = {}
-        #: (GPUs, shortest length of a class) -> [since, bound]: no room for the class in [since, bound).
+        """Keys of the occupations and placed demands on this node; a dict keeps their order."""
         self._bounds: dict[tuple[int, int], list[Millis]] = {}
+        """``(GPUs, shortest length of a class)`` to ``[since, bound]``: no room for the class in [since,
+        bound)."""
 
     def earliest(
         self, gpus: int, length: Millis, start: Millis, stop: Millis, lifted: bool = False
     ) -> Millis:
-        """The first t in [start, stop] with room for `gpus` during [t, t + length), else some t past `stop`.
+        """Return the first t in [start, stop] with room during [t, t + length), else a t after ``stop``.
 
-        `lifted`: the profile lacks a load that will come back, so bounds are neither used nor learnt.
+        ``lifted``: the profile lacks a load that will come back, so bounds are neither used nor recorded.
         """
         if start > stop:
             return start
@@ -54,62 +55,62 @@ class NodeCapacity:
         return self.profile.earliest(start, length, most, stop)
 
     def loosen(self, start: Millis) -> None:
-        """Room was gained from `start` on: windows that reach past it may be free now."""
+        """Lower the bounds after room was gained from ``start`` on."""
         for (_, shortest), bound in self._bounds.items():
             first = start - shortest + 1
             if bound[1] > first:
                 bound[1] = max(first, bound[0])
 
     def fits(self, gpus: int, start: Millis, end: Millis) -> bool:
-        """Whether there is room for `gpus` all through [start, end)."""
+        """Return whether ``gpus`` fit all through [start, end)."""
         return end <= self.until and self.profile.peak(start, end) + gpus <= self.gpus
 
     def preference(self, start: Millis, end: Millis) -> tuple[int, Millis, str]:
-        """Among equally early nodes the least wins: smallest hole, then nearest end of what is running."""
+        """Return a sort key for equally early nodes: smallest hole, nearest end of the running load, name."""
         free = self.gpus - self.profile.at(start)
         return free, abs(self.profile.idle_from(start) - end), self.name
 
 
 class OwnerCapacity:
-    """An owner: what he holds and is going to hold in the pool, and the caps of his queued requests."""
+    """What an owner holds or has planned in a pool, and the caps (most GPUs at once) of their requests."""
 
     __slots__ = ("_caps", "profile", "total", "windows")
 
     def __init__(self) -> None:
         self.profile = Profile()
-        #: GPUs of all his occupations that count and all his places together, at whatever time.
         self.total = 0
-        #: Key of a placed demand -> (start, end, cap): all through it the owner holds at most `cap`.
+        """GPUs of all occupations that count and of all places, regardless of time."""
         self.windows: dict[str, tuple[Millis, Millis, int]] = {}
-        #: Cap -> how many windows have it. All the same, except after the owner's cap was changed.
+        """Key of a placed demand to ``(start, end, cap)``: the owner may hold at most ``cap`` during that
+        time."""
         self._caps: dict[int, int] = {}
+        """Cap to the number of windows with it. All are equal unless the owner's cap was changed."""
 
     def open_window(self, key: str, start: Millis, end: Millis, cap: int) -> None:
-        """A demand was placed: its cap holds all through [start, end)."""
+        """Record that ``cap`` holds during [start, end), the place of a demand."""
         self.windows[key] = (start, end, cap)
         self._caps[cap] = self._caps.get(cap, 0) + 1
 
     def close_window(self, key: str) -> None:
-        """The demand is no longer placed."""
         cap = self.windows.pop(key)[2]
         self._caps[cap] -= 1
         if not self._caps[cap]:
             del self._caps[cap]
 
     def tightest(self, cap: int) -> int:
-        """The least of this cap and those of the placed demands."""
+        """Return the least of ``cap`` and the caps of the placed demands."""
         return min(cap, min(self._caps)) if self._caps else cap
 
     def has_looser(self, cap: int) -> bool:
-        """Whether a placed demand has a cap above this one."""
+        """Return whether a placed demand has a cap above ``cap``."""
         return any(other > cap for other in self._caps)
 
     def never_binds(self, gpus: int, cap: int) -> bool:
-        """Whether no cap can delay a demand for so many GPUs with this cap, wherever it is placed."""
+        """Return whether no cap can delay a demand for ``gpus`` with this cap, wherever it is placed."""
         return self.total + gpus <= self.tightest(cap)
 
     def earliest(self, gpus: int, cap: int, length: Millis, start: Millis, stop: Millis) -> Millis:
-        """The first t in [start, stop] from which caps allow so many GPUs, else some t past `stop`."""
+        """Return the first t in [start, stop] from which caps allow ``gpus``, else a t after ``stop``."""
         t = start
         mixed = self.tightest(cap) < cap
         while t <= stop:
@@ -128,13 +129,13 @@ class OwnerCapacity:
         return t
 
     def fits(self, gpus: int, cap: int, start: Millis, end: Millis) -> bool:
-        """Whether caps allow so many GPUs more all through [start, end)."""
+        """Return whether caps allow ``gpus`` more all through [start, end)."""
         if self.profile.peak(start, end) + gpus > cap:
             return False
         return self.tightest(cap) == cap or self.first_conflict(gpus, start, end) is None
 
     def first_conflict(self, gpus: int, start: Millis, end: Millis) -> Millis | None:
-        """The first instant of [start, end) at which `gpus` more would pass the cap of a placed demand."""
+        """Return the first instant of [start, end) at which ``gpus`` more pass the cap of a placed demand."""
         conflicts = (
             self.profile.first_above(max(start, first), min(end, last), cap - gpus)
             for first, last, cap in self.windows.values()
@@ -144,22 +145,22 @@ class OwnerCapacity:
 
 @dataclass(slots=True)
 class Gains:
-    """Where room was gained since somebody last looked: per node and per owner one interval around it all."""
+    """Room gained since it was last taken: for each node and owner, one interval that spans all of it."""
 
     nodes: dict[str, tuple[Millis, Millis]] = field(default_factory=dict)
-    #: The last number is the least that caps had left him before: who needs no more was not delayed.
     owners: dict[str, tuple[Millis, Millis, int]] = field(default_factory=dict)
+    """The last number is the least that caps left the owner before. Demands for no more were not delayed."""
 
     def __bool__(self) -> bool:
         return bool(self.nodes or self.owners)
 
     def node(self, name: str, start: Millis, end: Millis) -> None:
-        """The node gained room during [start, end)."""
+        """Record that the node gained room during [start, end)."""
         known = self.nodes.get(name)
         self.nodes[name] = (start, end) if known is None else (min(start, known[0]), max(end, known[1]))
 
     def owner(self, owner: str, start: Millis, end: Millis, left: int) -> None:
-        """The owner, whose caps had `left` GPUs left for him before, holds less during [start, end)."""
+        """Record that the owner, whose caps left ``left`` GPUs before, holds less during [start, end)."""
         known = self.owners.get(owner)
         self.owners[owner] = (
             (start, end, left)
@@ -168,14 +169,13 @@ class Gains:
         )
 
     def add(self, others: Self) -> None:
-        """Those others too."""
         for name, interval in others.nodes.items():
             self.node(name, *interval)
         for owner, freed in others.owners.items():
             self.owner(owner, *freed)
 
     def take(self) -> Self:
-        """All of it; nothing is left here."""
+        """Return all gains and forget them."""
         taken = type(self)(self.nodes, self.owners)
         self.nodes, self.owners = {}, {}
         return taken

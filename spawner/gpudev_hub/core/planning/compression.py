@@ -1,8 +1,8 @@
-"""Moving placed demands earlier after room was gained: in queue order, each only to a strictly earlier start.
+"""Moves placed demands earlier after room was gained, in queue order, each only to a strictly earlier start.
 
-One demand is lifted out and placed again with all others held, so nobody's start gets later, whenever this
-is stopped. A demand is looked at only if room was gained within its reach since it was last found to have
-nothing earlier; that is why every gain is kept until everybody was asked about it.
+One demand at a time is lifted and placed again with all others held. So no start gets later, whenever this
+stops. A demand is visited only if room was gained within its reach since the last visit. So each gain is kept
+until all demands were visited with it.
 """
 
 from bisect import bisect_right
@@ -19,29 +19,31 @@ _FRONT = (-FOREVER, "")
 
 
 class Compression:
-    """The state of compressing one pool's plan, across slices."""
+    """The state of compressing one pool's plan, across calls of ``compress`` (the cascade)."""
 
     def __init__(self, timetable: Timetable) -> None:
         self._timetable = timetable
-        #: Gains for the next `fill_holes`.
         self._holes = Gains()
-        #: Gains for those of the present pass that are still to be visited, and for the next pass.
+        """Gains for the next ``fill_holes``."""
         self._ahead = Gains()
+        """Gains for demands that the present pass has yet to visit; ``_behind`` has those for the next
+        pass."""
         self._behind = Gains()
-        #: Where the present pass has got to.
         self._at = _FRONT
-        #: Placed where nobody has checked that there is nothing earlier.
+        """The last demand visited in the present pass."""
         self._fresh: set[str] = set()
+        """Placed demands that were not visited yet."""
         timetable.gains = (self._holes, self._ahead, self._behind)
 
     def placed(self, key: str) -> None:
-        """A demand was placed: the cascade will look at it once, whatever room is gained."""
+        """Let the cascade visit a newly placed demand once, even if no room is gained."""
         self._fresh.add(key)
 
     def fill_holes(self, now: Millis) -> dict[str, Place]:
-        """Let the queue have the room gained since the last call; the room that this frees is the cascade's.
+        """Move demands into the room gained since the last call. Returns the moves.
 
-        But nobody is left waiting who could start now: that is asked again until nobody moves.
+        The room that they free is left for the cascade, except that no demand that could start now keeps
+        waiting.
         """
         moves: dict[str, Place] = {}
         holes = self._holes.take()
@@ -57,7 +59,7 @@ class Compression:
         return moves
 
     def _sweep(self, gains: Gains, now: Millis, latest: Millis, moves: dict[str, Place]) -> bool:
-        """Offer the gains to all in queue order, for a start not later than `latest`; whether any moved."""
+        """Visit all in queue order, for a start up to ``latest``; return whether any moved."""
         timetable = self._timetable
         moved = False
         most = max((t.gpus for t in timetable.up.values()), default=0)
@@ -73,15 +75,15 @@ class Compression:
         return moved
 
     def compress(self, now: Millis, should_stop: Callable[[], bool]) -> tuple[dict[str, Place], bool]:
-        """Go on with the cascade until nobody can start earlier with all others held, or until told to stop.
+        """Continue the cascade until no demand can start earlier with all others held, or it should stop.
 
-        At least one demand is looked at in each call. Returns the moves and whether it is through.
+        Each call visits at least one demand. Returns the moves, and whether the cascade is finished.
         """
         timetable = self._timetable
         moves: dict[str, Place] = {}
         while True:
             if self._at == _FRONT:
-                self._behind.take()  # the pass that begins shows them all of it
+                self._behind.take()  # a new pass shows all of ``_ahead`` to every demand
             i = bisect_right(timetable.queue, self._at)
             while i < len(timetable.queue) and (self._ahead or self._fresh):
                 self._at = timetable.queue[i]
@@ -104,7 +106,7 @@ class Compression:
                 return moves, True
 
     def _in_reach(self, demand: Demand, place: Place, gains: Gains, now: Millis, latest: Millis) -> bool:
-        """Whether the gains may let the demand start earlier. Never wrong when it says no."""
+        """Return whether the gains may let the demand start earlier. False is always right."""
         timetable = self._timetable
         first = max(now, demand.not_before)
         latest = min(latest, place.start - 1)
@@ -123,7 +125,7 @@ class Compression:
                 continue
             if node.earliest(demand.gpus, length, low, min(high, node.until - length)) <= high:
                 return True
-            # Where its own load is in the way: it can only shift into room that reaches up to its start.
+            # On its own nodes, a demand can only shift into room that reaches up to its start.
             if (
                 name in place.nodes
                 and high > place.start - length
@@ -133,7 +135,7 @@ class Compression:
         return False
 
     def _improve(self, demand: Demand, place: Place, now: Millis, latest: Millis) -> Place | None:
-        """Move the demand to its earliest start, if that is strictly earlier than the one it has."""
+        """Move the demand to its earliest start, if that is strictly earlier than its present start."""
         timetable = self._timetable
         first = max(now, demand.not_before)
         latest = min(latest, place.start - 1)

@@ -1,4 +1,4 @@
-"""Letting a claim run longer: how far it can, and making room for it within everybody's promise."""
+"""Extensions of claims: how far a claim can run, and how demands give way within their promises."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from .timetable import Demand, Occupation, Timetable
 
 
 def longest_extension(timetable: Timetable, key: str, now: Millis, limit: Millis) -> Millis:
-    """The largest end <= `limit` that the claim can have with every placed demand held where it is.
+    """Return the latest end <= ``limit`` that the claim can have with every placed demand held.
 
-    Never before the end it has; exactly that one on a node that is down.
+    It is never before the present end, and exactly the present end on a node that is down.
     """
     claim = timetable.occupations[key]
     start = max(claim.end, now)
@@ -32,11 +32,11 @@ def longest_extension(timetable: Timetable, key: str, now: Millis, limit: Millis
 def extend(
     timetable: Timetable, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf, keep: bool = True
 ) -> Arrangement | None:
-    """All or nothing: the claim ends at `new_end`; who is in its way gets another place by their promise.
+    """Let the claim end at ``new_end``, all or nothing; demands in its way get places by their promises.
 
-    Younger ones make way for them, each by their own promise (`list_scheduling`). When it is refused, nothing
-    has changed: then the answer names the obstacle, or is `None` if no place is in the way. With `keep` false
-    nothing has changed either way.
+    Younger demands give way to those, within their own promises (``list_scheduling``). If refused, nothing
+    changes: the result names the obstacle, or is ``None`` if no demand is in the way. With ``keep`` false,
+    nothing changes either way.
     """
     claim = timetable.occupations[key]
     if new_end <= claim.end:
@@ -45,7 +45,7 @@ def extend(
     if None in nodes:
         return None
     undo = _force(timetable, claim, new_end)
-    # With the placed demands in the way gone, what is still too much is other claims, and they stay.
+    # The demands in the way are lifted by now. What still exceeds the node are other claims, which stay.
     granted = all(node is not None and node.fits(0, max(claim.end, now), new_end) for node in nodes)
     arranged = Arrangement({}) if granted else None
     if granted and undo:
@@ -59,9 +59,9 @@ def extend(
 def longest_grantable(
     timetable: Timetable, key: str, now: Millis, limit: Millis, promise_of: PromiseOf, step: Millis = MINUTE
 ) -> Millis:
-    """The longest end <= `limit` found that `extend` grants in this state: whole steps past the present end.
+    """Return the latest end <= ``limit`` that bisection finds ``extend`` to grant now.
 
-    Found by trying: halving between what needs nobody moved, and the limit. Every answer was itself granted.
+    It tries whole steps past the present end, between the longest end that moves no demand and ``limit``.
     """
     claim = timetable.occupations[key]
     longest = longest_extension(timetable, key, now, limit)
@@ -84,7 +84,7 @@ def longest_grantable(
 
 
 def _force(timetable: Timetable, claim: Occupation, new_end: Millis) -> list[tuple[Demand, Place]]:
-    """Give the claim its new end and lift whoever no longer fits, which is enough to undo it."""
+    """Give the claim its new end, and lift the demands that no longer fit; the result allows to undo it."""
     timetable.vacate(claim.key)
     timetable.occupy(replace(claim, end=new_end))
     owner = claim.owner if claim.counts else None

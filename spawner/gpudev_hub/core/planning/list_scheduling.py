@@ -1,9 +1,9 @@
-"""Placing demands that have no place (any more) in queue order: what is planned for younger ones yields.
+"""Places demands without a place in queue order; planned places of younger demands give way.
 
-The oldest is placed first. Each younger one keeps its place if that is still free, else it gets the earliest
-one left. Nobody passes their promise: who would is held in place, and the others are placed around them.
-The places as they were are feasible together, so with everybody held this comes to an end. Decision record
-0007 has the reasons and the proof.
+The oldest is placed first. A younger demand keeps its place if that is still free, else it gets the earliest
+one left. None starts after its promise (``PromiseOf``): a demand that would is held in its place, and the
+others are placed around it. The former places are feasible together, so holding everything always succeeds.
+Decision record 0007 has the reasons and the proof.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,33 +15,33 @@ from .resource_profile import FOREVER
 from .search import earliest_place
 from .timetable import Demand, Timetable
 
-#: When a queued request must have started at the latest.
 PromiseOf = Callable[[str], Millis]
-#: So often somebody more is held, and the others are placed around them; after that, all are held.
+"""Returns, for a key, the guaranteed start: the latest instant at which the queued request may start."""
 _MOST_HELD = 12
+"""How many times one more demand is held and the others are placed around it. After that, all are held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A demand that is to get a place."""
+    """A demand that needs a place."""
 
     demand: Demand
     before: Place | None = None
-    """The place it had: it gets that again if it is still free."""
+    """The former place, which the demand gets again if it is still free."""
     latest: Millis | None = None
-    """It must start by then, or all stays as it is; `None`: as early as can be, whenever that is."""
+    """The latest start; if it cannot be met, nothing changes. ``None``: as early as possible."""
     left: Place | None = None
     """The place that it was lifted from, if the room there is not accounted for yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """What came of it."""
+    """The result of ``arrange``."""
 
     moves: dict[str, Place | None]
-    """In queue order: places of those wanted (`None`: there is none), and of those who made way for them."""
+    """In queue order: places of the wanted demands (``None``: no place) and of demands that gave way."""
     obstacle: str | None = None
-    """The first who could not start by their promise in queue order; then there are no moves."""
+    """The first demand in queue order that could not start by its promise; then there are no moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Entry:
     before: Place | None
     latest: Millis | None
     placed: bool
-    """It has the place `before`, which can always be held."""
+    """Whether it has the place ``before``, which can always be held."""
 
 
 _Places = dict[str, Place | None]
@@ -59,12 +59,12 @@ _Places = dict[str, Place | None]
 def arrange(
     timetable: Timetable, wanted: Sequence[Wanted], now: Millis, promise_of: PromiseOf, *, keep: bool = True
 ) -> Arrangement:
-    """Place the wanted demands. With `keep` false nothing is changed: only the answer is looked for."""
+    """Place the wanted demands. With ``keep`` false, only return the result and change nothing."""
     return _Arranging(timetable, wanted, now, promise_of).run(keep)
 
 
 class _Arranging:
-    """Loads of younger demands are out of the timetable while places are looked for."""
+    """One call of ``arrange``: younger demands are out of the timetable while places are searched."""
 
     def __init__(
         self, timetable: Timetable, wanted: Sequence[Wanted], now: Millis, promise_of: PromiseOf
@@ -78,10 +78,11 @@ class _Arranging:
         younger = [timetable.placed[key] for order, key in timetable.queue if (order, key) > first]
         entries += [_Entry(demand, place, promise_of(demand.key), placed=True) for demand, place in younger]
         self._entries = sorted(entries, key=_order)
-        #: Keys of those who stay where they are.
         self._held = {demand.key for demand, _ in younger}
-        #: From when on a node's load is or was smaller than it will be: what was learnt with more is void.
+        """Keys of the demands that stay where they are."""
         self._smaller: dict[str, Millis] = {}
+        """Node to the instant from which its load was temporarily smaller: bounds found with more load are
+        void."""
 
     def run(self, keep: bool) -> Arrangement:
         found, obstacle = self._attempts()
@@ -98,18 +99,18 @@ class _Arranging:
         return Arrangement(moves)
 
     def _attempts(self) -> tuple[_Places | None, str | None]:
-        """Places for all who are not held, which are in the timetable then; else the first obstacle."""
+        """Return places, already in the timetable, for all demands not held; else the first obstacle."""
         self._let_go(self._entries)
         found = self._sweep(in_place=True)
         if isinstance(found, dict):
             return found, None
         obstacle = found
         if self._limited:
-            # Those who keep their places may be what is in the way.
+            # Demands that keep their places may block the limited ones.
             again = self._sweep(in_place=False)
             if isinstance(again, dict):
                 return again, None
-        # Who is guaranteed the very start that they have can't make way at all.
+        # A demand that starts exactly at its promise cannot give way.
         self._hold(e for e in self._entries if e.before is not None and e.before.start == e.latest)
         by_key = {entry.demand.key: entry for entry in self._entries}
         for _ in range(_MOST_HELD):
@@ -124,9 +125,9 @@ class _Arranging:
         return (last, None) if isinstance(last, dict) else (None, obstacle)
 
     def _sweep(self, *, in_place: bool) -> _Places | str:
-        """Place all who are not held, in queue order; or the key of the first who would pass their promise.
+        """Place all not held, in queue order; or return the key of the first that would pass its promise.
 
-        `in_place`: who can keep their place does, else only where nothing is earlier.
+        ``in_place``: a demand keeps its place if it can, otherwise only if nothing is earlier.
         """
         self._loosen()
         found: _Places = {}
@@ -151,21 +152,20 @@ class _Arranging:
         return earliest_place(self._timetable, entry.demand, max(self._now, entry.demand.not_before), stop)
 
     def _hold(self, entries: Iterable[_Entry]) -> None:
-        """These stay where they are."""
         for entry in entries:
             if entry.placed and entry.before is not None and entry.demand.key not in self._held:
                 self._timetable.hold(entry.demand, entry.before)
                 self._held.add(entry.demand.key)
 
     def _let_go(self, entries: Iterable[_Entry]) -> None:
-        """These may be placed elsewhere."""
+        """Lift these demands, so that they may be placed elsewhere."""
         for entry in entries:
             if entry.before is not None and entry.demand.key in self._held:
                 self._release(entry.demand, entry.before)
                 self._held.remove(entry.demand.key)
 
     def _take_out(self, places: _Places) -> None:
-        """Undo what a sweep did."""
+        """Undo a sweep."""
         for entry in self._entries:
             place = places.get(entry.demand.key)
             if place is not None:
@@ -181,12 +181,11 @@ class _Arranging:
             self._timetable.loosen((name,), start)
 
     def _put_back(self) -> None:
-        """All is as it was."""
         self._hold(self._entries)
         self._loosen()
 
     def _settle(self, changed: Iterable[_Entry], places: _Places) -> None:
-        """These places, which are in the timetable, are the demands' now."""
+        """Record the places found, which are in the timetable already."""
         left = [(w.demand, w.left) for w in self._wanted if w.left is not None]
         for entry in changed:
             demand, place = entry.demand, places[entry.demand.key]

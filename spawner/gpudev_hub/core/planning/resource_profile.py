@@ -1,7 +1,7 @@
 """A load over time: how many GPUs are taken at every instant.
 
 One profile describes one node, or one owner in one pool. It is a step function kept in two parallel lists:
-`loads[i]` holds from `times[i]` until `times[i + 1]`, the last one for ever. Neighbouring steps differ.
+``loads[i]`` holds from ``times[i]`` until ``times[i + 1]``, the last one for ever. Neighbouring steps differ.
 """
 
 from bisect import bisect_right
@@ -10,13 +10,13 @@ from typing import Final
 
 from gpudev_hub.core.model import Millis
 
-#: An end that is not known. Later than every real instant, and safe to add a length to.
 FOREVER: Final[Millis] = 1 << 62
+"""An end that is not known. It is later than every real instant, and safe to add a length to."""
 _BEGINNING: Final[Millis] = -FOREVER
 
 
 class Profile:
-    """GPUs taken, as a step function of time. Intervals are half open: the instant `end` is free again."""
+    """GPUs taken, as a step function of time. Intervals are half open: the instant ``end`` is free again."""
 
     __slots__ = ("loads", "times")
 
@@ -26,7 +26,7 @@ class Profile:
 
     @classmethod
     def of(cls, loads: Iterable[tuple[Millis, Millis, int]]) -> "Profile":
-        """The profile that adding every (start, end, GPUs) gives, made in one sweep. All start after 1970."""
+        """Return the profile of all these (start, end, GPUs), made in one sweep. All start after 1970."""
         changes: dict[Millis, int] = {}
         for start, end, gpus in loads:
             if start < end:
@@ -42,10 +42,10 @@ class Profile:
         return profile
 
     def add(self, start: Millis, end: Millis, gpus: int) -> None:
-        """Take `gpus` during [start, end); a negative number gives them back."""
+        """Take ``gpus`` during [start, end); a negative number gives them back."""
         times, loads = self.times, self.loads
         if start < times[0]:
-            start = times[0]  # what was trimmed away is over
+            start = times[0]  # earlier steps were trimmed
         if start >= end:
             return
         first = self._cut(start)
@@ -58,7 +58,7 @@ class Profile:
             del times[first], loads[first]
 
     def _cut(self, instant: Millis) -> int:
-        """The index of the step that begins at `instant`, made if need be."""
+        """Return the index of the step that begins at ``instant``, split off if needed."""
         i = bisect_right(self.times, instant)
         if self.times[i - 1] == instant:
             return i - 1
@@ -67,11 +67,11 @@ class Profile:
         return i
 
     def at(self, instant: Millis) -> int:
-        """GPUs taken at `instant`."""
+        """Return the GPUs taken at ``instant``."""
         return self.loads[max(0, bisect_right(self.times, instant) - 1)]
 
     def peak(self, start: Millis, end: Millis) -> int:
-        """The most GPUs taken at any instant of [start, end); 0 when that is empty."""
+        """Return the most GPUs taken at any instant of [start, end); 0 for an empty interval."""
         times, loads = self.times, self.loads
         if start >= end:
             return 0
@@ -85,10 +85,10 @@ class Profile:
         return most
 
     def earliest(self, start: Millis, length: Millis, most: int, stop: Millis) -> Millis:
-        """The first t >= start with at most `most` GPUs taken all through [t, t + length).
+        """Return the first t >= start with at most ``most`` GPUs taken all through [t, t + length).
 
-        When there is none up to and including `stop`, the answer is some instant after `stop` before which
-        none was found: still a lower bound for the same question with a later `stop`.
+        If there is none up to ``stop``, the result is an instant after ``stop``. It is a lower bound for a
+        later ``stop``, too.
         """
         times, loads = self.times, self.loads
         count = len(times)
@@ -111,7 +111,7 @@ class Profile:
                 return t
 
     def first_above(self, start: Millis, end: Millis, most: int) -> Millis | None:
-        """The first instant of [start, end) with more than `most` GPUs taken."""
+        """Return the first instant of [start, end) with more than ``most`` GPUs taken."""
         times, loads = self.times, self.loads
         if start >= end:
             return None
@@ -123,7 +123,7 @@ class Profile:
         return None
 
     def last_above(self, start: Millis, end: Millis, most: int) -> Millis | None:
-        """The end of the last stretch within [start, end) with more than `most` GPUs taken, at most `end`."""
+        """Return the end of the last stretch of [start, end) with more than ``most`` GPUs taken."""
         times, loads = self.times, self.loads
         found: Millis | None = None
         if start >= end:
@@ -136,7 +136,7 @@ class Profile:
         return found
 
     def idle_from(self, instant: Millis) -> Millis:
-        """The first instant, not before this one, at which nothing is taken; FOREVER when there is none."""
+        """Return the first instant from ``instant`` on with nothing taken; ``FOREVER`` if there is none."""
         times, loads = self.times, self.loads
         i = max(0, bisect_right(times, instant) - 1)
         while loads[i] > 0:
@@ -146,7 +146,7 @@ class Profile:
         return max(instant, times[i])
 
     def trim(self, now: Millis) -> None:
-        """Forget the steps that lie wholly before `now`."""
+        """Forget the steps that lie entirely before ``now``."""
         i = bisect_right(self.times, now) - 1
         if i > 0:
             del self.times[:i], self.loads[:i]

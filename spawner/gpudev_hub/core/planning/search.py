@@ -1,4 +1,4 @@
-"""The exact search: when and where is the first room for a demand?"""
+"""The exact search for the earliest place of a demand."""
 
 from gpudev_hub.core.model import Millis, Place
 
@@ -10,10 +10,10 @@ from .timetable import Demand, Timetable
 def earliest_place(
     timetable: Timetable, demand: Demand, start: Millis, stop: Millis, lifted: tuple[str, ...] = ()
 ) -> Place | None:
-    """The exact earliest place that starts in [start, stop], with everything in the timetable held.
+    """Return the earliest place that starts in [start, stop], with everything in the timetable held.
 
-    `lifted`: nodes whose profile lacks a load that will come back (a place is out while it is improved):
-    nothing is remembered of the search on those.
+    ``lifted``: nodes whose profile lacks a load that will come back (the place of a demand that is being
+    improved). No bounds are recorded for them.
     """
     total, cap = demand.total, demand.cap
     if total > cap:
@@ -100,7 +100,7 @@ def _start_in_group(
     account: OwnerCapacity | None,
     lifted: tuple[str, ...],
 ) -> Millis:
-    """The first t in [start, stop] at which enough nodes of the group are free, else one past it."""
+    """Return the first t in [start, stop] at which enough nodes of the group are free, else a later t."""
     gpus, length = demand.gpus, demand.length
     t = start
     firsts = [start - 1] * len(group)

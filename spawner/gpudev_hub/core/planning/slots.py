@@ -1,17 +1,18 @@
 """Which slots of a node a reservation gets when it starts.
 
-The plan only counts, so any free slots will do. Aligned blocks (2 at an even slot, 4 at a multiple of 4, …)
-keep a server within one CPU socket and leave whole blocks for the next.
+The plan only counts GPUs, so any free slots would do. Aligned blocks (2 at an even slot, 4 at a multiple of
+4, …) keep a server within one CPU socket and leave whole blocks for the next.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 
 
 def choose_slots(free: Collection[int], count: int, capacity: int) -> tuple[int, ...]:
-    """`count` of the free slots of a node that has slots 0 … capacity - 1, in ascending order.
+    """Return ``count`` free slots of a node with slots 0 … capacity - 1, in ascending order.
 
-    An aligned block, out of the smallest free block that holds one; where none is free, the slots that spoil
-    the fewest free aligned blocks. Raises ValueError when fewer than `count` are free, which no plan allows.
+    They are an aligned block, taken from the smallest free block that holds one. If no such block is free,
+    they are the slots that break up the fewest free aligned blocks. Raises ``ValueError`` if fewer than
+    ``count`` are free, which no plan allows.
     """
     available = {slot for slot in free if 0 <= slot < capacity}
     if count < 1 or len(available) < count:
@@ -23,7 +24,7 @@ def choose_slots(free: Collection[int], count: int, capacity: int) -> tuple[int,
         return tuple(range(start, start + size))
     taken: list[int] = []
     while len(taken) < count:
-        # A slot of the smallest free block around: its neighbours are the least good for anything larger.
+        # The neighbours of a slot in the smallest free block are the least useful for larger requests.
         slot = min(available, key=lambda slot: (_enclosing(available, slot, 1, capacity), slot))
         available.remove(slot)
         taken.append(slot)
@@ -31,19 +32,19 @@ def choose_slots(free: Collection[int], count: int, capacity: int) -> tuple[int,
 
 
 def _block_size(count: int) -> int:
-    """The least power of two that is not below `count`."""
+    """Return the least power of two that is at least ``count``."""
     return 1 << (count - 1).bit_length()
 
 
 def _free_blocks(available: Collection[int], size: int, capacity: int) -> Iterator[int]:
-    """First slots of the aligned blocks of this size that are wholly free."""
+    """Yield the first slots of the aligned blocks of this size that are entirely free."""
     for start in range(0, capacity - size + 1, size):
         if _all_in(range(start, start + size), available):
             yield start
 
 
 def _enclosing(available: Collection[int], start: int, size: int, capacity: int) -> int:
-    """The size of the largest wholly free aligned block around the block at `start`."""
+    """Return the size of the largest entirely free aligned block around the block at ``start``."""
     while size * 2 <= capacity:
         wider = start - start % (size * 2)
         if wider + size * 2 > capacity or not _all_in(range(wider, wider + size * 2), available):

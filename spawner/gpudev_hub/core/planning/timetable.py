@@ -1,7 +1,6 @@
-"""What is taken on every node and by every owner, by occupations (claims that exist) and placed demands.
+"""The load of every node and owner, from occupations (existing claims) and placed demands.
 
-The first room for a demand is found in `search`. Who may be moved, and when, is decided in `compression` and
-`extension`.
+``search`` finds room for a demand. ``compression`` and ``extension`` decide which demands move, and when.
 """
 
 from bisect import bisect_left, insort
@@ -21,11 +20,11 @@ class PlanNode:
     name: str
     gpus: int
     group: str
-    """Zone and placement group; the nodes of a gang share it."""
+    """Zone and placement group; all nodes of a gang share it."""
     until: Millis | None = None
-    """When the node itself ends (capacity block), if it does."""
+    """When the node ends (capacity block), if it does."""
     closed: bool = False
-    """Places on the node stay, and no others are given there."""
+    """Whether the node keeps its places and gets no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Demand:
     """GPUs on each node."""
     nodes: int
     length: Millis
-    """All that the place must hold: start-up, hold and tear-down."""
+    """Start-up, hold and tear-down together."""
     cap: int
     """The most GPUs that the owner may hold at once in this pool, at any instant of this demand's place."""
     order: int
@@ -54,7 +53,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Occupation:
-    """A claim that exists: room that is taken, whatever the plan says."""
+    """A claim that exists: it takes room, whether that fits the plan or not."""
 
     key: str
     owner: str
@@ -72,36 +71,36 @@ class Occupation:
 
 
 class Timetable:
-    """Loads of nodes and owners. All places of placed demands are feasible together."""
+    """Loads of nodes and owners. The places of all demands are feasible together."""
 
     def __init__(self) -> None:
-        #: Nodes that may be planned on, by name, in the order of their names.
         self.up: dict[str, NodeCapacity] = {}
-        #: Nodes whose places stay, and that are given no others.
+        """Nodes that may be planned on, in the order of their names."""
         self.closed: dict[str, NodeCapacity] = {}
-        #: Every node that anything is known of, those that are down included.
+        """Nodes that keep their places and get no others."""
         self._nodes: dict[str, NodeCapacity] = {}
+        """All known nodes, including those that are down."""
         self.owners: dict[str, OwnerCapacity] = {}
         self.occupations: dict[str, Occupation] = {}
         self.placed: dict[str, tuple[Demand, Place]] = {}
-        #: (order, key) of the placed demands, sorted: queue order.
         self.queue: list[tuple[int, str]] = []
-        #: Everybody who keeps account of room that became free.
+        """(order, key) of the placed demands, in queue order."""
         self.gains: tuple[Gains, ...] = ()
+        """The accounts in which gained room is recorded."""
 
     # Nodes
 
     def node(self, name: str) -> NodeCapacity:
-        """What is known of this node; a node never heard of is known to be empty and down."""
+        """Return the node; an unknown node is added, empty and down."""
         node = self._nodes.get(name)
         if node is None:
             node = self._nodes[name] = NodeCapacity(name)
         return node
 
     def set_node(self, new: PlanNode) -> None:
-        """The node may hold places and is like this.
+        """Add or change a node that may hold places.
 
-        All of its room counts as gained if anything about it changed, unless it is closed.
+        If anything changed and the node is not closed, all of its room counts as gained.
         """
         node = self.node(new.name)
         before = node.gpus, node.group, node.until
@@ -119,30 +118,30 @@ class Timetable:
         self._gain_node(node, -FOREVER, FOREVER)
 
     def remove_node(self, name: str) -> None:
-        """The node is down: it offers nothing; what occupies it stays known."""
+        """Offer no room on the node; its occupations stay known."""
         self.up.pop(name, None)
         self.closed.pop(name, None)
 
     def holding(self, name: str) -> NodeCapacity | None:
-        """The node, if it may hold places."""
+        """Return the node, if it may hold places."""
         return self.up.get(name) or self.closed.get(name)
 
     # What is taken
 
     def occupy(self, occupation: Occupation) -> None:
-        """Add the load of an occupation, feasible or not."""
+        """Add the load of an occupation, whether it fits or not."""
         self.occupations[occupation.key] = occupation
         o = occupation
         self._load(o.key, o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
 
     def vacate(self, key: str) -> Occupation:
-        """Take the load of an occupation away, without accounting for the room gained."""
+        """Remove the load of an occupation, without accounting for the room gained."""
         o = self.occupations.pop(key)
         self._unload(o.key, o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
         return o
 
     def put(self, demand: Demand, place: Place) -> None:
-        """Place a demand; the caller knows that it fits."""
+        """Place a demand; the caller has checked that it fits."""
         self.placed[demand.key] = (demand, place)
         insort(self.queue, (demand.order, demand.key))
         self.hold(demand, place)
@@ -155,17 +154,17 @@ class Timetable:
         return demand, place
 
     def hold(self, demand: Demand, place: Place) -> None:
-        """The load of a place, added: also while one is only tried."""
+        """Add the load of a place, also for a trial."""
         self._load(demand.key, demand.owner, demand.gpus, place.nodes, place.start, place.end)
         self.owners[demand.owner].open_window(demand.key, place.start, place.end, demand.cap)
 
     def release(self, demand: Demand, place: Place) -> None:
-        """The load of a place, taken away: also while another one is only looked for."""
+        """Remove the load of a place, also for a trial."""
         self.owners[demand.owner].close_window(demand.key)
         self._unload(demand.key, demand.owner, demand.gpus, place.nodes, place.start, place.end)
 
     def raise_cap(self, demand: Demand, place: Place, cap: int) -> None:
-        """Hold the demand's place with a higher cap: its owner was delayed at any time, and no longer is."""
+        """Hold the demand's place with a higher cap; its owner may have been delayed at any time before."""
         self.release(demand, place)
         raised = replace(demand, cap=cap)
         self.placed[demand.key] = (raised, place)
@@ -210,10 +209,10 @@ class Timetable:
         end: Millis,
         cap: int = FOREVER,
     ) -> None:
-        """Account for room that has become free during [start, end) on the nodes.
+        """Account for room that became free during [start, end) on the nodes.
 
-        The owner, if one is named, holds `gpus` less then, of which `cap` is what he was held to besides the
-        caps of his placed demands.
+        ``owner``, if given, holds ``gpus`` less then. ``cap`` limited the owner as well as the caps of their
+        placed demands did.
         """
         if start >= end:
             return
@@ -226,11 +225,10 @@ class Timetable:
                 gains.owner(owner, start, end, account.tightest(cap) - before)
 
     def gain_place(self, demand: Demand, place: Place) -> None:
-        """Account for the room of a place that the demand has left."""
         self.gain_places([(demand, place)])
 
     def gain_places(self, left: Sequence[tuple[Demand, Place]]) -> None:
-        """Account for the room of places that were left all at once."""
+        """Account for the room of places that were left at the same time."""
         totals: dict[str, int] = {}
         caps: dict[str, int] = {}
         for demand, _ in left:
@@ -246,12 +244,12 @@ class Timetable:
             gains.node(node.name, start, end)
 
     def loosen(self, nodes: Iterable[str], start: Millis) -> None:
-        """Load was taken away again that nobody was meant to see: only what was learnt with it is void."""
+        """Void the bounds that were found with a temporary load."""
         for name in nodes:
             self._nodes[name].loosen(start)
 
     def fits(self, demand: Demand, place: Place, since: Millis = -FOREVER) -> bool:
-        """Whether the demand, not placed now, may have this place; what lies before `since` is over."""
+        """Return whether a demand that is not placed may have this place; time before ``since`` is over."""
         start = max(place.start, since)
         if (
             place.end - place.start != demand.length
@@ -280,12 +278,10 @@ class Timetable:
     def evict(
         self, nodes: Iterable[str], owner: str | None, start: Millis, end: Millis
     ) -> list[tuple[Demand, Place]]:
-        """Lift the placed demands that no longer fit after load was forced into [start, end), and name them.
+        """Lift and return the placed demands that no longer fit after load was forced into [start, end).
 
-        What is left of them from `start` on counts.
-
-        Those in conflict are put back in queue order as far as they fit, so that the older keep their places.
-        The room of those lifted is not accounted for yet.
+        Only their time from ``start`` on counts. Demands in conflict are put back in queue order as far as
+        they fit, so that older ones keep their places. The room of those lifted is not accounted for yet.
         """
         keys = {key for name in nodes for key in self.node(name).holders if key in self.placed}
         if owner is not None and owner in self.owners:
@@ -310,12 +306,12 @@ class Timetable:
         return gone
 
     def in_order(self, keys: Iterable[str]) -> Iterator[tuple[Demand, Place]]:
-        """The placed demands of these keys, in queue order."""
+        """Yield the placed demands with these keys, in queue order."""
         for _, key in sorted((self.placed[key][0].order, key) for key in keys):
             yield self.placed[key]
 
     def trim(self, now: Millis) -> None:
-        """Forget what lies wholly before `now`, and owners who hold nothing."""
+        """Forget what lies entirely before ``now``, and owners who hold nothing."""
         for node in self._nodes.values():
             node.profile.trim(now)
         for owner, account in list(self.owners.items()):
