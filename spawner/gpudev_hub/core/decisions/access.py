@@ -1,4 +1,4 @@
-"""Decisions on who may get in, and what becomes of the reservations of those who may not any more."""
+"""Decisions on who may get in, and on reservations of people whose access changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .working_state import WorkingState
 
 
 def check_access(world: WorkingState, subject: str) -> None:
-    """Raise `Refused` for a person whose access was revoked; people without a record may get in."""
+    """Raise ``Refused`` for a person whose access was revoked; people without a record may get in."""
     person = world.people.get(subject)
     if person is not None and person.access is Access.REVOKED:
         raise Refused(
@@ -30,7 +30,7 @@ def check_access(world: WorkingState, subject: str) -> None:
 
 
 def access_detail(world: WorkingState, subject: str) -> str:
-    """Return, in words, why reservations of the person end."""
+    """Return the text that says why reservations of the person end."""
     person = world.people.get(subject)
     reason = "" if person is None else person.reason
     return f"access was revoked: {reason}" if reason else "access was revoked"
@@ -99,7 +99,7 @@ def swept(turn: Turn, event: Swept) -> None:
 
 
 def follows_access(reservation: Reservation, person: Person) -> bool:
-    """Return whether a reservation is as its owner's access and login say."""
+    """Return whether a reservation agrees with its owner's access and login."""
     runs = reservation.state in (State.STARTING, State.READY)
     if person.access is Access.REVOKED:
         return reservation.access_ends_at is not None if runs else reservation.state is not State.QUEUED
@@ -108,7 +108,7 @@ def follows_access(reservation: Reservation, person: Person) -> bool:
 
 
 def settle_access(turn: Turn) -> None:
-    """Make the reservations of people whose access changed follow it; every step stands by itself."""
+    """Adapt the reservations of people whose access changed, each in a part of its own."""
     world = turn.world
     for subject in sorted(world.to_settle):
         person = world.people[subject]

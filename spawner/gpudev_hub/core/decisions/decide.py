@@ -1,6 +1,6 @@
 """The one function that decides: an event and the time in, changes to the working state and effects out.
 
-Whatever is due is done first, ends before starts; then the event; then what has become possible through it.
+What is due is done first, ends before starts; then the event; then what the event has made possible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from . import access, clock, extensions, guests, limit_rules, nodes, requests, s
 from .transitions import Turn
 from .working_state import WorkingState
 
-#: What decides on each kind of event; it returns the reservation that the event is about, if it is about one.
 HANDLERS: Final[Mapping[type[Event], Callable[[Turn, Any], Reservation | None]]] = {
     events.Submit: requests.submit,
     events.End: requests.end,
@@ -45,21 +44,21 @@ HANDLERS: Final[Mapping[type[Event], Callable[[Turn, Any], Reservation | None]]]
     events.Compress: clock.compress,
     events.Tick: lambda turn, _: clock.tick(turn),
 }
+"""The function for each kind of event. It returns the reservation that the event is about, if any."""
 
 
 def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True) -> Decision:
-    """Decide on one event at `now`, which never goes back from one call to the next.
+    """Decide on one event at ``now``, which never goes back from one call to the next.
 
-    `world` is changed in place; `world.drain()` tells what is to be committed. Raises `Refused` for a request
-    that is not granted; nothing of the request is then left in `world` (what was due by the clock is done all
-    the same, and its effects go out with the next decision). `Decision.more`: a `Compress` should follow.
-    What is asked for is one part of the changes, whatever else is done beside it. `last`: false for something
-    that was seen where more of that follows at once: what the clock and this event make due waits for it.
+    ``world`` is changed in place; ``world.drain()`` returns what must be committed. Raises ``Refused`` for a
+    request that is not granted, and then changes nothing for it. What was due by the clock is done anyway;
+    its effects go out with the next decision. ``Decision.more``: a ``Compress`` should follow.
 
-    Whether the actor may do this to that reservation is not asked here: actors are for the history.
+    ``last``: false for an observation that others follow at once. What the clock and this event make due then
+    waits for the last one. Permissions are checked elsewhere: actors are for the history.
     """
     turn = Turn(world, now)
-    # What was seen comes before what the clock says: a server gone at its very end has not overrun it.
+    # Observations come before the clock: a server that is gone exactly at its end has not overrun.
     seen = isinstance(event, events.Outage | events.ServerObserved | events.ServerReady | events.StopIntent)
     if not seen:
         clock.advance(turn)
@@ -70,10 +69,9 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
     if reservation is not None:
         asked = _latest(world, reservation)
     if last:
-        # A new request stands behind everybody who is still to be placed again.
         clock.advance(turn)
         world.end_part()
-    # What nothing follows from any more is durable with the last part.
+    # Effects that no change follows go out with the last part.
     effects = [(min(part, world.parts), effect) for part, effect in world.pending_effects]
     world.pending_effects = []
     if reservation is not None:
@@ -82,7 +80,7 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
 
 
 def next_due(world: WorkingState, now: Millis) -> Millis | None:
-    """When the clock next makes something due, `now` if something already is; `None`: nothing will."""
+    """Return when the clock next makes something due, ``now`` if something is; ``None``: never."""
     if world.to_settle:
         return now
     instants = [at for at in (world.alarms.next(), world.starts.next()) if at is not None]
@@ -90,7 +88,7 @@ def next_due(world: WorkingState, now: Millis) -> Millis | None:
 
 
 def _latest(world: WorkingState, reservation: Reservation) -> Reservation:
-    """The reservation as it is now, also if it has just ended."""
+    """Return the reservation as it is now, also if it has just ended."""
     ended = world.last_ended
     if ended is not None and ended.id == reservation.id:
         return ended

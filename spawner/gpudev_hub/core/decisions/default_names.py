@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: How many names an id stands for.
 CHOICES = 20
+"""Number of names for one id."""
 
 # Plain words, easy to spell and to say. Neither count shares a factor with 36,
 # so every character of an id matters.
@@ -27,9 +27,9 @@ _SECOND = (  # noqa: SIM905
 
 
 def default_names(id: str) -> tuple[str, ...]:
-    """`CHOICES` different names for the reservation `id`, best first.
+    """Return ``CHOICES`` different names for the reservation ``id``, best first.
 
-    They depend on the id alone, which is random, so a repeated request can be recognised.
+    They depend on the random id alone, so that a repeated request can be recognised.
     """
     number = int(id.replace("-", ""), 36)
     pairs = (divmod(number + offset, len(_FIRST)) for offset in range(CHOICES))

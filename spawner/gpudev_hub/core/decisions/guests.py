@@ -1,4 +1,4 @@
-"""Decisions on sharing: who may use a server beside its owner."""
+"""Decisions on sharing: who may use a server as well as its owner."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from .transitions import Turn
 MOST_GUESTS = 10
 """Most guests of one reservation."""
 MOST_CHANGES = 2_000
-"""Changes of one reservation after which it is shared with nobody else: all are stored while it lives."""
+"""Changes of one reservation after which no guest is added: all are stored while it lives."""
 
 
 def share(turn: Turn, event: Share) -> Reservation:
     """Add a guest; sharing again with the same person changes nothing.
 
-    Raises `Refused` for the owner, somebody without access, one guest too many, and at the end.
+    Raises ``Refused`` for the owner, a person without access, one guest or change too many, and once the
+    reservation is being stopped.
     """
     reservation, guest = find(turn, event.id), event.guest
     name = reservation.request.name or reservation.id
@@ -65,7 +66,7 @@ def share(turn: Turn, event: Share) -> Reservation:
 
 
 def unshare(turn: Turn, event: Unshare) -> Reservation:
-    """Remove a guest and end their connections; nothing changes if the server is not shared with them."""
+    """Remove a guest and end their connections; nothing changes for a person who is not a guest."""
     reservation = find(turn, event.id)
     check_state(reservation, Action.UNSHARE)
     removed = reservation.guest(event.subject)

@@ -1,6 +1,6 @@
-"""Decisions on limits: operators set and clear them, and a raised limit reaches who waits for it.
+"""Decisions on limits: operators set and clear them, and queued requests get raised limits.
 
-A lowered limit holds for what is asked for from now on. It ends nothing and moves no planned start.
+A lowered limit holds for later requests only. It ends nothing and moves no planned start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .working_state import WorkingState, demand_key
 
 
 def set_limits(turn: Turn, event: SetLimits) -> None:
-    """Set some limits of a scope; those that are not named stay as they are."""
+    """Set some limits of a scope; limits that are not given stay as they are."""
     world = turn.world
     check_scope(world, event.scope, event.pool)
     if not event.values:
@@ -43,7 +43,7 @@ def set_limits(turn: Turn, event: SetLimits) -> None:
 
 
 def clear_limits(turn: Turn, event: ClearLimits) -> None:
-    """Remove the limits of a scope, or those that are named: the next wider rule holds again."""
+    """Remove all limits of a scope, or the named ones; the next wider rule holds again."""
     world = turn.world
     known = world.limits.get((event.scope, event.pool))
     if known is None:
@@ -60,12 +60,12 @@ def clear_limits(turn: Turn, event: ClearLimits) -> None:
 
 
 def look_for_raised(world: WorkingState) -> None:
-    """Find the queued requests whose owners may hold more GPUs at once than the requests are planned with."""
+    """Find the queued requests that are planned with a lower limit on running GPUs than their owner has."""
     world.raised.update(r.id for r in world.queued() if world.running_limit(r) > r.cap)
 
 
 def raise_caps(turn: Turn, most: int | None) -> None:
-    """Plan queued requests with the higher limits of their owners, up to `most` of them, in queue order."""
+    """Plan queued requests, at most ``most`` in queue order, with the raised limits of their owners."""
     world = turn.world
     found = [world.reservations[ref] for ref in world.raised & world.reservations.keys()]
     waiting = sorted(found, key=lambda r: r.seq)
@@ -81,7 +81,7 @@ def raise_caps(turn: Turn, most: int | None) -> None:
 
 
 def check_scope(world: WorkingState, scope: str, pool: str | None) -> None:
-    """Raise `Refused` if there is no such scope or pool."""
+    """Raise ``Refused`` if the scope or the pool does not exist."""
     if pool is not None and pool not in world.plans:
         raise Refused(
             Code.UNKNOWN_GPU_TYPE,
@@ -114,6 +114,6 @@ def check_scope(world: WorkingState, scope: str, pool: str | None) -> None:
 
 
 def _is_person(world: WorkingState, subject: str) -> bool:
-    """Whether limits can be set for this subject: people of GitHub are known once they have logged in."""
+    """Return whether limits can be set for a subject; people from GitHub must have logged in once."""
     kind, _, name = subject.partition(":")
     return subject in world.people or (kind in ("local", "hub") and bool(name))

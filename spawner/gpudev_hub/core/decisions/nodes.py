@@ -1,8 +1,8 @@
-"""Decisions on nodes: seen up, down, unknown, drained, gone, lost.
+"""Decisions on nodes: up, down, unknown, drained, removed, lost.
 
-Nothing that is known of a node frees a slot. While trouble with a node may be short (`Policy.node_grace`),
-its places stay and nothing starts there. After that, a request that loses its place is placed again,
-elsewhere or later; where nothing is left for it, it is blocked until something is gained.
+No state of a node frees a slot. While trouble with a node may be short (``Policy.node_grace``), its places
+stay and nothing starts there. After that, a request that loses its place is placed again, elsewhere or later.
+If no place is left, it is blocked until its pool gains something.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .transitions import Turn, finish, stop
 from .unit_of_work import SERVICE
 
 _ACTIONS = ("drain", "undrain", "lost")
-#: Graces that end within this time of one another end together: what made several nodes unknown at once is
-#: found out node by node.
 _TOGETHER: Millis = 5 * SECOND
+"""Graces that end within this time of each other end together: several nodes that became unknown at once are
+noticed one by one."""
 
 
 def observed(turn: Turn, event: NodesObserved) -> None:
-    """All nodes as now seen; one that is not among them is gone, and what ran there is lost.
+    """Record all nodes as observed. A node that is missing is removed, and what ran there is lost.
 
-    One that has left its pool is there all the same: it stays in it, drained, until nothing runs there.
+    A node that has left its pool stays in it, drained, until nothing runs there.
     """
     world = turn.world
     there = {node.name for node in event.nodes}
@@ -61,7 +61,7 @@ def observed(turn: Turn, event: NodesObserved) -> None:
 
 
 def unknown(turn: Turn, event: NodeUnknown) -> None:
-    """Nothing could be learnt of the node."""
+    """Record that the state of a node is unknown."""
     node = turn.world.nodes.get(event.name)
     if node is not None and node.status is not NodeStatus.UNKNOWN:
         node = _with_grace(turn, replace(node, status=NodeStatus.UNKNOWN))
@@ -69,7 +69,7 @@ def unknown(turn: Turn, event: NodeUnknown) -> None:
 
 
 def grace_is_over(turn: Turn, name: str) -> None:
-    """The node is away for longer than its places stay: they are given up."""
+    """Remove the places of a node whose grace is over, together with graces that end soon."""
     world, now = turn.world, turn.now
     node = world.nodes[name]
     if node.grace_until is None or node.grace_until > now:
@@ -82,10 +82,10 @@ def grace_is_over(turn: Turn, name: str) -> None:
 
 
 def _with_grace(turn: Turn, seen: Node) -> Node:
-    """A node as seen, and, while trouble with it may be short, as it was when its places were planned.
+    """Return an observed node; while trouble with it may be short, as it was when its places were planned.
 
-    A node that shows no GPUs at all is in trouble, too: its device plugin is being restarted. So is one whose
-    policy probe is away, perhaps to be replaced.
+    A node that shows no GPUs is in trouble, too: its device plugin is restarting. So is a node whose policy
+    probe is missing, perhaps to be replaced.
     """
     old = turn.world.nodes.get(seen.name)
     seen = replace(seen, grace_until=None)
@@ -108,7 +108,7 @@ def _with_grace(turn: Turn, seen: Node) -> Node:
 
 
 def operator(turn: Turn, event: OperatorNode) -> None:
-    """Apply an operator's action to a node; it holds until an operator takes it back."""
+    """Apply an operator's action to a node; it holds until an operator reverts it."""
     node = turn.world.nodes.get(event.name)
     if node is None:
         known = listing(sorted(turn.world.nodes), "and")
@@ -122,7 +122,7 @@ def operator(turn: Turn, event: OperatorNode) -> None:
             f"Use {listing(_ACTIONS, 'or')}.",
         )
     if event.action == "undrain":
-        # It is up once it is seen up: it may be cordoned, too, or have left its pool.
+        # The next observation sets the status: the node may be cordoned, or may have left its pool.
         cause = Reason(Cause.OPERATOR, f"{node.name} is no longer drained")
         _change(turn, replace(node, drained=False), cause, event.actor)
         return
@@ -138,7 +138,7 @@ def operator(turn: Turn, event: OperatorNode) -> None:
 
 
 def _change(turn: Turn, node: Node, cause: Why, actor: str = SERVICE) -> None:
-    """Record a node as it is now, and plan with it."""
+    """Record a changed node, and plan with it."""
     world = turn.world
     old = world.nodes.get(node.name)
     if old == node:
@@ -151,7 +151,7 @@ def _change(turn: Turn, node: Node, cause: Why, actor: str = SERVICE) -> None:
 
 
 def _plan(turn: Turn, node: Node, cause: Why) -> None:
-    """Bring the plan in step with what is known of a node."""
+    """Update the plan with the state of a node."""
     world = turn.world
     plan = world.plans.get(node.pool)
     if plan is None:
@@ -159,7 +159,7 @@ def _plan(turn: Turn, node: Node, cause: Why) -> None:
     world.displace(
         plan.set_node(plan_node(node)) if world.is_planned(node.name) else plan.remove_node(node.name), cause
     )
-    # Why they are blocked may have changed.
+    # The reasons why requests are blocked may have changed.
     world.retry_blocked(node.pool, cause)
     if world.is_up(node.name):
         world.freed.add(node.pool)
@@ -174,7 +174,7 @@ def _is_on(claim: Claim, node: str) -> bool:
 
 
 def _lose(turn: Turn, name: str, cause: Why, actor: str = SERVICE) -> None:
-    """Whatever ran on the node is lost, gangs as a whole. Slots stay taken until servers are seen gone."""
+    """End what ran on a lost node, gangs as a whole. Slots stay taken until servers are observed gone."""
     world = turn.world
     for claim in sorted(world.claims.values(), key=lambda c: c.key):
         reservation = world.reservations.get(claim.reservation)
@@ -186,19 +186,19 @@ def _lose(turn: Turn, name: str, cause: Why, actor: str = SERVICE) -> None:
 
 
 def _finish_if_stopping(turn: Turn, reservation: Reservation | None, cause: Why) -> None:
-    """The server may never be seen gone: the reservation ends now, its claim when that is seen."""
+    """End the reservation now: its server may never be observed gone. Its claim stays until then."""
     if reservation is not None and reservation.state is State.STOPPING:
         finish(turn, reservation, cause)
 
 
 def plan_node(node: Node) -> PlanNode:
-    """A node as the planner sees it."""
+    """Return a node as the planner sees it."""
     closed = node.status is not NodeStatus.UP
     return PlanNode(node.name, node.gpus, node.group, node.until, closed)
 
 
 def node_cause(node: Node, old: Node | None = None) -> Reason:
-    """The cause of what a change of a node does; `old`: the node before."""
+    """Return the cause of what follows from a changed node; ``old``: the node before."""
     word = Cause.NODE_DRAINED if node.status is NodeStatus.DRAINED else Cause.NODE_CHANGED
     moved = old is not None and node.status is old.status and node.until != old.until
     if moved and node.status is NodeStatus.UP and node.until is not None:

@@ -1,4 +1,4 @@
-"""The working state after a start or a failed commit: from the store's records."""
+"""The working state after a start or a failed commit, from the store's records."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from .working_state import WorkingState, demand_of, is_owner_unknown, overdue_ca
 
 
 def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
-    """The working state from the store's.
+    """Return the working state for the store's records.
 
-    Stored places are kept as they are. One that does not fit any more is lifted, and placed again, with a
-    logged cause, by the next decision. Raises `LookupError` if a live record is of a pool that the policy
-    does not have.
+    Stored places are kept. A place that no longer fits is lifted, and the next decision finds another, with a
+    logged cause. Raises ``LookupError`` if a live record is in a pool that the settings do not have.
     """
     world = WorkingState(policy)
     for owner, pool in _pools_used(snapshot):
@@ -43,7 +42,7 @@ def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
         if world.running_limit(reservation) > reservation.cap:
             world.raised.add(reservation.id)
     world.freed.update(world.plans)
-    # A service that died between two parts of a revocation left the rest of it to this one.
+    # A service that stopped between two parts of a revocation has left the rest to do.
     for reservation in world.reservations.values():
         person = world.people.get(reservation.owner.subject)
         if person is not None and not follows_access(reservation, person):
@@ -52,13 +51,13 @@ def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
 
 
 def _pools_used(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """(reservation, pool) of everything that holds or waits for GPUs."""
+    """Return (reservation, pool) of everything that holds or waits for GPUs."""
     claims = [(claim.reservation, claim.pool) for claim in snapshot.claims.values()]
     return claims + [(r.id, r.request.pool) for r in snapshot.reservations.values()]
 
 
 def _why_unfit(world: WorkingState, reservation: Reservation, place: Place, now: Millis) -> Reason:
-    """Why a stored place can't be held: what was decided before a crash, and not carried through."""
+    """Return why a stored place does not fit: a crash cut off what was decided before."""
     for name in place.nodes:
         if name not in world.nodes:
             return Reason(Cause.NODE_LOST, node_state(name, None))

@@ -26,8 +26,8 @@ from .placing import find_place, place_again
 from .transitions import Turn, cancel, free_slots, next_attempt, stop
 from .working_state import demand_of
 
-#: Unused ids of one subject that are kept; the oldest are forgotten.
 _MOST_MINTED = 20
+"""Unused ids kept for one subject; the oldest are forgotten."""
 _CAUSE_OF = {
     Outcome.RELEASED: Cause.RELEASED,
     Outcome.CANCELLED: Cause.CANCELLED,
@@ -37,7 +37,7 @@ _CAUSE_OF = {
 
 
 def find(turn: Turn, id: str) -> Reservation:
-    """The live reservation, or `Refused`."""
+    """Return the live reservation. Raises ``Refused`` if there is none."""
     reservation = turn.world.reservations.get(id)
     if reservation is None:
         raise Refused(Code.NOT_FOUND, f"There is no reservation {id}.", SEE_YOURS)
@@ -45,7 +45,7 @@ def find(turn: Turn, id: str) -> Reservation:
 
 
 def submit(turn: Turn, event: Submit) -> Reservation:
-    """A new request: refused, or in the queue with a place, which may begin now."""
+    """Add a request to the queue with a place, which may begin now. Raises ``Refused``."""
     world, now, request, subject = turn.world, turn.now, event.request, event.owner.subject
     check_access(world, subject)
     known = world.by_request(subject, event.request_id)
@@ -76,9 +76,9 @@ def submit(turn: Turn, event: Submit) -> Reservation:
 
 
 def look_ahead(turn: Turn, event: Submit) -> tuple[Reservation, bool]:
-    """Return what `submit` would make of a request, and whether it would start at once.
+    """Return what ``submit`` would make of a request, and whether it would start at once.
 
-    Raises `Refused` as `submit` does. Nothing is recorded of the request; what is due by now is done before.
+    Raises ``Refused`` as ``submit`` does. The request is not recorded, but what is due by now is done first.
     """
     reservation = find_place(turn.world, _new(turn, event), turn.now)
     place = reservation.place
@@ -87,7 +87,7 @@ def look_ahead(turn: Turn, event: Submit) -> tuple[Reservation, bool]:
 
 
 def _new(turn: Turn, event: Submit) -> Reservation:
-    """Return the reservation of a request, without a place; `Refused` if its owner may not have it."""
+    """Return a reservation without a place. Raises ``Refused`` if its owner may not have it."""
     world, request, subject = turn.world, event.request, event.owner.subject
     quota.check_submit(world.policy, world, subject, request, world.of_owner(subject), turn.now)
     namesake = world.by_name(subject, request.name)
@@ -100,7 +100,7 @@ def _new(turn: Turn, event: Submit) -> Reservation:
             f"Your reservation {namesake.id} ({namesake.state}) already has the name {request.name}.",
             f"Choose another name, or release that reservation with `gpu-dev cancel {request.name}`.",
         )
-    # A new request stands behind everybody who is still to be placed again.
+    # Requests that must be placed again come before a new request.
     raise_caps(turn, most=None)
     place_again(turn, most=None)
     pool = world.policy.pool(request.pool)
@@ -118,7 +118,7 @@ def _new(turn: Turn, event: Submit) -> Reservation:
 
 
 def same_request(known: Reservation, request: Request) -> bool:
-    """Whether `known` is what this request asked for: extensions and a default name are no difference."""
+    """Return whether ``known`` is what this request asked for, apart from extensions and a default name."""
     asked = replace(known.request, hold=known.request.hold - known.extended)
     if request.name is None and asked.name in default_names(known.id):
         asked = replace(asked, name=None)
@@ -126,7 +126,7 @@ def same_request(known: Reservation, request: Request) -> bool:
 
 
 def end(turn: Turn, event: End) -> Reservation:
-    """Cancel what waits, release what has slots; what is being stopped or has ended stays as it is."""
+    """Cancel a queued request, or stop a reservation that has slots; one being stopped stays as it is."""
     reservation = find(turn, event.id)
     outcome = event.outcome
     if reservation.state is State.STOPPING:
@@ -141,7 +141,7 @@ def end(turn: Turn, event: End) -> Reservation:
     else:
         if outcome is None or outcome is Outcome.CANCELLED:
             outcome = Outcome.RELEASED
-        # An earlier restart is not why it ends.
+        # The detail must not keep the reason of an earlier restart.
         stop(turn, reservation, outcome, _cause(outcome), event.actor, detail=event.reason)
     return reservation
 
@@ -156,7 +156,7 @@ def _cause(outcome: Outcome) -> Why:
 
 
 def resume(turn: Turn, event: Resume) -> Reservation:
-    """Start the server again that its owner stopped; one that runs or starts already is left alone."""
+    """Restart a server that its owner stopped; a server that runs or starts already is left alone."""
     reservation = find(turn, event.id)
     check_access(turn.world, reservation.owner.subject)
     if reservation.state not in (State.STARTING, State.READY):
@@ -180,7 +180,7 @@ def resume(turn: Turn, event: Resume) -> Reservation:
 
 
 def mint(turn: Turn, event: Mint) -> None:
-    """Hand out an id; of those the subject never used, the oldest are forgotten."""
+    """Issue an id, and forget the oldest unused ids of the subject."""
     world = turn.world
     check_access(world, event.subject)
     if event.id in world.reservations or event.id in world.minted or world.claims_of(event.id):

@@ -1,4 +1,4 @@
-"""When something is due: by the clock alone, from one record at a time."""
+"""When the clock makes something due, from one record at a time."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import heapq
 from gpudev_hub.core.model import HOUR, MINUTE, Claim, Millis, MintedId, Reservation, State
 from gpudev_hub.core.policy import Policy
 
-#: An id handed out for a spawn page and never used is forgotten after this time.
 MINTED_LIFE: Millis = 24 * HOUR
-#: What a claim's planned end is put off by grows up to this.
+"""An unused id from a spawn page is forgotten after this time."""
 _LONGEST_DELAY: Millis = 1 * HOUR
+"""The longest step by which a claim's planned end is put off."""
 
 Key = tuple[str, str, int]
 """(kind, id, attempt) of a record: ``("reservation", id, 0)``, ``("node", name, 0)``."""
 
 
 def planned_end(claim: Claim, step: Millis) -> Millis:
-    """Until when the plan takes the slots for taken: the hard end, after an overrun `overrun_due`."""
+    """Return until when the plan keeps the slots: the hard end, or ``overrun_due`` after an overrun."""
     return overrun_due(claim, step) if claim.overruns else claim.hard_end
 
 
 def overrun_due(claim: Claim, step: Millis) -> Millis:
-    """When it is (the next time) a logged cause that the slots are not free.
+    """Return when slots that are still taken next count as an overrun.
 
-    `step`, the pool's ``stop_overrun``, after the hard end; then after twice as long each time, at most an
-    hour, so that a server that does not go is not planned around anew every minute. Whoever is to start on
-    slots that are late by less just waits for them.
+    That is ``step``, the pool's ``stop_overrun``, after the hard end; then after twice as long each time, up
+    to an hour. So a server that does not stop is not re-planned around every minute. A request whose slots
+    are less late waits for them.
     """
     due = claim.hard_end + step
     delay = step
@@ -37,7 +37,7 @@ def overrun_due(claim: Claim, step: Millis) -> Millis:
 
 
 def crossed(reservation: Reservation, minutes: tuple[int, ...], now: Millis) -> tuple[int, ...]:
-    """Warning thresholds that `now` has passed, or stands on, before the reservation's end."""
+    """Return the warning thresholds before the reservation's end that ``now`` has reached."""
     ends_at = reservation.ends_at
     if ends_at is None:
         return ()
@@ -45,7 +45,7 @@ def crossed(reservation: Reservation, minutes: tuple[int, ...], now: Millis) -> 
 
 
 def armed(reservation: Reservation, minutes: tuple[int, ...]) -> tuple[int, ...]:
-    """Warning thresholds shorter than the whole time from READY to the end; the others are no news.
+    """Return the warning thresholds shorter than the time from READY to the end; owners need no others.
 
     A reservation of 30 minutes has less than 30 minutes left from its first second on. An extension that
     makes the time longer than a threshold arms it.
@@ -57,7 +57,7 @@ def armed(reservation: Reservation, minutes: tuple[int, ...]) -> tuple[int, ...]
 
 
 def reservation_due(reservation: Reservation, policy: Policy) -> Millis | None:
-    """When the clock next does something to a reservation that holds slots; `None` in every other state."""
+    """Return when the clock next changes a reservation that holds slots; ``None`` in other states."""
     if reservation.state not in (State.STARTING, State.READY) or reservation.ends_at is None:
         return None
     ends_at = reservation.ends_at
@@ -75,24 +75,24 @@ def reservation_due(reservation: Reservation, policy: Policy) -> Millis | None:
 
 
 def claim_due(claim: Claim, policy: Policy) -> Millis:
-    """When the clock next does something about a claim."""
+    """Return when the clock next changes a claim."""
     return overrun_due(claim, policy.pool(claim.pool).stop_overrun)
 
 
 def minted_due(minted: MintedId) -> Millis:
-    """When an unused id is forgotten."""
+    """Return when an unused id is forgotten."""
     return minted.minted_at + MINTED_LIFE
 
 
 class Alarms:
-    """Instants by key; the earliest first. Setting one again replaces it."""
+    """Instants by key. Setting a key again replaces its instant."""
 
     def __init__(self) -> None:
         self._at: dict[Key, Millis] = {}
         self._heap: list[tuple[Millis, Key]] = []
 
     def set(self, key: Key, at: Millis | None) -> None:
-        """Ring for `key` at that instant, and only then; `None`: not at all."""
+        """Let ``key`` ring at that instant only; ``None``: not at all."""
         if at is None:
             self._at.pop(key, None)
         elif self._at.get(key) != at:
@@ -100,13 +100,13 @@ class Alarms:
             heapq.heappush(self._heap, (at, key))
 
     def next(self) -> Millis | None:
-        """The earliest instant."""
+        """Return the earliest instant."""
         while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def pop(self, now: Millis) -> list[Key]:
-        """The keys that are due at `now`, in order of their instants; they will not ring again unless set."""
+        """Return the keys due at ``now``, earliest first; they ring again only if set again."""
         due: list[Key] = []
         while (at := self.next()) is not None and at <= now:
             key = heapq.heappop(self._heap)[1]

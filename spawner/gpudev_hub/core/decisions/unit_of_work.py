@@ -1,4 +1,4 @@
-"""The working state's records, their indices and alarms, and the account of what was changed."""
+"""The records of the working state, their indices and alarms, and what was changed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from gpudev_hub.core.policy import Policy
 
 from .timers import Alarms, claim_due, minted_due, reservation_due
 
-#: The actor of what nobody asked for.
 SERVICE = "service"
+"""The actor of changes that no person asked for."""
 
-#: Causes for which a promise may be broken (invariant 4).
 BREAKING = frozenset(
     {
         Cause.NODE_CHANGED,
@@ -31,47 +30,48 @@ BREAKING = frozenset(
         Cause.OPERATOR,
     }
 )
+"""Causes for which a promise may be broken (invariant 4)."""
 
 
 class Records(LiveState):
-    """Live records. Every change goes through `put` or `drop`: they bump versions and keep the account."""
+    """Live records. All changes go through ``put`` or ``drop``, which bump versions and record them."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
         self.next_seq = 1
-        #: What is due, apart from planned starts.
         self.alarms = Alarms()
-        #: Planned starts.
+        """What is due, apart from planned starts."""
         self.starts = Alarms()
+        """Planned starts."""
         self._slots: dict[Slot, ClaimKey] = {}
         self._claims_of: dict[str, dict[int, None]] = {}
         self._of_owner: dict[str, dict[str, None]] = {}
         self._by_request: dict[tuple[str, str], str] = {}
         self._by_name: dict[tuple[str, str], str] = {}
         self._changes: list[Change] = []
-        #: The reservation that ended last: no longer among the live ones, and still somebody's answer.
         self.last_ended: Reservation | None = None
-        #: Parts that are complete and were not drained yet.
+        """The reservation that ended last. It is no longer live, but is still returned to its request."""
         self._parts: list[Part] = []
-        #: Owner at the end of the last part of every slot touched since.
+        """Complete parts that were not drained yet."""
         self._touched: dict[Slot, ClaimKey | None] = {}
+        """The slots touched since the last part, with their owners at the end of that part."""
 
     # Reading
 
     def of_owner(self, subject: str) -> list[Reservation]:
-        """The owner's live reservations, in the order in which they were asked for."""
+        """Return the owner's live reservations, in the order in which they were requested."""
         return [self.reservations[ref] for ref in self._of_owner.get(subject, ())]
 
     def by_request(self, subject: str, request_id: str | None) -> Reservation | None:
-        """The owner's live reservation that was asked for with this request id."""
+        """Return the owner's live reservation with this request id."""
         ref = self._by_request.get((subject, request_id)) if request_id is not None else None
         return None if ref is None else self.reservations[ref]
 
     def by_name(self, subject: str, name: str | None) -> Reservation | None:
-        """The owner's reservation that holds this name, or has it as its id.
+        """Return the owner's reservation with this name or id.
 
-        A reservation that is being stopped no longer holds its name.
+        A reservation that is being stopped no longer has its name.
         """
         if name is None:
             return None
@@ -82,33 +82,32 @@ class Records(LiveState):
         return found if found is not None and found.owner.subject == subject else None
 
     def claims_of(self, id: str) -> list[Claim]:
-        """All claims of a reservation, live or not, oldest attempt first."""
+        """Return all claims of a reservation, live or not, oldest attempt first."""
         return [self.claims[id, attempt] for attempt in sorted(self._claims_of.get(id, ()))]
 
     def claim_of(self, reservation: Reservation) -> Claim:
-        """The claim of the current attempt of a reservation that holds slots."""
+        """Return the claim of the current attempt of a reservation that holds slots."""
         return self.claims[reservation.id, reservation.attempt]
 
     def queued(self, pool: str | None = None) -> list[Reservation]:
-        """Queued reservations in queue order."""
         waiting = (r for r in self.reservations.values() if r.state is State.QUEUED)
         return sorted((r for r in waiting if pool in (None, r.request.pool)), key=lambda r: r.seq)
 
     def free_slots(self, node: str) -> list[int]:
-        """Slots of a node that no claim owns."""
+        """Return the slots of a node that no claim owns."""
         return [i for i in range(self.nodes[node].gpus) if Slot(node, i) not in self._slots]
 
     # Changing
 
     def put(self, record: Record, cause: Why, actor: str = SERVICE) -> None:
-        """Replace a record, or add it. Nothing is recorded when nothing changes."""
+        """Replace or add a record. An unchanged record is not recorded."""
         if isinstance(record, Reservation):
             old = self.reservations.get(record.id)
             if record == old:
                 return
             if record.version != (0 if old is None else old.version):
                 raise IllegalMove(f"{record.id} is changed from version {record.version}, not from {old}")
-            # A first promise breaks none.
+            # A first promise breaks no other.
             changed = old is not None and old.promise not in (None, record.promise)
             if changed and cause.cause not in BREAKING:
                 raise IllegalMove(f"the promise of {record.id} may not change from {old} because of {cause}")
@@ -119,7 +118,7 @@ class Records(LiveState):
         self._changes.append(Change(record, cause.cause, actor, detail=cause.detail))
 
     def drop(self, record: Record, cause: Why, actor: str = SERVICE) -> None:
-        """The record leaves the live state with these last values."""
+        """Remove a record from the live state, with these last values."""
         if isinstance(record, Reservation):
             record = replace(record, version=self.reservations[record.id].version + 1)
             self.last_ended = record
@@ -127,7 +126,7 @@ class Records(LiveState):
         self._changes.append(Change(record, cause.cause, actor, True, cause.detail))
 
     def end_part(self) -> None:
-        """What was changed up to here may become durable without what follows (``Part``)."""
+        """Close a ``Part``: its changes may become durable without those that follow."""
         changes, touched = self._changes, self._touched
         self._changes, self._touched = [], {}
         hands = {slot: (before, self._slots.get(slot)) for slot, before in touched.items()}
@@ -137,17 +136,17 @@ class Records(LiveState):
 
     @property
     def parts(self) -> int:
-        """How many parts there are since the last drain."""
+        """How many parts were closed since the last drain."""
         return len(self._parts)
 
     def drain(self) -> list[Part]:
-        """What was changed since the last call, in order."""
+        """Return what was changed since the last call, in order."""
         self.end_part()
         parts, self._parts = self._parts, []
         return parts
 
     def take_over(self, snapshot: Snapshot) -> None:
-        """Hold the records of a store, which is no change."""
+        """Load the records of a store, which is not a change."""
         self.next_seq = snapshot.next_seq
         for record in snapshot.live_records():
             self.load(record)
@@ -234,7 +233,7 @@ class Records(LiveState):
 
 
 def slots_of(claim: Claim) -> Iterator[Slot]:
-    """The slots of a claim."""
+    """Yield the slots of a claim."""
     for part in claim.allocation:
         for index in part.slots:
             yield Slot(part.node, index)
