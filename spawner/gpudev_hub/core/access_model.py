@@ -1,6 +1,6 @@
 """The records of access and limits: who may get in, how much each may use, and what each has used.
 
-Immutable, like those of ``model.py``; instants and durations are integer milliseconds.
+Immutable, like the records of ``model.py``; instants and durations are integer milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Person:
     """A person as GitHub last described them."""
 
     subject: str
-    """``github:ID``: the same person for ever, whatever they are called."""
+    """``github:ID``: always the same person, whatever their login is."""
     hub_user: str
     """The name in the Hub, given at the first login and never changed."""
     login: str
@@ -33,11 +33,11 @@ class Person:
     operator: bool
     access: Access
     reason: str
-    """In words, why access was revoked; empty while it is allowed."""
+    """Why access was revoked; empty while it is allowed."""
     since: Millis
     """When ``access`` last changed."""
     confirmed_at: Millis
-    """When GitHub last confirmed the access of this person alone (at a login, or a single check)."""
+    """When GitHub last confirmed this person alone (at a login, or a single check)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class LimitRule:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What a person's ended claims used in a pool, in the current week and month (UTC)."""
+    """What a person's ended reservations used in a pool, in one week and one month (UTC)."""
 
     subject: str
     pool: str
@@ -78,6 +78,6 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class AccessSweep:
-    """The last sweep that compared everybody with GitHub; there is one record."""
+    """The last sweep that compared everybody with GitHub. There is one such record."""
 
     swept_at: Millis

@@ -46,7 +46,7 @@ class Cause(StrEnum):
 
     @property
     def cause(self) -> Cause:
-        """A cause is also a reason without details."""
+        """This cause, which is also a reason without details."""
         return self
 
     @property

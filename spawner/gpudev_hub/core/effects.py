@@ -1,6 +1,6 @@
-"""What is to be done once a decision is durable (effects), and the answer of a decision.
+"""Effects, which are performed once a decision is durable, and the result of a decision.
 
-Effects are idempotent, performed after the commit, and retried with back-off.
+Effects are idempotent, and retried with back-off.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class StartServer:
 
 @dataclass(frozen=True, slots=True)
 class StopServer:
-    """Ask the Hub to stop (and forget) the server; the engine removes it itself if that takes too long."""
+    """Ask the Hub to stop (and forget) the server; it is removed without the Hub if that takes too long."""
 
     id: str
     attempt: int
@@ -28,7 +28,7 @@ class StopServer:
 
 @dataclass(frozen=True, slots=True)
 class Warn:
-    """Tell the owner, wherever he is, that the end is near."""
+    """Warn the owner that the end is near."""
 
     id: str
     minutes: int
@@ -36,7 +36,7 @@ class Warn:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Tell the owner something else in words (a place moved, the hold shortened)."""
+    """Tell the owner something else (a place moved, the hold was shortened)."""
 
     id: str
     message: str
@@ -62,14 +62,15 @@ Effect = StartServer | StopServer | Warn | Tell | RevokeAccess | CutSessions
 
 @dataclass(slots=True)
 class Decision:
-    """Answer, changes and effects of one event."""
+    """The result of one event."""
 
     reservation: Reservation | None
-    """The reservation that the event was about, as it is after the event and what became possible by it."""
+    """The event's reservation, as it is after the event and what that made possible."""
     asked: Reservation | None
-    """As it is once the first ``parts`` of the changes are durable: what was asked for then is."""
+    """The reservation as it is once the first ``parts`` of the changes are durable, which do what was
+    asked."""
     parts: int
     effects: list[tuple[int, Effect]]
-    """Each to be performed once so many parts are durable."""
+    """Effects, each with the number of parts that must be durable before it is performed."""
     more: bool = False
-    """True: freed time is left to be compressed; a ``Compress`` event should follow."""
+    """Whether freed time is left to compress; a ``Compress`` event should follow."""

@@ -1,7 +1,7 @@
-"""Refusals: what a decision answers when the request cannot be granted.
+"""Refusals: the answers to requests that cannot be granted.
 
-``Refused`` is the only exception that reaches a user. Its ``code`` is stable (clients branch on it and
-``docs/reference-api.md`` lists every one), its ``message`` says what happened to which object with the
+``Refused`` is the only exception that reaches a user. Its ``code`` is stable: clients branch on it, and
+``docs/reference-api.md`` lists all codes. Its ``message`` says what happened to which object with the
 numbers, its ``hint`` what to do next.
 """
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """Stable error codes of the API, with the HTTP status each one has in ``STATUS``."""
+    """Stable error codes of the API; ``STATUS`` has the HTTP status of each."""
 
     INVALID_REQUEST = "invalid_request"
     INVALID_SHAPE = "invalid_shape"
@@ -72,7 +72,7 @@ class Refused(Exception):
     """A request that is not granted; nothing was changed."""
 
     def __init__(self, code: Code, message: str, hint: str = "", longest_hours: float | None = None) -> None:
-        """``longest_hours``: of a refused extension, the longest that would be granted instead."""
+        """``longest_hours``: the longest extension that would be granted instead."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -81,4 +81,4 @@ class Refused(Exception):
 
 
 class IllegalMove(Exception):
-    """A change of state that the lifecycle table does not have: a defect of ours, never of a user."""
+    """A change of state that the lifecycle table does not have: a bug of the hub, never a user's mistake."""

@@ -13,19 +13,19 @@ from gpudev_hub.core.limits.rules import Name
 
 from .model import Millis, Node, Outcome, Owner, Presence, Request
 
-# Requests: answered to somebody.
+# Requests, which get an answer.
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A new request. The service mints ``id``; the request is already validated (``request.py``)."""
+    """A new request, already validated (``request.py``), with an id from the service."""
 
     id: str
     owner: Owner
     request: Request
     request_id: str | None = None
     names: tuple[str, ...] = ()
-    """A request without a name gets the first of these that the owner's reservations do not use."""
+    """Names for a request without one: it gets the first that the owner's reservations do not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class End:
     id: str
     actor: str
     outcome: Outcome | None = None
-    """``None``: cancelled or released, as the state says."""
+    """``None``: cancelled or released, depending on the state."""
     reason: str = ""
-    """An operator's, on one printable line; its owner reads it."""
+    """An operator's reason, on one printable line, for the owner to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ class Extend:
     actor: str
     by: Millis
     request_id: str | None = None
-    """The same one again means the same extension, not another."""
+    """The same id again means the same extension."""
     reason: str = ""
-    """An operator's, on one printable line; its owner reads it."""
+    """An operator's reason, on one printable line, for the owner to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mint:
-    """Hand out an id for a spawn page."""
+    """Issue an id for a spawn page."""
 
     id: str
     subject: str
@@ -63,7 +63,7 @@ class Mint:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Start the server of a READY reservation again (its user stopped it, and wants it back)."""
+    """Start the server of a reservation again, after its user stopped it."""
 
     id: str
     actor: str
@@ -76,12 +76,12 @@ class Share:
     id: str
     actor: str
     guest: Owner
-    """Known, and allowed to use the service: the caller has checked both."""
+    """A person who is known and may use the service: the caller has checked both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unshare:
-    """Take a guest's access away, and end their connections."""
+    """Remove a guest, and end their connections."""
 
     id: str
     actor: str
@@ -90,12 +90,12 @@ class Unshare:
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """An operator sets limits of a scope; those that are not named stay as they are."""
+    """Set limits of a scope, as an operator; limits that are not given stay as they are."""
 
     scope: str
     """``default``, ``team:org/slug`` or ``person:SUBJECT``."""
     pool: str | None
-    """``None``: for all pools."""
+    """``None``: all pools."""
     values: Mapping[Name, int]
     """As in ``access_model.LimitRule``: GPUs, requests, milliseconds or GPU-hours."""
     actor: str
@@ -104,13 +104,13 @@ class SetLimits:
 
 @dataclass(frozen=True, slots=True)
 class ClearLimits:
-    """An operator removes limits of a scope: the next wider rule holds again."""
+    """Remove limits of a scope, as an operator; the next wider rule holds again."""
 
     scope: str
     pool: str | None
     actor: str
     names: tuple[Name, ...] = ()
-    """Those to remove; empty: all."""
+    """Limits to remove; empty: all."""
     reason: str = ""
 
 
@@ -123,7 +123,7 @@ class PersonSeen:
 
     subject: str
     hub_user_wanted: str
-    """The name in the Hub that a new person gets, if nobody has it."""
+    """The name in the Hub for a new person, if it is free."""
     login: str
     teams: tuple[str, ...]
     operator: bool
@@ -137,15 +137,15 @@ class AccessLost:
 
     subject: str
     reason: str
-    """In words that complete "access was revoked:"."""
+    """Completes "access was revoked:"."""
     actor: str
     checked_at: Millis | None = None
-    """When GitHub was asked; a later confirmation outweighs it. ``None``: now."""
+    """When GitHub was asked; a later confirmation overrides it. ``None``: now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Everybody was compared with GitHub, by a sweep that began at this instant."""
+    """A sweep that began at this instant has compared everybody with GitHub."""
 
     at: Millis
 
@@ -155,21 +155,21 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class NodesObserved:
-    """All nodes as now seen (a full list; a node not in it is gone)."""
+    """All nodes as observed. A node that is not in the list is gone."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeUnknown:
-    """Nothing could be learnt of the node; frees nothing, gets nothing new."""
+    """The state of a node is unknown. That frees nothing, and nothing new starts there."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorNode:
-    """An operator drains a node, puts it back, or says it is lost for good."""
+    """An operator drains or undrains a node, or marks it as lost."""
 
     name: str
     action: str
@@ -179,7 +179,7 @@ class OperatorNode:
 
 @dataclass(frozen=True, slots=True)
 class ServerObserved:
-    """What the cluster shows of the server of one attempt (all nodes of a gang taken together)."""
+    """What the cluster shows of the server of one attempt (all ranks of a gang together)."""
 
     id: str
     attempt: int
@@ -187,14 +187,14 @@ class ServerObserved:
     detail: str = ""
     """Why it ended, when known: an exit code, ``OOM``."""
     complete: bool = True
-    """False with ``PRESENT``: some rank of a gang is gone while others are there."""
+    """False with ``PRESENT``: some rank of a gang is gone while others exist."""
     outage: bool = False
-    """With ``ABSENT``: it did not fail, its machine was shut down; the restart does not count."""
+    """With ``ABSENT``: it did not fail, its machine was shut down. The restart does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerReady:
-    """Jupyter answers and the service itself did a key exchange with every sshd of the attempt."""
+    """JupyterLab answers, and the service did a key exchange with every sshd of the attempt."""
 
     id: str
     attempt: int
@@ -202,7 +202,7 @@ class ServerReady:
 
 @dataclass(frozen=True, slots=True)
 class StartTrouble:
-    """Something keeps the attempt from getting ready; it may still get so."""
+    """Something keeps the attempt from getting ready, perhaps only for now."""
 
     id: str
     attempt: int
@@ -211,7 +211,7 @@ class StartTrouble:
 
 @dataclass(frozen=True, slots=True)
 class ServerNotice:
-    """What its owner should know of the server of an attempt, in words; empty: nothing any more."""
+    """What the owner of a server should know; an empty text ends the notice."""
 
     id: str
     attempt: int
@@ -231,14 +231,14 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class StopIntent:
-    """The user himself stopped the server in the Hub; the slots are kept for the restart window."""
+    """The user stopped the server in the Hub; the slots are kept for the restart window."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerKnown:
-    """Whether the Hub knows the owner (it can start nothing for one who never logged in)."""
+    """Whether the Hub knows the owner. It starts no servers for users who never logged in."""
 
     subject: str
     known: bool
@@ -246,23 +246,23 @@ class OwnerKnown:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The service, the Hub or the cluster API was away between these instants: allowances stood still."""
+    """The service, the Hub or the cluster API did not answer, so allowances are prolonged."""
 
     since: Millis
     until: Millis
     what: str
     lasting: bool = False
-    """True: it still is."""
+    """Whether it still does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: act on everything that is due (``next_due`` says when that is next)."""
+    """Time has passed: do everything that is due (``next_due`` returns when that is next)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compress:
-    """One slice of the cascade that follows freed time; stops after ``budget_ms`` of CPU."""
+    """One slice of the cascade that uses freed time; it stops after ``budget_ms`` of CPU."""
 
     budget_ms: int = 15
 

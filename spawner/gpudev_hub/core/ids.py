@@ -1,4 +1,4 @@
-"""Ids and names: one alphabet, because an id is also a host name, a server's name and a certificate's."""
+"""Ids and names: one alphabet, because an id also names a host, a server and a certificate."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import re
 
 from .errors import Code, Refused
 
-#: Longest id and longest name.
 LONGEST = 30
-#: Random bytes that `mint` needs.
+"""Longest id and longest name."""
 ENTROPY = 9
+"""Random bytes that ``mint`` needs."""
 
 _WORD = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-#: No vowels, so no words; none of 0, 1, l: ids are read aloud and typed.
 _FIRST = "bcdfghjkmnpqrstvwxz"
+"""No vowels, so that ids are not words, and no 0, 1 or l, which are easily confused."""
 _REST = _FIRST + "23456789"
 _LENGTH = 12
 
 
 def is_word(text: str) -> bool:
-    """Whether `text` may be an id or a name: a letter first, `[a-z0-9]` and single hyphens, at most 30."""
+    """Return whether ``text`` may be an id or a name: ``[a-z0-9]`` and single hyphens, a letter first."""
     return len(text) <= LONGEST and _WORD.fullmatch(text) is not None
 
 
 def is_id(text: str) -> bool:
-    """Return whether `text` looks like an id that `mint` makes."""
+    """Return whether ``text`` looks like an id that ``mint`` makes."""
     return len(text) == _LENGTH and text[0] in _FIRST and set(text) <= set(_REST)
 
 
 def check_name(name: str) -> str:
-    """Return the name. Raises `Refused`, with the rules for names, if it is not valid."""
+    """Return the name. Raises ``Refused``, with the rules for names, if it is not valid."""
     if is_word(name):
         return name
     if len(name) > LONGEST:
@@ -45,7 +45,7 @@ def check_name(name: str) -> str:
 
 
 def mint(entropy: bytes) -> str:
-    """An id made from random bytes (at least `ENTROPY` of them): 12 characters, 57 bits."""
+    """Return an id made from random bytes (at least ``ENTROPY``): 12 characters, 57 bits."""
     if len(entropy) < ENTROPY:
         raise ValueError(f"{ENTROPY} random bytes are needed, got {len(entropy)}")
     number = int.from_bytes(entropy, "big")

@@ -1,4 +1,4 @@
-"""The one table of legal moves between states. Everything that changes a state goes through `move`."""
+"""The legal moves between states. Every change of a state goes through ``move``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from .errors import IllegalMove
 from .model import Reservation, State
 
 MOVES: dict[State, frozenset[State]] = {
-    # Its turn came, or it was cancelled (or its outcome is another one: access revoked).
+    # Its planned start came, or it was cancelled or ended for another reason, such as revoked access.
     State.QUEUED: frozenset({State.STARTING, State.ENDED}),
-    # Its server answers; it is to be stopped; its start-up allowance is used up, or its owner is not known.
+    # Its server is ready; it is being stopped; its allowance is used up, or its owner is not known.
     State.STARTING: frozenset({State.READY, State.STOPPING, State.QUEUED}),
-    # Its server ended without release; it is to be stopped.
+    # Its server ended without release; it is being stopped.
     State.READY: frozenset({State.STARTING, State.STOPPING}),
-    # Its server was seen gone, or its node is lost and with it the server.
+    # Its server is observed gone, or its node is lost.
     State.STOPPING: frozenset({State.ENDED}),
     State.ENDED: frozenset(),
 }
 
 
 def move(reservation: Reservation, state: State, **fields: Any) -> Reservation:
-    """The reservation in its new state, with other fields changed at the same time.
+    """Return the reservation in its new state, with other fields changed at the same time.
 
-    Raises `IllegalMove`, naming the reservation and how it stands, if the table does not have the move.
+    Raises ``IllegalMove``, with the state of the reservation, if the table does not have the move.
     """
     if state not in MOVES[reservation.state]:
         raise IllegalMove(

@@ -13,7 +13,7 @@ Record = Reservation | Claim | MintedId | Node | Person | LimitRule | Spending |
 ClaimKey = tuple[str, int]
 """(reservation, attempt)."""
 Key = str | tuple[str | int | None, ...]
-"""What tells a record from all others of its kind."""
+"""Identifies a record among its kind."""
 
 
 class Kind(NamedTuple):
@@ -40,13 +40,13 @@ KINDS: Final[dict[type[Record], Kind]] = {
 
 
 def key_of(record: Record) -> Key:
-    """Return what tells the record from all others of its kind."""
+    """Return what identifies the record among its kind."""
     return KINDS[type(record)].key(record)
 
 
 @dataclass(slots=True, eq=False)
 class LiveState:
-    """Live records by key, one table a kind."""
+    """Live records by key, with a table for each kind."""
 
     reservations: dict[str, Reservation] = field(default_factory=dict, kw_only=True)
     claims: dict[ClaimKey, Claim] = field(default_factory=dict, kw_only=True)
@@ -59,36 +59,35 @@ class LiveState:
 
     @property
     def swept_at(self) -> int | None:
-        """When the last sweep was complete; ``None``: there was none."""
+        """When the last complete sweep was; ``None``: never."""
         return next((sweep.swept_at for sweep in self.sweeps.values()), None)
 
     def live_records(self) -> Iterator[Record]:
-        """Return all records, in the order of ``KINDS``."""
+        """Yield all records, in the order of ``KINDS``."""
         for kind in KINDS.values():
             yield from getattr(self, kind.table).values()
 
     def known(self, record: Record) -> Record | None:
-        """Return the live record with the key of this one."""
+        """Return the live record with the key of ``record``."""
         found: Record | None = self._table(record).get(key_of(record))
         return found
 
     def set_record(self, record: Record) -> None:
-        """Add a record, or replace the one with its key."""
+        """Add a record, or replace the record with its key."""
         self._table(record)[key_of(record)] = record
 
     def remove_record(self, record: Record) -> None:
-        """Remove the record with the key of this one, if there is one."""
         self._table(record).pop(key_of(record), None)
 
     def apply(self, record: Record, *, gone: bool) -> None:
-        """Follow one change: the record's new values, or that it is gone."""
+        """Apply one change: the record's new values, or its removal."""
         if gone:
             self.remove_record(record)
         else:
             self.set_record(record)
 
     def take_tables(self, other: LiveState) -> None:
-        """Hold the same records as ``other``, in tables of its own."""
+        """Copy the tables of ``other``."""
         for table in fields(LiveState):
             setattr(self, table.name, dict(getattr(other, table.name)))
 

@@ -1,7 +1,7 @@
-"""Who may do what to a reservation: one table for every part that has to know.
+"""Who may do what to a reservation: one table for every part that needs it.
 
-Each request comes from an actor in one role. ``MAY`` says what each role may do, ``WHEN`` in which states an
-action makes sense. Everything that is not in the tables is refused.
+Each request comes from an actor in one or more roles. ``MAY`` says what each role may do, ``WHEN`` in which
+states an action makes sense. Everything that is not in the tables is refused.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from .model import Reservation, State
 
 
 class Role(StrEnum):
-    """What an actor is to a reservation."""
+    """The relation of an actor to a reservation."""
 
     OWNER = "owner"
     GUEST = "guest"
     """A person with whom the owner shares the server."""
     OPERATOR = "operator"
-    """An operator who is neither the owner nor a guest. A guest who is an operator may do what either may."""
+    """An operator. An operator who is also owner or guest has both roles."""
     SERVER = "server"
     """The server of the reservation, with its own token."""
     OTHER = "other"
     """Anybody else who may use the service."""
     REVOKED = "revoked"
-    """A person who may no longer use the service, whatever else they are."""
+    """A person who may no longer use the service, whatever other role they have."""
 
 
 class Action(StrEnum):
@@ -81,7 +81,7 @@ WHEN: Final[Mapping[Action, frozenset[State]]] = MappingProxyType(
         Action.UNSHARE: _ALWAYS - {State.ENDED},
     }
 )
-"""In which states of the reservation."""
+"""In which states of the reservation each action makes sense."""
 
 
 def roles(reservation: Reservation, subject: str, *, operator: bool, allowed: bool = True) -> frozenset[Role]:
@@ -99,7 +99,7 @@ def roles(reservation: Reservation, subject: str, *, operator: bool, allowed: bo
 
 
 def may(held: frozenset[Role], action: Action) -> bool:
-    """Return whether an actor with these roles may do this, in a state where it can be done."""
+    """Return whether an actor with these roles may do this, if the state allows it."""
     return any(action in MAY[role] for role in held)
 
 

@@ -1,4 +1,4 @@
-"""The settings that decisions depend on: pools, limits for everybody, times allowed."""
+"""The settings that decisions depend on: pools, limits for everybody, allowed times."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .model import HOUR, MINUTE, SECOND, Millis
 
 @dataclass(frozen=True, slots=True)
 class Allowances:
-    """Limits on one user (DESIGN section 5, rule 5)."""
+    """Limits on one user."""
 
     hold_per_request: Millis = 24 * HOUR
     hold_with_extensions: Millis = 48 * HOUR
     running_gpus: int = 16
     queued_requests: int = 10
     gpu_hours: int | None = None
-    """Most GPU-hours asked for by the owner's live reservations together; ``None``: no such limit."""
+    """Most GPU-hours requested by the owner's live reservations together; ``None``: no limit."""
     gpu_hours_week: int | None = None
-    """Most GPU-hours of hold time in one ISO week (UTC); ``None``: no such limit."""
+    """Most GPU-hours of hold time in one ISO week (UTC); ``None``: no limit."""
     gpu_hours_month: int | None = None
-    """Most GPU-hours of hold time in one calendar month (UTC); ``None``: no such limit."""
+    """Most GPU-hours of hold time in one calendar month (UTC); ``None``: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class PoolSettings:
     """A pool: nodes of one GPU type, its images, limits and allowances."""
 
     name: str
-    """Also the wire's ``gpu_type``."""
+    """Also ``gpu_type`` in the API."""
     gpus_per_node: int
     images: tuple[str, ...]
     """Allowed images; the first is the default."""
@@ -41,23 +41,23 @@ class PoolSettings:
     teardown: Millis = 30 * SECOND
     restart_window: Millis = 10 * MINUTE
     stop_overrun: Millis = 60 * SECOND
-    """A server still there this long after its hard end is a logged cause."""
+    """A server that still runs this long after its hard end is a logged cause."""
     max_gang: int = 2
     """Most whole nodes of one reservation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything the decisions depend on that is not state."""
+    """All settings that decisions depend on."""
 
     pools: tuple[PoolSettings, ...]
     """The first is the default pool."""
     default_hold: Millis = 4 * HOUR
     min_hold: Millis = 1 * MINUTE
     allowances: Allowances = Allowances()
-    """For everybody, where no rule says otherwise (``limits/rules.py``)."""
+    """For everybody, unless a rule says otherwise (``limits/rules.py``)."""
     personal: Mapping[str, LimitRule] = field(default_factory=dict)
-    """Limits of single people by subject, as the settings have them; rules set at run time come before."""
+    """Limits of individual people by subject, from the settings. Rules set at run time come first."""
     teams: tuple[str, ...] = ()
     """Teams (``org/slug``) that may have limits of their own."""
     warn_minutes: tuple[int, ...] = (30, 15, 5)
@@ -66,10 +66,10 @@ class Policy:
     revocation_grace: Millis = 30 * MINUTE
     """How long servers run on after their owner lost access."""
     node_grace: Millis = 2 * MINUTE
-    """Trouble with a node that is over within this time displaces nobody."""
+    """Trouble with a node that ends within this time displaces no request."""
 
     def pool(self, name: str) -> PoolSettings:
-        """The pool of that name; ``KeyError`` if there is none."""
+        """Return the pool of that name. Raises ``KeyError``."""
         for pool in self.pools:
             if pool.name == name:
                 return pool

@@ -1,4 +1,4 @@
-"""From what a person asks to a complete, possible request, or to a refusal that says what to ask instead."""
+"""Turns what a person asks for into a complete request, or a refusal that says what to ask instead."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .words import counted, duration, listing
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What was asked for, as on the wire: anything may be left out."""
+    """What was asked for, as in the API: every field may be left out."""
 
     gpus: int | None = None
-    """GPUs per node; left out with `nodes`: whole nodes."""
+    """GPUs per node; left out with ``nodes``: whole nodes."""
     nodes: int | None = None
-    """Left out: one, and with `gpus` left out too: one GPU of it."""
+    """Left out: one node; if ``gpus`` is left out, too: one GPU of it."""
     hours: float | None = None
     gpu_type: str | None = None
     name: str | None = None
@@ -28,7 +28,7 @@ class Ask:
 
 
 def joinable(nodes: Iterable[Node]) -> dict[str, int]:
-    """How many nodes a gang of each pool can have: the size of its largest zone and placement group."""
+    """Return how many nodes a gang of each pool can have: its largest zone and placement group."""
     groups: dict[tuple[str, str], int] = {}
     for node in nodes:
         groups[node.pool, node.group] = groups.get((node.pool, node.group), 0) + 1
@@ -39,9 +39,10 @@ def joinable(nodes: Iterable[Node]) -> dict[str, int]:
 
 
 def resolve(policy: Policy, ask: Ask, nodes_of_pool: Mapping[str, int]) -> Request:
-    """The complete request. `nodes_of_pool`: as from `joinable`, for every pool that has nodes.
+    """Return the complete request. ``nodes_of_pool``: as from ``joinable``, for every pool that has nodes.
 
-    Raises `Refused` for what no pool can ever hold. The owner's limits are not looked at (`limits/quota.py`).
+    Raises ``Refused`` for a request that no pool can ever serve. The owner's limits are not checked
+    (``limits/quota.py``).
     """
     pool = _pool(policy, ask.gpu_type)
     shape = resolve_shape(pool, ask.gpus, ask.nodes, nodes_of_pool.get(pool.name, 0))
@@ -51,13 +52,13 @@ def resolve(policy: Policy, ask: Ask, nodes_of_pool: Mapping[str, int]) -> Reque
 
 
 def sizes(pool: PoolSettings) -> tuple[int, ...]:
-    """The GPUs of one node that can be asked for: powers of two, and the whole node."""
+    """Return how many GPUs of a node can be requested: powers of two, and the whole node."""
     powers = [1 << i for i in range(pool.gpus_per_node.bit_length()) if 1 << i <= pool.gpus_per_node]
     return tuple(sorted({*powers, pool.gpus_per_node}))
 
 
 def resolve_shape(pool: PoolSettings, gpus: int | None, nodes: int | None, known: int) -> Shape:
-    """The shape asked for; `known`: how many nodes of the pool can be joined."""
+    """Return the shape asked for; ``known``: how many nodes of the pool can be used together."""
     whole = pool.gpus_per_node
     largest = min(pool.max_gang, known)
     if gpus is None:
@@ -122,7 +123,7 @@ def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
 
 
 def resolve_hours(hours: float, least: Millis) -> Millis:
-    """Hours as milliseconds; `least` is the shortest hold."""
+    """Return hours as milliseconds; ``least``: the shortest hold."""
     if not math.isfinite(hours * HOUR):
         raise Refused(
             Code.INVALID_HOURS, f"{hours} is not a number of hours.", "Use a number, for example --hours 4."

@@ -1,7 +1,7 @@
-"""The records of usage: sums by UTC day, person, pool and size, and where their projection stands.
+"""The records of usage: sums by UTC day, person, pool and size, and how far the history is summed.
 
 ``views/usage.py`` makes them from the history, and says what each number counts. GPU time is in
-GPU-milliseconds. Days are UTC days, so a change of daylight saving time matters nowhere.
+GPU-milliseconds. Days are UTC days, so changes of daylight saving time do not matter.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Sums:
     outcomes: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Sums) -> None:
-        """Add other totals to these."""
         self.requests += other.requests
         self.reserved += other.reserved
         self.held += other.held
@@ -56,7 +55,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """What has to be known of a live reservation to account for its next change."""
+    """What is needed of a live reservation to account for its next change."""
 
     queued_since: Millis | None
     extended: Millis
@@ -75,19 +74,19 @@ class OpenClaim:
 
 @dataclass(frozen=True, slots=True)
 class UsageHead:
-    """Where the projection stands: with the sums by day, all that it needs to go on."""
+    """How far the history is summed; with the sums by day, all that is needed to continue."""
 
     n: int
-    """Number of the last commit that is in the sums."""
+    """Number of the last commit in the sums."""
     at: Millis
     """Time of that commit, or of an earlier one without changes after it."""
     first: Day
     last: Day
-    """First and last day with sums; ``last`` before ``first``: none."""
+    """First and last day with sums; ``last`` is before ``first`` if there are none."""
     requests: dict[str, OpenRequest]
     claims: dict[ClaimKey, OpenClaim]
     logins: dict[str, str]
-    """The latest login of every subject."""
+    """The latest login of each subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ class UsageDay:
 
 @dataclass(frozen=True, slots=True)
 class SavedUsage:
-    """What a store gives back. Days may be newer than the head: a crash can come between the two."""
+    """What a store returns. Days may be newer than the head, since a crash can come between the two."""
 
     head: UsageHead
     days: tuple[UsageDay, ...]

@@ -1,4 +1,4 @@
-"""What is shown to people, from records alone: reasons, free GPUs, limits, names for SSH, checks.
+"""What people are shown, from records alone: reasons, free GPUs, limits, SSH names, checks.
 
-A view changes nothing. It may ask a decision what it would do (a dry run).
+A view changes nothing. It may ask a decision for a dry run.
 """

@@ -1,4 +1,4 @@
-"""What of an installation is missing or wrong, and what to do: one table of checks over observed facts."""
+"""Checks of an installation: what is missing or wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gpudev_hub.core.words import counted, duration, gpus, listing, moment, node
 CLOCK_TOLERANCE: Final[Millis] = 60 * SECOND
 ENDS_SOON: Final[Millis] = 24 * HOUR
 BASTIONS: Final = 2
-"""Pods of the bastion: connections end with their pod, and one may be replaced."""
+"""Fewest pods of the bastion: one may be replaced, and connections end with their pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact. ``todo`` is empty if it holds."""
+    """The result of one check. ``todo`` is empty if all is well."""
 
     id: str
-    """The same for ever, for programs."""
+    """A stable id for programs."""
     name: str
     found: str
     todo: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether it holds."""
+        """Whether all is well."""
         return not self.todo
 
 
@@ -43,7 +43,7 @@ class PodFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was observed at one time. Of what did not answer, nothing is known."""
+    """What was observed at one time; facts are missing for parts that did not answer."""
 
     now: Millis
     pools: tuple[PoolSettings, ...]
@@ -54,13 +54,13 @@ class Facts:
     store: str = ""
     """Why the database does not answer; empty: it does."""
     backups: bool | str = True
-    """Whether point-in-time recovery is on; or, in words, why that cannot be read."""
+    """Whether point-in-time recovery is on, or why that cannot be read."""
     hub: str = ""
     """Why the Hub does not answer."""
     cluster: str = ""
     """Why the Kubernetes API does not answer."""
     cluster_time: Millis | None = None
-    """What time the Kubernetes API has."""
+    """The time of the Kubernetes API."""
     nodes: tuple[Node, ...] = ()
     efa: Mapping[str, int] = field(default_factory=dict)
     """Allocatable EFA interfaces by node."""
@@ -70,11 +70,11 @@ class Facts:
 
 
 Said = tuple[str, str]
-"""What was found, and what to do: nothing if it is as it should be."""
+"""What was found, and what to do: empty if all is well."""
 
 
 def examine(facts: Facts) -> list[Finding]:
-    """Return every finding, in the order in which faults are best corrected."""
+    """Return all findings, in the order in which faults are best corrected."""
     findings = []
     for key, name, needs_cluster, check in CHECKS:
         if needs_cluster and facts.cluster:

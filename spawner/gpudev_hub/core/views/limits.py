@@ -1,4 +1,4 @@
-"""How a person stands with every limit: what it is, what counts towards it and what is left."""
+"""A person's limits: what each is, what counts towards it and what is left."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from gpudev_hub.core.words import counted, duration, gpus
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One limit of a person.
+    """One limit of a person, with its use.
 
-    Amounts are GPUs, requests, milliseconds or GPU-milliseconds, as the limit has it.
+    Amounts are GPUs, requests, milliseconds or GPU-milliseconds, depending on the limit.
     """
 
     name: Name
     pool: str | None
-    """The pool that it is for; `None`: all pools, or those without a limit of their own."""
+    """The pool of the limit; ``None``: all pools, or those without a limit of their own."""
     limit: int
     used: int | None
-    """Held or waiting now, or held in the period; `None`: the limit is for each request by itself."""
+    """Held or queued now, or held in the period; ``None``: the limit is for each single request."""
     reserved: int
-    """What live reservations may use besides."""
+    """What live reservations may use in addition."""
     scope: str
     """Where the limit comes from: ``default``, ``team:org/slug`` or ``person:SUBJECT``."""
     renews: Millis | None = None
 
     @property
     def total(self) -> int:
-        """All that counts towards it."""
+        """All that counts towards the limit."""
         return (self.used or 0) + self.reserved
 
     @property
     def title(self) -> str:
-        """What people read of it: ``GPUs at once (h100)``."""
+        """The title for people: ``GPUs at once (h100)``."""
         return TITLES[self.name] + (f" ({self.pool})" if self.pool else "")
 
     @property
     def value(self) -> str:
-        """What is used and the limit, in words: ``4 of 16``, ``24 h``."""
+        """The use and the limit as text: ``4 of 16``, ``24 h``."""
         limit = _amount(self.name, self.limit)
         if self.used is None:
             return limit
@@ -52,7 +52,7 @@ class Standing:
 
     @property
     def rest(self) -> str:
-        """What is left, in words: ``12 left``; empty for limits of each request by itself."""
+        """What is left, as text: ``12 left``; empty for limits on each single request."""
         left = self.left
         return "" if left is None else f"{_amount(self.name, left)} left".replace(" GPU-hours", "")
 
@@ -63,7 +63,7 @@ class Standing:
 
 
 def standings(policy: Policy, state: LiveState, subject: str, now: Millis) -> list[Standing]:
-    """Return how a person stands with every limit, in the order of `NAMES`."""
+    """Return a person's use of every limit, in the order of ``NAMES``."""
     live = [r for r in state.reservations.values() if r.owner.subject == subject]
     by_pool = {pool.name: limits_of(policy, state, subject, pool.name) for pool in policy.pools}
     found: list[Standing] = []
@@ -118,7 +118,7 @@ def _held(state: LiveState, subject: str, pool: str) -> int:
 def exceeded(
     policy: Policy, state: LiveState, names: Iterable[Name], who: dict[str, str], now: Millis
 ) -> list[str]:
-    """Return, in sentences, who is over one of these limits now. `who`: logins by subject."""
+    """Return sentences on who is over one of these limits now. ``who``: logins by subject."""
     told = []
     for subject, login in sorted(who.items(), key=lambda item: item[1]):
         told += [
@@ -148,7 +148,7 @@ def _amount(name: Name, value: int) -> str:
 
 
 def in_words(one: Standing) -> str:
-    """Return a limit, with what is used and left: ``GPUs at once (h100): 4 of 16, 12 left``."""
+    """Return a limit with its use as text: ``GPUs at once (h100): 4 of 16, 12 left``."""
     return f"{one.title}: {one.value}{one.rest and ', '}{one.rest}"
 
 
@@ -161,4 +161,4 @@ TITLES: dict[Name, str] = {
     "gpu_hours_week": "GPU-hours this week",
     "gpu_hours_month": "GPU-hours this month",
 }
-"""What people read of each limit."""
+"""The titles of the limits."""

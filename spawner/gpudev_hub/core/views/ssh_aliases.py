@@ -1,4 +1,4 @@
-"""What the servers that a person may enter are called over SSH."""
+"""SSH names of the servers that a person may enter."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from gpudev_hub.core.model import Reservation, State
 
 _LOGIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-"""Logins that can be part of a host's name."""
+"""Logins that can be part of a host name."""
 
 
 def aliases(records: Iterable[Reservation], shared: Iterable[Reservation] = ()) -> dict[str, list[str]]:
-    """SSH names of a person's live reservations by id, one for each node, first node first.
+    """Return the SSH names of a person's live reservations by id: one per node, the first node first.
 
-    The first node is called ``gpu-NAME`` (``gpu-ID`` without a name), node 1 ``gpu-NAME-1``. A name that is
-    another reservation's own goes to that one: the node is called by the id then. While a reservation is
-    being stopped, its name is free for another one.
+    The first node is called ``gpu-NAME`` (``gpu-ID`` without a name), node 1 ``gpu-NAME-1``. If another
+    reservation has that name, the node is called by the id. A reservation that is being stopped no longer has
+    its name.
 
-    ``shared``: reservations of others that the person may enter. They never change the names of the
-    person's own. If a name is taken, it becomes ``gpu-LOGIN-NAME`` with the owner's login, else ``gpu-ID``.
+    ``shared``: reservations of others that the person may enter. They never change the names of the person's
+    own. If a name is taken, it becomes ``gpu-LOGIN-NAME`` with the owner's login, else ``gpu-ID``.
     """
     ordered = _by_age(records)
     taken: set[str] = set()
@@ -45,7 +45,7 @@ def _by_age(records: Iterable[Reservation]) -> list[Reservation]:
 
 
 def _of_guest(record: Reservation) -> list[str]:
-    """Names for the first node of somebody else's server, best first."""
+    """Return names for the first node of a shared server, best first."""
     name = record.request.name
     if name is None:
         return []

@@ -61,19 +61,19 @@ class Usage:
         self.claims: dict[ClaimKey, OpenClaim] = {}
         self.logins: dict[str, str] = {}
         self.totals: dict[Kind, Sums] = {}
-        """All days together, by pool and size."""
+        """Sums of all days, by pool and size."""
         self._days: dict[Day, dict[Key, Sums]] = {}
         self._months: dict[str, dict[str, Sums]] = {}
-        """By subject: what a question for people would otherwise add up from thousands of rows."""
+        """By month and subject, so that questions about people need not add thousands of rows."""
         self._everyone: dict[Day, dict[Kind, Sums]] = {}
         self._unsaved: set[Day] = set()
         self._ahead: dict[Day, int] = {}
-        """Days that were loaded with later commits in them than the head has."""
+        """Days that were loaded with later commits than the head."""
 
     # Folding
 
     def apply(self, n: int, at: Millis, changes: Iterable[Change]) -> None:
-        """Account for one commit, which follows the last one."""
+        """Account for the next commit."""
         self.n, self.at = n, at
         for change in changes:
             match change.record:
@@ -83,7 +83,7 @@ class Usage:
                     self._claim(claim, at, gone=change.gone)
 
     def reached(self, n: int) -> None:
-        """Note that commits up to ``n`` changed nothing more."""
+        """Record that commits up to ``n`` changed nothing more."""
         self.n = max(self.n, n)
 
     def _reservation(self, record: Reservation, at: Millis, *, gone: bool) -> None:
@@ -148,13 +148,13 @@ class Usage:
     # Keeping
 
     def load(self, head: UsageHead) -> None:
-        """Go on from where a saved projection stood; ``load_day`` brings its sums."""
+        """Continue from a saved projection; ``load_day`` adds its sums."""
         self.n, self.at = head.n, head.at
         self.requests, self.claims = dict(head.requests), dict(head.claims)
         self.logins = dict(head.logins)
 
     def load_day(self, saved: UsageDay) -> None:
-        """Take over the sums of a saved day: the rows are part of these sums from now on."""
+        """Add the sums of a saved day; its rows belong to these sums from now on."""
         if saved.n > self.n:
             self._ahead[saved.day] = saved.n
         month = self._months.setdefault(month_of(saved.day), {})
@@ -193,7 +193,7 @@ class Usage:
         return head, days
 
     def not_saved(self, days: Iterable[UsageDay]) -> None:
-        """Save these again with the next ``save``: the store did not take them."""
+        """Save these days again with the next ``save``, since the store failed."""
         self._unsaved.update(saved.day for saved in days)
 
     # Asking
@@ -201,9 +201,9 @@ class Usage:
     def sums(
         self, by: By, first: Day, last: Day, now: Millis, subject: str | None = None
     ) -> dict[Group, Sums]:
-        """Return the totals of the days from ``first`` to ``last`` by group; what runs counts until ``now``.
+        """Return totals of the days from ``first`` to ``last`` by group; running claims count until ``now``.
 
-        ``subject``: only this person's; ``None``: everybody's.
+        ``subject``: only this person; ``None``: everybody.
         """
         found: dict[Group, Sums] = {}
         if subject is not None:
@@ -226,7 +226,7 @@ class Usage:
         return found
 
     def held_by_kind(self, now: Millis) -> dict[Kind, Millis]:
-        """GPU-milliseconds held since the first day, by pool and size, those of running claims included."""
+        """Return GPU-milliseconds held since the first day, with running claims, by pool and size."""
         held = {kind: sums.held for kind, sums in self.totals.items()}
         for claim in self.claims.values():
             kind = claim.key[1:]
@@ -237,7 +237,7 @@ class Usage:
         return sorted(day for day in self._days if first <= day <= last)
 
     def _by_person(self, found: dict[Group, Sums], first: Day, last: Day) -> None:
-        """From the sums of whole months, and those of days where a month is not asked for whole."""
+        """Add up whole months, and the days of months that are only partly asked for."""
         whole = {
             month
             for month, (start, end) in self._bounds(first, last).items()
@@ -252,7 +252,7 @@ class Usage:
                     _add(found, key[0], row)
 
     def _bounds(self, first: Day, last: Day) -> dict[str, tuple[Day, Day]]:
-        """First and last day of every month with sums."""
+        """Return the first and last day of each month with sums in this time."""
         bounds = {}
         for month in self._months:
             start = date.fromisoformat(f"{month}-01")
@@ -287,7 +287,7 @@ def _add(found: dict[_K, Sums], key: _K, sums: Sums) -> None:
 
 
 def by_team(people: Mapping[Group, Sums], teams: Mapping[str, tuple[str, ...]]) -> dict[Group, Sums]:
-    """Return the sums by person as sums by team. A person counts in each of their teams; none: in ``""``."""
+    """Return sums by team. A person counts in each of their teams; without teams, in ``""``."""
     found: dict[Group, Sums] = {}
     for subject, sums in people.items():
         for team in teams.get(str(subject), ()) or ("",):
