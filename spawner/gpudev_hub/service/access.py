@@ -1,4 +1,4 @@
-"""Who may get in: people, and the sweep that keeps them in step with GitHub, built together."""
+"""Who may get in: people, and the sweep that compares them with GitHub, built together."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .view import View
 
 @dataclass(frozen=True, slots=True)
 class Github:
-    """Access by GitHub, as the settings say."""
+    """Access by GitHub, from the settings."""
 
     membership: Membership
     rules: Rules
     period: Millis
     """Between two sweeps."""
     contact: str = ""
-    """Whom people ask who may not get in."""
+    """Whom people without access should ask."""
     rate: Callable[[], tuple[int, int] | None] = lambda: None
     """Requests to GitHub left in this hour, and the limit; ``None``: unknown."""
 
 
 class AccessControl:
-    """``people`` always; ``sweep`` only where GitHub says who may get in."""
+    """``people`` always; ``sweep`` only if GitHub says who may get in."""
 
     def __init__(
         self, view: View, ask: Callable[[Event], Awaitable[object]], clock: Clock, github: Github | None
@@ -63,12 +63,10 @@ class AccessControl:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Sweep from now on."""
         if self.sweep is not None:
             self._task = asyncio.create_task(self.sweep.run(), name="sweep")
 
     async def stop(self) -> None:
-        """Sweep no more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -76,5 +74,5 @@ class AccessControl:
             await self._questions.stop()
 
     def problems(self) -> list[str]:
-        """Return what an operator should know, in words without names; nothing if all is well."""
+        """Return what an operator should know, without names; empty if all is well."""
         return [] if self.sweep is None else self.sweep.problems()

@@ -1,4 +1,4 @@
-"""The gate's answers: may this server start, and where?"""
+"""The gate's decisions: may this server start, and where?"""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from . import people
 from .view import View
 
 ANSWER_WITHIN: Final = 0.8
-"""Seconds; the Hub makes its user wait for the answer."""
+"""Seconds; a user of the Hub waits for the answer."""
 PAGES: Final = "services/gpudev/reservations/"
 """Pages of reservations, under the Hub's base URL."""
 ELSEWHERE: Final = (
     "Make a reservation in the browser, with `gpu-dev reserve`, "
     "or with POST services/gpudev/api/v1/reservations."
 )
-"""What to do with a name that is no reservation's."""
+"""What to do if a name does not belong to a reservation."""
 
 OPTIONS: Final = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
-"""What a request to start a server may ask for."""
+"""Options of a request to start a server."""
 FORM_AGAIN: Final = "Open the form for a new reservation again."
 BUSY: Final = "The reservation service is busy."
 
 
 @dataclass(frozen=True, slots=True)
 class Deciders:
-    """How the gate gets something decided."""
+    """Functions with which the gate asks for decisions."""
 
     seen: Callable[[str], None]
-    """The Hub has vouched for this subject just now."""
+    """Called when the Hub knows this subject."""
     submit: Callable[[Owner, Ask, str], Awaitable[Reservation]]
-    """A new reservation with an id minted before."""
+    """Makes a reservation with an id that was issued before."""
     resume: Callable[[str, str], Awaitable[Reservation]]
     mint: Callable[[str], Awaitable[str]]
 
 
 class Gate:
-    """Says which servers the Hub may start."""
+    """Decides which servers the Hub may start."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Gate:
         launches: LaunchMaker,
         deciders: Deciders,
     ) -> None:
-        """``verdict``: whether a subject may use the service now."""
+        """``verdict``: returns whether a subject may use the service now."""
         self._verdict = verdict
         self._view = view
         self._store = store
@@ -68,7 +68,7 @@ class Gate:
         self._deciders = deciders
 
     async def admit(self, asked: AdmitRequest) -> Admission:
-        """May this server start, and where? Answers within ``ANSWER_WITHIN`` seconds."""
+        """Return whether, and where, this server may start, within ``ANSWER_WITHIN`` seconds."""
         self._deciders.seen(asked.subject)
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
@@ -87,9 +87,9 @@ class Gate:
             return Admission(Verdict.INVALID, refused.message, refused.hint)
 
     async def name(self, asked: NameAsked) -> Admission:
-        """Whether the Hub may make, or start, a server of this name: ``START`` for live reservations.
+        """Return whether the Hub may create or start a server of this name: ``START`` for live reservations.
 
-        The rest is decided when the spawner asks; here nothing is changed.
+        This changes nothing; the rest is decided when the spawner asks.
         """
         record = self._view.reservations.get(asked.server)
         if record is not None and record.owner.subject == asked.subject:
@@ -105,7 +105,7 @@ class Gate:
             return self._later(asked.server, sentence(str(error)))
 
     async def _why_not(self, subject: str, server: str) -> str:
-        """Why the subject can start no server of this name, which is not a live reservation of theirs."""
+        """Return why the subject cannot start this server, which is not a live reservation of theirs."""
         if server in self._view.reservations:
             return f"Reservation {server} belongs to another user."
         minted = self._view.minted.get(server)
@@ -119,7 +119,7 @@ class Gate:
     async def _admit(self, asked: AdmitRequest) -> Admission:
         record = self._view.reservations.get(asked.server)
         verdict = self._verdict(asked.subject)
-        # While the grace lasts, the service itself restarts servers of people who lost access.
+        # During the grace, the service itself restarts servers of people who lost access.
         if not verdict.allowed and (asked.form or record is None or record.stopped_at is not None):
             return Admission(Verdict.FORBIDDEN, verdict.message, verdict.hint)
         if record is None:
@@ -145,7 +145,7 @@ class Gate:
     async def _known(self, record: Reservation, actor: str) -> Admission:
         if record.state is State.QUEUED:
             position = self._view.position(record.id)
-            # A blocked one has no position, and its reason says "blocked".
+            # A blocked reservation has no position, and its reason says "blocked".
             place = "is " if position is None else f"has place {position} in the queue: "
             why = plain(self._view.reason(record) or "", self._view.now())
             return Admission(
@@ -163,7 +163,7 @@ class Gate:
         return self._stopping(record)
 
     async def _unknown(self, asked: AdmitRequest) -> Admission:
-        """An id of which there is no live reservation: new, or of no use."""
+        """Answer for an id without a live reservation: new, or not usable."""
         minted = self._view.minted.get(asked.server)
         if asked.form and minted is not None and minted.subject == asked.subject:
             if asked.options is None:
@@ -201,7 +201,7 @@ class Gate:
 
 
 def read_options(options: dict[str, object]) -> Ask:
-    """The canonical options as what they ask for; raises ``Refused``."""
+    """Return the canonical options as a request. Raises ``Refused``."""
     unknown = options.keys() - set(OPTIONS)
     if unknown:
         raise Refused(
@@ -216,7 +216,7 @@ def read_options(options: dict[str, object]) -> Ask:
 
 
 def differs(record: Reservation, ask: Ask) -> str:
-    """Both in words, where the ask names something else than the reservation; else empty."""
+    """Return how the options differ from the reservation; empty: they do not."""
     request, shape = record.request, record.request.shape
     pairs = [
         (size(shape), gpus(ask.gpus or 0), ask.gpus not in (None, shape.gpus)),

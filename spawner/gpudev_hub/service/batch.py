@@ -1,4 +1,4 @@
-"""Events that share a commit, or as many commits as the store needs for what they change."""
+"""Events that share a commit, or as many commits as the store needs for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpudev_hub.core.events import Event
 
 @dataclass(slots=True)
 class Item:
-    """An event, and who waits for what comes of it."""
+    """An event, with the caller that waits for its result."""
 
     event: Event
     answer: asyncio.Future[Decision] | None
@@ -27,19 +27,19 @@ class Item:
 
 @dataclass(slots=True)
 class Batch:
-    """Events decided together, and what came of them; those that are answered leave it."""
+    """Events decided together, and their results; answered events leave it."""
 
     items: list[Item] = field(default_factory=list)
     results: list[Decision | Refused] = field(default_factory=list)
     effects: list[tuple[int, Effect]] = field(default_factory=list)
-    """With how many parts of the batch must be durable before they are performed."""
+    """Effects, each with how many parts of the batch must be durable before it is performed."""
     outages: int | None = None
-    """Parts that account for outages; ``None``: there are none to account for, or that is done."""
+    """Parts that account for outages; ``None``: no outage is left to account for."""
     durable: int = 0
-    """Parts that are."""
+    """How many parts are durable."""
 
     def finish(self) -> list[Item]:
-        """Answer those of whom all is durable; they leave the batch."""
+        """Answer and return the events whose parts are all durable."""
         done: list[Item] = []
         while self.items and self.items[0].parts <= self.durable:
             done.append(self.items.pop(0))
@@ -47,9 +47,9 @@ class Batch:
         return done
 
     def break_off(self) -> list[Item]:
-        """No more of it will become durable: those who are to be told so, or asked about again.
+        """Return the events that did not become durable; no more of the batch will.
 
-        What was asked for may be durable where only something that followed from it is not: it is done.
+        If the request itself is durable and only something that follows from it is not, it counts as done.
         """
         left = []
         for item, result in zip_longest(self.items, self.results):
@@ -62,7 +62,7 @@ class Batch:
 
 
 def pack(parts: Sequence[Part], fits: Callable[[Part], bool]) -> list[tuple[Part, int]]:
-    """What goes into each commit, and how many of the parts that is: all in one if the store takes that."""
+    """Return each commit's changes and its number of parts: one commit if the store takes it."""
     if not parts:
         return []
     whole = Part.joined(parts)
@@ -73,7 +73,7 @@ def pack(parts: Sequence[Part], fits: Callable[[Part], bool]) -> list[tuple[Part
 
 
 def answer(item: Item, result: Decision | Refused) -> None:
-    """Tell who asked, if somebody did and still waits."""
+    """Tell the result to the caller, if there is one who still waits."""
     if item.answer is None or item.answer.done():
         return
     if isinstance(result, Refused):

@@ -33,12 +33,12 @@ class Ports:
     ids: Callable[[], str]
     """Makes a new random id at each call."""
     lab_shared: bool = True
-    """Guests can open JupyterLab."""
+    """Whether guests can open JupyterLab."""
     failpoint: Failpoint = nothing
 
 
 class Context:
-    """The ports, the committed state, what is away, what is counted, and who is to look again."""
+    """The ports, the committed state, outages, metrics, and events that wake the parts."""
 
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
@@ -46,7 +46,7 @@ class Context:
         self.remembered = Remembered(ports.policy, ports.store, ports.clock)
         self.view = self.remembered.view
         self.writer_due = asyncio.Event()
-        """The writer has something to do."""
+        """Set when the writer has something to do."""
         self.outages = Outages(self.writer_due.set)
         self.reconcile_due = asyncio.Event()
-        """Everything is to be looked at now."""
+        """Set to run a full pass now."""

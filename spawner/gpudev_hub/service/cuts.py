@@ -1,8 +1,7 @@
-"""Connections to end, as a numbered list that whoever carries connections waits on.
+"""Connections to end (cuts), as a numbered list that the bastion and the servers' agents wait on.
 
-The bastion and the agents of the servers read it with a long poll. The list is kept in memory: a reader whose
-number is from before the service started is told that it may have missed entries, and then checks every
-connection that it carries.
+They read it with a long poll. The list is kept in memory: a reader whose number is from before the start of
+the service is told that it may have missed entries, and then checks all its connections.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import Final
 from gpudev_hub.core.model import Millis
 
 KEPT: Final = 1024
-"""Entries remembered; a reader that is further behind checks all its connections instead."""
+"""Entries kept; a reader that is further behind checks all its connections instead."""
 FINGERPRINTS: Final = 64
-"""Most fingerprints remembered of one person: those that were let in last."""
+"""Most fingerprints kept of one person: the latest that were let in."""
 _PER_COMMIT: Final = 1 << 20
 _AGAIN: Final = _PER_COMMIT // 2
 
@@ -27,9 +26,9 @@ class Cut:
     """Connections of one person that must end now."""
 
     seq: int
-    """Grows from commit to commit, across restarts too."""
+    """Grows from commit to commit, also across restarts."""
     subject: str
-    """``hub:NAME``: this user of the Hub can no longer open JupyterLab. It concerns no SSH connection."""
+    """``hub:NAME``: this user of the Hub can no longer open JupyterLab; SSH connections stay."""
     fingerprints: tuple[str, ...]
     """Keys with which the person was let in since the service started."""
     reservation: str | None
@@ -39,17 +38,17 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class NewCuts:
-    """What a reader does not know yet."""
+    """Entries that a reader does not have yet."""
 
     cuts: tuple[Cut, ...]
     latest: int
-    """The number to ask with the next time."""
+    """The number to ask with next."""
     missed: bool
-    """Whether entries may be missing: check every live connection, whether it would still be let in."""
+    """Whether entries may be missing: check for every live connection whether it would still be let in."""
 
 
 class Cuts:
-    """The list, and who waits for more of it."""
+    """The list of cuts, with its waiting readers."""
 
     def __init__(self) -> None:
         self._kept: deque[Cut] = deque(maxlen=KEPT)
@@ -60,7 +59,7 @@ class Cuts:
         self._let_in: dict[str, dict[str, None]] = {}
 
     def begin(self, n: int) -> None:
-        """Begin after commit ``n``: what an earlier service told is not known here."""
+        """Begin after commit ``n``: entries of an earlier service are not known here."""
         self._last = max(self._last, n * _PER_COMMIT + _AGAIN)
         self._from = max(self._from, self._last)
 
@@ -83,7 +82,7 @@ class Cuts:
         self._news = asyncio.Event()
 
     def after(self, seq: int, reservation: str | None = None) -> NewCuts:
-        """Entries later than ``seq``; of one reservation's server: those that concern it."""
+        """Return entries later than ``seq``; with a reservation, only those that concern it."""
         found = tuple(
             cut
             for cut in self._kept

@@ -1,4 +1,4 @@
-"""What the Hub asks and tells about servers that it starts, stops or deletes."""
+"""Answers to the Hub about servers that it starts, stops or deletes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class HubRequests:
-    """Answers all of the gate but admission."""
+    """Answers all requests to the gate except admission."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class HubRequests:
         effects: Effects,
         end: Callable[[str, str], Awaitable[Reservation]],
     ) -> None:
-        """``end``: cancel or release a reservation, for a subject."""
+        """``end``: cancels or releases a reservation for a subject."""
         self._view = view
         self._cluster = cluster
         self._writer = writer
@@ -36,10 +36,10 @@ class HubRequests:
         self._end = end
 
     async def stop_asked(self, ask: StopAsked) -> StopAnswer:
-        """May the Hub stop this server? Its user's own wish is recorded first."""
+        """Return whether the Hub may stop this server. A stop by its user is recorded first."""
         record = self._view.reservations.get(ask.server)
         if record is not None and record.owner.subject != ask.subject:
-            # Somebody's start under another one's id was refused, and is now broken off.
+            # A start under an id of another user was refused, and the Hub now cleans it up.
             log.warning("%s may not stop %s, which belongs to another user", ask.subject, record.id)
             return StopAnswer(stop=False)
         if record is None or record.state not in (State.STARTING, State.READY):
@@ -48,16 +48,16 @@ class HubRequests:
         if claim is None or claim.state is ClaimState.RELEASING or record.stopped_at is not None:
             return StopAnswer(stop=True)
         if not ask.user or self._effects.hub.stopping(record.id):
-            # Refused or not, the Hub takes it for stopped from now on.
+            # Even if refused, the Hub treats it as stopped from now on.
             self._effects.starts.start_again(record.id, record.attempt)
             return StopAnswer(stop=False)
         await self._writer.ask(StopIntent(record.id))
         return StopAnswer(stop=True)
 
     async def deleted(self, deleted: Deleted) -> None:
-        """Its owner, or an administrator, deleted the server in the Hub: cancel or release at once.
+        """Cancel or release the reservation whose server its owner, or an administrator, deleted in the Hub.
 
-        The service itself has the Hub delete only what has ended.
+        The service itself only deletes servers of ended reservations in the Hub.
         """
         record = self._view.reservations.get(deleted.server)
         if (
@@ -68,9 +68,9 @@ class HubRequests:
             await self._end(record.id, deleted.subject)
 
     def started(self, started: Started) -> None:
-        """The engine built the servers of an attempt: look at once."""
+        """Look at an attempt at once, because the engine has built its servers."""
         self._cluster.hint(started.server, started.attempt)
 
     def failed(self, failed: Failed) -> None:
-        """What the engine built for an attempt can't start."""
+        """Record that what the engine built for an attempt cannot start."""
         self._effects.starts.failed(failed.server, failed.attempt, failed.reason)

@@ -1,4 +1,4 @@
-"""The Hub's REST API, as far as named servers and tokens of command lines go."""
+"""A client for the Hub's REST API: named servers, shares, and tokens of command lines."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import httpx
 from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartBrokenOff, StartRefused
 
 START_TIMEOUT: Final = 20.0
-"""Seconds; the Hub answers a start after ``slow_spawn_timeout`` (10 s) at the latest, if it is well."""
+"""Seconds; the Hub answers a start after ``slow_spawn_timeout`` (10 s) at the latest."""
 CONNECT_TIMEOUT: Final = 5.0
 PAGINATED: Final = "application/jupyterhub-pagination+json"
 USERS_PAGE: Final = 200
 
 
 OF_USERS: Final = "JupyterHub"
-"""What the Hub calls the client of tokens that people or services made; those of servers have others."""
+"""The Hub's name for the client of tokens that people or services made; tokens of servers have others."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubToken:
-    """One token of a user, without the token itself."""
+    """A user's token, without its secret."""
 
     id: str
     scopes: tuple[str, ...]
@@ -39,11 +39,11 @@ class HubToken:
 
 
 class TokenRefused(Exception):
-    """The Hub does not make such a token; the message has its words."""
+    """The Hub refuses to create the token; the message is from the Hub."""
 
 
 class HubClient:
-    """Talks to ``api`` (``http://127.0.0.1:8081/hub/api``) with the service's token."""
+    """A client of ``api`` (``http://127.0.0.1:8081/hub/api``) with the service's token."""
 
     def __init__(self, api: str, token: str) -> None:
         self._client = httpx.AsyncClient(
@@ -55,23 +55,22 @@ class HubClient:
         )
 
     async def close(self) -> None:
-        """Let go of the connections."""
         await self._client.aclose()
 
     async def start(self, hub_user: str, launch_id: str) -> bool:
-        """Start a named server, or go on starting it; true once the Hub says that it runs."""
+        """Start a named server, or continue to start it; return whether the Hub says that it runs."""
         answer = await self._call("POST", hub_user, launch_id, {})
         if answer.status_code in (201, 202):
             return answer.status_code == 201
         message = _message(answer)
         if answer.status_code == 400 and "already running" in message:
             return True
-        # 409: the gate has not let it through; whether the start is still wanted is seen before the next try.
+        # 409: the gate refused it. Whether the start is still needed is checked before the next try.
         if answer.status_code == 409 or (answer.status_code == 400 and "pending" in message):
             raise HubPending(message)
         if answer.status_code == 404:
             raise OwnerUnknownToHub(f"the Hub does not know the user {hub_user}")
-        # A start that fails is a 500 of the Hub's, with the spawner's own words; so are its own defects.
+        # A failed start is a 500 with the spawner's message; so are bugs of the Hub.
         if answer.status_code in (429, 502, 503, 504):
             raise HubUnavailable(f"the Hub answered {answer.status_code}: {message}")
         if answer.status_code in (401, 403) or answer.is_redirect:
@@ -83,7 +82,7 @@ class HubClient:
         raise StartRefused(message)
 
     async def stop(self, hub_user: str, server: str, *, forget: bool) -> bool:
-        """Stop a named server, or remove it, too; false while that is under way, true if it is done."""
+        """Stop a named server, and remove it if ``forget``; false while the Hub is doing that."""
         answer = await self._call("DELETE", hub_user, server, {"remove": forget})
         if answer.status_code in (202, 204, 404):
             return answer.status_code != 202
@@ -93,7 +92,7 @@ class HubClient:
         raise HubUnavailable(f"the Hub answered {answer.status_code} to a stop: {message}")
 
     async def revoke_tokens(self, hub_user: str, keep: Collection[str]) -> None:
-        """Delete all tokens of a user, those of browsers too, except the own tokens of the servers ``keep``.
+        """Delete all tokens of a user, also of browsers, except the own tokens of the servers ``keep``.
 
         Source: JupyterHub's ``User.spawn``, where a server's own token is ``Server at /user/NAME/SERVER/``.
         """
@@ -113,7 +112,7 @@ class HubClient:
                 )
 
     async def known_servers(self) -> set[str]:
-        """Names of all servers that the Hub has, running or on their way there or back.
+        """Return the names of all servers that the Hub runs, starts or stops.
 
         Source: JupyterHub's REST API, ``GET /users`` with pagination.
         """
@@ -130,14 +129,12 @@ class HubClient:
         return found
 
     async def knows(self, hub_user: str) -> bool:
-        """Whether the Hub has a user of this name."""
         answer = await self._ask("GET", f"users/{quote(hub_user, safe='')}")
         if answer.status_code in (200, 404):
             return answer.status_code == 200
         raise _unexpected(answer, "a question about a user")
 
     async def guests(self, hub_user: str, server: str) -> frozenset[str] | None:
-        """Users with whom the Hub shares the server; ``None``: it has no such server."""
         answer = await self._ask("GET", _shares(hub_user, server))
         if answer.status_code == 404:
             return None
@@ -146,7 +143,7 @@ class HubClient:
         return frozenset(share["user"]["name"] for share in answer.json()["items"] if share["user"])
 
     async def share(self, hub_user: str, server: str, guest: str) -> None:
-        """Share the server with a user, for opening it and nothing else."""
+        """Let a user open the server, and do nothing else with it."""
         body = {"user": guest, "scopes": [f"access:servers!server={hub_user}/{server}"]}
         answer = await self._ask("POST", _shares(hub_user, server), json=body)
         if answer.status_code == 400 and "No such user" in _message(answer):
@@ -155,7 +152,7 @@ class HubClient:
             raise _unexpected(answer, "a new guest")
 
     async def unshare(self, hub_user: str, server: str, guest: str) -> None:
-        """Share the server with a user no longer; one that is gone is no error."""
+        """Stop sharing the server with a user; a user who no longer exists is not an error."""
         answer = await self._ask("PATCH", _shares(hub_user, server), json={"user": guest})
         if answer.status_code not in (200, 404):
             raise _unexpected(answer, "the end of a guest's access")
@@ -163,7 +160,7 @@ class HubClient:
     async def make_token(
         self, hub_user: str, scopes: Collection[str], note: str, life: int
     ) -> tuple[str, HubToken]:
-        """Make a token of a user's that is valid for ``life`` seconds; return it, and what it is.
+        """Create a user's token that is valid for ``life`` seconds; return it with its details.
 
         Raises ``TokenRefused`` if the user is unknown or may not have these scopes, and ``HubUnavailable``.
         """
@@ -177,14 +174,14 @@ class HubClient:
         return str(model["token"]), _token(model)
 
     async def token(self, hub_user: str, id: str) -> HubToken | None:
-        """Return what a token of a user's is; ``None`` if there is none with this id."""
+        """Return the details of a user's token; ``None`` if no token has this id."""
         answer = await self._ask("GET", self._token_path(hub_user, id))
         if answer.status_code not in (200, 404):
             raise HubUnavailable(f"the Hub answered {answer.status_code} when asked for a token")
         return _token(answer.json()) if answer.status_code == 200 else None
 
     async def delete_token(self, hub_user: str, id: str) -> None:
-        """Delete a token of a user's; it may be gone already."""
+        """Delete a user's token, if it still exists."""
         answer = await self._ask("DELETE", self._token_path(hub_user, id))
         if answer.status_code not in (204, 404):
             raise HubUnavailable(f"the Hub answered {answer.status_code} when told to delete a token")
@@ -227,7 +224,7 @@ def _token(model: dict[str, Any]) -> HubToken:
 
 
 def _server_of(token: dict[str, Any]) -> str | None:
-    """Return the server whose own token this is; browsers that came to it have tokens of another client."""
+    """Return the server whose own token this is; tokens of browsers have another client."""
     note = str(token.get("note") or "")
     if token.get("oauth_client") not in ("JupyterHub", "jupyterhub") or not note.startswith("Server at "):
         return None

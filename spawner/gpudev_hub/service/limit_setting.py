@@ -1,4 +1,4 @@
-"""Operators set and clear limits at run time."""
+"""Limits that operators set and clear at run time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpudev_hub.core.words import listing
 from .view import View
 
 MOST_WARNINGS = 10
-"""Of more people than that, a warning gives only the number."""
+"""A warning names at most this many people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class LimitSetting:
     async def set(
         self, scope: str, pool: str | None, values: Mapping[Name, int], actor: str, reason: str = ""
     ) -> tuple[LimitRule | None, list[str]]:
-        """Set limits of a scope; others of it stay. Return the rule and warnings. Raises ``Refused``."""
+        """Set limits of a scope, and keep its others. Return the rule and warnings. Raises ``Refused``."""
         scope = self._resolved(scope)
         await self.ask(SetLimits(scope, pool, values, actor, reason))
         return self.view.limits.get((scope, pool)), self._warnings(scope, tuple(values))
@@ -40,13 +40,13 @@ class LimitSetting:
     async def clear(
         self, scope: str, pool: str | None, names: tuple[Name, ...], actor: str, reason: str = ""
     ) -> tuple[LimitRule | None, list[str]]:
-        """Clear limits of a scope, all if none is named; like ``set``."""
+        """Clear the named limits of a scope, or all. Return the rule and warnings. Raises ``Refused``."""
         scope = self._resolved(scope)
         await self.ask(ClearLimits(scope, pool, actor, names, reason))
         return self.view.limits.get((scope, pool)), self._warnings(scope, names or NAMES)
 
     def people(self) -> dict[str, str]:
-        """Return the logins, by subject, of everyone who is known."""
+        """Return the logins of all known people, by subject."""
         owners = [record.owner for record in self.view.reservations.values()]
         subjects = [subject for subject, _ in self.view.spending]
         found = {subject: subject.rpartition(":")[2] for subject in (*self.policy.personal, *subjects)}
@@ -54,7 +54,7 @@ class LimitSetting:
         return found | {person.subject: person.login for person in self.view.people.values()}
 
     def _resolved(self, scope: str) -> str:
-        """Return the scope with the subject of a person who is given by login."""
+        """Return the scope with a person's subject instead of their login."""
         kind, _, name = scope.partition(":")
         if kind != "person" or ":" in name:
             return scope

@@ -11,12 +11,12 @@ from gpudev_hub.core.commit import Change
 from gpudev_hub.core.model import SECOND, Millis, Outcome, Reservation, State
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds in seconds: of requests and commits."""
+"""Upper bounds in seconds, for requests and commits."""
 STARTS: Final = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Likewise, of starts of servers."""
+"""Upper bounds in seconds, for starts of servers."""
 _HOUR: Final = 3600.0
 WAITS: Final = (60.0, 600.0, *(hours * _HOUR for hours in (0.5, 1, 2, 4, 8, 12, 24, 48, 96)))
-"""Likewise, of waits in the queue."""
+"""Upper bounds in seconds, for waits in the queue."""
 
 
 class Histogram:
@@ -26,22 +26,20 @@ class Histogram:
         self.bounds = bounds
         """Upper bounds in seconds."""
         self.counts = [0] * (len(bounds) + 1)
-        """One count per bound, and one for what is beyond the last."""
+        """One count per bound, and one for everything above the last."""
         self.seconds = 0.0
 
     def saw(self, seconds: float) -> None:
-        """Count one."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.seconds += seconds
 
     @property
     def count(self) -> int:
-        """All of them."""
         return sum(self.counts)
 
 
 class Metrics:
-    """Since the service started."""
+    """Counts since the service started."""
 
     def __init__(self) -> None:
         self.events: Counter[str] = Counter()
@@ -49,13 +47,13 @@ class Metrics:
         self.refused: Counter[str] = Counter()
         """Requests refused, by code."""
         self.effects: Counter[tuple[str, str]] = Counter()
-        """Calls made to Hub and cluster, by effect and result."""
+        """Calls to the Hub and the cluster, by effect and result."""
         self.commits = Histogram()
         """Time the store took for a commit."""
         self.answers = Histogram()
         """From an event's arrival to its commit."""
         self.rebuilds = 0
-        """How often the working state was thrown away and read again."""
+        """How often the working state was discarded and read again."""
         self.reconciled = 0
         """Full passes over nodes and servers."""
         self.orphans = 0
@@ -70,7 +68,7 @@ class Metrics:
         """From the first attempt of a start to a server that is ready, by pool."""
 
     def follow(self, changes: Iterable[Change], known: Mapping[str, Reservation], at: Millis) -> None:
-        """Count what a commit made at ``at`` changes about reservations; ``known``: them before it."""
+        """Count what a commit made at ``at`` changes; ``known``: the reservations before it."""
         before = dict[str, Reservation]()
         for change in changes:
             if isinstance(change.record, Reservation):

@@ -1,4 +1,4 @@
-"""Things to tell the user of a server: kept for its agent and its pages to fetch."""
+"""Notices for the user of a server, kept for its agent and its pages to fetch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _AGAIN: Final = _PER_COMMIT // 2
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One of them."""
+    """One notice."""
 
     seq: int
-    """Grows from commit to commit, across restarts too."""
+    """Grows from commit to commit, also across restarts."""
     text: str
     minutes: int | None = None
-    """For a warning: its threshold."""
+    """Of a warning: its threshold."""
 
 
 class Notices:
-    """Per reservation, the latest ones."""
+    """The latest notices of each reservation."""
 
     def __init__(self) -> None:
         self._kept: dict[str, deque[Notice]] = {}
@@ -37,7 +37,7 @@ class Notices:
         self._last = 0
 
     def warn(self, n: int, record: Reservation, minutes: int, now: Millis) -> None:
-        """The end is near; ``n`` is the commit that recorded the warning.
+        """Add a warning that the end is near; ``n`` is the commit that recorded it.
 
         A server that is starting again gets the warning as soon as its agent asks.
         """
@@ -53,7 +53,7 @@ class Notices:
         self.tell(n, record.id, text, minutes)
 
     def tell(self, n: int, id: str, text: str, minutes: int | None = None) -> None:
-        """Anything else in words."""
+        """Add a notice."""
         self._last = max(self._last + 1, n * _PER_COMMIT)
         self._kept.setdefault(id, deque(maxlen=KEPT)).append(Notice(self._last, text, minutes))
         news = self._news.pop(id, None)
@@ -61,19 +61,19 @@ class Notices:
             news.set()
 
     def restore(self, n: int, record: Reservation, now: Millis) -> None:
-        """After a restart: the last warning again, since nobody knows whether it was delivered."""
+        """Repeat the last warning after a restart, since it may not have been delivered."""
         self._last = max(self._last, n * _PER_COMMIT + _AGAIN)
-        # READY records thresholds that the hold does not reach as well, and gives no warning for them.
+        # READY also records thresholds that the hold does not reach, without a warning.
         given = armed(record, record.warned)
         if given:
             self.warn(n, record, min(given), now)
 
     def after(self, id: str, seq: int) -> list[Notice]:
-        """Those later than ``seq``."""
+        """Return notices later than ``seq``."""
         return [notice for notice in self._kept.get(id, ()) if notice.seq > seq]
 
     async def wait(self, id: str, seq: int, timeout: float) -> list[Notice]:
-        """Those later than ``seq``, waiting up to ``timeout`` seconds for one."""
+        """Return notices later than ``seq``, waiting up to ``timeout`` seconds for one."""
         found = self.after(id, seq)
         if found or timeout <= 0:
             return found
@@ -86,7 +86,7 @@ class Notices:
         return self.after(id, seq)
 
     def forget(self, id: str) -> None:
-        """The reservation has ended: whoever waits is let go."""
+        """Forget an ended reservation, and wake everyone waiting for its notices."""
         self._kept.pop(id, None)
         news = self._news.pop(id, None)
         if news is not None:

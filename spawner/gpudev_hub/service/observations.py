@@ -1,4 +1,4 @@
-"""What is seen of the cluster, as events for the writer."""
+"""Observations of the cluster, as events for the writer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Observations:
-    """Watches the cluster, and posts what it sees of nodes and servers."""
+    """Watches the cluster, and posts events about nodes and servers."""
 
     def __init__(self, context: Context, post: Callable[[Event], None]) -> None:
         self._view = context.view
@@ -28,7 +28,7 @@ class Observations:
         self.readiness = Readiness(context, post, self.saw)
 
     async def watch(self) -> None:
-        """Follow the cluster's own events until cancelled."""
+        """Follow the cluster's events until cancelled."""
         said = ""
         while True:
             try:
@@ -43,32 +43,33 @@ class Observations:
                     said = str(error)
                     log.warning("the watch of the cluster was interrupted: %s", error)
             except Exception:
-                # A defect met in one event must not make the service blind for good.
+                # A bug in one event must not end the watch.
                 log.exception("the watch of the cluster failed")
             await self._clock.wait(asyncio.Event(), self._clock.now() + SECOND)
             self._reconcile()
 
     async def _confirmed(self, sight: ServerSight) -> ServerSight:
-        """A watch's events may be old, and know nothing of what they no longer show: they free no slot."""
+        """Look again if something is missing: events may be old, so they free no slot by themselves."""
         claim = self._view.claims.get((sight.id, sight.attempt))
         if claim is None or (sight.presence is Presence.PRESENT and sight.complete):
             return sight
         return await self._cluster.look(claim)
 
     def saw(self, sight: ServerSight) -> None:
-        """By the watch, in a full list, or while a server gets ready."""
+        """Record a sight from the watch, a full list, or a server that is getting ready."""
         claim = self._view.claims.get((sight.id, sight.attempt))
         if claim is None:
             if sight.presence is Presence.PRESENT:
                 self._reconcile()
             return
         if sight.presence is Presence.ABSENT and not claim.seen:
-            # It may be on its way. Only who has had the Hub give it up may conclude that it is gone.
+            # It may not have started yet. Only ``looked``, after the Hub has stopped it, may conclude that it
+            # is gone.
             return
         self.looked(sight)
 
     def looked(self, sight: ServerSight) -> None:
-        """By a look at this server, after which even one that was never seen counts as gone."""
+        """Record a look at this server, after which even a server that was never observed counts as gone."""
         self._view.see(sight)
         record = self._view.reservations.get(sight.id)
         forming = sight.forming and record is not None and record.state is State.STARTING
@@ -90,7 +91,7 @@ class Observations:
         )
 
     def _ran(self, sight: ServerSight) -> bool:
-        """Whether this is the current server of its reservation, and was there when last looked at."""
+        """Return whether this is the current server of its reservation, and was present at the last look."""
         record = self._view.reservations.get(sight.id)
         claim = self._view.claims.get((sight.id, sight.attempt))
         current = record is not None and record.attempt == sight.attempt

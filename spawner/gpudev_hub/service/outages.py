@@ -1,4 +1,4 @@
-"""Times at which a part we depend on was away: allowances stand still meanwhile."""
+"""Outages of what the service depends on; allowances stand still during them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ PARTS: Final = (STORE, HUB, CLUSTER)
 
 
 class Outages:
-    """What is away now, and which times have not been accounted for yet.
+    """What does not answer now, and which outages are not accounted for yet.
 
-    No instant is forgotten, however often what accounts for it could not be committed, and none is accounted
-    for twice, however many parts were away in it. (Where that took several commits and a later one failed,
-    those whom the first was about gain what they lost once more.)
+    No outage is lost if a commit that accounts for it fails. No time is accounted for twice, however many
+    parts were unavailable in it. (If that takes several commits and a later one fails, the reservations in
+    the first get the time once more.)
     """
 
     def __init__(self, over: Callable[[], None]) -> None:
-        """``over``: called when one is, and is to be accounted for."""
+        """``over``: called when an outage is over and must be accounted for."""
         self._notify = over
         self._begun: dict[str, Millis] = {}
         self._detail: dict[str, str] = {}
         self._over: list[tuple[Millis, Millis, str]] = []
-        """Since, until, what."""
+        """Outages that are over: since, until, what."""
         self._accounted: Millis = 0
-        """Everything up to here has been."""
+        """Everything up to this instant is accounted for."""
         self._taken: Millis = 0
 
     def begin(self, what: str, now: Millis, detail: str) -> bool:
-        """It does not answer; true if that is news."""
+        """Record that something does not answer; return whether that is new."""
         self._detail[what] = detail
         if what in self._begun:
             return False
@@ -42,15 +42,15 @@ class Outages:
         return True
 
     def lasted(self, what: str, now: Millis) -> Millis:
-        """How long it has not answered."""
+        """Return for how long it has not answered."""
         return now - self._begun.get(what, now)
 
     def lasting(self, now: Millis) -> Mapping[str, Millis]:
-        """For how long each part has not answered; 0: it answers."""
+        """Return for how long each part has not answered; 0: it answers."""
         return {part: self.lasted(part, now) for part in PARTS}
 
     def end(self, what: str, now: Millis) -> bool:
-        """It answers; true if that is news."""
+        """Record that something answers; return whether that is new."""
         self._detail.pop(what, None)
         since = self._begun.pop(what, None)
         if since is None:
@@ -59,14 +59,14 @@ class Outages:
         return True
 
     def was(self, what: str, since: Millis, until: Millis) -> None:
-        """It was away between these instants."""
+        """Record an outage between two instants."""
         self._over.append((since, until, what))
         self._notify()
 
     def take(self, now: Millis, *, due: bool) -> list[Outage]:
-        """What is to be accounted for up to now: outages that are over, and, if something is due, all.
+        """Return outages to account for up to now: those that are over, and, if ``due``, all.
 
-        The same again, and more, until ``accounted`` says that it is durable.
+        They are returned again, with more, until ``accounted`` is called.
         """
         if not self._over and not (due and self._begun):
             self._taken = self._accounted
@@ -81,10 +81,10 @@ class Outages:
         return found
 
     def accounted(self) -> None:
-        """What was taken last is durable."""
+        """Record that the outages taken last are durable."""
         self._accounted = self._taken
         self._over = [stretch for stretch in self._over if stretch[1] > self._accounted]
 
     def reasons(self) -> list[str]:
-        """What is away, in words."""
+        """Return texts on what does not answer."""
         return [f"{what}: {detail}" for what, detail in sorted(self._detail.items())]

@@ -1,4 +1,4 @@
-"""People: whether they may get in, from GitHub at a login and from the committed state at any other time."""
+"""People: whether they may get in, from GitHub at a login, and otherwise from the committed state."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class People:
         pace: Pace | None,
         contact: str = "",
     ) -> None:
-        """``ask``: decide about an event and return once that is durable.
+        """``ask``: decides about an event and returns once that is durable.
 
-        Without ``questions`` and ``rules`` there is no GitHub: everybody whom the Hub knows may enter.
+        Without ``questions`` and ``rules``, GitHub is not used: everybody whom the Hub knows may enter.
         """
         self._view = view
         self._ask = ask
@@ -63,7 +63,7 @@ class People:
         self._whom = f"Ask {contact}." if contact else ASK_AN_OPERATOR
 
     async def login(self, github_id: int, login: str) -> LoginAnswer:
-        """Decide about somebody who just proved to be this GitHub account.
+        """Decide about a person who has just logged in as this GitHub account.
 
         Raises ``Refused`` (``unavailable``) if a loss of access cannot be stored.
         """
@@ -103,7 +103,7 @@ class People:
         return LoginAnswer(Entry.REFUSED, "", f"{login} may not use this hub: {found.reason}.", hint)
 
     async def _lost(self, lost: AccessLost) -> None:
-        """Revoke the access of a known person; if too many lost theirs by now, leave that to the sweep."""
+        """Revoke a known person's access; if too many have lost theirs, leave that to the sweep."""
         person, now, pace = self._view.people.get(lost.subject), self._now(), self._pace
         if person is not None and person.access is Access.ALLOWED and pace is not None:
             if pace.allows(self._view.people, now):
@@ -113,7 +113,7 @@ class People:
                 log.warning("%s is not revoked before the next sweep: too many were", lost.subject)
 
     def _as_stored(self, subject: str, why: str) -> LoginAnswer:
-        """GitHub or the database is away: whoever is in stays in for the grace, and nobody new gets in."""
+        """Answer without GitHub or the database: people with access stay in for the grace, no others."""
         person = self._view.people.get(subject)
         if person is not None and person.access is Access.ALLOWED and self.verdict(subject).allowed:
             return LoginAnswer(Entry.ALLOWED, person.hub_user, operator=person.operator)
@@ -138,7 +138,7 @@ class People:
         return Verdict(allowed=False, message=message, hint=f"{NOTHING_WRONG} {self._whom}")
 
     def access_of(self, hub_user: str) -> PersonAnswer:
-        """Return whether a user of the Hub may go on to use it, from the committed state alone."""
+        """Return whether a user of the Hub may still use it, from the committed state alone."""
         person = self._of(hub_user)
         if person is None:
             message = f"{hub_user} has not logged in with GitHub."
@@ -154,7 +154,7 @@ class People:
         )
 
     def owner_of(self, hub_user: str) -> Owner | None:
-        """Return who a user of the Hub is; ``None``: nobody who logged in with GitHub."""
+        """Return who a user of the Hub is; ``None``: they never logged in with GitHub."""
         person = self._of(hub_user)
         return None if person is None else owner(person)
 
@@ -162,7 +162,7 @@ class People:
         return next((p for p in self._view.people.values() if p.hub_user == hub_user), None)
 
     def by_login(self, login: str) -> Person | None:
-        """Return the person who has this GitHub login now, by what GitHub last said.
+        """Return the person with this GitHub login, from GitHub's last answers.
 
         After a rename two people may have had it; the one confirmed last has it now.
         """

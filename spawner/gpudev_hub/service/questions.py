@@ -1,4 +1,4 @@
-"""Questions to GitHub about accounts that log in: each once at a time, and few about strangers at once."""
+"""Questions to GitHub about accounts that log in: one at a time for each, and few about strangers at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gpudev_hub.core.ports import Facts, Membership, MembershipUnavailable
 from gpudev_hub.turns import Turns
 
 STRANGERS: Final = 4
-"""Accounts without access that GitHub is asked about at once: the sweep waits for few of them."""
+"""Accounts without access that GitHub is asked about at once, so that the sweep waits for few of them."""
 TURN_TIMEOUT: Final = 10.0
 """Seconds that such an account waits for its turn."""
 REMEMBERED: Final[Millis] = 30 * SECOND
-"""How long GitHub's answer stands after a refusal."""
+"""How long GitHub's answer is kept after a refusal."""
 MOST_REMEMBERED: Final = 4096
 KEPT_PERCENT: Final = 20
 """Share of GitHub's hourly limit that is kept for people who have access."""
@@ -25,14 +25,14 @@ KEPT_PERCENT: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What GitHub said of an account, and when it was asked."""
+    """GitHub's answer about an account, and when it was asked."""
 
     facts: Facts
     asked_at: Millis
 
 
 class Questions:
-    """Asks GitHub. Strangers are accounts without access now; nobody else waits or is refused here."""
+    """Asks GitHub. Strangers are accounts without access; only they may have to wait or be refused."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Questions:
         now: Callable[[], Millis],
         rate: Callable[[], tuple[int, int] | None],
     ) -> None:
-        """``rate``: requests left in this hour and the limit, as GitHub said last."""
+        """``rate``: requests left in this hour and the limit, from GitHub's last answer."""
         self._membership = membership
         self._now = now
         self._rate = rate
@@ -49,7 +49,7 @@ class Questions:
         self._refused: OrderedDict[int, Answer] = OrderedDict()
 
     async def ask(self, id: int, *, stranger: bool) -> Answer:
-        """Return what is true of an account; a question that is under way answers, too.
+        """Return GitHub's answer about an account; a question that is already asked is shared.
 
         Raises ``MembershipUnavailable``.
         """
@@ -64,14 +64,14 @@ class Questions:
         return await asyncio.shield(task)
 
     def remember_refusal(self, id: int, answer: Answer) -> None:
-        """Let an answer stand for the next logins of an account that was refused for it."""
+        """Keep the answer for the next logins of an account that was refused."""
         self._refused[id] = answer
         self._refused.move_to_end(id)
         if len(self._refused) > MOST_REMEMBERED:
             self._refused.popitem(last=False)
 
     async def stop(self) -> None:
-        """End the questions that are under way."""
+        """Cancel the questions that are being asked."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
@@ -80,7 +80,7 @@ class Questions:
     def _asked(self, id: int, done: asyncio.Task[Answer]) -> None:
         del self._asking[id]
         if not done.cancelled():
-            # Everybody who asked may have gone; an exception that nobody takes is logged as a defect.
+            # Nobody may wait any more; an exception that is never retrieved would be logged as a bug.
             done.exception()
 
     async def _of_stranger(self, id: int) -> Answer:

@@ -1,5 +1,4 @@
-"""Ready is what users find: the agents' word on Jupyter, the Hub's that its address leads there, and our own
-key exchange with every sshd."""
+"""When a server is ready: Jupyter is up, the Hub routes to it, and each sshd passes a key exchange."""
 
 from __future__ import annotations
 
@@ -24,24 +23,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an agent says of its rank."""
+    """An agent's report on its rank."""
 
     jupyter: bool | None
-    """``None`` where there is no Jupyter."""
+    """Whether Jupyter answers; ``None`` for a rank without Jupyter."""
     sshd: bool
     detail: str = ""
-    """Which parts do not answer, and why."""
+    """What does not answer, and why."""
     notice: str = ""
-    """What else its owner should know."""
+    """What else the owner should know."""
 
 
 def host_key_alias(id: str, rank: int) -> str:
-    """The name that the sshd of a rank proves to have."""
+    """Return the host name that the sshd of a rank proves."""
     return id if rank == 0 else f"{id}-{rank}"
 
 
 class Readiness:
-    """Collects reports; when every rank is well, probes, and says so."""
+    """Collects reports. When all ranks are well, probes them and posts ``ServerReady``."""
 
     def __init__(
         self, context: Context, post: Callable[[Event], None], saw: Callable[[ServerSight], None]
@@ -57,7 +56,7 @@ class Readiness:
         self._probing: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def report(self, id: str, attempt: int, rank: int, report: Report) -> None:
-        """An agent reports; one of an attempt that is over is not heard."""
+        """Record an agent's report; reports of earlier attempts are ignored."""
         record = self._view.reservations.get(id)
         if record is None or record.attempt != attempt:
             return
@@ -73,7 +72,7 @@ class Readiness:
             self.trouble(id, attempt, f"rank {rank}: {report.detail}" if several else report.detail)
 
     def trouble(self, id: str, attempt: int, detail: str) -> None:
-        """Something keeps a server that starts from getting ready."""
+        """Record what keeps a starting server from getting ready."""
         detail = printable(detail)
         record = self._view.reservations.get(id)
         current = record is not None and record.state is State.STARTING and record.attempt == attempt
@@ -81,7 +80,7 @@ class Readiness:
             self._post(StartTrouble(id, attempt, detail))
 
     def _told(self, record: Reservation) -> str:
-        """Return what its agents have for the owner of a server; what is still to start is no news."""
+        """Return what a server's agents report to its owner, without parts that are still starting."""
         reports = self._reports.get((record.id, record.attempt), {})
         texts = [
             f"rank {rank}: {report.detail}" if len(record.allocation) > 1 else report.detail
@@ -91,7 +90,7 @@ class Readiness:
         return "; ".join([*texts, *(report.notice for report in reports.values() if report.notice)])
 
     def opened(self, id: str, attempt: int) -> None:
-        """The Hub has a route to this attempt's Jupyter."""
+        """Record that the Hub routes to this attempt's Jupyter."""
         self._opened.add((id, attempt))
         record = self._view.reservations.get(id)
         if record is not None and record.attempt == attempt:
@@ -105,7 +104,7 @@ class Readiness:
             task.add_done_callback(lambda done: self._done(key, done))
 
     def forget(self, id: str, attempt: int) -> None:
-        """The server is gone."""
+        """Forget a server that is gone."""
         self._reports.pop((id, attempt), None)
         self._opened.discard((id, attempt))
         task = self._probing.get((id, attempt))
@@ -113,7 +112,6 @@ class Readiness:
             task.cancel()
 
     async def close(self) -> None:
-        """Drop everything under way."""
         tasks = list(self._probing.values())
         for task in tasks:
             task.cancel()

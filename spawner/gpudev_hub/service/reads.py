@@ -1,4 +1,4 @@
-"""What everybody reads of reservations, live and ended, and of their history."""
+"""Reads of reservations, live and ended, and of their history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .remembered import Remembered
 
 @dataclass(frozen=True, slots=True)
 class ServerLogs:
-    """What is known of a server's start and of its last words."""
+    """What is known of a server's start and its last output."""
 
     events: list[HistoryEntry]
     """Its reservation's history, oldest first."""
@@ -26,7 +26,7 @@ class ServerLogs:
 class Reads:
     """Answers from memory if possible, else from the store.
 
-    Everything raises ``Refused`` (``unavailable``).
+    All methods raise ``Refused`` (``unavailable``).
     """
 
     def __init__(self, remembered: Remembered, store: Store, cluster: Cluster) -> None:
@@ -35,7 +35,7 @@ class Reads:
         self._cluster = cluster
 
     async def find(self, ref: str, subject: str | None = None) -> Reservation | None:
-        """A reservation by id, live or ended, or by the name of a live one of the subject's."""
+        """Return a reservation by id, live or ended, or the subject's live reservation of that name."""
         return self._remembered.view.get(ref, subject) or await self._find(ref)
 
     async def _find(self, id: str) -> Reservation | None:
@@ -48,7 +48,7 @@ class Reads:
             raise unavailable(error) from error
 
     async def wait_change(self, id: str, version: int, timeout: float) -> Reservation:
-        """The reservation as soon as its version is not ``version``, or as it is after ``timeout`` seconds.
+        """Return the reservation once its version is not ``version``, or after ``timeout`` seconds.
 
         Raises ``Refused`` (``not_found``).
         """
@@ -63,13 +63,13 @@ class Reads:
     async def ended(
         self, subject: str | None, before: int | None, limit: int
     ) -> tuple[list[Reservation], int | None]:
-        """Ended reservations, latest first, of one subject or of all, and the next page's cursor."""
+        """Return ended reservations, latest first, of one subject or of all, and the next page's cursor."""
         try:
             found, following = await self._store.ended(subject, before, limit)
         except StoreUnavailable as error:
             raise unavailable(error) from error
         if before is None:
-            # A store may show what has just ended a moment late (DynamoDB's index of owners does).
+            # A store may show a reservation that has just ended late (DynamoDB's index of owners does).
             known = {record.id for record in found}
             since = max((record.ended_at or 0 for record in found), default=0)
             late = (r for r in self._remembered.latest() if r.id not in known and (r.ended_at or 0) > since)
@@ -77,14 +77,14 @@ class Reads:
         return found, following
 
     async def history(self, id: str | None, after: int, limit: int) -> tuple[list[HistoryEntry], int | None]:
-        """Changes in commit order, and the next page's cursor."""
+        """Return changes in commit order, and the next page's cursor."""
         try:
             return await self._store.history(id, after, limit)
         except StoreUnavailable as error:
             raise unavailable(error) from error
 
     async def logs(self, id: str, lines: int) -> ServerLogs:
-        """The reservation's changes, and the last lines of its server's logs."""
+        """Return the reservation's changes, and the last lines of its server's logs."""
         events, _ = await self.history(id, 0, 200)
         record = await self.find(id)
         logs: dict[str, str] = {}

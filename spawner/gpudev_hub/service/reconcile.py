@@ -1,7 +1,6 @@
-"""The full look at everything: what events missed, what was done by hand, what a crash left half-done.
+"""The full look at everything: missed events, manual changes, and what a crash left half done.
 
-It compares what is committed with what is seen and acts on the difference; where there is none it does
-nothing, however often it runs.
+It compares what is committed with what is observed and acts on differences, however often it runs.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from .writer import Writer
 
 PERIOD: Final[Millis] = 1 * MINUTE
 PATIENCE: Final[Millis] = 2 * MINUTE
-"""Without an answer from the cluster for so long, its nodes count as unknown."""
+"""After this time without an answer from the cluster, its nodes count as unknown."""
 
 log = logging.getLogger(__name__)
 
 
 def refuse_running(seen: Iterable[ServerSight]) -> None:
-    """Raise ``StoreEmpty`` if any of these servers, seen beside a store without a commit, runs."""
+    """Raise ``StoreEmpty`` if any of these servers runs, although the store never had a commit."""
     running = sorted(f"{one.id}/{one.attempt}" for one in seen if one.presence is not Presence.ABSENT)
     if running:
         raise StoreEmpty(
@@ -46,7 +45,7 @@ def refuse_running(seen: Iterable[ServerSight]) -> None:
 
 
 class Reconciler:
-    """One pass at a time."""
+    """Runs full passes, one at a time."""
 
     def __init__(
         self, context: Context, writer: Writer, observations: Observations, effects: Effects
@@ -65,32 +64,32 @@ class Reconciler:
         self._wake = context.reconcile_due
 
     async def run(self) -> None:
-        """A pass each minute, and whenever it is woken."""
+        """Run a pass each minute, and whenever it is woken."""
         while True:
             await self._clock.wait(self._wake, self._clock.now() + PERIOD)
             self._wake.clear()
             try:
                 await self.once()
             except Exception:
-                # A defect in one pass must not end them all.
+                # A bug in one pass must not end all of them.
                 log.exception("a reconciliation failed; the next one starts in a minute")
 
     async def once(self) -> None:
-        """One pass."""
         self._metrics.reconciled += 1
         seen: tuple[list[Node], list[ServerSight]] | ClusterUnavailable
         try:
             seen = await self._cluster.nodes(), await self._cluster.servers()
         except ClusterUnavailable as error:
             seen = error
-        # Asked after the servers were listed: those that we do not know then are nobody else's either.
+        # Checked after the servers were listed: servers that are unknown then belong to no other service
+        # either.
         try:
             await self._store.check()
             ours = True
         except StoreUnavailable:
             ours = False
         except StaleEpoch as error:
-            # Paused, or cut off, for long, and replaced: this one has nothing to say any more.
+            # This service was paused, or cut off, for long and was replaced: it must not act any more.
             self._writer.overtaken(error)
             return
         if isinstance(seen, ClusterUnavailable):
@@ -108,7 +107,7 @@ class Reconciler:
         self._effects.shares.check_all()
 
     async def nothing_runs(self) -> None:
-        """Raise ``StoreEmpty`` if a server runs: beside a store without a commit it is no orphan."""
+        """Raise ``StoreEmpty`` if a server runs: without any commit it does not count as an orphan."""
         refuse_running(await self._cluster.servers())
 
     def _no_cluster(self, error: ClusterUnavailable) -> None:
@@ -125,14 +124,14 @@ class Reconciler:
             log.warning("the cluster answers again")
 
     async def _compare(self, sights: list[ServerSight], *, ours: bool) -> None:
-        """``ours``: no other service had taken over when these were listed."""
+        """Compare servers with claims. ``ours``: no other service had taken over when they were listed."""
         seen = {(sight.id, sight.attempt): sight for sight in sights}
         for claim in list(self._view.claims.values()):
             sight = seen.get(claim.key)
             if sight is not None:
                 self._observations.saw(sight)
             elif claim.seen:
-                # Not in the list: asked about by name before it counts as gone.
+                # It is not in the list: look at it before it counts as gone.
                 self._observations.saw(await self._cluster.look(claim))
         orphans = [
             key
@@ -154,7 +153,7 @@ class Reconciler:
             log.warning("cannot remove server %s/%d now: %s", *key, error, extra={"reservation": key[0]})
 
     def _derive(self) -> None:
-        """What ought to be under way; stops first, since starts may need what they free."""
+        """Start the effects that should run; stops first, since starts may need the slots they free."""
         for claim in self._view.claims.values():
             if claim.state is ClaimState.RELEASING:
                 record = self._view.reservations.get(claim.reservation)
@@ -163,13 +162,13 @@ class Reconciler:
             if record.state is State.STARTING and record.stopped_at is None:
                 self._effects.starts.start(record.id, record.attempt)
             elif record.state in (State.STARTING, State.READY) and record.stopped_at is not None:
-                # The Hub's word that it has stopped a server is no proof.
+                # The Hub's answer does not prove that the server has stopped.
                 held = self._view.claim(record)
                 if held is not None and held.presence is not Presence.ABSENT:
                     self._effects.stops.stop(record.id, record.attempt, record)
 
     async def _ask_hub(self) -> None:
-        """Servers that run and that the Hub has forgotten, perhaps with its database, are taken over."""
+        """Start servers in the Hub that run but that the Hub has lost, perhaps with its database."""
         running = [
             r for r in self._view.reservations.values() if r.state is State.READY and r.stopped_at is None
         ]

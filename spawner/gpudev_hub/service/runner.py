@@ -1,4 +1,4 @@
-"""The running parts of the service: the writer, what follows its commits, and what is seen of the cluster."""
+"""The running parts of the service: the writer, the effects of its commits, and observation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .remembered import REMEMBERED
 from .writer import Writer
 
 FORGET_AGAIN: Final[Millis] = 10 * MINUTE
-"""After a start the Hub is asked once more to forget servers that ended this long before."""
+"""After a start the Hub is asked again to forget servers that ended up to this long before."""
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +47,9 @@ class Runner:
     # Life
 
     async def start(self) -> None:
-        """Take over the store, look at everything once, then go on by events.
-
-        Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty``, ``StoreBehind`` or ``ClockBehind``.
-        """
+        """Take over the store, look at everything once, then continue by events."""
         try:
-            # A service that may not start must not have taken over from another one before it says so.
+            # A service that may not start must say so before it takes over from another.
             last = await self._store.peek()
             self._clock.behind(last.at)
             if not last.n:
@@ -77,7 +74,6 @@ class Runner:
         log.info("epoch %d, continuing from commit %d", snapshot.epoch, snapshot.n)
 
     async def stop(self) -> None:
-        """Finish the commit under way, drop the rest, close the store."""
         self.writer.stop()
         for task in self._tasks:
             task.cancel()
@@ -90,7 +86,6 @@ class Runner:
         await self._store.close()
 
     async def closed(self) -> None:
-        """Return when the service has stopped; raises what ended it: ``StaleEpoch``, or a defect."""
         assert self._loop is not None, "not started"
         await asyncio.shield(self._loop)
 
@@ -120,42 +115,35 @@ class Runner:
         return self._loop is not None and not self._loop.done()
 
     async def reconcile(self) -> None:
-        """A full pass now, decided and committed when this returns."""
+        """Run a full pass now, and return when it is committed."""
         await self._reconciler.once()
         await self.writer.ask(Tick())
 
     # What was committed (called by the writer)
 
     def loaded(self, snapshot: Snapshot) -> None:
-        """The committed state, read anew."""
         self._remembered.loaded(snapshot)
         self.context.reconcile_due.set()
 
     def committed(self, commit: Commit) -> None:
-        """One more commit is durable."""
         self.context.metrics.follow(commit.changes, self.context.view.reservations, commit.at)
         changed = self._remembered.committed(commit)
         self.effects.committed(commit, changed)
 
     def perform(self, effects: Sequence[Effect]) -> None:
-        """To be done now that it is durable."""
         self.effects.perform(effects)
 
     def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
-        """While a part is away, allowances stand still."""
         return self._outages.take(now, due=due)
 
     def accounted(self) -> None:
-        """For those outages."""
         self._outages.accounted()
 
     def store_fails(self, error: StoreUnavailable) -> None:
-        """Nothing can be committed at present."""
         if self._outages.begin(STORE, self._clock.now(), str(error)):
             log.error("the database does not work: %s", error)
 
     def store_works(self) -> None:
-        """It can be, again."""
         if self._outages.end(STORE, self._clock.now()):
             log.warning("the database works again")
             self.context.reconcile_due.set()

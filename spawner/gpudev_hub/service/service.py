@@ -1,4 +1,4 @@
-"""The reservation service: every use case, over the ports. Built by ``wiring.py``, shown by ``web``."""
+"""The reservation service: every use case, over the ports. ``wiring.py`` builds it, ``web`` offers it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Health:
     """Whether the service does all of its work."""
 
     live: bool
-    """False: it has stopped for good (another one has taken over, or a defect)."""
+    """False: it has stopped permanently (another service has taken over, or a bug)."""
     reasons: list[str] = field(default_factory=list)
-    """What is away at present, in words; empty when all is well."""
+    """What does not answer now; empty if all is well."""
     waiting: int = 0
     """Events not decided yet."""
     away: Mapping[str, Millis] = field(default_factory=dict)
-    """For how long each part has not answered; 0: it answers."""
+    """For how long each dependency has not answered; 0: it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ class News:
 
 
 class Service:
-    """One per store. ``start`` it, use it, ``stop`` it."""
+    """The service of one store. Call ``start``, use it, call ``stop``."""
 
     def __init__(self, ports: Ports, github: Github | None = None) -> None:
-        """``github``: who may get in, if GitHub says that."""
+        """``github``: who may get in, if GitHub decides that."""
         self.policy = ports.policy
         self.clock = ports.clock
         self._hub = ports.hub
@@ -73,7 +73,7 @@ class Service:
         self._runner = Runner(ports)
         self._writer = self._runner.writer
         self.readiness = self._runner.readiness
-        """Hears what the agents of servers report."""
+        """Receives the reports of the servers' agents."""
         context = self._runner.context
         self.metrics = context.metrics
         self.outages = context.outages
@@ -92,16 +92,16 @@ class Service:
             launches=ports.launches,
             deciders=Deciders(self.owner_seen, self._submit_minted, self.resume, self.mint),
         )
-        """Says which servers may start."""
+        """Decides which servers may start."""
         self.hub_requests = HubRequests(
             self.view, ports.cluster, self._writer, self._runner.effects, self.end
         )
-        """What else the Hub asks about servers."""
+        """Answers the Hub's other requests about servers."""
 
     # Life
 
     async def start(self) -> None:
-        """Take over the store, look at everything once, then go on by events.
+        """Take over the store, look at everything once, then continue by events.
 
         Raises ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty``, ``StoreBehind`` or ``ClockBehind``.
         """
@@ -109,16 +109,16 @@ class Service:
         self.access.start()
 
     async def stop(self) -> None:
-        """Finish the commit under way, drop the rest, close the store."""
+        """Finish the present commit, drop the rest, close the store."""
         await self.access.stop()
         await self._runner.stop()
 
     async def closed(self) -> None:
-        """Return when the service has stopped; raises what ended it: ``StaleEpoch``, or a defect."""
+        """Return when the service has stopped. Raises what ended it: ``StaleEpoch``, or a bug's exception."""
         await self._runner.closed()
 
     async def reconcile(self) -> None:
-        """Look at everything now, as is done every minute anyway."""
+        """Look at everything now, as every minute."""
         await self._runner.reconcile()
 
     # What people ask for
@@ -126,9 +126,9 @@ class Service:
     async def submit(
         self, owner: Owner, ask: Ask, request_id: str | None = None, id: str | None = None
     ) -> Reservation:
-        """A new reservation, durable when this returns; the same again for the same ``request_id``.
+        """Return a new reservation, durable by then; for a repeated ``request_id``, the same one.
 
-        ``id``: minted before for this owner (``mint``); left out, one is made. Raises ``Refused``.
+        ``id``: an id issued to this owner by ``mint``; left out, one is made. Raises ``Refused``.
         """
         request = resolve(self.policy, ask, joinable(self.view.nodes.values()))
         ended = self._remembered.recent_request(owner.subject, request_id) if request_id is not None else None
@@ -147,14 +147,14 @@ class Service:
         return decision.reservation
 
     async def end(self, id: str, actor: str, outcome: Outcome | None = None, reason: str = "") -> Reservation:
-        """Cancel or release it; one that has ended stays as it is. Raises ``Refused``."""
+        """Cancel or release a reservation; an ended one stays as it is. Raises ``Refused``."""
         ended = await self._has_ended(id)
         return ended or await self._ask(End(id, actor, outcome, reason))
 
     async def extend(
         self, id: str, actor: str, by: Millis, request_id: str | None = None, reason: str = ""
     ) -> Reservation:
-        """Prolong it by ``by`` milliseconds, all or nothing; once only for the same ``request_id``.
+        """Extend a reservation by ``by`` milliseconds, all or nothing; once for each ``request_id``.
 
         Raises ``Refused``.
         """
@@ -165,36 +165,36 @@ class Service:
         return await self._ask(Extend(id, actor, by, request_id, reason))
 
     async def resume(self, id: str, actor: str) -> Reservation:
-        """Start its server again, which its owner stopped. Raises ``Refused``."""
+        """Restart a server that its owner stopped. Raises ``Refused``."""
         await self._refuse_ended(id)
         return await self._ask(Resume(id, actor))
 
     async def share(self, id: str, actor: str, guest: Owner) -> Reservation:
-        """Give ``guest``, who is known and allowed in, access to the server. Raises ``Refused``."""
+        """Give ``guest``, who is known and allowed, access to the server. Raises ``Refused``."""
         await self._refuse_ended(id)
         return await self._ask(Share(id, actor, guest))
 
     async def unshare(self, id: str, actor: str, subject: str) -> Reservation:
-        """Take a guest's access away, and end their connections. Raises ``Refused``."""
+        """Remove a guest, and end their connections. Raises ``Refused``."""
         await self._refuse_ended(id)
         return await self._ask(Unshare(id, actor, subject))
 
     async def known_to_hub(self, hub_user: str) -> bool:
-        """Whether the Hub has a user of this name. Raises ``Refused`` (``unavailable``)."""
+        """Return whether the Hub has a user of this name. Raises ``Refused`` (``unavailable``)."""
         try:
             return await self._hub.knows(hub_user)
         except HubUnavailable as error:
             raise unavailable(error) from error
 
     async def mint(self, subject: str) -> str:
-        """A new id for a spawn page of the subject's."""
+        """Return a new id for a spawn page of the subject."""
         self.owner_seen(subject)
         minted = self._new_id()
         await self._writer.ask(Mint(minted, subject))
         return minted
 
     async def operate_node(self, name: str, action: str, actor: str) -> None:
-        """``drain``, ``undrain`` (which looks at it anew) or ``lost``. Raises ``Refused``."""
+        """Apply ``drain``, ``undrain`` (which observes the node again) or ``lost``. Raises ``Refused``."""
         await self._writer.ask(OperatorNode(name, action, actor))
         if action == "undrain":
             await self._runner.reconcile()
@@ -205,14 +205,14 @@ class Service:
         return LimitSetting(self.policy, self.view, self._writer.ask)
 
     def owner_seen(self, subject: str) -> None:
-        """The Hub has vouched for this owner just now: what waited for that is placed or started again."""
+        """Place or start again what was blocked because the Hub did not know this owner."""
         for record in self.view.reservations.values():
             if is_owner_unknown(record.blocked) and record.owner.subject == subject:
                 self._writer.post(OwnerKnown(subject, known=True))
                 return
 
     def logged_in(self, subject: str) -> None:
-        """He came himself, and the Hub knows him: it is to lead to his servers again if it does not yet."""
+        """Let the Hub route again to the servers of an owner who has just logged in."""
         self.owner_seen(subject)
         for record in self.view.reservations.values():
             if record.state is State.READY and record.owner.subject == subject:
@@ -227,7 +227,7 @@ class Service:
         return await self.submit(owner, ask, id=id)
 
     def _new_id(self) -> str:
-        """An id that nothing live has; the store refuses one that was ever used."""
+        """Return an id that nothing live has; the store refuses an id that was ever used."""
         while True:
             new = self._ids()
             if new not in self.view.minted and new not in self.view.reservations:
@@ -249,15 +249,16 @@ class Service:
     # What servers ask
 
     async def notices(self, id: str, after: int, timeout: float) -> list[Notice]:
-        """What to tell the user of this server, later than ``after``; waits up to ``timeout`` seconds."""
+        """Return notices for the user of a server, later than ``after``; waits up to ``timeout`` seconds."""
         if id not in self.view.reservations:
             return []
         return await self._remembered.notices.wait(id, after, timeout)
 
     async def news(self, id: str, after: int, cut_after: int | None, timeout: float) -> News:
-        """What the agent of a server is to do: notices later than ``after``, cuts later than ``cut_after``.
+        """Return notices later than ``after`` and cuts later than ``cut_after``, for the agent of a server.
 
-        Waits up to ``timeout`` seconds for either. ``cut_after`` is ``None``: the agent knows of no cuts.
+        Waits up to ``timeout`` seconds for either. ``cut_after`` is ``None`` if the agent does not handle
+        cuts.
         """
         cuts = self.cuts.after(0 if cut_after is None else cut_after, id)
         if cut_after is None or cuts.cuts or cuts.missed:
@@ -278,16 +279,16 @@ class Service:
     # What there is
 
     def pools(self) -> list[PoolOutlook]:
-        """What there is of every pool."""
+        """Return the outlook of every pool."""
         return self.view.forecast.pools(self.clock.now())
 
     def availability(self, owner: Owner, hold: Millis) -> list[tuple[PoolOutlook, list[SizeOutlook]]]:
-        """Per pool and size: what would become of a request of this owner's, made now."""
+        """Return, per pool and size, what would become of a request by this owner now."""
         now, forecast = self.clock.now(), self.view.forecast
         return [(pool, forecast.sizes(owner, pool.pool, hold, now)) for pool in forecast.pools(now)]
 
     def health(self) -> Health:
-        """Whether everything works."""
+        """Return whether everything works."""
         live = self._runner.live
         reasons = self.outages.reasons() if live else ["the reservation service has stopped"]
         away = self.outages.lasting(self.clock.now())

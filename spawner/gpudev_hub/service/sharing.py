@@ -1,7 +1,7 @@
 """The Hub's side of sharing: who may open JupyterLab on whose server.
 
-JupyterHub keeps its own list of whom a server is shared with. This makes that list equal to the guests of the
-reservation: after a change, when the Hub has (re)started a server, and with every full pass.
+JupyterHub has its own list of guests for each server. This makes that list equal to the guests of the
+reservation: after a change, when the Hub has started a server, and with every full pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class HubShares:
-    """At most one task for each server."""
+    """Corrects the Hub's lists of guests, with one task for each server at a time."""
 
     def __init__(self, context: Context) -> None:
         self._view = context.view
@@ -35,17 +35,17 @@ class HubShares:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news: dict[str, asyncio.Event] = {}
         self._granted: dict[str, frozenset[str]] = {}
-        """What the Hub was last seen to have, of servers that are or were shared."""
+        """The guests that the Hub last had, of servers that are or were shared."""
 
     def changed(self, record: Reservation) -> None:
-        """Look at a reservation that was committed: act if its guests are not what the Hub has."""
+        """Check a committed reservation whose guests differ from the Hub's."""
         if not record.live:
             self._granted.pop(record.id, None)  # the Hub forgets it together with the server
         elif self._wanted(record) != self._granted.get(record.id, frozenset()):
             self.check(record.id)
 
     def person_changed(self, subject: str) -> None:
-        """Look at all reservations that are shared with a person whose access may have changed."""
+        """Check all reservations that are shared with a person whose access may have changed."""
         for record in self._view.reservations.values():
             if record.guest(subject) is not None:
                 self.changed(record)
@@ -59,13 +59,12 @@ class HubShares:
             task.add_done_callback(lambda done: self._done(id, done))
 
     def check_all(self, *, everything: bool = False) -> None:
-        """Check each server with guests; ``everything``: also those that may have lost their last one."""
+        """Check each server with guests; ``everything``: also servers that may have lost their last guest."""
         for record in self._view.reservations.values():
             if record.state in WHEN[Action.ENTER] and (everything or record.guests):
                 self.check(record.id)
 
     async def close(self) -> None:
-        """Drop everything under way."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -106,7 +105,7 @@ class HubShares:
         owner, server = record.owner.hub_user, record.id
         known, wanted = await self._hub.guests(owner, server), self._wanted(record)
         if known is None:
-            # The Hub does not have the server yet, or not any more. It is checked again once it starts it.
+            # The Hub does not have the server now. It is checked again once the Hub starts it.
             self._granted.pop(server, None)
             return
         for name in sorted(known - wanted):
@@ -118,7 +117,7 @@ class HubShares:
             try:
                 await self._hub.share(owner, server, name)
             except OwnerUnknownToHub:
-                # Somebody who has not logged in since the Hub lost its database. The next pass tries again.
+                # The guest has not logged in since the Hub lost its database. The next pass tries again.
                 log.warning(
                     "the Hub does not know %s, a guest of %s", name, server, extra={"reservation": server}
                 )

@@ -1,7 +1,7 @@
-"""The usage sums of the service: kept in memory, in step with the commits, and saved now and then.
+"""The usage sums of the service: kept in memory, updated with each commit, and saved regularly.
 
-After a start the sums go on from where they were saved. What is missing is read from the history in the
-background, in slices: the whole history, once, for a store that was made before there were sums.
+After a start the sums continue from where they were saved. What is missing is read from the history in the
+background, in slices; for a store from before there were sums, that is the whole history.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAVE_EVERY: Final[Millis] = MINUTE
 RETRY: Final[Millis] = 5 * SECOND
 """Pause after the store failed."""
 SLICE: Final = 500
-"""History entries that are read and accounted for at once."""
+"""History entries that are read and added at once."""
 DAYS_AT_ONCE: Final = 60
 """Changed days after which the sums are saved while the history is read."""
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class UsageSums:
-    """Follows the commits; ``run`` does the reading and saving."""
+    """Follows the commits; ``run`` reads and saves."""
 
     def __init__(self, store: Store, clock: Clock, view: View) -> None:
         self._store = store
@@ -45,31 +45,31 @@ class UsageSums:
 
     @property
     def complete(self) -> bool:
-        """Whether every commit is in the sums; false while the history is read after a start."""
+        """Whether the sums have every commit; false while the history is read after a start."""
         return self._loaded and self._usage.n >= self._view.n
 
     def committed(self, commit: Commit) -> None:
-        """Account for one more commit; one that does not follow is read from the history."""
+        """Add one more commit; if it is not the next one, the history is read."""
         if not self._loaded or commit.n > self._usage.n + 1:
             self._wake.set()
         elif commit.n == self._usage.n + 1:
             try:
                 self._usage.apply(commit.n, commit.at, commit.changes)
             except Exception:
-                # No defect here may stop the writer: the sums go back to what was saved.
+                # A bug here must not stop the writer: the sums return to what was saved.
                 log.exception("commit %d could not be added to the usage sums", commit.n)
                 self._loaded = False
                 self._wake.set()
 
     def loaded(self) -> None:
-        """The state was read anew: there may be commits of which nothing was told."""
+        """Read the history after the state was read again: commits may have been missed."""
         if not self.complete:
             self._wake.set()
 
     def sums(self, by: By, first: Day, last: Day, subject: str | None = None) -> dict[Group, Sums]:
-        """Return the totals of these days by group, of one person or of all (``Usage.sums``).
+        """Return totals of these days by group, of one person or of all (``Usage.sums``).
 
-        Teams are those that people are in now.
+        Teams are the present teams of people.
         """
         now = self._clock.now()
         if by is not By.TEAM:
@@ -123,7 +123,7 @@ class UsageSums:
         self._saved_n = head.n
 
     async def close(self) -> None:
-        """Save for the last time, if that is possible: what is missing is read from the history again."""
+        """Save for the last time, if possible; the next start reads what is missing from the history."""
         try:
             await self.save()
         except (StaleEpoch, StoreUnavailable) as error:
@@ -154,7 +154,7 @@ class UsageSums:
             self._usage.reached(target)
 
     def _account(self, entries: list[HistoryEntry], *, whole: bool) -> list[HistoryEntry]:
-        """Account for the commits in these entries; return those of the last one, unless it is whole."""
+        """Add the commits in these entries; return the entries of the last one unless ``whole``."""
         commits = [(n, list(found)) for n, found in groupby(entries, key=lambda entry: entry.n)]
         rest = [] if whole or not commits else commits.pop()[1]
         for n, found in commits:

@@ -1,8 +1,8 @@
-"""The one writer: events in, decisions made, committed, and only then answered and acted upon.
+"""The one writer: events are decided, committed, and only then answered and acted upon.
 
-Events are decided on a working state, as many as have come in while the last commit was under way, and share
-the next commit, or as many commits as the store needs for them: between parts, never within one (``Part``).
-A commit that fails, or whose outcome is unknown, throws the working state away.
+Events that arrive during a commit are decided together on a working state, and share the next commit. If the
+store cannot take that at once, it is split between parts, never within one (``Part``). If a commit fails, or
+its outcome is unknown, the working state is discarded.
 """
 
 from __future__ import annotations
@@ -36,53 +36,53 @@ from .batch import Batch, Item, answer, pack
 from .context import Context
 
 MAX_EVENTS: Final = 64
-"""Events that share a commit at most."""
+"""Most events that share a commit."""
 MAX_SECONDS: Final = 0.02
-"""After so much deciding a commit is made, whatever else waits."""
+"""Time spent on decisions before a commit is made."""
 MAX_TRIES: Final = 3
-"""A request is decided about this often, if what fails is not the request."""
+"""How often a request is decided if something else fails."""
 TAKEN_OVER: Final = "Another reservation service has taken over the database."
 PERHAPS_DONE: Final = "The change may have been made. Check before you try again."
 LONGEST_PAUSE: Final = 1.0
-"""Seconds between two tries while the store fails."""
+"""Most seconds between two tries while the store fails."""
 
 log = logging.getLogger(__name__)
 
 
 class Follower(Protocol):
-    """Who is told of what was committed."""
+    """Is told what was committed."""
 
     def loaded(self, snapshot: Snapshot) -> None:
-        """The committed state, read anew."""
+        """Take over the committed state after it was read again."""
         ...
 
     def committed(self, commit: Commit) -> None:
-        """One more commit is durable; nobody has been answered yet."""
+        """Follow one more durable commit, before its requests are answered."""
         ...
 
     def perform(self, effects: Sequence[Effect]) -> None:
-        """To be done now that it is durable."""
+        """Perform effects that are durable now."""
         ...
 
     def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
-        """Outages that no commit accounts for yet; all of them if the time makes anything due."""
+        """Return outages not accounted for yet; those that last, too, if something is due."""
         ...
 
     def accounted(self) -> None:
-        """The commits that account for them are durable."""
+        """Record that these outages are durably accounted for."""
         ...
 
     def store_fails(self, error: StoreUnavailable) -> None:
-        """Nothing can be committed at present."""
+        """Record that the store does not work."""
         ...
 
     def store_works(self) -> None:
-        """It can be, again."""
+        """Record that the store works."""
         ...
 
 
 class _Poison(Exception):
-    """Deciding about one event failed: a defect of ours."""
+    """A decision on one event failed because of a bug."""
 
 
 class Writer:
@@ -95,8 +95,9 @@ class Writer:
         self._follower = follower
         self._metrics = context.metrics
         self._failpoint = context.ports.failpoint
-        #: What was seen comes before what was asked: a server gone at its very end has not overrun it.
         self._seen: deque[Item] = deque()
+        """Observations. They come before requests: a server that is gone exactly at its end has not
+        overrun."""
         self._asked: deque[Item] = deque()
         self._wake = context.writer_due
         self._batch = Batch()
@@ -110,7 +111,7 @@ class Writer:
         self._failures = 0
 
     async def open(self) -> Snapshot:
-        """Take over the store and go on from what it holds."""
+        """Take over the store and continue from what it holds."""
         snapshot = await self._store.open()
         ahead = self._clock.start_after(snapshot.at)
         if ahead:
@@ -121,11 +122,11 @@ class Writer:
         return snapshot
 
     def post(self, event: Event) -> None:
-        """Decide about it soon; nobody waits for the answer."""
+        """Decide about an event soon, without an answer."""
         self._put(Item(event, None, self._clock.precise()))
 
     async def ask(self, event: Event) -> Decision:
-        """Decide about it; returns once the decision is durable. Raises ``Refused``."""
+        """Decide about an event; return once the decision is durable. Raises ``Refused``."""
         answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
         self._put(Item(event, answer, self._clock.precise()))
         return await answer
@@ -139,18 +140,18 @@ class Writer:
         if self._closed is not None:
             answer(item, self._closed)
             return
-        # A stop is seen, too: by the server's end, which without it would be a crash.
+        # A stop counts as observed, too: without it, the observed end of the server would be a crash.
         seen = isinstance(item.event, ServerObserved | ServerReady | StopIntent)
         (self._seen if seen else self._asked).append(item)
         self._wake.set()
 
     def stop(self) -> None:
-        """Finish the commit under way, refuse everything after it."""
+        """Finish the present commit, and refuse everything after it."""
         self._stopping = True
         self._wake.set()
 
     def overtaken(self, error: StaleEpoch) -> None:
-        """Another service has taken over, as somebody has found who only looked: ``run`` raises it."""
+        """Let ``run`` raise this: a check of the store found that another service has taken over."""
         self._stale = error
         self._wake.set()
 
@@ -180,7 +181,7 @@ class Writer:
             self._refuse_waiting(self._closed)
 
     async def _pause(self) -> None:
-        """Until there is something to do."""
+        """Wait until there is something to do."""
         if self.waiting or self._more:
             await asyncio.sleep(0)
             return
@@ -198,7 +199,7 @@ class Writer:
         return max(self._clock.now(), self._at)
 
     async def _rebuild(self) -> bool:
-        """Read the working state anew; false if the store does not let us."""
+        """Read the working state again; return false if the store does not answer."""
         self._metrics.rebuilds += 1
         try:
             snapshot = await self._store.reload()
@@ -211,7 +212,7 @@ class Writer:
         return True
 
     async def _turn(self, world: WorkingState) -> None:
-        """Decide what has come in and what is due; commit it; answer; act."""
+        """Decide what has arrived and what is due; commit it; answer; act."""
         batch, now = Batch(), self._now()
         self._batch = batch
         try:
@@ -227,7 +228,7 @@ class Writer:
             await self._back_off()
             return
         if not packed and self._failures:
-            # The store is tried until it works: an idle service would never learn that it does.
+            # Keep trying the store: an idle service would not notice that it works again.
             packed = [(Part(), 0)]
         for part, parts in packed:
             commit = Commit(
@@ -238,14 +239,14 @@ class Writer:
             batch.durable += parts
             self._finish(batch)
             if self._world is not world:
-                # It was read anew, from after this commit: what was decided beyond that is decided again.
+                # The state was read again, as of this commit: decide again what was decided beyond it.
                 self._again(batch.break_off())
                 return
         if not packed:
             self._finish(batch)
 
     def _finish(self, batch: Batch) -> None:
-        """More of it is durable: answer and act."""
+        """Answer and act after more parts of a batch are durable."""
         self._failpoint(BEFORE_ANSWER)
         if batch.outages is not None and batch.outages <= batch.durable:
             batch.outages = None
@@ -269,7 +270,7 @@ class Writer:
             batch.items.append(item)
             self._decide(world, item, now, batch)
         if self._seen:
-            self._more = True  # the rest of what was seen comes before what the clock says
+            self._more = True  # the other observations come before the clock
             return
         if self._more:
             batch.effects += decide(world, Compress(), now).effects
@@ -292,7 +293,7 @@ class Writer:
         item.parts = world.parts
 
     async def _commit(self, commit: Commit, batch: Batch) -> bool:
-        """Whether it is durable; if not, everybody who asked was answered, or will be asked again."""
+        """Return whether a commit is durable; if not, its requests are answered, or will be decided again."""
         begun = self._clock.precise()
         try:
             await self._store.commit(commit)
@@ -323,7 +324,6 @@ class Writer:
         return True
 
     async def _settle(self, commit: Commit, batch: Batch, error: OutcomeUnknown) -> bool:
-        """Find out whether the commit was made."""
         log.warning("commit %d: outcome unknown: %s", commit.n, error)
         while not await self._rebuild():
             pass
@@ -333,7 +333,7 @@ class Writer:
         return True
 
     def _again(self, items: list[Item]) -> None:
-        """Decide about these once more, unless they have been tried too often."""
+        """Decide about these events once more, unless they were tried too often."""
         for item in reversed(items):
             item.tries += 1
             if item.tries < MAX_TRIES:

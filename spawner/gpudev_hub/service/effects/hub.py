@@ -1,4 +1,4 @@
-"""Calls to the Hub: each is counted, and whether the Hub answers at all is kept."""
+"""Calls to the Hub: each is counted, and whether the Hub answers at all is recorded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gpudev_hub.service.context import Context
 from gpudev_hub.service.outages import HUB
 
 FORGETTING: Final = 8
-"""Calls that nobody waits for which are made at once."""
+"""Concurrent calls that nobody waits for."""
 
 log = logging.getLogger(__name__)
 
 
 class HubCalls:
-    """Asks the Hub, once for each call."""
+    """Asks the Hub once for each call."""
 
     def __init__(self, context: Context) -> None:
         self._hub = context.ports.hub
@@ -31,10 +31,11 @@ class HubCalls:
         self._failpoint = context.ports.failpoint
         self._stopping: set[str] = set()
         self.unhurried = asyncio.Semaphore(FORGETTING)
-        """For calls that nobody waits for: many at once would crowd out those that people wait for."""
+        """For calls that nobody waits for, so that many of them do not delay the calls that people wait
+        for."""
 
     async def start(self, record: Reservation) -> bool:
-        """Have a server started. Return whether it runs; raises what ``Hub.start`` does."""
+        """Start a server. Return whether it runs. Raises what ``Hub.start`` raises."""
         self._failpoint(BEFORE_EFFECT)
         try:
             runs = await self._hub.start(record.owner.hub_user, record.id)
@@ -54,9 +55,9 @@ class HubCalls:
         return runs
 
     async def stop(self, record: Reservation, *, forget: bool) -> bool | None:
-        """Have a server stopped. Return whether the Hub has done all that it will do.
+        """Stop a server. Return whether the Hub has done all that it will do.
 
-        ``None``: it must be asked again. ``forget``: it need not keep the server of this name.
+        ``None``: ask again. ``forget``: the Hub need not keep the server of this name.
         """
         self._stopping.add(record.id)
         try:
@@ -74,11 +75,11 @@ class HubCalls:
         return done
 
     def stopping(self, id: str) -> bool:
-        """Whether the Hub is being asked, on behalf of the service, to stop a server of the reservation."""
+        """Return whether the service is asking the Hub to stop a server of the reservation."""
         return id in self._stopping
 
     async def revoke_tokens(self, person: Person, keep: Collection[str]) -> bool:
-        """Have a person's tokens deleted, except those of these servers. Return whether they are."""
+        """Delete a person's tokens, except those of these servers. Return whether that is done."""
         self._failpoint(BEFORE_EFFECT)
         try:
             await self._hub.revoke_tokens(person.hub_user, keep)

@@ -21,7 +21,7 @@ from .tasks import EffectTasks
 
 
 class Effects:
-    """Does what commits ask for, and goes on with it when something changes."""
+    """Performs effects of commits, and continues them when something changes."""
 
     def __init__(self, context: Context, observations: Observations, post: Callable[[Event], None]) -> None:
         self._remembered = context.remembered
@@ -34,11 +34,11 @@ class Effects:
         self._revocations = Revocations(context, self.hub, tasks)
 
     def resume(self) -> None:
-        """Go on after a restart with what the service before may have left half done."""
+        """Continue after a restart with what the previous service may have left half done."""
         view = self._remembered.view
         for record in list(view.reservations.values()):
             if record.state is State.READY and record.stopped_at is None:
-                # The Hub may have been told half of it when the service before this one ended.
+                # The previous service may have stopped in the middle of this start.
                 self.starts.start(record.id, record.attempt)
         self.shares.check_all(everything=True)
         for person in view.people.values():
@@ -46,7 +46,7 @@ class Effects:
                 self._revocations.revoke(person.subject)
 
     def perform(self, effects: Sequence[Effect]) -> None:
-        """To be done now that it is durable."""
+        """Perform effects that are durable now."""
         for effect in effects:
             match effect:
                 case StartServer(id, attempt):
@@ -63,7 +63,7 @@ class Effects:
                     self._remembered.tell(id, message)
 
     def committed(self, commit: Commit, changed: Collection[Reservation]) -> None:
-        """Look again at what a commit concerns; ``changed``: its reservations, as they are now."""
+        """Look again at the records in a commit; ``changed``: its reservations, as they are now."""
         for change in commit.changes:
             if isinstance(change.record, Reservation):
                 self.poke(change.record.id)
@@ -77,11 +77,10 @@ class Effects:
                 self.starts.forget(record.id)
 
     def poke(self, id: str) -> None:
-        """Go on at once with what is under way for a reservation."""
+        """Continue at once with the effects of a reservation."""
         self._tasks.poke(id)
 
     async def close(self) -> None:
-        """Drop everything under way."""
         await self._tasks.close()
         await self.shares.close()
 
@@ -89,5 +88,5 @@ class Effects:
         self._readiness.opened(id, attempt)
         record = self._remembered.view.reservations.get(id)
         if record is not None and record.guests:
-            # The Hub may have made the server anew, without the guests it had.
+            # The Hub may have created the server again, without its guests.
             self.shares.check(id)

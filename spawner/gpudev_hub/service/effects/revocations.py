@@ -1,4 +1,4 @@
-"""Tokens of people who lost access: the Hub deletes them, and those that it was just making, too."""
+"""Tokens of people who lost access: the Hub deletes them, and those that it was creating meanwhile."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .hub import HubCalls
 from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks
 
 MINTED_LATE: Final[Millis] = 30 * SECOND
-"""So long after a person's tokens were deleted, those that the Hub was just making go, too."""
+"""Tokens are deleted again after this time, in case the Hub was creating some."""
 
 
 class Revocations:
-    """Has the Hub delete tokens."""
+    """The task for each person whose tokens must be deleted."""
 
     def __init__(self, context: Context, hub: HubCalls, tasks: EffectTasks) -> None:
         self._view = context.view
@@ -25,7 +25,7 @@ class Revocations:
         self._tasks = tasks
 
     def revoke(self, subject: str) -> None:
-        """Have the Hub delete the tokens of a person without access, until it has."""
+        """Ask the Hub to delete the tokens of a person without access, until it has."""
         self._tasks.poke(subject)
         self._tasks.run_again(("revoke", subject, 0), lambda: self._revoke(subject))
 

@@ -1,4 +1,4 @@
-"""Starts of servers: the Hub is asked until the server runs, or is no longer wanted."""
+"""Starts of servers: the Hub is asked until the server runs, or is no longer needed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .hub import HubCalls
 from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks, Key
 
 STARTED_PAUSE: Final[Millis] = 5 * SECOND
-"""The Hub has taken a start up; if nothing comes of it, it is asked again after this time."""
+"""Time after which the Hub is asked again, if it accepted a start and the server does not appear."""
 OPENING_PAUSE: Final[Millis] = SECOND
-"""Longest pause between questions whether the Hub leads users to a server that is there already."""
+"""Longest pause between questions whether the Hub routes to a server that already runs."""
 BREAKING_OFF: Final[Millis] = 15 * SECOND
-"""When a user stops a start, the Hub breaks it off at once, and stops the server once it has time for it."""
+"""When a user stops a start, the Hub fails the start at once, and asks for the stop within this time."""
 
 log = logging.getLogger(__name__)
 
 
 class Starts:
-    """Has the Hub start servers."""
+    """Asks the Hub to start servers."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Starts:
         post: Callable[[Event], None],
         opened: Callable[[str, int], None],
     ) -> None:
-        """``opened``: the Hub says that this attempt runs, so users reach it at the Hub's address."""
+        """``opened``: called when the Hub says that this attempt runs, so that users reach it."""
         self._view = context.view
         self._hub = hub
         self._cluster = context.ports.cluster
@@ -53,15 +53,15 @@ class Starts:
         self._refusals: dict[str, int] = {}
 
     def start(self, id: str, attempt: int) -> None:
-        """Have the Hub start the server of this attempt, until it runs."""
+        """Ask the Hub to start the server of this attempt, until it runs."""
         self._tasks.run(("start", id, attempt), lambda: self._start(id, attempt))
 
     def start_again(self, id: str, attempt: int) -> None:
-        """The Hub has just given the server up, though an effect under way may have found it running."""
+        """Start it again: the Hub no longer has the server, though a running effect may have found it."""
         self._tasks.run_again(("start", id, attempt), lambda: self._start(id, attempt))
 
     def failed(self, id: str, attempt: int, reason: str) -> None:
-        """The start came to nothing, perhaps after the Hub's answer to it: decide what comes next."""
+        """Record that a start failed, perhaps after the Hub accepted it, and decide what comes next."""
         record = self._to_start(id, attempt)
         if record is None:
             return
@@ -71,7 +71,6 @@ class Starts:
             self._post(StartFailed(id, attempt, reason, self._node_at_fault(record)))
 
     def forget(self, id: str) -> None:
-        """The reservation has ended."""
         self._refusals.pop(id, None)
 
     async def _start(self, id: str, attempt: int) -> None:
@@ -90,10 +89,10 @@ class Starts:
             except OwnerUnknownToHub:
                 self._post(OwnerKnown(record.owner.subject, known=False))
                 if record.state is State.STARTING:
-                    # The Hub may have forgotten everybody's servers, too.
+                    # The Hub may have lost all servers, too.
                     self._reconcile()
                     return
-                # The server runs on, and the Hub leads to it once its owner has logged in again.
+                # The server runs on; the Hub routes to it again once its owner has logged in.
                 await self._tasks.wait(key, LONGEST_PAUSE)
                 continue
             except StartRefused as error:
@@ -102,7 +101,7 @@ class Starts:
                 self.failed(id, attempt, str(error))
                 if record.state is State.STARTING:
                     return
-                # It runs, and the Hub could not reach it: too busy, perhaps.
+                # It runs, but the Hub could not reach it, perhaps because it was too busy.
                 await self._tasks.wait(key, LONGEST_PAUSE)
                 continue
             else:
@@ -118,7 +117,7 @@ class Starts:
         self._refusals.pop(id, None)
 
     def _node_at_fault(self, record: Reservation) -> str | None:
-        """A node of the reservation's that has not got what was taken there, whoever has it now."""
+        """Return a node of the reservation that has fewer GPUs than are claimed there."""
         claims = self._view.claims.values()
         for part in record.allocation:
             node = self._view.nodes.get(part.node)
@@ -128,14 +127,14 @@ class Starts:
         return None
 
     async def _given_up(self, key: Key) -> bool:
-        """Whether the start turns out, in a moment, to be no longer wanted: its user stopped it."""
+        """Return whether the start is soon no longer needed, because its user stopped it."""
         until = self._clock.now() + BREAKING_OFF
         while (left := until - self._clock.now()) > 0 and self._to_start(*key[1:]) is not None:
             await self._tasks.wait(key, left)
         return self._to_start(*key[1:]) is None
 
     async def _came(self, key: Key, pause: Millis) -> bool:
-        """Whether the server is seen: now, within the pause, or not, or not wanted any more."""
+        """Return whether the server is observed within the pause; false also if it is no longer needed."""
         of = key[1:]
         until = self._clock.now() + pause
         while (left := until - self._clock.now()) > 0 and self._to_start(*of) is not None:
@@ -146,7 +145,7 @@ class Starts:
         return False
 
     def _to_start(self, id: str, attempt: int) -> Reservation | None:
-        """The reservation, if this attempt's server is to run."""
+        """Return the reservation, if this attempt's server should run."""
         record, claim = self._view.reservations.get(id), self._view.claims.get((id, attempt))
         if record is None or claim is None or record.attempt != attempt or claim.state is not ClaimState.HELD:
             return None

@@ -14,18 +14,18 @@ from .hub import HubCalls
 from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks, Key
 
 HUB_DONE: Final[Millis] = 3 * SECOND
-"""A server that is still there so long after the Hub has called it stopped or unknown is removed."""
+"""A server that still runs this long after the Hub called it stopped or unknown is removed."""
 
 log = logging.getLogger(__name__)
 
 
 class Stops:
-    """Has the Hub stop servers, or removes them without it."""
+    """Asks the Hub to stop servers, or removes them without it."""
 
     def __init__(
         self, context: Context, hub: HubCalls, tasks: EffectTasks, looked: Callable[[ServerSight], None]
     ) -> None:
-        """``looked``: is told what a look at a server shows."""
+        """``looked``: called with what is observed of a server."""
         self._policy = context.ports.policy
         self._view = context.view
         self._hub = hub
@@ -36,9 +36,9 @@ class Stops:
         self._metrics = context.metrics
 
     def stop(self, id: str, attempt: int, record: Reservation | None) -> None:
-        """Have the server of this attempt stopped until it is gone, and forgotten if its reservation is over.
+        """Ask the Hub to stop this attempt's server until it is gone, and to forget it if the stay is over.
 
-        ``record``: the reservation, ended or not; ``None`` when nothing is known of it any more.
+        ``record``: the reservation, ended or not; ``None`` if it is no longer known.
         """
         self._tasks.run(("stop", id, attempt), lambda: self._stop(id, attempt, record))
 
@@ -53,7 +53,7 @@ class Stops:
             if over and not forgotten:
                 asked = False
             if record is not None and record.live and record.attempt > attempt:
-                asked = True  # the Hub's server of this name is a later attempt's by now
+                asked = True  # by now the Hub's server of this name belongs to a later attempt
             if asked and (claim is None or _kept(claim)):
                 return
             if claim is None and record is not None:
@@ -62,8 +62,8 @@ class Stops:
                 continue
             now = self._clock.now()
             overran = claim is not None and now >= begun + self._patience(claim)
-            # The Hub may have been asked by a service that died before it could say that the server may end:
-            # the Hub then does nothing more about it.
+            # If the previous service died after it asked the Hub and before it allowed the stop, the Hub does
+            # nothing more.
             overran = overran or (done_at is not None and now >= done_at + HUB_DONE)
             if not asked and record is not None:
                 done = await self._hub.stop(record, forget=self._over(id))
@@ -74,17 +74,17 @@ class Stops:
             if claim is not None and alone:
                 await self._remove(id, attempt)
             if claim is not None and (asked or overran):
-                # The Hub's word is no proof, and it may never have begun: only looking tells.
+                # The Hub's answer does not prove it, and the server may never have started: look.
                 self._looked(await self._cluster.look(claim))
             if not (asked and (id, attempt) not in self._view.claims):
                 await self._tasks.wait(key, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _forget(self, key: Key, record: Reservation) -> None:
-        """Have the Hub forget a server that is gone, or was never there, until it has.
+        """Ask the Hub to forget a server that is gone or never existed, until it has.
 
-        Nobody waits for this, and after a start, or while the Hub is away, there may be hundreds: a few at a
-        time, or they would crowd out what people wait for.
+        Nobody waits for this. After a start or an outage of the Hub there may be hundreds, so only a few are
+        done at once.
         """
         _, of, attempt = key
         pause = FIRST_PAUSE
@@ -92,18 +92,18 @@ class Stops:
             while True:
                 now = self._view.reservations.get(of)
                 if now is not None and now.attempt > attempt:
-                    return  # the name is a later attempt's by now
+                    return  # the name belongs to a later attempt by now
                 if await self._hub.stop(record, forget=self._over(of)) is not None:
                     return
                 await self._tasks.wait(key, pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     def _patience(self, claim: Claim) -> Millis:
-        """How long the Hub has to stop a server before it is removed without it."""
+        """Return how long the Hub has to stop a server before it is removed without the Hub."""
         return self._policy.pool(claim.pool).stop_overrun
 
     def _over(self, id: str) -> bool:
-        """Whether it starts nothing more: only then the Hub may forget its server, which would be its end."""
+        """Return whether the reservation starts nothing more; until then, forgetting would cancel it."""
         record = self._view.reservations.get(id)
         return record is None or record.state is State.STOPPING
 
@@ -119,5 +119,5 @@ class Stops:
 
 
 def _kept(claim: Claim) -> bool:
-    """Whether its user gave the start up: the slots stay his, and nothing runs there any more."""
+    """Return whether a user stopped the start: the slots stay reserved, and nothing runs there."""
     return claim.state is ClaimState.HELD and claim.presence is Presence.ABSENT

@@ -27,18 +27,18 @@ class _Running:
     work: Work
     news: asyncio.Event = field(default_factory=asyncio.Event)
     again: bool = False
-    """Once more when it is done: what it has found may be outdated already."""
+    """Whether to run once more when it is done, because its result may be outdated."""
 
 
 class EffectTasks:
-    """Runs effects, each at most once at a time."""
+    """Runs effects, with one task for each at a time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._running: dict[Key, _Running] = {}
 
     def run(self, key: Key, work: Work) -> None:
-        """Do it, unless it is under way."""
+        """Run it, unless it is running."""
         running = self._running.get(key)
         if running is not None and not running.task.done():
             return
@@ -47,7 +47,7 @@ class EffectTasks:
         task.add_done_callback(lambda done: self._done(key, done))
 
     def run_again(self, key: Key, work: Work) -> None:
-        """Do it; if it is under way, once more when it is done."""
+        """Run it; if it is running, once more when it is done."""
         running = self._running.get(key)
         if running is None:
             self.run(key, work)
@@ -55,19 +55,18 @@ class EffectTasks:
             running.again = True
 
     def poke(self, of: str) -> None:
-        """Something of the reservation, or the person, has changed: look again now."""
+        """Look again now: something about the reservation, or the person, has changed."""
         for (_, known, _), running in self._running.items():
             if known == of:
                 running.news.set()
 
     async def wait(self, key: Key, pause: Millis) -> None:
-        """Wait within an effect until it is poked, at most for ``pause``."""
+        """Wait within an effect until it is poked, for at most ``pause``."""
         news = self._running[key].news
         news.clear()
         await self._clock.wait(news, self._clock.now() + pause)
 
     async def close(self) -> None:
-        """Drop everything under way."""
         tasks = [running.task for running in self._running.values()]
         for task in tasks:
             task.cancel()
