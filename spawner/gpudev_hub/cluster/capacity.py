@@ -1,4 +1,4 @@
-"""What EC2's answers say of capacity blocks. Pure: reservations and error codes in, sights and words out."""
+"""EC2's answers about capacity blocks. Pure: reservations and error codes in, records and texts out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .labels import CAPACITY_RESERVATION
 
 RIGHT: Final = "ec2:DescribeCapacityReservations"
 UNKNOWN_ID: Final = ("InvalidCapacityReservationId.NotFound", "InvalidCapacityReservationId.Malformed")
-"""Codes with which EC2 refuses a whole question because of one id in it."""
+"""Error codes with which EC2 refuses a whole request because of one id in it."""
 _GOOD: Final = frozenset({"active", "scheduled", "pending", "payment-pending", "assessing", "delayed"})
-"""States of a reservation that is there, or still to come. The others are final, or new at AWS."""
+"""States of a reservation that runs or will run. The others are final, or new at AWS."""
 _DENIED: Final = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 _CREDENTIALS: Final = frozenset(
     {
@@ -34,20 +34,20 @@ _CREDENTIALS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class BlockSight:
-    """What EC2 said of one capacity block."""
+    """EC2's answer about one capacity block."""
 
     ends_at: Millis | None = None
-    """``None``: nothing is known yet."""
+    """``None``: not known yet."""
     over: str = ""
-    """In words, why nothing new may start on its nodes although its end is known."""
+    """Why nothing new may start on its nodes although its end is known."""
     trouble: str = ""
-    """In words, why its end cannot be read at present."""
+    """Why its end cannot be read now."""
 
 
 def sights_of(
     reservations: Iterable[Mapping[str, Any]], ids: Collection[str], region: str
 ) -> dict[str, BlockSight]:
-    """Return what an answer says of each of the blocks that were asked for."""
+    """Return what an answer says about each requested block."""
     found = {one["CapacityReservationId"]: _sight(one) for one in reservations}
     unknown = BlockSight(trouble=trouble_of(UNKNOWN_ID[0], region))
     return {name: found.get(name, unknown) for name in ids}
@@ -67,7 +67,7 @@ def _sight(reservation: Mapping[str, Any]) -> BlockSight:
 
 
 def trouble_of(code: str, region: str) -> str:
-    """Return, in words with what to do, why an end cannot be read.
+    """Return the text that says why an end cannot be read, and what to do.
 
     ``code``: EC2's code of the error, or the name of the exception.
     """

@@ -1,7 +1,7 @@
-"""Asks EC2 when capacity blocks end, again and again: a block that is extended keeps its id.
+"""Asks EC2 regularly when capacity blocks end: a block that is extended keeps its id.
 
-Only blocks that nodes are labelled with are asked for; without any, EC2 is never called. A block's last known
-end stays while EC2 does not answer. Calls are made in a thread, and nothing waits for them.
+Only blocks in the labels of nodes are asked for; without any, EC2 is never called. A block's last known end
+stays while EC2 does not answer. Calls are made in a thread, and nothing waits for them.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .capacity import UNKNOWN_ID, BlockSight, sights_of, trouble_of
 
 PERIOD: Final[Millis] = 5 * MINUTE
 AFTER_TROUBLE: Final[Millis] = 1 * MINUTE
-"""Until the next question where an end could not be read."""
+"""Time until the next question if an end could not be read."""
 ANSWER_S: Final = 4.0
 """Seconds for one answer."""
 TRIES: Final = 3
-"""Of botocore, with pauses in between. A service that ends waits for a question under way: 15 s or so."""
+"""Tries by botocore, with pauses in between. A service that stops waits for them, up to about 15 s."""
 
 log = logging.getLogger(__name__)
 
 
 def connect(region: str, endpoint_url: str | None, *, timeout: float = ANSWER_S, tries: int = TRIES) -> Any:
-    """Return a client of EC2; credentials by boto3's own chain. This takes a second: EC2's API is large."""
+    """Return a client of EC2, with credentials from boto3's chain. Takes a second: EC2's API is large."""
     config = Config(
         connect_timeout=timeout,
         read_timeout=timeout,
@@ -45,14 +45,14 @@ def connect(region: str, endpoint_url: str | None, *, timeout: float = ANSWER_S,
 
 
 class CapacityBlocks:
-    """The ends of the blocks that were asked for (``want``), while it runs."""
+    """The ends of the wanted blocks (``want``), while ``run`` runs."""
 
     def __init__(self, connect: Callable[[], Any], region: str, clock: Clock) -> None:
         """``connect`` is called when the first block is wanted."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when ``sights`` has changed."""
         self.sights: Mapping[str, BlockSight] = {}
-        """What is known of each block."""
+        """The last answer about each block."""
         self._connect = connect
         self._client: Any = None
         self._region = region
@@ -61,7 +61,7 @@ class CapacityBlocks:
         self._wake = asyncio.Event()
 
     def want(self, ids: AbstractSet[str]) -> None:
-        """Ask for these blocks from now on; for one that is new at once."""
+        """Ask for these blocks from now on; for new ones at once."""
         if ids - self._wanted:
             self._wake.set()
         self._wanted = ids
@@ -73,7 +73,7 @@ class CapacityBlocks:
             try:
                 await self._look(sorted(self._wanted))
             except Exception:
-                # A defect met in one answer must not end all questions.
+                # A bug with one answer must not end all questions.
                 log.exception("reading the ends of capacity blocks failed")
             trouble = any(sight.trouble for sight in self.sights.values())
             await self._clock.wait(self._wake, self._clock.now() + (AFTER_TROUBLE if trouble else PERIOD))
@@ -93,7 +93,7 @@ class CapacityBlocks:
             self.on_change()
 
     def _ask(self, ids: Sequence[str]) -> dict[str, BlockSight]:
-        """One question, with all its pages. An id that EC2 does not know makes it refuse the others, too."""
+        """Ask once, with all pages; if EC2 refuses because it does not know one id, ask for each alone."""
         try:
             if self._client is None:
                 self._client = self._connect()

@@ -1,4 +1,4 @@
-"""Which nodes with how many GPUs this machine has: through NVML, or simulated."""
+"""Nodes and GPUs of this machine: through NVML, or simulated."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ class Gpus(Protocol):
     """Nodes and their GPUs."""
 
     def count(self) -> dict[str, int]:
-        """GPUs by node. Raises ``GpusUnavailable``."""
+        """Return the GPUs by node. Raises ``GpusUnavailable``."""
         ...
 
     def model(self) -> str:
-        """What kind of GPU. Raises ``GpusUnavailable``."""
+        """Return the kind of GPU. Raises ``GpusUnavailable``."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedGpus:
-    """Nodes ``node-1`` … with GPUs that don't exist."""
+    """Nodes ``node-1`` … with GPUs that do not exist."""
 
     nodes: int
     gpus: int
 
     def count(self) -> dict[str, int]:
-        """Always all of them."""
         return {f"node-{number}": self.gpus for number in range(1, self.nodes + 1)}
 
     def model(self) -> str:
-        """Nothing that could be mistaken for hardware."""
+        """Return a name that cannot be mistaken for hardware."""
         return "simulated GPU"
 
 
@@ -47,14 +46,14 @@ class RealGpus:
         self._nvml = nvml
 
     def count(self) -> dict[str, int]:
-        """Asks NVML anew, so that a GPU that fell off the bus is noticed."""
+        """Ask NVML each time, so that a GPU that fell off the bus is noticed. Raises ``GpusUnavailable``."""
         try:
             return {node_name(): int(self._nvml.nvmlDeviceGetCount())}
         except self._nvml.NVMLError as error:
             raise GpusUnavailable(str(error)) from error
 
     def model(self) -> str:
-        """Name of the first GPU: ``NVIDIA H200``. Raises ``GpusUnavailable``."""
+        """Return the name of the first GPU: ``NVIDIA H200``. Raises ``GpusUnavailable``."""
         try:
             return str(self._nvml.nvmlDeviceGetName(self._nvml.nvmlDeviceGetHandleByIndex(0)))
         except self._nvml.NVMLError as error:
@@ -62,12 +61,12 @@ class RealGpus:
 
 
 def node_name() -> str:
-    """This machine's name as a node's."""
+    """Return this machine's name as the name of a node."""
     return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-") or "node-1"
 
 
 def find_real() -> RealGpus | None:
-    """The GPUs of this machine, if it has any and a driver that answers."""
+    """Return the GPUs of this machine, if it has any and a driver that answers."""
     import pynvml
 
     try:

@@ -15,7 +15,7 @@ from .capacity import BlockSight
 from .labels import CAPACITY_RESERVATION, EFA, GPU, HUGE_PAGES, PLACEMENT_GROUP, POOL, UNTIL, ZONE
 
 TOLERATED = frozenset({GPU})
-"""Keys of taints that our pods tolerate on nodes that are well."""
+"""Keys of taints that servers tolerate on nodes without trouble."""
 _OF_READINESS = frozenset(
     {
         "node.kubernetes.io/not-ready",
@@ -23,7 +23,7 @@ _OF_READINESS = frozenset(
         "node.kubernetes.io/unschedulable",
     }
 )
-"""Taints that repeat what the node's condition, or its ``unschedulable``, says itself."""
+"""Taints that repeat the node's ``Ready`` condition, or its ``unschedulable``."""
 HEALTH: Final = (
     "AcceleratedHardwareReady",
     "KernelReady",
@@ -41,35 +41,35 @@ _LONGEST_REASON: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What matters of a node object."""
+    """The relevant facts of a node object."""
 
     name: str
     pool: str
-    """Empty: none of ours, or no longer."""
+    """Empty: the node belongs to no pool (any more)."""
     group: str
     gpus: int
     """Allocatable."""
     devices: tuple[tuple[str, str], ...]
     """Other resources for whole nodes, as allocatable shows them: EFA interfaces, huge pages."""
     ready: str
-    """Condition ``Ready``: ``True``, ``False``, or ``Unknown`` while its kubelet is silent."""
+    """Condition ``Ready``: ``True``, ``False``, or ``Unknown`` while its kubelet does not report."""
     until: Millis | None
-    """What the annotation says."""
+    """The value of the annotation."""
     refusals: tuple[str, ...] = ()
-    """In words, what keeps our pods away: a cordon, taints."""
+    """What keeps servers away: a cordon, taints."""
     unhealthy: tuple[tuple[str, str], ...] = ()
     """Conditions of ``HEALTH`` that are ``False``, each with its reason."""
     block: str = ""
-    """Id of its capacity block; empty: it belongs to none."""
+    """Id of its capacity block; empty: it has none."""
 
     @property
     def silent(self) -> bool:
-        """Nothing is known of what runs there."""
+        """Whether the state of its pods is unknown."""
         return self.ready == "Unknown"
 
 
 def node_facts(node: Mapping[str, Any]) -> NodeFacts:
-    """The facts of a node object."""
+    """Return the facts of a node object."""
     metadata, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
     labels = metadata.get("labels", {})
     conditions = {entry["type"]: entry for entry in status.get("conditions", ())}
@@ -110,11 +110,11 @@ def nodes_of(
     proven: Collection[str] | None = None,
     blocks: Mapping[str, BlockSight] | None = None,
 ) -> list[Node]:
-    """All nodes, those of no pool too.
+    """Return all nodes, also those without a pool.
 
-    ``foreign``: GPUs by node that pods other than ours hold. ``proven``: the nodes where network policies are
-    seen to be enforced, of which alone new servers may be; ``None``: nobody looks. ``blocks``: what EC2 says
-    of capacity blocks.
+    ``foreign``: GPUs by node that pods other than servers hold. ``proven``: the nodes where network policies
+    are shown to be enforced; new servers start only there. ``None``: that is not checked. ``blocks``: EC2's
+    answers about capacity blocks.
     """
     return [
         _node(
@@ -153,7 +153,7 @@ def _status(node: NodeFacts, *, offered: bool) -> NodeStatus:
 
 
 def _is_fault(condition: Mapping[str, Any]) -> bool:
-    """Whether a condition says that the node is not well, and not only that a user's program failed.
+    """Return whether a condition reports a fault of the node, and not only of a user's program.
 
     The agent replaces the reason by that of the latest finding, and appends to the message.
     """
@@ -170,7 +170,7 @@ def _is_fault(condition: Mapping[str, Any]) -> bool:
 
 
 def _instant(text: str | None) -> Millis | None:
-    """An annotation that nobody can read says nothing."""
+    """Return the instant of an annotation; ``None`` if it is missing or cannot be read."""
     if text is None:
         return None
     try:

@@ -32,9 +32,9 @@ _BY_ITS_NODE = (
     f"{TOLD}, but not by gpudev (usual reasons: it wrote more to the local disk than its share, "
     "or its node is shutting down)"
 )
-"""A kubelet that evicts a pod forgets to say so if the pod ends in time."""
+"""If a pod ends in time, the kubelet that evicts it does not report the eviction."""
 _COMING = ("ContainerCreating", "PodInitializing")
-"""Reasons for waiting that are no news."""
+"""Reasons for waiting that need no message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +47,35 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What matters of a pod object: one that holds GPUs, is a server's, or a policy probe."""
+    """The relevant facts of a pod that holds GPUs, runs a server, or is a policy probe."""
 
     name: str
     uid: str
     node: str | None
     gpus: int
-    """Asked for by all containers together."""
+    """Requested by all containers together."""
     server: tuple[str, int] | None
-    """(reservation, attempt); ``None``: somebody else's pod, or a probe."""
+    """(reservation, attempt); ``None``: a probe, or a pod that is not gpudev's."""
     proves: bool = False
-    """A policy probe that is Ready: network policies are enforced on its node."""
+    """Whether it is a Ready policy probe: network policies are enforced on its node."""
     rank: int = 0
     ranks: int = 1
     over: bool = False
-    """Its phase is final: the scheduler gives its GPUs to others."""
+    """Whether its phase is final: the scheduler gives its GPUs to others."""
     gone: bool = False
-    """Its processes have ended for certain, or never began."""
+    """Whether its processes have certainly ended, or never began."""
     running: bool = False
     ip: str | None = None
     waiting: str = ""
-    """Why it does not run yet, in words, if that is worth telling."""
+    """Why it does not run yet, if people should know."""
     end: End | None = None
     leaving: bool = False
-    """It is being deleted."""
+    """Whether it is being deleted."""
     over_since: Millis | None = None
 
 
 def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
-    """The facts of a pod object; ``None`` where it concerns nobody. ``namespace``: where servers live."""
+    """Return the facts of a pod object; ``None`` if it is not relevant. ``namespace``: of the servers."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     gpus = _gpus(spec)
     ours = metadata["namespace"] == namespace
@@ -118,7 +118,7 @@ def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
 
 
 def foreign_gpus(pods: Iterable[PodFacts]) -> dict[str, int]:
-    """GPUs by node that pods other than servers hold."""
+    """Return the GPUs by node that pods other than servers hold."""
     held: dict[str, int] = {}
     for pod in pods:
         if pod.server is None and pod.node is not None and not pod.over:
@@ -134,10 +134,10 @@ def proven_nodes(pods: Iterable[PodFacts]) -> frozenset[str]:
 def sight_of(
     id: str, attempt: int, pods: Sequence[PodFacts], silent: Collection[str], nodes: Sequence[str] = ()
 ) -> ServerSight:
-    """What the pods of one attempt show.
+    """Return what the pods of one attempt show.
 
-    ``silent``: nodes whose kubelet does not report, so that nothing is known of what runs there. ``nodes``:
-    where the attempt's ranks are to run, as far as that is known.
+    ``silent``: nodes whose kubelet does not report, so that their pods are unknown. ``nodes``: where the
+    attempt's ranks should run, as far as that is known.
     """
     unheard = sorted({*(pod.node for pod in pods if pod.node and not pod.gone), *nodes} & {*silent})
     if unheard:
@@ -171,12 +171,12 @@ def sight_of(
 
 
 def _told(by_rank: Mapping[int, PodFacts], ranks: int) -> str:
-    """What is worth telling of the pods, each thing once."""
+    """Return what people should know about the pods, each text once."""
     told: dict[str, None] = {}
     for rank, pod in sorted(by_rank.items()):
         text = pod.end.reason if pod.end is not None else pod.waiting
         if pod.leaving and text.startswith((TOLD, _NEVER_THERE)):
-            continue  # that somebody deleted it, perhaps before its container was there, is no reason
+            continue  # that it was deleted, perhaps before its container existed, is not a reason
         if text.startswith(TOLD):
             text = _BY_ITS_NODE
         if text:
@@ -222,9 +222,9 @@ def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> str:
 
 
 def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
-    """Its own last words if it left any, else Kubernetes'."""
+    """Return the server's own report if it left one, else the reason that Kubernetes gives."""
     if status.get("reason") == "Evicted":
-        # Its last words, if any, are that it was told to end: who told it knows why.
+        # Its own report, if any, only says that it was asked to end. The eviction is the reason.
         return End(_join("Evicted", status.get("message")))
     terminated = state.get("terminated", {})
     message = terminated.get("message", "")

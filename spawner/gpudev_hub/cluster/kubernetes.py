@@ -1,7 +1,6 @@
 """The cluster port for Kubernetes: nodes and pods by list and watch. It creates nothing.
 
-``look`` alone tells that a server is gone: by a read of its own, and if the nodes it ran on report
-(invariant 8).
+Only ``look`` says that a server is gone: it reads the pods by name, and the nodes must report (invariant 8).
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from .labels import object_name, selector
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds for one call."""
 WATCH_SECONDS: Final = 240
-"""After so long the API server ends a watch in order, and everything is listed anew."""
+"""After this time the API server ends a watch normally, and everything is listed again."""
 PAGE: Final = 500
 LOGS_AT_ONCE: Final = 2
-"""Logs of pods that are read at once, whoever asks."""
+"""Most logs of pods that are read at once."""
 KEPT: Final[Millis] = 1 * MINUTE
-"""Pods that have ended are left so long, for who wants to know why."""
+"""How long ended pods are kept, so that people can see why they ended."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ _Watched = tuple[str, dict[str, Any]]
 
 
 class KubernetesCluster:
-    """All nodes, those without a pool's label too, and pods that carry a reservation's."""
+    """All nodes, also those without a pool, and pods with the label of a reservation."""
 
     def __init__(
         self,
@@ -50,9 +49,9 @@ class KubernetesCluster:
         *,
         policy_probe: bool = False,
     ) -> None:
-        """``namespace``: of the servers. ``api`` is closed, and ``blocks`` is run, by who made it.
+        """``namespace``: of the servers. The caller closes ``api`` and runs ``blocks``.
 
-        Without ``blocks`` nobody asks when capacity blocks end. ``policy_probe``: only nodes with a Ready
+        Without ``blocks``, ends of capacity blocks are not read. ``policy_probe``: only nodes with a Ready
         policy probe take new servers.
         """
         self._api = api
@@ -66,29 +65,29 @@ class KubernetesCluster:
         self._pods: dict[str, PodFacts] = {}
         """By uid."""
         self._listing: list[set[str]] = []
-        """For each list under way: nodes (names) and pods (uids) that a watch has brought since it began."""
+        """For each list in progress: nodes (names) and pods (uids) that a watch has brought since it
+        began."""
         self._hints: set[tuple[str, int] | None] = set()
-        """Servers to look at; ``None``: the nodes, since EC2 has said something new of their blocks."""
+        """Servers to look at; ``None``: the nodes, because EC2 has a new answer about their blocks."""
         self._hinted = asyncio.Event()
         self._reading_logs = asyncio.Semaphore(LOGS_AT_ONCE)
 
     # Lists
 
     async def nodes(self) -> list[Node]:
-        """All nodes, as a list shows them now."""
+        """List everything, and return all nodes."""
         await self._list()
         return self._seen_nodes()
 
     async def servers(self) -> list[ServerSight]:
-        """Every server of which anything is left, as of the last list of pods (``nodes`` makes it)."""
+        """Return every server with a pod, as of the last list of pods (``nodes`` makes it)."""
         sights = [self._sight(*key) for key in sorted({pod.server for pod in self._ours() if pod.server})]
         return [sight for sight in sights if sight.presence is not Presence.ABSENT]
 
     async def look(self, claim: Claim) -> ServerSight:
-        """What is seen of one attempt now; ``UNKNOWN`` when that can't be learnt."""
         names = [part.node for part in claim.allocation]
         try:
-            # By name: to find them by label, the API server would go through all pods there are.
+            # By name: a search by label makes the API server go through all pods.
             found, silent = await asyncio.gather(
                 asyncio.gather(*(self._pod(*claim.key, rank) for rank in range(len(names)))),
                 asyncio.gather(*(self._is_silent(name) for name in names)),
@@ -110,13 +109,13 @@ class KubernetesCluster:
         try:
             found = await self._call(self._api.read_node, name=name)
         except _NotFound:
-            return False  # the node is gone, and with it what ran there
+            return False  # the node is gone, with everything that ran there
         return node_facts(found).silent
 
     async def _list(self) -> tuple[str, str]:
-        """List everything; returns the versions from which to watch nodes and pods.
+        """List everything; return the versions from which to watch nodes and pods.
 
-        What a watch brings meanwhile is newer than the list, and stays.
+        What a watch brings meanwhile is newer than the list, and is kept.
         """
         newer: set[str] = set()
         self._listing.append(newer)
@@ -157,7 +156,7 @@ class KubernetesCluster:
         return sight_of(id, attempt, pods, [node.name for node in self._nodes.values() if node.silent])
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """Remove the objects of pods that ended a while ago: they hold nothing but disk."""
+        """Delete the objects of pods that ended a while ago."""
         for pod in self._ours():
             if pod.server in held or not pod.gone or pod.leaving:
                 continue
@@ -170,7 +169,7 @@ class KubernetesCluster:
     # Watching
 
     async def watch(self) -> AsyncIterator[ServerSight | list[Node]]:
-        """Servers that came or went, and all nodes when one has changed. One watcher at a time."""
+        """Yield servers that changed, and all nodes if one has changed. One watcher at a time."""
         node_version, pod_version = await self._list()
         yield self._seen_nodes()
         changes: asyncio.Queue[_Watched | Exception] = asyncio.Queue()
@@ -194,7 +193,7 @@ class KubernetesCluster:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self, changes: asyncio.Queue[_Watched | Exception], method: Any, version: str) -> None:
-        """Everything that happens from ``version`` on, until the watch ends; then that it has."""
+        """Queue all changes from ``version`` on until the watch ends; then the error that ended it."""
         try:
             answer = await method(
                 watch=True,
@@ -212,7 +211,7 @@ class KubernetesCluster:
                 changes.put_nowait((event["type"], event["object"]))
             raise ClusterUnavailable("its time limit was reached")
         except Exception as error:
-            # Whatever it was: who waits for changes would wait for ever.
+            # Pass on every error: otherwise the watcher would wait for ever.
             changes.put_nowait(error)
 
     async def _follow_hints(self, changes: asyncio.Queue[_Watched | Exception]) -> None:
@@ -223,7 +222,7 @@ class KubernetesCluster:
                 changes.put_nowait(("HINT", {"kind": "Hint", "server": self._hints.pop()}))
 
     def _changed(self, kind: str, item: dict[str, Any]) -> list[ServerSight | list[Node]]:
-        """What one event of a watch shows that is new."""
+        """Return what is new after one event of a watch."""
         if item["kind"] == "Hint":
             server = item["server"]
             return [self._seen_nodes() if server is None else self._sight(*server)]
@@ -236,7 +235,7 @@ class KubernetesCluster:
                 self._nodes.pop(name, None)
             else:
                 self._nodes[name] = after
-            # Kubelets report every few seconds that nothing has changed.
+            # Kubelets report every few seconds without a change.
             if before == after:
                 return []
             self._ask_for_blocks()
@@ -262,14 +261,13 @@ class KubernetesCluster:
         return seen
 
     def hint(self, id: str, attempt: int) -> None:
-        """Something was started: look now."""
         self._hints.add((id, attempt))
         self._hinted.set()
 
     # The rest
 
     async def remove(self, id: str, attempt: int) -> None:
-        """Have all pods of an attempt deleted, in order; whether they are gone is for ``look`` to tell."""
+        """Delete all pods of an attempt, with their grace; ``look`` says when they are gone."""
         items, _ = await self._items(
             self._api.list_namespaced_pod, namespace=self._namespace, label_selector=selector(id, attempt)
         )
@@ -279,7 +277,7 @@ class KubernetesCluster:
                 await self._delete(pod)
 
     async def _delete(self, pod: PodFacts) -> None:
-        """Never with a grace of its own, which could be none: the object would go before the processes."""
+        """Delete with the pod's own grace: a grace of 0 would delete the object before the processes end."""
         try:
             await self._call(
                 self._api.delete_namespaced_pod,
@@ -291,11 +289,10 @@ class KubernetesCluster:
             pass
 
     async def logs(self, id: str, attempt: int, lines: int) -> dict[str, str]:
-        """The last lines by ``jupyter``, ``sshd`` … of rank 0, and ``sshd-1`` … of the others."""
         ranks = sorted({pod.rank for pod in self._pods.values() if pod.server == (id, attempt)})
         found: dict[str, str] = {}
         for rank in ranks:
-            # Each may be as large as a node keeps of a container's log, several times over in memory.
+            # A log may be as large as a node keeps it, several times over in memory.
             async with self._reading_logs:
                 try:
                     text = await self._call(
@@ -311,12 +308,12 @@ class KubernetesCluster:
         return found
 
     def devices(self, node: str) -> dict[str, str]:
-        """EFA interfaces and huge pages, where the node has them to give."""
+        """Return the EFA interfaces and huge pages of a node, by resource name."""
         facts = self._nodes.get(node)
         return dict(facts.devices) if facts is not None else {}
 
     async def _items(self, method: Any, **arguments: Any) -> tuple[list[dict[str, Any]], str]:
-        """A whole list, page by page, and the version it is of. Never from a cache that may be old."""
+        """Return a whole list, page by page, and its version, never from a cache that may be old."""
         items: list[dict[str, Any]] = []
         page = ""
         while True:
@@ -327,7 +324,7 @@ class KubernetesCluster:
                 return items, answer["metadata"]["resourceVersion"]
 
     async def _call(self, method: Any, **arguments: Any) -> Any:
-        """One call; raises ``ClusterUnavailable`` for everything but what was asked for missing."""
+        """Make one call. Raises ``_NotFound``, ``_NotYet``, and ``ClusterUnavailable`` for other errors."""
         what = f"{method.__name__.replace('_', ' ')} {arguments.get('name', '')}".strip()
         try:
             answer = await method(_request_timeout=REQUEST_TIMEOUT, _preload_content=False, **arguments)
@@ -346,11 +343,11 @@ class KubernetesCluster:
 
 
 class _NotFound(Exception):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class _NotYet(Exception):
-    """The object is not in a state to answer this."""
+    """The object cannot answer this in its present state."""
 
 
 def _refusal(what: str, status: int | None, said: str) -> Exception:
@@ -362,7 +359,7 @@ def _refusal(what: str, status: int | None, said: str) -> Exception:
 
 
 def split_log(text: str, lines: int) -> dict[str, str]:
-    """What each part of a server said last; its container prints ``part| line``."""
+    """Return the last lines of each part of a server; its container prints ``part| line``."""
     said: dict[str, list[str]] = {}
     for line in text.splitlines():
         part, bar, rest = line.partition("| ")

@@ -1,6 +1,6 @@
-"""What names our objects on Kubernetes: labels, names, and the resources that nodes offer.
+"""Labels, names and resources on Kubernetes.
 
-Written by the spawner, read by the service; both find a server by these alone.
+The spawner writes them, and the service reads them; both find a server by these alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ EFA: Final = "vpc.amazonaws.com/efa"
 HUGE_PAGES: Final = "hugepages-2Mi"
 
 POOL: Final = "gpudev/pool"
-"""Of a node: the pool it belongs to. Nothing is planned on a node without it."""
+"""Label of a node: its pool. Nothing is planned on a node without it."""
 ZONE: Final = "topology.kubernetes.io/zone"
 PLACEMENT_GROUP: Final = "gpudev/placement-group"
 UNTIL: Final = "gpudev/until"
 """Annotation of a node: when it ends, RFC 3339. Written by an operator."""
 CAPACITY_RESERVATION: Final = "gpudev/capacity-reservation"
-"""Of a node: the id of the capacity block that it belongs to, ``cr-…``."""
+"""Label of a node: the id of its capacity block, ``cr-…``."""
 
 RESERVATION: Final = "gpudev/reservation"
 ATTEMPT: Final = "gpudev/attempt"
@@ -26,23 +26,23 @@ RANK: Final = "gpudev/rank"
 RANKS: Final = "gpudev/ranks"
 """How many pods this server has, all ranks together."""
 OWN_POLICY: Final = "gpudev/own-policy"
-"""Of a pod whose server has a NetworkPolicy of its own, by which its ranks reach each other."""
+"""Label of a pod whose server has its own NetworkPolicy, by which its ranks reach each other."""
 
 COMPONENT: Final = "app.kubernetes.io/component"
 POLICY_PROBE: Final = "policy-probe"
 """Component of the pods that are Ready only while network policies are enforced on their node."""
 
 CONTAINER: Final = "server"
-"""Of a server's pod; there is one."""
+"""The only container of a server's pod."""
 JUPYTER_PORT: Final = 8888
 SSHD_PORT: Final = 2222
 
 
 def selector(id: str, attempt: int | None = None) -> str:
-    """Label selector of everything that belongs to a reservation, or to one attempt of it."""
+    """Return the label selector of everything that belongs to a reservation, or to one attempt of it."""
     return f"{RESERVATION}={id}" if attempt is None else f"{RESERVATION}={id},{ATTEMPT}={attempt}"
 
 
 def object_name(id: str, attempt: int, rank: int = 0) -> str:
-    """Name of a rank's pod; that of rank 0 is the name of the attempt's Secret, too."""
+    """Return the name of a rank's pod; rank 0's is also the name of the attempt's Secret."""
     return f"{id}-{attempt}" if rank == 0 else f"{id}-{attempt}-{rank}"

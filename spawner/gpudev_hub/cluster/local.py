@@ -21,7 +21,7 @@ LOGS = ("jupyter", "sshd", "agent", "launcher")
 
 
 class LocalCluster:
-    """Watches launchers by pidfd: a server that ends is seen within milliseconds."""
+    """Watches launchers by pidfd, so that the end of a server is observed within milliseconds."""
 
     def __init__(self, servers: LocalServers, gpus: Gpus, pool: str) -> None:
         self._servers = servers
@@ -29,10 +29,10 @@ class LocalCluster:
         self._pool = pool
         self._changed: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self._watched: dict[int, int] = {}
-        """pidfd by launcher's pid."""
+        """pidfd by pid of the launcher."""
 
     async def nodes(self) -> list[Node]:
-        """Simulated nodes are always up; real ones while NVML answers."""
+        """Return the nodes: simulated ones are always up, real ones while NVML answers."""
         try:
             counts = await asyncio.to_thread(self._gpus.count)
         except GpusUnavailable as error:
@@ -40,7 +40,6 @@ class LocalCluster:
         return [Node(name, self._pool, count, group="local") for name, count in counts.items()]
 
     async def servers(self) -> list[ServerSight]:
-        """Every attempt of which anything is left."""
         try:
             attempts = self._servers.attempts()
             for found in attempts:
@@ -53,7 +52,6 @@ class LocalCluster:
         return [sight for sight in sights if sight.presence is not Presence.ABSENT]
 
     async def look(self, claim: Claim) -> ServerSight:
-        """What is seen of one attempt now."""
         return self._look(claim.reservation, claim.attempt)
 
     def _look(self, id: str, attempt: int) -> ServerSight:
@@ -75,19 +73,18 @@ class LocalCluster:
         self._changed.put_nowait((id, attempt))
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """Their logs, but for those of the latest."""
+        """Delete the folders of ended servers, except the latest."""
         try:
             await asyncio.to_thread(self._servers.prune, frozenset(held))
         except OSError:
             log.exception("the folders of ended servers cannot be removed now")
 
     def hint(self, id: str, attempt: int) -> None:
-        """Something was started: look now."""
         self._track(id, attempt)
         self._changed.put_nowait((id, attempt))
 
     async def watch(self) -> AsyncIterator[ServerSight]:
-        """Sights of servers that came or went. One watcher at a time."""
+        """Yield sights of servers that started or ended. One watcher at a time."""
         for found in self._servers.attempts():
             self._track(*found)
         while True:
@@ -136,7 +133,6 @@ class LocalCluster:
         self._watched.clear()
 
     async def logs(self, id: str, attempt: int, lines: int) -> dict[str, str]:
-        """The last lines by ``jupyter``, ``sshd`` … of rank 0, and ``sshd-1`` … of the others."""
         found: dict[str, str] = {}
         try:
             ranks = self._servers.records(id, attempt)

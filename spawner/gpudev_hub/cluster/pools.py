@@ -1,4 +1,4 @@
-"""The policy of a hub on one machine: one pool, of the GPUs it has or simulates."""
+"""The policy of a hub on one machine: one pool, of real or simulated GPUs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ IMAGES = ("default",)
 
 
 def find_gpus(settings: Settings) -> Gpus:
-    """The nodes and GPUs to offer."""
+    """Return the nodes and GPUs to offer."""
     if settings.pool is not None:
         return SimulatedGpus(*settings.pool)
     return find_real() or SimulatedGpus(2, 8)
 
 
 def local_policy(gpus: Gpus, settings: Settings) -> Policy:
-    """One pool, with the operator's settings. Raises ``GpusUnavailable`` when real GPUs don't answer."""
+    """Return one pool with the operator's settings. Raises ``GpusUnavailable`` if real GPUs do not answer."""
     return settings.policy.on(_plain_policy(gpus))
 
 
@@ -56,6 +56,6 @@ def _plain_policy(gpus: Gpus) -> Policy:
 
 
 def pool_name(model: str) -> str:
-    """A short name for a GPU model: ``NVIDIA A100-SXM4-80GB`` → ``a100``."""
+    """Return a short name for a GPU model: ``NVIDIA A100-SXM4-80GB`` → ``a100``."""
     words = [word for word in re.split(r"[^a-z0-9]+", model.lower()) if re.search(r"[a-z]\d|\d[a-z]", word)]
     return words[0] if words else "gpu"

@@ -1,7 +1,7 @@
 """The servers of this machine, as their records and ``/proc`` show them, and how to end them.
 
-Used by the service (``local.py``) and by the spawner inside the Hub; both see the same, and neither needs the
-other. A server is gone only when its launcher is and no process carries its marker.
+The service (``local.py``) and the spawner inside the Hub use it independently. A server is gone only if its
+launcher is gone and no process carries its marker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gpudev_hub.server.record import Record
 
 HOST = "127.0.0.1"
 GRACE = 5.0
-"""Seconds a server has to end in order before what is left of it is killed."""
+"""Seconds that a server has to end before its remaining processes are killed."""
 _LAUNCHER = "gpudev_hub.server.launcher"
 _KEPT = 100
 """Folders of ended attempts that are kept for their logs."""
@@ -34,7 +34,7 @@ def clear_private(folder: Path) -> None:
     try:
         gang.cleanup(kept, json.loads((kept / "spec.json").read_text())["env"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing says where its home is
+        pass  # its home is not known
     places.remove(kept)
     shutil.rmtree(kept, ignore_errors=True)
 
@@ -44,7 +44,7 @@ def _is_number(text: str) -> bool:
 
 
 def alive(found: Record) -> bool:
-    """Whether the launcher that wrote this record still runs."""
+    """Return whether the launcher that wrote this record still runs."""
     return (
         found.exit is None
         and found.boot == record.boot_id()
@@ -53,7 +53,7 @@ def alive(found: Record) -> bool:
 
 
 async def process_ended(pid: int, start_time: int, timeout: float) -> bool:
-    """Wait, without polling, until the process is gone; false if ``timeout`` seconds were not enough."""
+    """Wait, without polling, until the process is gone; false after ``timeout`` seconds."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -83,24 +83,24 @@ class LocalServers:
     """``servers/`` in the state folder."""
 
     def folder(self, id: str, attempt: int) -> Path:
-        """Where an attempt lives; its ranks are ``0``, ``1`` … in it."""
+        """Return the folder of an attempt; its ranks are ``0``, ``1`` … in it."""
         return self.root / f"{id}-{attempt}"
 
     def attempts(self) -> list[tuple[str, int]]:
-        """All attempts that have a folder. Raises ``OSError`` when that can't be told."""
+        """Return all attempts that have a folder. Raises ``OSError`` if the folder cannot be read."""
         found = []
         with os.scandir(self.root) as entries:
             for entry in entries:
                 reservation, _, attempt = entry.name.rpartition("-")
-                # Anything else that somebody left here is not a server.
+                # Anything else here is not a server.
                 if reservation and _is_number(attempt) and entry.is_dir(follow_symlinks=False):
                     found.append((reservation, int(attempt)))
         return sorted(found)
 
     def records(self, id: str, attempt: int) -> dict[int, Record | None]:
-        """The record of every rank that has a folder.
+        """Return the record of every rank that has a folder.
 
-        Raises ``OSError`` when that can't be told, ``ValueError`` for one that makes no sense.
+        Raises ``OSError`` if it cannot be read, ``ValueError`` if it is not valid.
         """
         found = {int(rank.name): record.read(rank) for rank in self._ranks(id, attempt)}
         for one in found.values():
@@ -109,7 +109,7 @@ class LocalServers:
         return found
 
     def _ranks(self, id: str, attempt: int) -> list[Path]:
-        """The folders of the ranks, in their order."""
+        """Return the folders of the ranks, in their order."""
         try:
             found = [entry for entry in self.folder(id, attempt).iterdir() if _is_number(entry.name)]
         except FileNotFoundError:
@@ -117,9 +117,10 @@ class LocalServers:
         return sorted(found, key=lambda entry: int(entry.name))
 
     def look(self, id: str, attempt: int) -> ServerSight:
-        """What is there of an attempt.
+        """Return what is observed of an attempt.
 
-        Raises ``OSError`` when that can't be told, ``ValueError`` for a server whose record makes no sense.
+        Raises ``OSError`` if its records cannot be read, ``ValueError`` if processes run whose record is not
+        valid.
         """
         prefix = f"{id}/{attempt}/"
         try:
@@ -131,7 +132,7 @@ class LocalServers:
         running = {rank: found for rank, found in records.items() if found is not None and alive(found)}
         gone = records.keys() - running.keys()
         if gone or not records:
-            # A launcher that is just coming up, or what one that was killed left behind.
+            # A launcher that is starting, or what a killed launcher left behind.
             left = set(processes.marked(prefix).values())
         else:
             left = set()
@@ -163,9 +164,9 @@ class LocalServers:
         )
 
     def unrecorded(self) -> dict[tuple[str, int], int]:
-        """Return the pids of launchers that run from this folder although it has no record of them.
+        """Return the pids, by attempt, of launchers that run from this folder without a record in it.
 
-        That is so once the folder was replaced by an older copy, by attempt.
+        That happens when the folder was replaced by an older copy.
         """
         found = {}
         for pid, words in processes.command_lines():
@@ -178,16 +179,16 @@ class LocalServers:
         return found
 
     async def end(self, id: str, attempt: int, *, with_hub: bool = False) -> bool:
-        """End all ranks at once and wait until nothing is left; false if something outlives SIGKILL.
+        """End all ranks and wait until they are gone; false if a process outlives SIGKILL.
 
-        ``with_hub``: because everything on this machine is being shut down.
+        ``with_hub``: everything on this machine is being shut down.
         """
         try:
             records = self.records(id, attempt)
         except ValueError:
-            records = {}  # then markers are all there is to go by
+            records = {}  # only markers are left to find the processes
         running = [found for found in records.values() if found is not None and alive(found)]
-        # One that somebody stopped must go on to end what is below it.
+        # A launcher that was stopped (SIGSTOP) must continue, to end its processes.
         how = signal.SIGUSR1 if with_hub else signal.SIGTERM
         processes.send([found.pid for found in running], how, signal.SIGCONT)
         prefix = f"{id}/{attempt}/"
@@ -215,20 +216,20 @@ class LocalServers:
         return False
 
     async def sweep(self, id: str, attempt: int) -> None:
-        """End and remove what launchers that were killed left behind; ranks that run are not touched."""
+        """Clean up after launchers that were killed; ranks that run are not touched."""
         try:
             records = self.records(id, attempt)
         except (OSError, ValueError):
-            return  # nothing says whether its launchers run
+            return  # whether its launchers run is unknown
         for rank, found in records.items():
             killed = found is not None and found.exit is None and not alive(found)
             if killed and await self._kill_left(record.marker(id, attempt, rank)):
                 clear_private(self.folder(id, attempt) / str(rank))
 
     def prune(self, held: Collection[tuple[str, int]]) -> None:
-        """Of attempts that hold nothing any more, forget the logs of all but the latest.
+        """Delete the folders of attempts that hold no slots, except the latest.
 
-        What was prepared for servers that never came is removed, too.
+        What was prepared for servers that never started is removed, too.
         """
         over = [attempt for attempt in self.attempts() if attempt not in held]
         for attempt in over:
