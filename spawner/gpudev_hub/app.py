@@ -1,4 +1,4 @@
-"""The commands: ``gpudev-hub`` (the supervisor of one machine), ``service``, ``github-check``, ``doctor``."""
+"""The commands ``gpudev-hub`` (the supervisor of one machine), ``service``, ``github-check``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -31,22 +31,21 @@ USAGE = "usage: gpudev-hub [service | github-check | doctor]"
 
 
 class FileHandler(logging.Handler):
-    """Writes to a file that can't fill a disk; a full disk loses lines, never the service."""
+    """Writes to a file of limited size; a full disk loses lines, but does not stop the service."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._log = Log(path)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line."""
         self._log.write(f"{self.format(record)}\n".encode())
 
 
 def run_service(serving: Coroutine[Any, Any, None], access_log: Path | None = None) -> int:
-    """The service process; returns its exit code.
+    """Run the service process; return its exit code.
 
-    ``access_log``: the file for what was asked, so that nobody who asks for much drives the rest out of the
-    service's own log; left out, both go to stderr.
+    ``access_log``: a file for the log of requests, so that many requests do not push other lines out of the
+    service's log; left out, both go to stderr.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
@@ -69,7 +68,7 @@ def run_service(serving: Coroutine[Any, Any, None], access_log: Path | None = No
 
 
 async def check_github() -> int:
-    """Print every fact about GitHub that the hub needs; returns the exit code. Raises ``SettingsError``."""
+    """Print every fact about GitHub that the hub needs; return the exit code. Raises ``SettingsError``."""
     settings = GithubSettings.read(os.environ)
     if settings is None:
         raise SettingsError("GPUDEV_GITHUB is not set: it names the JSON file with the settings of GitHub")
@@ -82,7 +81,7 @@ async def check_github() -> int:
 
 
 async def examine() -> int:
-    """Print every fact about the installation; returns the exit code. Raises ``SettingsError``."""
+    """Print every fact about the installation; return the exit code. Raises ``SettingsError``."""
     if not os.environ.get("GPUDEV_CLUSTER"):
         raise SettingsError("GPUDEV_CLUSTER is not set: gpudev-hub doctor is for hubs on Kubernetes")
     from . import cluster_service
@@ -91,7 +90,7 @@ async def examine() -> int:
 
 
 def show(found: Sequence[Check | Finding]) -> int:
-    """Print every fact, with what to do; returns the exit code: 1 if one does not hold."""
+    """Print every fact, with what to do; return the exit code: 1 if one does not hold."""
     for check in found:
         sys.stdout.write(f"{'ok' if check.ok else 'FAILED':6}  {check.name}: {check.found}\n")
         if check.todo:
@@ -100,7 +99,7 @@ def show(found: Sequence[Check | Finding]) -> int:
 
 
 def main() -> None:
-    """Entry point of ``gpudev-hub``; where ``GPUDEV_CLUSTER`` is set, ``service`` is a cluster's."""
+    """Run ``gpudev-hub``; if ``GPUDEV_CLUSTER`` is set, ``service`` runs the service of a cluster."""
     arguments = sys.argv[1:]
     if arguments in (["github-check"], ["doctor"]):
         try:
@@ -110,7 +109,7 @@ def main() -> None:
     if arguments == ["service"]:
         try:
             if os.environ.get("GPUDEV_CLUSTER"):
-                # Needs the extra `kubernetes`, which a hub on one machine does without.
+                # Needs the extra ``kubernetes``, which a hub on one machine does not have.
                 from . import cluster_service
 
                 sys.exit(run_service(cluster_service.serve(ClusterSettings.read(os.environ))))

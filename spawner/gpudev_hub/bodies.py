@@ -1,4 +1,4 @@
-"""Bodies of requests that are too large: thrown away and refused, so that none of them fills the memory."""
+"""Request bodies that are too large: discarded and refused, so that they do not fill the memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tornado.httputil import (
 )
 
 DISCARDED = 128 * 1024 * 1024
-"""Bytes of a body too large that are read, and thrown away, so that its sender gets to read the answer;
-beyond that the connection is cut."""
+"""Bytes of a too large body that are read and discarded, so that the client can read the answer. After them
+the connection is closed."""
 
 
 class Bounded(HTTPMessageDelegate):
-    """Passes on a request whose body is within a limit; of a larger one it keeps nothing."""
+    """Passes on a request whose body is within a limit, and keeps nothing of a larger body."""
 
     def __init__(self, inner: HTTPMessageDelegate, limit: int, refuse: Callable[[int], None]) -> None:
-        """``refuse``: answers a request whose body has that many bytes, in place of ``inner``."""
+        """``refuse``: answers, in place of ``inner``, a request whose body has that many bytes."""
         self._inner = inner
         self._limit = limit
         self._refuse = refuse
@@ -31,10 +31,10 @@ class Bounded(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        """Judge the stated size; without one, the body is judged as it comes."""
+        """Check the stated size; without one, the body is checked as it arrives."""
         length = headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdecimal()):
-            # Tornado makes a number of some others, and so may a proxy, of another part of them.
+            # Tornado accepts some other spellings of numbers, which a proxy may read as another number.
             raise HTTPInputError("Content-Length is not a number")
         if int(length) > self._limit:
             self._over = True
@@ -42,7 +42,7 @@ class Bounded(HTTPMessageDelegate):
         return self._inner.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Count, and pass on while there is room."""
+        """Count, and pass on while the size is within the limit."""
         self._size += len(chunk)
         if not self._over and self._size > self._limit:
             self._over = True
@@ -50,13 +50,11 @@ class Bounded(HTTPMessageDelegate):
         return None if self._over else self._inner.data_received(chunk)
 
     def finish(self) -> None:
-        """The request is complete."""
         if self._over:
             self._refuse(self._size)
         else:
             self._inner.finish()
 
     def on_connection_close(self) -> None:
-        """The client has gone."""
         if not self._over:
             self._inner.on_connection_close()

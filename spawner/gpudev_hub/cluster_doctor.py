@@ -1,4 +1,4 @@
-"""Collect the facts of an installation on Kubernetes, with no more rights than the service has anyway."""
+"""Collects the facts of an installation on Kubernetes, with the service's rights only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .service.hubclient import HubClient
 from .stores.dynamodb.store import DynamoStore
 
 NAMESPACE: Final = "gpudev"
-"""Of everything but servers: the chart has no other."""
+"""The chart's namespace for everything except servers."""
 OURS: Final = "app.kubernetes.io/managed-by=gpudev"
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds for one call."""
@@ -32,7 +32,7 @@ REQUEST_TIMEOUT: Final = 10.0
 
 @dataclass(frozen=True)
 class Doctor:
-    """Looks at everything anew each time; the parts are closed by who made them."""
+    """Checks everything each time. The caller closes the parts."""
 
     settings: ClusterSettings
     api: CoreV1Api
@@ -42,10 +42,10 @@ class Doctor:
     github: Callable[[], Awaitable[list[Check]]]
     now: Callable[[], Millis]
     known: Callable[[], Iterable[Node]] | None = None
-    """The nodes as the service knows them, with the ends of capacity blocks; ``None``: as seen now."""
+    """The nodes as the service knows them, with the ends of capacity blocks; ``None``: as observed now."""
 
     async def look(self) -> list[Finding]:
-        """Return every finding, in the order in which faults are best corrected."""
+        """Return all findings, in the order in which faults are best corrected."""
         store, backups, hub, cluster, github = await asyncio.gather(
             self._store(), self._backups(), self._hub(), self._cluster(), self.github()
         )
@@ -93,7 +93,7 @@ class Doctor:
         return ""
 
     async def _cluster(self) -> dict[str, Any]:
-        """The fields of ``Facts`` that the Kubernetes API tells."""
+        """Return the fields of ``Facts`` that come from the Kubernetes API."""
         cluster = KubernetesCluster(
             self.api, self.settings.namespace, self.now, policy_probe=self.settings.policy_probe
         )
@@ -110,10 +110,10 @@ class Doctor:
         }
 
     async def _pods(self) -> tuple[list[dict[str, Any]], str | None]:
-        """Pods of the installation, and the ``Date`` of the answer."""
+        """Return the pods of the installation, and the ``Date`` of the answer."""
         what = f"the Kubernetes API does not answer (pods of {NAMESPACE})"
         try:
-            # Without being made into objects, whatever the library's types say.
+            # The library can return the plain answer, although its types say otherwise.
             answer: Any = await self.api.list_namespaced_pod(
                 NAMESPACE, label_selector=OURS, _request_timeout=REQUEST_TIMEOUT, _preload_content=False
             )
@@ -135,7 +135,7 @@ def _pod(pod: Mapping[str, Any]) -> PodFact:
 
 
 def _instant(date: str | None) -> Millis | None:
-    """An HTTP date that nobody can read says nothing."""
+    """Return the instant of an HTTP date; ``None`` if it is missing or cannot be read."""
     try:
         return None if date is None else round(parsedate_to_datetime(date).timestamp() * SECOND)
     except ValueError:

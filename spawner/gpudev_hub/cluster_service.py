@@ -36,12 +36,12 @@ ANY = "0.0.0.0"  # noqa: S104 (inside a pod; network policies say who reaches it
 
 
 def owner_of(user: HubUser) -> Owner:
-    """Who a user of the Hub is to the queue."""
+    """Return the owner of reservations for a user of the Hub."""
     return Owner(f"hub:{user.name}", user.name, user.name)
 
 
 async def load_kubernetes() -> None:
-    """The API's address and credentials: those of the pod, else those that ``KUBECONFIG`` names."""
+    """Load the API's address and credentials, from the pod or else from ``KUBECONFIG``."""
     try:
         config.load_incluster_config()
     except config.ConfigException:
@@ -49,7 +49,7 @@ async def load_kubernetes() -> None:
 
 
 async def examine(settings: ClusterSettings) -> list[Finding]:
-    """Check the installation without the service, as its account."""
+    """Check the installation without the service, with the service's account."""
     await load_kubernetes()
     now = Clock().now
     hub = HubClient(settings.hub_api, settings.word("service-token"))
@@ -71,7 +71,7 @@ async def examine(settings: ClusterSettings) -> list[Finding]:
 
 
 async def serve(settings: ClusterSettings) -> None:
-    """The reservation service of this cluster, until SIGTERM. Raises what ended it otherwise."""
+    """Run the reservation service of this cluster until SIGTERM. Raises what ended it otherwise."""
     await load_kubernetes()
     async with client.ApiClient() as api:
         await _serve(settings, client.CoreV1Api(api))

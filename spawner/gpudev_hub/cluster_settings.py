@@ -1,8 +1,7 @@
 """Settings of a hub on Kubernetes: one JSON file, named by ``GPUDEV_CLUSTER``, that Hub and service read.
 
-Secrets are files of their own, in the folder that ``GPUDEV_SECRETS`` names; none of them is in the JSON file.
-Who may log in is in a second file (``GPUDEV_GITHUB``, see ``github_settings``), which both need as well.
-``docs/kubernetes.md`` has an example.
+Secrets are separate files, in the folder that ``GPUDEV_SECRETS`` names. Who may log in is in a second file
+(``GPUDEV_GITHUB``, see ``github_settings``), which both need as well. ``docs/kubernetes.md`` has an example.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Ec2(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
 
 
 class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Nodes of one GPU type: those whose label ``gpudev/pool`` is its name."""
+    """Nodes of one GPU type: the nodes whose label ``gpudev/pool`` is its name."""
 
     name: _Name
     label: str = ""
@@ -58,24 +57,25 @@ class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True
     max_gang: _Count = 2
     """Most whole nodes of one reservation."""
     cpus_per_node: _Positive
-    """CPUs of a node for servers, without what kubelet and system pods need; each gets its share by GPUs."""
+    """CPUs of a node for servers, without those for kubelet and system pods. Each server gets its share by
+    GPUs."""
     memory_gib_per_node: _Positive
-    """Memory likewise, and it is a limit, too."""
+    """Memory of a node for servers, shared like the CPUs. A server's share is also its limit."""
     disk_gib_per_node: _Positive | None = None
-    """Local disk of a node for what servers write, ``/scratch`` too; each has its share by GPUs, and the
-    kubelet ends the one that writes more. ``None``: no share, and one server can fill the disk."""
+    """Local disk of a node for what servers write, also in ``/scratch``. Each server has its share by GPUs;
+    the kubelet ends a server that writes more. ``None``: no shares, and one server can fill the disk."""
     shm_fraction: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     """Part of a server's memory that ``/dev/shm`` may take."""
     startup_seconds: _Positive = 600
     teardown_seconds: _Positive = 300
     simulated: bool = False
-    """True: the nodes only say that they have GPUs (tests)."""
+    """Whether the nodes only report GPUs that do not exist (tests)."""
     pretended: bool = False
     """The earlier name of ``simulated``."""
 
 
 class Home(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A volume per user that several of his servers on different nodes can mount."""
+    """A volume per user that several of their servers on different nodes can mount."""
 
     storage_class: str
     size: str = "100Gi"
@@ -87,7 +87,7 @@ class BastionAt(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     host: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9.:-]*$")]
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 22
     user: _Name = "jump"
-    """The account in its image."""
+    """The account in the bastion's image."""
 
 
 class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -98,9 +98,10 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
     hub_api: _Url
     """The Hub's REST API as the service reaches it: ``http://hub:8081/hub/api``."""
     service_url: _Url
-    """The service as Hub, proxy and servers reach it, without a path: ``http://gpudev-service.gpudev:8100``."""
+    """The service as Hub, proxy and servers reach it, without a path:
+    ``http://gpudev-service.gpudev:8100``."""
     gate_url: _Url
-    """Its gate as the Hub reaches it."""
+    """The service's gate as the Hub reaches it."""
     store: Store
     pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1)]
     """The first is the default pool."""
@@ -111,36 +112,37 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
     cluster_domain: str = "cluster.local"
     image_pull_policy: str = "IfNotPresent"
     sudo: bool = False
-    """Whether users may become root in their servers (where the image has ``sudo``)."""
+    """Whether users may become root in their servers (if the image has ``sudo``)."""
     grace_seconds: Annotated[int, msgspec.Meta(ge=5, le=300)] = 30
-    """What a server has to end in order."""
+    """Seconds that a server has to end."""
     stuck_seconds: Annotated[int, msgspec.Meta(ge=1)] = 60
-    """After so long that Kubernetes can't place a pod, or fetch its image, the attempt has failed."""
+    """An attempt has failed if Kubernetes cannot place its pod, or fetch its image, for this long."""
     policy_probe: bool = False
-    """Whether servers start only where network policies are seen to be enforced: on nodes with a Ready pod of
-    the DaemonSet ``gpudev-policy-probe``, and after each server has tried it itself."""
+    """Whether servers start only where network policies are shown to be enforced: on nodes with a Ready pod
+    of the DaemonSet ``gpudev-policy-probe``, and after each server has tried it."""
     bastion: BastionAt | None = None
-    """``None``: clients are told the servers' own addresses."""
+    """``None``: clients get the servers' own addresses."""
     subdomains: bool = False
-    """Whether each user's servers are on a subdomain of ``public_url``. ``False``: guests have SSH alone."""
+    """Whether each user's servers are on a subdomain of ``public_url``. ``False``: guests have only SSH."""
     public_port: int = 8100
     gate_port: int = 8101
     balancers: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F.:]+/[0-9]{1,3}$")], ...] = ()
-    """Networks of the load balancers before the Hub's proxy, and of nodes that they forward through. Without
-    them, everybody has the balancer's address, and one person's wrong tokens use up the limit for all."""
+    """Networks of the load balancers in front of the Hub's proxy, and of nodes that they forward through.
+    Without them, all users have the balancer's address, and one person's wrong tokens use up the limit for
+    all."""
     metrics_port: int = 8102
-    """Metrics without a login: a network policy must say who reaches them."""
+    """Metrics without a login; restrict access with a network policy."""
     state: str = "/run/gpudev"
-    """Folder for what the service writes: nothing in it must outlive it."""
+    """Folder for files of the service that need not outlive it."""
     secrets: str = DEFAULT_SECRETS
     policy: PolicyFile = msgspec.field(default_factory=PolicyFile)
     """Limits and times, as in ``GPUDEV_POLICY``."""
     github: GithubSettings | None = None
-    """How people log in; ``read`` takes it from the file that ``GPUDEV_GITHUB`` names."""
+    """How people log in; ``read`` takes it from the file in ``GPUDEV_GITHUB``."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> ClusterSettings:
-        """The settings in the files that ``GPUDEV_CLUSTER`` and ``GPUDEV_GITHUB`` name.
+        """Return the settings in the files that ``GPUDEV_CLUSTER`` and ``GPUDEV_GITHUB`` name.
 
         Raises ``SettingsError``.
         """
@@ -159,7 +161,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         return settings
 
     def access(self) -> GithubSettings:
-        """How people log in. Raises ``SettingsError`` if nothing says it."""
+        """Return how people log in. Raises ``SettingsError`` if that is not set."""
         if self.github is None:
             raise SettingsError(
                 "GPUDEV_GITHUB is not set. On Kubernetes people log in with GitHub, so it must name the JSON "
@@ -168,7 +170,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         return self.github
 
     def secret(self, name: str) -> bytes:
-        """The secret of that name. Raises ``SettingsError``."""
+        """Return the secret of that name. Raises ``SettingsError``."""
         path = Path(self.secrets) / name
         try:
             value = path.read_bytes()
@@ -179,11 +181,11 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         return value
 
     def word(self, name: str) -> str:
-        """A secret that is text. Raises ``SettingsError``."""
+        """Return a secret that is text. Raises ``SettingsError``."""
         return self.secret(name).decode().strip()
 
     def balancer_networks(self) -> list[IPv4Network | IPv6Network]:
-        """The networks of ``balancers``. Raises ``SettingsError``."""
+        """Return the networks of ``balancers``. Raises ``SettingsError``."""
         try:
             return [ip_network(one) for one in self.balancers]
         except ValueError as error:
@@ -193,23 +195,23 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
 
     @property
     def service_base(self) -> str:
-        """Where servers reach the service's public side."""
+        """Address of the service's public routes for servers."""
         return self.service_url.rstrip("/") + PREFIX
 
     @property
     def stop_seconds(self) -> int:
-        """What the end of a server may take: its grace, and the time until its pods are seen gone."""
+        """Most seconds for the end of a server: its grace, and the time until its pods are observed gone."""
         return self.grace_seconds + 30
 
     def pool(self, name: str) -> Pool:
-        """The pool of that name; ``KeyError`` if there is none."""
+        """Return the pool of that name. Raises ``KeyError``."""
         for pool in self.pools:
             if pool.name == name:
                 return pool
         raise KeyError(name)
 
     def make_policy(self) -> Policy:
-        """What the decisions depend on."""
+        """Return the settings that decisions depend on."""
         return self.policy.on(
             Policy(
                 pools=tuple(

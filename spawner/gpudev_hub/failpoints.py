@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 Failpoint = Callable[[str], None]
-"""Called with the name of the place that is being passed."""
+"""Called with the name of each place that is passed."""
 
 BEFORE_COMMIT = "before-commit"
 AFTER_COMMIT = "after-commit"
@@ -17,12 +17,15 @@ PLACES = (BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT)
 
 
 def nothing(place: str) -> None:
-    """What production passes by."""
+    """Do nothing: the failpoint of production."""
 
 
 def from_environment(environment: Mapping[str, str]) -> Failpoint:
-    """The failpoint that ``GPUDEV_FAILPOINT`` (a place) and ``GPUDEV_FAILPOINT_AT`` (the how-manieth passing,
-    1 if not given) ask for: the process ends there at once, as after ``kill -9``. ``nothing`` where unset."""
+    """Return the failpoint that ``GPUDEV_FAILPOINT`` and ``GPUDEV_FAILPOINT_AT`` ask for.
+
+    The process ends at once, as after ``kill -9``, when it passes that place for the given time (default 1).
+    Without them the result is ``nothing``. Raises ``ValueError`` for an unknown place.
+    """
     wanted = environment.get("GPUDEV_FAILPOINT")
     if not wanted:
         return nothing

@@ -1,4 +1,4 @@
-"""Access by GitHub for the reservation service, from the parts that ask GitHub."""
+"""Access by GitHub for the reservation service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .web.auth import HubUser
 
 
 def access_by(parts: GithubParts, contact: str) -> Github:
-    """Return what the service needs; ``contact``: whom people ask who may not get in."""
+    """Return what the service needs; ``contact``: whom people without access should ask."""
     settings = parts.settings
     rules = Rules(
         team=settings.team,
@@ -28,10 +28,7 @@ def access_by(parts: GithubParts, contact: str) -> Github:
 
 
 def with_github(policy: Policy, parts: GithubParts | None) -> Policy:
-    """Return the policy with what GitHub's settings add.
-
-    That is the teams that limits may name, and how long servers run on after their owner lost access.
-    """
+    """Return the policy with the settings of GitHub: teams for limits, and the grace after lost access."""
     if parts is None:
         return policy
     settings = parts.settings
@@ -39,9 +36,9 @@ def with_github(policy: Policy, parts: GithubParts | None) -> Policy:
 
 
 def owner_by(service: Service, otherwise: Callable[[HubUser], Owner]) -> Callable[[HubUser], Owner]:
-    """Return who a user of the Hub is to the queue: the person of GitHub with this Hub name, if there is one.
+    """Return a function for the owner of reservations: the person with this Hub name, else ``otherwise``.
 
-    Where GitHub says who may get in, everybody else may not use the service.
+    If GitHub says who may get in, others may not use the service.
     """
 
     def owner(user: HubUser) -> Owner:

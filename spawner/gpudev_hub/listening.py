@@ -1,4 +1,4 @@
-"""A service that listens until it is told to end, or ends by itself."""
+"""Runs a service that listens until a signal ends it, or it ends by itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .service.service import Service
 
 
 async def listen_until_told(service: Service, listeners: Sequence[tuple[HTTPServer, str, int]]) -> None:
-    """Start the service, listen on (server, address, port) each, and return after SIGTERM or SIGINT.
+    """Start the service, listen on each (server, address, port), and return after SIGTERM or SIGINT.
 
     Raises what ended it otherwise.
     """

@@ -16,29 +16,29 @@ from .ssh.keygen import keep_pair, public_of
 
 PROGRAM = CHECKOUT / "infra" / "images" / "bastion" / "bastion"
 SECRET = "bastion"
-"""Name of the secret with which it asks the service."""
+"""Name of the bastion's secret for the service."""
 _UNPRIVILEGED = "nobody"
 
 
 def account() -> str:
-    """Return the account that users log in as: sshd of an ordinary user lets in that user only."""
+    """Return the account that users log in as. Run by an ordinary user, sshd lets in that user only."""
     own = pwd.getpwuid(os.getuid()).pw_name
     return _UNPRIVILEGED if os.getuid() == 0 and _usable(_UNPRIVILEGED) else own
 
 
 def _usable(name: str) -> bool:
-    """Return whether sshd lets this account in. It refuses locked ones."""
+    """Return whether sshd lets this account in; it refuses locked accounts."""
     done = subprocess.run(["getent", "shadow", name], capture_output=True, text=True, check=False)
     return done.returncode == 0 and not done.stdout.partition(":")[2].startswith("!")
 
 
 def address(settings: Settings, ports: Ports) -> SshBastion:
-    """Return how clients reach it."""
+    """Return how clients reach the bastion."""
     return SshBastion(LOOPBACK, settings.bastion_port(ports), account(), HOST_KEY_ALIAS)
 
 
 def prepare(settings: Settings) -> None:
-    """Write its host key, the certificate and its secret. Raises ``OSError`` or ``KeygenFailed``."""
+    """Write the host key, its certificate and the secret. Raises ``OSError`` or ``KeygenFailed``."""
     folder = settings.bastion_folder / "secrets"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = folder / "host_ed25519"
@@ -51,9 +51,9 @@ def prepare(settings: Settings) -> None:
 def command(
     settings: Settings, ports: Ports, environment: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the command line and the environment of its process."""
+    """Return the command line and the environment of the bastion's process."""
     kept = {name: value for name, value in environment.items() if not name.startswith("GPUDEV_BASTION")}
-    # Whoever offers many wrong keys must not slow down the service, which shares the machine.
+    # Clients that offer many wrong keys must not slow down the service on the same machine.
     return ["nice", "-n", "10", "/bin/bash", str(PROGRAM)], kept | {
         "GPUDEV_GATE": f"http://{LOOPBACK}:{ports.gate}",
         "GPUDEV_BASTION_SECRETS": str(settings.bastion_folder / "secrets"),
@@ -62,6 +62,6 @@ def command(
         "GPUDEV_BASTION_ADDRESS": LOOPBACK,
         "GPUDEV_BASTION_ACCOUNT": preflight.account_pattern(account()),
         "GPUDEV_BASTION_TARGETS": f"{LOOPBACK}:*",
-        # Everybody connects from one address here.
+        # All clients have the same address here.
         "GPUDEV_BASTION_PENALTIES": "no",
     }

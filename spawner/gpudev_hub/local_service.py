@@ -21,17 +21,17 @@ from .wiring import Installation, Listen, Secrets, serve_installation
 
 
 def subject_of(user: str) -> str:
-    """Who a user of this machine's Hub is to the queue."""
+    """Return the subject of a user of this machine's Hub."""
     return f"local:{user}"
 
 
 def owner_of(user: HubUser) -> Owner:
-    """The same, complete."""
+    """Return the owner of reservations for a user of this machine's Hub."""
     return Owner(subject_of(user.name), user.name, user.name)
 
 
 async def serve(settings: Settings) -> None:
-    """The reservation service of this machine, until SIGTERM. Raises what ended it otherwise."""
+    """Run the reservation service of this machine until SIGTERM. Raises what ended it otherwise."""
     ports = settings.ports()
     clock = Clock()
     gpus = find_gpus(settings)

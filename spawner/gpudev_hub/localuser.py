@@ -1,4 +1,4 @@
-"""The local user's command line works without a log-in: his token lies ready in his client configuration."""
+"""The local user's command line works without a login: the hub writes a token into their configuration."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .settings import Settings
 
 
 class ConfigUnusable(Exception):
-    """The client configuration can't be read or written; it was left as it is."""
+    """The client configuration cannot be read or written; it was not changed."""
 
 
 class LocalUser:
-    """The account that runs the hub, as a client of it."""
+    """The account that runs the hub, as a client of the hub."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def check(self) -> dict[str, Any]:
-        """The configuration as it is; keys that aren't ours are somebody's. Raises ``ConfigUnusable``."""
+        """Return the present configuration, with keys of other programs. Raises ``ConfigUnusable``."""
         path = self._settings.config
         try:
             content = json.loads(path.read_text())
@@ -38,9 +38,9 @@ class LocalUser:
         return content
 
     async def prepare(self, hub_api: str, scopes: Collection[str]) -> str | None:
-        """See to it that address, name and a token that works are in the configuration.
+        """Write address, name and a valid token into the configuration.
 
-        Returns the address that was there, if it was another one.
+        Returns the former address, if it differs.
         """
         config = self.check()
         ours = {"url": self._settings.url, "user": self._settings.user}

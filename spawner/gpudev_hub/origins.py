@@ -1,8 +1,8 @@
-"""Addresses of users' servers where each user has an origin of their own.
+"""Addresses of users' servers if each user has their own origin.
 
-Pages of a server are written by whoever has access to it. On the origin of the Hub, they could use the Hub
-and the service as the person who opens them. So each user's servers can be on a subdomain; the pages of the
-Hub and of the service stay on the domain itself.
+Anyone with access to a server can write its pages. On the Hub's origin, such pages could use the Hub and the
+service as the person who opens them. So each user's servers can be on a subdomain. The pages of the Hub and
+of the service stay on the domain itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 from jupyterhub.utils import subdomain_hook_idna
 
 TAKEN: Final = frozenset({"ssh"})
-"""Names below the Hub's domain that are not a user's: ``ssh`` is the bastion on AWS."""
+"""Names below the Hub's domain that are not users: ``ssh`` is the bastion on AWS."""
 
 
 def domain_of(name: str, domain: str, kind: str) -> str:
@@ -27,9 +27,9 @@ def domain_of(name: str, domain: str, kind: str) -> str:
 
 
 def servers_of(hub_user: str, public_url: str, *, subdomains: bool) -> str:
-    """Return the address below which a user's servers are, with a slash at the end.
+    """Return the address of a user's servers, with a slash at the end.
 
-    ``public_url``: of the Hub, with its base path.
+    ``public_url``: the Hub's address, with its base path.
     """
     hub = urlsplit(public_url)
     host = hub.netloc

@@ -1,6 +1,6 @@
-"""Limits, warnings and allowances as an operator sets them: a JSON file, named by ``GPUDEV_POLICY``.
+"""Limits, warnings and allowances set by an operator: a JSON file, named by ``GPUDEV_POLICY``.
 
-Everything in it is optional, and what is not there keeps its default. ``docs/operating.md`` has an example.
+Everything in it is optional and keeps its default if missing. ``docs/operating.md`` has an example.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Limits on one user (DESIGN section 5, rule 5); ``None``: as for everybody."""
+    """Limits on one user; ``None``: as for everybody."""
 
     hours_per_request: _Positive | None = None
     hours_with_extensions: _Positive | None = None
@@ -37,11 +37,11 @@ class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Hold time in one calendar month (UTC)."""
 
     def on(self, base: Allowances) -> Allowances:
-        """``base`` with what is said here."""
+        """Return ``base`` with these limits."""
         return replace(base, **self._said())
 
     def for_one(self, subject: str) -> LimitRule:
-        """What is said here of one person."""
+        """Return these limits as the rule of one person."""
         rule = LimitRule(person_scope(subject), None, "policy file", 0)
         return replace(rule, **self._said())  # type: ignore[arg-type]
 
@@ -59,11 +59,11 @@ class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The file."""
+    """The content of the file."""
 
     limits: UserLimits = msgspec.field(default_factory=UserLimits)
     users: dict[str, UserLimits] = {}
-    """Other limits for single people, by subject (``local:alice``)."""
+    """Other limits for individual users, by subject (``local:alice``)."""
     contact: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """Whom users ask for help: a name, an address, a channel."""
     default_hours: _Positive | None = None
@@ -74,7 +74,7 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     node_grace_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
 
     def on(self, policy: Policy) -> Policy:
-        """``policy`` with what is said here."""
+        """Return ``policy`` with these settings."""
         return replace(
             policy,
             pools=tuple(self._times_on(pool) for pool in policy.pools),
@@ -99,7 +99,7 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def read_policy(path: Path) -> PolicyFile:
-    """The file's content. Raises ``OSError``, or ``ValueError`` in words when it says something unusable."""
+    """Return the file's content. Raises ``OSError``, or ``ValueError`` if the content is not valid."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=PolicyFile)
     except msgspec.MsgspecError as error:

@@ -1,4 +1,4 @@
-"""What keeps a hub on this machine from starting, found before anything is started, made or changed."""
+"""What prevents a hub on this machine from starting, found before anything is started or changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .state import StateUnusable
 from .stores.sqlite.store import SqliteStore
 
 SHORTEST: Final = {"password": 32, "demo-password": 8}
-"""Characters that JupyterHub requires of passwords."""
+"""Fewest characters that JupyterHub accepts for passwords."""
 _KEY_BYTES: Final = 32
 _SQLITE: Final = b"SQLite format 3\0"
 
@@ -32,7 +32,7 @@ class GpusMissing(Exception):
 
 
 async def check(settings: Settings) -> None:
-    """Return if a hub can go on from this state folder, which must be locked.
+    """Return if a hub can start from this state folder, which must be locked.
 
     Raises ``StateUnusable``, ``GpusUnavailable``, ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty``,
     ``StoreBehind``, ``ClockBehind`` or ``GpusMissing``; the message says what to do.
@@ -56,7 +56,7 @@ async def check(settings: Settings) -> None:
 
 
 def _check_age(claims: Collection[Claim], servers: LocalServers) -> None:
-    """Servers that nothing in the state folder knows would keep GPUs that are given to others."""
+    """Raise ``StoreBehind`` if servers run that the state folder does not know: their GPUs look free."""
     known = {(claim.reservation, claim.attempt) for claim in claims}
     strange = {key: pid for key, pid in servers.unrecorded().items() if key not in known}
     if strange:
@@ -70,7 +70,7 @@ def _check_age(claims: Collection[Claim], servers: LocalServers) -> None:
 
 
 def running(servers: LocalServers) -> Iterator[ServerSight]:
-    """Every attempt of which anything runs, or may run."""
+    """Yield every attempt that runs, or may run."""
     for found in servers.attempts() if servers.root.exists() else []:
         try:
             sight = servers.look(*found)
@@ -111,7 +111,7 @@ def _check_secrets(folder: Path) -> None:
 
 
 def _check_host_ca(key: Path) -> None:
-    """A new CA would lock everybody out of the servers that run."""
+    """Raise ``StateUnusable`` instead of making a new CA, which would lock users out of their servers."""
     public = public_of(key)
     if not key.exists():
         if public.exists():
@@ -143,9 +143,9 @@ def _content(path: Path) -> bytes:
 
 
 def _check_gpus(claims: Collection[Claim], gpus: Gpus, policy: Policy, now: Millis) -> None:
-    """Nodes that are not offered any more count as lost, and so does what runs on them.
+    """Raise ``GpusMissing`` if nodes in use are no longer offered, because they would count as lost.
 
-    A single real GPU that is gone is no setting: the service deals with that.
+    A single real GPU that fails is left to the service.
     """
     pools = {pool.name for pool in policy.pools}
     offered = gpus.count()

@@ -1,8 +1,8 @@
-"""What can be set from outside, and where everything of one hub lies.
+"""What can be set from outside, and where the files of one hub are.
 
-The environment says it: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG``,
+The environment has the settings: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG``,
 ``GPUDEV_POLICY``, ``GPUDEV_GITHUB``, ``GPUDEV_BASTION`` and ``GPUDEV_SUBDOMAINS``. All processes of one hub
-read the same environment and so agree.
+read the same environment, and so agree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .policyfile import PolicyFile, read_policy
 from .settings_error import SettingsError as SettingsError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where ``make run`` is at home: ``hub-config/``, ``.venv-server``."""
+"""The checkout of ``make run``, with ``hub-config/`` and ``.venv-server``."""
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -44,7 +44,7 @@ class Ports:
     service: int
     gate: int
     bastion: int = 0
-    """0 where the ports were chosen by a version without a bastion."""
+    """0 if the ports were chosen by a version without a bastion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Settings:
     """Settings of one hub on this machine."""
 
     port: int
-    """The public one (loopback)."""
+    """The public port (loopback)."""
     state: Path
     pool: tuple[int, int] | None
     """(nodes, GPUs each) to simulate; ``None``: real GPUs if there are any, else 2 × 8 simulated ones."""
@@ -63,17 +63,17 @@ class Settings:
     home: Path
     """The local user's home."""
     policy: PolicyFile
-    """What the operator set of limits and times."""
+    """The operator's limits and times."""
     github: GithubSettings | None = None
     """How people log in with GitHub; ``None``: with passwords, as the local user or a demo user."""
     bastion: int = 0
-    """Whether SSH goes through a bastion: 0 no, 1 at a port that is chosen, else its port."""
+    """Whether SSH goes through a bastion: 0 no, 1 with a chosen port, else its port."""
     subdomains: bool = False
     """Whether each user's servers are on a subdomain of ``localhost``."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
-        """Settings as the environment says. Raises ``SettingsError``."""
+        """Return the settings in the environment. Raises ``SettingsError``."""
         account = pwd.getpwuid(os.getuid())
         home = Path(environment.get("HOME") or account.pw_dir)
         state_home = Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state")
@@ -126,14 +126,14 @@ class Settings:
 
     @property
     def demo_users(self) -> tuple[str, ...]:
-        """Users to try things with; they share a password and are not isolated from each other."""
+        """Users for demonstrations; they share a password and are not isolated from each other."""
         if self.github is not None:
             return ()
         return tuple(name for name in DEMO_USERS if name != self.user)
 
     @property
     def server_python(self) -> Path:
-        """The Python that users' JupyterLabs run on: an environment of their own, not the hub's."""
+        """The Python of users' JupyterLabs, in its own environment."""
         return CHECKOUT / ".venv-server" / "bin" / "python"
 
     @property
@@ -153,7 +153,7 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """Everything the service must never lose."""
+        """Everything that the service must never lose."""
         return self.state / "service.sqlite"
 
     @property
@@ -162,28 +162,28 @@ class Settings:
         return self.state / "bastion"
 
     def bastion_port(self, ports: Ports) -> int:
-        """Where the bastion listens."""
+        """Return the port of the bastion."""
         return ports.bastion if self.bastion == 1 else self.bastion
 
     def account_shell(self) -> tuple[str, str]:
-        """Name and login shell of the account that everything runs as."""
+        """Return name and login shell of the account that everything runs as."""
         account = pwd.getpwuid(os.getuid())
         return account.pw_name, account.pw_shell or "/bin/bash"
 
     def is_local(self, user: str) -> bool:
-        """Whether a user of the Hub is the account that everything runs as, and not only called like it."""
+        """Return whether a user of the Hub is the account that runs everything, not only one of that name."""
         return self.github is None and user == self.user
 
     def home_of(self, user: str) -> Path:
-        """The home of a user of the Hub."""
+        """Return the home of a user of the Hub."""
         return self.home if self.is_local(user) else self.state / "homes" / user
 
     def environment_of(self, user: str) -> Path:
-        """The Python environment of a user of the Hub."""
+        """Return the Python environment of a user of the Hub."""
         return self.state / "envs" / user
 
     def secret(self, name: str) -> str:
-        """The secret of that name, made when first asked for (0600, in a folder nobody else can enter)."""
+        """Return the secret of that name, created at the first call (0600, in a folder with 0700)."""
         folder = self.state / "secrets"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / name
@@ -200,7 +200,7 @@ class Settings:
         return text
 
     def ports(self) -> Ports:
-        """The ports chosen for this state folder (``choose_ports``). Raises ``SettingsError`` without any."""
+        """Return the ports chosen for this state folder (``choose_ports``). Raises ``SettingsError``."""
         try:
             chosen = json.loads((self.state / "ports.json").read_text())
             ports = {part: int(chosen[part]) for part in _PARTS}

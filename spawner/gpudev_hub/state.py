@@ -1,4 +1,4 @@
-"""The state folder: made, locked and tried out before anything is started in it."""
+"""The state folder: created, locked and tested before anything is started in it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .server import private
 from .settings import LOOPBACK, Ports, Settings
 
 INTERNAL = range(12_000, 20_000)
-"""Ports behind the proxy; below those of servers (``hub/local.py``) and of outgoing connections."""
+"""Ports behind the proxy; below the ports of servers (``hub/local.py``) and of outgoing connections."""
 _PROBE = 1 << 20
-"""Bytes that must fit on the disk before anything is begun."""
+"""Bytes that must fit on the disk before a start."""
 
 
 class StateUnusable(Exception):
-    """The folder can't be used; the message says why and what to do."""
+    """The folder cannot be used; the message says why and what to do."""
 
 
 class StateInUse(StateUnusable):
-    """Another hub runs on it."""
+    """Another hub uses the folder."""
 
 
 class StateFolder:
-    """The state folder, locked; ``close`` removes it again if it was made for a start that was refused."""
+    """The locked state folder. ``close`` removes it if it was created for a start that was refused."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ``StateInUse`` or ``StateUnusable``."""
@@ -54,10 +54,10 @@ class StateFolder:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         except OSError:
-            pass  # a full disk: `furnish` says so
+            pass  # a full disk: ``furnish`` says so
 
     def furnish(self) -> None:
-        """Make what is kept in it. Raises ``StateUnusable``."""
+        """Create the folders in it. Raises ``StateUnusable``."""
         settings, folder = self._settings, self._settings.state
         try:
             folder.chmod(0o700)
@@ -66,14 +66,14 @@ class StateFolder:
                 part.mkdir(mode=0o700, exist_ok=True)
             for path in (*folder.iterdir(), *settings.hub.iterdir(), *settings.logs.iterdir()):
                 if path.is_file() and not path.is_symlink():
-                    # Earlier versions left some of them open, behind the closed folder.
+                    # Earlier versions left some files readable, inside the closed folder.
                     path.chmod(path.stat().st_mode & 0o700)
         except OSError as error:
             raise StateUnusable(_unusable(folder, error)) from error
         self._made = []
 
     def close(self) -> None:
-        """Let go of it, and remove what was made for a start that was refused."""
+        """Unlock the folder, and remove what was created for a start that was refused."""
         for path in self._made:
             try:
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -102,7 +102,7 @@ def _unusable(folder: Path, error: OSError) -> str:
 
 
 def port_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
+    """Return whether a server could listen on this loopback port now."""
     with socket.socket() as candidate:
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -114,7 +114,7 @@ def port_free(port: int) -> bool:
 
 
 def choose_ports(settings: Settings) -> Ports:
-    """The ports behind the proxy: those chosen before, which running servers know, where still free."""
+    """Return the ports behind the proxy; earlier ones, which running servers use, are kept if free."""
     path = settings.state / "ports.json"
     try:
         before = asdict(settings.ports())

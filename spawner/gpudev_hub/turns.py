@@ -1,4 +1,4 @@
-"""Fair turns at a few places."""
+"""Fair turns for a limited number of tasks at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """A few places for work, given to those who wait for them in turn: one of each caller's, then the next.
+    """A few places for work, given to waiting callers in turn: one place per caller, then the next caller.
 
-    Whoever asks for much waits behind himself, and nobody is refused.
+    A caller with many tasks waits for itself, and nobody is refused.
     """
 
     def __init__(self, places: int) -> None:
@@ -20,7 +20,7 @@ class Turns:
 
     @asynccontextmanager
     async def one(self, caller: str) -> AsyncIterator[None]:
-        """Hold a place; waits for one."""
+        """Wait for a place, and hold it."""
         if self._free:
             self._free -= 1
         else:

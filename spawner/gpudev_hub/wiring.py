@@ -1,4 +1,4 @@
-"""The reservation service and its listeners, put together from what an installation has."""
+"""The reservation service and its listeners, put together for an installation."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ DoctorMaker = Callable[[HubClient, Service], Callable[[], Awaitable[list[Finding
 
 @dataclass(frozen=True, kw_only=True)
 class Secrets:
-    """What the service shares with its neighbours."""
+    """Secrets that the service shares with other parts."""
 
     hub: str
     """The service's own token for the Hub."""
     cookies: bytes
     gate: str
     server_tokens: bytes
-    """Each server's token is made from it."""
+    """Key from which each server's token is made."""
     bastion: str = ""
 
 
@@ -62,18 +62,18 @@ class Listen:
     public: int
     gate: int
     metrics: int | None = None
-    """Metrics without a login; ``None``: there is no such listener."""
+    """Metrics without a login; ``None``: no such listener."""
     balancers: Sequence[Network] = ()
     """Networks of load balancers in front of the proxy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """What one machine has in another way than a cluster."""
+    """What differs between one machine and a cluster."""
 
     clock: Clock
     policy: Policy
-    """Without what GitHub's settings add."""
+    """Without the settings of GitHub."""
     store: Store
     cluster: Cluster
     github: GithubParts | None
@@ -83,20 +83,20 @@ class Installation:
     """The folder of the host CA and of what servers get when they start."""
     secrets: Secrets
     owner_of: Callable[[HubUser], Owner]
-    """Who a user of the Hub is to the queue, where GitHub does not say it."""
+    """Returns the owner of reservations for a user of the Hub, if GitHub does not say it."""
     account: str
     """The account that servers run as."""
     home: Callable[[Owner], str]
-    """Where an owner's home is in a server."""
+    """Returns an owner's home in a server."""
     devices: Callable[[str], dict[str, str]] = lambda _: {}
-    """What a server of several whole nodes gets of a node besides GPUs, by resource name."""
+    """Returns devices of a node other than GPUs, for a server of several whole nodes, by resource name."""
     hub_api: str
     service_url: str
     """Where servers reach the service, with its prefix."""
     web: WebSettings
     listen: Listen
     bastion: SshBastion | None = None
-    """How clients reach the bastion; ``None``: there is none."""
+    """How clients reach the bastion; ``None``: no bastion."""
     doctor: DoctorMaker | None = None
     """Makes the check of the whole installation."""
 
