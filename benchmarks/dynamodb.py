@@ -1,7 +1,8 @@
 """What the service costs on DynamoDB, and how fast it is on DynamoDB Local.
 
 Counted: 1,000 reservations through their whole lives (asked for, queued, started, ready, released, seen gone)
-by the real service over the real store. Then the rate of durable submissions, in process, from 16 clients.
+by the real service over the real store; then 1,000 that wait and all move earlier at once; then a start with
+that queue. Last, the rate of durable submissions, in process, from 16 clients.
 ``python -m benchmarks.dynamodb``; needs `make test-dynamodb` once, which fetches DynamoDB Local.
 """
 
@@ -30,10 +31,10 @@ class Meter:
     """What a client's calls consume."""
 
     calls: Counter[str] = field(default_factory=Counter)
-    writes: int = 0
+    writes: float = 0
     """Write units by AWS's rules: in a transaction two per item and begun KB, one per KB in the index.
 
-    Updated and deleted items (head, log, node, live records) are below 1 KB each.
+    Updated items (head, slots) are below 1 KB each. Others (checkpoints) as DynamoDB Local says.
     """
     reads: float = 0
     """Read units, as DynamoDB Local says."""
@@ -70,6 +71,8 @@ class Meter:
     def _answered(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
         if model.name in ("GetItem", "Query"):
             self.reads += parsed["ConsumedCapacity"]["CapacityUnits"]
+        if model.name in ("PutItem", "UpdateItem", "DeleteItem"):
+            self.writes += parsed["ConsumedCapacity"]["CapacityUnits"]
 
 
 async def lives(table: str, client: Any, folder: Path) -> int:
@@ -97,6 +100,43 @@ async def lives(table: str, client: Any, folder: Path) -> int:
     commits = service.view.n
     await world.close()
     return commits
+
+
+async def moves(table: str, meter: Meter, client: Any, folder: Path) -> tuple[int, float, float]:
+    """Commits, write units and seconds until a queue behind a server of all nodes has moved up."""
+    from gpudev_hub.core.policy import Allowances
+    from gpudev_hub.core.request import Ask
+    from gpudev_hub.stores.dynamodb.store import DynamoStore
+    from service_world import ALICE, BOB, POLICY, ServiceWorld
+
+    policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000))
+    world = ServiceWorld(
+        folder, policy=policy, make_store=lambda _, failpoint: DynamoStore(table, client, failpoint)
+    )
+    service = await world.start()
+    held = await world.reserve(BOB, gpus=8, nodes=2)
+    await world.becomes(held.id, "ready")
+    for _ in range(LIVES // 50):
+        await asyncio.gather(*(service.submit(ALICE, Ask(gpus=8, nodes=2, hours=1)) for _ in range(50)))
+    commits, units, begun = service.view.n, meter.writes, time.perf_counter()
+    await service.end(held.id, BOB.subject)
+    await world.becomes(held.id, "ended", timeout=600)
+    await service.reconcile()
+    found = service.view.n - commits, meter.writes - units, time.perf_counter() - begun
+    await world.close()
+    return found
+
+
+async def start(table: str, client: Any) -> float:
+    """Seconds until a service has the live state."""
+    from gpudev_hub.stores.dynamodb.store import DynamoStore
+
+    store = DynamoStore(table, client)
+    begun = time.perf_counter()
+    await store.open()
+    seconds = time.perf_counter() - begun
+    await store.close()
+    return seconds
 
 
 async def submissions(table: str, client: Any, folder: Path) -> float:
@@ -130,8 +170,8 @@ def stored(client: Any, table: str) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for page in client.get_paginator("scan").paginate(TableName=table):
         for item in page["Items"]:
-            pk, sk = item["pk"]["S"], item["sk"]["S"]
-            kind = sk.partition("#")[0] if pk == "hot" else pk.partition("#")[0]
+            pk = item["pk"]["S"]
+            kind = pk.partition("#")[0]
             size = size_of(item)
             count, total = found.get(kind, (0, 0))
             found[kind] = (count + 1, total + size)
@@ -172,12 +212,19 @@ def main() -> None:
             found = stored(local.client(timeout=20), table)
         print(f"{LIVES} reservations from request to end: {commits} commits, calls {dict(meter.calls)}")
         print(f"{meter.items} items written, at most {meter.most} at once, {meter.sent / 1e6:.1f} MB sent")
-        print(f"write units {meter.writes}, read units {meter.reads:.0f}")
+        print(f"write units {meter.writes:.0f}, read units {meter.reads:.0f}")
         for kind, (count, size) in sorted(found.items()):
             print(f"  {kind:12} {count:6} items, {size / count:7.0f} bytes each, {size / 1e6:.2f} MB")
         total = sum(size for _, size in found.values())
         dollars = meter.writes / 1e6 * WRITE + meter.reads / 1e6 * READ
         print(f"stays: {total / 1e6:.2f} MB, ${total / 1e9 * STORED:.5f} a month; requests: ${dollars:.3f}")
+        with tempfile.TemporaryDirectory() as folder:
+            table, meter = local.table(), Meter()
+            made = asyncio.run(moves(table, meter, meter.watch(local.client(timeout=20)), Path(folder)))
+        print(f"{LIVES} requests move: {made[0]} commits, {made[1]:.0f} write units, {made[2]:.1f} s")
+        meter = Meter()
+        seconds = asyncio.run(start(table, meter.watch(local.client(timeout=20))))
+        print(f"a start with them: {seconds * 1000:.0f} ms, {meter.reads:.0f} read units")
         rates = []
         for _ in range(3):
             with tempfile.TemporaryDirectory() as folder:

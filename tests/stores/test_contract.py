@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +10,13 @@ from pathlib import Path
 import pytest
 
 from dynamodb_local import DynamoDBLocal
-from gpudev_hub.core.access_model import Access, AccessSweep, LimitRule, Person, Spending
+from gpudev_hub.core.access_model import AccessSweep
 from gpudev_hub.core.causes import Cause
-from gpudev_hub.core.commit import Change, Commit, HistoryEntry, Part, Slot, Snapshot
-from gpudev_hub.core.live_state import KINDS, LiveState, Record, key_of
+from gpudev_hub.core.commit import HistoryEntry, Part, Slot, Snapshot
+from gpudev_hub.core.live_state import key_of
 from gpudev_hub.core.model import (
-    HOUR,
-    CapacityBlock,
-    Claim,
     MintedId,
-    Node,
-    NodeSlots,
     Outcome,
-    Owner,
-    Place,
-    Request,
-    Reservation,
-    Shape,
     State,
 )
 from gpudev_hub.core.ports import (
@@ -39,26 +28,46 @@ from gpudev_hub.core.ports import (
     StoreLocked,
     StoreUnavailable,
 )
-from gpudev_hub.core.usage import OpenClaim, OpenRequest, Sums, UsageDay, UsageHead
+from gpudev_hub.stores.dynamodb.checkpoint import Checkpoints
 from gpudev_hub.stores.dynamodb.store import DynamoStore
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from memory_store import Disk, MemoryStore
+from store_commits import (
+    ACCESS_RECORDS,
+    ALICE,
+    NODE,
+    RULE,
+    SPENDING,
+    changed,
+    claim,
+    commit,
+    everything,
+    fold,
+    hot,
+    reservation,
+    taken,
+    usage_day,
+    usage_head,
+)
 
 Make = Callable[[], Store]
 
 
 DYNAMODB = pytest.param("dynamodb", marks=pytest.mark.dynamodb)
+CHECKPOINTS = pytest.param("dynamodb, a checkpoint after each commit", marks=pytest.mark.dynamodb)
 LIMIT = 60
 
 
-@pytest.fixture(params=["memory", "sqlite", DYNAMODB])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+@pytest.fixture(params=["memory", "sqlite", DYNAMODB, CHECKPOINTS])
+def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Opens the same durable state anew at each call."""
     if request.param == "sqlite":
         return lambda: SqliteStore(tmp_path / "service.sqlite")
     if request.param == "memory":
         disk = Disk()
         return lambda: MemoryStore(disk, LIMIT)
+    if "checkpoint" in request.param:
+        monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: True))
     dynamodb: DynamoDBLocal = request.getfixturevalue("dynamodb")
     table, client = dynamodb.table(), dynamodb.client()
     return lambda: DynamoStore(table, client)
@@ -70,98 +79,6 @@ async def store(make: Make) -> AsyncIterator[Store]:
     await store.open()
     yield store
     await store.close()
-
-
-def reservation(id: str, seq: int = 1, subject: str = "local:alice") -> Reservation:
-    return Reservation(
-        id=id,
-        seq=seq,
-        owner=Owner(subject, subject.removeprefix("local:"), "A. Lice"),
-        request=Request(Shape(2), "p5", 4 * HOUR, "image", "dëmo"),
-        request_id=f"request-{id}",
-        created_at=1_000,
-        startup=60_000,
-        teardown=30_000,
-        cap=16,
-        place=Place(5_000, 9_000, ("node-1",)),
-        excluded=frozenset({"node-2"}),
-        warned=(30, 15),
-        allocation=(NodeSlots("node-1", (0, 1)),),
-    )
-
-
-def claim(id: str, attempt: int = 1, slots: tuple[int, ...] = (0, 1)) -> Claim:
-    return Claim(id, attempt, "local:alice", "p5", (NodeSlots("node-1", slots),), hard_end=99_000)
-
-
-def taken(*claims: Claim) -> tuple[tuple[Slot, tuple[str, int]], ...]:
-    """All slots of these."""
-    return tuple(
-        (Slot(part.node, index), claim.key)
-        for claim in claims
-        for part in claim.allocation
-        for index in part.slots
-    )
-
-
-NODE = Node(
-    "node-1",
-    "p5",
-    8,
-    "zone-a",
-    until=77,
-    reason="KernelReady is False: ForkFailedOutOfPIDs",
-    unhealthy=("KernelReady",),
-    block=CapacityBlock("cr-1", 77, "EC2 does not answer"),
-)
-
-
-def changed(*records: Record, gone: bool = False, cause: Cause = Cause.REQUESTED) -> tuple[Change, ...]:
-    return tuple(Change(record, cause, "local:alice", gone) for record in records)
-
-
-def commit(
-    n: int, *changes: Change, epoch: int = 1, **slots: tuple[tuple[Slot, tuple[str, int]], ...]
-) -> Commit:
-    return Commit(epoch, n, secrets.token_hex(8), 1_000 * n, changes, **slots)
-
-
-async def everything(store: Store) -> list[HistoryEntry]:
-    entries: list[HistoryEntry] = []
-    cursor: int | None = 0
-    while cursor is not None:
-        page, cursor = await store.history(None, cursor, 2)
-        entries += page
-    return entries
-
-
-def fold(entries: list[HistoryEntry]) -> tuple[object, ...]:
-    """The live state that a history leads to."""
-    state = LiveState()
-    for entry in entries:
-        state.apply(entry.change.record, gone=entry.change.gone)
-    return hot(state)
-
-
-def hot(state: LiveState) -> tuple[object, ...]:
-    return tuple(getattr(state, kind.table) for kind in KINDS.values())
-
-
-ALICE = Person(
-    "github:1", "alice", "Alice-L", ("pytorch/metamates",), True, Access.REVOKED, "left the team", 7, 5
-)
-RULE = LimitRule("team:pytorch/metamates", None, "github:1", 4, "quiet", running_gpus=4, gpu_hours_week=80)
-SPENDING = Spending("github:1", "p5", week=100, week_gpu_ms=5, month=90, month_gpu_ms=15)
-ACCESS_RECORDS = (
-    ALICE,
-    replace(ALICE, subject="github:2", access=Access.ALLOWED),
-    RULE,
-    replace(RULE, pool="p5", gpu_hours_week=None),
-    replace(RULE, scope="person:github:1", hold_per_request=HOUR),
-    SPENDING,
-    replace(SPENDING, pool="t4"),
-    AccessSweep(33),
-)
 
 
 async def test_a_new_store_is_empty_and_has_the_first_epoch(make: Make) -> None:
@@ -437,23 +354,6 @@ async def test_ended_reservations_are_paged_latest_first(store: Store) -> None:
     assert found is not None
     assert found.outcome is Outcome.RELEASED
     assert (await store.reload()).reservations == {}
-
-
-def usage_day(day: int, n: int, held: int) -> UsageDay:
-    sums = Sums(2, 3, held, 4, 5, 6, 7, 8, 9, {"released": 2, "expired": 1})
-    return UsageDay(day, n, {("github:1", "p5", 8): sums, ("local:älice", "p5", 16): Sums(held=1 << 45)})
-
-
-def usage_head(n: int, first: int, last: int) -> UsageHead:
-    return UsageHead(
-        n=n,
-        at=n * 1_000,
-        first=first,
-        last=last,
-        requests={"a1": OpenRequest(5, 6, 7, ready=True), "b1": OpenRequest(None, 0, None, ready=False)},
-        claims={("a1", 2): OpenClaim(("github:1", "p5", 8), 77)},
-        logins={"github:1": "älice"},
-    )
 
 
 async def test_usage_is_kept_and_replaced_day_by_day(make: Make) -> None:

@@ -4,38 +4,42 @@ Keys are ``pk`` and ``sk`` (``infra/dynamodb-table.json``; ``docs/dynamodb.md`` 
 
 | pk | sk | what |
 |---|---|---|
-| ``head`` | ``head`` | epoch, number, id and time of the last commit, guard, next sequence number, schema |
-| ``hot`` | ``reservation#ID``, ``claim#ID#ATTEMPT``, ``minted#ID``, ``person#SUBJECT``, ``limit#SCOPE#POOL``,
-``spending#SUBJECT#POOL``, ``sweep#`` | a live record |
-| ``hot`` | ``node#NAME`` | a node's record, and the owner of slot 3 as attribute ``s3`` |
+| ``head`` | ``head`` | epoch, last commit, guard, next sequence number, name of the checkpoint, schema |
+| ``history`` | number of the commit | its changes, compressed; a large one is in ``NUMBER#1`` … too |
+| ``checkpoint`` | ``NAME#0000`` … | the live state after one commit, compressed |
+| ``slots`` | a number | owners of the slots of some nodes: attribute ``node-1/3`` for slot 3 |
+| ``reservation#ID`` | ``log`` | the id is used; once it has ended: its commits, and ``ended``, its position |
 | ``ended`` | position | the last record of an ended reservation, in the order they ended |
-| ``reservation#ID`` | ``log`` | numbers of the commits that concern it; ``ended``: its position |
-| ``history`` | number of the commit | all changes of that commit, compressed |
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
 
-from gpudev_hub.core.commit import HistoryEntry, Owned, Slot, Snapshot
-from gpudev_hub.core.live_state import Record
+from gpudev_hub.core.commit import Change, HistoryEntry, Owned, Slot
+from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores import records
 
 Item = dict[str, Any]
 """An item as the API has it: ``{"n": {"N": "7"}}``."""
 
-SCHEMA: Final = 1
-"""Version of the layout, kept in the head."""
+SCHEMA: Final = 2
+"""Version of the layout, kept in the head. ``upgrade`` converts version 1."""
 BY_SUBJECT: Final = "ended-by-subject"
 """The index of ended reservations by owner."""
 STRIDE: Final = 10_000
 """A change's position is its commit's number times this, and its index in the commit."""
+ITEM_BYTES: Final = 390_000
+"""Of the data in one item. DynamoDB takes 409,600 bytes, with keys and names of attributes."""
+SLOT_ITEMS: Final = 16
+"""Items that hold the owners of all slots, so that a transaction has room for any number of nodes."""
 
 HEAD: Final[Item] = {"pk": {"S": "head"}, "sk": {"S": "head"}}
 
@@ -51,6 +55,7 @@ class Entry(msgspec.Struct, array_like=True):
 
 
 _ENTRIES: Final = msgspec.json.Decoder(list[Entry])
+_JSON: Final = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class Head:
     next_seq: int
     guard: str
     """Changed whenever the state is read again: what was sent before that can't be made any more."""
+    schema: int = SCHEMA
+    checkpoint: str = ""
+    """Name of the checkpoint from which the live state is folded; empty: there is none yet."""
 
     @classmethod
     def read(cls, item: Item) -> Head:
@@ -75,7 +83,14 @@ class Head:
             at=number(item, "at"),
             next_seq=number(item, "next_seq"),
             guard=text(item, "guard"),
+            schema=number(item, "schema"),
+            checkpoint=text(item, "checkpoint") if "checkpoint" in item else "",
         )
+
+    @property
+    def checkpoint_n(self) -> int:
+        """Number of the last commit in the checkpoint."""
+        return int(self.checkpoint.partition("-")[0] or "0")
 
 
 def number(item: Item, name: str) -> int:
@@ -112,14 +127,44 @@ def first_head(guard: str) -> Item:
     }
 
 
-def hot_key(record: Record) -> Item:
-    """Where a live record is."""
-    return {"pk": s_of("hot"), "sk": s_of(f"{records.kind_of(record)}#{records.name_of(record)}")}
+def check_guard(head: Head) -> Item:
+    """In a transaction: refuse it once the state was read again, by this service or another."""
+    return {
+        "ConditionCheck": {
+            "Key": HEAD,
+            "ConditionExpression": "guard = :guard",
+            "ExpressionAttributeValues": {":guard": s_of(head.guard)},
+        }
+    }
 
 
-def live_key(reservation: str) -> Item:
-    """Where a reservation is as long as it lives."""
-    return {"pk": s_of("hot"), "sk": s_of(f"reservation#{reservation}")}
+def slots_key(node: str) -> Item:
+    """Where the owners of a node's slots are."""
+    return {"pk": s_of("slots"), "sk": s_of(f"{zlib.crc32(node.encode()) % SLOT_ITEMS:02}")}
+
+
+def slot_name(slot: Slot) -> str:
+    """The attribute that holds a slot's owner."""
+    return f"{slot.node}/{slot.index}"
+
+
+def owner_of(key: ClaimKey) -> Item:
+    """A slot's owner as an attribute."""
+    return s_of(f"{key[0]}/{key[1]}")
+
+
+def owner_in(value: Item) -> ClaimKey:
+    """The owner in an attribute."""
+    reservation, _, attempt = value["S"].rpartition("/")
+    return reservation, int(attempt)
+
+
+def slots_in(item: Item) -> Iterable[Owned]:
+    """The owners of slots in one of their items."""
+    for name, value in item.items():
+        node, slash, index = name.rpartition("/")
+        if slash:
+            yield Slot(node, int(index)), owner_in(value)
 
 
 def log_key(reservation: str) -> Item:
@@ -132,51 +177,94 @@ def ended_key(position: int) -> Item:
     return {"pk": s_of("ended"), "sk": s_of(f"{position:018}")}
 
 
-def history_key(n: int) -> Item:
+def ended_item(position: int, record: Reservation) -> Item:
+    """The item of a reservation that ended there."""
+    return {
+        **ended_key(position),
+        "position": n_of(position),
+        "subject": s_of(record.owner.subject),
+        "record": s_of(records.encode(record).decode()),
+    }
+
+
+def log_item(reservation: str, commits: Iterable[int], ended: int | None) -> Item:
+    """The item of a reservation that is not live any more."""
+    item = {**log_key(reservation), "commits": {"L": [n_of(n) for n in commits]}}
+    return item if ended is None else {**item, "ended": n_of(ended)}
+
+
+def history_key(n: int, piece: int = 0) -> Item:
     """The changes of one commit."""
-    return {"pk": s_of("history"), "sk": s_of(f"{n:012}")}
+    return {"pk": s_of("history"), "sk": s_of(f"{n:012}" + (f"#{piece}" if piece else ""))}
 
 
-def put_hot(snapshot: Snapshot, item: Item) -> None:
-    """Add a live record to a snapshot; a node's item may hold owners of slots only."""
-    if "record" not in item:
-        return
-    kind = text(item, "sk").partition("#")[0]
-    snapshot.set_record(records.decode(kind, text(item, "record").encode()))
+def in_pieces(data: bytes) -> list[bytes]:
+    """Data as items can hold it."""
+    return [data[start : start + ITEM_BYTES] for start in range(0, len(data), ITEM_BYTES)]
 
 
-def is_left_over(item: Item) -> bool:
-    """Whether this is the item of a node that is gone, and all of whose slots are free."""
-    return item.keys() == {"pk", "sk"}
-
-
-def slots_in(item: Item) -> Iterable[Owned]:
-    """The owners of the slots of a node's item."""
-    node = text(item, "sk").partition("#")[2]
-    for name, value in item.items():
-        if name[0] == "s" and name[1:].isdigit():
-            reservation, _, attempt = value["S"].rpartition("/")
-            yield Slot(node, int(name[1:])), (reservation, int(attempt))
-
-
-def entries_in(item: Item) -> list[tuple[int, HistoryEntry]]:
-    """Positions and changes of a history item."""
-    n, at = int(text(item, "sk")), number(item, "at")
-    found = _ENTRIES.decode(zlib.decompress(bytes(item["changes"]["B"])))
-    return [
-        (
-            n * STRIDE + i,
-            HistoryEntry(n, at, records.decode_change(e.kind, bytes(e.record), e.cause, e.actor, e.gone)),
+def encode_changes(changes: Iterable[Change]) -> bytes:
+    """Changes as the history holds them."""
+    entries = [
+        Entry(
+            records.kind_of(change.record),
+            records.encode_cause(change),
+            change.actor,
+            change.gone,
+            msgspec.Raw(records.encode(change.record)),
         )
-        for i, e in enumerate(found)
+        for change in changes
     ]
+    return zlib.compress(_JSON.encode(entries))
+
+
+def history_items(n: int, at: Millis, data: bytes) -> list[Item]:
+    """The items of one commit."""
+    pieces = in_pieces(data)
+    made = [{**history_key(n, i), "at": n_of(at), "changes": {"B": piece}} for i, piece in enumerate(pieces)]
+    if len(pieces) > 1:
+        made[0]["pieces"] = n_of(len(pieces))
+    return made
+
+
+def more_pieces(item: Item) -> list[Item]:
+    """Keys of the items that belong to this first one of a commit."""
+    count = number(item, "pieces") if "pieces" in item else 1
+    return [history_key(int(text(item, "sk")), piece) for piece in range(1, count)]
+
+
+def entries_in(found: Iterable[Item]) -> Iterator[tuple[int, int, list[tuple[int, HistoryEntry]]]]:
+    """Number, bytes, and changes with their positions of each commit, of history items in order.
+
+    A commit of which an item is missing is left out.
+    """
+    for sk, group in groupby(found, key=lambda item: text(item, "sk").partition("#")[0]):
+        pieces = list(group)
+        n, at = int(sk), number(pieces[0], "at")
+        if len(more_pieces(pieces[0])) != len(pieces) - 1:
+            continue
+        data = b"".join(bytes(piece["changes"]["B"]) for piece in pieces)
+        entries = _ENTRIES.decode(zlib.decompress(data))
+        yield (
+            n,
+            len(data),
+            [
+                (
+                    n * STRIDE + i,
+                    HistoryEntry(
+                        n, at, records.decode_change(e.kind, bytes(e.record), e.cause, e.actor, e.gone)
+                    ),
+                )
+                for i, e in enumerate(entries)
+            ],
+        )
 
 
 def reservation_in(item: Item) -> Reservation:
-    """The record of an ended or live reservation's item."""
+    """The record of an ended reservation's item."""
     return records.decode_reservation(text(item, "record").encode())
 
 
 def commits_in(log: Mapping[str, Any]) -> list[int]:
     """Numbers of the commits that concern a reservation."""
-    return [int(n["N"]) for n in log["commits"]["L"]]
+    return [int(n["N"]) for n in log["commits"]["L"]] if "commits" in log else []

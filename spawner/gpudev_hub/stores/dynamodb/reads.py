@@ -5,15 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
-from gpudev_hub.core.commit import Change, HistoryEntry
+from gpudev_hub.core.commit import HistoryEntry, Slot
+from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.stores import records
 
 from . import items
 from .calls import Calls
+from .folded import Folded
 from .items import STRIDE, Item
 
 _READ_AT_ONCE: Final = 100
@@ -73,41 +75,56 @@ class Reader:
             arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def ended(
-        self, subject: str | None, before: int | None, limit: int
+        self, folded: Folded, subject: str | None, before: int | None, limit: int
     ) -> tuple[list[Reservation], int | None]:
         """Ended reservations, latest first, and the cursor of the next page."""
-        latest = (1 << 59) if before is None else before
+        recent, latest = folded.recent, (1 << 59) if before is None else before
+        found = chain(
+            (
+                (position, record)
+                for position, record in reversed(recent.ended)
+                if position < latest and subject in (None, record.owner.subject)
+            ),
+            self._ended_before(subject, min(latest, (recent.n + 1) * STRIDE), limit + 1),
+        )
+        page = list(islice(found, limit + 1))
+        more = len(page) > limit
+        page = page[:limit]
+        return [record for _, record in page], page[-1][0] if more else None
+
+    def _ended_before(
+        self, subject: str | None, before: int, limit: int
+    ) -> Iterator[tuple[int, Reservation]]:
+        """Those that have items of their own."""
         if subject is None:
-            end = items.ended_key(latest)
+            end = items.ended_key(before)
             found = self.query(
                 "pk = :pk AND sk < :end",
                 {":pk": end["pk"], ":end": end["sk"]},
-                limit=limit + 1,
+                limit=limit,
                 ScanIndexForward=False,
             )
         else:
             found = self.query(
                 "subject = :subject AND #position < :end",
-                {":subject": {"S": subject}, ":end": {"N": str(latest)}},
-                limit=limit + 1,
+                {":subject": {"S": subject}, ":end": {"N": str(before)}},
+                limit=limit,
                 ScanIndexForward=False,
                 IndexName=items.BY_SUBJECT,
                 ExpressionAttributeNames={"#position": "position"},
             )
-        page = list(islice(found, limit + 1))
-        more = len(page) > limit
-        page = page[:limit]
-        return (
-            [items.reservation_in(item) for item in page],
-            items.number(page[-1], "position") if more else None,
-        )
+        for item in found:
+            yield items.number(item, "position"), items.reservation_in(item)
 
-    def find(self, reservation: str) -> Reservation | None:
+    def find(self, folded: Folded, reservation: str) -> Reservation | None:
         """The last record of a reservation, live or ended."""
-        live = self.get(items.live_key(reservation))
+        live = folded.state.reservations.get(reservation)
         if live is not None:
-            return items.reservation_in(live)
-        # Read later than the live record, which it replaces: one of them is there at any time.
+            return live
+        # In this order it is found while it goes from one to the next.
+        for _, record in folded.recent.ended:
+            if record.id == reservation:
+                return record
         log = self.get(items.log_key(reservation))
         if log is None or "ended" not in log:
             return None
@@ -115,36 +132,47 @@ class Reader:
         return None if ended is None else items.reservation_in(ended)
 
     def history(
-        self, reservation: str | None, after: int, limit: int
+        self, folded: Folded, reservation: str | None, after: int, limit: int
     ) -> tuple[list[HistoryEntry], int | None]:
         """Changes in commit order, and the cursor of the next page."""
         first = max(0, after) // STRIDE
         if reservation is None:
-            key = items.history_key(first)
-            values = {":pk": key["pk"], ":first": key["sk"]}
-            found = self.query("pk = :pk AND sk >= :first", values, limit=limit + 2)
-            return _page((entry for item in found for entry in items.entries_in(item)), after, limit)
-        log = self.get(items.log_key(reservation))
-        commits = [] if log is None else items.commits_in(log)
+            found = (entries for _, _, entries in self.commits_from(first, limit + 2))
+            return _page(chain.from_iterable(found), after, limit)
+        log = folded.logs.get(reservation)
+        commits = list(log.commits) if log is not None else self._commits_of(reservation)
         return _page(self._entries_of(reservation, commits[bisect_left(commits, first) :]), after, limit)
+
+    def _commits_of(self, reservation: str) -> list[int]:
+        item = self.get(items.log_key(reservation))
+        return [] if item is None else items.commits_in(item)
 
     def _entries_of(self, reservation: str, commits: list[int]) -> Iterator[tuple[int, HistoryEntry]]:
         for start in range(0, len(commits), _READ_AT_ONCE):
-            some = commits[start : start + _READ_AT_ONCE]
-            found = self.get_all([items.history_key(n) for n in some])
-            for item in sorted(found, key=lambda item: items.text(item, "sk")):
-                for position, entry in items.entries_in(item):
+            found = self.get_all([items.history_key(n) for n in commits[start : start + _READ_AT_ONCE]])
+            found += self.get_all([key for item in found for key in items.more_pieces(item)])
+            found.sort(key=lambda item: items.text(item, "sk"))
+            for _, _, entries in items.entries_in(found):
+                for position, entry in entries:
                     if records.reservation_of(entry.change.record) == reservation:
                         yield position, entry
 
-    def commits_from(self, n: int) -> dict[int, list[Change]]:
-        """The changes of commit ``n`` and of the next one, as far as there are such."""
+    def commits_from(
+        self, n: int, limit: int | None = None
+    ) -> Iterator[tuple[int, int, list[tuple[int, HistoryEntry]]]]:
+        """Number, bytes and changes of each commit from ``n`` on; ``limit``: items of a page."""
         key = items.history_key(n)
-        found = self.query("pk = :pk AND sk >= :first", {":pk": key["pk"], ":first": key["sk"]}, limit=2)
-        return {
-            int(items.text(item, "sk")): [entry.change for _, entry in items.entries_in(item)]
-            for item in islice(found, 2)
-        }
+        return items.entries_in(
+            self.query("pk = :pk AND sk >= :first", {":pk": key["pk"], ":first": key["sk"]}, limit=limit)
+        )
+
+    def owners(self) -> dict[Slot, ClaimKey]:
+        """The owners of all slots."""
+        return dict(
+            owned
+            for item in self.query("pk = :pk", {":pk": {"S": "slots"}})
+            for owned in items.slots_in(item)
+        )
 
     def seek(self, at: Millis) -> int:
         """The cursor before the first commit at ``at`` or later.

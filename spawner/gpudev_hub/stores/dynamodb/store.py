@@ -1,5 +1,7 @@
 """The store in one DynamoDB table (``docs/dynamodb.md``): every commit is one transaction.
 
+A commit adds an entry to the history. The live state is folded from a checkpoint and the history after it.
+
 boto3 blocks, so calls are made in threads: one that writes, and a few for reading what has ended and the
 history, which never wait for a commit.
 """
@@ -7,6 +9,7 @@ history, which never wait for a commit.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +17,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Slot, Snapshot
-from gpudev_hub.core.live_state import ClaimKey
+from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
-    CommitTooLarge,
     LastCommit,
     OutcomeUnknown,
     SlotTaken,
@@ -30,12 +31,17 @@ from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothin
 
 from . import items, usage, writes
 from .calls import Calls, Patience, Unmet
+from .checkpoint import Checkpoints, NotWhole
+from .folded import Folded, Recent
 from .items import Head, Item, n_of, s_of
 from .reads import Reader
-from .whole import why_not_whole
+from .upgrade import remove_layout_1, upgrade
+from .whole import read_whole
 
 _T = TypeVar("_T")
 _READERS: Final = 4
+
+log = logging.getLogger(__name__)
 
 
 class DynamoStore:
@@ -55,8 +61,11 @@ class DynamoStore:
         self._read = Reader(table, client, self._calls)
         self._writer = ThreadPoolExecutor(1, "store-write")
         self._reader = ThreadPoolExecutor(_READERS, "store-read")
+        self._checkpoints = Checkpoints(table, client, self._calls, self._read)
         self._head: Head | None = None
         """As of our last write or read."""
+        self._folded = Folded(Recent(0))
+        """The state after the commit of that head."""
         self._closed = False
 
     async def peek(self) -> LastCommit:
@@ -83,11 +92,14 @@ class DynamoStore:
 
     def fits(self, part: Part) -> bool:
         """Whether one transaction takes so much."""
-        return writes.fits(part)
+        return writes.fits(part, self._folded.new_ids(part.changes))
 
     async def commit(self, commit: Commit) -> None:
         """Make the commit in one transaction: durable in several zones when this returns."""
         await self._in(self._writer, lambda: self._commit(commit))
+        if self._checkpoints.is_due(self._folded):
+            # Nobody waits for it, except for the next commit.
+            self._writer.submit(self._save)
 
     async def ended(
         self, subject: str | None, before: int | None, limit: int
@@ -97,17 +109,19 @@ class DynamoStore:
         Those of all are read consistently; those of one subject from an index, which is mostly less than a
         second behind.
         """
-        return await self._in(self._reader, lambda: self._read.ended(subject, before, limit))
+        return await self._in(self._reader, lambda: self._read.ended(self._folded, subject, before, limit))
 
     async def find(self, reservation: str) -> Reservation | None:
         """The last record of a reservation, live or ended."""
-        return await self._in(self._reader, lambda: self._read.find(reservation))
+        return await self._in(self._reader, lambda: self._read.find(self._folded, reservation))
 
     async def history(
         self, reservation: str | None, after: int, limit: int
     ) -> tuple[list[HistoryEntry], int | None]:
         """History in commit order."""
-        return await self._in(self._reader, lambda: self._read.history(reservation, after, limit))
+        return await self._in(
+            self._reader, lambda: self._read.history(self._folded, reservation, after, limit)
+        )
 
     async def seek(self, at: Millis) -> int:
         """The cursor before the first commit at ``at`` or later."""
@@ -140,11 +154,41 @@ class DynamoStore:
     # In the writing thread.
 
     def _open(self) -> Snapshot:
-        self._head = self._take_over(secrets.token_hex(8))
-        left_over: list[Item] = []
-        snapshot = self._snapshot(self._head, left_over)
-        self._sweep(self._head, left_over)
+        guard = secrets.token_hex(8)
+        head = self._take_over(guard)
+        if head.schema != items.SCHEMA:
+            log.warning("table %s has schema %d: it is converted", self._table, head.schema)
+            self._whole(head, lambda: upgrade(head, self._read, self._checkpoints))
+            head = self._take_over(guard)
+        self._head = head
+        snapshot = self._snapshot(head)
+        self._checkpoints.remove_older(head)
+        remove_layout_1(head, self._read, self._checkpoints)
         return snapshot
+
+    def _whole(self, head: Head, read: Callable[[], _T]) -> _T:
+        """What ``read`` returns once what it reads belongs together.
+
+        It reads one page after the other: they are of one state because only we may write, which the head
+        read afterwards proves, and because nothing of the last commit is still on its way. Raises
+        ``StaleEpoch`` if another service takes over meanwhile.
+        """
+        amiss: NotWhole | None = None
+        for _ in self._calls.tries():
+            try:
+                return read()
+            except NotWhole as error:
+                amiss = error
+                self._check_head(head)
+        raise StoreUnavailable(
+            f"table {self._table} is not consistent: {amiss}. "
+            "If it was restored to a time in the middle of a commit, restore it to another time"
+        )
+
+    def _check_head(self, head: Head) -> None:
+        now = self._read.head()
+        if now is None or Head.read(now) != head:
+            raise self._stale(0 if now is None else items.number(now, "epoch"), head.epoch)
 
     def _peek(self) -> LastCommit:
         found = self._read.head()
@@ -190,7 +234,7 @@ class DynamoStore:
 
     def _check_schema(self, head: Item) -> None:
         schema = items.number(head, "schema")
-        if schema != items.SCHEMA:
+        if schema not in (1, items.SCHEMA):
             raise StoreUnavailable(
                 f"table {self._table} has schema {schema}; this version of gpudev knows schema "
                 f"{items.SCHEMA}: run the version that made it, or a later one"
@@ -229,58 +273,31 @@ class DynamoStore:
         )
         return Head.read(answer["Attributes"])
 
-    def _snapshot(self, head: Head, left_over: list[Item] | None = None) -> Snapshot:
-        """The live state of this head; raises ``StaleEpoch`` if another service takes over meanwhile.
+    def _snapshot(self, head: Head) -> Snapshot:
+        self._folded = self._whole(head, lambda: read_whole(head, self._read, self._checkpoints))
+        self._check_head(head)
+        snapshot = Snapshot(head.epoch, head.n, head.at, head.next_seq)
+        snapshot.take_tables(self._folded.state)
+        return snapshot
 
-        A page is read after the other: that they belong together is so because only we may write, which
-        the head read afterwards proves, and because nothing of the last commit is still on its way.
-        """
-        amiss: str | None = None
-        for _ in self._calls.tries():
-            snapshot = Snapshot(head.epoch, head.n, head.at, head.next_seq)
-            owners: dict[Slot, ClaimKey] = {}
-            found: list[Item] = []
-            for item in self._read.query("pk = :pk", {":pk": s_of("hot")}):
-                items.put_hot(snapshot, item)
-                owners.update(items.slots_in(item))
-                if items.is_left_over(item):
-                    found.append(item)
-            newest = self._read.commits_from(head.n)
-            now = self._read.head()
-            if now is None or Head.read(now) != head:
-                raise self._stale(0 if now is None else items.number(now, "epoch"), head.epoch)
-            amiss = why_not_whole(snapshot, owners, newest)
-            if amiss is None:
-                if left_over is not None:
-                    left_over += found
-                return snapshot
-        raise StoreUnavailable(
-            f"table {self._table} is not consistent: {amiss}. "
-            "If it was restored to a time in the middle of a commit, restore it to another time"
-        )
-
-    def _sweep(self, head: Head, left_over: list[Item]) -> None:
-        """Remove items of nodes that are gone, as long as this epoch is ours."""
-        check = {
-            "Key": items.HEAD,
-            "ConditionExpression": "guard = :guard",
-            "ExpressionAttributeValues": {":guard": s_of(head.guard)},
-        }
-        for start in range(0, len(left_over), writes.MOST_ITEMS - 1):
-            some = left_over[start : start + writes.MOST_ITEMS - 1]
-            self._transact([{"ConditionCheck": check}, *({"Delete": {"Key": item}} for item in some)])
+    def _save(self) -> None:
+        """Write a checkpoint. Every commit stands without it; a later one is tried."""
+        try:
+            self._head = self._checkpoints.write(self._ours(), self._folded)
+            self._checkpoints.remove_older(self._head)
+        except (StoreUnavailable, Unmet) as error:
+            log.warning("table %s: no checkpoint was written: %s", self._table, error)
+            self._folded.bytes = 0
+        except Exception:
+            log.exception("table %s: no checkpoint was written", self._table)
+            self._folded.bytes = 0
 
     def _commit(self, commit: Commit) -> None:
         head = self._ours()
         if commit.n != head.n + 1:
             raise SlotTaken(f"commit {commit.n} does not follow commit {head.n}, the last one")
-        count, encoded = writes.size(commit.changes, (*commit.take, *commit.free))
-        if count > writes.MOST_ITEMS or encoded > writes.MOST_BYTES:
-            raise CommitTooLarge(
-                f"commit {commit.n} writes {count} items with {encoded} bytes of JSON: DynamoDB takes "
-                f"{writes.MOST_ITEMS} items, and {writes.MOST_BYTES} bytes fit into one of them"
-            )
-        transaction = writes.transaction(commit, head)
+        data = items.encode_changes(commit.changes)
+        transaction = writes.transaction(commit, head, data, self._folded.new_ids(commit.changes))
         self._failpoint(BEFORE_COMMIT)
         try:
             self._transact(transaction, commit.id)
@@ -292,6 +309,7 @@ class DynamoStore:
         self._head = replace(
             head, n=commit.n, commit_id=commit.id, at=commit.at, next_seq=commit.next_seq(head.next_seq)
         )
+        self._folded.apply(commit.n, commit.changes, len(data))
         self._failpoint(AFTER_COMMIT)
 
     def _explain(self, commit: Commit, head: Head, transaction: list[Item], unmet: Unmet) -> None:

@@ -1,4 +1,4 @@
-"""Whether what was read of the DynamoDB table is the state after one commit. Pure.
+"""The live state of the table: of the checkpoint and the history after it, if they belong together.
 
 A Query promises that of each item, not of all: while a transaction is being applied it may show some items
 from before and some from after it. A table that was restored to a point in time may stay so for ever.
@@ -7,38 +7,41 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-api
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from gpudev_hub.core.commit import Change, Slot, Snapshot
-from gpudev_hub.core.live_state import ClaimKey, key_of
-from gpudev_hub.stores import records
+from gpudev_hub.core.commit import Slot
+from gpudev_hub.core.live_state import ClaimKey, LiveState
+
+from .checkpoint import Checkpoints, NotWhole
+from .folded import Folded
+from .items import Head
+from .reads import Reader
 
 
-def why_not_whole(
-    snapshot: Snapshot, owners: Mapping[Slot, ClaimKey], commits: Mapping[int, Sequence[Change]]
-) -> str | None:
-    """What doesn't belong together, in words; ``None`` if all does.
+def read_whole(head: Head, read: Reader, checkpoints: Checkpoints) -> Folded:
+    """The state after the last commit of this head. Raises ``NotWhole``."""
+    folded, last = checkpoints.read(head), head.checkpoint_n
+    for n, size, entries in read.commits_from(last + 1):
+        if n > head.n:
+            raise NotWhole(f"commit {n} is in the history, and the head says that {head.n} was the last")
+        if n != last + 1:
+            break
+        folded.apply(n, [entry.change for _, entry in entries], size)
+        last = n
+    if last != head.n:
+        raise NotWhole(f"the head says that commit {head.n} was the last, and the history lacks it")
+    check_owners(folded.state, read.owners())
+    return folded
 
-    ``owners``: of slots, as nodes' items name them. ``commits``: of the history, from the last one on.
-    """
-    n = snapshot.n
-    if n + 1 in commits:
-        return f"commit {n + 1} is in the history, and the head says that {n} was the last"
-    if n and n not in commits:
-        return f"the head says that commit {n} was the last, and the history lacks it"
-    last = {(records.kind_of(change.record), key_of(change.record)): change for change in commits.get(n, ())}
-    hot = {(records.kind_of(record), key_of(record)): record for record in snapshot.live_records()}
-    for (kind, key), change in last.items():
-        there = hot.get((kind, key))
-        if there != (None if change.gone else change.record):
-            return f"{kind} {key} is not as commit {n} left it"
+
+def check_owners(state: LiveState, owners: Mapping[Slot, ClaimKey]) -> None:
+    """Raises ``NotWhole`` if claims hold other slots than these."""
     held = {
         Slot(part.node, index): claim.key
-        for claim in snapshot.claims.values()
+        for claim in state.claims.values()
         for part in claim.allocation
         for index in part.slots
     }
     for slot in sorted(held.keys() | owners.keys(), key=lambda slot: (slot.node, slot.index)):
         if held.get(slot) != owners.get(slot):
-            return f"{slot} is owned by {owners.get(slot)}, and held by {held.get(slot)}"
-    return None
+            raise NotWhole(f"{slot} is owned by {owners.get(slot)}, and held by {held.get(slot)}")

@@ -2,114 +2,71 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Final
 
-import msgspec
-
-from gpudev_hub.core.commit import Change, Commit, Owned, Part
+from gpudev_hub.core.commit import Commit, Owned, Part, Slot
 from gpudev_hub.core.live_state import ClaimKey
-from gpudev_hub.core.model import Node, Reservation
-from gpudev_hub.core.ports import SlotTaken
-from gpudev_hub.stores import records
+from gpudev_hub.core.ports import CommitTooLarge, SlotTaken
 
 from .items import (
     HEAD,
     STRIDE,
-    Entry,
     Head,
     Item,
-    ended_key,
-    history_key,
-    hot_key,
+    encode_changes,
+    history_items,
+    in_pieces,
     log_key,
     n_of,
+    owner_of,
     s_of,
+    slot_name,
     slots_in,
+    slots_key,
     text,
 )
 
 MOST_ITEMS: Final = 100
 """What DynamoDB takes in one transaction."""
-MOST_BYTES: Final = 380_000
-"""JSON of all changes of one commit. The history item, the largest, stays below DynamoDB's 400 KB even where
-nothing can be compressed, and the transaction below its 4 MB."""
-_JSON: Final = msgspec.json.Encoder()
+MOST_BYTES: Final = 3_800_000
+"""Changes of one commit, compressed: ten items. DynamoDB takes 4 MB in one transaction."""
 
 
-@dataclass(slots=True)
-class _Touched:
-    """A reservation that a commit concerns."""
-
-    changed: bool = False
-    """Its own record, not only a claim of it."""
-    ended: tuple[int, Reservation] | None = None
-    """Index of the change that ended it, and its last record."""
-
-
-@dataclass(slots=True)
-class _Sorted:
-    """The changes of a commit by the item that they end up in; of each record the last one counts."""
-
-    hot: dict[str, Change] = field(default_factory=dict)
-    nodes: dict[str, Change | None] = field(default_factory=dict)
-    """Also nodes of which only slots change hands."""
-    logs: dict[str, _Touched] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, changes: Iterable[Change], slots: Iterable[Owned]) -> _Sorted:
-        found = cls()
-        for i, change in enumerate(changes):
-            record = change.record
-            if isinstance(record, Node):
-                found.nodes[record.name] = change
-            else:
-                found.hot[text(hot_key(record), "sk")] = change
-            owner = records.reservation_of(record)
-            if owner is not None:
-                log = found.logs.setdefault(owner, _Touched())
-                if isinstance(record, Reservation):
-                    log.changed = True
-                    log.ended = (i, record) if change.gone else None
-        for slot, _ in slots:
-            found.nodes.setdefault(slot.node, None)
-        return found
-
-    def items(self) -> int:
-        """How many items the commit writes, head and history too."""
-        ended = sum(log.ended is not None for log in self.logs.values())
-        return 2 + len(self.hot) + len(self.nodes) + len(self.logs) + ended
-
-
-def size(changes: Iterable[Change], slots: Iterable[Owned]) -> tuple[int, int]:
-    """(items, bytes of JSON) that a commit of these writes."""
-    changes = tuple(changes)
-    encoded = sum(
-        len(records.encode(change.record))
-        + len(records.encode_cause(change).encode())
-        + len(change.actor.encode())
-        + 40
-        for change in changes
-    )
-    return _Sorted.of(changes, slots).items(), encoded
-
-
-def fits(part: Part) -> bool:
+def fits(part: Part, new_ids: Sequence[str]) -> bool:
     """Whether one transaction takes so much."""
-    items, encoded = size(part.changes, (*part.take, *part.free))
-    return items <= MOST_ITEMS and encoded <= MOST_BYTES
+    data = encode_changes(part.changes)
+    return _too_large(len(part.changes), data, (*part.take, *part.free), new_ids) is None
 
 
-def transaction(commit: Commit, head: Head) -> list[Item]:
-    """What the commit writes: the head first, so that what stands against it is told first."""
-    found = _Sorted.of(commit.changes, (*commit.take, *commit.free))
-    made = [_advance(commit, head), _history(commit)]
-    made += [_hot(change) for change in found.hot.values()]
-    made += [_node(name, change, commit) for name, change in found.nodes.items()]
-    for reservation, log in found.logs.items():
-        made += _log(reservation, log, commit.n)
+def _too_large(changes: int, data: bytes, slots: Iterable[Owned], new_ids: Sequence[str]) -> str | None:
+    items = (
+        1 + len(in_pieces(data)) + len({text(slots_key(slot.node), "sk") for slot, _ in slots}) + len(new_ids)
+    )
+    if items <= MOST_ITEMS and len(data) <= MOST_BYTES and changes <= STRIDE:
+        return None
+    return (
+        f"{changes} changes, {len(data)} bytes compressed, in {items} items. "
+        f"A commit has at most {STRIDE} changes, {MOST_BYTES} bytes and {MOST_ITEMS} items"
+    )
+
+
+def transaction(commit: Commit, head: Head, data: bytes, new_ids: Sequence[str]) -> list[Item]:
+    """What the commit writes: the head first, so that what stands against it is told first.
+
+    ``data``: its changes, encoded. Raises ``CommitTooLarge``.
+    """
+    too_large = _too_large(len(commit.changes), data, (*commit.take, *commit.free), new_ids)
+    if too_large:
+        raise CommitTooLarge(f"commit {commit.n} has {too_large}")
+    made = [_advance(commit, head)]
+    made += [
+        {"Put": {"Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
+        for item in history_items(commit.n, commit.at, data)
+    ]
+    made += _slots(commit)
+    made += [_used(of, commit.n) for of in new_ids]
     return made
 
 
@@ -139,114 +96,70 @@ def _advance(commit: Commit, head: Head) -> Item:
     }
 
 
-def _history(commit: Commit) -> Item:
-    entries = [
-        Entry(
-            records.kind_of(change.record),
-            records.encode_cause(change),
-            change.actor,
-            change.gone,
-            msgspec.Raw(records.encode(change.record)),
-        )
-        for change in commit.changes
-    ]
-    data = zlib.compress(_JSON.encode(entries))
-    item = {**history_key(commit.n), "at": n_of(commit.at), "changes": {"B": data}}
-    return {"Put": {"Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
-
-
-def _hot(change: Change) -> Item:
-    key = hot_key(change.record)
-    if change.gone:
-        return {"Delete": {"Key": key}}
-    return {"Put": {"Item": {**key, "record": s_of(records.encode(change.record).decode())}}}
-
-
-def _node(name: str, change: Change | None, commit: Commit) -> Item:
+def _slots(commit: Commit) -> list[Item]:
     """Slots change hands on condition that each has the owner that the commit says, or none."""
-    free = {slot.index: owner for slot, owner in commit.free if slot.node == name}
-    take = {slot.index: owner for slot, owner in commit.take if slot.node == name}
+    free, take = dict(commit.free), dict(commit.take)
+    changed = sorted({*free, *take}, key=lambda slot: (text(slots_key(slot.node), "sk"), slot_name(slot)))
+    return [
+        _owners(key, list(slots), free, take)
+        for key, slots in groupby(changed, key=lambda slot: text(slots_key(slot.node), "sk"))
+    ]
+
+
+def _owners(
+    key: str, slots: Sequence[Slot], free: Mapping[Slot, ClaimKey], take: Mapping[Slot, ClaimKey]
+) -> Item:
     sets, removes, conditions = [], [], []
     values: Item = {}
-    for index in sorted({*free, *take}):
-        if index in free:
-            conditions.append(f"s{index} = :free{index}")
-            values[f":free{index}"] = s_of(_owner(free[index]))
+    for i, slot in enumerate(slots):
+        if slot in free:
+            conditions.append(f"#s{i} = :free{i}")
+            values[f":free{i}"] = owner_of(free[slot])
         else:
-            conditions.append(f"attribute_not_exists(s{index})")
-        if index in take:
-            sets.append(f"s{index} = :take{index}")
-            values[f":take{index}"] = s_of(_owner(take[index]))
+            conditions.append(f"attribute_not_exists(#s{i})")
+        if slot in take:
+            sets.append(f"#s{i} = :take{i}")
+            values[f":take{i}"] = owner_of(take[slot])
         else:
-            removes.append(f"s{index}")
-    names: dict[str, str] = {}
-    if change is not None:
-        names = {"#record": "record"}
-        if change.gone:
-            removes.append("#record")
-        else:
-            sets.append("#record = :record")
-            values[":record"] = s_of(records.encode(change.record).decode())
-    body: Item = {
-        "Key": {"pk": s_of("hot"), "sk": s_of(f"node#{name}")},
-        "UpdateExpression": " ".join(
-            f"{word} {', '.join(parts)}" for word, parts in (("SET", sets), ("REMOVE", removes)) if parts
-        ),
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-    for field_, value in (
-        ("ConditionExpression", " AND ".join(conditions)),
-        ("ExpressionAttributeNames", names),
-        ("ExpressionAttributeValues", values),
-    ):
-        if value:
-            body[field_] = value
-    return {"Update": body}
-
-
-def _log(reservation: str, log: _Touched, n: int) -> list[Item]:
-    """An ended reservation's id is never used again: that is a condition on the item that stays of it."""
-    update = "SET commits = list_append(if_not_exists(commits, :none), :n)"
-    values: Item = {":none": {"L": []}, ":n": {"L": [n_of(n)]}}
-    body: Item = {"Key": log_key(reservation), "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
-    if log.changed:
-        body["ConditionExpression"] = "attribute_not_exists(ended)"
-    made: list[Item] = [{"Update": body}]
-    if log.ended is not None:
-        index, record = log.ended
-        position = n * STRIDE + index
-        update += ", ended = :position"
-        values[":position"] = n_of(position)
-        ended = {
-            **ended_key(position),
-            "position": n_of(position),
-            "subject": s_of(record.owner.subject),
-            "record": s_of(records.encode(record).decode()),
+            removes.append(f"#s{i}")
+    return {
+        "Update": {
+            "Key": {**slots_key(slots[0].node), "sk": s_of(key)},
+            "UpdateExpression": " ".join(
+                f"{word} {', '.join(names)}" for word, names in (("SET", sets), ("REMOVE", removes)) if names
+            ),
+            "ConditionExpression": " AND ".join(conditions),
+            "ExpressionAttributeNames": {f"#s{i}": slot_name(slot) for i, slot in enumerate(slots)},
+            "ExpressionAttributeValues": values,
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
-        made.append({"Put": {"Item": ended}})
-    body["UpdateExpression"] = update
-    body["ExpressionAttributeValues"] = values
-    return made
+    }
 
 
-def _owner(key: ClaimKey) -> str:
-    return f"{key[0]}/{key[1]}"
+def _used(reservation: str, n: int) -> Item:
+    """The id of a new reservation, which was never used before."""
+    item = {**log_key(reservation), "n": n_of(n)}
+    return {
+        "Put": {
+            "Item": item,
+            "ConditionExpression": "attribute_not_exists(n) AND attribute_not_exists(ended)",
+        }
+    }
 
 
 def why_refused(write: Item, found: Item, commit: Commit) -> SlotTaken:
     """What stands against this write of a commit, in words; ``found``: the item as it is."""
     if "Put" in write:
-        return SlotTaken(f"commit {commit.n} is in the history already")
-    key = write["Update"]["Key"]
-    kind, _, name = key["sk"]["S"].partition("#")
-    if kind != "node":
-        return SlotTaken(f"{key['pk']['S'].partition('#')[2]} has ended: its id is never used again")
-    owners = dict(slots_in({**found, "sk": key["sk"]}))
+        key = text(write["Put"]["Item"], "pk")
+        if key == "history":
+            return SlotTaken(f"commit {commit.n} is in the history already")
+        return SlotTaken(f"the id {key.partition('#')[2]} was used before: no id is used again")
+    owners, concerned = dict(slots_in(found)), set(write["Update"]["ExpressionAttributeNames"].values())
     for slot, owner in commit.free:
-        if slot.node == name and owners.get(slot) != owner:
+        if slot_name(slot) in concerned and owners.get(slot) != owner:
             return SlotTaken(f"{slot} can't be freed for {owner}: its owner is {owners.get(slot)}")
     freed = {slot for slot, _ in commit.free}
     for slot, owner in commit.take:
-        if slot.node == name and slot not in freed and slot in owners:
+        if slot_name(slot) in concerned and slot not in freed and slot in owners:
             return SlotTaken(f"{slot} can't be taken by {owner}: its owner is {owners[slot]}")
-    return SlotTaken(f"commit {commit.n} does not fit slots of {name}, which are {found}")
+    return SlotTaken(f"commit {commit.n} does not fit the owners of slots, which are {owners}")
