@@ -81,8 +81,7 @@ class Store(Protocol):
     def fits(self, part: Part) -> bool:
         """Whether one commit can be as large as this; answers without asking anybody.
 
-        What a decision may change in one part (``Part``) fits into every store: it moves at most
-        ``world.PLACES_IN_A_PART`` places, the loss of a node ends at most what ran on it.
+        What a decision changes in one part (``Part``) fits into every store.
         """
         ...
 

@@ -61,7 +61,6 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         why = limit if event.by > allowed else _in_the_way(turn, reservation, hard_end + event.by)
         longest = _longest(turn, reservation, min(event.by, allowed))
         raise _refusal(reservation, event.by, longest, why)
-    # Room first: if this falls into parts and a crash comes between them, nobody is in anybody's way.
     moved = world.move_places(moves, Cause.MOVED_FOR_EXTENSION, _told_of(reservation))
     cause = Reason(Cause.EXTENDED, event.reason)
     claim = world.claim_of(reservation)

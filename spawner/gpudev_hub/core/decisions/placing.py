@@ -19,7 +19,7 @@ from gpudev_hub.core.words import instant, listing
 
 from .blocked import why_blocked
 from .transitions import Turn, release_claim
-from .working_state import PLACES_IN_A_PART, WorkingState, demand_of, id_of, is_missed, is_owner_unknown
+from .working_state import WorkingState, demand_of, id_of, is_missed, is_owner_unknown
 
 #: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
@@ -73,7 +73,6 @@ def give_places(
     """
     world = turn.world
     placed, moves = _arrange(world, waiting, turn.now)
-    in_one_part = len(placed) + len(moves) <= PLACES_IN_A_PART
     for before, after in zip(waiting, placed, strict=True):
         cause = cause_of(before)
         told = _told(before, after, cause) if tell else None
@@ -87,7 +86,7 @@ def give_places(
             if after.place.start < turn.now:
                 away = Reason(Cause.NODE_CHANGED, f"{listing(after.place.nodes, 'and')} came back")
                 world.held_up[after.id] = (after.place.start, away)
-        if not moves or not in_one_part:
+        if not moves:
             world.end_part()
     why = _why(cause_of(waiting[0]))
     _make_way(turn, moves, why)

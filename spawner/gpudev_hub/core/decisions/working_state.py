@@ -23,8 +23,6 @@ from .unit_of_work import SERVICE, Records
 OWNER_UNKNOWN = "JupyterHub does not know its owner: log in to JupyterHub once"
 #: The same, as earlier versions stored it.
 _OWNER_UNKNOWN_BEFORE = "its owner is not known to JupyterHub: log in there once"
-#: Places that are moved in one part of a decision: every store takes so many, and what goes with them.
-PLACES_IN_A_PART = 32
 
 
 def is_owner_unknown(blocked: str | None) -> bool:
@@ -238,21 +236,15 @@ class WorkingState(Records):
         cause: Why,
         told: Callable[[Reservation, Place], str] | None = None,
     ) -> list[Reservation]:
-        """Record places that the plan has moved; none of them may pass its promise.
-
-        `moves` is in queue order. Many fall into parts, the youngest first: they mostly move to where nobody
-        is. What does not fit beside the rest after a crash between two parts is placed again (`rebuild`).
-        """
+        """Record places that the plan has moved; none of them may pass its promise."""
         moved = []
-        for n, (key, place) in enumerate(reversed([*moves.items()]), 1):
+        for key, place in moves.items():
             reservation = self.reservations[id_of(key)]
             if reservation.promise is None or place.start > reservation.promise:
                 raise IllegalMove(f"{reservation.id} must start by {reservation.promise}, not in {place}")
             detail = reservation.detail if told is None else told(reservation, place)
             self.put(replace(reservation, place=place, detail=detail), cause)
             moved.append(self.reservations[reservation.id])
-            if len(moves) > PLACES_IN_A_PART and (n % PLACES_IN_A_PART == 0 or n == len(moves)):
-                self.end_part()
         return moved
 
     def displace(self, keys: Iterable[str], cause: Why) -> None:
