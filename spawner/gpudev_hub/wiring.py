@@ -31,7 +31,7 @@ from .ssh.directory import KeyDirectory
 from .ssh.launches import Launches, ServerTokens
 from .ssh.probe import SshdProbe
 from .web.app import make_gate_app, make_metrics_app, make_public_app, make_server
-from .web.auth import HubUser, make_auth
+from .web.auth import Auth, HubUser
 from .web.forwarded import Network
 from .web.login import Logins
 from .web.pages import pages
@@ -156,7 +156,7 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
         )
     return Site(
         service=service,
-        auth=make_auth(
+        auth=Auth(
             hub_api=of.hub_api,
             api_token=of.secrets.hub,
             cookie_secret=of.secrets.cookies,

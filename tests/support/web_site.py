@@ -32,7 +32,7 @@ from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
 from gpudev_hub.web.app import make_gate_app, make_metrics_app, make_public_app, make_server
-from gpudev_hub.web.auth import HubUser, make_auth
+from gpudev_hub.web.auth import Auth, HubUser
 from gpudev_hub.web.login import Logins
 from gpudev_hub.web.settings import Rate, WebSettings
 from gpudev_hub.web.site import Site
@@ -201,7 +201,7 @@ async def running(
     )
     service = Service(ports, github)
     machine.live = lambda name: service.view.reservations.get(name)
-    auth = make_auth(
+    auth = Auth(
         hub_api=hub.api,
         api_token="the-services-token",
         cookie_secret=b"x" * 32,

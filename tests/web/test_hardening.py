@@ -13,7 +13,7 @@ from gpudev import wire
 from gpudev_hub.core.model import Owner, Reservation
 from gpudev_hub.core.request import Ask
 from gpudev_hub.web.app import PUBLIC
-from gpudev_hub.web.auth import make_auth
+from gpudev_hub.web.auth import Auth
 from gpudev_hub.web.base import PageHandler
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
@@ -139,7 +139,7 @@ async def test_strangers_learn_nothing_about_anybody(run: Running) -> None:
 
 @pytest.mark.parametrize("secure", [True, False])
 def test_cookies_are_for_https_alone_where_the_hub_is(secure: bool) -> None:
-    auth = make_auth(
+    auth = Auth(
         hub_api="http://127.0.0.1:1/hub/api",
         api_token="token",
         cookie_secret=b"x" * 32,

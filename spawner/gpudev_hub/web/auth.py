@@ -209,18 +209,42 @@ class BrowserLogin(HubOAuth):
 
 
 class Auth:
-    """Everything the handlers ask about callers."""
+    """Everything the handlers ask about callers: authentication against one Hub."""
 
     def __init__(
         self,
         *,
-        tokens: HubTokens,
-        browser: BrowserLogin,
-        owner: Callable[[HubUser], Owner],
+        hub_api: str,
+        api_token: str,
         cookie_secret: bytes,
+        owner: Callable[[HubUser], Owner],
+        seen: Callable[[str], None],
+        now: Callable[[], Millis],
+        prefix: str,
+        host: str = "",
+        secure: bool = False,
     ) -> None:
-        self.tokens = tokens
-        self.browser = browser
+        """``hub_api``: the Hub's REST API as this process reaches it.
+
+        ``api_token``: the service's own token there (it is also the OAuth client's secret);
+        ``owner``: who a user of the Hub is to the queue;
+        ``seen``: is told of subjects whom the Hub has vouched for just now;
+        ``prefix``: path of the service as browsers see it;
+        ``host``: scheme and host of Hub and service, where users' servers are at others;
+        ``secure``: browsers reach them by https alone.
+        """
+        self.tokens = HubTokens(hub_api, now, lambda user: seen(owner(user).subject))
+        self.browser = BrowserLogin(
+            api_url=hub_api,
+            api_token=api_token,
+            base_url=prefix,
+            hub_prefix="/hub/",
+            oauth_client_id="service-gpudev",
+            oauth_redirect_uri=f"{host}{prefix}oauth_callback",
+            cookie_options={"samesite": "Lax"} | ({"secure": True} if secure else {}),
+            access_scopes=set(),
+        )
+        self.browser.tokens = self.tokens
         self.cookie_secret = cookie_secret
         self._owner = owner
 
@@ -253,41 +277,3 @@ class Auth:
             scope.startswith("access:servers!server=") for scope in user.scopes
         )
         return Identity(self._owner(user), operator, of_server)
-
-
-def make_auth(
-    *,
-    hub_api: str,
-    api_token: str,
-    cookie_secret: bytes,
-    owner: Callable[[HubUser], Owner],
-    seen: Callable[[str], None],
-    now: Callable[[], Millis],
-    prefix: str,
-    hub_prefix: str = "/hub/",
-    client_id: str = "service-gpudev",
-    host: str = "",
-    secure: bool = False,
-) -> Auth:
-    """Authentication against one Hub.
-
-    ``hub_api``: the Hub's REST API as this process reaches it; ``api_token``: the service's own token there
-    (it is also the OAuth client's secret); ``owner``: who a user of the Hub is to the queue;
-    ``seen``: is told of subjects whom the Hub has vouched for just now;
-    ``prefix``, ``hub_prefix``: paths of the service and of the Hub as browsers see them;
-    ``host``: their scheme and host, where users' servers are at others;
-    ``secure``: browsers reach them by https alone.
-    """
-    tokens = HubTokens(hub_api, now, lambda user: seen(owner(user).subject))
-    browser = BrowserLogin(
-        api_url=hub_api,
-        api_token=api_token,
-        base_url=prefix,
-        hub_prefix=hub_prefix,
-        oauth_client_id=client_id,
-        oauth_redirect_uri=f"{host}{prefix}oauth_callback",
-        cookie_options={"samesite": "Lax"} | ({"secure": True} if secure else {}),
-        access_scopes=set(),
-    )
-    browser.tokens = tokens
-    return Auth(tokens=tokens, browser=browser, owner=owner, cookie_secret=cookie_secret)
