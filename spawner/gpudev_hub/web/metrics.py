@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from typing import Final
 
@@ -84,24 +83,22 @@ def exposition(requests: RequestMetrics, service: Service, bastion: Bastion | No
     return generate_latest(registry).decode()
 
 
-Samples = Iterable[tuple[Sequence[str], float]]
-
-
-def _family(
-    kind: type[CounterMetricFamily | GaugeMetricFamily],
-    name: str,
-    help: str,
-    labels: Sequence[str],
-    samples: Samples,
+def _counter(
+    name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
 ) -> Metric:
-    family = kind(name, help, labels=labels)
+    family = CounterMetricFamily(name, help, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)
     return family
 
 
-_counter = partial(_family, CounterMetricFamily)
-_gauge = partial(_family, GaugeMetricFamily)
+def _gauge(
+    name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
+) -> Metric:
+    family = GaugeMetricFamily(name, help, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
 
 
 def _histogram(

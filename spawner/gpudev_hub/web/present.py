@@ -66,14 +66,7 @@ def ask(body: wire.ReserveRequest) -> Ask:
     """What was asked for, in the core's words."""
     if body.hours is not None:
         millis(body.hours)
-    return Ask(
-        gpus=body.gpus,
-        nodes=body.nodes,
-        hours=body.hours,
-        gpu_type=body.gpu_type,
-        name=body.name,
-        image=body.image,
-    )
+    return msgspec.convert(body, Ask, from_attributes=True)
 
 
 @dataclass(frozen=True, slots=True)
