@@ -145,10 +145,10 @@ class Player:
     def do(self, event: Event) -> None:
         """Decide, hand freed time on, and do what is asked for."""
         decision = decide(self.world, event, self.now)
-        effects = [effect for _, effect in decision.effects]
+        effects = decision.effects
         while decision.more:
             decision = decide(self.world, Compress(1000), self.now)
-            effects += [effect for _, effect in decision.effects]
+            effects += decision.effects
         self.world.drain()
         for effect in effects:
             if isinstance(effect, StartServer):

@@ -21,9 +21,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from coreworld import HOUR, MINUTE, SECOND, Driver, Folded, nodes, owner, policy
+from coreworld import HOUR, MINUTE, SECOND, Driver, nodes, owner, policy
 from gpudev_hub.core.access_model import Access, LimitRule
-from gpudev_hub.core.commit import Change, Part
+from gpudev_hub.core.commit import Change
 from gpudev_hub.core.decisions.decide import decide, next_due
 from gpudev_hub.core.decisions.default_names import default_names
 from gpudev_hub.core.decisions.recovery import rebuild
@@ -116,7 +116,6 @@ class Judged(Driver):
         before = dict(self.world.reservations)
         claims = dict(self.world.claims)
         start = len(self.folded.history)
-        folded = self.folded.copy()
         try:
             decision = super().do(event)
         except Refused:
@@ -130,29 +129,8 @@ class Judged(Driver):
         judge.plan_is_the_records(self.world)
         self.only_what_is_asked_for_is_spent(event, changes)
         self.slots_return_only_when_gone(claims)
-        self.dies_between_parts(folded)
         self.perform(decision)
         return decision
-
-    def dies_between_parts(self, folded: Folded) -> None:
-        """3, 12: a service that dies when half of a decision is durable goes on from there lawfully."""
-        for part in self.parts[: len(self.parts) // 2]:
-            folded.commit(part, self.now)
-        if len(self.parts) < 2:
-            return
-        world = rebuild(self.policy, folded.snapshot, self.now)
-        events: list[Event] = [Tick(), *[Compress()] * 50]
-        for event in events:
-            before = dict(world.reservations)
-            more = decide(world, event, self.now).more
-            whole = Part.joined(world.drain())
-            judge.changes_are_lawful(before, list(whole.changes), self.now)
-            folded.commit(whole, self.now)
-            if not more:
-                break
-        judge.state_is_right(world, self.now, self.policy.warn_minutes)
-        judge.quotas_hold(world)
-        judge.plan_is_the_records(world)
 
     def only_what_is_asked_for_is_spent(self, event: Event, changes: list[Change]) -> None:
         """7: nothing but a request or an extension adds to what counts towards a budget; and it is kept."""
@@ -206,7 +184,7 @@ class Judged(Driver):
             assert key not in self.running, f"invariant 8: slots of {key} are free, and its server runs"
 
     def perform(self, decision: Decision) -> None:
-        for _, effect in decision.effects:
+        for effect in decision.effects:
             if isinstance(effect, StartServer):
                 self.to_start.append((effect.id, effect.attempt))
             elif isinstance(effect, StopServer):

@@ -60,8 +60,7 @@ def test_however_many_places_have_to_move(queued: int) -> None:
     assert {r.id: place_of(d, r.id).start for r in d.world.queued()} == {
         ref: start + HOUR for ref, start in before.items()
     }
-    assert len(d.parts) == 1, "all of it, or nothing"
-    causes = [c.cause for part in d.parts for c in part.changes]
+    causes = [c.cause for c in d.changes.records]
     assert causes.index(Cause.EXTENDED) == len(causes) - 2, "room is made before it is used"
 
 
@@ -116,15 +115,14 @@ def test_a_service_that_dies_while_many_are_moved_breaks_no_guarantee() -> None:
         d.folded.snapshot.reservations[ref] = record
     safe = d.folded.copy()
     d.extend("r1", 1)
-    parts = d.parts
-    assert len(parts) == 1
-    for made in (0, 1):
+    changes = d.changes
+    for made in (False, True):
         d.folded = safe.copy()
-        for part in parts[:made]:
-            d.folded.commit(part, d.now)
+        if made:
+            d.folded.commit(changes, d.now)
         d.restart()
         d.settle()
         assert {r.id: r.promise for r in d.world.queued()} == promises
         ends = d.get("r1").ends_at
         assert ends is not None
-        assert (ends < d.now + 2 * HOUR) == (made == 0), "what was not made durable was not granted"
+        assert (ends < d.now + 2 * HOUR) == (not made), "what was not made durable was not granted"

@@ -12,7 +12,7 @@ import pytest
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.access_model import AccessSweep
 from gpudev_hub.core.causes import Cause
-from gpudev_hub.core.commit import HistoryEntry, Part, Slot, Snapshot
+from gpudev_hub.core.commit import HistoryEntry, Slot, Snapshot
 from gpudev_hub.core.live_state import key_of
 from gpudev_hub.core.model import (
     MintedId,
@@ -20,7 +20,6 @@ from gpudev_hub.core.model import (
     State,
 )
 from gpudev_hub.core.ports import (
-    CommitTooLarge,
     LastCommit,
     SlotTaken,
     StaleEpoch,
@@ -55,7 +54,6 @@ Make = Callable[[], Store]
 
 DYNAMODB = pytest.param("dynamodb", marks=pytest.mark.dynamodb)
 CHECKPOINTS = pytest.param("dynamodb, a checkpoint after each commit", marks=pytest.mark.dynamodb)
-LIMIT = 60
 
 
 @pytest.fixture(params=["memory", "sqlite", DYNAMODB, CHECKPOINTS])
@@ -65,7 +63,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         return lambda: SqliteStore(tmp_path / "service.sqlite")
     if request.param == "memory":
         disk = Disk()
-        return lambda: MemoryStore(disk, LIMIT)
+        return lambda: MemoryStore(disk)
     if "checkpoint" in request.param:
         monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: True))
     dynamodb: DynamoDBLocal = request.getfixturevalue("dynamodb")
@@ -265,21 +263,17 @@ async def test_commits_follow_one_another(store: Store) -> None:
             await store.commit(commit(n, *changed(reservation("b1"))))
 
 
-async def test_what_fits_is_taken_and_what_does_not_is_refused(store: Store) -> None:
+async def test_a_commit_may_have_many_changes_and_large_ones(store: Store) -> None:
     """3"""
     records = [reservation(f"a{i}", seq=i) for i in range(300)]
-    fitting = max(n for n in range(301) if store.fits(Part(changed(*records[:n]))))
-    assert fitting >= 32, "the parts of a decision fit"
-    await store.commit(commit(1, *changed(*records[:fitting])))
-    assert len((await store.reload()).reservations) == fitting
-    if fitting < len(records):
-        with pytest.raises(CommitTooLarge, match="commit 2 "):
-            await store.commit(commit(2, *changed(*records)))
-        assert len((await store.reload()).reservations) == fitting
+    for n in range(5):
+        await store.commit(commit(n + 1, *changed(*records[60 * n : 60 * n + 60])))
+    moved = [replace(record, version=1) for record in records]
+    await store.commit(commit(6, *changed(*moved)))
+    assert (await store.reload()).reservations == {record.id: record for record in moved}
     large = changed(replace(reservation("b1"), detail="ë" * 150_000))
-    if store.fits(Part(large)):
-        await store.commit(commit(2, *large))
-        assert (await store.reload()).reservations["b1"] == large[0].record
+    await store.commit(commit(7, *large))
+    assert (await store.reload()).reservations["b1"] == large[0].record
 
 
 async def test_a_time_is_found_in_the_history(store: Store) -> None:

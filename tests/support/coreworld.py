@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
+from gpudev_hub.core.commit import Change, Changes, Slot, Snapshot
 from gpudev_hub.core.decisions.decide import decide, next_due
 from gpudev_hub.core.decisions.recovery import rebuild
 from gpudev_hub.core.decisions.working_state import WorkingState
@@ -66,16 +66,16 @@ class Folded:
     slots: dict[Slot, tuple[str, int]] = field(default_factory=dict)
     history: list[tuple[int, Millis, Change]] = field(default_factory=list)
 
-    def commit(self, part: Part, now: Millis) -> None:
-        for slot, key in part.free:
+    def commit(self, changes: Changes, now: Millis) -> None:
+        for slot, key in changes.free:
             assert self.slots.pop(slot) == key, f"{slot} is freed by {key}, who does not own it"
-        for slot, key in part.take:
+        for slot, key in changes.take:
             assert slot not in self.slots, f"invariant 1: {slot} is taken by {key} and {self.slots[slot]}"
             self.slots[slot] = key
-        if part.changes:
+        if changes.records:
             self.snapshot.n += 1
             self.snapshot.at = now
-        for change in part.changes:
+        for change in changes.records:
             self.history.append((self.snapshot.n, now, change))
             self._fold(change)
 
@@ -104,7 +104,7 @@ class Driver:
         self.now = NOON
         self.effects: list[Effect] = []
         self.more = False
-        self.parts: list[Part] = []
+        self.changes = Changes()
         """Of the last decision."""
         self._count = 0
         if nodes_ is None:
@@ -117,12 +117,12 @@ class Driver:
         """One decision, committed."""
         try:
             decision = decide(self.world, event, self.now)
-            self.effects.extend(effect for _, effect in decision.effects)
+            self.effects.extend(decision.effects)
             self.more = decision.more
             return decision
         finally:
-            self.parts = self.world.drain()
-            self.folded.commit(Part.joined(self.parts), self.now)
+            self.changes = self.world.drain()
+            self.folded.commit(self.changes, self.now)
 
     def settle(self) -> None:
         """Compress until nothing is left to be handed on."""

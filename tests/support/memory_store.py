@@ -6,10 +6,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Slot, Snapshot
+from gpudev_hub.core.commit import Commit, HistoryEntry, Slot, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
-    CommitTooLarge,
     LastCommit,
     SlotTaken,
     StaleEpoch,
@@ -38,10 +37,8 @@ class Disk:
 class MemoryStore:
     """A ``Store`` over a ``Disk``."""
 
-    def __init__(self, disk: Disk | None = None, limit: int | None = None) -> None:
-        """``limit``: the most changes that a commit may make; ``None``: any number."""
+    def __init__(self, disk: Disk | None = None) -> None:
         self._disk = disk or Disk()
-        self._limit = limit
         self._epoch: int | None = None
 
     async def peek(self) -> LastCommit:
@@ -66,17 +63,9 @@ class MemoryStore:
         """Raises ``StaleEpoch`` if another service has taken over."""
         self._check_epoch()
 
-    def fits(self, part: Part) -> bool:
-        """Whether a commit may make as many changes."""
-        return self._limit is None or len(part.changes) <= self._limit
-
     async def commit(self, commit: Commit) -> None:
         """Make the commit, all or nothing."""
         self._check_epoch(commit.epoch)
-        if self._limit is not None and len(commit.changes) > self._limit:
-            raise CommitTooLarge(
-                f"commit {commit.n} makes {len(commit.changes)} changes, and the limit is {self._limit}"
-            )
         state = self._disk.state
         if commit.n != state.n + 1:
             raise SlotTaken(f"commit {commit.n} does not follow commit {state.n}, the last one")

@@ -6,9 +6,8 @@ Slots are taken and freed by name, so that a store can refuse a second owner by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
 
 from .causes import Cause
 from .live_state import ClaimKey, LiveState, Record
@@ -42,28 +41,13 @@ Owned = tuple[Slot, ClaimKey]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What may become durable without what was decided after it, but never by halves.
+class Changes:
+    """What was decided since the last commit. It becomes durable together, or not at all."""
 
-    A store takes only so much at once. A decision that changes more falls into parts, and any number of them
-    from the first on is a state that the rest follows from, also after a crash in between.
-    """
-
-    changes: tuple[Change, ...] = ()
+    records: tuple[Change, ...] = ()
     """In the order in which they were made."""
     slots: Mapping[Slot, tuple[ClaimKey | None, ClaimKey | None]] = field(default_factory=dict)
     """Slots that change hands: their owners before and after, which differ."""
-
-    @classmethod
-    def joined(cls, parts: Iterable[Self]) -> Self:
-        """Parts that follow one another, as one. What is taken and freed again in between is neither."""
-        changes: list[Change] = []
-        slots: dict[Slot, tuple[ClaimKey | None, ClaimKey | None]] = {}
-        for part in parts:
-            changes += part.changes
-            for slot, (before, after) in part.slots.items():
-                slots[slot] = (slots.get(slot, (before,))[0], after)
-        return cls(tuple(changes), {slot: hands for slot, hands in slots.items() if hands[0] != hands[1]})
 
     @property
     def take(self) -> tuple[Owned, ...]:

@@ -66,11 +66,7 @@ class Decision:
 
     reservation: Reservation | None
     """The event's reservation, as it is after the event and what that made possible."""
-    asked: Reservation | None
-    """The reservation as it is once the first ``parts`` of the changes are durable, which do what was
-    asked."""
-    parts: int
-    effects: list[tuple[int, Effect]]
-    """Effects, each with the number of parts that must be durable before it is performed."""
+    effects: list[Effect]
+    """Effects to perform once the changes are durable."""
     more: bool = False
     """Whether freed time is left to compress; a ``Compress`` event should follow."""

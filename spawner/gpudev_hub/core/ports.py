@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .commit import Commit, HistoryEntry, Part, Snapshot
+from .commit import Commit, HistoryEntry, Snapshot
 from .gate import Launch
 from .model import Claim, Millis, Node, Presence, Reservation
 from .usage import SavedUsage, UsageDay, UsageHead
@@ -30,7 +30,7 @@ class SlotTaken(Exception):
 
 
 class CommitTooLarge(Exception):
-    """More than the store takes at once (``Store.fits``); nothing was changed."""
+    """More than the store takes at once; nothing was changed."""
 
 
 class StoreLocked(Exception):
@@ -76,13 +76,6 @@ class Store(Protocol):
 
     async def check(self) -> None:
         """Raises ``StaleEpoch`` if another service has taken over, ``StoreUnavailable`` if nobody knows."""
-        ...
-
-    def fits(self, part: Part) -> bool:
-        """Whether one commit can be as large as this; answers without asking anybody.
-
-        What a decision changes in one part (``Part``) fits into every store.
-        """
         ...
 
     async def commit(self, commit: Commit) -> None:

@@ -18,8 +18,7 @@ class Outages:
     """What does not answer now, and which outages are not accounted for yet.
 
     No outage is lost if a commit that accounts for it fails. No time is accounted for twice, however many
-    parts were unavailable in it. (If that takes several commits and a later one fails, the reservations in
-    the first get the time once more.)
+    parts were unavailable in it.
     """
 
     def __init__(self, over: Callable[[], None]) -> None:

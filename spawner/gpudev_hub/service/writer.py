@@ -1,8 +1,7 @@
 """The one writer: events are decided, committed, and only then answered and acted upon.
 
-Events that arrive during a commit are decided together on a working state, and share the next commit. If the
-store cannot take that at once, it is split between parts, never within one (``Part``). If a commit fails, or
-its outcome is unknown, the working state is discarded.
+Events that arrive during a commit are decided together on a working state, and share the next commit. If a
+commit fails, or its outcome is unknown, the working state is discarded.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from gpudev_hub.core.commit import Commit, Part, Snapshot
+from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.decisions.decide import decide, next_due
 from gpudev_hub.core.decisions.recovery import rebuild
 from gpudev_hub.core.decisions.working_state import WorkingState
@@ -32,7 +31,7 @@ from gpudev_hub.core.ports import (
 from gpudev_hub.core.words import sentence
 from gpudev_hub.failpoints import BEFORE_ANSWER
 
-from .batch import Batch, Item, answer, pack
+from .batch import Batch, Item, answer
 from .context import Context
 
 MAX_EVENTS: Final = 64
@@ -176,7 +175,7 @@ class Writer:
             raise
         finally:
             self._closed = Refused(Code.UNAVAILABLE, reason, TRY_AGAIN)
-            for item in self._batch.break_off():
+            for item in self._batch.take_items():
                 answer(item, self._closed)
             self._refuse_waiting(self._closed)
 
@@ -217,7 +216,7 @@ class Writer:
         self._batch = batch
         try:
             self._decide_all(world, now, batch)
-            packed = pack(world.drain(), self._store.fits)
+            changes = world.drain()
         except Exception as error:
             log.exception("a decision failed; the working state is reloaded from the database")
             self._world = None
@@ -227,40 +226,35 @@ class Writer:
             self._again(batch.items)
             await self._back_off()
             return
-        if not packed and self._failures:
-            # Keep trying the store: an idle service would not notice that it works again.
-            packed = [(Part(), 0)]
-        for part, parts in packed:
+        # Keep trying the store: an idle service would not notice that it works again.
+        if changes.records or self._failures:
             commit = Commit(
-                self._epoch, self._n + 1, secrets.token_hex(8), now, part.changes, part.take, part.free
+                self._epoch,
+                self._n + 1,
+                secrets.token_hex(8),
+                now,
+                changes.records,
+                changes.take,
+                changes.free,
             )
             if not await self._commit(commit, batch):
                 return
-            batch.durable += parts
-            self._finish(batch)
-            if self._world is not world:
-                # The state was read again, as of this commit: decide again what was decided beyond it.
-                self._again(batch.break_off())
-                return
-        if not packed:
-            self._finish(batch)
+        self._finish(batch)
 
     def _finish(self, batch: Batch) -> None:
-        """Answer and act after more parts of a batch are durable."""
+        """Answer and act: the batch is durable."""
         self._failpoint(BEFORE_ANSWER)
-        if batch.outages is not None and batch.outages <= batch.durable:
-            batch.outages = None
+        if batch.outages:
             self._follower.accounted()
-        for item in batch.finish():
+        for item, result in zip(batch.take_items(), batch.results, strict=True):
+            answer(item, result)
             self._metrics.answers.saw(self._clock.precise() - item.arrived)
-        effects = [effect for parts, effect in batch.effects if parts <= batch.durable]
-        batch.effects = [(parts, effect) for parts, effect in batch.effects if parts > batch.durable]
-        self._follower.perform(effects)
+        self._follower.perform(batch.effects)
 
     def _decide_all(self, world: WorkingState, now: Millis, batch: Batch) -> None:
         for outage in self._follower.outages_until(now, due=_is_due(world, now)):
             batch.effects += decide(world, outage, now, last=False).effects
-            batch.outages = world.parts
+            batch.outages = True
         begun = self._clock.precise()
         while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
             queue = self._seen or self._asked
@@ -290,7 +284,6 @@ class Writer:
         else:
             batch.results.append(decision)
             batch.effects += decision.effects
-        item.parts = world.parts
 
     async def _commit(self, commit: Commit, batch: Batch) -> bool:
         """Return whether a commit is durable; if not, its requests are answered, or will be decided again."""
@@ -302,18 +295,18 @@ class Writer:
         except StoreUnavailable as error:
             self._world = None
             self._follower.store_fails(error)
-            for item in batch.break_off():
+            for item in batch.take_items():
                 answer(item, _unavailable(error))
             await self._back_off()
             return False
         except (SlotTaken, CommitTooLarge):
             log.exception("the database refused commit %d; the working state is reloaded", commit.n)
             self._world = None
-            self._again(batch.break_off())
+            self._again(batch.take_items())
             await self._back_off()
             return False
         except StaleEpoch:
-            for item in batch.break_off():
+            for item in batch.take_items():
                 answer(item, Refused(Code.UNAVAILABLE, TAKEN_OVER, PERHAPS_DONE))
             raise
         self._metrics.commits.saw(self._clock.precise() - begun)
@@ -328,7 +321,7 @@ class Writer:
         while not await self._rebuild():
             pass
         if self._n < commit.n:
-            self._again(batch.break_off())
+            self._again(batch.take_items())
             return False
         return True
 

@@ -88,7 +88,6 @@ def access_lost(turn: Turn, event: AccessLost) -> None:
     turn.do(RevokeAccess(event.subject))
     turn.do(CutSessions(None, event.subject))
     world.put(revoked, Cause.ACCESS_REVOKED, event.actor)
-    world.end_part()
     world.to_settle.add(event.subject)
 
 
@@ -108,7 +107,7 @@ def follows_access(reservation: Reservation, person: Person) -> bool:
 
 
 def settle_access(turn: Turn) -> None:
-    """Adapt the reservations of people whose access changed, each in a part of its own."""
+    """Adapt the reservations of people whose access changed."""
     world = turn.world
     for subject in sorted(world.to_settle):
         person = world.people[subject]
@@ -119,7 +118,6 @@ def settle_access(turn: Turn) -> None:
                 _revoke(turn, person, reservation)
             else:
                 _restore(turn, person, reservation)
-            world.end_part()
     world.to_settle.clear()
 
 

@@ -37,7 +37,6 @@ def advance(turn: Turn) -> None:
         if due := sorted(world.alarms.pop(now)):
             for key in due:
                 _ring(turn, key)
-                world.end_part()
             continue
         hand_on(turn)
         starts = [world.reservations[key[1]] for key in world.starts.pop(now)]
@@ -52,7 +51,6 @@ def advance(turn: Turn) -> None:
                 and reservation.place.start <= now
             ):
                 admit(turn, reservation)
-                world.end_part()
 
 
 def hand_on(turn: Turn) -> None:
@@ -66,14 +64,9 @@ def hand_on(turn: Turn) -> None:
 
 
 def _move_earlier(world: WorkingState, moves: Mapping[str, Place]) -> None:
-    """Record places that the plan has moved earlier. Each move stands by itself.
-
-    Only of a place that was moved twice is the first move not recorded: where a crash leaves the second
-    one out, what does not fit beside what was recorded is placed again (``rebuild``).
-    """
+    """Record places that the plan has moved earlier."""
     for key, place in moves.items():
         world.move_places({key: place}, Reason(Cause.PLANNED, "earlier, because GPU time became free"))
-        world.end_part()
 
 
 def _start_elsewhere(turn: Turn) -> None:
@@ -92,7 +85,6 @@ def _start_elsewhere(turn: Turn) -> None:
             promise = max(now, reservation.promise or now)
             world.put(replace(reservation, place=found, promise=promise), Reason(Cause.NODE_CHANGED, away))
             world.freed.add(reservation.request.pool)
-            world.end_part()
 
 
 def _ring(turn: Turn, key: Key) -> None:
@@ -239,4 +231,3 @@ def outage(turn: Turn, event: Outage) -> None:
         if reservation.ready_at is None:
             changed = move_end(turn, changed, lost, cause, world.promise_of)
         world.put(changed, cause)
-        world.end_part()

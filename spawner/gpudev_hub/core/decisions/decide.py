@@ -62,21 +62,13 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
     seen = isinstance(event, events.Outage | events.ServerObserved | events.ServerReady | events.StopIntent)
     if not seen:
         clock.advance(turn)
-    world.end_part()
-    asked = reservation = HANDLERS[type(event)](turn, event)
-    world.end_part()
-    parts = world.parts
-    if reservation is not None:
-        asked = _latest(world, reservation)
+    reservation = HANDLERS[type(event)](turn, event)
     if last:
         clock.advance(turn)
-        world.end_part()
-    # Effects that no change follows go out with the last part.
-    effects = [(min(part, world.parts), effect) for part, effect in world.pending_effects]
-    world.pending_effects = []
+    effects, world.pending_effects = world.pending_effects, []
     if reservation is not None:
         reservation = _latest(world, reservation)
-    return Decision(reservation, asked, parts, effects, more=not world.settled())
+    return Decision(reservation, effects, more=not world.settled())
 
 
 def next_due(world: WorkingState, now: Millis) -> Millis | None:

@@ -76,7 +76,6 @@ def raise_caps(turn: Turn, most: int | None) -> None:
             key = demand_key(reservation.id, reservation.attempt + 1)
             if world.plan_of(reservation).raise_cap(key, cap):
                 world.freed.add(reservation.request.pool)
-            world.end_part()
     world.raised = set() if most is None else {r.id for r in waiting[most:]}
 
 

@@ -49,7 +49,6 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         node = _with_grace(turn, replace(node, status=status, drained=drained))
         _change(turn, node, node_cause(node, old))
         end_with_node(turn, node.name)
-        world.end_part()
     for name in sorted(world.nodes.keys() - kept):
         node, cause = world.nodes[name], Reason(Cause.NODE_LOST, node_state(name, None))
         if name in there:
@@ -57,7 +56,6 @@ def observed(turn: Turn, event: NodesObserved) -> None:
         world.drop(node, cause)
         _plan(turn, node, cause)
         _lose(turn, name, cause)
-        world.end_part()
 
 
 def unknown(turn: Turn, event: NodeUnknown) -> None:

@@ -86,11 +86,8 @@ def give_places(
             if after.place.start < turn.now:
                 away = Reason(Cause.NODE_CHANGED, f"{listing(after.place.nodes, 'and')} came back")
                 world.held_up[after.id] = (after.place.start, away)
-        if not moves:
-            world.end_part()
     why = _why(cause_of(waiting[0]))
     _make_way(turn, moves, why)
-    world.end_part()
 
 
 def _arrange(

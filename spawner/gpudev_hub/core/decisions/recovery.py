@@ -42,7 +42,7 @@ def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
         if world.running_limit(reservation) > reservation.cap:
             world.raised.add(reservation.id)
     world.freed.update(world.plans)
-    # A service that stopped between two parts of a revocation has left the rest to do.
+    # A service of an earlier version may have stopped in the middle of a revocation.
     for reservation in world.reservations.values():
         person = world.people.get(reservation.owner.subject)
         if person is not None and not follows_access(reservation, person):

@@ -258,7 +258,6 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
             world.put(without_place(reservation, OWNER_UNKNOWN), Cause.OWNER_UNKNOWN)
         elif reservation.state is State.STARTING and reservation.stopped_at is None:
             _cannot_start(turn, reservation)
-        world.end_part()
 
 
 def _cannot_start(turn: Turn, reservation: Reservation) -> None:

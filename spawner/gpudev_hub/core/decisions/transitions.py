@@ -40,8 +40,8 @@ class Turn:
     now: Millis
 
     def do(self, effect: Effect) -> None:
-        """Perform this once the changes up to the end of the present part are durable."""
-        self.world.pending_effects.append((self.world.parts + 1, effect))
+        """Perform this once the changes are durable."""
+        self.world.pending_effects.append(effect)
 
 
 def admit(turn: Turn, reservation: Reservation) -> None:

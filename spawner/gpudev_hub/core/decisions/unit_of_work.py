@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gpudev_hub.core.causes import Cause, Why
-from gpudev_hub.core.commit import Change, Part, Slot, Snapshot
+from gpudev_hub.core.commit import Change, Changes, Slot, Snapshot
 from gpudev_hub.core.errors import IllegalMove
 from gpudev_hub.core.live_state import ClaimKey, LiveState, Record
 from gpudev_hub.core.model import Claim, MintedId, Node, Reservation, State
@@ -52,10 +52,8 @@ class Records(LiveState):
         self._changes: list[Change] = []
         self.last_ended: Reservation | None = None
         """The reservation that ended last. It is no longer live, but is still returned to its request."""
-        self._parts: list[Part] = []
-        """Complete parts that were not drained yet."""
         self._touched: dict[Slot, ClaimKey | None] = {}
-        """The slots touched since the last part, with their owners at the end of that part."""
+        """The slots touched since the last drain, with their owners at that time."""
 
     # Reading
 
@@ -125,25 +123,12 @@ class Records(LiveState):
         self.unload(record)
         self._changes.append(Change(record, cause.cause, actor, True, cause.detail))
 
-    def end_part(self) -> None:
-        """Close a ``Part``: its changes may become durable without those that follow."""
+    def drain(self) -> Changes:
+        """Return what was changed since the last call."""
         changes, touched = self._changes, self._touched
         self._changes, self._touched = [], {}
         hands = {slot: (before, self._slots.get(slot)) for slot, before in touched.items()}
-        part = Part(tuple(changes), {slot: (old, new) for slot, (old, new) in hands.items() if old != new})
-        if part.changes or part.slots:
-            self._parts.append(part)
-
-    @property
-    def parts(self) -> int:
-        """How many parts were closed since the last drain."""
-        return len(self._parts)
-
-    def drain(self) -> list[Part]:
-        """Return what was changed since the last call, in order."""
-        self.end_part()
-        parts, self._parts = self._parts, []
-        return parts
+        return Changes(tuple(changes), {slot: (old, new) for slot, (old, new) in hands.items() if old != new})
 
     def take_over(self, snapshot: Snapshot) -> None:
         """Load the records of a store, which is not a change."""

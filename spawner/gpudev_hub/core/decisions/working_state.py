@@ -94,7 +94,7 @@ class WorkingState(Records):
         self.to_settle: set[str] = set()
         #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
         #: an event was refused go out with the next decision.
-        self.pending_effects: list[tuple[int, Effect]] = []
+        self.pending_effects: list[Effect] = []
 
     def running_limit(self, reservation: Reservation) -> int:
         """Return how many GPUs its owner may hold at once in its pool by the present limits."""

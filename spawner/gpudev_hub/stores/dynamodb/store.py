@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Snapshot
+from gpudev_hub.core.commit import Commit, HistoryEntry, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
     LastCommit,
@@ -89,10 +89,6 @@ class DynamoStore:
     async def check(self) -> None:
         """Raises ``StaleEpoch`` if another service has taken over."""
         await self._in(self._reader, self._check)
-
-    def fits(self, part: Part) -> bool:
-        """Whether one transaction takes so much."""
-        return writes.fits(part, self._folded.new_ids(part.changes))
 
     async def commit(self, commit: Commit) -> None:
         """Make the commit in one transaction: durable in several zones when this returns."""

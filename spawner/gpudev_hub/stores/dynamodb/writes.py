@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
-from gpudev_hub.core.commit import Commit, Owned, Part, Slot
+from gpudev_hub.core.commit import Commit, Slot
 from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.ports import CommitTooLarge, SlotTaken
 
@@ -15,9 +15,7 @@ from .items import (
     STRIDE,
     Head,
     Item,
-    encode_changes,
     history_items,
-    in_pieces,
     log_key,
     n_of,
     owner_of,
@@ -34,32 +32,11 @@ MOST_BYTES: Final = 3_800_000
 """Changes of one commit, compressed: ten items. DynamoDB takes 4 MB in one transaction."""
 
 
-def fits(part: Part, new_ids: Sequence[str]) -> bool:
-    """Whether one transaction takes so much."""
-    data = encode_changes(part.changes)
-    return _too_large(len(part.changes), data, (*part.take, *part.free), new_ids) is None
-
-
-def _too_large(changes: int, data: bytes, slots: Iterable[Owned], new_ids: Sequence[str]) -> str | None:
-    items = (
-        1 + len(in_pieces(data)) + len({text(slots_key(slot.node), "sk") for slot, _ in slots}) + len(new_ids)
-    )
-    if items <= MOST_ITEMS and len(data) <= MOST_BYTES and changes <= STRIDE:
-        return None
-    return (
-        f"{changes} changes, {len(data)} bytes compressed, in {items} items. "
-        f"A commit has at most {STRIDE} changes, {MOST_BYTES} bytes and {MOST_ITEMS} items"
-    )
-
-
 def transaction(commit: Commit, head: Head, data: bytes, new_ids: Sequence[str]) -> list[Item]:
     """What the commit writes: the head first, so that what stands against it is told first.
 
     ``data``: its changes, encoded. Raises ``CommitTooLarge``.
     """
-    too_large = _too_large(len(commit.changes), data, (*commit.take, *commit.free), new_ids)
-    if too_large:
-        raise CommitTooLarge(f"commit {commit.n} has {too_large}")
     made = [_advance(commit, head)]
     made += [
         {"Put": {"Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
@@ -67,6 +44,12 @@ def transaction(commit: Commit, head: Head, data: bytes, new_ids: Sequence[str])
     ]
     made += _slots(commit)
     made += [_used(of, commit.n) for of in new_ids]
+    if len(made) > MOST_ITEMS or len(data) > MOST_BYTES or len(commit.changes) > STRIDE:
+        raise CommitTooLarge(
+            f"commit {commit.n} has {len(commit.changes)} changes, {len(data)} bytes compressed, in "
+            f"{len(made)} items. A commit has at most {STRIDE} changes, "
+            f"{MOST_BYTES} bytes and {MOST_ITEMS} items"
+        )
     return made
 
 

@@ -18,7 +18,7 @@ from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
-from gpudev_hub.core.commit import Commit, HistoryEntry, Part, Snapshot
+from gpudev_hub.core.commit import Commit, HistoryEntry, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
     LastCommit,
@@ -91,10 +91,6 @@ class SqliteStore:
     async def check(self) -> None:
         """Raises ``StaleEpoch`` if another service has taken over."""
         await self._in(self._reader, self._check)
-
-    def fits(self, part: Part) -> bool:  # noqa: ARG002 (no part is too large)
-        """Whatever the size: the disk is the limit."""
-        return True
 
     async def commit(self, commit: Commit) -> None:
         """Make the commit durable: it is on the disk when this returns."""
