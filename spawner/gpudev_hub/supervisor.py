@@ -196,7 +196,8 @@ class Supervisor:
                 if self.settings.github is None:
                     before = await self._prepare_user(ports)
                     await self._prepare_ssh()
-                _say(self._announcement(before, ports))
+                if not self._ending.is_set():
+                    _say(self._announcement(before, ports))
                 await self._ending.wait()
                 # It was the hub of all servers. One that gives up was so only of those that it started.
                 others = set()
@@ -283,13 +284,22 @@ class Supervisor:
         )
 
     async def _prepare_user(self, ports: Ports) -> str | None:
-        """``LocalUser.prepare``, also where the Hub dies in the middle of it."""
-        while True:
+        """``LocalUser.prepare``, also where the Hub dies in the middle of it.
+
+        Returns ``None`` when told to end. Raises ``CannotRun`` if the Hub keeps on refusing.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + USABLE_WITHIN
+        while not self._ending.is_set():
             try:
                 return await self.user.prepare(self._hub_api(ports), LOCAL_USER_SCOPES)
-            except httpx.HTTPError:
+            except httpx.HTTPError as error:
                 self._give_up_if_hopeless()
+                if loop.time() > deadline:
+                    hub = next(part for part in self._parts if part.name == "hub")
+                    raise self._not_usable(hub, f"gives no token to {self.settings.user} ({error})") from error
                 await asyncio.sleep(0.1)
+        return None
 
     async def _prepare_ssh(self) -> None:
         """``ssh gpu-NAME`` works for who uses the browser only, too: the client adds its line, once."""

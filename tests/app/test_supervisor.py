@@ -10,11 +10,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
+import httpx
 import pytest
 
+from gpudev_hub import supervisor
+from gpudev_hub.localuser import LocalUser
 from gpudev_hub.server import preflight, processes
+from gpudev_hub.settings import Ports
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.supervisor import Ended
 from hub_users import wait_for
@@ -207,6 +212,38 @@ def test_what_will_not_work_here_is_said_at_the_start(short_folder: Path) -> Non
     assert done.returncode == Ended.PORT_IN_USE, done.stderr
     assert "gpudev: sftp-server is not installed, so sftp and scp will not work" in done.stderr
     assert "apt-get install openssh-sftp-server" in done.stderr
+
+
+class Refused(LocalUser):
+    """The local user of a Hub that gives no token."""
+
+    async def prepare(self, hub_api: str, scopes: Collection[str]) -> str | None:
+        raise httpx.HTTPError("403 Forbidden")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_hub_that_refuses_the_local_user_holds_nothing_up(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Neither the wish to end nor the start."""
+    monkeypatch.setattr(supervisor, "USABLE_WITHIN", 0.5)
+    settings = Stack(short_folder).settings
+    settings.logs.mkdir(parents=True)
+
+    async def prepare() -> str | None:
+        starting = supervisor.Supervisor(settings, Refused(settings), {})
+        ports = Ports(1, 2, 3, 4)
+        starting._parts = starting._make(ports)
+        if told:
+            starting._ending.set()
+        return await asyncio.wait_for(starting._prepare_user(ports), 10)
+
+    if told:
+        assert asyncio.run(prepare()) is None
+    else:
+        with pytest.raises(supervisor.CannotRun, match=r"the hub gives no token to .*403") as found:
+            asyncio.run(prepare())
+        assert found.value.code is Ended.NOT_USABLE
 
 
 def test_two_on_one_state_folder(short_folder: Path) -> None:
