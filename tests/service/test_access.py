@@ -173,6 +173,21 @@ async def test_a_person_about_whom_github_says_nothing_keeps_nobody_else_in(worl
     assert "GitHub could not be asked about somebody" in world.service.access.problems()[0], "nobody is named"
 
 
+async def test_people_about_whom_github_says_nothing_hold_up_one_sweep_at_most(world: World) -> None:
+    """13."""
+    for number in range(11, 31):
+        world.org.join(number, f"p{number}")
+    await world.come(*range(1, 31))
+    world.org.team -= set(range(1, 7))
+    world.org.silent_about |= {1, 2, 3}
+    for asked in ([1, 2, 3], [4, 5, 6, 1, 2, 3]):
+        world.org.asked.clear()
+        world.clock.advance(5 * MINUTE)
+        assert not await world.sweep.once()
+        assert world.org.asked == asked
+    assert all(not world.people.verdict(f"github:{number}").allowed for number in (4, 5, 6))
+
+
 async def test_a_defect_met_with_one_person_ends_no_sweep(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ BETWEEN_SWEEPS: Final[Millis] = MINUTE
 MOST_HINTS: Final = 100
 """People hinted at who wait to be looked at."""
 MOST_FAILURES: Final = 3
-"""Failed questions about single people after which a sweep asks about nobody else."""
+"""Failed questions about single people after which the others wait for the next sweep."""
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ class Sweep:
         self._due = False
         self._hints: set[int] = set()
         self._looked: dict[int, Millis] = {}
+        self._unanswered: set[str] = set()
+        """Suspects about whom GitHub's last answer failed: the next sweep asks about all others first."""
         self._released: frozenset[str] = frozenset()
         self._actor = SERVICE
         self._began = clock.now()
@@ -211,10 +213,12 @@ class Sweep:
         self._tell_brake(found.brake)
         self.held = found.suspects if found.brake else ()
         complete, failures = not found.brake, 0
-        for subject in () if found.brake else found.suspects:
+        for subject in () if found.brake else sorted(found.suspects, key=self._unanswered.__contains__):
             try:
                 await self._single(subject)
+                self._unanswered.discard(subject)
             except MembershipUnavailable as error:
+                self._unanswered.add(subject)
                 log.warning("GitHub could not be asked about %s: %s", subject, error)
                 # Without the error's text, which names the person: anybody may read what is wrong.
                 self.trouble, self.retry_at = "GitHub could not be asked about somebody", error.retry_at
