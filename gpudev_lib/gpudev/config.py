@@ -178,7 +178,7 @@ def resolve(url: str | None = None, token: str | None = None) -> Settings:
             hint="Log in with: gpu-dev login --url URL\nOr set GPUDEV_URL and GPUDEV_TOKEN.",
         )
     found = token or os.environ.get("GPUDEV_TOKEN")
-    if not found and chosen == env_url:
+    if not found and chosen == _hub_of_server():
         found = os.environ.get("JUPYTERHUB_API_TOKEN")
     stored = not found and chosen == file_url
     if stored:
@@ -341,6 +341,12 @@ def hub_from_environment() -> str | None:
     """Return ``GPUDEV_URL``, else the public address of the hub that started this server, else None."""
     found = os.environ.get("GPUDEV_URL") or os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL")
     return clean_url(found) if found else None
+
+
+def _hub_of_server() -> str | None:
+    """Return the hub that started this server, whatever ``GPUDEV_URL`` was changed to; None elsewhere."""
+    found = os.environ.get("JUPYTERHUB_PUBLIC_HUB_URL")
+    return clean_url(found) if found else hub_from_environment()
 
 
 def _url(content: dict[str, Any], file: Path) -> str | None:

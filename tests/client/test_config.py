@@ -152,6 +152,21 @@ def test_a_token_goes_to_its_own_hub_only(file: Path, monkeypatch: pytest.Monkey
     assert config.resolve().token == "server"
 
 
+def test_the_token_of_a_server_stays_with_its_hub_wherever_the_user_points_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JUPYTERHUB_PUBLIC_HUB_URL", HUB + "/hub/")
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "server")
+    monkeypatch.setenv("GPUDEV_URL", HUB)
+    assert config.resolve().token == "server"
+    monkeypatch.setenv("GPUDEV_URL", "https://other.example.org")
+    with pytest.raises(gpudev.NotLoggedIn, match="no token for https://other"):
+        config.resolve()
+    assert config.resolve(HUB).token == "server"
+    monkeypatch.setenv("GPUDEV_TOKEN", "other")
+    assert config.resolve().token == "other"
+
+
 def test_without_anything_it_says_how_to_log_in() -> None:
     with pytest.raises(gpudev.NotLoggedIn, match="gpu-dev login --url"):
         config.resolve()

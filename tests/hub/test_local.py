@@ -206,6 +206,7 @@ def test_pip_installs_whatever_the_users_pip_configuration_says_of_user(
     ensure_environment(environment, python)
     launch: Any = SimpleNamespace(id="own", allocation=[None])
     env = Own()._environment(launch, home, environment)
+    assert env["JUPYTERHUB_PUBLIC_HUB_URL"] == f"{env['GPUDEV_URL']}/hub/"
     done = subprocess.run(
         [environment / "bin" / "pip", "install", "--no-index", "gpudev-absent"],
         env=env,

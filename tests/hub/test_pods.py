@@ -103,6 +103,12 @@ def test_a_server_checks_its_policies_where_the_settings_ask(asked: bool, forbid
     assert spec["forbidden"] == forbidden
 
 
+def test_a_server_knows_the_hub_that_its_token_belongs_to() -> None:
+    around = pods.Surroundings(settings_of(), "c", {"JUPYTERHUB_PUBLIC_HUB_URL": ""}, ["jupyter"])
+    env = json.loads(base64.b64decode(pods.secret(launch_of(), around)["data"]["spec.json"]))["env"]
+    assert env["JUPYTERHUB_PUBLIC_HUB_URL"] == f"{env['GPUDEV_URL']}/hub/"
+
+
 def test_a_pair_finds_itself_by_names() -> None:
     launch = launch_of(nodes=2)
     spec = spec_of(launch, settings_of())

@@ -192,6 +192,8 @@ class LocalGpuSpawner(Gated, Spawner):
             MASTER_ADDR=HOST,
             GPUDEV_RESERVATION=launch.id,
             GPUDEV_URL=self.local.url,
+            # The hub that the server's token belongs to, wherever its user points GPUDEV_URL.
+            JUPYTERHUB_PUBLIC_HUB_URL=f"{self.local.url}/hub/",
         )
         return env
 

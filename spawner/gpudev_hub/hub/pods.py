@@ -87,6 +87,8 @@ def secret(
             "MASTER_PORT": str(MASTER_PORT),
             "GPUDEV_RESERVATION": launch.id,
             "GPUDEV_URL": settings.public_url.rstrip("/"),
+            # The hub that the server's token belongs to, wherever its user points GPUDEV_URL.
+            "JUPYTERHUB_PUBLIC_HUB_URL": f"{settings.public_url.rstrip('/')}/hub/",
         },
         "grace": max(1, settings.grace_seconds - 5),
         "forbidden": [urlsplit(settings.gate_url).netloc] if settings.policy_probe else [],
