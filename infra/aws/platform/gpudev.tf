@@ -16,7 +16,8 @@ locals {
     policy     = var.policy
     subdomains = var.subdomains
 
-    # Requests come from the balancer, or from a node that it forwards through.
+    # Requests come from the balancer, or from a node that it forwards through. Nodes and pods share subnets, so a server can
+    # fake an address here: docs/threat-model.md says what that matters.
     balancers = [local.cluster.network]
 
     pools = [
