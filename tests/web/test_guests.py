@@ -124,6 +124,21 @@ async def test_a_login_means_its_holder_and_not_a_namesake(run: Running) -> None
     assert message == "2 guests of this server had the login 'ben': bernd and bert."
 
 
+async def test_ending_access_by_an_old_login_can_be_repeated(run: Running) -> None:
+    """A client repeats a request whose answer was lost."""
+    service, now = run.service, run.service.clock.now()
+    async with run.client("alices") as alice:
+        for login in ("erna", "ernie", "ernesto"):
+            person = PersonSeen("github:9", "erin", login, (), operator=False, confirmed_at=now)
+            await service._writer.ask(person)
+            if login == "erna":
+                await alice.put(f"{ONE}/guests/{login}")
+        for login in ("erna", "erna", "erin"):
+            answer = await alice.delete(f"{ONE}/guests/{login}")
+            assert (answer.status_code, answer.json()["guests"]) == (200, [])
+    assert (await refused(run, "DELETE", "ernie"))[0] == 404, "never shared by this login"
+
+
 async def test_somebody_who_may_not_enter_gets_no_access(run: Running) -> None:
     """Known from GitHub, by a login that changes."""
     service, now = run.service, run.service.clock.now()

@@ -26,13 +26,13 @@ async def share(site: Site, record: Reservation, by: Identity, login: str) -> Re
 async def unshare(site: Site, record: Reservation, actor: str, login: str) -> Reservation:
     """End the access of the guest with this login; nothing changes if that person is no guest.
 
-    Raises ``Refused``, also for a login that nobody has.
+    Raises ``Refused``, also for a login that neither a user nor an earlier guest has.
     """
     check_state(record, Action.UNSHARE)
     guest = _guest(site, record, login)
     if guest is not None:
         return await site.service.unshare(record.id, actor, guest.subject)
-    if await _known(site, login):
+    if await _known(site, login) or await _was_guest(site, record, login):
         return record
     name = record.request.name or record.id
     raise Refused(
@@ -40,6 +40,19 @@ async def unshare(site: Site, record: Reservation, actor: str, login: str) -> Re
         f"Reservation {name} is not shared with {login[:64]!r}.",
         f"See who has access with `gpu-dev show {name}`.",
     )
+
+
+async def _was_guest(site: Site, record: Reservation, login: str) -> bool:
+    """Return whether an earlier guest had this login: the request is repeated, and its first answer was lost."""
+    name = login.lower()
+    after: int | None = 0
+    while after is not None:
+        entries, after = await site.service.reads.history(record.id, after, 1000)
+        records = (entry.change.record for entry in entries)
+        guests = (guest for each in records if isinstance(each, Reservation) for guest in each.guests)
+        if any(name in (guest.login.lower(), guest.hub_user.lower()) for guest in guests):
+            return True
+    return False
 
 
 def _guest(site: Site, record: Reservation, login: str) -> Guest | None:
