@@ -23,6 +23,7 @@ def access_by(parts: GithubParts, contact: str) -> Github:
         outage_grace=settings.outage_grace,
         most_people=settings.mass_revocation.people,
         most_percent=settings.mass_revocation.percent,
+        blocked=frozenset(settings.blocked),
     )
     return Github(parts.membership, rules, settings.sweep, contact, lambda: parts.client.rate)
 

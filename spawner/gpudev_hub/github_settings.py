@@ -44,6 +44,8 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     operator_teams: tuple[_Team, ...] = ()
     other_teams: tuple[_Team, ...] = ()
     """Teams that limits and figures of usage may name."""
+    blocked: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
+    """Numbers of GitHub accounts that may not enter, whatever GitHub says of them."""
     client_secret_file: _Word
     private_key_file: _Word
     webhook_secret_file: _Word | None = None

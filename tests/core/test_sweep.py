@@ -8,14 +8,17 @@ import pytest
 
 from gpudev_hub.core.access_model import Access, Person
 from gpudev_hub.core.decisions.access_sweep import (
+    BLOCKED,
     CONFIRM_AGAIN,
     PACE_OVER,
     Pace,
+    Review,
     Rules,
     confirmed_again,
     id_of,
     is_confirmed,
     judge,
+    newly_blocked,
     review,
     subject_of,
 )
@@ -116,6 +119,19 @@ def test_people_who_are_back_get_access_again_and_strangers_none() -> None:
     assert found.suspects == (), "revoked already"
 
 
+def test_who_is_blocked_is_out_whatever_github_says_and_no_brake_holds_it() -> None:
+    rules = replace(RULES, most_people=0, blocked=frozenset({1, 2, 9}))
+    known = people(person(1), person(2, Access.REVOKED), person(3))
+    assert newly_blocked(known, rules) == [AccessLost("github:1", BLOCKED, "service")]
+    out = people(person(1, Access.REVOKED), person(2, Access.REVOKED), person(3))
+    assert review(out, lists(logins(1, 2, 3)), NOW, rules) == Review((), (), "")
+    assert confirmed_again(out, lists(logins(1, 2)), NOW, 0, rules) == []
+    facts = Facts(Account(9, "p9"), in_team=True, may_push=True, operator=False, teams=())
+    assert judge("github:9", facts, NOW, rules) == AccessLost("github:9", BLOCKED, "service", NOW)
+    unblocked = review(out, lists(logins(1, 3)), NOW, RULES)
+    assert [seen.subject for seen in unblocked.seen] == ["github:1"]
+
+
 def test_people_from_elsewhere_are_left_alone() -> None:
     local = replace(person(1), subject="local:ann")
     assert review(people(local), lists(logins(2)), NOW, RULES).suspects == ()
@@ -164,8 +180,8 @@ def test_the_brake_confirms_listed_people_and_no_suspects() -> None:
     """Else everybody would be shut out in the end."""
     old = NOW - CONFIRM_AGAIN
     known = people(person(1, confirmed_at=old), person(2, confirmed_at=old), person(3, confirmed_at=old + 1))
-    assert [seen.subject for seen in confirmed_again(known, lists(logins(1, 3)), NOW, 0)] == ["github:1"]
-    assert confirmed_again(known, lists(logins(1, 3)), NOW, NOW - MINUTE) == []
+    assert [seen.subject for seen in confirmed_again(known, lists(logins(1, 3)), NOW, 0, RULES)] == ["github:1"]
+    assert confirmed_again(known, lists(logins(1, 3)), NOW, NOW - MINUTE, RULES) == []
 
 
 def test_logins_and_hints_revoke_no_faster_than_the_brake() -> None:

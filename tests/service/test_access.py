@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BE
 from gpudev_hub.service.effects.revocations import MINTED_LATE
 from gpudev_hub.service.people import People
 from gpudev_hub.service.sweep import LATE, Sweep
-from organisation import Organisation, github
+from organisation import RULES, Organisation, github
 from service_world import Died, ServiceWorld
 
 ANN, BEN = "github:1", "github:2"
@@ -235,6 +236,29 @@ async def test_a_sweep_revokes_after_a_single_check_and_everything_follows(world
     assert (await world.becomes(second.id, "ended")).outcome is Outcome.ACCESS_REVOKED
     await world.until(lambda: world.hub.tokens["ann"] == [], "its own token goes with the server")
     assert world.people.verdict(BEN).allowed
+
+
+async def test_who_is_blocked_loses_access_at_the_start_without_github(world: World) -> None:
+    """13: their server ends after the grace, tokens and SSH at once; nobody else notices."""
+    await world.come(1, 2)
+    first = await world.ready()
+    world.hub.tokens["ann"] = [token("t1")]
+    world.github = github(world.org, replace(RULES, blocked=frozenset({1})))
+    await world.restart()
+    world.org.silent = "GitHub answered 502"
+    assert not await world.sweep.once()
+    verdict = world.people.verdict(ANN)
+    assert not verdict.allowed
+    assert verdict.message == "Access of Ann to this hub was revoked: an operator blocked this account."
+    assert world.people.verdict(BEN).allowed
+    await world.until(lambda: world.hub.tokens["ann"] == [])
+    world.org.silent = ""
+    world.clock.advance(GRACE)
+    assert await world.sweep.once()
+    assert (await world.becomes(first.id, "ended")).outcome is Outcome.ACCESS_REVOKED
+    answer = await world.people.login(1, "Ann")
+    assert answer.verdict is Entry.REFUSED
+    assert answer.hint == "Ask #gpu-help."
 
 
 async def test_access_that_is_back_within_the_grace_lets_the_server_live(world: World) -> None:

@@ -42,6 +42,7 @@ locals {
       repository     = var.github.repository
       operator_teams = var.github.operator_teams
       other_teams    = var.github.other_teams
+      blocked        = var.github.blocked
     },
     var.github.webhook ? { webhook_secret_file = "/etc/gpudev/github/webhook-secret" } : {},
     var.github.outage_grace_hours == null ? {} : { outage_grace_hours = var.github.outage_grace_hours },

@@ -99,6 +99,7 @@ variable "policy" {
 variable "github" {
   description = <<-EOT
     The GitHub App and who may enter (docs/github-app.md). Its secrets are in Secrets Manager.
+      blocked             numbers of GitHub accounts that may not enter
       webhook             whether the App has a webhook; then the secret github-webhook-secret needs a value
       outage_grace_hours  how long people who are in stay in while GitHub does not answer; 12 if left out
   EOT
@@ -109,6 +110,7 @@ variable "github" {
     repository     = string
     operator_teams = list(string)
     other_teams    = optional(list(string), [])
+    blocked        = optional(list(number), [])
     webhook        = optional(bool, false)
 
     outage_grace_hours = optional(number)

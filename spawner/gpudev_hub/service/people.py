@@ -97,7 +97,9 @@ class People:
         log.info("login of %s (%s) refused: %s", login, subject, found.reason)
         invited = "" if facts.in_team else "If you were invited to the team, accept the invitation first. "
         hint = (
-            f"{invited}This hub is for members of {self._rules.team} with push permission on "
+            self._whom
+            if github_id in self._rules.blocked
+            else f"{invited}This hub is for members of {self._rules.team} with push permission on "
             f"{self._rules.repository}. {self._whom}"
         )
         return LoginAnswer(Entry.REFUSED, "", f"{login} may not use this hub: {found.reason}.", hint)

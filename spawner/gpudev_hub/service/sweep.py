@@ -16,6 +16,7 @@ from gpudev_hub.core.decisions.access_sweep import (
     confirmed_again,
     id_of,
     judge,
+    newly_blocked,
     review,
     subject_of,
 )
@@ -204,6 +205,9 @@ class Sweep:
         return False
 
     async def _sweep(self) -> bool:
+        for lost in newly_blocked(self._view.people, self._rules):
+            await self._ask(lost)
+            self._count(lost)
         asked_at = self._clock.now()
         lists = await self._membership.lists()
         self.retry_at, self.trouble = None, ""
@@ -233,7 +237,9 @@ class Sweep:
         return complete
 
     async def _confirm_again(self, lists: Lists, asked_at: Millis) -> None:
-        for seen in confirmed_again(self._view.people, lists, asked_at, self._view.swept_at or 0):
+        for seen in confirmed_again(
+            self._view.people, lists, asked_at, self._view.swept_at or 0, self._rules
+        ):
             await self._ask(seen)
 
     async def _single(self, subject: str) -> bool:
@@ -247,9 +253,12 @@ class Sweep:
         await self._ask(found)
         revoked = before is Access.ALLOWED and self._view.people[subject].access is Access.REVOKED
         if revoked and isinstance(found, AccessLost):
-            self.revoked += 1
-            log.warning("access of %s was revoked: %s", subject, found.reason)
+            self._count(found)
         return revoked
+
+    def _count(self, lost: AccessLost) -> None:
+        self.revoked += 1
+        log.warning("access of %s was revoked: %s", lost.subject, lost.reason)
 
     def _tell_brake(self, brake: str) -> None:
         if brake and not self.brake:

@@ -25,6 +25,8 @@ PREFIX: Final = "github:"
 CONFIRM_AGAIN: Final[Millis] = HOUR
 
 
+BLOCKED: Final = "an operator blocked this account"
+
 #: Revocations outside sweeps are counted over this time.
 PACE_OVER: Final[Millis] = HOUR
 
@@ -43,6 +45,12 @@ class Rules:
     """The brake: at most so many people lose access at once …"""
     most_percent: float
     """… or so many percent of those who have it, if that is more."""
+    blocked: frozenset[int] = frozenset()
+    """GitHub accounts that an operator keeps out, whatever GitHub says."""
+
+    def lists_let_in(self, number: int, lists: Lists) -> bool:
+        """Return whether an account is in both lists and not blocked."""
+        return number in lists.team and number in lists.push and number not in self.blocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,15 @@ def id_of(subject: str) -> int | None:
     return int(number) if number != subject and number.isdecimal() else None
 
 
+def newly_blocked(people: Mapping[str, Person], rules: Rules) -> list[AccessLost]:
+    """Return the loss of access of each person whom an operator has blocked since; no brake holds these."""
+    return [
+        AccessLost(person.subject, BLOCKED, SERVICE)
+        for person in people.values()
+        if person.access is Access.ALLOWED and id_of(person.subject) in rules.blocked
+    ]
+
+
 def review(
     people: Mapping[str, Person],
     lists: Lists,
@@ -110,7 +127,7 @@ def review(
             continue
         allowed = person.access is Access.ALLOWED
         known += allowed
-        if number in lists.team and number in lists.push:
+        if rules.lists_let_in(number, lists):
             found = _listed(person, number, lists, asked_at)
             if not allowed or _differs(person, found):
                 seen.append(found)
@@ -121,7 +138,7 @@ def review(
 
 
 def confirmed_again(
-    people: Mapping[str, Person], lists: Lists, asked_at: Millis, swept_at: Millis
+    people: Mapping[str, Person], lists: Lists, asked_at: Millis, swept_at: Millis, rules: Rules
 ) -> list[PersonSeen]:
     """Return confirmations, after a sweep that was not complete, of listed people whose last one is old.
 
@@ -131,7 +148,7 @@ def confirmed_again(
     for person in people.values():
         number = id_of(person.subject)
         old = max(person.confirmed_at, swept_at) <= asked_at - CONFIRM_AGAIN
-        if old and number is not None and number in lists.team and number in lists.push:
+        if old and number is not None and rules.lists_let_in(number, lists):
             found.append(_listed(person, number, lists, asked_at))
     return found
 
@@ -139,7 +156,9 @@ def confirmed_again(
 def judge(subject: str, facts: Facts, asked_at: Millis, rules: Rules) -> PersonSeen | AccessLost:
     """Decide about one person, known or not, from GitHub's answer about that person alone."""
     account = facts.account
-    if account is None:
+    if id_of(subject) in rules.blocked:
+        reason = BLOCKED
+    elif account is None:
         reason = "GitHub no longer has this account"
     elif not facts.in_team and not facts.may_push:
         reason = f"not a member of {rules.team}, and no push permission on {rules.repository}"
