@@ -152,7 +152,7 @@ def test_a_token_goes_to_its_own_hub_only(file: Path, monkeypatch: pytest.Monkey
     assert config.resolve().token == "server"
 
 
-def test_the_token_of_a_server_stays_with_its_hub_wherever_the_user_points_to(
+def test_the_token_of_a_server_stays_with_its_hub_wherever_url_points(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JUPYTERHUB_PUBLIC_HUB_URL", HUB + "/hub/")
