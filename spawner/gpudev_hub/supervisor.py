@@ -297,7 +297,8 @@ class Supervisor:
                 self._give_up_if_hopeless()
                 if loop.time() > deadline:
                     hub = next(part for part in self._parts if part.name == "hub")
-                    raise self._not_usable(hub, f"gives no token to {self.settings.user} ({error})") from error
+                    why = f"gives no token to {self.settings.user} ({error})"
+                    raise self._not_usable(hub, why) from error
                 await asyncio.sleep(0.1)
         return None
 

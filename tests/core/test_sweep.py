@@ -180,7 +180,8 @@ def test_the_brake_confirms_listed_people_and_no_suspects() -> None:
     """Else everybody would be shut out in the end."""
     old = NOW - CONFIRM_AGAIN
     known = people(person(1, confirmed_at=old), person(2, confirmed_at=old), person(3, confirmed_at=old + 1))
-    assert [seen.subject for seen in confirmed_again(known, lists(logins(1, 3)), NOW, 0, RULES)] == ["github:1"]
+    again = confirmed_again(known, lists(logins(1, 3)), NOW, 0, RULES)
+    assert [seen.subject for seen in again] == ["github:1"]
     assert confirmed_again(known, lists(logins(1, 3)), NOW, NOW - MINUTE, RULES) == []
 
 

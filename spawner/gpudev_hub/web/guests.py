@@ -43,7 +43,7 @@ async def unshare(site: Site, record: Reservation, actor: str, login: str) -> Re
 
 
 async def _was_guest(site: Site, record: Reservation, login: str) -> bool:
-    """Return whether an earlier guest had this login: the request is repeated, and its first answer was lost."""
+    """Return whether an earlier guest had this login: the request may be a repeated one."""
     name = login.lower()
     after: int | None = 0
     while after is not None:
