@@ -104,8 +104,8 @@ def test_a_server_checks_its_policies_where_the_settings_ask(asked: bool, forbid
 
 
 def test_a_server_knows_the_hub_that_its_token_belongs_to() -> None:
-    around = pods.Surroundings(settings_of(), "c", {"JUPYTERHUB_PUBLIC_HUB_URL": ""}, ["jupyter"])
-    env = json.loads(base64.b64decode(pods.secret(launch_of(), around)["data"]["spec.json"]))["env"]
+    secret = pods.secret(launch_of(), settings_of(), {"JUPYTERHUB_PUBLIC_HUB_URL": ""}, ["jupyter"])
+    env = json.loads(base64.b64decode(secret["data"]["spec.json"]))["env"]
     assert env["JUPYTERHUB_PUBLIC_HUB_URL"] == f"{env['GPUDEV_URL']}/hub/"
 
 
