@@ -111,6 +111,20 @@ locals {
         dimensions = { BackupVaultName = aws_backup_vault.homes.name }
         statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 3600, periods = 1, missing = "notBreaching"
       }
+      # A backup that nothing starts does not fail.
+      "Backup of homes failed (none for two days)" = {
+        namespace  = "AWS/Backup"
+        metric     = "NumberOfBackupJobsCompleted"
+        dimensions = { BackupVaultName = aws_backup_vault.homes.name }
+        statistic  = "Sum", is = "LessThanThreshold", threshold = 1, period = 86400, periods = 2, missing = "breaching"
+      }
+      # Exports are three or four days apart (exports.tf). An alarm sees seven days at most.
+      "Table was not exported" = {
+        namespace  = "AWS/Events"
+        metric     = "TriggeredRules"
+        dimensions = { RuleName = aws_cloudwatch_event_rule.exported.name }
+        statistic  = "Sum", is = "LessThanThreshold", threshold = 1, period = 86400, periods = 5, missing = "breaching"
+      }
     },
     {
       for zone, gateway in aws_nat_gateway.this : "NAT gateway has no ports left (${zone})" => {

@@ -1,11 +1,10 @@
-# Once a week the whole table goes to a bucket. Point-in-time recovery ends with the table; this copy does not.
+# Twice a week the whole table goes to a bucket. Point-in-time recovery ends with the table; this copy does not.
 # Nothing reads the exports but a person (docs/aws/restore-the-table.md).
 
 resource "aws_s3_bucket" "exports" {
   #checkov:skip=CKV_AWS_18:Few objects, written by one schedule; CloudTrail has who read the bucket's settings.
   #checkov:skip=CKV_AWS_144:A second region is a decision for the whole installation (docs/scale.md).
   #checkov:skip=CKV_AWS_145:S3's own key. The exports stay readable when this installation and its key are gone.
-  #checkov:skip=CKV2_AWS_62:Nothing is to happen when an export arrives.
   bucket = "${local.name}-exports-${local.account}"
 }
 
@@ -89,7 +88,7 @@ resource "aws_scheduler_schedule" "export" {
   #checkov:skip=CKV_AWS_297:What is scheduled is no secret: two names.
   name                = "${local.name}-export"
   description         = "Exports the table to ${aws_s3_bucket.exports.bucket}"
-  schedule_expression = "cron(0 6 ? * SUN *)" # UTC
+  schedule_expression = "cron(0 6 ? * SUN,WED *)" # UTC
 
   flexible_time_window {
     mode                      = "FLEXIBLE"
@@ -105,6 +104,25 @@ resource "aws_scheduler_schedule" "export" {
       ExportFormat = "DYNAMODB_JSON"
     })
   }
+}
+
+# DynamoDB writes the summary last. The rule does nothing but count them, for the alarm "Table was not exported".
+resource "aws_s3_bucket_notification" "exports" {
+  bucket      = aws_s3_bucket.exports.id
+  eventbridge = true
+}
+
+resource "aws_cloudwatch_event_rule" "exported" {
+  name        = "${local.name}-exported"
+  description = "An export of the table is complete"
+  event_pattern = jsonencode({
+    source      = ["aws.s3"]
+    detail-type = ["Object Created"]
+    detail = {
+      bucket = { name = [aws_s3_bucket.exports.bucket] }
+      object = { key = [{ suffix = "/manifest-summary.json" }] }
+    }
+  })
 }
 
 resource "aws_iam_role" "export" {

@@ -24,6 +24,26 @@ run "alarms" {
   }
 
   assert {
+    condition     = alltrue([for name in ["Backup of homes failed (none for two days)", "Table was not exported"] : aws_cloudwatch_metric_alarm.this[name].treat_missing_data == "breaching"])
+    error_message = "A copy that was not made must be told."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.this["Table was not exported"].dimensions["RuleName"] == "gpudev-prod-exported" && aws_s3_bucket_notification.exports.eventbridge
+    error_message = "The alarm of exports must count what arrives in the bucket."
+  }
+
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.exported.event_pattern).detail.bucket.name == [aws_s3_bucket.exports.bucket]
+    error_message = "Only exports of this installation may count."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.this) : alarm.period * alarm.evaluation_periods <= 604800])
+    error_message = "CloudWatch looks back seven days at most."
+  }
+
+  assert {
     condition     = aws_cloudwatch_metric_alarm.this["Certificate ends soon"].threshold == 30
     error_message = "A certificate that is not renewed must be told a month before its end."
   }
