@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from iam import Decision, Policy, Request, decide, statements
 from role_rules import PODS, ROLE_RULES, RoleRule, may, secret
-from tofu import Tofu
+from tofu import Json, Tofu
 from tofu_plan import planned
 from tofu_roles import (
     ACCESS_LOGS,
@@ -37,13 +38,11 @@ def policies(program: str) -> Policies:
     return policies_of(tofu)
 
 
-def test_statements_are_read_as_the_provider_writes_them(program: str) -> None:
+def test_statements_are_read_as_the_provider_writes_them(plan: Callable[[str, str], Json]) -> None:
     """Where a plan has both the statements and the text, they must say the same."""
-    tofu = Tofu(program, "roles")
-    tofu.init("cluster")
     both = [
         (each.address, rendered(each.values), json.loads(each.values["json"]))
-        for each in planned(tofu.plan("cluster", "prod"), "aws_iam_policy_document")
+        for each in planned(plan("cluster", "prod"), "aws_iam_policy_document")
         if each.values.get("json")
     ]
     assert len(both) > 5
