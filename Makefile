@@ -67,8 +67,9 @@ test-faults: prepare-cluster $(TOOLS)/dynamodb.stamp ## test failures of every p
 test-dynamodb: setup $(TOOLS)/dynamodb.stamp ## test the DynamoDB store, and the service on it, with DynamoDB Local (needs Java)
 	$(BIN)/pytest $(PARALLEL) -m dynamodb $(PYTEST_FLAGS)
 
-prepare-infra: setup $(TOOLS)/infra.stamp ## install what checks infra/aws; takes minutes the first time
-	@:
+prepare-infra: ## install what checks infra/aws; takes minutes the first time
+	@mkdir -p $(TOOLS)
+	@flock $(TOOLS)/lock $(MAKE) $(TOOLS)/venv.stamp $(TOOLS)/infra.stamp
 
 test-infra: prepare-infra ## check infra/aws: format, types, plans, planted mistakes; needs OpenTofu (GPUDEV_TOFU)
 	@[ -n '$(GPUDEV_TOFU)' ] || echo 'make test-infra: GPUDEV_TOFU names no OpenTofu: NOTHING of infra/aws is planned' >&2
