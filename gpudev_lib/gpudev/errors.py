@@ -30,8 +30,8 @@
     └── UnexpectedAnswer             the library does not understand the service's answer
 
 If the service refused the request, ``code`` is the service's stable code; otherwise it is the code of the
-class. A hint says what to do next and is part of ``str(error)``. The two errors that have a reservation are
-beside it, in `gpudev.reservation`.
+class. A hint says what to do next and is part of ``str(error)``. The two errors with ``.reservation`` are in
+`gpudev.reservation`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 _BY_CODE: dict[str, type[GpuDevError]] = {}
-"""The errors that need only a message, by code; of two with one code, the narrower."""
+"""The errors that need only a message, by code. If two have the same code, the more specific error."""
 
 
 class GpuDevError(Exception):
