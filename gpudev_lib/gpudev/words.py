@@ -60,11 +60,9 @@ def when(time: datetime, now: datetime) -> str:
     return f"{clock(time, now)} (in {span(away)})"
 
 
-def told(parts: list[wire.TextPart], now: datetime) -> str:
+def told(text: wire.Sentence | None, now: datetime) -> str:
     """Return a text of the service with its times in the local time zone."""
-    return "".join(
-        part.text if part.at is None else clock(datetime.fromisoformat(part.at), now) for part in parts
-    )
+    return "" if text is None else wire.told(text, lambda at: clock(datetime.fromisoformat(at), now), str)
 
 
 def size(gpus: int, nodes: int) -> str:
@@ -140,8 +138,8 @@ class View:
 def describe(record: wire.Reservation, now: datetime) -> View:
     """Return the texts for `record` at `now`."""
     headline, tone = _headline(record)
-    # An older service sends no parts.
-    reason = told(record.reason_parts, now) or record.reason or ""
+    # An older service sends no data.
+    reason = told(record.reason_data, now) or record.reason or ""
     live = record.state != "ended"
     return View(
         title=f"gpu-{label(record)} · {hardware(record)}",

@@ -34,7 +34,6 @@ def record(**values: Any) -> wire.Reservation:
         "lab_shared": True,
         "guests": [],
         "simulated": False,
-        "reason_parts": [],
         "ssh_commands": [],
     }
     names = {field.name for field in msgspec.structs.fields(wire.Reservation)}
@@ -72,15 +71,22 @@ def test_times_of_the_service_are_shown_in_the_zone_of_the_reader(monkeypatch: p
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
-        parts = [
-            {"text": "node-1 is free by "},
-            {"text": "17:58 UTC", "at": "2030-01-01T17:58:00Z"},
-            {"text": " (alice), node-2 by "},
-            {"text": "2 Jan 03:00 UTC", "at": "2030-01-02T03:00:00Z"},
-            {"text": " (bob); the log says: 10:15:30 no answer at 10:15, 2 Jan 03:00"},
-        ]
-        told = "".join(part["text"] for part in parts)
-        assert words.describe(record(reason=told, reason_parts=parts), NOW).reason == (
+        said = {
+            "code": "waiting_for",
+            "template": "{first}, node-2 by {at} (bob); {log}",
+            "params": {
+                "first": {
+                    "code": "free_by",
+                    "template": "{node} is free by {at} (alice)",
+                    "params": {"node": "node-1"},
+                    "instants": {"at": "2030-01-01T17:58:00Z"},
+                },
+                "log": "the log says: 10:15:30 no answer at 10:15, 2 Jan 03:00",
+            },
+            "instants": {"at": "2030-01-02T03:00:00Z"},
+        }
+        told = "node-1 is free by 17:58 UTC (alice), node-2 by 2 Jan 03:00 UTC (bob)"
+        assert words.describe(record(reason=told, reason_data=said), NOW).reason == (
             "node-1 is free by 12:58 (alice), node-2 by 22:00 (bob); "
             "the log says: 10:15:30 no answer at 10:15, 2 Jan 03:00"
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.causes import Cause
@@ -13,10 +12,11 @@ from gpudev_hub.core.decisions.timers import armed, claim_due
 from gpudev_hub.core.decisions.working_state import OWNER_UNKNOWN, WorkingState
 from gpudev_hub.core.lifecycle import MOVES
 from gpudev_hub.core.limits.periods import Period
-from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Claim, Millis, Node, NodeStatus, Reservation, State
+from gpudev_hub.core.model import HOUR, MINUTE, Claim, Millis, Node, NodeStatus, Reservation, State
 from gpudev_hub.core.planning.plan import Demand, PlanNode
+from gpudev_hub.core.sentences import Sentence, Text
 from gpudev_hub.core.views.reasons import Outlook
-from gpudev_hub.core.words import Part, node_state, parts
+from gpudev_hub.core.words import node_state, plain
 
 from . import oracle
 
@@ -227,7 +227,7 @@ def nothing_could_start_earlier(world: WorkingState, now: Millis) -> None:
             better = oracle.earliest(nodes, others, demand, now, before=place.start)
             assert better is None, f"invariant 6: {demand} could start at {better}, not {place.start}"
         for reservation in world.queued(name):
-            if reservation.blocked is not None and "JupyterHub" not in reservation.blocked:
+            if reservation.blocked is not None and reservation.blocked != OWNER_UNKNOWN:
                 demand = demand_anywhere(reservation)
                 others = [*claims, *(oracle.taken_by(d, p) for d, p in placed)]
                 start = oracle.earliest(nodes, others, demand, now)
@@ -238,8 +238,8 @@ def reasons_are_true(world: WorkingState, now: Millis) -> None:
     """What a waiting request is told is so, and is what keeps it: judged by the plan, by brute force."""
     outlook = Outlook(world.policy, world)
     for reservation in world.queued():
-        text = parts(outlook.explain(reservation, now) or "")
-        words = "".join("@" if part.at is not None else part.text for part in text)
+        text = outlook.explain(reservation, now) or ""
+        words = plain(text, now)
         nodes_are_as_told(world, words)
         place = reservation.place
         if place is None:
@@ -296,27 +296,33 @@ def blocked_as_told(world: WorkingState, reservation: Reservation, words: str, n
     assert oracle.earliest(cured, others, demand, now) is not None, f"cured, it has no place: {words}"
 
 
-def waits_as_told(world: WorkingState, reservation: Reservation, text: list[Part]) -> bool:
+def waits_as_told(world: WorkingState, reservation: Reservation, text: Text) -> bool:
     """Whether one of the instants told is that of the start; what is said to end at each of them does."""
     place, plan = reservation.place, world.plan_of(reservation)
     assert place is not None
     taken = [(o.owner, o.nodes, o.end) for o in plan.timetable.occupations.values()]
     taken += [(d.owner, p.nodes, p.end) for d, p in plan.placed()]
     found = False
-    for before, part in pairwise(text):
-        if part.at is None:
-            continue
-        words = before.text.rstrip()
-        if words.endswith("is used up from"):
-            continue
-        found |= place.start // SECOND * SECOND == part.at
-        if words.endswith("until"):
+    for said in sentences_in(text):
+        if said.code in ("until", "from_until"):
+            at = said.values["until"]
             ends = [end for owner, _, end in taken if owner == reservation.owner.subject]
-        else:
-            name = next(n for n in place.nodes if words.endswith((f"{n} is free by", f"{n} by")))
+        elif said.code in ("free_by", "free_by_too"):
+            at, name = said.values["at"], said.values["node"]
+            assert name in place.nodes
             ends = [end for _, nodes, end in taken if name in nodes]
-        assert any(end // SECOND * SECOND == part.at for end in ends), f"nothing of that ends then: {text}"
+        else:
+            continue
+        found |= place.start == at
+        assert at in ends, f"nothing of that ends then: {text}"
     return found
+
+
+def sentences_in(text: Text | int) -> Iterator[Sentence]:
+    if isinstance(text, Sentence):
+        yield text
+        for value in text.values.values():
+            yield from sentences_in(value)
 
 
 def demand_anywhere(reservation: Reservation) -> Demand:

@@ -29,6 +29,7 @@ from gpudev_hub.core.events import (
 )
 from gpudev_hub.core.model import Outcome, Owner, Presence, Request, Reservation, Shape, State
 from gpudev_hub.core.views.reasons import Outlook
+from gpudev_hub.core.words import plain
 
 ANN, BOB = "github:1", "github:2"
 GRACE = 30 * MINUTE
@@ -64,7 +65,7 @@ class Team(Driver):
         return self.world.people[subject]
 
     def told(self, id: str) -> list[str]:
-        return [e.message for e in self.effects if isinstance(e, Tell) and e.id == id]
+        return [plain(e.message, self.now) for e in self.effects if isinstance(e, Tell) and e.id == id]
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_what_the_owner_reads_while_the_grace_lasts(d: Team) -> None:
     d.ready("r1")
     d.do(lost())
     outlook = Outlook(d.policy, d.world)
-    assert (outlook.explain(d.get("r1"), d.now) or "").startswith(
+    assert plain(outlook.explain(d.get("r1"), d.now) or "", d.now).startswith(
         "the owner lost access: the server stops at"
     )
 

@@ -68,6 +68,7 @@ from gpudev_hub.core.model import (
 from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.views.availability import Forecast, SizeOutlook
 from gpudev_hub.core.views.reasons import Outlook
+from gpudev_hub.core.words import plain
 
 from . import judge
 
@@ -150,20 +151,22 @@ class Judged(Driver):
         """An outage is the cause only if nobody looked, an overrun only if that server was waited for."""
         for change in changes:
             record = change.record
-            cause, why = change.cause, change.detail
-            if not isinstance(record, Reservation) or not why.startswith("the start of "):
+            cause = change.cause
+            said = {one.code: one.values for one in judge.sentences_in(change.detail)}
+            if not isinstance(record, Reservation) or "late_start" not in said:
                 continue
-            late = before[why.split()[3]]
+            late = before[str(said["late_start"]["reservation"])]
             place = late.place or late.lost
             assert place is not None
             if cause == "outage":
                 away = any(until > place.start for _, until in self.away)
-                assert away, f"{change.cause}, and nobody was away"
+                assert away, f"{change}, and nobody was away"
             else:
-                assert cause in ("stop_overran", "node_changed"), change.cause
-                told = re.match(r"(?:the (?:server|state) of )?(\S+)", why.rpartition(": ")[2])
+                assert cause in ("stop_overran", "node_changed"), change
+                why = said["because"]["why"]
+                told = re.match(r"(?:the (?:server|state) of )?(\S+)", plain(why, self.now))
                 assert told is not None
-                assert told[1] in self.waited_for[late.id], f"{change.cause}: it did not wait for that"
+                assert told[1] in self.waited_for[late.id], f"{change}: it did not wait for that"
         for ref, record in self.world.reservations.items():
             if record.state is State.QUEUED and record.place is not None and record.place.start <= self.now:
                 overdue = [c for c in self.world.claims.values() if c.hard_end <= self.now]
@@ -331,7 +334,7 @@ class Histories(RuleBasedStateMachine):
             return None
         assert said.free_now > 0 or not said.starts_now
         if said.free_now > 0 and not said.starts_now and said.refused is None:
-            words = said.reason or ""
+            words = plain(said.reason or "", self.d.now)
             assert "limit of" in words or words.startswith("about to start"), f"free, and why not? {said}"
         if said.longest_now is not None:
             assert said.longest_now <= said.longest, "the limits allow it"

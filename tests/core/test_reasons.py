@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -22,9 +21,10 @@ from gpudev_hub.core.events import (
 )
 from gpudev_hub.core.model import Node, NodeStatus, Outcome, Place, Presence, Shape, State
 from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.sentences import say
 from gpudev_hub.core.views.availability import Forecast, SizeOutlook
 from gpudev_hub.core.views.reasons import Outlook
-from gpudev_hub.core.words import Part, instant, parts, plain, printable
+from gpudev_hub.core.words import plain
 
 from . import judge
 
@@ -139,56 +139,34 @@ def test_the_reason_of_an_end_does_not_repeat_the_outcome() -> None:
 QUOTED = "2026-11-23 10:15:30 worker 7:30, 24 Nov 09:00 UTC, 2026-11-23T14:10:00Z: no route"
 
 
-def test_quoted_text_has_no_times_to_be_shown_in_another_zone() -> None:
-    """A line of a log is shown as it was written, also if it has the marks of an instant in it."""
+def test_quoted_text_is_never_taken_apart() -> None:
+    """A line of a log is shown as it was written, also if it looks like a sentence of ours."""
     d = Driver()
     d.submit("alice", 8)
-    forged = instant(NOON)
-    d.do(StartTrouble("r1", 1, QUOTED + forged))
-    said = f"{QUOTED} {forged[1:-1]} "
-    assert parts(outlook(d).explain(d.get("r1"), d.now) or "") == [Part(f"starting on node-1: {said}")]
-    d.do(StartFailed("r1", 1, QUOTED + forged, "node-1"))
+    forged = QUOTED + " {until}"
+    d.do(StartTrouble("r1", 1, forged))
+    trouble = say("starting_with_trouble", nodes="node-1", why=forged)
+    assert outlook(d).explain(d.get("r1"), d.now) == trouble
+    assert reason(d, "r1") == f"starting on node-1: {forged}"
+    d.do(StartFailed("r1", 1, forged, "node-1"))
     d.see("r1", Presence.PRESENT)
     d.ready("r1")
-    d.see("r1", Presence.ABSENT, QUOTED + forged)
-    for cause in d.causes("r1"):
-        assert all(part.at is None for part in parts(cause)), cause
-    assert reason(d, "r1") == f"starting on node-2 again: {said}"
+    d.see("r1", Presence.ABSENT, forged)
+    for _, _, change in d.folded.history:
+        for said in judge.sentences_in(change.detail):
+            assert not any(isinstance(value, int) for value in said.values.values()), said
+    assert reason(d, "r1") == f"starting on node-2 again: {forged}"
 
 
-def test_a_text_stored_before_instants_were_marked_is_shown_as_it_is() -> None:
+def test_a_text_of_an_earlier_version_is_shown_as_it_is() -> None:
     assert (
         plain("planned for 14:10 now: node-1 is drained", NOON) == "planned for 14:10 now: node-1 is drained"
     )
 
 
-#: From 2000 to 2100, whole seconds.
-INSTANTS = st.integers(946_684_800, 4_102_444_800).map(lambda seconds: seconds * SECOND)
-
-
-@given(st.lists(st.one_of(st.text(min_size=1, max_size=40), INSTANTS), max_size=8))
-def test_a_text_comes_apart_as_it_was_put_together(pieces: list[str | int]) -> None:
-    text = "".join(instant(piece) if isinstance(piece, int) else printable(piece) for piece in pieces)
-    found = parts(text)
-    assert [part.at for part in found if part.at is not None] == [p for p in pieces if isinstance(p, int)]
-    words = [printable(piece) for piece in pieces if isinstance(piece, str)]
-    assert "".join(part.text for part in found) == "".join(words)
-    assert all(part.text.isprintable() for part in found)
-
-
-@given(st.text())
-def test_what_is_no_mark_of_ours_is_words(text: str) -> None:
-    """Also half a mark, or one around no time."""
-    marked = text.replace("<", instant(0)[0]).replace(">", instant(0)[-1])
-    assert all(part.at is None for part in parts(marked))
-    for broken in (f"{instant(NOON)[:-1]}{text}", instant(NOON).replace("-11-23T", "-13-40T")):
-        assert all(part.at is None for part in parts(broken))
-
-
 def test_an_instant_is_told_with_its_day_where_that_is_another_one() -> None:
-    assert plain(f"by {instant(NOON)}", NOON) == "by 12:00 UTC"
-    assert plain(f"by {instant(NOON)}", NOON + 24 * HOUR) == "by 23 Nov 12:00 UTC"
-    assert datetime.fromtimestamp((parts(instant(NOON))[0].at or 0) / 1000, UTC).hour == 12
+    assert plain(say("until", until=NOON), NOON) == "until 12:00 UTC"
+    assert plain(say("until", until=NOON), NOON + 24 * HOUR) == "until 23 Nov 12:00 UTC"
 
 
 def test_availability_counts_what_could_start_and_when() -> None:

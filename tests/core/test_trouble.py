@@ -12,7 +12,7 @@ from gpudev_hub.core.events import NodesObserved, NodeUnknown, OperatorNode, Tic
 from gpudev_hub.core.model import NodeStatus, Place, State
 from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.views.reasons import Outlook
-from gpudev_hub.core.words import UNPROVEN
+from gpudev_hub.core.words import UNPROVEN, plain
 
 MANY = Allowances(running_gpus=10**6, queued_requests=10**6)
 
@@ -157,7 +157,7 @@ def test_a_silent_cluster_moves_no_planned_start() -> None:
         d.do(NodeUnknown(name))
     d.settle()
     asks = d.submit("new", 8, 1)
-    assert (asks.place, asks.blocked) == (
+    assert (asks.place, plain(asks.blocked or "", d.now)) == (
         None,
         "the state of node-1 is unknown and the state of node-2 is unknown",
     ), "nothing new"
@@ -197,7 +197,7 @@ def test_a_start_that_comes_due_within_the_grace_waits_and_says_why() -> None:
     assert d.get("r2").state is State.QUEUED
     world = d.world
     outlook = Outlook(d.policy, world)
-    assert outlook.explain(d.get("r2"), d.now) == "about to start, but node-1 is down"
+    assert plain(outlook.explain(d.get("r2"), d.now) or "", d.now) == "about to start, but node-1 is down"
     d.node("node-1", NodeStatus.UP)
     assert d.get("r2").state is State.STARTING
     assert d.get("r2").hard_end == due.end, "within half of its start-up allowance the end stays"
@@ -334,7 +334,7 @@ def test_who_loses_a_place_comes_before_younger_ones_within_guarantees() -> None
     assert starts_at(places(d), "r4") == young.start, "it takes the place of the next"
     assert starts_at(places(d), "r4") < starts_at(places(d), "r5") <= young.start + slack
     assert starts_at(places(d), "r5") <= starts_at(places(d), "r6") <= younger.start + slack
-    assert "still guaranteed by" in d.get("r5").detail
+    assert "still guaranteed by" in plain(d.get("r5").detail, d.now)
 
 
 def test_who_is_guaranteed_that_very_place_keeps_it() -> None:

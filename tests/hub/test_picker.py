@@ -8,7 +8,7 @@ import pytest
 
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
 from gpudev_hub.core.model import HOUR, MINUTE, Millis
-from gpudev_hub.core.words import instant
+from gpudev_hub.core.sentences import Text, say
 from gpudev_hub.hub.picker import render_picker
 
 NOON = 20_000 * 24 * HOUR + 12 * HOUR
@@ -61,7 +61,7 @@ def size(
     longest: Millis | None = None,
     *,
     starts_now: bool = False,
-    reason: str = "waiting for 8 GPUs",
+    reason: Text = "waiting for 8 GPUs",
     refused: bool = False,
 ) -> SizeNow:
     return SizeNow("h100", 8, 1, free, earliest, longest, starts_now, "" if starts_now else reason, refused)
@@ -78,8 +78,8 @@ def size(
         ),
         (size(3, NOON + HOUR), ">3 free now; yours starts about 13:00 UTC<"),
         (
-            size(0, None, reason=f"blocked: node-1 ends at {instant(NOON)}"),
-            ">blocked: node-1 ends at 12:00 UTC<",
+            size(0, None, reason=say("blocked", why=say("node_ends", node="node-1", until=NOON))),
+            ">blocked: node-1 is available only until 12:00 UTC<",
         ),
         (size(3, None, reason="16 GPU-hours are too many.", refused=True), ">16 GPU-hours are too many.<"),
         (

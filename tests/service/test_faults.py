@@ -35,6 +35,7 @@ from gpudev_hub.core.model import (
 from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import OutcomeUnknown, ServerSight, StaleEpoch, Store, StoreEmpty, StoreUnavailable
 from gpudev_hub.core.request import Ask
+from gpudev_hub.core.words import plain
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_ANSWER, BEFORE_COMMIT, BEFORE_EFFECT, Failpoint
 from gpudev_hub.service.effects.tasks import LONGEST_PAUSE
 from gpudev_hub.service.readiness import Report
@@ -327,7 +328,7 @@ async def test_a_start_that_fails_is_tried_again_and_the_reason_is_shown(world: 
     world.hub.refuses = "no such image"
     record = await world.reserve(gpus=2)
     await world.until(lambda: world.service.view.reservations[record.id].attempt > 1, timeout=20)
-    assert "no such image" in world.service.view.reservations[record.id].detail
+    assert "no such image" in plain(world.service.view.reservations[record.id].detail, 0)
     world.hub.refuses = None
     ready = await world.becomes(record.id, "ready")
     assert ready.failed_starts == 0
@@ -356,7 +357,7 @@ async def test_an_owner_the_hub_does_not_know_waits_until_he_logs_in(world: Serv
     world.hub.users.discard("alice")
     record = await world.reserve(gpus=2)
     await world.becomes(record.id, "queued")
-    assert "log in" in (world.service.view.reason(world.service.view.reservations[record.id]) or "")
+    assert "log in" in plain(world.service.view.reason(world.service.view.reservations[record.id]) or "", 0)
     other = await world.reserve(BOB, gpus=8)
     await world.becomes(other.id, "ready")
     world.hub.users.add("alice")
@@ -841,7 +842,7 @@ async def test_trouble_of_a_start_is_told(world: ServiceWorld) -> None:
     world.service.readiness.report(record.id, 1, 1, Report(None, False, "no answer from sshd"))
     await world.until(
         lambda: (
-            world.service.view.reason(world.service.view.reservations[record.id])
+            plain(world.service.view.reason(world.service.view.reservations[record.id]) or "", 0)
             == "starting on node-1 and node-2: rank 1: no answer from sshd"
         )
     )

@@ -35,6 +35,8 @@ from gpudev_hub.core.model import (
     Shape,
 )
 from gpudev_hub.core.policy import Policy, PoolSettings
+from gpudev_hub.core.sentences import because
+from gpudev_hub.core.words import plain
 
 #: 23 Nov 2026, 12:00 UTC.
 NOON: Millis = 1_795_435_200_000
@@ -206,7 +208,7 @@ class Driver:
     def causes(self, id: str) -> list[str]:
         """Why the reservation changed, in order."""
         changes = [c for _, _, c in self.folded.history if isinstance(c.record, Reservation)]
-        return [f"{c.cause}: {c.detail}" if c.detail else c.cause for c in changes if c.record.id == id]  # type: ignore[union-attr]
+        return [plain(because(c.cause.value, c.detail), self.now) for c in changes if c.record.id == id]  # type: ignore[union-attr]
 
     def took(self, kind: type[StartServer | StopServer]) -> list[tuple[str, int]]:
         """(reservation, attempt) of the effects of this kind so far, which are then forgotten."""

@@ -392,6 +392,7 @@ def _availability(hours: float) -> wire.Availability:
     def size(
         gpus: int, nodes: int, free: int, start: str | None, longest_now: float | None = None, why: str = ""
     ) -> wire.SizeAvailability:
+        text = wire.Sentence(code="text", template="{text}", params={"text": why}, instants={})
         error = wire.Error(code="quota_exceeded", message=why) if "allowed" in why else None
         return wire.SizeAvailability(
             gpus=gpus,
@@ -401,7 +402,7 @@ def _availability(hours: float) -> wire.Availability:
             longest_now=longest_now,
             starts_now=not why,
             reason=why or None,
-            reason_parts=[wire.TextPart(text=why)] if why else [],
+            reason_data=text if why else None,
             refused=error,
         )
 

@@ -15,7 +15,7 @@ from fakehub import FakeHub
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import OwnerKnown
-from gpudev_hub.core.words import instant, printable
+from gpudev_hub.core.words import printable
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.web import auth
 from gpudev_hub.web.app import GATE, PUBLIC, make_server
@@ -171,18 +171,18 @@ async def test_what_a_server_says_is_its_owners_to_read_and_moves_no_terminal(ru
     """Whoever holds a server's token may say anything; others read why, and not what his programs wrote."""
     async with run.client("alices") as alice:
         one = (await alice.post(f"{API}/reservations", json={"gpus": 1, "hours": 1})).json()["id"]
-    said = f"\x1b]0;PWNED\x07[/x] 10:15:30 GET /lab/merger.ipynb\u202e\r\n$ {instant(0)}"
+    said = "\x1b]0;PWNED\x07[/x] 10:15:30 GET /lab/merger.ipynb\u202e\r\n$ {until}"
     run.service.readiness.report(one, 1, 0, Report(False, True, said))
     await run.until(one, lambda record: record.trouble == printable(said))
     async with run.client("alices") as alice, run.client("bobs") as bob, run.client("operators") as olga:
         for client, told in ((alice, True), (olga, True), (bob, False)):
             shown = (await client.get(f"{API}/reservations/{one}")).json()
-            reason, parts = shown["reason"], shown["reason_parts"]
+            reason, data = shown["reason"], shown["reason_data"]
             assert reason.startswith("starting on node-1")
             assert ("merger" in reason) is told
             assert reason.isprintable()
-            assert "".join(part["text"] for part in parts) == reason
-            assert all(part["at"] is None for part in parts), "what is quoted has no times of ours"
+            words = {"nodes": "node-1", "why": printable(said)} if told else {"nodes": "node-1"}
+            assert (data["params"], data["instants"]) == (words, {}), "what is quoted has no times of ours"
         causes = (await alice.get(f"{API}/reservations/{one}/history")).json()["items"]
         assert all(entry["cause"].isprintable() for entry in causes)
 

@@ -138,12 +138,15 @@ def reservation(**changes: object) -> wire.Reservation:
     return wire.Reservation(**(fields | changes))  # type: ignore[arg-type]
 
 
-def said(*pieces: str) -> list[wire.TextPart]:
-    """Pieces of a text; those that are times on the wire are instants."""
-    return [
-        wire.TextPart(text="?", at=piece) if piece.endswith("Z") else wire.TextPart(text=piece)
-        for piece in pieces
-    ]
+def said(*pieces: str) -> wire.Sentence:
+    """A text from pieces; those that are times on the wire are instants."""
+    named = {f"t{n}": piece for n, piece in enumerate(pieces)}
+    return wire.Sentence(
+        code="test",
+        template="".join(f"{{{name}}}" for name in named),
+        params={name: piece for name, piece in named.items() if not piece.endswith("Z")},
+        instants={name: piece for name, piece in named.items() if piece.endswith("Z")},
+    )
 
 
 def shown(stopped: bool = False, warn_minutes: tuple[int, ...] = (), **changes: object) -> Shown:
@@ -158,9 +161,9 @@ def test_states_in_words() -> None:
     running: dict[str, Any] = {"state": "ready", "starts_at": at(-30), "ends_at": at(30)}
     assert "30 min" in shown(**running).statement
     assert shown(stopped=True, **running).pill == ("Stopped", "wait")
-    failed = shown(state="ended", outcome="failed", reason_parts=said("no sshd"), ended_at=NOW)
+    failed = shown(state="ended", outcome="failed", reason_data=said("no sshd"), ended_at=NOW)
     assert (failed.statement, failed.explanation) == ("Failed", "No sshd.")
-    expired = shown(state="ended", outcome="expired", reason_parts=[], ended_at=NOW)
+    expired = shown(state="ended", outcome="expired", reason_data=None, ended_at=NOW)
     assert (expired.statement, expired.explanation) == ("Expired", ""), "said once"
     assert failed.steps[-1].state == "failed"
 
@@ -205,14 +208,14 @@ def test_words() -> None:
     assert "2 h" in left(at(120), NOW)
 
 
-def test_only_marked_instants_are_times_on_a_page() -> None:
-    waits = shown(reason_parts=said("node-1 is free by ", at(10), " (bob)"))
+def test_only_instants_are_times_on_a_page() -> None:
+    waits = shown(reason_data=said("node-1 is free by ", at(10), " (bob)"))
     assert waits.explanation == f"node-1 is free by {when(at(10), NOW)} (bob)."
-    quoted = shown(state="starting", reason_parts=said("starting on node-1: 10:15:30 <b> at 10:15"))
+    quoted = shown(state="starting", reason_data=said("starting on node-1: 10:15:30 <b> at 10:15"))
     assert quoted.explanation == "Starting on node-1: 10:15:30 &lt;b&gt; at 10:15."
     assert told(said("by ", at(10)), NOW).endswith("</time>.")
-    assert told([], NOW) == ""
-    ended = shown(state="ended", outcome="failed", reason_parts=said("late, by ", at(10)))
+    assert told(None, NOW) == ""
+    ended = shown(state="ended", outcome="failed", reason_data=said("late, by ", at(10)))
     assert ended.explanation == f"Late, by {when(at(10), NOW)}."
 
 
@@ -221,14 +224,15 @@ def test_history_leaves_out_what_only_machines_care_for() -> None:
         return wire.HistoryItem(
             at=NOW,
             cause=cause,
-            cause_parts=said(cause),
+            cause_code=cause.partition(": ")[0],
+            cause_data=said(cause.partition(": ")[2]) if ": " in cause else None,
             actor=actor,
             state="ready",
             planned_start=None,
             guaranteed_by=None,
             ends_at=None,
             detail=detail,
-            detail_parts=said(detail) if detail else [],
+            detail_data=said(detail) if detail else None,
         )
 
     items = [
@@ -250,7 +254,7 @@ def test_events_within_a_minute_are_told_apart_by_seconds() -> None:
         return wire.HistoryItem(
             at=at(seconds / 60),
             cause="extended",
-            cause_parts=said("extended"),
+            cause_code="extended",
             actor="service",
             state="ready",
             planned_start=None,

@@ -142,7 +142,7 @@ def availability(pool: wire.PoolAvailability, *, now: datetime) -> RenderableTyp
 def _start(size: wire.SizeAvailability, now: datetime) -> list[str]:
     """Return when a request would start, and why not now."""
     earliest = words.parse_time(size.earliest_start)
-    why = words.told(size.reason_parts, now)
+    why = words.told(size.reason_data, now)
     if size.refused is not None:
         first = f"refused: {why or size.refused.message}"
     elif earliest is None:

@@ -7,7 +7,7 @@ is made from these types. Each module has the types of one subject; the names of
 
 from __future__ import annotations
 
-from gpudev.wire.base import API, Error, ErrorBody, Reason, RequestId, TextPart
+from gpudev.wire.base import API, Error, ErrorBody, Reason, RequestId
 from gpudev.wire.limits import (
     Limit,
     LimitName,
@@ -53,6 +53,7 @@ from gpudev.wire.reservations import (
     Server,
     State,
 )
+from gpudev.wire.sentences import Sentence, told
 from gpudev.wire.servers import AgentReport, Cut, Notice, Notices, ServerStatus
 from gpudev.wire.ssh import RefusedKey, SshAccess, SshBastion, SshClosed, SshHost
 from gpudev.wire.usage import Usage, UsageBy, UsageOwner, UsageRow
@@ -97,6 +98,7 @@ __all__ = [
     "ReservationList",
     "ReserveRequest",
     "RevocationsRequest",
+    "Sentence",
     "Server",
     "ServerStatus",
     "SetLimitsRequest",
@@ -106,7 +108,6 @@ __all__ = [
     "SshClosed",
     "SshHost",
     "State",
-    "TextPart",
     "Timeline",
     "TimelineBar",
     "TimelineNode",
@@ -115,4 +116,5 @@ __all__ = [
     "UsageBy",
     "UsageOwner",
     "UsageRow",
+    "told",
 ]

@@ -18,15 +18,6 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_def
     """Base class of all request bodies."""
 
 
-class TextPart(msgspec.Struct, kw_only=True):
-    """A part of a text. The text is all parts joined."""
-
-    text: str
-    """The words; for a time, the time in UTC."""
-    at: str | None = None
-    """The time, to show in the local time zone; null for words, which may contain quoted text."""
-
-
 class Error(msgspec.Struct, kw_only=True):
     """Inside ``{"error": …}``."""
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from gpudev.wire.base import Error, TextPart
+from gpudev.wire.base import Error
 from gpudev.wire.reservations import Reservation, State
+from gpudev.wire.sentences import Sentence
 
 
 class SizeAvailability(msgspec.Struct, kw_only=True):
@@ -25,8 +26,8 @@ class SizeAvailability(msgspec.Struct, kw_only=True):
     """Whether it would start now."""
     reason: str | None = None
     """Why it would not start now: the `reason` that the reservation would have."""
-    reason_parts: list[TextPart] = []
-    """``reason`` in parts, with separate times."""
+    reason_data: Sentence | None = None
+    """``reason`` as data."""
     refused: Error | None = None
     """The error that the request would get; null if it would be accepted."""
     max_hours: float | None = None

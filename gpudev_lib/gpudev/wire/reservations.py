@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gpudev.wire.base import Reason, Request, RequestId, TextPart
+from gpudev.wire.base import Reason, Request, RequestId
+from gpudev.wire.sentences import Sentence
 
 State = Literal["queued", "starting", "ready", "stopping", "ended"]
 Server = Literal["starting", "running", "stopped", "unknown"]
@@ -102,8 +103,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     """Whether the GPUs are simulated, without real hardware."""
     ssh_commands: list[str] = []
     """SSH commands for all nodes, in order; empty if `ssh_command` is null."""
-    reason_parts: list[TextPart] = []
-    """``reason`` in parts, with separate times."""
+    reason_data: Sentence | None = None
+    """``reason`` as data."""
     shared: bool = False
     """Whether the owner shares the server with the caller."""
     guests: list[Guest] = []
@@ -134,15 +135,19 @@ class HistoryItem(msgspec.Struct, kw_only=True):
 
     at: str
     cause: str
+    """The cause and its details, if there are any: ``start_failed: no answer``."""
     actor: str
     state: str
     planned_start: str | None
     guaranteed_by: str | None
     ends_at: str | None
     detail: str
-    cause_parts: list[TextPart] = []
-    """``cause`` in parts, like ``reason_parts`` of a reservation."""
-    detail_parts: list[TextPart] = []
+    cause_code: str = ""
+    """The cause alone: ``start_failed``."""
+    cause_data: Sentence | None = None
+    """Details of the cause as data."""
+    detail_data: Sentence | None = None
+    """``detail`` as data."""
 
 
 class History(msgspec.Struct, kw_only=True):

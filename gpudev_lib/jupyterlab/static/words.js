@@ -1,5 +1,7 @@
 /** What is said about a reservation. */
 
+import { told } from "./sentences.js";
+
 /**
  * @typedef {object} Reservation
  * @property {string} id
@@ -13,7 +15,7 @@
  * @property {string} image
  * @property {number} hours
  * @property {string | null} reason
- * @property {{ text: string, at?: string | null }[]} reason_parts
+ * @property {import("./sentences.js").Sentence | null} [reason_data]
  * @property {string | null} starts_at
  * @property {string | null} ends_at
  * @property {string | null} outcome
@@ -78,7 +80,7 @@ export function size(r) {
  * @param {Reservation} r
  */
 export function reason(r) {
-  return r.reason_parts.map((part) => (part.at ? when(part.at) : part.text)).join("") || r.reason || "";
+  return told(r.reason_data ?? r.reason ?? "", when);
 }
 
 /** @param {Reservation} r */
@@ -93,9 +95,8 @@ export function over(r) {
 export function ending(r) {
   const heading = ENDS[r.outcome ?? ""] ?? "Your reservation has ended";
   if (r.state === "ended") return { heading, news: reason(r) };
-  // While it stops, the reason begins with the outcome in other words; what follows the colon is news.
-  const [, ...news] = reason(r).split(": ");
-  return { heading, news: news.join(": ") };
+  // While it stops, the reason has the outcome in other words; the rest is news.
+  return { heading, news: told(r.reason_data?.params["detail"] ?? "", when) };
 }
 
 /**

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .sentences import Text
+
 
 class Cause(StrEnum):
     """Why a record changed; the history keeps it with every change."""
@@ -50,7 +52,7 @@ class Cause(StrEnum):
         return self
 
     @property
-    def detail(self) -> str:
+    def detail(self) -> Text:
         """No details."""
         return ""
 
@@ -60,7 +62,7 @@ class Reason:
     """Why a record changes, with details for people."""
 
     cause: Cause
-    detail: str
+    detail: Text
 
 
 Why = Cause | Reason

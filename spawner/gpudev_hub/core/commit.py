@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .causes import Cause
 from .live_state import ClaimKey, LiveState, Record
 from .model import Millis, Reservation
+from .sentences import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Change:
     """The subject who asked, or ``service``."""
     gone: bool = False
     """True: the record leaves the live state (an ended reservation, a freed claim, a used id)."""
-    detail: str = ""
+    detail: Text = ""
     """Details of the cause: ``no answer in 60 s``."""
 
 

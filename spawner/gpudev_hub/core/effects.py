@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .model import Reservation
+from .sentences import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Tell:
     """Tell the owner something else (a place moved, the hold was shortened)."""
 
     id: str
-    message: str
+    message: Text
 
 
 @dataclass(frozen=True, slots=True)

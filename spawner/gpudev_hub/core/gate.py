@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .model import Millis, NodeSlots
+from .sentences import Text
 
 
 class Verdict(StrEnum):
@@ -179,8 +180,8 @@ class SizeNow:
     """Where it would not start at once: the longest hold with which it would; ``None``: with no hold."""
     starts_now: bool
     """Whether the subject's request would start at once."""
-    reason: str
-    """Why it would not, with marked instants; else empty."""
+    reason: Text
+    """Why it would not; else empty."""
     refused: bool
     """Whether the request would be refused, for this reason."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .sentences import Text
+
 Millis = int
 """An instant (milliseconds since the epoch, UTC) or a duration in milliseconds."""
 
@@ -225,7 +227,7 @@ class Reservation:
     """While blocked: the place it had. It gets that again if it is still free when it is planned again."""
     lost_promise: Millis | None = None
     """While blocked: what it was promised, which holds again unless its new place is later."""
-    blocked: str | None = None
+    blocked: Text | None = None
     """In words, why there is no place, which holds up nobody; or why a server can't be started again."""
     excluded: frozenset[str] = frozenset()
     """Nodes at fault in failed starts of this reservation."""
@@ -258,9 +260,9 @@ class Reservation:
     """While ``stopping``: the outcome it will end with."""
     outcome: Outcome | None = None
     ended_at: Millis | None = None
-    detail: str = ""
+    detail: Text = ""
     """The latest thing worth telling the owner, in words (a failure, a moved place)."""
-    trouble: str = ""
+    trouble: Text = ""
     """What keeps the start under way from being ready, in words; nothing once it is."""
     access_ends_at: Millis | None = None
     """When its server is stopped because its owner lost access, unless access comes back before."""

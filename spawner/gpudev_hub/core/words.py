@@ -1,61 +1,25 @@
-"""Times, durations and lists in words, as people read them.
-
-Texts that are stored, or shown in the reader's own zone, carry their instants marked (`instant`), so that
-nobody looks for times in prose: `parts` takes such a text apart, `plain` writes it with UTC times. Text of
-others (a log line, a program's error) goes through `printable` first, which leaves no marks in it.
-"""
+"""Times, durations, lists and sentences in words, as people read them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from .model import HOUR, MINUTE, SECOND, Millis, Node, NodeStatus, Shape
-
-#: Around an instant: two characters of Unicode's private use area.
-_OPENING, _CLOSING = "\ue000", "\ue001"
-_INSTANT = re.compile(
-    rf"{_OPENING}([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}Z){_CLOSING}"
-)
-
+from .sentences import Sentence, Text, say
 
 #: Why nothing new starts on a node where nothing shows that network policies are enforced.
 UNPROVEN = "its policy probe is not ready"
 
 
-class Part(NamedTuple):
-    """A piece of a text: an instant, or words."""
-
-    text: str
-    """The words; of an instant nothing."""
-    at: Millis | None = None
-
-
-def instant(at: Millis) -> str:
-    """Return the instant, to the second, marked for `parts` and `plain`."""
-    return f"{_OPENING}{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}{_CLOSING}"
-
-
-def parts(text: str) -> list[Part]:
-    """Return the pieces of a text with marked instants, in order; the words are printable."""
-    found: list[Part] = []
-    for index, piece in enumerate(_INSTANT.split(text)):
-        if index % 2:
-            try:
-                found.append(Part("", round(datetime.fromisoformat(piece).timestamp()) * SECOND))
-                continue
-            except ValueError:
-                pass  # no such day or hour: words
-        if piece:
-            found.append(Part(printable(piece)))
-    return found
-
-
-def plain(text: str, now: Millis) -> str:
-    """Return the text with its marked instants in words, as `moment` writes them."""
-    return "".join(part.text if part.at is None else moment(part.at, now) for part in parts(text))
+def plain(text: Text | Millis, now: Millis) -> str:
+    """Return a text on one printable line, its instants as `moment` writes them."""
+    match text:
+        case str():
+            return printable(text)
+        case int():
+            return moment(text, now)
+    return text.template.format_map({name: plain(value, now) for name, value in text.values.items()})
 
 
 def listing(words: Sequence[str], last: str) -> str:
@@ -122,9 +86,9 @@ def node_state(name: str, node: Node | None) -> str:
     return f"{name} is {node.status}{why}"
 
 
-def node_end(name: str, until: Millis) -> str:
-    """`node-1 is available only until 14:10 UTC`, with the instant marked."""
-    return f"{name} is available only until {instant(until)}"
+def node_end(name: str, until: Millis) -> Sentence:
+    """`node-1 is available only until 14:10 UTC`."""
+    return say("node_ends", node=name, until=until)
 
 
 def size(shape: Shape) -> str:

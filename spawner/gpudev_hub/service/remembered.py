@@ -12,6 +12,7 @@ from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import Store
+from gpudev_hub.core.sentences import Text
 from gpudev_hub.core.words import plain, sentence
 
 from .cuts import Cuts
@@ -86,7 +87,7 @@ class Remembered:
         if record is not None:
             self.notices.warn(self.view.n, record, minutes, self._clock.now())
 
-    def tell(self, id: str, message: str) -> None:
+    def tell(self, id: str, message: Text) -> None:
         """Show a message in a server."""
         self.notices.tell(self.view.n, id, sentence(plain(message, self._clock.now())))
 

@@ -25,7 +25,7 @@ from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.events import AccessLost, Event, Swept
 from gpudev_hub.core.model import MINUTE, SECOND, Millis
 from gpudev_hub.core.ports import Lists, Membership, MembershipUnavailable
-from gpudev_hub.core.words import instant
+from gpudev_hub.core.words import moment
 
 from .view import View
 
@@ -194,9 +194,9 @@ class Sweep:
         last = max(self._view.swept_at or 0, self._began)
         if now > last + LATE * self._period:
             why = f" ({self.trouble})" if self.trouble else ""
-            found.append(f"access was last compared with GitHub at {instant(last)}{why}")
+            found.append(f"access was last compared with GitHub at {moment(last, now)}{why}")
         if self.retry_at is not None and self.retry_at > now:
-            found.append(f"GitHub limits requests until {instant(self.retry_at)}")
+            found.append(f"GitHub limits requests until {moment(self.retry_at, now)}")
         return found
 
     def _failed(self, why: str, retry_at: Millis | None) -> bool:

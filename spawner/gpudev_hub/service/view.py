@@ -9,6 +9,7 @@ from gpudev_hub.core.live_state import LiveState
 from gpudev_hub.core.model import Claim, Guest, Millis, Presence, Reservation, State
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.ports import ServerSight
+from gpudev_hub.core.sentences import Text
 from gpudev_hub.core.views.availability import Forecast
 from gpudev_hub.core.views.reasons import Outlook
 
@@ -94,8 +95,8 @@ class View(LiveState):
         """Place in the queue of its pool, 1 = next; ``None`` if it is not queued, or blocked."""
         return self.outlook.position(id)
 
-    def reason(self, record: Reservation) -> str | None:
-        """In words: why it waits, or the latest thing worth telling; or, of one that has ended, why."""
+    def reason(self, record: Reservation) -> Text | None:
+        """Why it waits, or the latest thing worth telling; or, of one that has ended, why."""
         return self.outlook.explain(record, self.now() if record.ended_at is None else record.ended_at)
 
     def sight(self, id: str) -> ServerSight | None:

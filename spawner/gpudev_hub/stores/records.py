@@ -10,12 +10,13 @@ from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change
 from gpudev_hub.core.live_state import KINDS, Record, key_of
 from gpudev_hub.core.model import Claim, MintedId, Reservation
+from gpudev_hub.core.sentences import Text
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     kind.name: msgspec.json.Decoder(type_) for type_, kind in KINDS.items()
 }
-_CAUSE: Final = msgspec.json.Decoder(tuple[Cause, str])
+_CAUSE: Final = msgspec.json.Decoder(tuple[Cause, Text])
 
 
 def encode_cause(change: Change) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from gpudev import wire
 from gpudev_hub.core.decisions.unit_of_work import SERVICE
-from gpudev_hub.core.words import capital
+from gpudev_hub.core.words import sentence
 
 from .drawing import parse
 
@@ -146,25 +146,9 @@ def _minutes(count: int) -> str:
     return f"{count} minute{'' if count == 1 else 's'}"
 
 
-def told(parts: list[wire.TextPart], now: str) -> Markup:
-    """A sentence with its instants as ``<time>``, with a capital letter and a full stop."""
-    if not parts:
-        return NOTHING
-    pieces = [escape(part.text) if part.at is None else when(part.at, now) for part in parts]
-    first, last = parts[0], parts[-1]
-    if first.at is None:
-        pieces[0] = escape(capital(first.text))
-    if last.at is not None or last.text[-1] not in ".!?":
-        pieces.append(Markup("."))
-    return NOTHING.join(pieces)
-
-
-def after_colon(parts: list[wire.TextPart]) -> list[wire.TextPart]:
-    """What follows the word and the colon that a text begins with."""
-    if not parts or ": " not in parts[0].text:
-        return []
-    rest = parts[0].text.partition(": ")[2]
-    return [wire.TextPart(text=rest), *parts[1:]] if rest else parts[1:]
+def told(text: wire.Sentence | None, now: str) -> Markup:
+    """A text with its instants as ``<time>``, with a capital letter and a full stop."""
+    return NOTHING if text is None else Markup(sentence(wire.told(text, lambda at: when(at, now), escape)))  # noqa: S704
 
 
 def slots(allocation: list[wire.NodeSlots]) -> list[str]:
@@ -301,7 +285,7 @@ class Shown:
     @property
     def explanation(self) -> Markup:
         """Why, as a sentence; empty where the state or outcome says everything."""
-        return told(self.r.reason_parts, self.now)
+        return told(self.r.reason_data, self.now)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -358,13 +342,12 @@ def happenings(
     """
     found: list[Happening] = []
     for item in items:
-        cause = item.cause.partition(": ")[0]
-        if cause == "server_seen":
+        if item.cause_code == "server_seen":
             continue
         by = "" if item.actor in (SERVICE, owner) else logins.get(item.actor, item.actor.rpartition(":")[2])
-        words = CAUSES.get(item.cause) or CAUSES.get(cause, cause.replace("_", " "))
-        more = [] if item.cause in CAUSES else after_colon(item.cause_parts)
-        news = told(more or item.detail_parts, now)
+        words = CAUSES.get(item.cause) or CAUSES.get(item.cause_code, item.cause_code.replace("_", " "))
+        more = None if item.cause in CAUSES else item.cause_data
+        news = told(more or item.detail_data, now)
         if news.lower().rstrip(".").endswith(words.lower()):
             news = NOTHING
         found.append(Happening(item.at, words, news, by))

@@ -6,7 +6,7 @@ from gpudev import wire
 from gpudev_hub.core.access_model import Access as HubAccess
 from gpudev_hub.core.access_model import Person
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.words import plain, sentence
+from gpudev_hub.core.words import sentence
 from gpudev_hub.service.service import Service
 
 from .routes import Access, Call, route
@@ -53,7 +53,7 @@ async def confirm_revocations(call: Call, body: wire.RevocationsRequest) -> wire
 
 def problems(service: Service) -> list[str]:
     """Return what operators should look at, in sentences."""
-    return [sentence(plain(problem, service.clock.now())) for problem in service.access.problems()]
+    return [sentence(problem) for problem in service.access.problems()]
 
 
 def _person(call: Call, person: Person, held: frozenset[str]) -> wire.Person:

@@ -12,7 +12,7 @@ import msgspec
 from gpudev import wire
 from gpudev.foreign import coloured
 from gpudev.hours import EXAMPLES, read_hours
-from gpudev_hub.core.commit import Change, HistoryEntry
+from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.limits.rules import limits_of
@@ -20,10 +20,11 @@ from gpudev_hub.core.model import HOUR, Claim, ClaimState, Millis, Node, Owner, 
 from gpudev_hub.core.permissions import WHEN, Action, Role, may, roles
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.request import Ask
+from gpudev_hub.core.sentences import Sentence, Text, because, say
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.core.views.limits import standings
 from gpudev_hub.core.views.ssh_aliases import aliases
-from gpudev_hub.core.words import moment, parts, plain, printable
+from gpudev_hub.core.words import plain, printable
 from gpudev_hub.origins import servers_of
 from gpudev_hub.service.reads import ServerLogs
 from gpudev_hub.service.view import View
@@ -114,7 +115,7 @@ class Presenter:
             guaranteed_by=instant(record.promise) if queued else None,
             likely_start=None,
             reason=None if reason is None else plain(reason, self.view.now()),
-            reason_parts=self._parts(reason or ""),
+            reason_data=data_of(reason),
             created_at=rfc3339(record.created_at),
             starts_at=instant(record.ready_at),
             ends_at=instant(record.ends_at),
@@ -137,20 +138,11 @@ class Presenter:
             simulated=pool.simulated,
         )
 
-    def _reason(self, record: Reservation, reader: Identity) -> str | None:
+    def _reason(self, record: Reservation, reader: Identity) -> Text | None:
         """To others without the detail, which may quote what its owner's programs have written."""
         if not (reader.operator or self.mine(record, reader)):
             record = replace(record, detail="", trouble="", notice="")
         return self.view.reason(record)
-
-    def _parts(self, text: str) -> list[wire.TextPart]:
-        now = self.view.now()
-        return [
-            wire.TextPart(text=part.text)
-            if part.at is None
-            else wire.TextPart(text=moment(part.at, now), at=rfc3339(part.at))
-            for part in parts(text)
-        ]
 
     def _ways_in(self, record: Reservation, reader: Identity) -> tuple[str, str, list[str]]:
         """JupyterLab, VS Code, and the SSH command for each node, with the names that the reader uses."""
@@ -175,15 +167,16 @@ class Presenter:
         items = [
             wire.HistoryItem(
                 at=rfc3339(entry.at),
-                cause=plain(_cause(entry.change), entry.at),
-                cause_parts=self._parts(_cause(entry.change)),
+                cause=plain(because(entry.change.cause.value, entry.change.detail), entry.at),
+                cause_code=entry.change.cause.value,
+                cause_data=data_of(entry.change.detail),
                 actor=entry.change.actor,
                 state=record.state.value,
                 planned_start=instant(record.place.start) if record.place is not None else None,
                 guaranteed_by=instant(record.promise),
                 ends_at=instant(record.ends_at),
                 detail=plain(record.detail, entry.at),
-                detail_parts=self._parts(record.detail),
+                detail_data=data_of(record.detail),
             )
             for entry in entries
             if isinstance(record := entry.change.record, Reservation)
@@ -196,9 +189,9 @@ class Presenter:
         for entry in found.events:
             record = entry.change.record
             if isinstance(record, Reservation):
-                about = f" ({record.detail})" if record.detail else ""
-                what = plain(f"{_cause(entry.change)}{about}", entry.at)
-                events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}")
+                about = f" ({plain(record.detail, entry.at)})" if record.detail else ""
+                what = plain(because(entry.change.cause.value, entry.change.detail), entry.at)
+                events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}{about}")
         # Also for who reads the answer with another client: JSON keeps characters that terminals obey.
         return wire.Logs(events=events, logs={source: coloured(text) for source, text in found.logs.items()})
 
@@ -232,7 +225,7 @@ class Presenter:
                             longest_now=None if size.longest_now is None else size.longest_now / HOUR,
                             starts_now=size.starts_now,
                             reason=None if size.reason is None else plain(size.reason, self.view.now()),
-                            reason_parts=self._parts(size.reason or ""),
+                            reason_data=data_of(size.reason),
                             refused=None if size.refused is None else error_of(size.refused),
                             max_hours=size.longest / HOUR,
                         )
@@ -334,8 +327,24 @@ class Presenter:
         )
 
 
-def _cause(change: Change) -> str:
-    return f"{change.cause}: {change.detail}" if change.detail else change.cause
+def data_of(text: Text | None) -> wire.Sentence | None:
+    """A text on the wire; nothing where there is nothing to read."""
+    if isinstance(text, Sentence):
+        return _data(text)
+    return _data(say("text", text=text)) if text else None
+
+
+def _data(sentence: Sentence) -> wire.Sentence:
+    return wire.Sentence(
+        code=sentence.code,
+        template=sentence.template,
+        params={
+            name: printable(value) if isinstance(value, str) else _data(value)
+            for name, value in sentence.values.items()
+            if not isinstance(value, int)
+        },
+        instants={name: rfc3339(at) for name, at in sentence.values.items() if isinstance(at, int)},
+    )
 
 
 def _node(node: Node, bars: list[wire.TimelineBar]) -> wire.TimelineNode:

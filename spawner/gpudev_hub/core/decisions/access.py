@@ -10,7 +10,7 @@ from gpudev_hub.core.effects import CutSessions, RevokeAccess, Tell
 from gpudev_hub.core.errors import ASK_AN_OPERATOR, Code, Refused
 from gpudev_hub.core.events import AccessLost, PersonSeen, Swept
 from gpudev_hub.core.model import Outcome, Reservation, State
-from gpudev_hub.core.words import instant, printable, sentence
+from gpudev_hub.core.words import moment, printable, sentence
 
 from .limit_rules import look_for_raised
 from .transitions import Turn, cancel
@@ -130,7 +130,7 @@ def _revoke(turn: Turn, person: Person, reservation: Reservation) -> None:
     until = person.since + world.policy.revocation_grace
     world.put(replace(reservation, access_ends_at=until), Cause.ACCESS_REVOKED)
     told = (
-        f"{detail}. This server stops at {instant(until)} unless your access comes back before. "
+        f"{detail}. This server stops at {moment(until, turn.now)} unless your access comes back before. "
         "Save your work now; your home is kept"
     )
     turn.do(Tell(reservation.id, told))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gpudev_hub.core.model import Millis, Node, NodeStatus, Request
-from gpudev_hub.core.words import duration, gpus, listing, node_end, node_state
+from gpudev_hub.core.sentences import Text, joined, say
+from gpudev_hub.core.words import duration, gpus, node_end, node_state
 
 
-def why_blocked(nodes: Iterable[Node], request: Request, length: Millis, now: Millis) -> str:
+def why_blocked(nodes: Iterable[Node], request: Request, length: Millis, now: Millis) -> Text:
     """Return, in words, what keeps a request from having a place of this length.
 
     Only nodes that could serve it are named: with enough others in their zone and placement group.
@@ -24,11 +25,13 @@ def why_blocked(nodes: Iterable[Node], request: Request, length: Millis, now: Mi
         return f"{shape.nodes} {each} that can be used together are needed; {pool} has {most}"
     up = {n.name for n in able if n.status is NodeStatus.UP}
     ending = [n for n in able if n.until is not None and (n.name in up or n.until < now + length)]
-    away = [node_state(n.name, n) for n in able if n.name not in up and n not in ending]
+    away: list[Text] = [node_state(n.name, n) for n in able if n.name not in up and n not in ending]
     if ending:
         ends = [node_end(n.name, n.until or 0) for n in ending]
-        away.append(f"{listing(ends, 'and')}, and less than {duration(length)} is free before then")
-    return "; ".join(away) if ending else listing(away, "and") or f"{pool} has no room for this request"
+        away.append(say("nodes_end", nodes=joined(ends, "all"), length=duration(length)))
+    if not away:
+        return f"{pool} has no room for this request"
+    return joined(away, "parts" if ending else "all")
 
 
 def usable_together(nodes: Iterable[Node], request: Request) -> list[list[Node]]:

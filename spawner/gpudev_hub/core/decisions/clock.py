@@ -11,6 +11,7 @@ from gpudev_hub.core.effects import StopServer, Tell, Warn
 from gpudev_hub.core.errors import IllegalMove
 from gpudev_hub.core.events import Compress, Outage
 from gpudev_hub.core.model import SECOND, Millis, Outcome, Place, Reservation, State
+from gpudev_hub.core.sentences import because
 from gpudev_hub.core.words import duration
 
 from .access import access_detail, settle_access
@@ -145,8 +146,7 @@ def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
     """Not ready in time: back to the queue, or, the last time, the end; after READY another restart."""
     policy = turn.world.policy
     known = reservation.trouble or reservation.detail
-    reason = f": {known}" if known else ""
-    detail = f"not ready within {duration(reservation.startup)}{reason}"
+    detail = because(f"not ready within {duration(reservation.startup)}", known)
     cause = Reason(Cause.START_FAILED, detail)
     if reservation.ready_at is not None:
         give_up_attempt(turn, replace(reservation, start_deadline=None), cause, detail)
@@ -154,14 +154,16 @@ def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
     failed = reservation.failed_starts + 1
     if failed >= policy.start_attempts:
         counted = replace(reservation, failed_starts=failed)
-        stop(turn, counted, Outcome.FAILED, cause, detail=f"{failed} starts failed; the last one: {detail}")
+        detail = because(f"{failed} starts failed; the last one", detail)
+        stop(turn, counted, Outcome.FAILED, cause, detail=detail)
     elif reservation.access_ends_at is not None:
         # Whoever may not get in does not wait in the queue either.
         revoked = access_detail(turn.world, reservation.owner.subject)
         stop(turn, reservation, Outcome.ACCESS_REVOKED, cause, detail=revoked)
     else:
         requeue(turn, reservation, cause, detail, failed_starts=failed)
-        turn.do(Tell(reservation.id, f"the start failed, and the request is in the queue again: {detail}"))
+        again = because("the start failed, and the request is in the queue again", detail)
+        turn.do(Tell(reservation.id, again))
 
 
 def _warn(turn: Turn, reservation: Reservation) -> None:

@@ -11,7 +11,8 @@ from gpudev_hub.core.errors import NEW_REQUEST_ID, Code, Refused
 from gpudev_hub.core.events import Extend
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Extension, Millis, Place, Reservation, State
-from gpudev_hub.core.words import duration, instant, moment, node_state
+from gpudev_hub.core.sentences import Text, say
+from gpudev_hub.core.words import duration, moment, node_state
 
 from .access import check_access
 from .placing import place_again
@@ -77,7 +78,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     world.put(longer, cause, event.actor)
     world.put(replace(claim, hard_end=hard_end + event.by), cause, event.actor)
     if event.actor != reservation.owner.subject:
-        what = f"extended this reservation by {duration(event.by)}, until {instant(longer.ends_at or 0)}"
+        what = f"extended this reservation by {duration(event.by)}, until {moment(longer.ends_at or 0, now)}"
         turn.do(Tell(reservation.id, told_by_operator(what, event.reason)))
     for other in moved:
         turn.do(Tell(other.id, other.detail))
@@ -85,14 +86,12 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     return longer
 
 
-def _told_of(extended: Reservation) -> Callable[[Reservation, Place], str]:
+def _told_of(extended: Reservation) -> Callable[[Reservation, Place], Text]:
     """What the owners of places that are moved for an extension are told."""
 
-    def told(moved: Reservation, place: Place) -> str:
-        return (
-            f"planned start is now {instant(place.start)}: {extended.owner.login} extended a reservation; "
-            f"still guaranteed by {instant(moved.promise or place.start)}"
-        )
+    def told(moved: Reservation, place: Place) -> Text:
+        why = f"{extended.owner.login} extended a reservation"
+        return say("moved", start=place.start, why=why, guaranteed=moved.promise or place.start)
 
     return told
 

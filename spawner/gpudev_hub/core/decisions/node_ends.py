@@ -12,7 +12,8 @@ from typing import Final
 from gpudev_hub.core.causes import Cause, Reason
 from gpudev_hub.core.effects import Tell
 from gpudev_hub.core.model import MINUTE, CapacityBlock, Millis, Node, NodeStatus, Reservation, State
-from gpudev_hub.core.words import instant, node_end
+from gpudev_hub.core.sentences import Text, because
+from gpudev_hub.core.words import moment, node_end
 
 from .transitions import Turn
 from .working_state import WorkingState
@@ -76,12 +77,12 @@ def end_with_node(turn: Turn, name: str) -> None:
         shorter = replace(reservation, hard_end=end)
         world.put(shorter, cause)
         world.change_claim(replace(claim, hard_end=end), cause)
-        now_at, before = instant(shorter.ends_at or 0), instant(reservation.ends_at or 0)
-        ends = f"your server ends at {now_at}, not at {before}"
-        turn.do(Tell(reservation.id, f"{node_end(name, until)}: {ends}. Save your work before then"))
+        now_at, before = (moment(r.ends_at or 0, turn.now) for r in (shorter, reservation))
+        ends = f"your server ends at {now_at}, not at {before}. Save your work before then"
+        turn.do(Tell(reservation.id, because(node_end(name, until), ends)))
 
 
-def why_early(world: WorkingState, reservation: Reservation) -> str:
+def why_early(world: WorkingState, reservation: Reservation) -> Text:
     """Return, in words, which node's end made a reservation end before its hold time was over, if one did."""
     if reservation.ready_at is None or reservation.hard_end is None:
         return ""

@@ -15,7 +15,8 @@ from gpudev_hub.core.effects import Tell
 from gpudev_hub.core.lifecycle import move
 from gpudev_hub.core.model import Millis, Place, Reservation, State
 from gpudev_hub.core.planning.plan import Plan, Wanted
-from gpudev_hub.core.words import instant, listing
+from gpudev_hub.core.sentences import Text, say
+from gpudev_hub.core.words import listing
 
 from .blocked import why_blocked
 from .transitions import Turn, release_claim
@@ -113,40 +114,36 @@ def _arrange(
     return placed, {key: place for key, place in moves.items() if place is not None}
 
 
-def _make_way(turn: Turn, moves: dict[str, Place], why: str) -> None:
+def _make_way(turn: Turn, moves: dict[str, Place], why: Text) -> None:
     """Record the new places of younger ones."""
-    world = turn.world
+    world, replanned = turn.world, say("replanned", why=why)
 
-    def told(reservation: Reservation, place: Place) -> str:
+    def told(reservation: Reservation, place: Place) -> Text:
         if reservation.place is None or place.start <= reservation.place.start:
             return reservation.detail
-        return (
-            f"planned start is now {instant(place.start)}: an earlier request was re-planned ({why}); "
-            f"still guaranteed by {instant(reservation.promise or place.start)}"
-        )
+        guaranteed = reservation.promise or place.start
+        return say("moved", start=place.start, why=replanned, guaranteed=guaranteed)
 
     before = {ref: world.reservations[ref].detail for ref in map(id_of, moves)}
-    for moved in world.move_places(
-        moves, Reason(Cause.YIELDED, f"an earlier request was re-planned ({why})"), told
-    ):
+    for moved in world.move_places(moves, Reason(Cause.YIELDED, replanned), told):
         if moved.detail != before[moved.id]:
             turn.do(Tell(moved.id, moved.detail))
 
 
-def _told(before: Reservation, after: Reservation, cause: Why) -> str | None:
+def _told(before: Reservation, after: Reservation, cause: Why) -> Text | None:
     """What to tell the owner of a request that was placed again; nothing if nothing got worse."""
     if after.place is None:
-        return f"blocked: {after.blocked}" if before.place is not None else None
+        return say("blocked", why=after.blocked or "") if before.place is not None else None
     if before.promise is not None and after.place.start > before.promise:
-        return f"planned start is now {instant(after.place.start)}, later than guaranteed: {_why(cause)}"
+        return say("moved_past_guarantee", start=after.place.start, why=_why(cause))
     return None
 
 
-def _why(cause: Why) -> str:
-    return cause.detail or cause.cause
+def _why(cause: Why) -> Text:
+    return cause.detail or cause.cause.value
 
 
-def requeue(turn: Turn, reservation: Reservation, cause: Why, detail: str, **fields: Any) -> None:
+def requeue(turn: Turn, reservation: Reservation, cause: Why, detail: Text, **fields: Any) -> None:
     """Back to the queue with its old number, and a new place, or blocked; its slots are let go.
 
     The promise stays if the new place keeps it.
@@ -201,7 +198,7 @@ def _placed(world: WorkingState, reservation: Reservation, place: Place | None, 
     return replace(reservation, place=place, promise=promise, blocked=None, lost=None, lost_promise=None)
 
 
-def without_place(reservation: Reservation, why: str) -> Reservation:
+def without_place(reservation: Reservation, why: Text) -> Reservation:
     """The queued reservation, blocked, with what it had to be given back if that can be."""
     return replace(
         reservation,

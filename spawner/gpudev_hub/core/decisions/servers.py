@@ -32,6 +32,7 @@ from gpudev_hub.core.model import (
     State,
 )
 from gpudev_hub.core.planning.slots import choose_slots
+from gpudev_hub.core.sentences import Text
 from gpudev_hub.core.words import printable
 
 from .access import access_detail
@@ -190,7 +191,7 @@ def _somewhere_away(turn: Turn, reservation: Reservation) -> bool:
     return any(node is None or node.status is not NodeStatus.UP for node in nodes)
 
 
-def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: Why, detail: str) -> bool:
+def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: Why, detail: Text) -> bool:
     """Go on, with the same end, on other nodes that are free now; false if there are none."""
     world, now = turn.world, turn.now
     plan = world.plan_of(reservation)

@@ -26,6 +26,7 @@ from gpudev_hub.core.model import (
 )
 from gpudev_hub.core.planning.plan import PromiseOf
 from gpudev_hub.core.planning.slots import choose_slots
+from gpudev_hub.core.sentences import Text, because, say
 from gpudev_hub.core.words import duration
 
 from .unit_of_work import SERVICE
@@ -104,11 +105,11 @@ def _late_cause(world: WorkingState, reservation: Reservation, what: str, now: M
     """Why a start is late, and by how much: what it waited for, or that nobody was there to start it."""
     assert reservation.place is not None
     late = now - reservation.place.start
-    story = f"the start of {reservation.id} was {what} by {duration(late)}"
+    story = say("late_start", reservation=reservation.id, how=what, length=duration(late))
     since, cause = world.held_up.get(reservation.id, (now, None))
     if cause is None or 2 * (now - since) < late:
         return Reason(Cause.OUTAGE, story)
-    return Reason(cause.cause, f"{story}: {cause.detail}")
+    return Reason(cause.cause, because(story, cause.detail))
 
 
 def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: Why, limit: PromiseOf) -> Reservation:
@@ -169,7 +170,7 @@ def start_attempt(turn: Turn, reservation: Reservation, cause: Why) -> None:
 
 
 def next_attempt(
-    turn: Turn, reservation: Reservation, cause: Why, detail: str, *, counts: bool = True
+    turn: Turn, reservation: Reservation, cause: Why, detail: Text, *, counts: bool = True
 ) -> None:
     """The current attempt's server was seen gone: start another one on the same slots, with the same end.
 
@@ -189,7 +190,7 @@ def next_attempt(
             reservation,
             Outcome.FAILED,
             cause,
-            detail=f"the server ended {restarts} times; the last time: {detail}",
+            detail=because(f"the server ended {restarts} times; the last time", detail),
         )
         return
     world.free_claim(claim, cause, now)
@@ -212,7 +213,7 @@ def next_attempt(
     start_attempt(turn, world.reservations[reservation.id], cause)
 
 
-def give_up_attempt(turn: Turn, reservation: Reservation, cause: Why, detail: str) -> None:
+def give_up_attempt(turn: Turn, reservation: Reservation, cause: Why, detail: Text) -> None:
     """Stop the current attempt's server, so that another one can be started on its slots once it is gone."""
     claim = turn.world.claim_of(reservation)
     turn.world.change_claim(replace(claim, state=ClaimState.RELEASING), cause)
@@ -233,7 +234,7 @@ def stop(
     outcome: Outcome,
     cause: Why,
     actor: str = SERVICE,
-    detail: str | None = None,
+    detail: Text | None = None,
 ) -> None:
     """It is to end with this outcome: stop its server, and end at once if that is known to be gone."""
     world = turn.world
@@ -277,7 +278,7 @@ def cancel(
     outcome: Outcome,
     cause: Why,
     actor: str = SERVICE,
-    detail: str = "",
+    detail: Text = "",
 ) -> None:
     """The end of a request that waited in the queue."""
     turn.world.unplan(reservation)

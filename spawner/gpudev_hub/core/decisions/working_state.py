@@ -14,20 +14,24 @@ from gpudev_hub.core.limits.rules import limits_of
 from gpudev_hub.core.model import Claim, Millis, NodeStatus, Place, Reservation
 from gpudev_hub.core.planning.plan import Demand, Plan
 from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.words import instant, listing, node_state
+from gpudev_hub.core.sentences import Text, joined, say
+from gpudev_hub.core.words import listing, node_state
 
 from .timers import planned_end
 from .unit_of_work import SERVICE, Records
 
 #: Why a request is blocked whose owner the Hub does not know.
-OWNER_UNKNOWN = "JupyterHub does not know its owner: log in to JupyterHub once"
+OWNER_UNKNOWN = say("owner_unknown")
 #: The same, as earlier versions stored it.
-_OWNER_UNKNOWN_BEFORE = "its owner is not known to JupyterHub: log in there once"
+_OWNER_UNKNOWN_BEFORE = (
+    "JupyterHub does not know its owner: log in to JupyterHub once",
+    "its owner is not known to JupyterHub: log in there once",
+)
 
 
-def is_owner_unknown(blocked: str | None) -> bool:
+def is_owner_unknown(blocked: Text | None) -> bool:
     """Return whether a request is blocked because the Hub does not know its owner."""
-    return blocked in (OWNER_UNKNOWN, _OWNER_UNKNOWN_BEFORE)
+    return blocked == OWNER_UNKNOWN or blocked in _OWNER_UNKNOWN_BEFORE
 
 
 def demand_key(id: str, attempt: int) -> str:
@@ -63,11 +67,9 @@ def is_missed(reservation: Reservation, now: Millis) -> bool:
 
 def overdue_cause(claims: Iterable[Claim]) -> Reason:
     """The cause of what servers do that are not gone in time."""
-    told = dict.fromkeys(
-        f"the server of {claim.reservation} should have stopped by {instant(claim.hard_end)}"
-        for claim in sorted(claims, key=lambda c: (c.hard_end, c.key))
-    )
-    return Reason(Cause.STOP_OVERRAN, listing(list(told), "and"))
+    late = sorted({(claim.hard_end, claim.reservation) for claim in claims})
+    told = [say("stop_overran", reservation=reservation, at=hard_end) for hard_end, reservation in late]
+    return Reason(Cause.STOP_OVERRAN, joined(told, "all"))
 
 
 class WorkingState(Records):
@@ -234,7 +236,7 @@ class WorkingState(Records):
         self,
         moves: Mapping[str, Place],
         cause: Why,
-        told: Callable[[Reservation, Place], str] | None = None,
+        told: Callable[[Reservation, Place], Text] | None = None,
     ) -> list[Reservation]:
         """Record places that the plan has moved; none of them may pass its promise."""
         moved = []

@@ -17,6 +17,7 @@ from gpudev_hub.core.model import HOUR, MINUTE, Millis, Node, NodeStatus, Owner,
 from gpudev_hub.core.planning.resource_profile import FOREVER
 from gpudev_hub.core.policy import PoolSettings
 from gpudev_hub.core.request import Ask, joinable, resolve, sizes
+from gpudev_hub.core.sentences import Text
 
 from .reasons import Outlook
 
@@ -35,7 +36,7 @@ class SizeOutlook:
     """Whether a request made now would start at once."""
     earliest_start: Millis | None
     """The planned start of a request made now; `None`: it would be refused, or blocked."""
-    reason: str | None
+    reason: Text | None
     """Why it would not start at once, in the words of the reservation or of the refusal."""
     refused: Refused | None
     """What a request made now would be refused with."""
@@ -122,7 +123,8 @@ def _size(turn: Turn, outlook: Outlook, owner: Owner, ask: Ask, pool: PoolSettin
     hold = round((ask.hours or 0) * HOUR)
     live = world.of_owner(owner.subject)
     longest = quota.longest_hold(world.policy, world, owner.subject, pool.name, gpus * nodes, live, now)
-    start, reason, refused, starts = None, None, None, False
+    reason: Text | None = None
+    start, refused, starts = None, None, False
     try:
         reservation, starts = _dry_run(turn, owner, ask)
     except Refused as error:

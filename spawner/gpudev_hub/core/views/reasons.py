@@ -23,7 +23,8 @@ from gpudev_hub.core.model import (
 )
 from gpudev_hub.core.planning.resource_profile import FOREVER, Profile
 from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.words import gpus, instant, listing, node_state, size
+from gpudev_hub.core.sentences import Text, joined, say
+from gpudev_hub.core.words import gpus, listing, node_state, size
 
 _OUTCOMES = {
     Outcome.RELEASED: "released",
@@ -145,8 +146,8 @@ class Outlook:
         end = Profile.of(stay[:3] for stay in stays).first_above(now, FOREVER, cap - more)
         return FOREVER if end is None else end
 
-    def explain(self, reservation: Reservation, now: Millis) -> str | None:
-        """Why it waits, failed or changed, in words; `None` where state and outcome say everything."""
+    def explain(self, reservation: Reservation, now: Millis) -> Text | None:
+        """Why it waits, failed or changed; `None` where state and outcome say everything."""
         if reservation.state is State.QUEUED:
             return self._waiting(reservation, now)
         if reservation.state in (State.STARTING, State.READY):
@@ -155,50 +156,51 @@ class Outlook:
             return reservation.detail or None
         outcome = reservation.stop_outcome
         why = _OUTCOMES[outcome] if outcome is not None else "ended"
-        return f"{why}: {reservation.detail}" if reservation.detail else why
+        return say("ending", outcome=why, detail=reservation.detail) if reservation.detail else why
 
-    def _holding(self, reservation: Reservation) -> str | None:
+    def _holding(self, reservation: Reservation) -> Text | None:
         if reservation.access_ends_at is not None:
-            return f"the owner lost access: the server stops at {instant(reservation.access_ends_at)}"
+            return say("access_lost", at=reservation.access_ends_at)
         if reservation.blocked is not None:
-            return f"the server ended, and the GPUs are kept, but {reservation.blocked}"
+            return say("kept_without_server", why=reservation.blocked)
         if reservation.stopped_at is not None:
             window = self.policy.pool(reservation.request.pool).restart_window
-            until = instant(reservation.stopped_at + window)
-            return (
-                f"the server is stopped, and the GPUs are kept until {until}: "
-                "start the server again, or release the reservation"
-            )
+            return say("stopped", until=reservation.stopped_at + window)
         if reservation.server is ServerState.UNKNOWN:
-            return "the state of the server is unknown, so it is left alone"
+            return say("server_unknown")
         if reservation.state is State.STARTING:
             where = listing([part.node for part in reservation.allocation], "and")
-            again = " again" if reservation.attempt > 1 else ""
+            where += " again" if reservation.attempt > 1 else ""
             known = reservation.trouble or reservation.detail
-            return f"starting on {where}{again}{f': {known}' if known else ''}"
-        restarted = f"the server was restarted: {reservation.detail}" if reservation.detail else ""
-        return "; ".join(filter(None, (restarted, reservation.notice))) or None
+            if known:
+                return say("starting_with_trouble", nodes=where, why=known)
+            return say("starting", nodes=where)
+        restarted = say("restarted", why=reservation.detail) if reservation.detail else ""
+        told = [text for text in (restarted, reservation.notice) if text]
+        return joined(told, "parts") if told else None
 
-    def _waiting(self, reservation: Reservation, now: Millis) -> str:
+    def _waiting(self, reservation: Reservation, now: Millis) -> Text:
         if reservation.blocked is not None:
-            return f"blocked: {reservation.blocked}"
+            return say("blocked", why=reservation.blocked)
         place = reservation.place
         if place is None or place.start <= now:
-            if place is None:
-                return "about to start"
-            away = self._away(reservation, place.nodes)
-            late = self._overdue(reservation, place, now)
+            away = [] if place is None else self._away(reservation, place.nodes)
+            late = [] if place is None else self._overdue(reservation, place, now)
             if away:
-                return f"about to start, but {listing(away, 'and')}"
-            return f"about to start: waiting for {listing(late, 'and')} to stop" if late else "about to start"
+                return say("about_to_start_without_node", nodes=listing(away, "and"))
+            if late:
+                return say("about_to_start_after", servers=listing(late, "and"))
+            return say("about_to_start")
         cap = self._cap(reservation, now)
         # Once the limit allows it, the owner's own GPUs may still be in the way.
         parts = self._blockers(reservation, now, own=cap is None or cap[1] < place.start)
         if cap is not None:
             parts.append(cap[0])
         parts += self._away(reservation) + self._left_out(reservation)
-        text = f"waiting for {size(reservation.request.shape)}"
-        return f"{text}: {', '.join(parts)}" if parts else text
+        wanted = size(reservation.request.shape)
+        if not parts:
+            return say("waiting", size=wanted)
+        return say("waiting_for", size=wanted, reasons=joined(parts, "list"))
 
     def _overdue(self, reservation: Reservation, place: Place, now: Millis) -> list[str]:
         """Whose reservations are past their end, on the nodes of the place or the owner's own."""
@@ -213,7 +215,7 @@ class Outlook:
         holder = self.reservations.get(claim.reservation)
         return holder.owner.login if holder is not None else claim.subject.rpartition(":")[2]
 
-    def _blockers(self, reservation: Reservation, now: Millis, *, own: bool) -> list[str]:
+    def _blockers(self, reservation: Reservation, now: Millis, *, own: bool) -> list[Text]:
         """`node-1 is free by 14:10 (alice)` for every node of the place that is not free until it starts.
 
         `own`: also where only the owner's own GPUs are in the way.
@@ -221,7 +223,7 @@ class Outlook:
         place = reservation.place
         if place is None:
             return []
-        blockers: list[str] = []
+        blockers: list[Text] = []
         for name in place.nodes:
             node = self.nodes.get(name)
             room = 0 if node is None else node.gpus - reservation.request.shape.gpus
@@ -233,11 +235,11 @@ class Outlook:
                 continue
             who = dict.fromkeys(stay.who for stay in ending)
             whom = f" ({', '.join(who)})" if who else ""
-            verb = "by" if blockers else "is free by"
-            blockers.append(f"{name} {verb} {instant(frees_at)}{whom}")
+            code = "free_by_too" if blockers else "free_by"
+            blockers.append(say(code, node=name, at=frees_at, owners=whom))
         return blockers
 
-    def _cap(self, reservation: Reservation, now: Millis) -> tuple[str, Millis] | None:
+    def _cap(self, reservation: Reservation, now: Millis) -> tuple[Text, Millis] | None:
         """What to say where the owner's own GPUs are what it waits for, and until when that is so."""
         place, subject = reservation.place, reservation.owner.subject
         total, cap = reservation.request.shape.total_gpus, reservation.cap
@@ -271,10 +273,10 @@ class Outlook:
         if binds is None:
             return None
         which = listing(sorted({self._name(of) for _, end, _, of in stays if end == binds}), "and")
-        until = f"until {instant(binds)}" + (f", when {which} ends" if which else "")
-        until = until if since == now else f"from {instant(since)} {until}"
-        whose = f"{reservation.owner.login}'s limit of {gpus(cap)} at once"
-        return f"{whose} is used up {until}", binds
+        span = say("until", until=binds) if since == now else say("from_until", since=since, until=binds)
+        after = f", when {which} ends" if which else ""
+        used = say("limit_used", login=reservation.owner.login, gpus=gpus(cap), span=span, after=after)
+        return used, binds
 
     def _fits_now(self, reservation: Reservation, now: Millis) -> bool:
         """Whether there is room for it now, whatever its owner holds."""

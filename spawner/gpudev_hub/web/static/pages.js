@@ -2,7 +2,7 @@
 
 import { follow } from "./reservation.js";
 import { connected, pause, refresh, sleep, visible } from "./refresh.js";
-import { countDown, localise, told } from "./times.js";
+import { countDown, label, localise } from "./times.js";
 
 localise(document);
 setInterval(() => countDown(document), 1000);
@@ -50,7 +50,7 @@ for (const kind of ["pointerover", "focusin"]) {
     line.replaceChildren(
       ...parts.map((part) => {
         const piece = document.createElement(part.name ? "bdi" : "span");
-        piece.textContent = told([part]);
+        piece.textContent = label([part]);
         return piece;
       }),
     );

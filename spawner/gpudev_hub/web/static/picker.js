@@ -1,11 +1,12 @@
 /** The spawn page: presets and slider for the hours, and what is free and what limits leave, kept fresh. */
 
 import { readHours } from "./hours.js";
-import { span, told, when } from "./times.js";
+import { told } from "./sentences.js";
+import { span, when } from "./times.js";
 
 /**
  * @typedef {{ gpus: number, nodes: number, free_now: number, starts_now: boolean, earliest_start: string | null,
- *   longest_now: number | null, reason_parts: { text: string, at?: string | null }[],
+ *   longest_now: number | null, reason_data: import("./sentences.js").Sentence | null,
  *   refused: { message: string, hint: string } | null }} Size
  * @typedef {{ gpu_type: string, sizes: Size[] }} Pool
  */
@@ -107,7 +108,7 @@ function later(start, free) {
  * @param {Size} size
  */
 function tell(free, size) {
-  const why = told(size.reason_parts);
+  const why = told(size.reason_data ?? "", (iso) => when(new Date(iso)));
   const seconds = Math.round(3600 * (size.longest_now ?? 0));
   const sooner = seconds ? `, or now for up to ${span(seconds)}` : "";
   free.setAttribute("data-why", size.refused ? `${why} ${size.refused.hint}`.trim() : why);

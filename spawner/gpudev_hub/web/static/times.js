@@ -65,10 +65,10 @@ function breakable(seconds) {
 }
 
 /**
- * A text of the server's, its instants in this zone.
+ * The label of a bar, its instants in this zone.
  * @param {{ text: string, at?: string | null }[]} parts
  */
-export function told(parts) {
+export function label(parts) {
   return parts.map((part) => (part.at ? when(new Date(part.at)) : part.text)).join("");
 }
 
@@ -87,7 +87,7 @@ export function localise(root) {
     element.textContent = clock.format(at);
   }
   for (const element of root.querySelectorAll("svg a[data-parts]")) {
-    const words = told(JSON.parse(element.getAttribute("data-parts") ?? "[]"));
+    const words = label(JSON.parse(element.getAttribute("data-parts") ?? "[]"));
     element.setAttribute("aria-label", words);
   }
   countDown(root);

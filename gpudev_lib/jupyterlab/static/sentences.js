@@ -1,0 +1,1 @@
+../../../spawner/gpudev_hub/web/static/sentences.js
