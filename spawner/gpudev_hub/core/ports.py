@@ -1,4 +1,4 @@
-"""What the service needs from the outside: a store and a cluster. Adapters implement these."""
+"""What the service needs from outside: a store, a cluster, the Hub, GitHub. Adapters implement these."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .usage import SavedUsage, UsageDay, UsageHead
 
 
 class StoreUnavailable(Exception):
-    """The store did not answer; nothing is known to have changed. Try again."""
+    """The store did not answer, and probably nothing has changed. Try again."""
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """The store may or may not have made the commit; ``load`` again to find out (``Snapshot.n``)."""
+    """The store may or may not have made the commit; ``reload`` to find out (``Snapshot.n``)."""
 
 
 class StaleEpoch(Exception):
-    """Another service has taken over: this one must stop, it can write no more."""
+    """Another service has taken over the store with a later epoch: this one must stop."""
 
 
 class SlotTaken(Exception):
-    """A slot to be taken has an owner, or one to be freed has another one: the state in memory is wrong."""
+    """A slot to take has an owner, or a slot to free has another owner: the state in memory is wrong."""
 
 
 class CommitTooLarge(Exception):
-    """More than the store takes at once; nothing was changed."""
+    """The commit is larger than the store takes at once; nothing was changed."""
 
 
 class StoreLocked(Exception):
@@ -38,44 +38,44 @@ class StoreLocked(Exception):
 
 
 class StoreEmpty(Exception):
-    """Servers run beside a store that has never had a commit: it is not theirs, or was emptied."""
+    """Servers run, but the store never had a commit: it belongs to another hub, or was emptied."""
 
 
 class StoreBehind(Exception):
-    """The store holds fewer commits than were made: it was damaged, or is an older one."""
+    """The store holds fewer commits than were made: it was damaged, or is an older copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastCommit:
-    """Number and time of a store's last commit; zeros where there has never been one."""
+    """Number and time of a store's last commit; zeros if there was none."""
 
     n: int
     at: Millis
 
 
 class Store(Protocol):
-    """Durable state with one writer. One contract suite (``tests/stores``) covers every adapter."""
+    """Durable state with one writer. One contract suite (``tests/stores``) tests every adapter."""
 
     async def peek(self) -> LastCommit:
-        """Return the last commit without taking over: nothing is changed, and an earlier writer goes on.
+        """Return the last commit without taking over: nothing changes, and an earlier writer continues.
 
         Raises what ``open`` raises, and ``StoreBehind``.
         """
         ...
 
     async def open(self) -> Snapshot:
-        """Take the next epoch (every earlier writer is stale from now on) and return the live state.
+        """Take the next epoch (all earlier writers are stale from now on) and return the live state.
 
-        Raises ``StoreLocked`` if another process of this machine has it open.
+        Raises ``StoreLocked`` if another process of this machine has the store open.
         """
         ...
 
     async def reload(self) -> Snapshot:
-        """The live state again under the epoch already taken; raises ``StaleEpoch`` if it is not ours now."""
+        """Return the live state again, in the epoch already taken. Raises ``StaleEpoch``."""
         ...
 
     async def check(self) -> None:
-        """Raises ``StaleEpoch`` if another service has taken over, ``StoreUnavailable`` if nobody knows."""
+        """Raise ``StaleEpoch`` if another service has taken over, ``StoreUnavailable`` if that is unknown."""
         ...
 
     async def commit(self, commit: Commit) -> None:
@@ -89,21 +89,21 @@ class Store(Protocol):
     async def ended(
         self, subject: str | None, before: int | None, limit: int
     ) -> tuple[list[Reservation], int | None]:
-        """Ended reservations, latest first, of one owner or of all, and the cursor of the next page."""
+        """Return ended reservations, latest first, of one owner or of all, and the next page's cursor."""
         ...
 
     async def find(self, reservation: str) -> Reservation | None:
-        """The last record of a reservation, live or ended."""
+        """Return the last record of a reservation, live or ended."""
         ...
 
     async def history(
         self, reservation: str | None, after: int, limit: int
     ) -> tuple[list[HistoryEntry], int | None]:
-        """History in commit order, of one reservation or of everything, and the cursor of the next page."""
+        """Return the history in commit order, of one reservation or of all, and the next page's cursor."""
         ...
 
     async def seek(self, at: Millis) -> int:
-        """The cursor with which ``history`` begins at the first commit made at ``at`` or later."""
+        """Return the cursor with which ``history`` begins at the first commit made at ``at`` or later."""
         ...
 
     async def save_usage(self, head: UsageHead, days: Sequence[UsageDay]) -> None:
@@ -114,92 +114,89 @@ class Store(Protocol):
         ...
 
     async def load_usage(self) -> SavedUsage | None:
-        """Return the saved usage sums; ``None`` where none were ever saved."""
+        """Return the saved usage sums; ``None`` if none were saved."""
         ...
 
-    async def close(self) -> None:
-        """Let go of the store."""
-        ...
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSight:
-    """What the cluster shows of one attempt, all ranks taken together.
+    """What the cluster shows of one attempt, all ranks together.
 
-    ``PRESENT`` if any rank's server is there, ``ABSENT`` only if every rank is surely gone.
+    ``PRESENT`` if any rank's server exists, ``ABSENT`` only if every rank is certainly gone.
     """
 
     id: str
     attempt: int
     presence: Presence
     complete: bool = True
-    """False: at least one rank is gone while others are there (a gang then restarts as a whole)."""
+    """False: at least one rank is gone while others exist (a gang then restarts as a whole)."""
     forming: bool = False
-    """What is missing may not have been made yet; only of a server that was ready it must be gone."""
+    """Whether missing ranks may not have been made yet; if the server was ready, they are gone."""
     detail: str = ""
     user_stopped: bool = False
-    """Its user shut it down from inside (Lab's "Shut Down"): as good as a stop in the Hub."""
+    """Its user shut it down from inside (Lab's "Shut Down"), which counts as a stop in the Hub."""
     outage: bool = False
     """It did not fail: its machine, or everything on it, was shut down."""
     jupyter: tuple[str, int] | None = None
     """Host and port where rank 0's Jupyter listens."""
     sshd: Mapping[int, tuple[str, int]] = field(default_factory=dict)
-    """Host and port of each rank's sshd, as users reach it, by rank; without the ranks that don't run."""
+    """Host and port of each running rank's sshd, as users reach it, by rank."""
 
 
 class Cluster(Protocol):
-    """Nodes and servers as observed; never what ought to be."""
+    """Nodes and servers as observed, not as they should be."""
 
     async def nodes(self) -> list[Node]:
-        """All nodes; raises ``ClusterUnavailable`` when nothing can be learnt."""
+        """Return all nodes. Raises ``ClusterUnavailable`` if their state is unknown."""
         ...
 
     async def servers(self) -> list[ServerSight]:
-        """Every server of ours that exists; raises ``ClusterUnavailable`` when nothing can be learnt."""
+        """Return all existing servers of this hub. Raises ``ClusterUnavailable`` if they are unknown."""
         ...
 
     async def look(self, claim: Claim) -> ServerSight:
-        """What is seen of one attempt now; ``UNKNOWN`` when that can't be learnt."""
+        """Return what is observed of one attempt now; ``UNKNOWN`` if nothing can be observed."""
         ...
 
     async def remove(self, id: str, attempt: int) -> None:
-        """End the servers of an attempt without the Hub's help (orphans, and stops that overran)."""
+        """End the servers of an attempt without the Hub (orphans, and stops that overran)."""
         ...
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """Clear away what is left of servers that ended a while ago.
+        """Delete what is left of servers that ended a while ago.
 
-        Not of those whose attempt holds slots: how they ended may still have to be learnt.
+        Attempts that hold slots are kept: how they ended may still be needed.
         """
         ...
 
     def watch(self) -> AsyncIterator[ServerSight | list[Node]]:
-        """What has changed, as soon as it is seen: a server that came or went, or all nodes if one did.
+        """Yield what changed, as soon as it is observed: a server, or all nodes if one changed.
 
-        A hint only, where something is missing: ``look`` before it counts.
-
-        Raises ``ClusterUnavailable`` when watching is cut: look at everything, then watch on.
+        If something is missing, that is only a hint: ``look`` at it first. Raises ``ClusterUnavailable`` if
+        the watch is interrupted: look at everything, then watch again.
         """
         ...
 
     def hint(self, id: str, attempt: int) -> None:
-        """Something was started: look now."""
+        """Look now, because something was started."""
         ...
 
     async def logs(self, id: str, attempt: int, lines: int) -> dict[str, str]:
-        """The last lines of the server's logs by name (``jupyter``, ``sshd``)."""
+        """Return last lines of logs by name: ``jupyter``, ``sshd`` … of rank 0, ``sshd-1`` … of others."""
         ...
 
 
 class ClusterUnavailable(Exception):
-    """The cluster did not answer: everything there is unknown, nothing is gone."""
+    """The cluster did not answer: the state of everything is unknown, and nothing counts as gone."""
 
 
 class Hub(Protocol):
     """The Hub's REST API, as far as the service needs it. Every call is idempotent."""
 
     async def start(self, hub_user: str, launch_id: str) -> bool:
-        """Start (or go on starting) a named server; true once the Hub says that it runs.
+        """Start a named server, or continue to start it; return whether the Hub says that it runs.
 
         Raises ``HubUnavailable`` (not an attempt: outage, 429), ``HubPending``, ``OwnerUnknownToHub`` or
         ``StartRefused`` (with the reason).
@@ -207,53 +204,53 @@ class Hub(Protocol):
         ...
 
     async def stop(self, hub_user: str, server: str, *, forget: bool) -> bool:
-        """Stop a named server, and remove it if it is to be forgotten; one that is not there is no error.
+        """Stop a named server, and remove it if ``forget``; a missing server is not an error.
 
-        True: the Hub has done all that it will do; false: it is still stopping it.
+        Returns true if the Hub has done all that it will do, false while it is still stopping the server.
         """
         ...
 
     async def revoke_tokens(self, hub_user: str, keep: Collection[str]) -> None:
-        """Delete all of a user's tokens, except the own tokens of these servers; of nobody, there are none.
+        """Delete all of a user's tokens, except the own tokens of these servers. An unknown user has none.
 
         Raises ``HubUnavailable``; some may then be deleted.
         """
         ...
 
     async def known_servers(self) -> set[str]:
-        """All servers that the Hub leads to, or is starting or stopping. Raises ``HubUnavailable``."""
+        """Return all servers that the Hub runs, starts or stops. Raises ``HubUnavailable``."""
         ...
 
     async def knows(self, hub_user: str) -> bool:
-        """Whether the Hub has a user of this name. Raises ``HubUnavailable``."""
+        """Return whether the Hub has a user of this name. Raises ``HubUnavailable``."""
         ...
 
     async def guests(self, hub_user: str, server: str) -> frozenset[str] | None:
-        """Users who may open this server beside its owner; ``None``: the Hub has no such server.
+        """Return the users who may open this server as well as its owner; ``None``: there is no such server.
 
         Raises ``HubUnavailable``.
         """
         ...
 
     async def share(self, hub_user: str, server: str, guest: str) -> None:
-        """Let a user open the server of another. Raises ``HubUnavailable`` or ``OwnerUnknownToHub``."""
+        """Let a user open the server of another user. Raises ``HubUnavailable`` or ``OwnerUnknownToHub``."""
         ...
 
     async def unshare(self, hub_user: str, server: str, guest: str) -> None:
-        """Take that back. Raises ``HubUnavailable``."""
+        """Undo ``share``. Raises ``HubUnavailable``."""
         ...
 
 
 class HubUnavailable(Exception):
-    """The Hub is away, busy or pending: try again, this is no failed start."""
+    """The Hub does not answer, or is busy: try again. This is not a failed start."""
 
 
 class HubPending(HubUnavailable):
-    """The Hub answers, and is busy starting or stopping this very server: ask again, this is no outage."""
+    """The Hub is busy starting or stopping this server: ask again. This is not an outage."""
 
 
 class OwnerUnknownToHub(Exception):
-    """The Hub has no such user (its database was lost, or he never logged in)."""
+    """The Hub has no such user (its database was lost, or they never logged in)."""
 
 
 class StartRefused(Exception):
@@ -261,24 +258,24 @@ class StartRefused(Exception):
 
 
 class StartBrokenOff(StartRefused):
-    """So it was, without a word of the spawner's: a defect of the Hub's, or its user stops it just now."""
+    """The start failed without a reason: a Hub bug, or the user stopped it at that moment."""
 
 
 class LaunchMaker(Protocol):
     """Makes everything an engine needs to start one admitted attempt (tokens, SSH keys, certificates)."""
 
     async def make(self, reservation: Reservation) -> Launch:
-        """The launch of the current attempt: the same again if asked twice."""
+        """Return the launch of the current attempt, the same at each call."""
         ...
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """Clear away what was made for attempts that hold no slots any more."""
+        """Delete what was made for attempts that no longer hold slots."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A GitHub account as it is called now; the number never changes and never comes back."""
+    """A GitHub account with its present login. The number never changes and is never reused."""
 
     id: int
     login: str
@@ -286,10 +283,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What GitHub says of one account at this moment."""
+    """What GitHub says about one account now."""
 
     account: Account | None
-    """``None``: no account has this number any more."""
+    """``None``: no account has this number."""
     in_team: bool
     may_push: bool
     operator: bool
@@ -299,33 +296,33 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Everybody whom GitHub lists, complete: accounts by number."""
+    """Everybody whom GitHub lists, complete, by number of the account."""
 
     team: Mapping[int, str]
-    """Login by number of the members of the team that gives access."""
+    """Members of the team that gives access: number to login."""
     push: Mapping[int, str]
-    """Login by number of all who may push to the repository."""
+    """Everybody who may push to the repository: number to login."""
     operators: AbstractSet[int]
     teams: Mapping[str, AbstractSet[int]]
     """Members by configured team (``ORGANISATION/SLUG``)."""
 
 
 class Membership(Protocol):
-    """Who may enter, as GitHub says. Both calls raise ``MembershipUnavailable`` rather than guess."""
+    """Who may get in, from GitHub. Both calls raise ``MembershipUnavailable`` rather than guess."""
 
     async def facts(self, id: int) -> Facts:
-        """What is true of one account now."""
+        """Return the facts about one account."""
         ...
 
     async def lists(self) -> Lists:
-        """All lists in as few requests as possible."""
+        """Return all lists, with as few requests as possible."""
         ...
 
 
 class MembershipUnavailable(Exception):
-    """GitHub said nothing that can be believed; the message says why, in words for people."""
+    """GitHub gave no reliable answer; the message says why."""
 
     def __init__(self, reason: str, retry_at: Millis | None = None) -> None:
-        """``retry_at``: no earlier than this, where GitHub said so."""
+        """``retry_at``: the earliest time for another request, if GitHub gave one."""
         super().__init__(reason)
         self.retry_at = retry_at

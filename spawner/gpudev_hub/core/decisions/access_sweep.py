@@ -1,8 +1,8 @@
-"""What GitHub's lists and single answers mean for the people who are known. Pure.
+"""What GitHub's lists and single answers mean for known people.
 
-Lists come first: whoever is in both keeps access without another question. Whoever is not is only a suspect,
-until a single question about that person confirms it. More suspects at once than the brake allows are never
-revoked: somebody emptied a team by mistake, or the GitHub App lost a permission.
+People in both lists keep access. Others are only suspects, until GitHub confirms it about each person alone.
+If there are more suspects than the brake allows, none is revoked: somebody may have emptied a team by
+mistake, or the GitHub App may have lost a permission.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from gpudev_hub.core.words import counted
 from .unit_of_work import SERVICE
 
 PREFIX: Final = "github:"
-#: While sweeps are not complete, people in the lists are confirmed one by one, each as often as this.
 CONFIRM_AGAIN: Final[Millis] = HOUR
+"""How often listed people are confirmed one by one while sweeps are not complete."""
 
 
 BLOCKED: Final = "an operator blocked this account"
 
-#: Revocations outside sweeps are counted over this time.
 PACE_OVER: Final[Millis] = HOUR
+"""The time over which revocations outside sweeps are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What access depends on."""
+    """The settings that access depends on."""
 
     team: str
-    """``org/slug``; every member may get in who may also push."""
+    """``org/slug``; its members may get in if they may also push."""
     repository: str
     """``org/name``."""
     outage_grace: Millis
     """How long people keep access while GitHub confirms nobody."""
     most_people: int
-    """The brake: at most so many people lose access at once …"""
+    """The brake: at most this many people lose access at once …"""
     most_percent: float
-    """… or so many percent of those who have it, if that is more."""
+    """… or this percentage of those who have it, if that is more."""
     blocked: frozenset[int] = frozenset()
     """GitHub accounts that an operator keeps out, whatever GitHub says."""
 
@@ -55,14 +55,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What lists say of the people who are known."""
+    """What the lists say about known people."""
 
     seen: tuple[PersonSeen, ...]
-    """People with access of whom something has changed."""
+    """People in both lists whose access or details change."""
     suspects: tuple[str, ...]
     """Subjects with access who are not in both lists."""
     brake: str
-    """Why none of the suspects may be revoked, in words; empty: each is to be asked about alone."""
+    """Why none of the suspects may be revoked; empty: GitHub is asked about each of them."""
 
 
 class Pace:
@@ -85,7 +85,7 @@ class Pace:
 
 
 def most_at_once(known: int, rules: Rules) -> int:
-    """Return how many people may lose access at once, of so many who have it."""
+    """Return how many of ``known`` people with access may lose it at once."""
     return max(rules.most_people, int(known * rules.most_percent / 100))
 
 
@@ -95,13 +95,13 @@ def subject_of(id: int) -> str:
 
 
 def id_of(subject: str) -> int | None:
-    """Return the number of the GitHub account; ``None`` if the subject is from elsewhere."""
+    """Return the number of the GitHub account; ``None`` for a subject from elsewhere."""
     number = subject.removeprefix(PREFIX)
     return int(number) if number != subject and number.isdecimal() else None
 
 
 def newly_blocked(people: Mapping[str, Person], rules: Rules) -> list[AccessLost]:
-    """Return the loss of access of each person whom an operator has blocked since; no brake holds these."""
+    """Return the loss of access of each person whom an operator has blocked; the brake does not apply."""
     return [
         AccessLost(person.subject, BLOCKED, SERVICE)
         for person in people.values()
@@ -116,7 +116,7 @@ def review(
     rules: Rules,
     released: Collection[str] = (),
 ) -> Review:
-    """Compare the lists, asked for at ``asked_at``, with the people who are known.
+    """Compare the lists, asked for at ``asked_at``, with known people.
 
     ``released``: suspects whom an operator released from the brake.
     """
@@ -140,9 +140,9 @@ def review(
 def confirmed_again(
     people: Mapping[str, Person], lists: Lists, asked_at: Millis, swept_at: Millis, rules: Rules
 ) -> list[PersonSeen]:
-    """Return confirmations, after a sweep that was not complete, of listed people whose last one is old.
+    """Return confirmations of listed people whose last one is old, after an incomplete sweep.
 
-    Without them a brake that stays on would in time shut out everybody, not only the suspects.
+    Without them, a brake that stays on would in time lock out everybody, not only the suspects.
     """
     found = []
     for person in people.values():
@@ -154,7 +154,7 @@ def confirmed_again(
 
 
 def judge(subject: str, facts: Facts, asked_at: Millis, rules: Rules) -> PersonSeen | AccessLost:
-    """Decide about one person, known or not, from GitHub's answer about that person alone."""
+    """Decide on one person, known or not, from GitHub's answer about that person."""
     account = facts.account
     if id_of(subject) in rules.blocked:
         reason = BLOCKED

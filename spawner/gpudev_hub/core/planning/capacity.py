@@ -26,8 +26,7 @@ class NodeCapacity:
         self.holders: dict[str, None] = {}
         """Keys of the occupations and placed demands on this node; a dict keeps their order."""
         self._bounds: dict[tuple[int, int], list[Millis]] = {}
-        """``(GPUs, shortest length of a class)`` to ``[since, bound]``: no room for the class in [since,
-        bound)."""
+        """``(GPUs, shortest length)`` of a class to ``[since, bound]``: no room in that interval."""
 
     def earliest(
         self, gpus: int, length: Millis, start: Millis, stop: Millis, lifted: bool = False
@@ -81,8 +80,7 @@ class OwnerCapacity:
         self.total = 0
         """GPUs of all occupations that count and of all places, regardless of time."""
         self.windows: dict[str, tuple[Millis, Millis, int]] = {}
-        """Key of a placed demand to ``(start, end, cap)``: the owner may hold at most ``cap`` during that
-        time."""
+        """Key of a placed demand to ``(start, end, cap)``: the owner's limit during that time."""
         self._caps: dict[int, int] = {}
         """Cap to the number of windows with it. All are equal unless the owner's cap was changed."""
 

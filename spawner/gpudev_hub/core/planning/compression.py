@@ -26,8 +26,7 @@ class Compression:
         self._holes = Gains()
         """Gains for the next ``fill_holes``."""
         self._ahead = Gains()
-        """Gains for demands that the present pass has yet to visit; ``_behind`` has those for the next
-        pass."""
+        """Gains for demands still to be visited in this pass; ``_behind``: gains for the next pass."""
         self._behind = Gains()
         self._at = _FRONT
         """The last demand visited in the present pass."""
@@ -42,8 +41,7 @@ class Compression:
     def fill_holes(self, now: Millis) -> dict[str, Place]:
         """Move demands into the room gained since the last call. Returns the moves.
 
-        The room that they free is left for the cascade, except that no demand that could start now keeps
-        waiting.
+        Room that they free is left for the cascade, but no demand that could start now keeps waiting.
         """
         moves: dict[str, Place] = {}
         holes = self._holes.take()

@@ -81,8 +81,7 @@ class _Arranging:
         self._held = {demand.key for demand, _ in younger}
         """Keys of the demands that stay where they are."""
         self._smaller: dict[str, Millis] = {}
-        """Node to the instant from which its load was temporarily smaller: bounds found with more load are
-        void."""
+        """Node to the instant from which its load was once smaller: bounds found with more load are void."""
 
     def run(self, keep: bool) -> Arrangement:
         found, obstacle = self._attempts()

@@ -170,8 +170,7 @@ class Plan:
     def fill_holes(self, now: Millis) -> dict[str, Place]:
         """Move queued requests, in order, into the room gained since the last call. Returns the moved places.
 
-        Afterwards no request that could start now waits for later. Room that the moves free is left for
-        ``compress``.
+        Afterwards no request that could start now waits. Room that the moves free is left for ``compress``.
         """
         return self._compression.fill_holes(now)
 

@@ -211,8 +211,7 @@ class Timetable:
     ) -> None:
         """Account for room that became free during [start, end) on the nodes.
 
-        ``owner``, if given, holds ``gpus`` less then. ``cap`` limited the owner as well as the caps of their
-        placed demands did.
+        ``owner``, if given, holds ``gpus`` less then; ``cap`` limited them in addition to their places' caps.
         """
         if start >= end:
             return
