@@ -110,5 +110,5 @@ class CapacityBlocks:
         return sights_of(found, ids, self._region)
 
     def _failed(self, ids: Sequence[str], code: str, error: Exception) -> dict[str, BlockSight]:
-        log.info("EC2 was asked when %s end: %s", " and ".join(ids), error)
+        log.info("EC2 does not say when %s end: %s", " and ".join(ids), error)
         return dict.fromkeys(ids, BlockSight(trouble=trouble_of(code, self._region)))

@@ -63,8 +63,7 @@ class Observations:
                 self._reconcile()
             return
         if sight.presence is Presence.ABSENT and not claim.seen:
-            # It may not have started yet. Only ``looked``, after the Hub has stopped it, may conclude that it
-            # is gone.
+            # It may not have started yet. Only ``looked``, after a stop by the Hub, can say that it is gone.
             return
         self.looked(sight)
 

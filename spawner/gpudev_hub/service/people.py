@@ -112,7 +112,7 @@ class People:
                 pace.count(now)
                 await self._ask(lost)
             else:
-                log.warning("%s is not revoked before the next sweep: too many were", lost.subject)
+                log.warning("%s keeps access until the next sweep: too many people lost theirs", lost.subject)
 
     def _as_stored(self, subject: str, why: str) -> LoginAnswer:
         """Answer without GitHub or the database: people with access stay in for the grace, no others."""

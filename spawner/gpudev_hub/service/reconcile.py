@@ -81,8 +81,7 @@ class Reconciler:
             seen = await self._cluster.nodes(), await self._cluster.servers()
         except ClusterUnavailable as error:
             seen = error
-        # Checked after the servers were listed: servers that are unknown then belong to no other service
-        # either.
+        # Checked after the servers were listed: unknown servers then belong to no other service either.
         try:
             await self._store.check()
             ours = True

@@ -257,8 +257,7 @@ class Service:
     async def news(self, id: str, after: int, cut_after: int | None, timeout: float) -> News:
         """Return notices later than ``after`` and cuts later than ``cut_after``, for the agent of a server.
 
-        Waits up to ``timeout`` seconds for either. ``cut_after`` is ``None`` if the agent does not handle
-        cuts.
+        Waits up to ``timeout`` seconds for either. ``cut_after`` ``None``: the agent does not handle cuts.
         """
         cuts = self.cuts.after(0 if cut_after is None else cut_after, id)
         if cut_after is None or cuts.cuts or cuts.missed:

@@ -94,7 +94,7 @@ class HubShares:
             try:
                 await self._equalize(record)
             except HubUnavailable as error:
-                log.warning("the Hub's list of guests of %s: %s", id, error, extra={"reservation": id})
+                log.warning("cannot correct the Hub's guests of %s: %s", id, error, extra={"reservation": id})
                 await self._clock.wait(news, self._clock.now() + pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:

@@ -1,4 +1,4 @@
-"""The sweep: everybody who is known is compared with GitHub every few minutes."""
+"""The sweep: all known people are compared with GitHub every few minutes."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from gpudev_hub.core.words import moment
 from .view import View
 
 LATE: Final = 3
-"""So many periods without a complete sweep are told as a problem."""
+"""After this many periods without a complete sweep, a problem is reported."""
 BETWEEN_LOOKS: Final[Millis] = 10 * SECOND
-"""A person is not asked about again within this time, however often somebody hints at them."""
+"""A person is asked about at most once in this time, however many hints come."""
 
 BETWEEN_SWEEPS: Final[Millis] = MINUTE
-"""Hints make nobody sweep more often than this."""
+"""Hints start at most one sweep in this time."""
 MOST_HINTS: Final = 100
-"""People hinted at who wait to be looked at."""
+"""Most people with hints who wait for a question."""
 MOST_FAILURES: Final = 3
-"""Failed questions about single people after which the others wait for the next sweep."""
+"""After this many failed questions about individual people, the others wait for the next sweep."""
 
 log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """Runs from ``run`` until it is cancelled; one question to GitHub at a time."""
+    """Runs until it is cancelled; one question to GitHub at a time."""
 
     def __init__(
         self,
@@ -76,17 +76,17 @@ class Sweep:
         self._actor = SERVICE
         self._began = clock.now()
         self.brake = ""
-        """Why nobody was revoked in the last sweep, in words."""
+        """Why nobody was revoked in the last sweep."""
         self.held: tuple[str, ...] = ()
-        """Subjects who would have lost access in the last sweep, had there been no brake."""
+        """Subjects who would have lost access in the last sweep without the brake."""
         self.trouble = ""
-        """Why the last sweep was not complete, in words."""
+        """Why the last sweep was not complete."""
         self.retry_at: Millis | None = None
         """When GitHub allows requests again, if it limits them now."""
         self.sweeps = 0
-        """Complete ones since the start."""
+        """Complete sweeps since the start."""
         self.failures = 0
-        """Those that were not."""
+        """Incomplete sweeps since the start."""
         self.revoked = 0
         """People whose access was revoked since the start."""
 
@@ -96,14 +96,14 @@ class Sweep:
         return self._rules.outage_grace
 
     async def run(self) -> None:
-        """Sweep at once, then every period, and look at people whom somebody hinted at in between."""
+        """Sweep at once and then every period; in between, ask about people with hints."""
         while True:
             began = self._clock.now()
             self._due = False
             await self.once()
             await self._until_due(began)
             if self.retry_at is not None:
-                # Requests before this only make the limit last longer.
+                # Earlier requests only prolong the limit.
                 await self._clock.wait(asyncio.Event(), self.retry_at)
 
     async def _until_due(self, began: Millis) -> None:
@@ -118,7 +118,7 @@ class Sweep:
             await self._clock.wait(self._wake, due)
 
     def hint(self, id: int | None) -> None:
-        """Look at one person soon; ``None``, or too many at once: at everybody."""
+        """Ask about one person soon; ``None``, or too many hints: about everybody."""
         if id is None or len(self._hints) >= MOST_HINTS:
             self.soon()
         else:
@@ -135,7 +135,7 @@ class Sweep:
             except Refused as refused:
                 complete = self._failed(refused.message, None)
             except Exception:
-                # A defect met in one sweep must not end all of them.
+                # A bug in one sweep must not end all of them.
                 log.exception("a comparison with GitHub failed")
                 complete = self._failed("internal error", None)
         self.sweeps += complete
@@ -143,7 +143,7 @@ class Sweep:
         return complete
 
     async def look_at(self, id: int) -> None:
-        """Ask GitHub about one known person: somebody hinted that something changed."""
+        """Ask GitHub about one known person, after a hint that something changed."""
         now, subject = self._clock.now(), subject_of(id)
         last = self._looked.get(id)
         if subject not in self._view.people or (last is not None and now < last + BETWEEN_LOOKS):
@@ -155,27 +155,27 @@ class Sweep:
                     if await self._single(subject):
                         self._pace.count(now)
                 else:
-                    # Many at once are for the sweep to judge, which has a brake.
+                    # Only the sweep decides about many at once, because it has a brake.
                     self.soon()
             except MembershipUnavailable as error:
                 log.warning("GitHub could not be asked about %s: %s", subject, error)
             except Refused as refused:
-                log.warning("what GitHub said of %s cannot be stored: %s", subject, refused.message)
+                log.warning("GitHub's answer about %s cannot be stored: %s", subject, refused.message)
             except Exception:
-                # A defect met with one person must not end all sweeps.
-                log.exception("a look at %s failed", subject)
+                # A bug with one person must not end all sweeps.
+                log.exception("the check of %s failed", subject)
 
     def soon(self) -> None:
-        """Sweep soon, though not more often than every minute."""
+        """Sweep soon, but not more often than every minute."""
         self._due = True
         self._wake.set()
 
     async def release(self, subjects: frozenset[str], actor: str) -> bool:
-        """Release these people from the brake, as an operator says, and sweep; return whether it completed.
+        """Release these people from the brake for an operator, and sweep; return whether it was complete.
 
-        Each is still asked about alone, and whoever does have access keeps it.
+        GitHub is still asked about each, and people who have access keep it.
         """
-        log.warning("%s releases the revocation of %d people", actor, len(subjects))
+        log.warning("%s confirmed the revocation of %d people", actor, len(subjects))
         self._released, self._actor = subjects, actor
         try:
             return await self.once()
@@ -183,7 +183,7 @@ class Sweep:
             self._released, self._actor = frozenset(), SERVICE
 
     def problems(self) -> list[str]:
-        """Return what an operator should know, in sentences without names; nothing if all is well."""
+        """Return what an operator should know, without names; empty if all is well."""
         found = []
         if self.brake:
             found.append(
@@ -224,10 +224,10 @@ class Sweep:
             except MembershipUnavailable as error:
                 self._unanswered.add(subject)
                 log.warning("GitHub could not be asked about %s: %s", subject, error)
-                # Without the error's text, which names the person: anybody may read what is wrong.
+                # The error's text names the person, and this is public.
                 self.trouble, self.retry_at = "GitHub could not be asked about somebody", error.retry_at
                 complete, failures = False, failures + 1
-                # One person's failure is no reason to leave all others in.
+                # One person's failure must not keep all others in.
                 if error.retry_at is not None or failures == MOST_FAILURES:
                     break
         if complete:
@@ -243,7 +243,7 @@ class Sweep:
             await self._ask(seen)
 
     async def _single(self, subject: str) -> bool:
-        """Ask about one person alone, and act on it; return whether access was revoked."""
+        """Ask about one person, and act on the answer; return whether access was revoked."""
         number, asked_at = id_of(subject), self._clock.now()
         assert number is not None, f"{subject} is not of GitHub"
         found = judge(subject, await self._membership.facts(number), asked_at, self._rules)
@@ -264,5 +264,5 @@ class Sweep:
         if brake and not self.brake:
             log.error("%s: nobody was revoked; see `gpu-dev admin access`", brake)
         elif self.brake and not brake:
-            log.warning("no longer are too many people about to lose access at once")
+            log.warning("the number of people about to lose access is within the limit again")
         self.brake = brake

@@ -95,8 +95,7 @@ class Writer:
         self._metrics = context.metrics
         self._failpoint = context.ports.failpoint
         self._seen: deque[Item] = deque()
-        """Observations. They come before requests: a server that is gone exactly at its end has not
-        overrun."""
+        """Observations, decided before requests: a server gone exactly at its end has not overrun."""
         self._asked: deque[Item] = deque()
         self._wake = context.writer_due
         self._batch = Batch()

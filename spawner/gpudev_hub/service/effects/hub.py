@@ -31,8 +31,7 @@ class HubCalls:
         self._failpoint = context.ports.failpoint
         self._stopping: set[str] = set()
         self.unhurried = asyncio.Semaphore(FORGETTING)
-        """For calls that nobody waits for, so that many of them do not delay the calls that people wait
-        for."""
+        """For calls that nobody waits for: many at once would delay the calls that people wait for."""
 
     async def start(self, record: Reservation) -> bool:
         """Start a server. Return whether it runs. Raises what ``Hub.start`` raises."""
