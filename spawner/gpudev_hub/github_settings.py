@@ -1,7 +1,7 @@
 """Settings of access by GitHub: one JSON file, named by ``GPUDEV_GITHUB``, that Hub and service read.
 
-Without it there is no GitHub: users log in as the hub's own settings say. Secrets are files of their own,
-which the JSON file names; ``docs/github-app.md`` has an example.
+Without it, GitHub is not used: users log in as the hub's own settings say. Secrets are separate files that
+the JSON file names; ``docs/github-app.md`` has an example.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class MassRevocation(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The brake: more people than both at once keep their access, and an operator is told."""
+    """The brake: if more people than both would lose access at once, all keep it, and an operator is told."""
 
     people: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5
     percent: Annotated[float, msgspec.Meta(ge=0, le=100)] = 20
-    """Of the people known."""
+    """Of known people with access."""
 
 
 class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Everything that Hub and service must know of GitHub and of the GitHub App."""
+    """Everything that Hub and service must know about GitHub and the GitHub App."""
 
     url: _Url = "https://github.com"
     api_url: _Url = "https://api.github.com"
     app_id: Annotated[int, msgspec.Meta(ge=1)]
     client_id: _Word
     team: _Team = "pytorch/metamates"
-    """``ORGANISATION/TEAM-SLUG``: the team whose members may enter, if they may push, too."""
+    """``ORGANISATION/TEAM-SLUG``: members of the team may get in if they may also push."""
     repository: _Team = "pytorch/pytorch"
     """``ORGANISATION/REPOSITORY``: where users must have push permission."""
     operator_teams: tuple[_Team, ...] = ()
     other_teams: tuple[_Team, ...] = ()
-    """Teams that limits and figures of usage may name."""
+    """Teams that limits and usage may name."""
     blocked: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
-    """Numbers of GitHub accounts that may not enter, whatever GitHub says of them."""
+    """Numbers of GitHub accounts that may not enter, whatever GitHub says about them."""
     client_secret_file: _Word
     private_key_file: _Word
     webhook_secret_file: _Word | None = None
     sweep_minutes: _Minutes = 5
     outage_grace_hours: Annotated[float, msgspec.Meta(ge=0, le=24 * 14)] = 12
-    """How long people who are known stay in while GitHub confirms nobody."""
+    """How long known people keep access while GitHub confirms nobody."""
     revocation_grace_minutes: Annotated[float, msgspec.Meta(ge=0, le=24 * 60)] = 30
-    """How long the servers of somebody who lost access run on."""
+    """How long servers run on after their owner lost access."""
     mass_revocation: MassRevocation = msgspec.field(default_factory=MassRevocation)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> GithubSettings | None:
-        """The settings in the file that ``GPUDEV_GITHUB`` names; ``None`` without it.
+        """Return the settings in the file that ``GPUDEV_GITHUB`` names; ``None`` without it.
 
         Raises ``SettingsError``.
         """
@@ -88,7 +88,7 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
 
     @property
     def teams(self) -> tuple[str, ...]:
-        """Every team that is asked about, each once; the team that gives access is the first."""
+        """All teams in the settings, each once; the team that gives access is the first."""
         return tuple(dict.fromkeys((self.team, *self.operator_teams, *self.other_teams)))
 
     @property
@@ -98,24 +98,24 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
 
     @property
     def outage_grace(self) -> Millis:
-        """See ``outage_grace_hours``."""
+        """``outage_grace_hours`` in milliseconds."""
         return round(self.outage_grace_hours * HOUR)
 
     @property
     def revocation_grace(self) -> Millis:
-        """See ``revocation_grace_minutes``."""
+        """``revocation_grace_minutes`` in milliseconds."""
         return round(self.revocation_grace_minutes * MINUTE)
 
     def client_secret(self) -> str:
-        """The App's client secret. Raises ``SettingsError``."""
+        """Return the App's client secret. Raises ``SettingsError``."""
         return _secret("client_secret_file", self.client_secret_file)
 
     def private_key(self) -> str:
-        """The App's private key in PEM format. Raises ``SettingsError``."""
+        """Return the App's private key in PEM format. Raises ``SettingsError``."""
         return _secret("private_key_file", self.private_key_file)
 
     def webhook_secret(self) -> str | None:
-        """What signs deliveries; ``None``: no deliveries are taken. Raises ``SettingsError``."""
+        """Return the secret that signs webhooks; ``None``: they are not used. Raises ``SettingsError``."""
         if self.webhook_secret_file is None:
             return None
         return _secret("webhook_secret_file", self.webhook_secret_file)
