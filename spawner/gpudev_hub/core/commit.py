@@ -1,7 +1,7 @@
 """What one decision changes: the unit that the store makes durable, all or nothing.
 
-A ``Change`` carries whole new records (``after``), so that folding the history gives the live state.
-Slots are taken and freed by name, so that a store can refuse a second owner by constraint (invariant 1).
+A ``Change`` carries a whole new record, so that folding the history gives the live state. Slots are taken and
+freed by name, so that a store can refuse a second owner by constraint (invariant 1).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .sentences import Text
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record replaced, with why and by whom."""
+    """One replaced record, with cause and actor."""
 
     record: Record
     cause: Cause
     actor: str
     """The subject who asked, or ``service``."""
     gone: bool = False
-    """True: the record leaves the live state (an ended reservation, a freed claim, a used id)."""
+    """Whether the record leaves the live state (an ended reservation, a freed claim, a used id)."""
     detail: Text = ""
     """Details of the cause: ``no answer in 60 s``."""
 
@@ -38,7 +38,7 @@ class Slot:
 
 
 Owned = tuple[Slot, ClaimKey]
-"""A slot and whose it is or was."""
+"""A slot and its present or former owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Changes:
 
     @property
     def take(self) -> tuple[Owned, ...]:
-        """Slots that get an owner; one that has another now is in ``free`` too."""
+        """Slots that get an owner; a former owner is in ``free``."""
         return tuple((slot, after) for slot, (_, after) in self.slots.items() if after is not None)
 
     @property
@@ -66,19 +66,20 @@ class Commit:
     """Changes that become durable together, or not at all."""
 
     epoch: int
+    """Number of the takeover of the store. A store accepts commits of the latest epoch only."""
     n: int
     """Number of the commit, one more than the last."""
     id: str
-    """Random; settles whether a commit with unknown outcome was made."""
+    """Random; shows whether a commit with unknown outcome was made."""
     at: Millis
     changes: tuple[Change, ...]
     take: tuple[Owned, ...] = ()
-    """Slots that get an owner; refused if one has an owner already."""
+    """Slots that get an owner; refused if a slot has an owner already."""
     free: tuple[Owned, ...] = ()
-    """Slots that lose the owner named; refused if the owner is another one."""
+    """Slots that lose the named owner; refused if a slot has another owner."""
 
     def next_seq(self, before: int) -> int:
-        """Return the next sequence number after the commit; ``before``: the one before it."""
+        """Return the next sequence number after the commit; ``before``: the number before it."""
         seqs = [change.record.seq for change in self.changes if isinstance(change.record, Reservation)]
         return max([before, *(seq + 1 for seq in seqs)])
 
@@ -94,7 +95,7 @@ class HistoryEntry:
 
 @dataclass(slots=True)
 class Snapshot(LiveState):
-    """The live state as a store gives it back after a start."""
+    """The live state as a store returns it after a start."""
 
     epoch: int
     n: int

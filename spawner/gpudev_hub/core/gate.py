@@ -1,7 +1,7 @@
-"""The gate's vocabulary: may this server start, and where?
+"""The types of the gate, which answers: may this server start, and where?
 
-Asked by the spawner before any process or pod exists, answered by the service. Both sides, on any engine,
-use these types; on the wire they are JSON.
+The spawner asks before any process or pod exists, and the service answers. All engines use these types; on
+the wire they are JSON.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from .sentences import Text
 
 
 class Verdict(StrEnum):
-    """What the spawner is to do."""
+    """What the spawner must do."""
 
     START = "start"
     """Build exactly what ``launch`` says."""
     QUEUED = "queued"
-    """Wait outside: form → 303 to the reservation's page, REST → 409."""
+    """Wait: form → 303 to the reservation's page, REST → 409."""
     REDIRECT = "redirect"
-    """The id can't be used (ended, never minted, somebody else's): form → 303 to ``location``, REST → 403."""
+    """The id cannot be used (ended, never issued, another user's): form → 303 to ``location``, REST → 403."""
     CONFLICT = "conflict"
-    """Options differ from the reservation's, or it is stopping: 409."""
+    """The options differ from the reservation's, or it is stopping: 409."""
     INVALID = "invalid"
     """The options are wrong: 400, with the message in the form."""
     FORBIDDEN = "forbidden"
-    """The person may not use this hub: 403, with why."""
+    """The person may not use this hub: 403, with the reason."""
     RETRY = "retry"
     """Ask again soon: form → 303 to ``location``, REST → 429."""
 
@@ -42,14 +42,14 @@ class AdmitRequest:
     server: str
     """The server's name in the Hub: a reservation id."""
     form: bool
-    """The Hub's own cookie-authenticated form asks (never taken from the options)."""
+    """Whether the Hub's own cookie-authenticated form asks (never taken from the options)."""
     options: dict[str, object] | None = None
     """Canonical options ``{gpus, nodes, hours, gpu_type, name, image}`` when the form sent some."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameAsked:
-    """``POST /gate/name``: may the Hub keep a server of this name? Asking changes nothing."""
+    """``POST /gate/name``: may the Hub have a server of this name? Asking changes nothing."""
 
     subject: str
     """Whose server it would be."""
@@ -58,7 +58,7 @@ class NameAsked:
 
 @dataclass(frozen=True, slots=True)
 class SshMaterial:
-    """What sshd of one rank needs. Private: lives in 0600 files and in this answer only."""
+    """What sshd of one rank needs. Secret: it is only in this answer and in files with mode 0600."""
 
     host_key: str
     """OpenSSH private key."""
@@ -70,7 +70,7 @@ class SshMaterial:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One attempt, complete: everything an engine needs to build the servers."""
+    """Everything an engine needs to build the servers of one attempt."""
 
     id: str
     attempt: int
@@ -85,7 +85,7 @@ class Launch:
     image: str
     ends_at: Millis
     token: str
-    """The servers' own token for the service (agent and key look-ups); valid for this attempt."""
+    """The servers' token for the service (agent and key look-ups), valid for this attempt."""
     service_url: str
     """Where the servers reach the service."""
     known_hosts: str
@@ -93,7 +93,7 @@ class Launch:
     ssh: tuple[SshMaterial, ...]
     """One per rank."""
     devices: tuple[dict[str, str], ...] = ()
-    """What each rank gets of its node besides GPUs, by resource name; of several whole nodes only."""
+    """Other devices than GPUs for each rank, by resource name; only for several whole nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """``POST /gate/started``: the engine built the servers of an attempt; a hint to look, safe to lose."""
+    """``POST /gate/started``: the engine built the servers of an attempt. Only a hint, which may be lost."""
 
     server: str
     attempt: int
@@ -118,28 +118,28 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """``POST /gate/failed``: what the engine built for an attempt can't start; safe to lose."""
+    """``POST /gate/failed``: what the engine built for an attempt cannot start. It may be lost."""
 
     server: str
     attempt: int
     reason: str
-    """For people."""
+    """Shown to people."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """``POST /gate/stop``: may the spawner really stop this server?"""
+    """``POST /gate/stop``: may the spawner stop this server?"""
 
     subject: str
-    """Whose spawner it is: a name in the Hub's address is anybody's to choose."""
+    """Owner of the spawner. Anyone can put any server's name into an address of the Hub."""
     server: str
     user: bool
-    """Its user asked for it."""
+    """Whether its user asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopAnswer:
-    """``stop`` false: leave the server alone, the service has not ended it (the Hub's own clean-up)."""
+    """``stop`` false: leave the server alone, since the service has not ended it (the Hub's clean-up)."""
 
     stop: bool
 
@@ -159,7 +159,7 @@ class PickerAsked:
 
     subject: str
     login: str
-    """What is displayed of the subject."""
+    """The name of the subject that is displayed."""
     server: str
     hours: float | None = None
     """The hold to look ahead for; ``None``: the default."""
@@ -167,39 +167,39 @@ class PickerAsked:
 
 @dataclass(frozen=True, slots=True)
 class SizeNow:
-    """What there is of one size."""
+    """The outlook for one size."""
 
     gpu_type: str
     gpus: int
     nodes: int
     free_now: int
-    """How many of this size are free, whoever asks."""
+    """How many servers of this size are free, whoever asks."""
     earliest: Millis | None
     """When the subject's request would start; ``None``: it would be refused, or blocked."""
     longest_now: Millis | None
-    """Where it would not start at once: the longest hold with which it would; ``None``: with no hold."""
+    """If it would not start at once: the longest hold with which it would; ``None``: no hold."""
     starts_now: bool
     """Whether the subject's request would start at once."""
     reason: Text
-    """Why it would not; else empty."""
+    """Why it would not start at once; else empty."""
     refused: bool
     """Whether the request would be refused, for this reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class PickerAnswer:
-    """What the picker needs to know of the queue."""
+    """What the picker (the spawn page) needs to know about the queue."""
 
     now: Millis
     sizes: tuple[SizeNow, ...]
     location: str | None = None
-    """Path below the service's own to show instead: the id is not a new one of the subject's."""
+    """Page to show instead, relative to the service: the id is not a new id of the subject."""
     longest: Millis | None = None
     """The longest hold that the subject may ask for."""
     limits: tuple[str, ...] = ()
-    """Every limit of the subject, with what is used, in words."""
+    """Every limit of the subject with what is used, as texts."""
     refused: str = ""
-    """Why the hours can't be asked for; then there are no sizes."""
+    """Why these hours cannot be requested; then there are no sizes."""
 
 
 class Entry(StrEnum):
@@ -208,12 +208,12 @@ class Entry(StrEnum):
     ALLOWED = "allowed"
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
-    """Not known, because GitHub gives no answer now: nobody new gets in, and nobody is refused."""
+    """Not known, because GitHub does not answer: nobody new gets in, and nobody is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginAsked:
-    """``POST /gate/login``: GitHub says that this account logs in now."""
+    """``POST /gate/login``: this GitHub account logs in."""
 
     github_id: int
     login: str
@@ -225,7 +225,7 @@ class LoginAnswer:
 
     verdict: Entry
     hub_user: str = ""
-    """Of ``ALLOWED``; minted at the first login, and then the same for ever."""
+    """Of ``ALLOWED``; created at the first login, and then always the same."""
     message: str = ""
     hint: str = ""
     operator: bool = False
@@ -233,12 +233,12 @@ class LoginAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PersonAnswer:
-    """``GET /gate/people/NAME``: whether a user of the Hub may go on to use it."""
+    """``GET /gate/people/NAME``: whether a user of the Hub may still use it."""
 
     verdict: Entry
     github_id: int = 0
     login: str = ""
-    """The present one."""
+    """The present GitHub login."""
     operator: bool = False
     message: str = ""
     hint: str = ""

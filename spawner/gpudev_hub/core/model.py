@@ -1,7 +1,7 @@
 """The records of the domain: what the store keeps and every decision is made from.
 
-All records are immutable; a change replaces a record. Instants are integer milliseconds since the epoch
-(UTC), durations integer milliseconds. The words are those of ``docs/architecture.md``.
+Records are immutable; a change replaces a record. Instants are integer milliseconds since the epoch (UTC),
+durations integer milliseconds. ``docs/architecture.md`` explains the terms.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class State(StrEnum):
 
 
 class ServerState(StrEnum):
-    """What was last observed of a reservation's server, apart from what is wanted."""
+    """The last observation of a reservation's server, whatever its state should be."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -39,7 +39,7 @@ class ServerState(StrEnum):
 
 
 class Presence(StrEnum):
-    """An observation; ``UNKNOWN`` frees nothing and kills nothing."""
+    """An observation. ``UNKNOWN`` frees no slot and stops no server."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
 
 
 class NodeStatus(StrEnum):
-    """Whether a node may be planned on. Only ``UP`` offers slots; none of the others frees any."""
+    """Whether a node may be planned on. Only ``UP`` offers slots; no other status frees any."""
 
     UP = "up"
     DOWN = "down"
@@ -69,7 +69,7 @@ class NodeStatus(StrEnum):
 
 
 class ClaimState(StrEnum):
-    """``HELD``: the reservation's server may run there. ``RELEASING``: free once the server is seen gone."""
+    """``HELD``: the server may run there. ``RELEASING``: the slots are free once the server is gone."""
 
     HELD = "held"
     RELEASING = "releasing"
@@ -77,14 +77,14 @@ class ClaimState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a reservation belongs to. Caps, history and audit key on ``subject``, never on a name."""
+    """Who a reservation belongs to. Caps, history and audit refer to ``subject``, never to a name."""
 
     subject: str
-    """Opaque and for ever the same person: ``github:123``, ``local:alice``."""
+    """Opaque, and always the same person: ``github:123``, ``local:alice``."""
     hub_user: str
     """The user's name in the Hub."""
     login: str
-    """What is displayed."""
+    """The name that is displayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ Allocation = tuple[NodeSlots, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A planned stay, ``start`` included and ``end`` not."""
+    """A planned stay, with ``start`` and without ``end``."""
 
     start: Millis
     end: Millis
@@ -134,14 +134,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class CapacityBlock:
-    """GPUs of AWS that were paid for until a fixed time; its nodes end with it."""
+    """GPUs bought from AWS until a fixed time; its nodes end with it."""
 
     reservation: str
     """Its id: ``cr-0123…``."""
     ends_at: Millis | None = None
     """The last known end; ``None``: never known."""
     trouble: str = ""
-    """In words, why its end cannot be read at present."""
+    """Why its end cannot be read now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +152,27 @@ class Node:
     pool: str
     gpus: int
     group: str
-    """Zone and placement group; the nodes of a gang share it."""
+    """Zone and placement group; all nodes of a gang share it."""
     status: NodeStatus = NodeStatus.UP
     until: Millis | None = None
-    """When servers on the node must have ended because the node itself ends, if it does."""
+    """When servers must have ended because the node itself ends, if it does."""
     drained: bool = False
-    """An operator drained it here: however it is seen, ``status`` is never ``UP`` until he puts it back."""
+    """Whether an operator drained it. ``status`` is never ``UP`` until an operator undrains it."""
     grace_until: Millis | None = None
-    """While the node is down, unknown or unproven: until then the places planned on it stay, and nothing
-    starts there. ``None``: the node is up, or is not planned on."""
+    """While the node is down, unknown or unproven: until then it keeps its planned places, and nothing starts
+    there. ``None``: the node is up, or is not planned on."""
     reason: str = ""
-    """In words, why nothing new starts on the node as it was seen; empty if nothing is the matter with it."""
+    """Why nothing new starts on the node as observed; empty if nothing prevents it."""
     unproven: bool = False
-    """Nothing shows that network policies are enforced there, although the settings ask for that."""
+    """Whether network policies are not shown to be enforced there, although the settings require that."""
     unhealthy: tuple[str, ...] = ()
-    """Conditions of the node that say it is not well: ``AcceleratedHardwareReady``."""
+    """Conditions that report trouble with the node: ``AcceleratedHardwareReady``."""
     block: CapacityBlock | None = None
     """The capacity block that the node belongs to."""
 
     @property
     def drained_for(self) -> str:
-        """Why the node is drained, in words; empty if an operator drained it, or it is not drained."""
+        """Why the node is drained; empty if an operator drained it, or it is not drained."""
         return self.reason if self.status is NodeStatus.DRAINED else ""
 
     @property
@@ -183,7 +183,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for, complete (defaults resolved) and validated (``request.py``)."""
+    """A complete and validated request, with defaults resolved (``request.py``)."""
 
     shape: Shape
     pool: str
@@ -194,7 +194,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """An extension that was granted, by the client's own id for it."""
+    """A granted extension, with the client's id for it."""
 
     request_id: str
     by: Millis
@@ -202,85 +202,85 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """One request for a server and all that has become of it."""
+    """One request for a server, and its life so far."""
 
     id: str
     seq: int
-    """Queue order: the order of commits. Kept when a failed start goes back to the queue."""
+    """Queue order: the order of commits. A failed start keeps it when it goes back to the queue."""
     owner: Owner
     request: Request
     request_id: str | None
-    """Chosen by the client; the same one again means the same request, not another."""
+    """Chosen by the client; the same id again means the same request."""
     created_at: Millis
     startup: Millis
-    """Start-up allowance, as it was when asked."""
+    """Start-up allowance at the time of the request."""
     teardown: Millis
-    """Tear-down allowance, as it was when asked."""
+    """Tear-down allowance at the time of the request."""
     cap: int
-    """Most GPUs the owner may hold at once in the pool: the highest that held since it was asked."""
+    """Most GPUs the owner may hold at once in the pool: the highest limit since the request."""
     state: State = State.QUEUED
     place: Place | None = None
     """Planned start and nodes while queued; ``None`` while blocked."""
     promise: Millis | None = None
     """Guaranteed latest admission: the first planned start, changed only with a logged cause."""
     lost: Place | None = None
-    """While blocked: the place it had. It gets that again if it is still free when it is planned again."""
+    """While blocked: its former place, which it gets again if that is still free."""
     lost_promise: Millis | None = None
-    """While blocked: what it was promised, which holds again unless its new place is later."""
+    """While blocked: its former promise, which holds again unless the new place is later."""
     blocked: Text | None = None
-    """In words, why there is no place, which holds up nobody; or why a server can't be started again."""
+    """Why it has no place (it then delays no other request), or why its server cannot be started again."""
     excluded: frozenset[str] = frozenset()
     """Nodes at fault in failed starts of this reservation."""
     attempt: int = 0
-    """Number of the claim that is or was last held; 0 before the first."""
+    """Number of its latest claim; 0 before the first."""
     admitted_at: Millis | None = None
     """When ``starting`` was committed for the current stay."""
     start_deadline: Millis | None = None
-    """When the start-up allowance is used up (while ``starting``); a restart has one of its own."""
+    """When the start-up allowance is used up (while ``starting``); each restart has its own."""
     failed_starts: int = 0
-    """How often the start-up allowance was used up; the third time is the end."""
+    """How often the start-up allowance was used up (``Policy.start_attempts`` is the most)."""
     restarts: int = 0
-    """How often the server came back by itself after it ended without release."""
+    """How often the server was restarted after it ended without release."""
     ready_at: Millis | None = None
-    """The first READY of the current stay; the hold counts from here."""
+    """The first READY of the current stay; the hold starts here."""
     hard_end: Millis | None = None
     """When the slots must be free again; the visible end is ``hard_end - teardown``."""
     allocation: Allocation = ()
     server: ServerState | None = None
     """Last observation; ``None`` before the first start."""
     stopped_at: Millis | None = None
-    """Since when the server is stopped while the slots are kept: its user's wish, or it is ``blocked``."""
+    """Since when the server is stopped while the slots are kept: by its owner, or while ``blocked``."""
     extended: Millis = 0
     """How much of ``request.hold`` was granted by extensions."""
     extensions: tuple[Extension, ...] = ()
-    """The last ones that came with a request id, so that a repeated one is not granted again."""
+    """The latest extensions with a request id, so that a repeated request is not granted twice."""
     warned: tuple[int, ...] = ()
-    """Warning thresholds (minutes before the end) already recorded; re-armed by an extension."""
+    """Warning thresholds (minutes before the end) already recorded; an extension re-arms them."""
     stop_outcome: Outcome | None = None
     """While ``stopping``: the outcome it will end with."""
     outcome: Outcome | None = None
     ended_at: Millis | None = None
     detail: Text = ""
-    """The latest thing worth telling the owner, in words (a failure, a moved place)."""
+    """The latest message for the owner (a failure, a moved place)."""
     trouble: Text = ""
-    """What keeps the start under way from being ready, in words; nothing once it is."""
+    """What keeps the present start from getting ready; empty once it is."""
     access_ends_at: Millis | None = None
-    """When its server is stopped because its owner lost access, unless access comes back before."""
+    """When its server is stopped because its owner lost access, unless they get it back before."""
     notice: str = ""
-    """What the server that runs says of itself, in words; its owner should know it."""
+    """What the running server reports to its owner."""
     guests: tuple[Guest, ...] = ()
-    """Who may use the server beside its owner, the longest first."""
+    """Who may use the server as well as its owner, oldest first."""
     version: int = 0
     """Grows with every change; clients long-poll on it."""
 
     @property
     def ends_at(self) -> Millis | None:
-        """The end that the owner sees: tear-down comes after it."""
+        """The end that the owner sees; tear-down comes after it."""
         return None if self.hard_end is None else self.hard_end - self.teardown
 
     @property
     def live(self) -> bool:
-        """Not ended."""
+        """Whether it has not ended."""
         return self.state is not State.ENDED
 
     def guest(self, subject: str) -> Guest | None:
@@ -289,13 +289,13 @@ class Reservation:
 
     @property
     def length(self) -> Millis:
-        """Length of a place for a full new stay."""
+        """Length of a place for a whole new stay."""
         return self.startup + self.request.hold + self.teardown
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Slots owned by one attempt of one reservation, whatever has become of the reservation."""
+    """Slots owned by one attempt of a reservation, even after the reservation has ended."""
 
     reservation: str
     attempt: int
@@ -307,9 +307,9 @@ class Claim:
     presence: Presence = Presence.UNKNOWN
     """Last observation of the server."""
     seen: bool = False
-    """Whether the server of this attempt was ever seen present."""
+    """Whether the server of this attempt was ever observed present."""
     overruns: int = 0
-    """How often the slots were not free when they should have been (``decisions/timers.py``)."""
+    """How often the slots were not free in time (``decisions/timers.py``)."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -319,7 +319,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class MintedId:
-    """A reservation id handed out for a spawn page and not used yet."""
+    """An unused reservation id that was issued for a spawn page."""
 
     id: str
     subject: str

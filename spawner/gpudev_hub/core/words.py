@@ -1,4 +1,4 @@
-"""Times, durations, lists and sentences in words, as people read them."""
+"""Times, durations, lists and sentences as text for people."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from .model import HOUR, MINUTE, SECOND, Millis, Node, NodeStatus, Shape
 from .sentences import Sentence, Text, say
 
-#: Why nothing new starts on a node where nothing shows that network policies are enforced.
 UNPROVEN = "its policy probe is not ready"
+"""Why nothing new starts on a node where nothing shows that network policies are enforced."""
 
 
 def plain(text: Text | Millis, now: Millis) -> str:
-    """Return a text on one printable line, its instants as `moment` writes them."""
+    """Return a text on one printable line, with its instants as ``moment`` writes them."""
     match text:
         case str():
             return printable(text)
@@ -23,14 +23,14 @@ def plain(text: Text | Millis, now: Millis) -> str:
 
 
 def listing(words: Sequence[str], last: str) -> str:
-    """`1, 2, 4 or 8`."""
+    """Return a list as text: ``1, 2, 4 or 8``."""
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def printable(text: str) -> str:
-    """One line without anything that a terminal obeys or that turns the direction of writing."""
+    """Return the text as one line, without control characters for terminals or the direction of writing."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -41,12 +41,12 @@ def capital(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return the text with a capital letter (see `capital`) and a full stop; empty for no text."""
+    """Return the text with a capital letter (see ``capital``) and a full stop; empty for no text."""
     return capital(text) + ("" if text[-1] in ".!?" else ".") if text else ""
 
 
 def duration(length: Millis) -> str:
-    """`1 h 30 min`; seconds only below one hour. Rounded down."""
+    """Return a duration as ``1 h 30 min``, rounded down; seconds only below one hour."""
     if length < SECOND:
         return f"{length} ms"
     hours, rest = divmod(length, HOUR)
@@ -57,7 +57,7 @@ def duration(length: Millis) -> str:
 
 
 def moment(at: Millis, now: Millis) -> str:
-    """`14:10 UTC`, or with the day when that is not today: `24 Nov 14:10 UTC`."""
+    """Return ``14:10 UTC``; with the day if that is not today: ``24 Nov 14:10 UTC``."""
     when, today = (datetime.fromtimestamp(t // SECOND, UTC) for t in (at, now))
     clock = f"{when:%H:%M} UTC"
     if when.date() == today.date():
@@ -67,17 +67,17 @@ def moment(at: Millis, now: Millis) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 request`, `2 requests`."""
+    """Return ``1 request``, ``2 requests``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def gpus(count: int) -> str:
-    """`1 GPU`, `8 GPUs`."""
+    """Return ``1 GPU``, ``8 GPUs``."""
     return counted(count, "GPU")
 
 
 def node_state(name: str, node: Node | None) -> str:
-    """`node-1 is down`, `node-1 is drained (cordoned)`; `None`: there is no such node any more."""
+    """Return ``node-1 is down``, ``node-1 is drained (cordoned)``; ``None``: the node was removed."""
     if node is None:
         return f"{name} was removed"
     if node.status is NodeStatus.UNKNOWN:
@@ -87,10 +87,10 @@ def node_state(name: str, node: Node | None) -> str:
 
 
 def node_end(name: str, until: Millis) -> Sentence:
-    """`node-1 is available only until 14:10 UTC`."""
+    """Return ``node-1 is available only until 14:10 UTC``."""
     return say("node_ends", node=name, until=until)
 
 
 def size(shape: Shape) -> str:
-    """`4 GPUs`, or `2 whole nodes`."""
+    """Return ``4 GPUs``, or ``2 whole nodes``."""
     return gpus(shape.gpus) if shape.nodes == 1 else f"{shape.nodes} whole nodes"

@@ -1,4 +1,4 @@
-"""Why a request can have no place at all, in words."""
+"""Why a request has no place at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gpudev_hub.core.words import duration, gpus, node_end, node_state
 
 
 def why_blocked(nodes: Iterable[Node], request: Request, length: Millis, now: Millis) -> Text:
-    """Return, in words, what keeps a request from having a place of this length.
+    """Return the text that says why a request has no place of this length.
 
-    Only nodes that could serve it are named: with enough others in their zone and placement group.
+    It names only nodes that could serve the request: with enough others in their zone and placement group.
     """
     pool, shape = request.pool, request.shape
     groups = usable_together(nodes, request)
@@ -35,7 +35,7 @@ def why_blocked(nodes: Iterable[Node], request: Request, length: Millis, now: Mi
 
 
 def usable_together(nodes: Iterable[Node], request: Request) -> list[list[Node]]:
-    """Return the nodes large enough for the request; those that may serve it together in one list."""
+    """Return the nodes large enough for the request, in lists of nodes that may serve it together."""
     groups: dict[str, list[Node]] = {}
     for node in sorted(nodes, key=lambda n: n.name):
         if node.pool == request.pool and node.gpus >= request.shape.gpus:

@@ -1,4 +1,4 @@
-"""Decisions that the clock makes due: ends, overruns, starts, warnings; what outages and freed time do."""
+"""Decisions that the clock makes due: ends, overruns, starts, warnings; and on outages and freed time."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .timers import Key, claim_due, crossed, reservation_due
 from .transitions import Turn, admit, give_up_attempt, move_end, stop
 from .working_state import WorkingState, demand_key, overdue_cause
 
-#: While something is away, what waits for it is not given up within this time.
 LASTING: Final[Millis] = 30 * SECOND
-#: Queued requests looked at by the cascade per millisecond of its budget.
+"""While an outage lasts, no start deadline is nearer than this."""
 _LOOKS_PER_MS = 10
+"""Queued requests that the cascade visits per millisecond of its budget."""
 
 
 def advance(turn: Turn) -> None:
-    """Everything that is due by now: ends first, then room is handed on, then starts."""
+    """Do everything that is due by now: ends first, then freed room is used, then starts."""
     world, now = turn.world, turn.now
     while True:
         settle_access(turn)
-        # Claims come before reservations: who is put back into the queue must know what is not free.
+        # Claims come before reservations: requeued requests must be planned around slots that are not free.
         if due := sorted(world.alarms.pop(now)):
             for key in due:
                 _ring(turn, key)
@@ -45,7 +45,7 @@ def advance(turn: Turn) -> None:
             return
         for ref in [r.id for r in sorted(starts, key=lambda r: r.seq)]:
             reservation = world.reservations[ref]
-            # The start of another one that was late may have moved this one.
+            # A late start before this one may have moved it.
             if (
                 ref not in world.displaced
                 and reservation.place is not None
@@ -55,7 +55,7 @@ def advance(turn: Turn) -> None:
 
 
 def hand_on(turn: Turn) -> None:
-    """Place again who lost a place, up to a slice of them, and fill the holes that were freed."""
+    """Place displaced requests again, up to ``SLICE`` of them, and fill the freed holes."""
     world = turn.world
     raise_caps(turn, SLICE)
     place_again(turn, SLICE)
@@ -71,7 +71,7 @@ def _move_earlier(world: WorkingState, moves: Mapping[str, Place]) -> None:
 
 
 def _start_elsewhere(turn: Turn) -> None:
-    """Who is to start on a node that is away may start on others now, before the room there is handed on."""
+    """Start due requests whose node is away on free nodes, before others get that room."""
     world, now = turn.world, turn.now
     for reservation in sorted(
         (world.reservations[ref] for ref in world.waiting & world.reservations.keys()), key=lambda r: r.seq
@@ -102,7 +102,7 @@ def _ring(turn: Turn, key: Key) -> None:
 
 
 def _overrun(turn: Turn, id: str, attempt: int) -> None:
-    """The slots should be free by now and are not: who was planned on them is placed again."""
+    """Plan around slots that should be free by now; requests planned on them are displaced."""
     world = turn.world
     if (id, attempt) not in world.claims:
         return
@@ -143,7 +143,7 @@ def _reservation_rings(turn: Turn, reservation: Reservation) -> None:
 
 
 def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
-    """Not ready in time: back to the queue, or, the last time, the end; after READY another restart."""
+    """Requeue a start that was not ready in time; end it the last time; restart it after READY."""
     policy = turn.world.policy
     known = reservation.trouble or reservation.detail
     detail = because(f"not ready within {duration(reservation.startup)}", known)
@@ -157,7 +157,7 @@ def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
         detail = because(f"{failed} starts failed; the last one", detail)
         stop(turn, counted, Outcome.FAILED, cause, detail=detail)
     elif reservation.access_ends_at is not None:
-        # Whoever may not get in does not wait in the queue either.
+        # Requests of people without access do not wait in the queue.
         revoked = access_detail(turn.world, reservation.owner.subject)
         stop(turn, reservation, Outcome.ACCESS_REVOKED, cause, detail=revoked)
     else:
@@ -167,7 +167,7 @@ def _allowance_used_up(turn: Turn, reservation: Reservation) -> None:
 
 
 def _warn(turn: Turn, reservation: Reservation) -> None:
-    """Record the thresholds that were crossed, and tell the owner of the latest."""
+    """Record the thresholds that were crossed, and warn the owner of the latest."""
     policy = turn.world.policy
     new = [m for m in crossed(reservation, policy.warn_minutes, turn.now) if m not in reservation.warned]
     if not new:
@@ -178,13 +178,13 @@ def _warn(turn: Turn, reservation: Reservation) -> None:
 
 
 def tick(turn: Turn) -> None:
-    """Time has passed: what is due is done with every event; the plans forget the past."""
+    """Forget the past in the plans. What is due is done with every event."""
     for plan in turn.world.plans.values():
         plan.trim(turn.now)
 
 
 def compress(turn: Turn, event: Compress) -> None:
-    """One slice of the cascade."""
+    """Run one slice of the cascade."""
     world = turn.world
     if world.displaced or world.retry or world.raised:
         return
@@ -201,7 +201,7 @@ def compress(turn: Turn, event: Compress) -> None:
 
 
 def _after(looks: int) -> Callable[[], bool]:
-    """True from the given number of calls on."""
+    """Return a function that is true from the given number of calls on."""
     left = looks
 
     def should_stop() -> bool:
@@ -213,7 +213,7 @@ def _after(looks: int) -> Callable[[], bool]:
 
 
 def outage(turn: Turn, event: Outage) -> None:
-    """Start-up allowances stood still; ends move along where that breaks no promise."""
+    """Prolong start-up allowances by the outage, and move ends along where that keeps all promises."""
     world, now = turn.world, turn.now
     cause = Reason(Cause.OUTAGE, f"{event.what} was unavailable for {duration(event.until - event.since)}")
     waiting = [
@@ -227,7 +227,7 @@ def outage(turn: Turn, event: Outage) -> None:
             continue
         deadline = reservation.start_deadline + lost
         if event.lasting:
-            # Else what was to end within this very second would be moved by a second, again and again.
+            # Otherwise a deadline within the next second would be moved by a second, again and again.
             deadline = max(deadline, now + LASTING)
         changed = replace(reservation, start_deadline=deadline)
         if reservation.ready_at is None:

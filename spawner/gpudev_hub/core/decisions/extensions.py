@@ -1,4 +1,4 @@
-"""Decisions on extensions: granted with all that they move, or refused with the longest that is possible."""
+"""Decisions on extensions: granted with the moves they need, or refused with the longest possible one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .timers import crossed
 from .transitions import Turn
 from .working_state import demand_key, id_of
 
-#: The shortest extension: each one is a change that is stored for as long as the reservation lives.
 SHORTEST = MINUTE
+"""The shortest extension. Each extension is stored for as long as the reservation lives."""
 
-#: Extensions of one reservation of which a repetition is recognised; retries come within seconds.
 _MOST_EXTENSIONS = 8
+"""Latest extensions of a reservation kept to recognise repeated requests; retries come within seconds."""
 
 
 def extend(turn: Turn, event: Extend) -> Reservation:
@@ -72,7 +72,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         extensions=_remembered(reservation, event),
         hard_end=hard_end + event.by,
     )
-    # Thresholds that lie ahead again are armed again.
+    # Warn again at thresholds that lie ahead again.
     passed = crossed(longer, world.policy.warn_minutes, now)
     longer = replace(longer, warned=tuple(m for m in longer.warned if m in passed))
     world.put(longer, cause, event.actor)
@@ -87,7 +87,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
 
 
 def _told_of(extended: Reservation) -> Callable[[Reservation, Place], Text]:
-    """What the owners of places that are moved for an extension are told."""
+    """Return the function that makes the texts for owners of places moved for an extension."""
 
     def told(moved: Reservation, place: Place) -> Text:
         why = f"{extended.owner.login} extended a reservation"
@@ -97,7 +97,7 @@ def _told_of(extended: Reservation) -> Callable[[Reservation, Place], Text]:
 
 
 def is_repeated(reservation: Reservation, request_id: str | None, by: Millis) -> bool:
-    """Whether this very extension was granted before; `Refused` if its id was another one's."""
+    """Return whether this extension was granted before. Raises ``Refused`` if another one had its id."""
     for granted in reservation.extensions:
         if granted.request_id == request_id:
             if granted.by == by:
@@ -118,7 +118,7 @@ def _remembered(reservation: Reservation, event: Extend) -> tuple[Extension, ...
 
 
 def _longest(turn: Turn, reservation: Reservation, limit: Millis) -> Millis:
-    """The longest extension up to `limit` that would be granted now, in whole minutes if that is too."""
+    """Return the longest extension up to ``limit`` that is possible now, in whole minutes if possible."""
     world, plan = turn.world, turn.world.plan_of(reservation)
     key, end = demand_key(reservation.id, reservation.attempt), reservation.hard_end or 0
     if limit <= 0:
@@ -149,12 +149,12 @@ def _refusal(reservation: Reservation, by: Millis, longest: Millis, why: str) ->
 
 
 def _hours(length: Millis) -> float:
-    """Hours as a short decimal that is never more than `length`: what is asked for is granted."""
+    """Return hours as a short decimal, rounded down so that this length can be granted."""
     return int(length / HOUR * 10_000) / 10_000
 
 
 def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:
-    """Return, in words, what keeps the reservation from running until `new_end`."""
+    """Return the text that says what keeps the reservation from running until ``new_end``."""
     world = turn.world
     plan = world.plan_of(reservation)
     for part in reservation.allocation:

@@ -1,7 +1,7 @@
-"""When nodes end: by the end of their capacity block, or by what an operator wrote on them.
+"""Ends of nodes: the end of their capacity block, or an end that an operator set on them.
 
-The plan lets nothing run past the end of a node (`Node.until`). If that moves to before the end of a server
-there, the server ends earlier, too, and its owner is warned in time.
+The plan lets nothing run past the end of a node (``Node.until``). If that end moves before the end of a
+server there, the server ends earlier, too, and its owner is warned in time.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def last_known_end(world: WorkingState, block: CapacityBlock | None) -> Millis |
 
 
 def with_block(seen: Node, known: Millis | None) -> Node:
-    """Return a node as seen, with what its capacity block means for it.
+    """Return an observed node with what its capacity block means for it.
 
-    `known`: the last known end of that block, which holds while EC2 does not answer. Without any, nothing new
-    starts on the node: it might end at any time.
+    ``known``: the last known end of that block, which holds while EC2 does not answer. If no end is known,
+    nothing new starts on the node: it might end at any time.
     """
     block = seen.block
     if block is None:
@@ -57,8 +57,8 @@ def with_block(seen: Node, known: Millis | None) -> Node:
 def end_with_node(turn: Turn, name: str) -> None:
     """Let no reservation end later than its node.
 
-    The owner gets at least the longest warning, even if the node should have ended already: the end that is
-    written on it may be a mistake, and the node is still there.
+    The owner gets at least the longest warning, even if the node should have ended already. The recorded end
+    may be a mistake, and the node still runs.
     """
     world = turn.world
     until = world.nodes[name].until
@@ -83,7 +83,7 @@ def end_with_node(turn: Turn, name: str) -> None:
 
 
 def why_early(world: WorkingState, reservation: Reservation) -> Text:
-    """Return, in words, which node's end made a reservation end before its hold time was over, if one did."""
+    """Return the text that says which node's end shortened the hold of a reservation; empty: none did."""
     if reservation.ready_at is None or reservation.hard_end is None:
         return ""
     nodes = (world.nodes.get(part.node) for part in reservation.allocation)

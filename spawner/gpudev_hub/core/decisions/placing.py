@@ -1,7 +1,7 @@
-"""Places of queued requests: for a new one, and again for those who lost theirs, in queue order.
+"""Places of queued requests: for new requests, and again for requests that lost theirs, in queue order.
 
-A new request gets its place with everything held. For those who lost theirs, what is planned for younger ones
-makes way.
+A new request gets its place with everything held. Planned places of younger requests give way to requests
+that lost theirs.
 """
 
 from __future__ import annotations
@@ -22,22 +22,19 @@ from .blocked import why_blocked
 from .transitions import Turn, release_claim
 from .working_state import WorkingState, demand_of, id_of, is_missed, is_owner_unknown
 
-#: Requests that are placed again in one decision, when many have lost their places.
 SLICE = 64
+"""Requests placed again in one decision, when many have lost their places."""
 
 
 def find_place(world: WorkingState, reservation: Reservation, now: Millis) -> Reservation:
-    """Return a new request with its earliest place, everything held, and its promise; or blocked.
-
-    The plan stays as it is.
-    """
+    """Return a new request with its earliest place, everything held, and its promise; or blocked."""
     plan = world.plan_of(reservation)
     tried = _anywhere(reservation, plan, now)
     return _placed(world, tried, plan.earliest(demand_of(tried), now), now)
 
 
 def place_again(turn: Turn, most: int | None) -> None:
-    """Place those who lost their places, and the blocked for whom something was gained, in queue order."""
+    """Place displaced requests, and blocked requests of pools that gained something, in queue order."""
     world = turn.world
     if not world.displaced and not world.retry:
         return
@@ -58,7 +55,7 @@ def place_again(turn: Turn, most: int | None) -> None:
 
 
 def _to_retry(turn: Turn, reservation: Reservation) -> bool:
-    """Whether a blocked request is to be looked at again, and was not yet."""
+    """Return whether a blocked request must be tried again."""
     blocked = reservation.state is State.QUEUED and reservation.blocked is not None
     retry = turn.world.retry.get(reservation.request.pool)
     able = blocked and not is_owner_unknown(reservation.blocked)
@@ -70,7 +67,7 @@ def give_places(
 ) -> None:
     """Place queued reservations of one pool, which are not in the plan, and record it: the oldest first.
 
-    With `tell` their owners are told if they are worse off; owners of places that made way always are.
+    ``tell``: tell their owners if they are worse off. Owners of places that gave way are always told.
     """
     world = turn.world
     placed, moves = _arrange(world, waiting, turn.now)
@@ -82,7 +79,7 @@ def give_places(
             turn.do(Tell(after.id, told))
         world.put(after, cause)
         if after.place is not None:
-            # Its alarm may have rung meanwhile; with the same place as before, nothing has set it again.
+            # The alarm may have rung, and an unchanged record does not set it again.
             world.starts.set(("reservation", after.id, 0), after.place.start)
             if after.place.start < turn.now:
                 away = Reason(Cause.NODE_CHANGED, f"{listing(after.place.nodes, 'and')} came back")
@@ -94,11 +91,11 @@ def give_places(
 def _arrange(
     world: WorkingState, waiting: Sequence[Reservation], now: Millis
 ) -> tuple[list[Reservation], dict[str, Place]]:
-    """Give queued reservations of one pool, which are not in the plan, places in queue order.
+    """Find places for queued reservations of one pool, which are not in the plan, in queue order.
 
-    They come back with place and promise, or blocked, and with them the places of younger ones that made
-    way, by the plan's keys; the caller records all that. Where only nodes that failed a reservation
-    before are left, they are tried again.
+    Returns them with place and promise, or blocked, and the new places of younger requests that gave way, by
+    plan key. The caller records both. If only nodes on which a reservation failed before are left, they are
+    tried again.
     """
     plan = world.plan_of(waiting[0])
     for reservation in waiting:
@@ -107,15 +104,15 @@ def _arrange(
     wanted = [Wanted(demand_of(r), _still_good(r, now)) for r in tried]
     moves = plan.arrange(wanted, now, world.promise_of)
     placed = [_placed(world, r, moves.pop(demand_of(r).key), now) for r in tried]
-    # Lost places are room for others. Places given back may not be the earliest, and those who made way
-    # have left room, too. Where all stay blocked there is none, and nobody need look again.
+    # Lost places and requests that gave way leave room for others, and places given back may not be the
+    # earliest. If all stay blocked, no room was freed.
     if moves or any(r.blocked is None for r in (*waiting, *placed)):
         world.freed.add(waiting[0].request.pool)
     return placed, {key: place for key, place in moves.items() if place is not None}
 
 
 def _make_way(turn: Turn, moves: dict[str, Place], why: Text) -> None:
-    """Record the new places of younger ones."""
+    """Record the new places of younger requests that gave way."""
     world, replanned = turn.world, say("replanned", why=why)
 
     def told(reservation: Reservation, place: Place) -> Text:
@@ -131,7 +128,7 @@ def _make_way(turn: Turn, moves: dict[str, Place], why: Text) -> None:
 
 
 def _told(before: Reservation, after: Reservation, cause: Why) -> Text | None:
-    """What to tell the owner of a request that was placed again; nothing if nothing got worse."""
+    """Return what to tell the owner of a request that was placed again; ``None`` if nothing got worse."""
     if after.place is None:
         return say("blocked", why=after.blocked or "") if before.place is not None else None
     if before.promise is not None and after.place.start > before.promise:
@@ -144,9 +141,9 @@ def _why(cause: Why) -> Text:
 
 
 def requeue(turn: Turn, reservation: Reservation, cause: Why, detail: Text, **fields: Any) -> None:
-    """Back to the queue with its old number, and a new place, or blocked; its slots are let go.
+    """Put a request back into the queue with its old number, place it again, and release its slots.
 
-    The promise stays if the new place keeps it.
+    It may be blocked. The promise stays if the new place keeps it.
     """
     world = turn.world
     claim = world.claim_of(reservation)
@@ -174,7 +171,7 @@ def requeue(turn: Turn, reservation: Reservation, cause: Why, detail: Text, **fi
 
 
 def _still_good(reservation: Reservation, now: Millis) -> Place | None:
-    """The place that a reservation had, if it may have it again: also a bit late after its node was away."""
+    """Return the present or lost place if it is still usable; a blocked request may start in it late."""
     place = reservation.place or reservation.lost
     if place is None or is_missed(reservation, now):
         return None
@@ -199,7 +196,7 @@ def _placed(world: WorkingState, reservation: Reservation, place: Place | None, 
 
 
 def without_place(reservation: Reservation, why: Text) -> Reservation:
-    """The queued reservation, blocked, with what it had to be given back if that can be."""
+    """Return the queued reservation as blocked; it remembers place and promise, to get them back."""
     return replace(
         reservation,
         place=None,

@@ -1,6 +1,6 @@
-"""Decisions on what is seen of servers: there, gone, ready, not started, stopped by their owner.
+"""Decisions on observations of servers: present, absent, ready, failed to start, stopped by their owner.
 
-An observation that nothing could be learnt (`UNKNOWN`) changes what is shown and nothing else (invariant 8).
+An observation without a result (``UNKNOWN``) changes what is shown and nothing else (invariant 8).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WITH_SERVER = (State.STARTING, State.READY, State.STOPPING)
 
 
 def _current(turn: Turn, id: str, attempt: int) -> Reservation | None:
-    """The reservation, if this is the attempt that holds its slots."""
+    """Return the reservation, if this is its current attempt."""
     reservation = turn.world.reservations.get(id)
     if reservation is None or reservation.state not in _WITH_SERVER or reservation.attempt != attempt:
         return None
@@ -53,7 +53,7 @@ def _current(turn: Turn, id: str, attempt: int) -> Reservation | None:
 
 
 def observed(turn: Turn, event: ServerObserved) -> Reservation | None:
-    """What is seen of one attempt. One of which there is no claim is none of ours: nothing is decided."""
+    """Record what is observed of one attempt. Attempts without a claim are ignored."""
     claim = turn.world.claims.get((event.id, event.attempt))
     if claim is None:
         return None
@@ -71,7 +71,7 @@ def observed(turn: Turn, event: ServerObserved) -> Reservation | None:
 
 
 def _show(turn: Turn, reservation: Reservation | None, server: ServerState, detail: str = "") -> None:
-    """Record what is seen of the server, if that is new."""
+    """Record the observed state of the server, if it is new."""
     if reservation is not None and reservation.server is not server:
         cause = Reason(Cause.SERVER_SEEN, detail or server)
         turn.world.put(replace(reservation, server=server), cause)
@@ -87,8 +87,7 @@ def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: S
     live = reservation.state in (State.STARTING, State.READY)
     if not live or event.complete or claim.state is not ClaimState.HELD:
         return
-    # A gang lives and dies as a whole: the other ranks are stopped, and all start again unless the owner
-    # stopped it.
+    # A gang runs as a whole: the other ranks are stopped, and all start again unless the owner stopped them.
     if reservation.stopped_at is not None:
         turn.do(StopServer(reservation.id, reservation.attempt))
     else:
@@ -98,9 +97,9 @@ def _present(turn: Turn, reservation: Reservation | None, claim: Claim, event: S
 
 
 def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObserved) -> None:
-    """The server of the current attempt is surely gone."""
+    """Decide on a current attempt whose server is certainly gone."""
     world = turn.world
-    # A start that was given up says nothing of its own; what kept it from getting ready is the reason.
+    # A start that was stopped gives no reason: use what kept it from getting ready.
     known = reservation.trouble or reservation.detail if reservation.state is State.STARTING else ""
     detail = event.detail or known or "the server ended"
     cause = Reason(Cause.SERVER_GONE, detail)
@@ -117,7 +116,7 @@ def _absent(turn: Turn, reservation: Reservation, claim: Claim, event: ServerObs
 
 
 def ready(turn: Turn, event: ServerReady) -> Reservation | None:
-    """The server can be used: from the first time on, the hold counts."""
+    """Record that the server can be used; the hold counts from the first time on."""
     reservation = _current(turn, event.id, event.attempt)
     if (
         reservation is None
@@ -137,7 +136,7 @@ def ready(turn: Turn, event: ServerReady) -> Reservation | None:
         return reservation
     hard_end = min(reservation.hard_end, now + reservation.request.hold + reservation.teardown)
     now_ready = move(reservation, State.READY, ready_at=now, hard_end=hard_end, detail="", **fields)
-    # Thresholds that the hold does not reach are no news to anybody.
+    # Do not warn at thresholds that the hold does not reach.
     now_ready = replace(now_ready, warned=crossed(now_ready, world.policy.warn_minutes, now))
     world.put(now_ready, Cause.READY)
     world.change_claim(replace(claim, presence=Presence.PRESENT, seen=True, hard_end=hard_end), Cause.READY)
@@ -145,7 +144,7 @@ def ready(turn: Turn, event: ServerReady) -> Reservation | None:
 
 
 def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
-    """One attempt failed: another one, elsewhere if the node is at fault and a place is free there now."""
+    """Retry a failed start, on other nodes if its node is at fault and others are free now."""
     reservation = _current(turn, event.id, event.attempt)
     if reservation is None or reservation.state is not State.STARTING or reservation.stopped_at is not None:
         return reservation
@@ -165,7 +164,7 @@ def start_failed(turn: Turn, event: StartFailed) -> Reservation | None:
 
 
 def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
-    """Kept for the owner to see, and for the reason if the allowance is used up over it."""
+    """Keep the trouble for the owner to see, and as the reason if the start times out."""
     reservation = _current(turn, event.id, event.attempt)
     if reservation is not None and reservation.state is State.STARTING:
         trouble = printable(event.detail)
@@ -174,7 +173,7 @@ def start_trouble(turn: Turn, event: StartTrouble) -> Reservation | None:
 
 
 def server_notice(turn: Turn, event: ServerNotice) -> Reservation | None:
-    """Kept for the owner to see while this server runs."""
+    """Keep the notice for the owner to see while this server runs."""
     reservation = _current(turn, event.id, event.attempt)
     if reservation is not None and reservation.state in (State.STARTING, State.READY):
         notice = printable(event.text)
@@ -186,19 +185,19 @@ def server_notice(turn: Turn, event: ServerNotice) -> Reservation | None:
 
 
 def _somewhere_away(turn: Turn, reservation: Reservation) -> bool:
-    """Whether a node of its is not up: the plan knows, so that it need not be excluded for ever."""
+    """Return whether a node of the reservation is not up; the plan avoids it, so it need not be excluded."""
     nodes = [turn.world.nodes.get(part.node) for part in reservation.allocation]
     return any(node is None or node.status is not NodeStatus.UP for node in nodes)
 
 
 def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: Why, detail: Text) -> bool:
-    """Go on, with the same end, on other nodes that are free now; false if there are none."""
+    """Continue, with the same end, on other nodes that are free now; false if there are none."""
     world, now = turn.world, turn.now
     plan = world.plan_of(reservation)
     hard_end = claim.hard_end
     key = demand_key(*claim.key)
     demand = replace(demand_of(reservation), length=hard_end - now)
-    # The old slots are let go, so they don't count against the owner for this.
+    # The old slots will be released, so they do not count against the owner here.
     world.displace(plan.reshape(key, hard_end, counts=False), cause)
     place = plan.earliest(demand, now, before=now + 1)
     slots = None if place is None else _slots_of(turn, place, demand.gpus)
@@ -226,7 +225,7 @@ def _slots_of(turn: Turn, place: Place, gpus: int) -> tuple[NodeSlots, ...] | No
 
 
 def stop_intent(turn: Turn, event: StopIntent) -> Reservation | None:
-    """Its owner stopped the server, or its start: the slots stay his for the restart window."""
+    """Record that its owner stopped the server or its start; the slots stay for the restart window."""
     reservation = turn.world.reservations.get(event.id)
     if (
         reservation is None
@@ -237,13 +236,13 @@ def stop_intent(turn: Turn, event: StopIntent) -> Reservation | None:
     stopped = replace(reservation, stopped_at=turn.now, start_deadline=None)
     turn.world.put(stopped, Cause.STOPPED_BY_USER, reservation.owner.subject)
     if not turn.world.claim_of(reservation).seen:
-        # Nobody would notice the end of what was never seen: it has to be looked for.
+        # A server that was never observed is not noticed to end, so it must be stopped explicitly.
         turn.do(StopServer(reservation.id, reservation.attempt))
     return reservation
 
 
 def owner_known(turn: Turn, event: OwnerKnown) -> None:
-    """The Hub knows the owner (again), or does not: then nothing can be started for him."""
+    """Block or unblock an owner's reservations: the Hub starts no servers for users it does not know."""
     world = turn.world
     for reservation in world.of_owner(event.subject):
         waits = reservation.state is State.QUEUED
@@ -262,7 +261,7 @@ def owner_known(turn: Turn, event: OwnerKnown) -> None:
 
 
 def _cannot_start(turn: Turn, reservation: Reservation) -> None:
-    """A start that the Hub can't make for want of a user: no failed start, and no slots held for it."""
+    """Stop a start for an unknown user. It does not count as failed, and holds no slots before READY."""
     if reservation.access_ends_at is not None:
         revoked = access_detail(turn.world, reservation.owner.subject)
         stop(turn, reservation, Outcome.ACCESS_REVOKED, Cause.OWNER_UNKNOWN, detail=revoked)
@@ -278,7 +277,7 @@ def _cannot_start(turn: Turn, reservation: Reservation) -> None:
             blocked=OWNER_UNKNOWN,
         )
         return
-    # His stay has begun, and the Hub's loss is not his: the slots stay his until he logs in, or to its end.
+    # The hold has begun, and the owner did not cause this: the slots stay until they log in, or to the end.
     stopped = replace(reservation, stopped_at=turn.now, start_deadline=None, blocked=OWNER_UNKNOWN)
     turn.world.put(stopped, Cause.OWNER_UNKNOWN)
     turn.do(StopServer(reservation.id, reservation.attempt))

@@ -1,6 +1,6 @@
-"""What can become of a stay: admitted, tried again, put back into the queue, stopped, ended.
+"""The steps of a reservation: admitted, tried again, requeued, stopped, ended.
 
-These are the steps that decisions are made of. They keep record, claim and plan in step, and collect effects.
+Decisions are made of them. They keep record, claim and plan in step, and collect effects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .working_state import WorkingState, demand_key, is_missed, overdue_cause
 
 @dataclass(slots=True)
 class Turn:
-    """One decision in the making."""
+    """One decision in progress."""
 
     world: WorkingState
     now: Millis
@@ -46,13 +46,12 @@ class Turn:
 
 
 def admit(turn: Turn, reservation: Reservation) -> None:
-    """Its planned start has come: slots, a claim, and a server to start.
+    """Start a reservation whose planned start has come: slots, a claim, and a server.
 
-    Where slots are late to be free, it waits for them, until that is an overrun and it is placed again; where
-    a node is away, until the grace is over. A start that is late itself keeps its planned end, at the cost of
-    the start-up allowance; if more than half of that is gone, the end moves along if that breaks no promise,
-    else the hold is shorter, and the owner is told. One that would lose more than half of its hold is placed
-    again.
+    It waits for slots that are late, until that is an overrun and it is placed again, and for nodes that are
+    away, until the grace is over. A late start keeps its planned end and has less start-up allowance. If more
+    than half of the allowance is gone, the end moves along if that keeps all promises. Otherwise the hold is
+    shorter, and the owner is told. A start that would lose more than half of its hold is placed again.
     """
     world, now = turn.world, turn.now
     world.waiting.discard(reservation.id)
@@ -91,18 +90,18 @@ def admit(turn: Turn, reservation: Reservation) -> None:
     )
     world.put(admitted, Cause.ADMITTED)
     start_attempt(turn, world.reservations[reservation.id], Cause.ADMITTED)
-    # Attempts before this one cease to count against the owner.
+    # Earlier attempts no longer count against the owner.
     for claim in world.claims_of(reservation.id)[:-1]:
         world.refresh(claim, Cause.ADMITTED)
     if not in_time:
-        # Trouble with a node that is over makes nobody's planned start later.
+        # Past trouble with a node must not make planned starts later.
         short = cause.cause is Cause.NODE_CHANGED
         limit = world.start_of if short else world.promise_of
         world.put(move_end(turn, world.reservations[reservation.id], late, cause, limit), cause)
 
 
 def _late_cause(world: WorkingState, reservation: Reservation, what: str, now: Millis) -> Reason:
-    """Why a start is late, and by how much: what it waited for, or that nobody was there to start it."""
+    """Return why and by how much a start is late: it was held up, or the service did not run."""
     assert reservation.place is not None
     late = now - reservation.place.start
     story = say("late_start", reservation=reservation.id, how=what, length=duration(late))
@@ -113,9 +112,9 @@ def _late_cause(world: WorkingState, reservation: Reservation, what: str, now: M
 
 
 def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: Why, limit: PromiseOf) -> Reservation:
-    """The reservation with its end moved by as much, if that fits like an extension; else its owner is told.
+    """Return the reservation with a later end if that fits like an extension; otherwise tell its owner.
 
-    `limit`: when those behind it must start at the latest.
+    ``limit``: the latest starts of the requests behind it.
     """
     world, now = turn.world, turn.now
     assert reservation.hard_end is not None
@@ -135,7 +134,7 @@ def move_end(turn: Turn, reservation: Reservation, by: Millis, cause: Why, limit
 
 
 def free_slots(turn: Turn, reservation: Reservation, place: Place) -> tuple[NodeSlots, ...] | None:
-    """Slots on the nodes of a place whose start has come; `None` while what is past its hard end is there."""
+    """Return slots on the nodes of a due place; ``None`` while claims past their hard end take them."""
     world, now = turn.world, turn.now
     shape, subject = reservation.request.shape, reservation.owner.subject
     free = {name: world.free_slots(name) for name in place.nodes}
@@ -155,7 +154,7 @@ def free_slots(turn: Turn, reservation: Reservation, place: Place) -> tuple[Node
 
 
 def start_attempt(turn: Turn, reservation: Reservation, cause: Why) -> None:
-    """A claim for the reservation's current attempt on its allocation, and a server to start."""
+    """Claim the allocation for the current attempt, and start its server."""
     assert reservation.hard_end is not None, f"{reservation.id} starts without an end"
     claim = Claim(
         reservation=reservation.id,
@@ -172,11 +171,11 @@ def start_attempt(turn: Turn, reservation: Reservation, cause: Why) -> None:
 def next_attempt(
     turn: Turn, reservation: Reservation, cause: Why, detail: Text, *, counts: bool = True
 ) -> None:
-    """The current attempt's server was seen gone: start another one on the same slots, with the same end.
+    """Start another attempt on the same slots with the same end, once the server is observed gone.
 
-    After READY this is a restart, and those are counted (unless the owner himself asks for it): one too many,
-    and the reservation ends as failed. A restart that does not count is explained only until the server is
-    ready; after a crash the reason stays.
+    After READY this is a restart, counted unless the owner asked for it. One too many ends the reservation as
+    failed. The reason of an uncounted restart is shown until the server is ready; the reason of a crash
+    stays.
     """
     world, now = turn.world, turn.now
     claim = world.claim_of(reservation)
@@ -202,7 +201,7 @@ def next_attempt(
         "blocked": None,
         "notice": "",
         "trouble": "" if counts else detail,
-        # Attempts to become ready share one allowance, unless the owner himself gave a start up.
+        # Attempts to become ready share one allowance, unless the owner stopped a start.
         "start_deadline": now + reservation.startup if deadline is None else deadline,
         "detail": detail if counts else "",
     }
@@ -214,7 +213,7 @@ def next_attempt(
 
 
 def give_up_attempt(turn: Turn, reservation: Reservation, cause: Why, detail: Text) -> None:
-    """Stop the current attempt's server, so that another one can be started on its slots once it is gone."""
+    """Stop the current attempt's server; another attempt starts on its slots once it is gone."""
     claim = turn.world.claim_of(reservation)
     turn.world.change_claim(replace(claim, state=ClaimState.RELEASING), cause)
     turn.world.put(replace(reservation, detail=detail), cause)
@@ -222,7 +221,7 @@ def give_up_attempt(turn: Turn, reservation: Reservation, cause: Why, detail: Te
 
 
 def release_claim(turn: Turn, reservation: Reservation, claim: Claim, cause: Why) -> None:
-    """The claim's server is to go: its slots should be free after the tear-down allowance."""
+    """Stop a claim's server; its slots should be free after the tear-down allowance."""
     hard_end = min(claim.hard_end, turn.now + reservation.teardown)
     turn.world.change_claim(replace(claim, state=ClaimState.RELEASING, hard_end=hard_end), cause)
     turn.do(StopServer(claim.reservation, claim.attempt))
@@ -236,7 +235,7 @@ def stop(
     actor: str = SERVICE,
     detail: Text | None = None,
 ) -> None:
-    """It is to end with this outcome: stop its server, and end at once if that is known to be gone."""
+    """Stop a reservation with this outcome; it ends at once if its server is known to be gone."""
     world = turn.world
     assert reservation.hard_end is not None, f"{reservation.id} is stopped, and never had an end"
     stopping = move(
@@ -256,9 +255,9 @@ def stop(
 
 
 def finish(turn: Turn, reservation: Reservation, cause: Why) -> None:
-    """The end of a stay that was being stopped."""
+    """End a reservation that was being stopped."""
     if reservation.stop_outcome is Outcome.ACCESS_REVOKED:
-        # The server's own token was spared while it ran.
+        # The server's own token was kept while the server ran.
         turn.do(RevokeAccess(reservation.owner.subject))
     turn.world.end(
         move(
@@ -280,7 +279,7 @@ def cancel(
     actor: str = SERVICE,
     detail: Text = "",
 ) -> None:
-    """The end of a request that waited in the queue."""
+    """End a request that waited in the queue."""
     turn.world.unplan(reservation)
     turn.world.end(
         move(
@@ -295,5 +294,5 @@ def cancel(
         cause,
         actor,
     )
-    # The Hub may have a server of this name that never started: it is to be forgotten.
+    # The Hub may have a server of this name that never started.
     turn.do(StopServer(reservation.id, reservation.attempt))

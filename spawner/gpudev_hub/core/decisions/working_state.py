@@ -1,4 +1,4 @@
-"""The working state that decisions are made on: records, and a plan per pool in step with them."""
+"""The working state that decisions change: records, and a plan per pool in step with them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from gpudev_hub.core.words import listing, node_state
 from .timers import planned_end
 from .unit_of_work import SERVICE, Records
 
-#: Why a request is blocked whose owner the Hub does not know.
 OWNER_UNKNOWN = say("owner_unknown")
-#: The same, as earlier versions stored it.
+"""Why a request is blocked if the Hub does not know its owner."""
 _OWNER_UNKNOWN_BEFORE = (
     "JupyterHub does not know its owner: log in to JupyterHub once",
     "its owner is not known to JupyterHub: log in there once",
 )
+"""The same text, as earlier versions stored it."""
 
 
 def is_owner_unknown(blocked: Text | None) -> bool:
@@ -35,17 +35,17 @@ def is_owner_unknown(blocked: Text | None) -> bool:
 
 
 def demand_key(id: str, attempt: int) -> str:
-    """What the plan calls an attempt: as a demand while it is queued, as an occupation once it has slots."""
+    """Return the plan's key of an attempt, queued (a demand) or with slots (an occupation)."""
     return f"{id}/{attempt}"
 
 
 def id_of(key: str) -> str:
-    """The reservation of a plan's key."""
+    """Return the reservation of a plan's key."""
     return key.partition("/")[0]
 
 
 def demand_of(reservation: Reservation) -> Demand:
-    """A queued reservation as the planner sees it."""
+    """Return a queued reservation as the planner sees it."""
     return Demand(
         key=demand_key(reservation.id, reservation.attempt + 1),
         owner=reservation.owner.subject,
@@ -59,62 +59,58 @@ def demand_of(reservation: Reservation) -> Demand:
 
 
 def is_missed(reservation: Reservation, now: Millis) -> bool:
-    """Whether a start in the place it has, or had, would leave it less than half of its hold."""
+    """Return whether a start now in its present or lost place leaves less than half of the hold."""
     place = reservation.place or reservation.lost
     least = reservation.startup + reservation.request.hold // 2 + reservation.teardown
     return place is not None and place.end - now < least
 
 
 def overdue_cause(claims: Iterable[Claim]) -> Reason:
-    """The cause of what servers do that are not gone in time."""
+    """Return the cause of what follows from servers that did not stop in time."""
     late = sorted({(claim.hard_end, claim.reservation) for claim in claims})
     told = [say("stop_overran", reservation=reservation, at=hard_end) for hard_end, reservation in late]
     return Reason(Cause.STOP_OVERRAN, joined(told, "all"))
 
 
 class WorkingState(Records):
-    """Records and plans. A decision changes it in place; a failed commit throws it away and rebuilds it."""
+    """Records and plans. Decisions change it in place; after a failed commit it is rebuilt."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self.plans: dict[str, Plan] = {pool.name: Plan() for pool in policy.pools}
-        #: Queued reservations whose stored place is not in the plan (any more), and why: placed again soon.
         self.displaced: dict[str, Why] = {}
-        #: Queued requests that may be planned with a higher limit on running GPUs than they are.
+        """Queued reservations whose stored place is not in the plan, and why. They are placed again soon."""
         self.raised: set[str] = set()
-        #: Pools that gained something for which blocked requests should be looked at again: why, and up to
-        #: which sequence number that was done.
+        """Queued requests planned with a lower limit on running GPUs than their owner has now."""
         self.retry: dict[str, tuple[Why, int]] = {}
-        #: Pools with freed time that holes and cascade have not been through.
+        """Pools whose blocked requests should be tried again: why, and up to which number they were."""
         self.freed: set[str] = set()
-        #: Queued reservations whose start has come, and which wait for slots that are late to be free, or for
-        #: a node to be back.
+        """Pools with freed time that holes and cascade have not used up."""
         self.waiting: set[str] = set()
-        #: Since when, and for what cause, a reservation waits whose start has come.
+        """Queued reservations whose start has come, and which wait for late slots or an unavailable node."""
         self.held_up: dict[str, tuple[Millis, Why]] = {}
-        #: People whose reservations may not yet be as their access says.
+        """Since when, and why, a reservation waits whose start has come."""
         self.to_settle: set[str] = set()
-        #: Effects that have not gone out, with the part that makes them durable. Those of what was due while
-        #: an event was refused go out with the next decision.
+        """People whose reservations may not agree with their access yet."""
         self.pending_effects: list[Effect] = []
+        """Effects that have not gone out; after a refused event, they go out with the next decision."""
 
     def running_limit(self, reservation: Reservation) -> int:
-        """Return how many GPUs its owner may hold at once in its pool by the present limits."""
+        """Return how many GPUs the owner may hold at once in the reservation's pool by the present limits."""
         subject, pool = reservation.owner.subject, reservation.request.pool
         return limits_of(self.policy, self, subject, pool).values.running_gpus
 
     def plan_of(self, record: Reservation | Claim) -> Plan:
-        """The plan of the record's pool."""
         return self.plans[record.request.pool if isinstance(record, Reservation) else record.pool]
 
     def promise_of(self, key: str) -> Millis:
-        """When the queued request that the plan calls `key` must have been admitted at the latest."""
+        """Return the guaranteed start of the queued request with this plan key."""
         promise = self.reservations[id_of(key)].promise
         assert promise is not None, f"{key} has a place and no promise"
         return promise
 
     def start_of(self, key: str) -> Millis:
-        """When the queued request that the plan calls `key` is planned to be admitted."""
+        """Return the planned start of the queued request with this plan key."""
         place = self.reservations[id_of(key)].place
         assert place is not None, f"{key} has no place"
         return place.start
@@ -122,33 +118,33 @@ class WorkingState(Records):
     # Claims and the plan
 
     def add_claim(self, claim: Claim, cause: Why, now: Millis) -> None:
-        """Slots get an owner."""
+        """Add a claim, and displace the places that it leaves no room for."""
         self.put(claim, cause)
         self.displace(self.occupy(claim, now), cause)
 
     def change_claim(self, claim: Claim, cause: Why) -> None:
-        """A claim changes; whoever it is in the way of now is displaced."""
+        """Change a claim, and displace the places that it leaves no room for."""
         before = self.claims[claim.key]
         self.put(claim, cause)
         if self._end(before) != self._end(claim):
             self.refresh(claim, cause)
 
     def refresh(self, claim: Claim, cause: Why) -> None:
-        """The claim's end in the plan, or whether it counts against its owner, may have changed."""
+        """Update the plan after a claim's end, or whether it counts against its owner, may have changed."""
         end = self._end(claim)
         self.displace(self.plan_of(claim).reshape(demand_key(*claim.key), end, self.counts(claim)), cause)
         self.freed.add(claim.pool)
         self.start_waiting()
 
     def start_waiting(self) -> None:
-        """Something was let go, or a node is back: look again at those that wait for that."""
+        """Try waiting starts again, after slots became free or a node came back."""
         for ref in sorted(self.waiting & self.reservations.keys()):
             waits = self.reservations[ref]
             if waits.place is not None:
                 self.starts.set(("reservation", ref, 0), waits.place.start)
 
     def end(self, reservation: Reservation, cause: Why, actor: str = SERVICE) -> None:
-        """The reservation leaves the live state; claims left of it no longer count against its owner."""
+        """Remove an ended reservation; claims left of it no longer count against its owner."""
         key = (reservation.owner.subject, reservation.request.pool)
         spending = charged(self.spending.get(key), reservation, reservation.ended_at or 0)
         if spending is not None:
@@ -158,14 +154,14 @@ class WorkingState(Records):
             self.refresh(claim, cause)
 
     def free_claim(self, claim: Claim, cause: Why, now: Millis) -> None:
-        """The server was seen gone: its slots are free."""
+        """Free the slots of a server that is observed gone."""
         self.drop(self.claims[claim.key], cause)
         self.plan_of(claim).vacate(demand_key(*claim.key), now)
         self.freed.add(claim.pool)
         self.start_waiting()
 
     def occupy(self, claim: Claim, since: Millis = 0) -> list[str]:
-        """Put a claim into the plan; return the plan's keys of those that no longer fit from `since` on."""
+        """Put a claim into the plan. Returns the plan keys of places that no longer fit from ``since`` on."""
         return self.plan_of(claim).occupy(
             demand_key(*claim.key),
             claim.subject,
@@ -181,19 +177,18 @@ class WorkingState(Records):
         return planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
 
     def counts(self, claim: Claim) -> bool:
-        """Whether a claim counts against its owner's cap."""
         return counts(claim, self.reservations, self.nodes)
 
     def is_up(self, node: str) -> bool:
-        """Whether the node is there and servers may start on it."""
+        """Return whether the node is known and servers may start on it."""
         return node in self.nodes and self.nodes[node].status is NodeStatus.UP
 
     def is_planned(self, node: str) -> bool:
-        """Whether the node is there and may hold places."""
+        """Return whether the node is known and may hold places."""
         return node in self.nodes and self.nodes[node].planned
 
     def away(self, place: Place) -> str | None:
-        """In words, which nodes of a place are not up; `None` if all are."""
+        """Return the text that says which nodes of a place are not up; ``None`` if all are."""
         away = [name for name in place.nodes if not self.is_up(name)]
         states = (node_state(name, self.nodes.get(name)) for name in away)
         return listing(list(states), "and") if away else None
@@ -206,7 +201,7 @@ class WorkingState(Records):
         return [claim for claim in claims if self.counts(claim)]
 
     def overdue_for(self, reservation: Reservation, place: Place, now: Millis) -> list[Claim]:
-        """Return the claims past their hard end that keep a place, whose start has come, from being taken."""
+        """Return the claims past their hard end that block a place whose start has come."""
         shape, pool = reservation.request.shape, reservation.request.pool
         names = [name for name in place.nodes if name in self.nodes]
         full = {name for name in names if len(self.free_slots(name)) < shape.gpus}
@@ -218,12 +213,12 @@ class WorkingState(Records):
         return [claim for claim in found if claim.hard_end <= now]
 
     def wait(self, id: str, since: Millis, cause: Why) -> None:
-        """The reservation's start has come, and something holds it up."""
+        """Record that a reservation, whose start has come, is held up."""
         self.waiting.add(id)
         self.held_up[id] = (self.held_up.get(id, (since,))[0], cause)
 
     def unplan(self, reservation: Reservation) -> None:
-        """Take a queued reservation's place out of the plan, if it is in it."""
+        """Take a queued reservation's place out of the plan, if it is there."""
         key = demand_key(reservation.id, reservation.attempt + 1)
         plan = self.plan_of(reservation)
         self.held_up.pop(reservation.id, None)
@@ -238,7 +233,7 @@ class WorkingState(Records):
         cause: Why,
         told: Callable[[Reservation, Place], Text] | None = None,
     ) -> list[Reservation]:
-        """Record places that the plan has moved; none of them may pass its promise."""
+        """Record places that the plan has moved; none may pass its promise."""
         moved = []
         for key, place in moves.items():
             reservation = self.reservations[id_of(key)]
@@ -250,15 +245,15 @@ class WorkingState(Records):
         return moved
 
     def displace(self, keys: Iterable[str], cause: Why) -> None:
-        """These were lifted from the plan and are to be placed again for this cause."""
+        """Record that these, lifted from the plan, must be placed again for this cause."""
         for key in keys:
             self.held_up.pop(id_of(key), None)
             self.displaced[id_of(key)] = cause
 
     def retry_blocked(self, pool: str, cause: Why) -> None:
-        """Look again at all blocked requests of a pool: something was gained."""
+        """Try all blocked requests of a pool again, after something was gained."""
         self.retry[pool] = (cause, -1)
 
     def settled(self) -> bool:
-        """Whether there is nothing left to place again, and no freed time to hand on."""
+        """Return whether no request must be placed again and no freed time is left to use."""
         return not (self.displaced or self.retry or self.raised or self.freed)

@@ -1,4 +1,4 @@
-"""What is free now, and what would become of a request made now: a dry run of `submit`."""
+"""What is free now, and a dry run of requests made now."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class SizeOutlook:
     gpus: int
     nodes: int
     free_now: int
-    """How many of this size are free for the hold, whoever asks."""
+    """How many servers of this size are free for the hold, whoever asks."""
     starts_now: bool
     """Whether a request made now would start at once."""
     earliest_start: Millis | None
-    """The planned start of a request made now; `None`: it would be refused, or blocked."""
+    """The planned start of a request made now; ``None``: it would be refused, or blocked."""
     reason: Text | None
-    """Why it would not start at once, in the words of the reservation or of the refusal."""
+    """Why it would not start at once: the reason of the reservation, or the message of the refusal."""
     refused: Refused | None
-    """What a request made now would be refused with."""
+    """The refusal that a request made now would get."""
     longest_now: Millis | None
-    """Where it would not start at once: the longest hold with which it would; `None`: with no hold."""
+    """If it would not start at once: the longest hold with which it would; ``None``: no hold."""
     longest: Millis
     """The longest hold that the person's limits allow for this size; 0: none."""
 
@@ -53,20 +53,20 @@ class PoolOutlook:
     pool: PoolSettings
     nodes_up: int
     gpus_total: int
-    """Of the nodes that are up."""
+    """GPUs of the nodes that are up."""
     gpus_free: int
     queued: int
 
 
 class Forecast:
-    """What the next decisions would be. Good until the next commit."""
+    """A dry run of the next decisions. Valid until the next commit."""
 
     def __init__(self, outlook: Outlook) -> None:
         self._committed = outlook
         self._state: tuple[WorkingState, Outlook] | None = None
 
     def pools(self, now: Millis) -> list[PoolOutlook]:
-        """Return what there is of every pool."""
+        """Return the outlook of every pool."""
         outlook = self._committed
         found = []
         for pool in outlook.policy.pools:
@@ -93,7 +93,7 @@ class Forecast:
         return [_size(Turn(world, now), outlook, owner, ask, pool) for ask in asks]
 
     def _at(self, now: Millis) -> tuple[WorkingState, Outlook]:
-        """The state that a request made now would be decided on: all that is due is done."""
+        """Return the state on which a request made now would be decided, with everything due done."""
         if self._state is None:
             c = self._committed
             last = max((r.seq for r in c.reservations.values()), default=0)
@@ -151,7 +151,7 @@ def _dry_run(turn: Turn, owner: Owner, ask: Ask) -> tuple[Reservation, bool]:
 
 
 def _count(outlook: Outlook, pool: PoolSettings, shape: Shape, now: Millis, end: Millis) -> int:
-    """How many of a size fit side by side from now to the end, with every planned place held."""
+    """Return how many servers of a size fit from now to ``end``, with every planned place held."""
     room = [(n.group, outlook.room(n, now, end) // shape.gpus) for n in _up(outlook, pool)]
     if shape.nodes == 1:
         return sum(count for _, count in room)
@@ -164,11 +164,11 @@ def _count(outlook: Outlook, pool: PoolSettings, shape: Shape, now: Millis, end:
 def _longest_now(
     turn: Turn, outlook: Outlook, owner: Owner, ask: Ask, pool: PoolSettings, allowed: Millis
 ) -> Millis | None:
-    """The longest hold with which a request of this size would start at once."""
+    """Return the longest hold with which a request of this size would start at once."""
     gpus, nodes, now = ask.gpus or 0, ask.nodes or 0, turn.now
     free = _free_until(outlook, _up(outlook, pool), gpus, nodes, now)
     own = outlook.limit_reached(owner.subject, pool.name, gpus * nodes, now)
-    # Whole minutes: nobody can ask before it is a little less.
+    # Whole minutes, because the time left shrinks until the request is made.
     hold = min(min(free, own) - now - pool.startup - pool.teardown, allowed) // MINUTE * MINUTE
     if hold < turn.world.policy.min_hold:
         return None
@@ -180,7 +180,7 @@ def _longest_now(
 
 
 def _free_until(outlook: Outlook, up: list[Node], gpus: int, nodes: int, now: Millis) -> Millis:
-    """Until when one of a size that starts now can stay, with every planned place held."""
+    """Return until when a server of this size can run from now, with every planned place held."""
     ends: dict[str, list[Millis]] = {}
     for node in up:
         taken = outlook.profile(node.name).first_above(now, FOREVER, node.gpus - gpus)

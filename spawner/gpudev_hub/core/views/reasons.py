@@ -1,4 +1,4 @@
-"""Reasons in words and positions in the queue, from committed records alone."""
+"""Reasons for people, and positions in the queue, from committed records alone."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Stay(NamedTuple):
     reservation: str
     subject: str
     who: str
-    """The owner's login, where that is known."""
+    """The owner's login, if it is known."""
 
 
 class Outlook:
-    """Committed records as a whole: positions, reasons, loads. To be made anew for every commit."""
+    """Positions, reasons and loads from the committed records. Made again for every commit."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Outlook:
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Place in the queue of its pool, 1 = next, of every queued reservation that is not blocked."""
+        """Position in the queue of its pool (1 = next) of each queued reservation that is not blocked."""
         waiting = [r for r in self.reservations.values() if r.state is State.QUEUED and r.blocked is None]
         counts: dict[str, int] = {}
         positions = {}
@@ -77,7 +77,7 @@ class Outlook:
         return positions
 
     def position(self, id: str) -> int | None:
-        """Place in the queue of its pool; `None` when it does not wait, or is blocked."""
+        """Return the position in the queue of its pool; ``None`` if it is not queued, or is blocked."""
         return self.positions.get(id)
 
     @cached_property
@@ -99,7 +99,7 @@ class Outlook:
         return stays
 
     def profile(self, node: str) -> Profile:
-        """GPUs of the node taken over time."""
+        """Return the GPUs of the node taken over time."""
         profile = self._profiles.get(node)
         if profile is None:
             loads = ((stay.start, stay.end, stay.gpus) for stay in self.stays.get(node, ()))
@@ -108,7 +108,7 @@ class Outlook:
 
     @cached_property
     def _owned(self) -> dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]]:
-        """(start, end, GPUs in all, reservation) of what counts against a cap, by (owner's subject, pool)."""
+        """(start, end, total GPUs, reservation) of what counts against a cap, by (subject, pool)."""
         owned: dict[tuple[str, str], list[tuple[Millis, Millis, int, str]]] = {}
         for claim in self.claims.values():
             if not counts(claim, self.reservations, self.nodes):
@@ -124,7 +124,7 @@ class Outlook:
 
     @cached_property
     def _taken(self) -> dict[str, int]:
-        """GPUs that servers hold, by node."""
+        """GPUs that claims hold, by node."""
         taken: dict[str, int] = {}
         for claim in self.claims.values():
             for part in claim.allocation:
@@ -132,22 +132,22 @@ class Outlook:
         return taken
 
     def room(self, node: Node, now: Millis, end: Millis) -> int:
-        """GPUs of a node that can be had from now to the end, with every planned place held."""
+        """Return the GPUs of a node that are free from now to ``end``, with every planned place held."""
         if node.status is not NodeStatus.UP or (node.until is not None and end > node.until):
             return 0
-        # Servers may still be there that should be gone.
+        # Servers may run past their end.
         taken = max(self.profile(node.name).peak(now, end), self._taken.get(node.name, 0))
         return max(0, node.gpus - taken)
 
     def limit_reached(self, subject: str, pool: str, more: int, now: Millis) -> Millis:
-        """From when on the owner could not hold so many GPUs more at once; `FOREVER`: at all times."""
+        """Return when the owner's limit leaves no room for ``more`` GPUs; ``FOREVER``: at no time."""
         stays = self._owned.get((subject, pool), ())
         cap = limits_of(self.policy, self.state, subject, pool).values.running_gpus
         end = Profile.of(stay[:3] for stay in stays).first_above(now, FOREVER, cap - more)
         return FOREVER if end is None else end
 
     def explain(self, reservation: Reservation, now: Millis) -> Text | None:
-        """Why it waits, failed or changed; `None` where state and outcome say everything."""
+        """Return why it waits, failed or changed; ``None`` if state and outcome say everything."""
         if reservation.state is State.QUEUED:
             return self._waiting(reservation, now)
         if reservation.state in (State.STARTING, State.READY):
@@ -203,7 +203,7 @@ class Outlook:
         return say("waiting_for", size=wanted, reasons=joined(parts, "list"))
 
     def _overdue(self, reservation: Reservation, place: Place, now: Millis) -> list[str]:
-        """Whose reservations are past their end, on the nodes of the place or the owner's own."""
+        """Return which reservations are past their end, on the nodes of the place or of the same owner."""
         late = {}
         for claim in self.claims.values():
             there = any(part.node in place.nodes for part in claim.allocation)
@@ -216,9 +216,9 @@ class Outlook:
         return holder.owner.login if holder is not None else claim.subject.rpartition(":")[2]
 
     def _blockers(self, reservation: Reservation, now: Millis, *, own: bool) -> list[Text]:
-        """`node-1 is free by 14:10 (alice)` for every node of the place that is not free until it starts.
+        """Return ``node-1 is free by 14:10 (alice)`` for each node of the place that is not free before.
 
-        `own`: also where only the owner's own GPUs are in the way.
+        ``own``: also if only the owner's own GPUs are in the way.
         """
         place = reservation.place
         if place is None:
@@ -240,7 +240,7 @@ class Outlook:
         return blockers
 
     def _cap(self, reservation: Reservation, now: Millis) -> tuple[Text, Millis] | None:
-        """What to say where the owner's own GPUs are what it waits for, and until when that is so."""
+        """Return the text on the owner's limit and until when it delays the request; ``None``: not at all."""
         place, subject = reservation.place, reservation.owner.subject
         total, cap = reservation.request.shape.total_gpus, reservation.cap
         if place is None:
@@ -254,7 +254,7 @@ class Outlook:
         mine = Profile.of(stay[:3] for stay in stays)
         binds = mine.last_above(now, place.start, cap - total)
         if binds is None or binds < place.start:
-            # Places keep the limit of the day on which they were asked for.
+            # Places keep the limit that held when they were requested.
             tighter = (
                 (mine.last_above(r.place.start, r.place.end, r.cap - total), r.cap)
                 for r in self.reservations.values()
@@ -266,7 +266,7 @@ class Outlook:
             binds, cap = next(((at, limit) for at, limit in tighter if at == place.start), (None, cap))
         since = now
         if binds is None and self._fits_now(reservation, now):
-            # It starts later than at the end of this, since others have the GPUs by then.
+            # It starts after this ends, because others have the GPUs by then.
             bars = mine.first_above(now, now + reservation.length, cap - total)
             if bars is not None:
                 since, binds = bars, mine.earliest(bars, 1, cap - total, FOREVER)
@@ -279,7 +279,7 @@ class Outlook:
         return used, binds
 
     def _fits_now(self, reservation: Reservation, now: Millis) -> bool:
-        """Whether there is room for it now, whatever its owner holds."""
+        """Return whether there is room for it now, whatever its owner holds."""
         shape, end = reservation.request.shape, now + reservation.length
         return any(
             sum(
@@ -295,14 +295,14 @@ class Outlook:
         return reservation.request.name or id if reservation is not None else id
 
     def _away(self, reservation: Reservation, names: tuple[str, ...] | None = None) -> list[str]:
-        """Nodes that could serve it, were they up; of these names, if any are given."""
+        """Return the states of nodes, of these names if given, that could serve it if they were up."""
         groups = usable_together(self.nodes.values(), reservation.request)
         able = [n for group in groups for n in group if len(group) >= reservation.request.shape.nodes]
         away = [n for n in able if n.status is not NodeStatus.UP]
         return [node_state(n.name, n) for n in away if names is None or n.name in names]
 
     def _left_out(self, reservation: Reservation) -> list[str]:
-        """Nodes that are up, and not tried again because they failed it before."""
+        """Return the nodes that are up, but excluded after a failed start."""
         nodes = (self.nodes.get(name) for name in sorted(reservation.excluded))
         left = [n.name for n in nodes if n is not None and n.status is NodeStatus.UP]
         return [f"{name} is excluded after a failed start" for name in left]
