@@ -21,11 +21,11 @@ from .usage import UsageSums
 from .view import View
 
 REMEMBERED: Final = 2_000
-"""Ended reservations kept at hand, for retries of requests and for those who wait for a change."""
+"""Ended reservations kept in memory, for repeated requests and for clients that wait for a change."""
 
 
 class Remembered:
-    """The live state, what ended not long ago, what users are to be told, and who waits for a change."""
+    """The live state, recently ended reservations, notices for users, and clients waiting for a change."""
 
     def __init__(self, policy: Policy, store: Store, clock: Clock) -> None:
         self._clock = clock
@@ -41,13 +41,13 @@ class Remembered:
     # Changes
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Go on after a restart with what the last commit left."""
+        """Continue after a restart from the last commit."""
         self.cuts.begin(snapshot.n)
         for record in snapshot.reservations.values():
             self.notices.restore(snapshot.n, record, self._clock.now())
 
     def loaded(self, snapshot: Snapshot) -> None:
-        """The committed state was read again."""
+        """Take over the committed state after it was read again."""
         self.view.load(snapshot)
         self.usage.loaded()
         for waited, waiters in self._waiters.items():
@@ -55,7 +55,7 @@ class Remembered:
                 _wake(waiters, record)
 
     def committed(self, commit: Commit) -> Collection[Reservation]:
-        """One more commit is durable. Return the reservations that it changed, as they are now."""
+        """Follow one more durable commit. Return the reservations that it changed, as they are now."""
         self.view.advance(commit.n, commit.at, commit.changes)
         self.usage.committed(commit)
         changed: dict[str, Reservation] = {}
@@ -70,7 +70,7 @@ class Remembered:
         return changed.values()
 
     def remember(self, record: Reservation) -> None:
-        """Keep a reservation that has ended at hand."""
+        """Keep an ended reservation in memory."""
         self._recent[record.id] = record
         if record.request_id is not None:
             self._recent_requests[record.owner.subject, record.request_id] = record.id
@@ -82,13 +82,12 @@ class Remembered:
     # What users are told
 
     def warn(self, id: str, minutes: int) -> None:
-        """The end of a reservation is near."""
+        """Warn a user that the end of a reservation is near."""
         record = self.get(id)
         if record is not None:
             self.notices.warn(self.view.n, record, minutes, self._clock.now())
 
     def tell(self, id: str, message: Text) -> None:
-        """Show a message in a server."""
         self.notices.tell(self.view.n, id, sentence(plain(message, self._clock.now())))
 
     def cut(self, id: str | None, subject: str) -> None:
@@ -96,31 +95,31 @@ class Remembered:
         self.cuts.add(self.view.n, subject, id, self._clock.now())
 
     def lab_closed(self, id: str | None, hub_user: str) -> None:
-        """The Hub no longer lets this user open JupyterLab on one server, or on all."""
-        # Until now, a JupyterLab that asked the Hub about this user was told to let them in.
+        """End connections after the Hub stopped letting this user open JupyterLab on one server or on all."""
+        # Until now, the Hub told each JupyterLab that asked about this user to let them in.
         self.cut(id, f"hub:{hub_user}")
 
     # Questions
 
     def get(self, id: str) -> Reservation | None:
-        """A reservation that is live, or ended not long ago."""
+        """Return a reservation that is live, or ended recently."""
         return self.view.reservations.get(id) or self._recent.get(id)
 
     def recent(self, id: str) -> Reservation | None:
-        """A reservation that ended not long ago."""
+        """Return a reservation that ended recently."""
         return self._recent.get(id)
 
     def latest(self) -> list[Reservation]:
-        """Those that ended not long ago, latest first."""
+        """Return recently ended reservations, latest first."""
         return list(reversed(self._recent.values()))
 
     def recent_request(self, subject: str, request_id: str) -> Reservation | None:
-        """The one that was asked for with this request id, if it has ended not long ago."""
+        """Return the recently ended reservation with this request id."""
         known = self._recent_requests.get((subject, request_id))
         return None if known is None else self._recent.get(known)
 
     async def changed(self, id: str, timeout: float) -> Reservation | None:
-        """The reservation after its next change; ``None`` after ``timeout`` seconds without one."""
+        """Return the reservation after its next change; ``None`` if there is none in ``timeout`` seconds."""
         waiter: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(id, []).append(waiter)
         try:

@@ -15,7 +15,7 @@ from gpudev_hub.core.views.reasons import Outlook
 
 
 class View(LiveState):
-    """Live records as of the last commit, and what was last seen of their servers."""
+    """Live records as of the last commit, and the last observations of their servers."""
 
     def __init__(self, policy: Policy, now: Callable[[], Millis]) -> None:
         super().__init__()
@@ -27,25 +27,23 @@ class View(LiveState):
         self.at: Millis = 0
         """Time of the last commit."""
         self.sights: dict[tuple[str, int], ServerSight] = {}
-        """Servers that were last seen present, by (reservation, attempt)."""
+        """Servers that were last observed present, by (reservation, attempt)."""
         self._outlook: Outlook | None = None
         self._forecast: Forecast | None = None
 
     def load(self, snapshot: Snapshot) -> None:
-        """Show a snapshot from now on."""
         self.n, self.at = snapshot.n, snapshot.at
         self.take_tables(snapshot)
         self._outlook = self._forecast = None
 
     def advance(self, n: int, at: Millis, changes: Iterable[Change]) -> None:
-        """Show what a commit changed."""
         self.n, self.at = n, at
         self._outlook = self._forecast = None
         for change in changes:
             self.apply(change.record, gone=change.gone)
 
     def see(self, sight: ServerSight) -> None:
-        """Remember where a server is; one that is gone is forgotten, one that is unknown is not."""
+        """Remember where a server is; forget it when it is gone, but not while it is unknown."""
         key = (sight.id, sight.attempt)
         if sight.presence is Presence.PRESENT:
             self.sights[key] = sight
@@ -53,9 +51,9 @@ class View(LiveState):
             self.sights.pop(key, None)
 
     def get(self, ref: str, subject: str | None = None) -> Reservation | None:
-        """The live reservation of that id, or the subject's of that name, or one shared with the subject.
+        """Return the live reservation with that id, or one with that name that the subject owns or shares.
 
-        Of two with the name, the subject's own, then the one that is not being stopped, else the latest.
+        Their own come first, then those that are not being stopped, then the latest.
         """
         found = self.reservations.get(ref)
         if found is not None or subject is None:
@@ -69,37 +67,37 @@ class View(LiveState):
         )
 
     def login_of(self, guest: Guest) -> str:
-        """The guest's login now, as far as it is known; it may have changed since the server was shared."""
+        """Return the guest's present login if known; it may have changed since the server was shared."""
         person = self.people.get(guest.subject)
         return guest.login if person is None else person.login
 
     def claim(self, record: Reservation) -> Claim | None:
-        """The claim of the current attempt."""
+        """Return the claim of the current attempt."""
         return self.claims.get((record.id, record.attempt))
 
     @property
     def outlook(self) -> Outlook:
-        """The records as a whole; good until the next commit."""
+        """Reasons and positions; valid until the next commit."""
         if self._outlook is None:
             self._outlook = Outlook(self._policy, self)
         return self._outlook
 
     @property
     def forecast(self) -> Forecast:
-        """What would become of requests made now; good until the next commit."""
+        """A dry run of requests made now; valid until the next commit."""
         if self._forecast is None:
             self._forecast = Forecast(self.outlook)
         return self._forecast
 
     def position(self, id: str) -> int | None:
-        """Place in the queue of its pool, 1 = next; ``None`` if it is not queued, or blocked."""
+        """Return the position in the queue of its pool (1 = next); ``None`` if not queued, or blocked."""
         return self.outlook.position(id)
 
     def reason(self, record: Reservation) -> Text | None:
-        """Why it waits, or the latest thing worth telling; or, of one that has ended, why."""
+        """Return why it waits, or its latest message; for an ended reservation, why it ended."""
         return self.outlook.explain(record, self.now() if record.ended_at is None else record.ended_at)
 
     def sight(self, id: str) -> ServerSight | None:
-        """Where the server of the current attempt listens; ``None`` while it is not seen."""
+        """Return the last sight of the current attempt's server; ``None`` while it is not observed."""
         record = self.reservations.get(id)
         return None if record is None else self.sights.get((id, record.attempt))
