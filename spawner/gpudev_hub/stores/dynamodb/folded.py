@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from gpudev_hub.core.commit import Change
-from gpudev_hub.core.live_state import LiveState
+from gpudev_hub.core.commit import Change, Slot
+from gpudev_hub.core.live_state import ClaimKey, LiveState
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.stores import records
 
@@ -33,6 +33,24 @@ class Recent:
     """Position and last record."""
     touched: frozenset[str] = frozenset()
     """Ids that commits concern."""
+
+
+def owners_of(state: LiveState) -> dict[Slot, ClaimKey]:
+    """Return the owners of all slots, as claims say."""
+    return {
+        Slot(part.node, index): claim.key
+        for claim in state.claims.values()
+        for part in claim.allocation
+        for index in part.slots
+    }
+
+
+def by_node(owners: Mapping[Slot, ClaimKey]) -> dict[str, dict[Slot, ClaimKey]]:
+    """Return owners of slots, node by node."""
+    found: dict[str, dict[Slot, ClaimKey]] = {}
+    for slot, owner in owners.items():
+        found.setdefault(slot.node, {})[slot] = owner
+    return found
 
 
 @dataclass(slots=True)

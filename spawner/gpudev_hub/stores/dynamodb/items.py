@@ -7,7 +7,7 @@ Keys are ``pk`` and ``sk`` (``infra/dynamodb-table.json``; ``docs/dynamodb.md`` 
 | ``head`` | ``head`` | epoch, last commit, guard, next sequence number, name of the checkpoint, schema |
 | ``history`` | number of the commit | its changes, compressed; a large one is in ``NUMBER#1`` … too |
 | ``checkpoint`` | ``NAME#0000`` … | the live state after one commit, compressed |
-| ``slots`` | a number | owners of the slots of some nodes: attribute ``node-1/3`` for slot 3 |
+| ``slots`` | a number | owners of the slots of some nodes: ``node#node-1`` is ``3=ID/1`` … |
 | ``reservation#ID`` | ``log`` | the id is used; once it has ended: its commits, and ``ended``, its position |
 | ``ended`` | position | the last record of an ended reservation, in the order they ended |
 """
@@ -143,28 +143,31 @@ def slots_key(node: str) -> Item:
     return {"pk": s_of("slots"), "sk": s_of(f"{zlib.crc32(node.encode()) % SLOT_ITEMS:02}")}
 
 
-def slot_name(slot: Slot) -> str:
-    """The attribute that holds a slot's owner."""
-    return f"{slot.node}/{slot.index}"
+def node_attribute(node: str) -> str:
+    """Return the name of the attribute with the owners of a node's slots."""
+    return f"node#{node}"
 
 
-def owner_of(key: ClaimKey) -> Item:
-    """A slot's owner as an attribute."""
-    return s_of(f"{key[0]}/{key[1]}")
+def owners_text(owners: Mapping[Slot, ClaimKey]) -> str:
+    """Return the owners of one node's slots as an attribute holds them."""
+    ordered = sorted(owners.items(), key=lambda owned: owned[0].index)
+    return " ".join(f"{slot.index}={of}/{attempt}" for slot, (of, attempt) in ordered)
 
 
-def owner_in(value: Item) -> ClaimKey:
-    """The owner in an attribute."""
-    reservation, _, attempt = value["S"].rpartition("/")
+def owner_in(text: str) -> ClaimKey:
+    """Return the owner in a text like ``ID/1``."""
+    reservation, _, attempt = text.rpartition("/")
     return reservation, int(attempt)
 
 
 def slots_in(item: Item) -> Iterable[Owned]:
-    """The owners of slots in one of their items."""
-    for name, value in item.items():
-        node, slash, index = name.rpartition("/")
-        if slash:
-            yield Slot(node, int(index)), owner_in(value)
+    """Return the owners of slots in one of their items."""
+    for name in item:
+        kind, _, node = name.partition("#")
+        if kind == "node":
+            for owned in text(item, name).split():
+                index, _, owner = owned.partition("=")
+                yield Slot(node, int(index)), owner_in(owner)
 
 
 def log_key(reservation: str) -> Item:

@@ -32,7 +32,7 @@ from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint, nothin
 from . import items, usage, writes
 from .calls import Calls, Patience, Unmet
 from .checkpoint import Checkpoints, NotWhole
-from .folded import Folded, Recent
+from .folded import Folded, Recent, owners_of
 from .items import Head, Item, n_of, s_of
 from .reads import Reader
 from .upgrade import remove_layout_1, upgrade
@@ -293,7 +293,8 @@ class DynamoStore:
         if commit.n != head.n + 1:
             raise SlotTaken(f"commit {commit.n} does not follow commit {head.n}, the last one")
         data = items.encode_changes(commit.changes)
-        transaction = writes.transaction(commit, head, data, self._folded.new_ids(commit.changes))
+        owners = owners_of(self._folded.state) if commit.take or commit.free else {}
+        transaction = writes.transaction(commit, head, data, self._folded.new_ids(commit.changes), owners)
         self._failpoint(BEFORE_COMMIT)
         try:
             self._transact(transaction, commit.id)

@@ -7,14 +7,15 @@ reservations are the same in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gpudev_hub.core.commit import Owned, Slot
+from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.stores import records
 
 from . import items
 from .checkpoint import Checkpoints, NotWhole
-from .folded import Folded, Log, Recent
+from .folded import Folded, Log, Recent, by_node
 from .items import Head, Item, n_of, s_of
 from .reads import Reader
 from .whole import check_owners
@@ -48,7 +49,7 @@ def upgrade(head: Head, read: Reader, checkpoints: Checkpoints) -> None:
         {**items.log_item(of, folded.logs[of].commits, None), "n": n_of(head.n)}
         for of in sorted(state.reservations)
     ]
-    checkpoints.write_all(head, [{"Put": {"Item": item}} for item in [*_slot_items(owners.items()), *used]])
+    checkpoints.write_all(head, [{"Put": {"Item": item}} for item in [*_slot_items(owners), *used]])
     name, _ = checkpoints.store(head, folded, folded.logs)
     checkpoints.publish(head, name)
 
@@ -76,14 +77,15 @@ def _check_last(head: Head, folded: Folded, read: Reader) -> None:
 
 def _slots_in(item: Item) -> Iterable[Owned]:
     node = items.text(item, "sk").partition("#")[2]
-    for name, value in item.items():
+    for name in item:
         if name[0] == "s" and name[1:].isdigit():
-            yield Slot(node, int(name[1:])), items.owner_in(value)
+            yield Slot(node, int(name[1:])), items.owner_in(items.text(item, name))
 
 
-def _slot_items(owned: Iterable[Owned]) -> list[Item]:
+def _slot_items(owners: Mapping[Slot, ClaimKey]) -> list[Item]:
     """All of them, also those without an owner: an earlier try may have left others there."""
     found = {f"{i:02}": {"pk": s_of("slots"), "sk": s_of(f"{i:02}")} for i in range(items.SLOT_ITEMS)}
-    for slot, owner in owned:
-        found[items.text(items.slots_key(slot.node), "sk")][items.slot_name(slot)] = items.owner_of(owner)
+    for node, owned in by_node(owners).items():
+        key = items.text(items.slots_key(node), "sk")
+        found[key][items.node_attribute(node)] = s_of(items.owners_text(owned))
     return list(found.values())

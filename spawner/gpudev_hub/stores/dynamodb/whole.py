@@ -13,7 +13,7 @@ from gpudev_hub.core.commit import Slot
 from gpudev_hub.core.live_state import ClaimKey, LiveState
 
 from .checkpoint import Checkpoints, NotWhole
-from .folded import Folded
+from .folded import Folded, owners_of
 from .items import Head
 from .reads import Reader
 
@@ -36,12 +36,7 @@ def read_whole(head: Head, read: Reader, checkpoints: Checkpoints) -> Folded:
 
 def check_owners(state: LiveState, owners: Mapping[Slot, ClaimKey]) -> None:
     """Raises ``NotWhole`` if claims hold other slots than these."""
-    held = {
-        Slot(part.node, index): claim.key
-        for claim in state.claims.values()
-        for part in claim.allocation
-        for index in part.slots
-    }
+    held = owners_of(state)
     for slot in sorted(held.keys() | owners.keys(), key=lambda slot: (slot.node, slot.index)):
         if held.get(slot) != owners.get(slot):
             raise NotWhole(f"{slot} is owned by {owners.get(slot)}, and held by {held.get(slot)}")

@@ -10,6 +10,7 @@ from gpudev_hub.core.commit import Commit, Slot
 from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.ports import CommitTooLarge, SlotTaken
 
+from .folded import by_node
 from .items import (
     HEAD,
     STRIDE,
@@ -18,9 +19,9 @@ from .items import (
     history_items,
     log_key,
     n_of,
-    owner_of,
+    node_attribute,
+    owners_text,
     s_of,
-    slot_name,
     slots_in,
     slots_key,
     text,
@@ -32,17 +33,19 @@ MOST_BYTES: Final = 3_800_000
 """Changes of one commit, compressed: ten items. DynamoDB takes 4 MB in one transaction."""
 
 
-def transaction(commit: Commit, head: Head, data: bytes, new_ids: Sequence[str]) -> list[Item]:
+def transaction(
+    commit: Commit, head: Head, data: bytes, new_ids: Sequence[str], owners: Mapping[Slot, ClaimKey]
+) -> list[Item]:
     """What the commit writes: the head first, so that what stands against it is told first.
 
-    ``data``: its changes, encoded. Raises ``CommitTooLarge``.
+    ``data``: its changes, encoded; ``owners``: of all slots, before it. Raises ``CommitTooLarge``.
     """
     made = [_advance(commit, head)]
     made += [
         {"Put": {"Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
         for item in history_items(commit.n, commit.at, data)
     ]
-    made += _slots(commit)
+    made += _slots(commit, owners)
     made += [_used(of, commit.n) for of in new_ids]
     if len(made) > MOST_ITEMS or len(data) > MOST_BYTES or len(commit.changes) > STRIDE:
         raise CommitTooLarge(
@@ -79,40 +82,47 @@ def _advance(commit: Commit, head: Head) -> Item:
     }
 
 
-def _slots(commit: Commit) -> list[Item]:
-    """Slots change hands on condition that each has the owner that the commit says, or none."""
+def _slots(commit: Commit, owners: Mapping[Slot, ClaimKey]) -> list[Item]:
+    """Slots change hands on condition that each slot of their nodes has the owner that is known, or none."""
     free, take = dict(commit.free), dict(commit.take)
-    changed = sorted({*free, *take}, key=lambda slot: (text(slots_key(slot.node), "sk"), slot_name(slot)))
+    nodes = {slot.node for slot in (*free, *take)}
+    before = {slot: owner for slot, owner in owners.items() if slot.node in nodes and slot not in take} | free
+    after = {slot: owner for slot, owner in before.items() if slot not in free} | take
+    old, new = by_node(before), by_node(after)
+    ordered = sorted(nodes, key=lambda node: (text(slots_key(node), "sk"), node))
     return [
-        _owners(key, list(slots), free, take)
-        for key, slots in groupby(changed, key=lambda slot: text(slots_key(slot.node), "sk"))
+        _owners(
+            key, [(node, owners_text(old.get(node, {})), owners_text(new.get(node, {}))) for node in some]
+        )
+        for key, some in groupby(ordered, key=lambda node: text(slots_key(node), "sk"))
     ]
 
 
-def _owners(
-    key: str, slots: Sequence[Slot], free: Mapping[Slot, ClaimKey], take: Mapping[Slot, ClaimKey]
-) -> Item:
+def _owners(key: str, changes: Sequence[tuple[str, str, str]]) -> Item:
+    """``changes``: nodes with the owners of their slots before and after; empty: no slot has an owner."""
     sets, removes, conditions = [], [], []
     values: Item = {}
-    for i, slot in enumerate(slots):
-        if slot in free:
-            conditions.append(f"#s{i} = :free{i}")
-            values[f":free{i}"] = owner_of(free[slot])
+    for i, (_, before, after) in enumerate(changes):
+        if before:
+            conditions.append(f"#n{i} = :b{i}")
+            values[f":b{i}"] = s_of(before)
         else:
-            conditions.append(f"attribute_not_exists(#s{i})")
-        if slot in take:
-            sets.append(f"#s{i} = :take{i}")
-            values[f":take{i}"] = owner_of(take[slot])
+            conditions.append(f"attribute_not_exists(#n{i})")
+        if after:
+            sets.append(f"#n{i} = :a{i}")
+            values[f":a{i}"] = s_of(after)
         else:
-            removes.append(f"#s{i}")
+            removes.append(f"#n{i}")
     return {
         "Update": {
-            "Key": {**slots_key(slots[0].node), "sk": s_of(key)},
+            "Key": {**slots_key(changes[0][0]), "sk": s_of(key)},
             "UpdateExpression": " ".join(
                 f"{word} {', '.join(names)}" for word, names in (("SET", sets), ("REMOVE", removes)) if names
             ),
             "ConditionExpression": " AND ".join(conditions),
-            "ExpressionAttributeNames": {f"#s{i}": slot_name(slot) for i, slot in enumerate(slots)},
+            "ExpressionAttributeNames": {
+                f"#n{i}": node_attribute(node) for i, (node, *_) in enumerate(changes)
+            },
             "ExpressionAttributeValues": values,
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
@@ -139,10 +149,10 @@ def why_refused(write: Item, found: Item, commit: Commit) -> SlotTaken:
         return SlotTaken(f"the id {key.partition('#')[2]} was used before: no id is used again")
     owners, concerned = dict(slots_in(found)), set(write["Update"]["ExpressionAttributeNames"].values())
     for slot, owner in commit.free:
-        if slot_name(slot) in concerned and owners.get(slot) != owner:
+        if node_attribute(slot.node) in concerned and owners.get(slot) != owner:
             return SlotTaken(f"{slot} can't be freed for {owner}: its owner is {owners.get(slot)}")
     freed = {slot for slot, _ in commit.free}
     for slot, owner in commit.take:
-        if slot_name(slot) in concerned and slot not in freed and slot in owners:
+        if node_attribute(slot.node) in concerned and slot not in freed and slot in owners:
             return SlotTaken(f"{slot} can't be taken by {owner}: its owner is {owners[slot]}")
     return SlotTaken(f"commit {commit.n} does not fit the owners of slots, which are {owners}")
