@@ -69,7 +69,7 @@ test-dynamodb: setup $(TOOLS)/dynamodb.stamp ## test the DynamoDB store, and the
 
 prepare-infra: ## install what checks infra/aws; takes minutes the first time
 	@mkdir -p $(TOOLS)
-	@flock $(TOOLS)/lock $(MAKE) $(TOOLS)/venv.stamp $(TOOLS)/infra.stamp
+	@flock $(TOOLS)/lock $(MAKE) $(TOOLS)/venv.stamp $(TOOLS)/infra.stamp $(TOOLS)/dynamodb.stamp
 
 test-infra: prepare-infra ## check infra/aws: format, types, plans, planted mistakes; needs OpenTofu (GPUDEV_TOFU)
 	@[ -n '$(GPUDEV_TOFU)' ] || echo 'make test-infra: GPUDEV_TOFU names no OpenTofu: NOTHING of infra/aws is planned' >&2
