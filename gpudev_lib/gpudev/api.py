@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Iterator
+from typing import TypeVar
 from urllib.parse import quote
 
 from gpudev import wire
@@ -20,9 +22,18 @@ ALIAS = "gpu-"
 PAST = 200
 """Most past reservations in one list."""
 
+P = TypeVar("P", wire.ReservationList, wire.History)
+
 
 class Api(ServiceClient):
     """The reservation service of one hub, used as one user."""
+
+    def _pages(self, kind: type[P], path: str, **given: object) -> Iterator[P]:
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self._ask(kind, "GET", path, params=_params(**given, cursor=cursor or None))
+            yield page
+            cursor = page.next or None
 
     # Reading
 
@@ -41,18 +52,12 @@ class Api(ServiceClient):
     def reservations(self, *, everyone: bool = False, ended: bool = False) -> list[wire.Reservation]:
         """Return live reservations, or the last `PAST` ended ones: yours, or everyone's."""
         found: list[wire.Reservation] = []
-        cursor: str | None = None
-        while True:
-            page = self._ask(
-                wire.ReservationList,
-                "GET",
-                "reservations",
-                params=_params(owner="all" if everyone else "me", ended=ended or None, cursor=cursor),
-            )
+        owner = "all" if everyone else "me"
+        for page in self._pages(wire.ReservationList, "reservations", owner=owner, ended=ended or None):
             found += page.reservations
-            cursor = page.next
-            if not cursor or (ended and len(found) >= PAST):
-                return found[:PAST] if ended else found
+            if ended and len(found) >= PAST:
+                return found[:PAST]
+        return found
 
     def reservation(self, ref: str) -> wire.Reservation:
         """Return a reservation by id, or by the name (also ``gpu-NAME``) of one of your live reservations."""
@@ -79,14 +84,7 @@ class Api(ServiceClient):
 
     def history(self, id: str) -> list[wire.HistoryItem]:
         """Return every change of the reservation, oldest first."""
-        items: list[wire.HistoryItem] = []
-        cursor: str | None = None
-        while True:
-            page = self._ask(wire.History, "GET", _at(id, "history"), params=_params(cursor=cursor))
-            items += page.items
-            cursor = page.next
-            if not cursor:
-                return items
+        return [item for page in self._pages(wire.History, _at(id, "history")) for item in page.items]
 
     def github_check(self) -> wire.GithubCheck:
         """Return every fact about GitHub that the hub relies on (for operators)."""
@@ -109,18 +107,12 @@ class Api(ServiceClient):
         everyone: bool = False,
     ) -> wire.Usage:
         """Return GPU-hours, waits and early releases of these UTC days: yours, or everyone's (operators)."""
-        return self._ask(wire.Usage, "GET", "usage", params=_usage(by, since, until, everyone))
+        params = _params(by=by, since=since, until=until, owner="all" if everyone else "me")
+        return self._ask(wire.Usage, "GET", "usage", params=params)
 
-    def usage_csv(
-        self,
-        *,
-        by: wire.UsageBy = "day",
-        since: str | None = None,
-        until: str | None = None,
-        everyone: bool = False,
-    ) -> str:
-        """Return the same as CSV, with lines that end in a line feed."""
-        params = _usage(by, since, until, everyone)
+    def usage_csv(self, found: wire.Usage) -> str:
+        """Return the usage of the same groups, days and owner as CSV, with lines that end in a line feed."""
+        params = _params(by=found.by, since=found.since, until=found.until, owner=found.owner)
         answer = self._persist(lambda: self._send("GET", "usage.csv", params=params))
         return uncoloured(answer.text)
 
@@ -223,7 +215,3 @@ def number_of_hours(hours: float | str) -> float:
 
 def _params(**given: object) -> dict[str, str]:
     return {key: "true" if value is True else str(value) for key, value in given.items() if value is not None}
-
-
-def _usage(by: wire.UsageBy, since: str | None, until: str | None, everyone: bool) -> dict[str, str]:
-    return _params(by=by, since=since, until=until, owner="all" if everyone else "me")

@@ -34,10 +34,3 @@ def panel(reservation: Followed) -> Progress:
     from gpudev.widgets import Panel
 
     return Panel(reservation)
-
-
-def show(reservation: Followed) -> None:
-    """Show a panel that follows the reservation until it has ended."""
-    shown = panel(reservation)
-    shown.update(reservation.record, None)
-    shown.close()

@@ -1,34 +1,5 @@
 """The exceptions of this library, in one tree.
 
-::
-
-    GpuDevError                      has .code, .message, .hint, .exit_code
-    ├── InvalidRequest               the request is not valid
-    │   ├── InvalidShape             no pool has this many GPUs or nodes; the hint names the sizes
-    │   ├── InvalidHours
-    │   ├── InvalidName
-    │   ├── InvalidImage
-    │   └── UnknownGpuType
-    ├── NotFound                     no such reservation, or it is owned by another user
-    ├── RequestRefused               the request is valid but cannot be granted now
-    │   ├── NameTaken
-    │   ├── QuotaExceeded
-    │   ├── ExtensionRefused         the hint gives the longest extension available
-    │   └── WrongState
-    ├── AccessError
-    │   ├── NotLoggedIn              no token, or the token is no longer valid
-    │   ├── Forbidden
-    │   └── AccessRevoked
-    ├── NetworkError                 no answer; the library has already retried
-    │   └── Unavailable              the service is not available, or something else answered
-    │       └── RateLimited
-    ├── WaitTimeout                  also a TimeoutError; has .reservation
-    ├── ReservationEnded             it ended or failed while you waited; has .reservation
-    ├── RemoteCommandFailed          run(check=True): has .returncode, .stdout, .stderr
-    ├── CommandTimeout               run(timeout=…): also a TimeoutError; has .stdout, .stderr
-    ├── ConfigError                  the configuration file or an environment variable cannot be used
-    └── UnexpectedAnswer             the library does not understand the service's answer
-
 If the service refused the request, ``code`` is the service's stable code; otherwise it is the code of the
 class. A hint says what to do next and is part of ``str(error)``. The two errors with ``.reservation`` are in
 `gpudev.reservation`.

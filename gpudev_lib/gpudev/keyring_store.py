@@ -27,10 +27,7 @@ T = TypeVar("T")
 def put(entry: str, token: str) -> bool:
     """Save a token and return True; False if this machine has no usable keyring."""
 
-    def save() -> bool:
-        backend = _backend()
-        if backend is None:
-            return False
+    def save(backend: Any) -> bool:
         backend.set_password(SERVICE, entry, token)
         return bool(backend.get_password(SERVICE, entry) == token)
 
@@ -39,12 +36,7 @@ def put(entry: str, token: str) -> bool:
 
 def get(entry: str) -> str:
     """Return the token of `entry`. Raises `NotLoggedIn` if the keyring does not give it."""
-
-    def read() -> str | None:
-        backend = _backend()
-        return None if backend is None else backend.get_password(SERVICE, entry)
-
-    token = _within(UNLOCK, read)
+    token: str | None = _within(UNLOCK, lambda backend: backend.get_password(SERVICE, entry))
     if not token:
         raise NotLoggedIn(
             "The keyring of this machine does not return the token.",
@@ -56,9 +48,8 @@ def get(entry: str) -> str:
 def delete(entry: str) -> None:
     """Delete the token of `entry`, if it is there."""
 
-    def remove() -> None:
-        backend = _backend()
-        if backend is not None and backend.get_password(SERVICE, entry) is not None:
+    def remove(backend: Any) -> None:
+        if backend.get_password(SERVICE, entry) is not None:
             backend.delete_password(SERVICE, entry)
 
     _within(ANSWER, remove)
@@ -75,13 +66,14 @@ def _backend() -> Any:
     return next((found for found in candidates if not type(found).__module__.startswith(_UNUSABLE)), None)
 
 
-def _within(seconds: float, work: Callable[[], T]) -> T | None:
-    """Return what `work` returns; None if it fails or takes longer."""
+def _within(seconds: float, work: Callable[[Any], T]) -> T | None:
+    """Return what `work` returns for the keyring; None if it fails, takes longer, or there is no keyring."""
     results: queue.SimpleQueue[T] = queue.SimpleQueue()
 
     def run() -> None:
         with suppress(Exception):  # each keyring has errors of its own
-            results.put(work())
+            if (backend := _backend()) is not None:
+                results.put(work(backend))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from gpudev.wire.base import Request
+
 PAGE = "login"
 """The page where logins are confirmed, below the path of the service (``/services/gpudev/``)."""
 NAMESPACE = "login@gpudev"
@@ -33,10 +35,6 @@ Device = Annotated[str, msgspec.Meta(max_length=64)]
 """Name of the machine that logs in, which its user reads before they confirm."""
 
 
-class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """Base class of all request bodies."""
-
-
 class LoginOffer(msgspec.Struct, kw_only=True):
     """``GET login``: how to log in to this hub."""
 
@@ -46,7 +44,7 @@ class LoginOffer(msgspec.Struct, kw_only=True):
     """Address of the page where you confirm a login."""
 
 
-class LoginCodeRequest(_Request):
+class LoginCodeRequest(Request):
     """``POST login/codes``: log in without a browser on this machine."""
 
     code_challenge: Challenge
@@ -68,7 +66,7 @@ class LoginCode(msgspec.Struct, kw_only=True):
     """Seconds between two polls."""
 
 
-class LoginCollect(_Request):
+class LoginCollect(Request):
     """``POST login/token``: collect the token of a confirmed login; give one of the codes."""
 
     code_verifier: Verifier
@@ -86,7 +84,7 @@ class LoginNonce(msgspec.Struct, kw_only=True):
     expires_at: str
 
 
-class LoginSignature(_Request):
+class LoginSignature(Request):
     """``POST login/signatures``: log in with an SSH key of the account.
 
     The signature is over five lines: ``gpu-dev login``, ``hub: HUB``, ``account: ACCOUNT``, ``nonce: NONCE``

@@ -79,7 +79,6 @@ class HtmlPanel:
         self._handle: Any = None
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """Draw it."""
         from IPython.display import HTML, display
 
         view = words.describe(record, clock.now())

@@ -49,7 +49,6 @@ class Lines:
         self._shown: object = None
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """Write a line if something has changed."""
         facts = (
             record.state,
             record.server,
@@ -85,7 +84,6 @@ class LiveLine:
         self._note: str | None = None
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """Draw the line."""
         self._record, self._note = record, note
         if self._live is None:
             from rich.console import Console
@@ -98,7 +96,6 @@ class LiveLine:
             self._live.start()
 
     def close(self) -> None:
-        """Remove the line."""
         if self._live is not None:
             self._live.stop()
             self._live = None

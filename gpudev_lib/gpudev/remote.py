@@ -108,7 +108,9 @@ def find(api: Api, id: str, rank: int = 0) -> Host:
 
 
 def _accepted(access: wire.SshAccess) -> bool:
-    return access.identity_file is not None or sshkeys.any_accepted(folder(), access.accepted_keys)
+    return access.identity_file is not None or not sshkeys.paths(folder()).keys().isdisjoint(
+        access.accepted_keys
+    )
 
 
 def own(record: wire.Reservation) -> None:

@@ -341,4 +341,6 @@ class Reservation:
         return {"text/plain": repr(self), "text/html": panels.html(view)}
 
     def _ipython_display_(self) -> None:
-        display.show(self)
+        shown = display.panel(self)
+        shown.update(self._record, None)
+        shown.close()

@@ -32,21 +32,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gpudev import clock, sshblocks, sshinclude, sshkeys
+from gpudev import clock, sshblocks, sshfiles, sshinclude, sshkeys
 from gpudev.errors import ConfigError, cause
-from gpudev.sshfiles import (
-    account_path,
-    file_of,
-    folder,
-    hosts_folder,
-    include_path,
-    key_of,
-    make_folder,
-    our_folder,
-    read_record,
-    set_state,
-    write,
-)
 from gpudev.wire import SshAccess, SshClosed
 
 FRESH = 2.0
@@ -71,14 +58,14 @@ def known_accounts() -> list[Path]:
 
     Settings of files that no longer exist, or that are known by another path, are deleted.
     """
-    found = {account_path(None): None}
-    for record in sorted(hosts_folder().glob("*.json")):
+    found = {sshfiles.account_path(None): None}
+    for record in sorted(sshfiles.hosts_folder().glob("*.json")):
         account = account_of(record.stem)
         if account is None:
             continue
         with suppress(OSError):
-            known_by = account_path(account)
-            if key_of(known_by) == record.stem and (known_by in found or account.is_file()):
+            known_by = sshfiles.account_path(account)
+            if sshfiles.key_of(known_by) == record.stem and (known_by in found or account.is_file()):
                 found[known_by] = None
             else:
                 for suffix in (".conf", ".closed", ".known", ".tried", ".json"):
@@ -89,14 +76,14 @@ def known_accounts() -> list[Path]:
 def account_of(key: str) -> Path | None:
     """Return the configuration file for KEY, or None if it is unknown."""
     try:
-        return Path(read_record(hosts_folder() / f"{key}.json")["config"])
+        return Path(sshfiles.read_record(sshfiles.hosts_folder() / f"{key}.json")["config"])
     except (KeyError, TypeError):
         return None
 
 
 def names_of(account: Path) -> tuple[dict[str, str], list[str]]:
     """Return the live names of one account with their reservation ids, and the names that have ended."""
-    record = read_record(file_of(account, ".json"))
+    record = sshfiles.read_record(sshfiles.file_of(account, ".json"))
     live: dict[str, str] = record.get("names", {})
     return live, [*record.get("past", {})]
 
@@ -108,8 +95,8 @@ def asking(accounts: list[Path], wait: float) -> Iterator[list[Path]]:
     Other processes wait until the caller has done so, for at most `wait` seconds.
     """
     try:
-        make_folder(hosts_folder())
-        lock = os.open(hosts_folder() / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        sshfiles.make_folder(sshfiles.hosts_folder())
+        lock = os.open(sshfiles.hosts_folder() / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         yield []  # nothing can be written: the settings stay as they are
         return
@@ -138,7 +125,7 @@ def _fresh(account: Path) -> bool:
 
     Uses the time since boot, because the clock may be wrong and may be corrected.
     """
-    tried, now = file_of(account, ".tried"), time.monotonic()
+    tried, now = sshfiles.file_of(account, ".tried"), time.monotonic()
     try:
         if 0 <= now - float(tried.read_text()) < FRESH:
             return True
@@ -150,7 +137,7 @@ def _fresh(account: Path) -> bool:
 
 def _mark_tried(account: Path | None) -> None:
     with suppress(OSError):
-        write(file_of(account, ".tried"), f"{time.monotonic()}\n")
+        sshfiles.write(sshfiles.file_of(account, ".tried"), f"{time.monotonic()}\n")
 
 
 def sync(access: SshAccess, account: Path | None = None) -> Written:
@@ -162,14 +149,14 @@ def sync(access: SshAccess, account: Path | None = None) -> Written:
     file cannot be written.
     """
     try:
-        make_folder(hosts_folder())
+        sshfiles.make_folder(sshfiles.hosts_folder())
         _write_servers(access, account)
         if account is None:  # for two servers with one name, the account last used by hand is first
-            set_state(first=file_of(None, ".conf").name)
-        write(include_path(), sshinclude.included_content())
-        return Written(include_path(), sshinclude.ensure_line())
+            sshfiles.set_state(first=sshfiles.file_of(None, ".conf").name)
+        sshfiles.write(sshfiles.include_path(), sshinclude.included_content())
+        return Written(sshfiles.include_path(), sshinclude.ensure_line())
     except OSError as error:
-        problem = f"The SSH settings in {folder() / 'gpudev'} cannot be written: {cause(error)}."
+        problem = f"The SSH settings in {sshfiles.folder() / 'gpudev'} cannot be written: {cause(error)}."
         if account is not None:
             raise ConfigError(problem) from error
         return Written(
@@ -179,21 +166,23 @@ def sync(access: SshAccess, account: Path | None = None) -> Written:
 
 
 def _write_servers(access: SshAccess, account: Path | None) -> None:
-    known, record_file = file_of(account, ".known"), file_of(account, ".json")
+    known, record_file = sshfiles.file_of(account, ".known"), sshfiles.file_of(account, ".json")
     keys, agent = _identity(access)
     names = _names(access)
-    record = read_record(record_file)
-    record["config"] = str(account_path(account))
+    record = sshfiles.read_record(record_file)
+    record["config"] = str(sshfiles.account_path(account))
     record["past"] = _past(record, names)
     record["names"] = names
-    blocks = sshblocks.host_blocks(access, known, keys, agent, our_folder())
+    blocks = sshblocks.host_blocks(access, known, keys, agent, sshfiles.our_folder())
     ended = [SshClosed(alias=alias, id=entry["id"]) for alias, entry in record["past"].items()]
     command = sshinclude.program()
     closed = sshblocks.closed_blocks([*access.closed, *ended], f"{command} ssh-why {record_file.stem}")
-    write(known, sshblocks.known_hosts(access))
-    write(file_of(account, ".conf"), "\n".join(blocks) or "# You have no running server now.\n")
-    write(file_of(account, ".closed"), "\n".join(closed if command else []))
-    write(record_file, json.dumps(record) + "\n")
+    sshfiles.write(known, sshblocks.known_hosts(access))
+    sshfiles.write(
+        sshfiles.file_of(account, ".conf"), "\n".join(blocks) or "# You have no running server now.\n"
+    )
+    sshfiles.write(sshfiles.file_of(account, ".closed"), "\n".join(closed if command else []))
+    sshfiles.write(record_file, json.dumps(record) + "\n")
     _mark_tried(account)
 
 
@@ -226,15 +215,15 @@ def _write_elsewhere(access: SshAccess, problem: str) -> Path:
     for base in bases:
         if not base:
             continue
-        place = Path(base) / f"gpudev-ssh-{os.getuid()}-{key_of(None)}"
+        place = Path(base) / f"gpudev-ssh-{os.getuid()}-{sshfiles.key_of(None)}"
         try:
             place.mkdir(mode=0o700, exist_ok=True)
             found = place.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
                 continue
             blocks = sshblocks.host_blocks(access, place / "known_hosts", keys, agent, place)
-            write(place / "known_hosts", sshblocks.known_hosts(access))
-            write(place / "config", "\n".join(blocks))
+            sshfiles.write(place / "known_hosts", sshblocks.known_hosts(access))
+            sshfiles.write(place / "config", "\n".join(blocks))
         except OSError:
             continue
         return place / "config"
@@ -246,5 +235,5 @@ def _identity(access: SshAccess) -> tuple[list[Path], bool]:
     made = sshkeys.made_for(access)
     if made is not None:
         return [made], False
-    keys = sshkeys.choose(folder(), access.accepted_keys)
+    keys = sshkeys.choose(sshfiles.folder(), access.accepted_keys)
     return keys, not sshkeys.usable(keys[0])

@@ -12,20 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gpudev import sshfiles
 from gpudev.config import home
 from gpudev.errors import ConfigError, cause
 from gpudev.processes import environment
 from gpudev.sshblocks import quoted
-from gpudev.sshfiles import (
-    config_path,
-    folder,
-    hosts_folder,
-    include_path,
-    make_folder,
-    set_state,
-    state,
-    write,
-)
 
 _CHECK_PATIENCE = 5.0
 """Timeout in seconds for ssh to read its configuration."""
@@ -33,28 +24,28 @@ _CHECK_PATIENCE = 5.0
 
 def enable() -> None:
     """Add the line at the top of ``~/.ssh/config``."""
-    if not include_path().exists():
-        make_folder(include_path().parent)
-        write(include_path(), included_content())
-    created = bool(state().get("created"))
+    if not sshfiles.include_path().exists():
+        sshfiles.make_folder(sshfiles.include_path().parent)
+        sshfiles.write(sshfiles.include_path(), included_content())
+    created = bool(sshfiles.state().get("created"))
     try:
         file = _config_file()
         before = _content(file)
         if before is None:
             created = True
-        write(file, _with_line_first(before or b""), 0o600)
+        sshfiles.write(file, _with_line_first(before or b""), 0o600)
     except OSError as error:
         raise ConfigError(
-            f"`ssh gpu-NAME` does not work yet: {config_path()} cannot be changed: {cause(error)}.",
+            f"`ssh gpu-NAME` does not work yet: {sshfiles.config_path()} cannot be changed: {cause(error)}.",
             hint=f"Add the line `{_lines()[0].decode().strip()}` at the top of the file, or connect with:"
             " gpu-dev ssh NAME",
         ) from error
-    set_state(include=True, created=created)
+    sshfiles.set_state(include=True, created=created)
 
 
 def check() -> None:
     """Raise `ConfigError` if ssh refuses its configuration."""
-    file = [] if _home_is_the_accounts() else ["-F", str(config_path())]
+    file = [] if _home_is_the_accounts() else ["-F", str(sshfiles.config_path())]
     # For a name that starts with gpu-, ssh would run `gpu-dev ssh-sync`.
     command = ["ssh", *file, "-G", "localhost"]
     try:
@@ -79,21 +70,21 @@ def disable() -> None:
         ours = next((number for number, line in enumerate(lines) if line in _lines()), None)
         if ours is not None:
             del lines[ours]
-            if not lines and state().get("created"):
+            if not lines and sshfiles.state().get("created"):
                 file.unlink()
             else:
-                write(file, b"".join(lines))
+                sshfiles.write(file, b"".join(lines))
     except OSError as error:
         raise ConfigError(
-            f"{config_path()} cannot be changed: {cause(error)}.",
+            f"{sshfiles.config_path()} cannot be changed: {cause(error)}.",
             hint=f"Remove the line `{_lines()[0].decode().strip()}` yourself.",
         ) from error
-    set_state(include=False, created=False)
+    sshfiles.set_state(include=False, created=False)
 
 
 def ensure_line() -> str:
     """Add or move the line to the top if needed. Return what to do if the file cannot be changed, else ""."""
-    included = state().get("include")
+    included = sshfiles.state().get("include")
     try:
         if included is None or (included and _line_stands_too_low()):
             enable()
@@ -104,7 +95,7 @@ def ensure_line() -> str:
 
 def _line_stands_too_low() -> bool:
     """Return whether options come before the line: ssh uses the first value of an option."""
-    before = _content(config_path()) or b""
+    before = _content(sshfiles.config_path()) or b""
     return any(line in _lines() for line in before.splitlines(keepends=True)) and (
         _with_line_first(before) != before
     )
@@ -130,7 +121,7 @@ def _with_line_first(before: bytes) -> bytes:
 
 def _lines() -> list[bytes]:
     """Return both forms of the line, the one to add first. The short one needs the home of the account."""
-    short, long = b"Include gpudev/config\n", f"Include {quoted(include_path())}\n".encode()
+    short, long = b"Include gpudev/config\n", f"Include {quoted(sshfiles.include_path())}\n".encode()
     return [short, long] if _home_is_the_accounts() else [long, short]
 
 
@@ -144,8 +135,8 @@ def _home_is_the_accounts() -> bool:
 
 def _config_file() -> Path:
     """Return ``~/.ssh/config``, with links resolved."""
-    make_folder(folder())
-    return Path(os.path.realpath(config_path()))
+    sshfiles.make_folder(sshfiles.folder())
+    return Path(os.path.realpath(sshfiles.config_path()))
 
 
 def program() -> str | None:
@@ -165,7 +156,9 @@ def included_content() -> str:
         # If gpu-dev is no longer installed, ssh continues without a message.
         lines.append(f'Match originalhost gpu-* exec "test ! -x {word} || {word} ssh-sync"')
     lines.append("Match all")
-    first = state().get("first")
+    first = sshfiles.state().get("first")
     # The .closed files come last: a name with a server in another file is not closed.
-    lines += [f"Include {quoted(hosts_folder() / name)}" for name in (first, "*.conf", "*.closed") if name]
+    lines += [
+        f"Include {quoted(sshfiles.hosts_folder() / name)}" for name in (first, "*.conf", "*.closed") if name
+    ]
     return "\n".join(lines) + "\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import socket
 import stat
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -18,7 +18,8 @@ from gpudev.errors import GpuDevError, UnexpectedAnswer, cause
 from gpudev.sshfiles import give, make_folder
 from gpudev.wire import SshAccess
 
-_AGENT_LIST, _AGENT_ANSWER = 11, 12
+_AGENT_PATIENCE = 2.0
+"""Timeout of ssh-add in seconds."""
 _PATIENCE = 5.0
 """Timeout of ssh-keygen in seconds."""
 
@@ -48,11 +49,6 @@ def choose(folder: Path, accepted: Iterable[str]) -> list[Path]:
         if asking:
             return asking
         raise
-
-
-def any_accepted(folder: Path, accepted: Iterable[str]) -> bool:
-    """Return whether a key in ``~/.ssh`` (`folder`) is among the fingerprints `accepted`."""
-    return not {fingerprint_of(path) for path in _candidates(folder)}.isdisjoint(accepted)
 
 
 def paths(folder: Path) -> dict[str, Path]:
@@ -166,28 +162,15 @@ def usable(path: Path) -> bool:
 
 
 def agent_keys() -> set[str]:
-    """Return the fingerprints of the keys in the user's agent; empty without an agent."""
-    address = os.environ.get("SSH_AUTH_SOCK")
-    if not address:
+    """Return the fingerprints of the keys in the user's agent; empty without an agent that answers."""
+    if not os.environ.get("SSH_AUTH_SOCK"):
         return set()
+    command = ["ssh-add", "-l", "-E", "sha256"]
     try:
-        with socket.socket(socket.AF_UNIX) as agent:
-            agent.settimeout(1)
-            agent.connect(address)
-            agent.sendall(struct.pack(">IB", 1, _AGENT_LIST))
-            stream = agent.makefile("rb")
-            (size,) = struct.unpack(">I", stream.read(4))
-            answer = stream.read(size)
-        kind, count = struct.unpack_from(">BI", answer)
-        found, at = set[str](), 5
-        for _ in range(count if kind == _AGENT_ANSWER else 0):
-            (size,) = struct.unpack_from(">I", answer, at)
-            found.add(_fingerprint(answer[at + 4 : at + 4 + size]))
-            at += 4 + size
-            at += 4 + struct.unpack_from(">I", answer, at)[0]  # its comment
-    except (OSError, struct.error):
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_AGENT_PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
         return set()
-    return found
+    return set(re.findall(r"^\d+ (SHA256:\S+)", done.stdout.decode("utf-8", "replace"), re.MULTILINE))
 
 
 def _candidates(folder: Path) -> list[Path]:
@@ -209,10 +192,7 @@ def _make_private(path: Path) -> None:
 
 def _fingerprint_of_line(line: str) -> str | None:
     try:
-        return _fingerprint(base64.b64decode(line.split()[1], validate=True))
+        blob = base64.b64decode(line.split()[1], validate=True)
     except (ValueError, IndexError):
         return None
-
-
-def _fingerprint(blob: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")

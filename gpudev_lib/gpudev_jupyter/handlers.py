@@ -40,7 +40,6 @@ class Handler(APIHandler):
         self.follower = follower
 
     def answer(self, value: State | wire.ErrorBody, status: int = 200) -> None:
-        """Send a state or an error."""
         self.set_status(status)
         self.finish(_ENCODER.encode(value))
 
@@ -73,7 +72,6 @@ class StateHandler(Handler):
     @web.authenticated
     @authorized
     async def get(self) -> None:
-        """Answer with what is known now."""
         self.follower.start()
         self.answer(self.follower.state)
 
@@ -84,7 +82,6 @@ class ExtendHandler(Handler):
     @web.authenticated
     @authorized
     async def post(self) -> None:
-        """Extend the reservation."""
         if not self.by_owner():
             return
         try:
@@ -110,7 +107,6 @@ class ReleaseHandler(Handler):
     @web.authenticated
     @authorized
     async def post(self) -> None:
-        """Release the reservation."""
         if not self.by_owner():
             return
         await self.perform(self.follower.service.release(), "Try again in a minute.")
@@ -130,11 +126,9 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     @ws_authenticated
     @authorized
     async def get(self, *args: Any, **kwargs: Any) -> None:
-        """Open the websocket."""
         await super().get(*args, **kwargs)
 
     def open(self, *args: Any, **kwargs: Any) -> None:
-        """Tell this tab from now on."""
         super().open(*args, **kwargs)
         self.follower.listeners.add(self.tell)
         self.follower.start()
@@ -146,12 +140,10 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         self.tell()
 
     def on_close(self) -> None:
-        """Tell this tab no longer."""
         super().on_close()
         self.follower.listeners.discard(self.tell)
 
     def tell(self) -> None:
-        """Send the state."""
         try:
             self.write_message(_ENCODER.encode(self.follower.state).decode())
         except WebSocketClosedError:

@@ -65,7 +65,6 @@ class Service:
         return await self._ask("DELETE", "")
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._http.aclose()
 
     async def _ask(self, method: str, path: str, timeout: float = TIMEOUT, **given: Any) -> wire.ServerStatus:
@@ -148,7 +147,6 @@ class Follower:
             self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
-        """Stop following and close the connections."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

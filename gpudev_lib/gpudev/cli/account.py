@@ -253,7 +253,8 @@ def list_(as_json: bool) -> None:
     """Print all settings, with the token masked."""
     content = config.load()
     if content.get("token"):
-        content["token"] = _masked(str(content["token"]))
+        token = str(content["token"])
+        content["token"] = f"{token[:4]}…" if len(token) > 12 else "…"
     if as_json:
         emit(content)
         return
@@ -285,7 +286,3 @@ def _checked(key: str, value: str) -> str | float | None:
 
 def _known() -> str:
     return f"Settings: {', '.join(key for key in config.KEYS if key not in config.WRITTEN[1:])}."
-
-
-def _masked(token: str) -> str:
-    return f"{token[:4]}…" if len(token) > 12 else "…"

@@ -26,8 +26,8 @@ COMMANDS = {
     "usage": ("usage", "Show GPU-hours, waits and early releases."),
     "cancel": ("changing", "Release running reservations, or cancel queued ones."),
     "extend": ("changing", "Extend a reservation."),
-    "share": ("sharing", "Give another user access to a server."),
-    "unshare": ("sharing", "End another user's access to a server."),
+    "share": ("changing", "Give another user access to a server."),
+    "unshare": ("changing", "End another user's access to a server."),
     "ssh": ("connect", "Open a shell on a server, or run a command there."),
     "open": ("connect", "Open JupyterLab in the browser."),
     "node": ("operating", "List, drain and undrain nodes (for operators)."),
@@ -48,11 +48,9 @@ class Commands(click.Group):
     """The group of all commands, each loaded when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return all command names, the most used first."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return the command with this name."""
         cmd_name = SYNONYMS.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None

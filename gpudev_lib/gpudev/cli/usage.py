@@ -78,7 +78,7 @@ def usage_command(
         say(f"There is no usage from {found.since} to {found.until}.")
     if form == "csv":
         # With the days of the first answer, so that both are of the same range around midnight.
-        echo(api.usage_csv(by=by, since=found.since, until=found.until, everyone=everyone).rstrip("\n"))
+        echo(api.usage_csv(found).rstrip("\n"))
     elif found.rows:
         console().print(table(found))
 
