@@ -16,23 +16,7 @@ import msgspec
 from jupyterhub.spawner import SpawnException
 
 from gpudev import wire
-from gpudev_hub.core.gate import (
-    Admission,
-    AdmitRequest,
-    Deleted,
-    Failed,
-    Launch,
-    LoginAnswer,
-    LoginAsked,
-    NameAsked,
-    PersonAnswer,
-    PickerAnswer,
-    PickerAsked,
-    Started,
-    StopAnswer,
-    StopAsked,
-    Verdict,
-)
+from gpudev_hub.core import gate
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +65,7 @@ class Queued(Refusal):
     """Admitted to the queue, not to a server: it starts by itself when its turn comes."""
 
 
-def refusal(admission: Admission, *, form: bool, page: str, base: str = "/") -> Refusal:
+def refusal(admission: gate.Admission, *, form: bool, page: str, base: str = "/") -> Refusal:
     """What to raise for an answer other than ``START``.
 
     ``page``: where this reservation is shown; ``base``: what the answer's own location is relative to.
@@ -89,15 +73,15 @@ def refusal(admission: Admission, *, form: bool, page: str, base: str = "/") -> 
     there = None if admission.location is None else urljoin(base, admission.location)
     location = there or page
     verdict = admission.verdict
-    if verdict is Verdict.QUEUED:
+    if verdict is gate.Verdict.QUEUED:
         status = 303 if form else 409
         return Queued(status, admission.message, reason="queued", hint=admission.hint, location=location)
     status = {
-        Verdict.REDIRECT: 303 if form else 403,
-        Verdict.CONFLICT: 409,
-        Verdict.INVALID: 400,
-        Verdict.FORBIDDEN: 403,
-        Verdict.RETRY: 303 if form else 429,
+        gate.Verdict.REDIRECT: 303 if form else 403,
+        gate.Verdict.CONFLICT: 409,
+        gate.Verdict.INVALID: 400,
+        gate.Verdict.FORBIDDEN: 403,
+        gate.Verdict.RETRY: 303 if form else 429,
     }[verdict]
     target = location if status == 303 else there
     return Refusal(status, admission.message, reason=verdict.value, hint=admission.hint, location=target)
@@ -146,35 +130,37 @@ class GateClient:
             log.warning("%s: %s", unanswered, error)
             return None
 
-    async def admit(self, request: AdmitRequest, *, page: str, base: str = "/") -> Launch:
+    async def admit(self, request: gate.AdmitRequest, *, page: str, base: str = "/") -> gate.Launch:
         """The launch of an admitted reservation; raises ``Refusal`` for everything else."""
         try:
             answer = await self._send("admit", request, ADMIT_TIMEOUT)
-            admission = msgspec.json.decode(answer, type=Admission)
+            admission = msgspec.json.decode(answer, type=gate.Admission)
         except httpx.HTTPStatusError as error:
             log.warning(
                 "the reservation service refused the request for server %s: %s", request.server, error
             )
             answered = error.response
-            admission = Admission(
-                Verdict.INVALID if answered.is_client_error else Verdict.RETRY,
+            admission = gate.Admission(
+                gate.Verdict.INVALID if answered.is_client_error else gate.Verdict.RETRY,
                 f"The reservation service answered {answered.status_code} {answered.reason_phrase}.",
                 "Shorten the values in the form, or try again in a few seconds.",
             )
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             admission = self._no_answer(request.server, error)
-        if admission.verdict is Verdict.START and admission.launch is not None:
+        if admission.verdict is gate.Verdict.START and admission.launch is not None:
             return admission.launch
         raise refusal(admission, form=request.form, page=page, base=base)
 
-    async def check_name(self, asked: NameAsked, *, form: bool) -> None:
+    async def check_name(self, asked: gate.NameAsked, *, form: bool) -> None:
         """Raise ``Refusal`` if the Hub should make no server of this name.
 
         ``form``: the spawn page asks, which leads people on from ids that are no use any more, and is shown
         even while the service is away; only too many of them are refused.
         """
         try:
-            admission = msgspec.json.decode(await self._send("name", asked, ADMIT_TIMEOUT), type=Admission)
+            admission = msgspec.json.decode(
+                await self._send("name", asked, ADMIT_TIMEOUT), type=gate.Admission
+            )
         except httpx.HTTPStatusError as error:
             if error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                 admission = self._no_answer(asked.server, error)
@@ -182,14 +168,14 @@ class GateClient:
                 raise _too_many(error.response) from error
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             admission = self._no_answer(asked.server, error)
-        if not form and admission.verdict is not Verdict.START:
+        if not form and admission.verdict is not gate.Verdict.START:
             raise refusal(admission, form=False, page="")
 
     @staticmethod
-    def _no_answer(server: str, error: Exception) -> Admission:
+    def _no_answer(server: str, error: Exception) -> gate.Admission:
         log.warning("the reservation service did not answer about server %s: %s", server, error)
-        return Admission(
-            Verdict.RETRY,
+        return gate.Admission(
+            gate.Verdict.RETRY,
             "The reservation service did not answer in time.",
             "Try again in a few seconds.",
         )
@@ -197,43 +183,43 @@ class GateClient:
     async def started(self, server: str, attempt: int) -> None:
         """Hint that there is something to look at; the service finds out by itself if this is lost."""
         try:
-            await self._send("started", Started(server, attempt), ADMIT_TIMEOUT)
+            await self._send("started", gate.Started(server, attempt), ADMIT_TIMEOUT)
         except httpx.HTTPError as error:
             log.info("the reservation service was not told that server %s was started: %s", server, error)
 
     async def failed(self, server: str, attempt: int, reason: str) -> None:
         """What was built for this attempt can't start; if this is lost, the service only sees it gone."""
         try:
-            await self._send("failed", Failed(server, attempt, reason), ADMIT_TIMEOUT)
+            await self._send("failed", gate.Failed(server, attempt, reason), ADMIT_TIMEOUT)
         except httpx.HTTPError as error:
             log.info("the reservation service was not told why server %s cannot start: %s", server, error)
 
     async def may_stop(self, subject: str, server: str, *, user: bool) -> bool:
         """Whether to end the server; false when unsure: the service ends its servers itself if need be."""
         unanswered = f"server {server} is left alone, since the service did not allow its end"
-        asked = StopAsked(subject, server, user)
-        answer = await self._ask(StopAnswer, "stop", asked, STOP_TIMEOUT, unanswered)
+        asked = gate.StopAsked(subject, server, user)
+        answer = await self._ask(gate.StopAnswer, "stop", asked, STOP_TIMEOUT, unanswered)
         return answer is not None and answer.stop
 
     async def deleted(self, subject: str, server: str) -> None:
         """Its reservation is to end; if this is lost, it stays, and its owner may release it on its page."""
         try:
-            await self._send("deleted", Deleted(subject, server), STOP_TIMEOUT)
+            await self._send("deleted", gate.Deleted(subject, server), STOP_TIMEOUT)
         except httpx.HTTPError as error:
             log.warning("the reservation service was not told that server %s was deleted: %s", server, error)
 
-    async def picker(self, asked: PickerAsked) -> PickerAnswer | None:
+    async def picker(self, asked: gate.PickerAsked) -> gate.PickerAnswer | None:
         """What the spawn page is to show; ``None`` while the service does not answer: sizes without times."""
         unanswered = "the form for a new reservation is shown without availability"
-        return await self._ask(PickerAnswer, "picker", asked, ADMIT_TIMEOUT, unanswered)
+        return await self._ask(gate.PickerAnswer, "picker", asked, ADMIT_TIMEOUT, unanswered)
 
-    async def login(self, asked: LoginAsked) -> LoginAnswer | None:
+    async def login(self, asked: gate.LoginAsked) -> gate.LoginAnswer | None:
         """Whether a GitHub account may log in; ``None`` while the service does not answer."""
         unanswered = f"the reservation service did not answer whether {asked.login} may log in"
-        return await self._ask(LoginAnswer, "login", asked, LOGIN_TIMEOUT, unanswered)
+        return await self._ask(gate.LoginAnswer, "login", asked, LOGIN_TIMEOUT, unanswered)
 
-    async def person(self, hub_user: str) -> PersonAnswer | None:
+    async def person(self, hub_user: str) -> gate.PersonAnswer | None:
         """Whether a user of the Hub still has access; ``None`` while that is not known."""
         unanswered = f"the reservation service did not say whether {hub_user} has access"
         path = f"people/{quote(hub_user, safe='')}"
-        return await self._ask(PersonAnswer, path, None, ADMIT_TIMEOUT, unanswered)
+        return await self._ask(gate.PersonAnswer, path, None, ADMIT_TIMEOUT, unanswered)

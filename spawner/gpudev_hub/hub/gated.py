@@ -83,7 +83,6 @@ class Gated(HasTraits):
     """The attempt that this Hub believes to run; 0: none known."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """After a restart of the Hub."""
         super().load_state(state)  # type: ignore[misc] # the engine's spawner comes next
         self.attempt = int(state.get("attempt", 0))
 
@@ -95,7 +94,6 @@ class Gated(HasTraits):
         return state
 
     def clear_state(self) -> None:
-        """Nothing runs."""
         super().clear_state()  # type: ignore[misc]
         self.attempt = 0
 
@@ -163,7 +161,6 @@ class Gated(HasTraits):
         return str(self.hub.base_url).removesuffix("hub/")
 
     def _page(self, path: str) -> str:
-        """A page of ours."""
         return f"{self._base}services/{SERVICE}/{path}"
 
     async def admitted(self) -> Launch:

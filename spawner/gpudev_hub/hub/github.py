@@ -13,18 +13,9 @@ from traitlets import Bool
 from gpudev_hub.core.gate import Entry, LoginAsked, PersonAnswer
 from gpudev_hub.parts import REFUSED
 
+from . import login_pages
 from .gate import GateClient
 from .github_account import AccountRefused, AppBroken, CodeUseless, GithubLogin, GithubSilent
-from .login_pages import (
-    LOST,
-    LoginCallback,
-    LoginPage,
-    LoginRedirect,
-    app_broken,
-    refused,
-    started_too_long_ago,
-    unavailable,
-)
 from .scopes import OPERATORS
 
 if TYPE_CHECKING:
@@ -66,8 +57,8 @@ def blocked(user: str) -> str:
 class GitHubAppAuthenticator(GitHubOAuthenticator):
     """Let in whoever the reservation service lets in; ``configure_github`` sets it up."""
 
-    login_handler = LoginRedirect
-    callback_handler = LoginCallback
+    login_handler = login_pages.LoginRedirect
+    callback_handler = login_pages.LoginCallback
 
     gate: GateClient
     github: GithubLogin
@@ -92,42 +83,41 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
             raise SystemExit(REFUSED)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """As oauthenticator, and the login page."""
-        return [("/login", LoginPage), *super().get_handlers(app)]
+        return [("/login", login_pages.LoginPage), *super().get_handlers(app)]
 
     async def authenticate(self, handler: Any, data: Any = None, **_: Any) -> dict[str, Any]:
         """Return the Hub user of whoever comes back from GitHub. Raises ``LoginFailed``."""
         try:
             account = await self.github.account(self.build_access_tokens_request_params(handler, data))
         except CodeUseless as error:
-            raise started_too_long_ago() from error
+            raise login_pages.started_too_long_ago() from error
         except AccountRefused as error:
-            raise refused(
+            raise login_pages.refused(
                 f"GitHub does not let this account log in: {error}",
                 "Repair that at GitHub, and log in again.",
             ) from error
         except AppBroken as error:
             self.log.error("GitHub does not accept this hub's App: %s", error)
-            raise app_broken(str(error)) from error
+            raise login_pages.app_broken(str(error)) from error
         except GithubSilent as error:
             self.log.warning("GitHub gave no answer to a login: %s", error)
-            raise unavailable(
+            raise login_pages.unavailable(
                 "GitHub did not answer, so the hub cannot find out who you are. This does not mean that your "
                 "access was refused."
             ) from error
         who = f"{account.login} (github:{account.id})"
         answer = await self.gate.login(LoginAsked(account.id, account.login))
         if answer is None:
-            raise unavailable(
+            raise login_pages.unavailable(
                 "The reservation service did not answer, so the hub cannot check your access. This does not "
                 "mean that your access was refused."
             )
         if answer.verdict is Entry.UNAVAILABLE:
             self.log.warning("%s cannot log in now: %s", who, answer.message)
-            raise unavailable(answer.message, answer.hint)
+            raise login_pages.unavailable(answer.message, answer.hint)
         if answer.verdict is not Entry.ALLOWED or not answer.hub_user:
             self.log.warning("%s may not log in: %s", who, answer.message)
-            raise refused(answer.message, answer.hint, ask=False)
+            raise login_pages.refused(answer.message, answer.hint, ask=False)
         self.log.info("%s logs in as %s", who, answer.hub_user)
         return self._model(answer.hub_user, account.id, account.login, operator=answer.operator)
 
@@ -149,7 +139,7 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
     def check_blocked_users(self, username: str, auth_model: Any) -> bool:
         """As JupyterHub, with a page that says so. Raises ``LoginFailed``."""
         if not super().check_blocked_users(username, auth_model):
-            raise refused(blocked(username), ASK_WHY)
+            raise login_pages.refused(blocked(username), ASK_WHY)
         return True
 
     async def is_admin(self, handler: Any, authentication: Any) -> bool:
@@ -174,7 +164,7 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
         if answer.verdict is Entry.REFUSED:
             self.log.warning("%s has lost access: %s", user.name, answer.message)
             if handler is not None:
-                setattr(handler, LOST, answer)
+                setattr(handler, login_pages.LOST, answer)
                 if not hasattr(handler, "_token_authenticated"):
                     # JupyterHub 6.1 reads it now, and sets it only for requests with a token.
                     handler._token_authenticated = False

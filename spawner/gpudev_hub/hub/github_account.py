@@ -44,13 +44,11 @@ class AccountRefused(Exception):
     """GitHub itself does not let the account in; the message is GitHub's."""
 
 
-class _Granted(msgspec.Struct, frozen=True):
+class _Said(msgspec.Struct, frozen=True):
+    """What an answer may have."""
+
     access_token: str = ""
     error: str = ""
-    error_description: str = ""
-
-
-class _Message(msgspec.Struct, frozen=True):
     message: str = ""
 
 
@@ -66,7 +64,6 @@ class GithubLogin:
         self._http = httpx.AsyncClient(timeout=TIMEOUT, headers={"User-Agent": "gpudev"})
 
     async def close(self) -> None:
-        """Let go of the connections."""
         await self._http.aclose()
 
     async def account(self, params: Mapping[str, Any]) -> Account:
@@ -90,7 +87,7 @@ class GithubLogin:
         )
         _raise_if_silent(answer)
         try:
-            granted = msgspec.json.decode(answer.content, type=_Granted)
+            granted = msgspec.json.decode(answer.content, type=_Said)
         except msgspec.MsgspecError as error:
             raise GithubSilent(f"an answer of status {answer.status_code} that is not understood") from error
         if granted.access_token:
@@ -140,7 +137,7 @@ class GithubLogin:
 
 def _message(answer: httpx.Response) -> str:
     try:
-        return msgspec.json.decode(answer.content, type=_Message).message[:200]
+        return msgspec.json.decode(answer.content, type=_Said).message[:200]
     except msgspec.MsgspecError:
         return ""
 

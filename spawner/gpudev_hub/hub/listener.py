@@ -21,12 +21,9 @@ class BoundedServer(httpserver.HTTPServer):
     """Refuses larger bodies, before anybody has to log in."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """As ``HTTPServer``."""
         super().initialize(*args, **kwargs | {"max_body_size": DISCARDED})
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """The Hub's application, behind the limit."""
-
         def refuse(size: int) -> None:
             log.warning("a body of %d bytes was refused; the limit is %d", size, LARGEST)
             words = f"The body has {size} bytes; the limit is {LARGEST}. Send a smaller body."

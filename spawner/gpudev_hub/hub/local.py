@@ -169,7 +169,6 @@ class LocalGpuSpawner(Gated, Spawner):
         return "" if process.returncode == 0 else said.decode(errors="replace").strip()[-500:]
 
     def _environment(self, launch: Launch, home: Path, environment: Path) -> dict[str, str]:
-        """Environment of all ranks alike."""
         env = inherited(os.environ)
         env.update({name: value for name, value in self.get_env().items() if value})
         base = self.local.server_python.parent
@@ -250,7 +249,6 @@ class LocalGpuSpawner(Gated, Spawner):
         return f"http://{host}:{port}{self.server.base_url}"
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 (the launcher has its own grace)
-        """End the server if the service says that it is to end."""
         # Asked even when a start was given up before it knew its attempt: the wish is to be recorded.
         if await self.may_stop() and self.attempt:
             await self._servers.end(self.name, self.attempt)

@@ -113,7 +113,6 @@ class LoginCallback(OAuthCallbackHandler):
     """Where GitHub sends the browser back to."""
 
     async def get(self) -> None:
-        """Finish the login, or say why it ended without one."""
         try:
             self.check_arguments()
             user = await self.login_user()
@@ -137,7 +136,6 @@ class LoginCallback(OAuthCallbackHandler):
         self.finish(await self.render_template("login_failed.html", **about))
 
     def check_error(self) -> None:
-        """Say what GitHub said instead of giving a code."""
         error = self.get_argument("error", "")
         if error == "access_denied":
             raise cancelled()
@@ -145,7 +143,6 @@ class LoginCallback(OAuthCallbackHandler):
             raise app_broken(error if _ERROR.fullmatch(error) else "an unknown error")
 
     def check_code(self) -> None:
-        """Without a code there is nothing to go on with."""
         if not self.get_argument("code", ""):
             raise started_too_long_ago()
 

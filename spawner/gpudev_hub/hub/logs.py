@@ -39,7 +39,6 @@ class MaskingFormatter(CoroutineLogFormatter):
     """JupyterHub's own format, tracebacks included, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One entry of the log."""
         return masked(super().format(record))
 
 

@@ -113,14 +113,9 @@ def options_from_form(
                 raise InvalidOptions(f"{name} is {text!r}; it must be a whole number.")
             options[name] = int(text)
     if (text := given["hours"]) is not None:
-        options["hours"] = _hours(text)
+        options["hours"] = read_hours(text)
+        if options["hours"] is None:
+            raise InvalidOptions(f"The hours are {text!r}; use a length of time such as {EXAMPLES}.")
     for name in ("name", "image") if slug is not None else ("name", "image", "gpu_type"):
         options[name] = given[name]
     return options
-
-
-def _hours(text: str) -> float:
-    hours = read_hours(text)
-    if hours is None:
-        raise InvalidOptions(f"The hours are {text!r}; use a length of time such as {EXAMPLES}.")
-    return hours

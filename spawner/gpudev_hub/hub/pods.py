@@ -15,18 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gpudev_hub.cluster.labels import (
-    ATTEMPT,
-    CONTAINER,
-    GPU,
-    JUPYTER_PORT,
-    OWN_POLICY,
-    RANK,
-    RANKS,
-    RESERVATION,
-    SSHD_PORT,
-    object_name,
-)
+from gpudev_hub.cluster import labels
 from gpudev_hub.cluster_settings import ClusterSettings, Pool
 from gpudev_hub.core.gate import Launch
 from gpudev_hub.server.gang import alias
@@ -56,7 +45,7 @@ def gang(launch: Launch) -> str:
 
     Not an alias of any rank: a search through the namespace would find all of them under it.
     """
-    return f"gang-{object_name(launch.id, launch.attempt)}"
+    return f"gang-{labels.object_name(launch.id, launch.attempt)}"
 
 
 def host(launch: Launch, rank: int, settings: ClusterSettings) -> str:
@@ -76,10 +65,10 @@ def secret(
     ranks = range(len(launch.allocation))
     spec = {
         "launch": msgspec.to_builtins(launch),
-        "peers": [{"host": host(launch, rank, settings), "port": SSHD_PORT} for rank in ranks],
+        "peers": [{"host": host(launch, rank, settings), "port": labels.SSHD_PORT} for rank in ranks],
         "jupyter": list(jupyter),
-        "jupyter_port": JUPYTER_PORT,
-        "sshd_port": SSHD_PORT,
+        "jupyter_port": labels.JUPYTER_PORT,
+        "sshd_port": labels.SSHD_PORT,
         "env": {
             **env,
             "NNODES": str(len(launch.allocation)),
@@ -97,7 +86,7 @@ def secret(
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": object_name(launch.id, launch.attempt), "labels": _labels(launch)},
+        "metadata": {"name": labels.object_name(launch.id, launch.attempt), "labels": _labels(launch)},
         "type": "Opaque",
         "immutable": True,
         "data": {"spec.json": text},
@@ -120,7 +109,7 @@ def service(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
             "clusterIP": "None",
             # Ranks look for each other while they start.
             "publishNotReadyAddresses": True,
-            "selector": {RESERVATION: launch.id, ATTEMPT: str(launch.attempt)},
+            "selector": {labels.RESERVATION: launch.id, labels.ATTEMPT: str(launch.attempt)},
         },
     }
 
@@ -130,7 +119,7 @@ def network_policy(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
 
     MPI and NCCL choose ports as they like. ``owner``: reference to rank 0's pod.
     """
-    ranks = {"podSelector": {"matchLabels": {RESERVATION: launch.id}}}
+    ranks = {"podSelector": {"matchLabels": {labels.RESERVATION: launch.id}}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -170,14 +159,14 @@ def pod(
     pool = settings.pool(launch.gpu_type)
     resources = _resources(launch, rank, pool)
     volumes = _volumes(launch, claim, resources, pool)
-    labels = {
+    named = {
         **_labels(launch),
-        RANK: str(rank),
-        RANKS: str(len(launch.allocation)),
+        labels.RANK: str(rank),
+        labels.RANKS: str(len(launch.allocation)),
         # The one that KubeSpawner watches for.
         "component": "singleuser-server",
     }
-    metadata: dict[str, Any] = {"name": object_name(launch.id, launch.attempt, rank), "labels": labels}
+    metadata: dict[str, Any] = {"name": labels.object_name(launch.id, launch.attempt, rank), "labels": named}
     if owner is not None:
         metadata["ownerReferences"] = [dict(owner)]
     spec: dict[str, Any] = {
@@ -189,7 +178,7 @@ def pod(
         "terminationGracePeriodSeconds": settings.grace_seconds,
         "affinity": {"nodeAffinity": _only_on(launch, rank)},
         "tolerations": [
-            {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
+            {"key": labels.GPU, "operator": "Exists", "effect": "NoSchedule"},
             # What may be on a cordoned node is the service's decision: nothing new, but what runs there,
             # also after a crash.
             {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
@@ -209,7 +198,7 @@ def pod(
         "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
     }
     if len(launch.allocation) > 1:
-        labels[OWN_POLICY] = "true"
+        named[labels.OWN_POLICY] = "true"
         spec["hostname"] = alias(launch.id, rank)
         spec["subdomain"] = gang(launch)
         spec["dnsConfig"] = {"searches": [_domain(launch, settings)]}
@@ -224,7 +213,9 @@ def _volumes(launch: Launch, claim: str, resources: _Resources, pool: Pool) -> d
         "scratch": {"emptyDir": {}},
         "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": f"{shm}Mi"}},
         "run": {"emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
-        "spec": {"secret": {"secretName": object_name(launch.id, launch.attempt), "defaultMode": 0o440}},
+        "spec": {
+            "secret": {"secretName": labels.object_name(launch.id, launch.attempt), "defaultMode": 0o440}
+        },
     }
     if any(name.startswith("hugepages-") for name in resources["limits"]):
         volumes["hugepages"] = {"emptyDir": {"medium": "HugePages"}}
@@ -236,14 +227,14 @@ def _container(
 ) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [{"name": name, "mountPath": _MOUNTED[name]} for name in volumes]
     next(mount for mount in mounts if mount["name"] == "spec")["readOnly"] = True
-    ports = [{"name": "sshd", "containerPort": SSHD_PORT}]
+    ports = [{"name": "sshd", "containerPort": labels.SSHD_PORT}]
     if rank == 0:
-        ports.append({"name": "jupyter", "containerPort": JUPYTER_PORT})
+        ports.append({"name": "jupyter", "containerPort": labels.JUPYTER_PORT})
     context: dict[str, Any] = {"allowPrivilegeEscalation": settings.sudo}
     if not settings.sudo:
         context["capabilities"] = {"drop": ["ALL"]}
     return {
-        "name": CONTAINER,
+        "name": labels.CONTAINER,
         "image": launch.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": [PYTHON, "-I", "-m", "gpudev_hub.server.pod", SPEC, str(rank)],
@@ -263,8 +254,8 @@ def _container(
 
 def _labels(launch: Launch) -> dict[str, str]:
     return {
-        RESERVATION: launch.id,
-        ATTEMPT: str(launch.attempt),
+        labels.RESERVATION: launch.id,
+        labels.ATTEMPT: str(launch.attempt),
         "app.kubernetes.io/managed-by": "gpudev",
         "app.kubernetes.io/component": "server",
     }
@@ -285,7 +276,7 @@ def _resources(launch: Launch, rank: int, pool: Pool) -> _Resources:
     """Its share of the node by GPUs. CPUs are a request only, idle ones anybody's; the rest are limits."""
     share = launch.gpus / pool.gpus_per_node
     devices = launch.devices[rank] if launch.devices else {}
-    limits = {"memory": _mebibytes(pool.memory_gib_per_node * share), GPU: str(launch.gpus), **devices}
+    limits = {"memory": _mebibytes(pool.memory_gib_per_node * share), labels.GPU: str(launch.gpus), **devices}
     if pool.disk_gib_per_node is not None:
         limits["ephemeral-storage"] = _mebibytes(pool.disk_gib_per_node * share)
     return {"requests": {"cpu": f"{round(pool.cpus_per_node * share * 1000)}m", **limits}, "limits": limits}
