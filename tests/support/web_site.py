@@ -65,7 +65,7 @@ def new_ids() -> Callable[[], str]:
 
 async def checked() -> list[Check]:
     """What a check of GitHub finds: one fact that holds, and one that does not."""
-    return [Check("App", True, "gpudev"), Check("clock", False, "900 s behind", "Set the clock.")]
+    return [Check("App", "gpudev"), Check("clock", "900 s behind", "Set the clock.")]
 
 
 async def looked() -> list[Finding]:

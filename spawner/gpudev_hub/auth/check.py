@@ -26,12 +26,16 @@ _SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One fact. ``todo`` is empty where nothing needs to be done."""
+    """One fact. ``todo`` is empty if it holds."""
 
     name: str
-    ok: bool
     found: str
     todo: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it holds."""
+        return not self.todo
 
 
 async def check_github(client: GithubClient) -> list[Check]:
@@ -69,10 +73,10 @@ class _Checks:
                 found = await part()
             except MembershipUnavailable as error:
                 # One fault can fail many checks; it is said once.
-                found = [_unchecked(name) if str(error) in said else Check(name, False, str(error), _AGAIN)]
+                found = [_unchecked(name) if str(error) in said else Check(name, str(error), _AGAIN)]
                 said.add(str(error))
             except (KeyError, TypeError, ValueError, AttributeError):
-                found = [Check(name, False, "GitHub's answer cannot be read", "Check api_url.")]
+                found = [Check(name, "GitHub's answer cannot be read", "Check api_url.")]
             for one in found:
                 yield one
 
@@ -82,10 +86,9 @@ class _Checks:
         known = f"{app['slug']} (App {app['id']}), the private key is one of its keys"
         client_id = app.get("client_id")
         return [
-            Check("App", True, known),
+            Check("App", known),
             Check(
                 "client id",
-                client_id == settings.client_id,
                 f"GitHub says {client_id}, client_id in GPUDEV_GITHUB is {settings.client_id}",
                 "" if client_id == settings.client_id else f"Set client_id to {client_id}.",
             ),
@@ -97,13 +100,12 @@ class _Checks:
         reply = await self._client.get_as_app(f"/orgs/{org}/installation")
         if not reply.found:
             todo = "An owner of the organisation must install the App."
-            return [Check("installation", False, f"the App is not installed in {org}", todo)]
+            return [Check("installation", f"the App is not installed in {org}", todo)]
         found = reply.data
         suspended = found.get("suspended_at") is not None
         return [
             Check(
                 "installation",
-                not suspended,
                 f"number {found['id']} in {org}{', suspended' if suspended else ''}",
                 "An owner of the organisation must unsuspend the App." if suspended else "",
             ),
@@ -118,20 +120,19 @@ class _Checks:
         ahead = self._client.clock_ahead
         if ahead is None:
             return [_unchecked("clock")]
-        good = abs(ahead) < CLOCK_TOLERANCE
-        todo = "" if good else "Set this machine's clock, with NTP for example."
-        return [Check("clock", good, clock_words(ahead), todo)]
+        todo = "" if abs(ahead) < CLOCK_TOLERANCE else "Set this machine's clock, with NTP for example."
+        return [Check("clock", clock_words(ahead), todo)]
 
     async def _client_secret(self) -> list[Check]:
         try:
             secret = self._settings.client_secret()
         except SettingsError as error:
-            return [Check("client secret", False, str(error), "The Hub needs it. Correct the file.")]
+            return [Check("client secret", str(error), "The Hub needs it. Correct the file.")]
         status = await self._client.check_client(self._settings.client_id, secret)
         # GitHub knows no such token, but it took the client's word that it may ask.
         good = status in (httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
         todo = "" if good else "Create a client secret in the App's settings for client_secret_file."
-        return [Check("client secret", good, "accepted" if good else f"refused with {status}", todo)]
+        return [Check("client secret", "accepted" if good else f"refused with {status}", todo)]
 
     def _team(self, team: str) -> Callable[[], Awaitable[list[Check]]]:
         async def check() -> list[Check]:
@@ -143,7 +144,7 @@ class _Checks:
                 self._member = str(members[0]["login"])
             words = f"{len(members)} members in {_pages(members)} pages, {seen.get('privacy', 'unknown')}"
             empty = team == self._settings.team and not members
-            return [Check(f"team {team}", not empty, words, "Add members to the team." if empty else "")]
+            return [Check(f"team {team}", words, "Add members to the team." if empty else "")]
 
         return check
 
@@ -158,7 +159,7 @@ class _Checks:
         kind = "private" if seen.get("private") else "public"
         words = f"{kind}, {len(listed)} people may push, in {_pages(listed)} pages"
         todo = "" if listed else "Give people push permission, or check repository in GPUDEV_GITHUB."
-        return [Check(f"repository {settings.repository}", bool(listed), words, todo)]
+        return [Check(f"repository {settings.repository}", words, todo)]
 
     async def _permission(self) -> list[Check]:
         if self._member is None:
@@ -166,24 +167,23 @@ class _Checks:
         path = f"/repos/{self._settings.repository}/collaborators/{self._member}/permission"
         reply = await self._client.get(path)
         if not reply.found:
-            return [Check("permission of one person", False, "GitHub answers 404", "Check repository.")]
+            return [Check("permission of one person", "GitHub answers 404", "Check repository.")]
         words = f"{self._member} has {reply.data['permission']}"
         same = str(reply.data["user"]["login"]).lower() == self._member.lower()
-        return [Check("permission of one person", same, words, "" if same else "Run the check again.")]
+        return [Check("permission of one person", words, "" if same else "Run the check again.")]
 
     async def _keys(self) -> list[Check]:
         if self._member is None:
             return [_unchecked("SSH keys of one person")]
         keys = await self._client.pages(f"/users/{self._member}/keys")
-        good = keys is not None
         words = f"{self._member} has {len(keys)}" if keys is not None else "GitHub answers 404"
-        return [Check("SSH keys of one person", good, words, "" if good else "Run the check again.")]
+        return [Check("SSH keys of one person", words, "" if keys is not None else "Run the check again.")]
 
     async def _webhook(self) -> list[Check]:
         reply = await self._client.get_as_app("/app/hook/config")
         url = reply.data.get("url") if reply.found else None
         if not url:
-            return [Check("webhook", True, "none: the next sweep finds a change")]
+            return [Check("webhook", "none: the next sweep finds a change")]
         faults = []
         if not reply.data.get("secret"):
             faults.append("Set a secret in the App's webhook settings.")
@@ -199,7 +199,7 @@ class _Checks:
         if failed:
             faults.append("See the recent deliveries in the App's advanced settings.")
         words = f"{url}, {failed} of the last {len(sent)} deliveries failed"
-        return [Check("webhook", not faults, words, " ".join(faults))]
+        return [Check("webhook", words, " ".join(faults))]
 
     async def _rate(self) -> list[Check]:
         rate: dict[str, Any] = (await self._client.get("/rate_limit")).data["rate"]
@@ -210,7 +210,7 @@ class _Checks:
             f"a sweep every {self._settings.sweep_minutes:g} min needs {needed} an hour at most"
         )
         todo = "" if good else "Raise sweep_minutes, or wait until the limit is reset."
-        return [Check("rate limit", good, words, todo)]
+        return [Check("rate limit", words, todo)]
 
 
 def _permissions(name: str, granted: dict[str, str], advice: str) -> Check:
@@ -218,13 +218,13 @@ def _permissions(name: str, granted: dict[str, str], advice: str) -> Check:
     more = [f"{key}: {level}" for key, level in granted.items() if PERMISSIONS.get(key) != level]
     words = ", ".join(f"{key}: {level}" for key, level in sorted(granted.items())) or "none"
     if missing:
-        return Check(name, False, words, f"{advice}: {', '.join(missing)} is missing.")
+        return Check(name, words, f"{advice}: {', '.join(missing)} is missing.")
     note = f"{words} (more than needed: {', '.join(more)})" if more else words
-    return Check(name, True, note)
+    return Check(name, note)
 
 
 def _unchecked(name: str) -> Check:
-    return Check(name, False, NOT_CHECKED, "Correct the faults above, then check again.")
+    return Check(name, NOT_CHECKED, "Correct the faults above, then check again.")
 
 
 def _pages(items: list[Any]) -> int:

@@ -116,7 +116,6 @@ class GithubClient:
         self._kept: dict[str, tuple[str, Reply]] = {}
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._http.aclose()
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Reply:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from gpudev_hub.core.ports import Account, Facts, Lists
 
@@ -12,6 +14,25 @@ from .github import GithubClient, GithubRefused, GithubUnavailable
 _ATTEMPTS = 3
 """How often a single check starts over because its account was renamed meanwhile."""
 _PUSH = ("admin", "write")
+
+
+T = TypeVar("T")
+
+
+class _Collaborator(msgspec.Struct):
+    id: int
+    login: str
+    permissions: dict[str, Any]
+
+
+class _Permission(msgspec.Struct):
+    permission: str
+    user: Account
+
+
+class _Member(msgspec.Struct):
+    state: str
+    """``active``; ``pending`` for somebody who was invited and has not accepted."""
 
 
 class GithubMembership:
@@ -45,28 +66,28 @@ class GithubMembership:
             # An outage of one route must not look like the end of an account.
             await self.see_repository()
             return None
-        return _account(reply.data)
+        return _read(reply.data, Account)
 
     async def lists(self) -> Lists:
         """Team members and push collaborators in pages of 100, and the other teams' members."""
         settings = self._settings
-        members: dict[str, Mapping[int, str]] = {}
+        members: dict[str, dict[int, str]] = {}
         for team in settings.teams:
             found = await self._client.pages(f"{_team_path(team)}/members")
             if found is None and team == settings.team:
                 raise self._unseen_team(team)
             self._note(team, found is None)
-            members[team] = _logins(found or [])
+            members[team] = {one.id: one.login for one in _read(found or [], list[Account])}
         pushers = await self._client.pages(
             f"/repos/{settings.repository}/collaborators", {"affiliation": "all", "permission": "push"}
         )
         if pushers is None:
             raise self._unseen_repository()
-        may_push = [user for user in pushers if _field(user, "permissions").get("push") is True]
+        collaborators = _read(pushers, list[_Collaborator])
         operators = frozenset[int]().union(*(members[team] for team in settings.operator_teams))
         return Lists(
             team=members[settings.team],
-            push=_logins(may_push),
+            push={one.id: one.login for one in collaborators if one.permissions.get("push") is True},
             operators=operators,
             teams={team: frozenset(found) for team, found in members.items()},
         )
@@ -76,14 +97,14 @@ class GithubMembership:
         reply = await self._client.get(_team_path(team))
         if not reply.found:
             raise self._unseen_team(team)
-        return _mapping(reply.data)
+        return _read(reply.data, dict[str, Any])
 
     async def see_repository(self) -> Mapping[str, Any]:
         """GitHub's description of the repository. Raises ``GithubRefused`` where the App cannot see it."""
         reply = await self._client.get(f"/repos/{self._settings.repository}")
         if not reply.found:
             raise self._unseen_repository()
-        return _mapping(reply.data)
+        return _read(reply.data, dict[str, Any])
 
     async def _facts(self, account: Account) -> Facts | None:
         """``None``: the login is another account's by now."""
@@ -95,15 +116,16 @@ class GithubMembership:
             # The repository is there, so the login is not: renamed or deleted a moment ago.
             return None
         # An account that took over the login must not lend its rights.
-        if _account(_field(reply.data, "user")).id != account.id:
+        found = _read(reply.data, _Permission)
+        if found.user.id != account.id:
             return None
-        may_push = _text(reply.data, "permission") in _PUSH
+        may_push = found.permission in _PUSH
         in_team = await self._member(settings.team, account.login)
         teams = [settings.team] if in_team else []
         if in_team and may_push:
             teams += [team for team in settings.teams[1:] if await self._member(team, account.login)]
         again = await self._client.get(f"/user/{account.id}")
-        if not again.found or _account(again.data) != account:
+        if not again.found or _read(again.data, Account) != account:
             return None
         operator = any(team in settings.operator_teams for team in teams)
         return Facts(account, in_team, may_push, operator, tuple(teams))
@@ -111,8 +133,7 @@ class GithubMembership:
     async def _member(self, team: str, login: str) -> bool:
         reply = await self._client.get(f"{_team_path(team)}/memberships/{login}")
         if reply.found:
-            # Somebody who was invited and has not accepted is "pending".
-            return _text(reply.data, "state") == "active"
+            return _read(reply.data, _Member).state == "active"
         try:
             await self.see_team(team)
         except GithubRefused:
@@ -147,34 +168,9 @@ def _team_path(team: str) -> str:
     return f"/orgs/{org}/teams/{slug}"
 
 
-def _logins(users: list[Any]) -> dict[int, str]:
-    accounts = [_account(user) for user in users]
-    return {account.id: account.login for account in accounts}
-
-
-def _account(data: Any) -> Account:
-    found = _mapping(data)
-    if not isinstance(found.get("id"), int) or not isinstance(found.get("login"), str):
-        raise _unreadable()
-    return Account(found["id"], found["login"])
-
-
-def _field(data: Any, name: str) -> Mapping[str, Any]:
-    return _mapping(_mapping(data).get(name))
-
-
-def _text(data: Any, name: str) -> str:
-    found = _mapping(data).get(name)
-    if not isinstance(found, str):
-        raise _unreadable()
-    return found
-
-
-def _mapping(data: Any) -> Mapping[str, Any]:
-    if not isinstance(data, dict):
-        raise _unreadable()
-    return data
-
-
-def _unreadable() -> GithubUnavailable:
-    return GithubUnavailable("GitHub's answer cannot be read: a field is missing")
+def _read(data: Any, kind: type[T]) -> T:
+    """Return the fields that are needed of GitHub's answer."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError:
+        raise GithubUnavailable("GitHub's answer cannot be read: a field is missing") from None

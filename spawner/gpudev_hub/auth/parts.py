@@ -56,7 +56,6 @@ class GithubParts:
         )
 
     async def close(self) -> None:
-        """End all of it."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -64,7 +63,6 @@ class GithubParts:
         await self.client.close()
 
     async def check(self) -> list[Check]:
-        """Check every fact that the product relies on."""
         return await check_github(self.client)
 
     async def _say_faults(self) -> None:
