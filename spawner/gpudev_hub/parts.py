@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from .server import isolation
+from .server import isolation, processes
 from .server.logs import Log, tail
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ class Part:
         """``again`` is called whenever the part has been started anew after a death."""
         self.name = name
         self.argv = argv
-        self.restarts = 0
         self.deaths = 0
         self.refused = False
         """It ended last with ``REFUSED``."""
@@ -53,16 +53,13 @@ class Part:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now."""
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
     def start(self) -> None:
-        """Start it and keep it running."""
         self._task = asyncio.create_task(self._keep(), name=self.name)
 
-    def last_words(self, lines: int = 15) -> str:
-        """The end of its log."""
-        return tail(self._log_path, lines)
+    def last_words(self) -> str:
+        return tail(self._log_path, 15)
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -79,7 +76,6 @@ class Part:
             log.warning("%s ended with exit code %s; restarting it in %.1f s", self.name, code, delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
-            self.restarts += 1
 
     async def _once(self) -> int | str:
         try:
@@ -97,7 +93,7 @@ class Part:
             self._log.write(f"{self.argv[0]} cannot be started: {error}\n".encode())
             return str(error)
         assert self._process.stdout is not None
-        if self.restarts and self._again is not None:
+        if self.deaths and self._again is not None:
             self._telling = asyncio.create_task(self._again())
         while data := await self._process.stdout.read(65536):
             self._log.write(data)
@@ -122,16 +118,8 @@ class Part:
 
 def reap_strays(known: set[int | None]) -> None:
     """Take the exit codes of servers' launchers, which became our children when the Hub's helper ended."""
-    me = os.getpid()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) in known:
-            continue
-        try:
-            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] == "Z" and int(fields[1]) == me:
-            try:
-                os.waitpid(int(entry.name), os.WNOHANG)
-            except ChildProcessError:
-                pass
+    for pid in processes.everyone():
+        fields = None if pid in known else processes.stat(pid)
+        if fields is not None and fields[0] == "Z" and int(fields[1]) == os.getpid():
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
@@ -101,32 +101,29 @@ def run(environment: Mapping[str, str]) -> int:
 async def _run(
     state: StateFolder, settings: Settings, user: LocalUser, environment: Mapping[str, str]
 ) -> int:
-    await _wait_for_port(settings)
-    await _check(settings)
+    await _once_left(lambda: _check_port(settings))
+    await _once_left(lambda: check(settings))
     # Everything above leaves all as it is; from here on something is made and started.
     state.furnish()
     return await Supervisor(settings, user, environment).run()
 
 
-async def _wait_for_port(settings: Settings) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PREDECESSOR_PATIENCE
-    while not port_free(settings.port):
-        if loop.time() > deadline:
-            raise CannotRun(
-                Ended.PORT_IN_USE,
-                f"port {settings.port} of {LOOPBACK} is in use: choose another port with GPUDEV_PORT",
-            )
-        await asyncio.sleep(0.1)
+async def _check_port(settings: Settings) -> None:
+    if not port_free(settings.port):
+        raise CannotRun(
+            Ended.PORT_IN_USE,
+            f"port {settings.port} of {LOOPBACK} is in use: choose another port with GPUDEV_PORT",
+        )
 
 
-async def _check(settings: Settings) -> None:
+async def _once_left(attempt: Callable[[], Awaitable[None]]) -> None:
+    """Call ``attempt`` until the parts of a supervisor that was killed just now have let go."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PREDECESSOR_PATIENCE
     while True:
         try:
-            return await check(settings)
-        except StoreLocked:
+            return await attempt()
+        except (CannotRun, StoreLocked):
             if loop.time() > deadline:
                 raise
             await asyncio.sleep(0.1)
@@ -244,30 +241,24 @@ class Supervisor:
 
     async def _usable(self, ports: Ports) -> bool:
         """Wait until users can come; false if told to end before."""
-        wanted = {
-            "hub": f"http://{LOOPBACK}:{ports.hub}/hub/health",
-            "service": f"http://{LOOPBACK}:{ports.service}{PREFIX}health/live",
-            "proxy": f"{self.settings.url}{PREFIX}health/live",
-        }
+        proxy, service, hub, *more = self._parts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + USABLE_WITHIN
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            for name, url in wanted.items():
-                while not await _answers(client, url):
+            wanted: list[tuple[Part, Callable[[], Awaitable[bool]]]] = [
+                (hub, lambda: _answers(client, f"http://{LOOPBACK}:{ports.hub}/hub/health")),
+                (service, lambda: _answers(client, f"http://{LOOPBACK}:{ports.service}{PREFIX}health/live")),
+                (proxy, lambda: _answers(client, f"{self.settings.url}{PREFIX}health/live")),
+                *((bastion, lambda: _listens(self.settings.bastion_port(ports))) for bastion in more),
+            ]
+            for part, usable in wanted:
+                while not await usable():
                     if self._ending.is_set():
                         return False
                     self._give_up_if_hopeless()
                     if loop.time() > deadline:
-                        part = next(part for part in self._parts if part.name == name)
                         raise self._not_usable(part, f"did not start within {USABLE_WITHIN:.0f} s")
                     await asyncio.sleep(0.05)
-        while self.settings.bastion and not await _listens(self.settings.bastion_port(ports)):
-            if self._ending.is_set():
-                return False
-            self._give_up_if_hopeless()
-            if loop.time() > deadline:
-                raise self._not_usable(self._parts[-1], f"did not start within {USABLE_WITHIN:.0f} s")
-            await asyncio.sleep(0.05)
         return True
 
     def _give_up_if_hopeless(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpudev_hub.ssh.keys import BadKey, fingerprint, parse, parse_line
+from gpudev_hub.ssh.keys import BadKey, fingerprint, judge, parse_line
 
 
 def text(data: bytes) -> bytes:
@@ -127,7 +127,7 @@ def test_real_certificate_dsa_free_and_weak_rsa(tmp_path: Path) -> None:
 def test_a_file_gives_its_good_keys_once_and_in_order() -> None:
     other = line("ssh-ed25519", b"j" * 32)
     content = f'# mine\r\n{ED25519} me@here\r\n\r\ncommand="id" {other}\r\n{other}\n{ED25519} again\n'
-    assert [key.line for key in parse(content)] == [ED25519, other]
+    assert [key.line for key in judge(content)[0]] == [ED25519, other]
 
 
 def test_fingerprint_is_that_of_ssh_keygen() -> None:

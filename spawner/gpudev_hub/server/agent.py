@@ -80,7 +80,6 @@ class Pauses:
         self._stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 (spreads load, hides nothing)
 
     def worked(self) -> None:
-        """Reset the pauses after a success."""
         self._failures = 0
 
 
@@ -126,11 +125,10 @@ def terminals(marker: str) -> set[str]:
     for pid, whole in processes.marked(marker).items():
         if whole != marker:
             continue  # rank 10 also starts with the marker of rank 1
-        try:
-            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        except OSError:
+        fields = processes.stat(pid)
+        if fields is None:
             continue
-        device = int(text[text.rindex(")") + 2 :].split()[4])
+        device = int(fields[4])
         major, minor = os.major(device), os.minor(device)
         if 136 <= major <= 143:  # the kernel's numbers for /dev/pts
             found.add(f"/dev/pts/{(major - 136) * 256 + minor}")
@@ -157,6 +155,14 @@ def tell(marker: str, text: str) -> int:
         finally:
             os.close(descriptor)
     return told
+
+
+def _text(file: Path, otherwise: str = "") -> str:
+    """Return what is in a file of the launcher, and ``otherwise`` if there is none."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return otherwise
 
 
 class Agent:
@@ -191,7 +197,7 @@ class Agent:
         return port in self._answered
 
     def _jupyter(self, url: str) -> bool:
-        port, noted = urlsplit(url).port or 80, private.answered(self.folder)
+        port, noted = urlsplit(url).port or 80, self.folder / private.ANSWERED
         if not noted.exists():
             self._answered.discard(port)  # it was restarted
         up = self._up(port, lambda: jupyter_answers(url))
@@ -209,7 +215,7 @@ class Agent:
         while not self.stop.is_set():
             state = self.look()
             up = all(part is not False for part in state)
-            notice = self._notice() if state[0] else ""
+            notice = _text(self.folder / private.NOTICE) if state[0] else ""
             if notice and notice != told:
                 tell(self.config["marker"], notice)
                 told = notice
@@ -239,13 +245,6 @@ class Agent:
             quiet_since = time.monotonic()
             say(f"reported: {self._detail(state) or 'all parts answer'}")
 
-    def _notice(self) -> str:
-        """Return the launcher's notice for the user, or an empty string."""
-        try:
-            return private.notice(self.folder).read_text().strip()
-        except OSError:
-            return ""
-
     def _long(self, since: float) -> bool:
         """Return whether the start takes so long that it is reported, with slower checks."""
         return time.monotonic() - since > 20
@@ -263,10 +262,7 @@ class Agent:
     def _why(self, name: str, port: int) -> str:
         if listens(port):
             return f"port {port} is open, but the process there does not answer correctly"
-        try:
-            return private.trouble(self.folder, name).read_text().strip()
-        except OSError:
-            return f"nothing listens on port {port} yet"
+        return _text(private.trouble(self.folder, name), f"nothing listens on port {port} yet")
 
     def deliver_notices(self) -> None:
         """Wait for notices and show them. Keeps the end time of the banner up to date."""
@@ -313,7 +309,7 @@ class Agent:
             for cut in answer["cut"]:
                 if cut["subject"].startswith(hub_user):
                     self.closed_to[cut["subject"].removeprefix(hub_user)] = number
-            private.write(private.cut(self.folder), json.dumps({"number": number, "users": self.closed_to}))
+            private.write(self.folder / private.CUT, json.dumps({"number": number, "users": self.closed_to}))
 
     def _keep_end(self, ends_at: str) -> None:
         """Write the current end time for the banner; extensions change it."""
@@ -323,7 +319,6 @@ class Agent:
             private.write(file, f"{seconds}\n")
 
     def run(self) -> None:
-        """Run until the launcher stops the agent."""
         threading.Thread(target=self.deliver_notices, name="notices", daemon=True).start()
         self.report_readiness()
 

@@ -74,7 +74,6 @@ class Lab:
         self._refused: Fingerprint = ()
 
     def configuration(self) -> list[Path]:
-        """Return the user's configuration files."""
         found = []
         for folder in self._folders:
             for pattern in _FILES:

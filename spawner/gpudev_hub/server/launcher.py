@@ -22,7 +22,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,17 +93,20 @@ class Launcher:
         if spec["jupyter"] is not None:
             self.jupyter = self._part("jupyter", [], env)
             self._start_jupyter(self.jupyter)
-            self._give_examples()
+            with self._logged(f"the home did not get the folder {examples.FOLDER}"):
+                examples.give(Path(spec["home"]))
         agent = [sys.executable, "-I", "-m", "gpudev_hub.server.agent", str(self.folder)]
         self.parts = [self._part("sshd", argv, env), self._part("agent", agent, env)]
         for part in self.parts:
             self._start(part)
 
-    def _give_examples(self) -> None:
+    @contextmanager
+    def _logged(self, what: str) -> Iterator[None]:
+        """Log an ``OSError`` instead of raising it: a full disk does not end the server."""
         try:
-            examples.give(Path(self.spec["home"]))
+            yield
         except OSError as error:
-            self.log.write(f"the home did not get the folder {examples.FOLDER}: {error}\n".encode())
+            self.log.write(f"{what}: {error}\n".encode())
 
     def _start_jupyter(self, part: Part) -> None:
         """Start JupyterLab, with or without the user's configuration."""
@@ -114,19 +118,15 @@ class Launcher:
         part.env = lab.environment(self.env, self.folder, plain)
         # JupyterLab also reads configuration from the working directory.
         part.cwd = str(plain or self.spec["home"])
-        private.answered(self.folder).unlink(missing_ok=True)
-        try:
-            private.write(private.notice(self.folder), self.lab.notice)
-        except OSError as error:
-            self.log.write(f"the notice about JupyterLab could not be written: {error}\n".encode())
+        (self.folder / private.ANSWERED).unlink(missing_ok=True)
+        with self._logged("the notice about JupyterLab could not be written"):
+            private.write(self.folder / private.NOTICE, self.lab.notice)
         self._start(part)
         runtime = self.env.get("JUPYTER_RUNTIME_DIR")
         if part.pid is not None and runtime is not None:
-            try:
+            with self._logged(f"{lab.PID} could not be written"):
                 Path(runtime).mkdir(mode=0o700, exist_ok=True)
                 private.write(Path(runtime) / lab.PID, f"{part.pid}\n")
-            except OSError as error:
-                self.log.write(f"{lab.PID} could not be written: {error}\n".encode())
 
     def _start(self, part: Part) -> None:
         try:
@@ -194,7 +194,7 @@ class Launcher:
 
     def _patience_ends(self, part: Part) -> float | None:
         """Return when JupyterLab must have answered (monotonic); ``None`` if it has, or without a limit."""
-        if private.answered(self.folder).exists() or (patience := self.lab.patience()) is None:
+        if (self.folder / private.ANSWERED).exists() or (patience := self.lab.patience()) is None:
             return None
         return part.started + patience
 
@@ -248,7 +248,7 @@ class Launcher:
         ending = lab.Ending(
             code,
             part.said(),
-            private.answered(self.folder).exists(),
+            (self.folder / private.ANSWERED).exists(),
             time.monotonic() - part.started,
             hung=self.hung,
         )
@@ -265,12 +265,10 @@ class Launcher:
         """Write the event to the log of the part, and to a file for the agent, which reports it."""
         last = part.last_line() if said else ""
         part.log.write(f"{part.name} {what}\n".encode())
-        try:
+        with self._logged(f"the end of {part.name} could not be recorded"):
             private.write(
                 private.trouble(self.folder, part.name), f"{part.name} {what}{': ' if last else ''}{last}\n"
             )
-        except OSError as error:
-            self.log.write(f"the end of {part.name} could not be recorded: {error}\n".encode())
 
     def finish(self, how: Exit) -> None:
         """Start to end the server. The first reason is recorded."""

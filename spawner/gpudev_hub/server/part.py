@@ -72,7 +72,6 @@ class Part:
         return output
 
     def take(self, data: bytes) -> None:
-        """Log output of the process."""
         self.log.write(data)
         self._said = (self._said + data)[-_KEPT:]
 
@@ -102,7 +101,6 @@ class Part:
         self.delay = min(2 * self.delay, RESTART_MOST)
 
     def said(self) -> str:
-        """Return the end of its output."""
         return self._said.decode(errors="replace")
 
     def last_line(self) -> str:

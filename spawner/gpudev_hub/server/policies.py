@@ -7,10 +7,10 @@ So each server looks for itself, before anything of its user runs.
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 PATIENCE: Final = 20.0
@@ -35,26 +35,14 @@ def wait_until_enforced(forbidden: Sequence[str], patience: float = PATIENCE) ->
 
 def reachable(targets: Sequence[str]) -> list[str]:
     """Return the targets that accept a TCP connection. All are tried at the same time."""
-    tried: dict[socket.socket, str] = {}
-    reached: set[str] = set()
+    with ThreadPoolExecutor(max_workers=len(targets)) as pool:
+        return [target for target, up in zip(targets, pool.map(_accepts, targets), strict=True) if up]
+
+
+def _accepts(target: str) -> bool:
+    host, _, port = target.rpartition(":")
     try:
-        for target in targets:
-            host, _, port = target.rpartition(":")
-            try:
-                family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-                attempt = socket.socket(family, kind)
-            except OSError:
-                continue  # what has no address is reached by nobody
-            tried[attempt] = target
-            attempt.setblocking(False)
-            attempt.connect_ex(address)
-        waiting, deadline = set(tried), time.monotonic() + DROPPED
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            for done in select.select((), waiting, (), left)[1]:
-                waiting.discard(done)
-                if done.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                    reached.add(tried[done])
-    finally:
-        for attempt in tried:
-            attempt.close()
-    return [target for target in targets if target in reached]
+        socket.create_connection((host, port), timeout=DROPPED).close()
+    except OSError:  # also for what has no address
+        return False
+    return True

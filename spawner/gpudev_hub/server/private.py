@@ -6,6 +6,13 @@ import os
 import tempfile
 from pathlib import Path
 
+ANSWERED = "answered"
+"""File that the agent creates for the launcher once JupyterLab has answered."""
+CUT = "cut"
+"""File that the agent changes for JupyterLab when somebody has lost access to the server."""
+NOTICE = "notice"
+"""File in which the launcher writes a notice to the user, for the agent and the banner."""
+
 
 def write(path: Path, data: str | bytes, mode: int = 0o600, *, durable: bool = False) -> None:
     """Replace a file atomically; others can never read it, unless ``mode`` allows it.
@@ -34,18 +41,3 @@ def line(text: str) -> str:
 def trouble(folder: Path, name: str) -> Path:
     """Return the file in which the launcher records for the agent how a part ended last."""
     return folder / f"trouble-{name}"
-
-
-def answered(folder: Path) -> Path:
-    """Return the file that the agent creates for the launcher once JupyterLab has answered."""
-    return folder / "answered"
-
-
-def cut(folder: Path) -> Path:
-    """Return the file that the agent changes for JupyterLab when somebody has lost access to the server."""
-    return folder / "cut"
-
-
-def notice(folder: Path) -> Path:
-    """Return the file in which the launcher writes a notice to the user, for the agent and the banner."""
-    return folder / "notice"

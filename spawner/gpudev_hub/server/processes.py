@@ -10,7 +10,8 @@ from pathlib import Path
 from .record import MARKER
 
 
-def _stat(pid: int) -> list[str] | None:
+def stat(pid: int) -> list[str] | None:
+    """Return the fields of ``/proc/PID/stat`` from field 3, the state, on; ``None`` without the process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -21,30 +22,26 @@ def _stat(pid: int) -> list[str] | None:
 
 def start_time(pid: int) -> int | None:
     """Return field 22 of ``/proc/PID/stat``; ``None`` if the process does not exist or is a zombie."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
 
 def parent(pid: int) -> int | None:
     """Return the parent of a process; ``None`` if the process does not exist or is a zombie."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[1])
 
 
-def _everyone() -> Iterable[int]:
+def everyone() -> Iterable[int]:
+    """Yield the ids of all processes."""
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-
-
-def _living() -> dict[int, int]:
-    """Return the parent of each running process."""
-    return {pid: above for pid in _everyone() if (above := parent(pid)) is not None}
 
 
 def marked(prefix: str) -> dict[int, str]:
     """Return processes with a server marker that starts with ``prefix``, and their markers."""
     wanted = f"{MARKER}={prefix}".encode()
     found: dict[int, str] = {}
-    for pid in _everyone():
+    for pid in everyone():
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
@@ -59,7 +56,7 @@ def marked(prefix: str) -> dict[int, str]:
 
 def command_lines() -> Iterable[tuple[int, list[str]]]:
     """The arguments of every process that has any."""
-    for pid in _everyone():
+    for pid in everyone():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
         except OSError:
@@ -71,12 +68,13 @@ def command_lines() -> Iterable[tuple[int, list[str]]]:
 def descendants(root: int) -> set[int]:
     """Return all running descendants of ``root``."""
     children: dict[int, list[int]] = {}
-    for pid, parent in _living().items():
-        children.setdefault(parent, []).append(pid)
+    for pid in everyone():
+        if (above := parent(pid)) is not None:
+            children.setdefault(above, []).append(pid)
     found: set[int] = set()
     new = [root]
     while new:
-        below = [pid for parent in new for pid in children.get(parent, ()) if pid not in found]
+        below = [pid for above in new for pid in children.get(above, ()) if pid not in found]
         found.update(below)
         new = below
     return found

@@ -1,17 +1,8 @@
 """sshd of one rank: all its files, in one private folder, and its command line.
 
-The launcher calls, in this order:
-
-1. ``launcher.environment(folder, peers, env, shared)``: the environment of Jupyter *and* the sessions.
-2. ``sshd.prepare(folder, launch, rank, port, env, peers)`` with that environment: writes keys,
-   configuration, the script that looks up keys, the banner, ``agent.json`` and, for a pair, ``~/hostfile``.
-   Returns the argv of sshd. The agent is ``python -I -m gpudev_hub.server.agent FOLDER``.
-3. ``gang.cleanup(folder, env)`` before the folder is removed: removes ``~/hostfile`` of this server.
-
 ``launch`` is the JSON of ``core.gate.Launch``. ``peers`` has one ``{"host", "port"}`` per rank, including
 this one: the address of its sshd. With fewer than two peers, there is no pair. ``env`` must have ``HOME``,
 ``PATH`` and the marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` is the address of Jupyter on rank 0.
-``preflight.missing()`` and ``.problems()`` check this machine before the start.
 
 To end a server, note: sshd overwrites its environment with its title, so its processes have no marker
 (processes in sessions do). Every connection is a separate session, so there is no process group with all of
@@ -203,42 +194,33 @@ def prepare(
         )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    account = pwd.getpwuid(os.getuid())
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    material = launch["ssh"][rank]
-    problem = preflight.terminal_problem()
-    private.write(folder / "host_ed25519", private.line(material["host_key"]))
-    private.write(folder / "host_ed25519-cert.pub", private.line(material["host_certificate"]))
-    private.write(folder / "known_hosts", private.line(launch["known_hosts"]))
-    private.write(folder / "token", private.line(launch["token"]))
-    private.write(folder / "env", shells.assignments(env))
     # sshd uses the account's shell only to run `enter`, with a home without start files.
     (folder / "void").mkdir(mode=0o700, exist_ok=True)
     sessions.make_folder(folder)
-    private.write(folder / "ends", f"{int(launch['ends_at']) // 1000}\n")
-    private.write(folder / "banner", _banner(launch, rank))
+    material = launch["ssh"][rank]
+    problem = preflight.terminal_problem()
+    files = {
+        "host_ed25519": private.line(material["host_key"]),
+        "host_ed25519-cert.pub": private.line(material["host_certificate"]),
+        "known_hosts": private.line(launch["known_hosts"]),
+        "token": private.line(launch["token"]),
+        "env": shells.assignments(env),
+        "ends": f"{int(launch['ends_at']) // 1000}\n",
+        "banner": _banner(launch, rank),
+        "keys": _keys(folder, launch),
+        "agent.json": json.dumps(_agent(launch, rank, port, env), indent=1) + "\n",
+    }
+    for name, text in files.items():
+        private.write(folder / name, text)
     private.write(folder / "enter", _enter(folder, env, problem), 0o700)
-    private.write(folder / "keys", _keys(folder, launch))
-    private.write(folder / "agent.json", json.dumps(_agent(launch, rank, port, env), indent=1) + "\n")
     if len(peers) > 1:
-        gang.prepare(folder, launch, rank, account.pw_name, env, peers)
-    config = _CONFIG.format(
-        port=port,
-        listen=f"ListenAddress {listen}\n" if listen else "",
-        folder=folder,
-        user=f'"{account.pw_name}"',
-        allowed=preflight.account_pattern(account.pw_name),
-        root="prohibit-password" if os.getuid() == 0 else "no",
-        timeout=preflight.program("timeout"),
-        tty="no" if problem else "yes",
-        marker=env["GPUDEV_SERVER"],
-        enter=shlex.quote(str(folder / "enter")),
-        sftp=preflight.sftp_server() or "/usr/lib/openssh/sftp-server",
-    )
+        gang.prepare(folder, launch, rank, pwd.getpwuid(os.getuid()).pw_name, env, peers)
     program = preflight.program("sshd")
     assert program is not None
     argv = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
+    config = _config(folder, port, env, listen, terminal=not problem)
     private.write(folder / "sshd_config", config + _NO_PENALTIES)
     complaint = _complaint(argv)
     if "PerSourcePenalties" in complaint:
@@ -247,6 +229,23 @@ def prepare(
     if complaint:
         raise SshdUnusable(f"sshd refuses its configuration: {complaint}")
     return argv
+
+
+def _config(folder: Path, port: int, env: Mapping[str, str], listen: str | None, *, terminal: bool) -> str:
+    account = pwd.getpwuid(os.getuid()).pw_name
+    return _CONFIG.format(
+        port=port,
+        listen=f"ListenAddress {listen}\n" if listen else "",
+        folder=folder,
+        user=f'"{account}"',
+        allowed=preflight.account_pattern(account),
+        root="prohibit-password" if os.getuid() == 0 else "no",
+        timeout=preflight.program("timeout"),
+        tty="yes" if terminal else "no",
+        marker=env["GPUDEV_SERVER"],
+        enter=shlex.quote(str(folder / "enter")),
+        sftp=preflight.sftp_server() or "/usr/lib/openssh/sftp-server",
+    )
 
 
 def _complaint(argv: list[str]) -> str:

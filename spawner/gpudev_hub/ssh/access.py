@@ -93,6 +93,11 @@ def is_open(record: Reservation, now: Millis) -> bool:
     return record.state in _OPEN and (record.ends_at is None or now < record.ends_at)
 
 
+def expiry(seconds: int) -> str:
+    """Return the option of ``authorized_keys`` that ends a line, by the clock of the machine of sshd."""
+    return f'expiry-time="{datetime.fromtimestamp(seconds, UTC):%Y%m%d%H%M%SZ}"'
+
+
 class Access:
     """Answers for the API and for sshd's key look-ups."""
 
@@ -160,15 +165,13 @@ class Access:
             if record.ends_at is not None:
                 # sshd and the banner compare with the clock of their machine.
                 seconds = self._on_machine(record.ends_at) // SECOND
-                end = datetime.fromtimestamp(seconds, UTC)
-                options = f'expiry-time="{end:%Y%m%d%H%M%SZ}" '
+                options = f"{expiry(seconds)} "
                 comment += f" ends={seconds}"
             self._let_in(subject, fingerprint)
             lines.append(f"{options}{key.line}{comment}")
         return lines
 
     def _people(self, id: str) -> list[Owner]:
-        """Who may enter a server now: its owner first."""
         record = self._open(id)
         if record is None:
             return []

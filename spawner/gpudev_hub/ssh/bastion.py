@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner, Reservation
 
-from .access import LiveState, SshBastion, entrants, is_open
+from .access import LiveState, SshBastion, entrants, expiry, is_open
 from .directory import KeyDirectory
 from .keys import PublicKey
 
@@ -153,12 +153,9 @@ class Bastion:
             return []
         options = ["restrict", "port-forwarding"]
         options += [f'permitopen="{one}"' for one in permitted]
-        ends = [record.ends_at for record in permitted.values()]
-        known = [at for at in ends if at is not None]
-        if len(known) == len(ends):
-            # sshd compares with the clock of its machine.
-            end = datetime.fromtimestamp(self._on_machine(max(known)) // SECOND, UTC)
-            options.append(f'expiry-time="{end:%Y%m%d%H%M%SZ}"')
+        known = [record.ends_at for record in permitted.values() if record.ends_at is not None]
+        if len(known) == len(permitted):
+            options.append(expiry(self._on_machine(max(known)) // SECOND))
         self._people[fingerprint] = tuple(people.values())
         for subject in people:
             self._let_in(subject, fingerprint)
@@ -166,7 +163,6 @@ class Bastion:
         return [f"{','.join(options)} {holders[0][1].line}"]
 
     def asked(self, instance: str) -> None:
-        """Note that a bastion works."""
         self._asked[instance] = self._now()
         self.working()
 

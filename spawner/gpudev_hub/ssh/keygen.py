@@ -55,9 +55,8 @@ def new_pair(comment: str, private: Path) -> tuple[str, str]:
     ``private``: a folder nobody else can enter. What a kill leaves there ``clear_scratch`` removes.
     """
     with _scratch(private) as folder:
-        path = Path(folder) / "key"
-        ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
-        return path.read_text(), path.with_suffix(".pub").read_text().strip()
+        path = _make(Path(folder) / "key", comment)
+        return path.read_text(), public_of(path).read_text().strip()
 
 
 def keep_pair(path: Path, comment: str) -> None:
@@ -66,8 +65,7 @@ def keep_pair(path: Path, comment: str) -> None:
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _scratch(path.parent) as folder:
-        new = Path(folder) / "key"
-        ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(new))
+        new = _make(Path(folder) / "key", comment)
         try:
             os.link(new, path)
         except FileExistsError:
@@ -75,9 +73,14 @@ def keep_pair(path: Path, comment: str) -> None:
             public = Path(folder) / "public"
             public.write_text(ssh_keygen("-y", "-f", str(path)))
         else:
-            public = new.with_suffix(".pub")
+            public = public_of(new)
         public.chmod(0o600)
         public.replace(public_of(path))
+
+
+def _make(path: Path, comment: str) -> Path:
+    ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
+    return path
 
 
 def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:

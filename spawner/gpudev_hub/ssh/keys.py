@@ -61,12 +61,10 @@ class _Fields:
         self._rest = data
 
     def next(self) -> bytes:
-        """Return the next field."""
         size = int.from_bytes(self._take(4), "big")
         return self._take(size)
 
     def end(self) -> bool:
-        """Return whether everything is read."""
         return not self._rest
 
     def _take(self, count: int) -> bytes:
@@ -146,11 +144,6 @@ class RefusedKey:
     summary: str
     """Type and fingerprint where they can be read, else where the line is."""
     reason: str
-
-
-def parse(text: str) -> list[PublicKey]:
-    """Every good key of a file or an answer, each once, in order; whatever else is there is passed over."""
-    return judge(text)[0]
 
 
 def judge(text: str) -> tuple[list[PublicKey], list[RefusedKey]]:
