@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -95,27 +94,20 @@ def _json(answer: httpx.Response, url: str) -> dict[str, Any]:
     return body
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A token that was checked and saved."""
-
-    user: str
-    place: str
-    """Where it is saved."""
-    expires_at: str | None
-
-
 def store(
     url: str,
     token: str,
     *,
     tell: Callable[[str], None] | None = None,
     transport: httpx.BaseTransport | None = None,
-) -> Stored:
-    """Check the token with the service, and save it in the keyring or the configuration file."""
+) -> tuple[str, str, str | None]:
+    """Check the token with the service, and save it in the keyring or the configuration file.
+
+    Returns the user, the place where it is saved, and when it expires.
+    """
     with closing(LoginApi(url, token, transport=transport, tell=tell)) as api:
         user = api.me().user
         info = api.token_info()
     created, expires = (None, None) if info is None else (info.created_at, info.expires_at)
     place = config.save_token(url, token, user=user, created_at=created, expires_at=expires)
-    return Stored(user, place, expires)
+    return user, place, expires

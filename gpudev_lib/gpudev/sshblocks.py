@@ -70,17 +70,13 @@ CLOSED: dict[str, str] = {
 SOCKET_LONGEST = 103 - 17
 """Most bytes of a ``ControlPath``: the limit of macOS, less what ssh adds for a temporary name."""
 
-_ALIAS = re.compile(r"gpu-[a-z0-9]+(-[a-z0-9]+)*")
+ALIAS = re.compile(r"gpu-[a-z0-9]+(-[a-z0-9]+)*")
+"""SSH name of a server."""
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:-]*")
 _USER = re.compile(r"(?!-)(?:[^\s\"%\\$]|[ ](?=\S)|\\(?=\w)|\$(?!\{))+")
-_SAFE = {"alias": _ALIAS, "host_key_alias": _NAME, "host": _HOST, "user": _USER}
+_SAFE = {"alias": ALIAS, "host_key_alias": _NAME, "host": _HOST, "user": _USER}
 _KNOWN_HOSTS = re.compile(r"@cert-authority [A-Za-z0-9*?.,!-]+ ([a-z0-9@.-]+) [A-Za-z0-9+/]+={0,2}")
-
-
-def is_alias(name: str) -> bool:
-    """Return whether a name can be the SSH name of a server."""
-    return _ALIAS.fullmatch(name) is not None
 
 
 def known_hosts(access: SshAccess) -> str:
@@ -152,7 +148,7 @@ def closed_blocks(closed: Iterable[SshClosed], command: str) -> list[str]:
     """
     blocks = []
     for one in closed:
-        if not _ALIAS.fullmatch(one.alias) or not _NAME.fullmatch(one.id):
+        if not ALIAS.fullmatch(one.alias) or not _NAME.fullmatch(one.id):
             raise UnexpectedAnswer(f"The service sent an invalid reservation name: {one.alias[:80]!r}.")
         lines = [
             # If a block above has a server for this name, `host` no longer matches.

@@ -7,7 +7,6 @@ answer. One long poll serves all open tabs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import time
@@ -63,9 +62,6 @@ class Service:
     async def release(self) -> wire.ServerStatus:
         """Release the reservation. Raises `Refused` and `Away`."""
         return await self._ask("DELETE", "")
-
-    async def close(self) -> None:
-        await self._http.aclose()
 
     async def _ask(self, method: str, path: str, timeout: float = TIMEOUT, **given: Any) -> wire.ServerStatus:
         try:
@@ -145,13 +141,6 @@ class Follower:
         """Begin to follow, if that has not begun yet."""
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._follow())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self.service.close()
 
     def heard(self, status: wire.ServerStatus) -> None:
         """Take an answer of the service, unless a later one is known already."""

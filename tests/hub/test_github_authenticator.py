@@ -253,7 +253,7 @@ async def login(github: FakeGithub, tmp_path: Path) -> AsyncIterator[GithubLogin
         client_secret=settings.client_secret(),
     )
     yield found
-    await found.close()
+    await found._http.aclose()
 
 
 @pytest.mark.parametrize(

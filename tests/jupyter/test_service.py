@@ -33,7 +33,10 @@ async def follower(run: Running, **ask: object) -> AsyncIterator[Follower]:
     try:
         yield found
     finally:
-        await found.stop()
+        assert found._task is not None
+        found._task.cancel()
+        await asyncio.wait([found._task])
+        await found.service._http.aclose()
 
 
 async def until(follower: Follower, seen: Callable[[State], bool]) -> State:

@@ -226,7 +226,7 @@ def test_the_line_names_the_person_and_the_end(world: World, rank: Rank, bob: Cl
     """For the audit, and for the server's own record."""
     import asyncio
 
-    key = asyncio.run(world.access._directory.keys(BOB))[0]
+    key = asyncio.run(world.access.directory.keys(BOB))[0]
     (line,) = asyncio.run(world.access.authorized_keys("gs1", key.fingerprint))
     assert f" {key.line} subject=local:bob ends=" in f" {line.partition(' ')[2]}"
     world.change("gs1", hard_end=now() - 1)

@@ -84,9 +84,9 @@ def login_command(
     else:
         account = (user or content.get("user") or _own_name()) if by_ssh else None
         token = _by_flow(hub, account, key, no_browser=no_browser)
-    stored = login.store(hub, token, tell=say)
-    until = "" if stored.expires_at is None else f" It is valid until {stored.expires_at[:10]}."
-    echo(f"Logged in to {hub} as {stored.user}. The token is saved in {stored.place}.{until}")
+    login_, place, expires_at = login.store(hub, token, tell=say)
+    until = "" if expires_at is None else f" It is valid until {expires_at[:10]}."
+    echo(f"Logged in to {hub} as {login_}. The token is saved in {place}.{until}")
 
 
 def _by_flow(hub: str, account: str | None, key: Path | None, *, no_browser: bool) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
+from gpudev import wire
 from gpudev.cli import tables
 from gpudev.cli.limits import limits_group
 from gpudev.cli.output import connect, console, echo, emit, json_option, say
-
-if TYPE_CHECKING:
-    from gpudev import wire
 
 
 @click.group()

@@ -7,7 +7,7 @@ import sys
 import click
 
 from gpudev import clock, words
-from gpudev.cli.names import HOURS, reservation_name, reservation_names
+from gpudev.cli.names import hours, reservation_name, reservation_names
 from gpudev.cli.output import complain, connect, echo, emit, json_option
 from gpudev.cli.sync import after_change
 from gpudev.errors import GpuDevError
@@ -66,7 +66,7 @@ def _cancel(reservation: Reservation, yes: bool, reason: str | None) -> None:
 
 @click.command()
 @reservation_name
-@click.option("-t", "--hours", type=HOURS, required=True, help="Time to add: 2, 0.5, 90m, 1:30.")
+@click.option("-t", "--hours", type=hours, required=True, help="Time to add: 2, 0.5, 90m, 1:30.")
 @REASON
 @json_option
 def extend_command(name: str, hours: float, reason: str | None, as_json: bool) -> None:

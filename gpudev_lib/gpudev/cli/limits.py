@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, get_args
 
 import click
 
 from gpudev import clock, wire, words
 from gpudev.cli import tables
-from gpudev.cli.names import HOURS
+from gpudev.cli.names import hours
 from gpudev.cli.output import connect, console, echo, emit, json_option, say
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
 
 TITLES: dict[wire.LimitName, str] = {
     "running_gpus": "GPUs at once",
@@ -94,7 +92,7 @@ def _scope(rule: wire.LimitRule) -> str:
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     for name in reversed(get_args(wire.LimitName)):
-        kind: Any = HOURS if name.startswith("hours") else click.IntRange(min=0, max=1_000_000)
+        kind: Any = hours if name.startswith("hours") else click.IntRange(min=0, max=1_000_000)
         option = f"--{name.replace('_', '-')}"
         command = click.option(option, name, type=kind, help=f"{TITLES[name][0].upper()}{TITLES[name][1:]}.")(
             command

@@ -24,19 +24,13 @@ def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[Co
     ]
 
 
-class Hours(click.ParamType[float]):
-    """A length of time, converted to hours."""
-
-    name = "hours"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number of hours. The service checks the limits."""
-        found = read_hours(value) if isinstance(value, str) else value
-        if found is None:
-            self.fail(f"{value!r} is not a length of time. Use a value such as {EXAMPLES}.", param, ctx)
-        return found
+def hours(value: str) -> float:
+    """Return the number of hours of a length of time. The service checks the limits."""
+    found = read_hours(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not a length of time. Use a value such as {EXAMPLES}.")
+    return found
 
 
-HOURS = Hours()
 reservation_name = click.argument("name", shell_complete=_complete)
 reservation_names = click.argument("names", nargs=-1, required=True, shell_complete=_complete)

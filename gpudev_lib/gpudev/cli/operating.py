@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from gpudev import clock, words
+from gpudev import clock, wire, words
 from gpudev.cli import tables
 from gpudev.cli.output import connect, console, echo, emit, json_option
-
-if TYPE_CHECKING:
-    from gpudev import wire
 
 
 class NodeSummary(msgspec.Struct, kw_only=True):

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from gpudev import clock, words
+from gpudev import clock, wire, words
 from gpudev.errors import GpuDevError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gpudev import wire
     from gpudev.client import Client
 
 WIDE = 160

@@ -10,7 +10,7 @@ import click
 
 from gpudev import clock, wire, words
 from gpudev.cli import tables
-from gpudev.cli.names import HOURS, reservation_name
+from gpudev.cli.names import hours, reservation_name
 from gpudev.cli.output import connect, console, echo, emit, json_option, say
 from gpudev.errors import InvalidRequest, NetworkError
 
@@ -101,7 +101,7 @@ def logs_command(name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("-t", "--hours", type=HOURS, help="Hold time to check (4, 90m, 1:30, 2d). Default: 4.")
+@click.option("-t", "--hours", type=hours, help="Hold time to check (4, 90m, 1:30, 2d). Default: 4.")
 @json_option
 def avail_command(hours: float | None, as_json: bool) -> None:
     """Show free GPUs, and when each size could start."""

@@ -7,7 +7,7 @@ import sys
 import click
 
 from gpudev.cli.app import INTERRUPTED
-from gpudev.cli.names import HOURS, reservation_name
+from gpudev.cli.names import hours, reservation_name
 from gpudev.cli.output import announce, connect, emit, json_option, say
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
@@ -27,7 +27,7 @@ TIMEOUT = click.option(
 @click.option("-g", "--gpus", type=int, help="GPUs per node: 1, 2, 4 or 8. Default: 1; with --nodes, all.")
 @click.option("--nodes", type=int, help="Number of whole nodes, connected to each other.")
 @click.option(
-    "-t", "--hours", type=HOURS, help="Hold time once the server is ready (4, 90m, 1:30, 2d). Default: 4."
+    "-t", "--hours", type=hours, help="Hold time once the server is ready (4, 90m, 1:30, 2d). Default: 4."
 )
 @click.option("--gpu-type", help="GPU type. Default: your configured type, else the first of the hub.")
 @click.option("-n", "--name", help="Name for `ssh gpu-NAME`. Default: two random words.")

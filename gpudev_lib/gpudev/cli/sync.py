@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,10 +22,8 @@ def main() -> int:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ssh reports Ctrl-C
-    try:
+    with suppress(Exception):  # the settings stay as they were
         _sync_all()
-    except Exception:  # the settings stay as they were
-        return 0
     return 0
 
 

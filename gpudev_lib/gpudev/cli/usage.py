@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
 import click
+from rich.console import RenderableType
 
 from gpudev import wire, words
 from gpudev.cli import tables
 from gpudev.cli.output import connect, console, echo, emit, say
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
-
-class _Day(click.DateTime):
-    """A day such as 2026-11-01."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raise ``click.BadParameter`` with an example for anything else."""
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            self.fail(f"{value!r} is not a day. Write it like 2026-11-01.", param, ctx)
-
-
-DAY = _Day(formats=["%Y-%m-%d"])
+def day(value: str) -> str:
+    """Return a day such as 2026-11-01. Raises ``click.BadParameter`` for anything else."""
+    try:
+        return f"{datetime.strptime(value, '%Y-%m-%d'):%Y-%m-%d}"  # noqa: DTZ007 (a day has no zone)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a day. Write it like 2026-11-01.") from None
 
 
 @click.command()
@@ -37,8 +29,8 @@ DAY = _Day(formats=["%Y-%m-%d"])
     show_default=True,
     help="What to group by.",
 )
-@click.option("--since", type=DAY, metavar="DAY", help="First day (UTC). Default: 29 days before --until.")
-@click.option("--until", type=DAY, metavar="DAY", help="Last day (UTC), included. Default: today.")
+@click.option("--since", type=day, metavar="DAY", help="First day (UTC). Default: 29 days before --until.")
+@click.option("--until", type=day, metavar="DAY", help="Last day (UTC), included. Default: today.")
 @click.option("-a", "--all", "everyone", is_flag=True, help="Show the usage of all users (for operators).")
 @click.option(
     "--format",
@@ -51,8 +43,8 @@ DAY = _Day(formats=["%Y-%m-%d"])
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def usage_command(
     by: wire.UsageBy,
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     everyone: bool,
     form: str,
     as_json: bool,
@@ -65,8 +57,7 @@ def usage_command(
     if as_json and form == "csv":
         raise click.UsageError("Use either --json or --format csv, not both.")
     api = connect().api
-    first, last = (None if day is None else f"{day:%Y-%m-%d}" for day in (since, until))
-    found = api.usage(by=by, since=first, until=last, everyone=everyone)
+    found = api.usage(by=by, since=since, until=until, everyone=everyone)
     if not found.complete:
         say(
             "The service is still reading its history: these figures are too low. Try again in a few minutes."

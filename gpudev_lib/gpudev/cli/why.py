@@ -77,7 +77,7 @@ def how_it_stands(record: wire.Reservation) -> str:
 
 def tell_of_unknown_name(name: str, accounts: Sequence[Path], errors: Sequence[GpuDevError]) -> None:
     """Print that no reservation has the typed name, unless it is the name of another machine."""
-    if not sshblocks.is_alias(name.lower()):
+    if not sshblocks.ALIAS.fullmatch(name.lower()):
         return
     live: dict[str, str] = {}
     for account in accounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -60,7 +61,7 @@ class _Checks:
             ("installation", self._installation),
             ("clock", self._clock),
             ("client secret", self._client_secret),
-            *((f"team {team}", self._team(team)) for team in self._settings.teams),
+            *((f"team {team}", partial(self._team, team)) for team in self._settings.teams),
             ("repository", self._repository),
             ("permission of one person", self._permission),
             ("SSH keys of one person", self._keys),
@@ -134,19 +135,15 @@ class _Checks:
         todo = "" if good else "Create a client secret in the App's settings for client_secret_file."
         return [Check("client secret", "accepted" if good else f"refused with {status}", todo)]
 
-    def _team(self, team: str) -> Callable[[], Awaitable[list[Check]]]:
-        async def check() -> list[Check]:
-            seen = await self._membership.see_team(team)
-            path = f"/orgs/{team.replace('/', '/teams/')}/members"
-            members = await self._client.pages(path) or []
-            self._pages += _pages(members)
-            if team == self._settings.team and members:
-                self._member = str(members[0]["login"])
-            words = f"{len(members)} members in {_pages(members)} pages, {seen.get('privacy', 'unknown')}"
-            empty = team == self._settings.team and not members
-            return [Check(f"team {team}", words, "Add members to the team." if empty else "")]
-
-        return check
+    async def _team(self, team: str) -> list[Check]:
+        seen = await self._membership.see_team(team)
+        members = await self._client.pages(f"/orgs/{team.replace('/', '/teams/')}/members") or []
+        self._pages += _pages(members)
+        if team == self._settings.team and members:
+            self._member = str(members[0]["login"])
+        words = f"{len(members)} members in {_pages(members)} pages, {seen.get('privacy', 'unknown')}"
+        empty = team == self._settings.team and not members
+        return [Check(f"team {team}", words, "Add members to the team." if empty else "")]
 
     async def _repository(self) -> list[Check]:
         settings = self._settings

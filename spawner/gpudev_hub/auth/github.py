@@ -49,12 +49,8 @@ class GithubRefused(GithubUnavailable):
     """GitHub refuses the App: a setting, its key, its installation or a permission is wrong."""
 
 
-class _Unauthorized(Exception):
-    """401: the token or the signed text is no good; ``error`` is for the caller."""
-
-    def __init__(self, error: GithubUnavailable) -> None:
-        super().__init__()
-        self.error = error
+class _Unauthorized(GithubRefused):
+    """401: the token or the signed text is no good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +127,10 @@ class GithubClient:
 
         Raises ``GithubUnavailable`` unless every page came whole and none was left out.
         """
+
+        def broken(what: str) -> GithubUnavailable:
+            return self._failed(GithubUnavailable(f"GitHub's list {path} {what}"))
+
         url: str | None = str(httpx.URL(self._api + path, params={**(params or {}), "per_page": "100"}))
         items: list[Any] = []
         count, expected = 0, 1
@@ -142,7 +142,7 @@ class GithubClient:
             if not isinstance(reply.data, list) or (count > 1 and not reply.data):
                 raise self._failed(GithubUnavailable(f"page {count} of GitHub's list {path} is missing"))
             if reply.headers.get("x-github-sso", "").startswith("partial-results"):
-                raise self._failed(GithubUnavailable(f"GitHub's list {path} is not complete (SAML)"))
+                raise broken("is not complete (SAML)")
             items.extend(reply.data)
             links = httpx.Response(200, headers=reply.headers).links
             if "last" in links:
@@ -150,13 +150,11 @@ class GithubClient:
             url = links.get("next", {}).get("url")
             if url is not None and not url.startswith(f"{self._api}/"):
                 # The token goes to nobody else.
-                raise self._failed(GithubUnavailable(f"GitHub's list {path} continues at another address"))
+                raise broken("continues at another address")
             if count >= _MAX_PAGES:
-                raise self._failed(GithubUnavailable(f"GitHub's list {path} has more than {count} pages"))
+                raise broken(f"has more than {count} pages")
         if count < expected:
-            raise self._failed(
-                GithubUnavailable(f"GitHub's list {path} ended after {count} of {expected} pages")
-            )
+            raise broken(f"ended after {count} of {expected} pages")
         return items
 
     async def check_client(self, client_id: str, secret: str) -> int:
@@ -178,16 +176,13 @@ class GithubClient:
         token = await self._good_token()
         try:
             return await self._send("GET", url, token)
-        except _Unauthorized as refused:
+        except _Unauthorized:
             if self._token is not None and self._token.text == token:
                 self.forget_token()
             renewed = await self._good_token()
             if renewed == token:
-                raise refused.error from None
-        try:
-            return await self._send("GET", url, renewed)
-        except _Unauthorized as refused:
-            raise refused.error from None
+                raise
+        return await self._send("GET", url, renewed)
 
     # Tokens.
 
@@ -262,9 +257,9 @@ class GithubClient:
     async def _as_app(self, method: str, path: str, body: Any = None) -> Reply:
         try:
             return await self._send(method, self._api + path, self._app_jwt(), body)
-        except _Unauthorized as refused:
+        except _Unauthorized:
             self._installation = None
-            raise refused.error from None
+            raise
 
     # Requests.
 
@@ -348,7 +343,7 @@ class GithubClient:
             raise self._failed(GithubUnavailable(f"GitHub is not working ({what})"))
         raise self._refusal(status, answer.headers, message, what)
 
-    def _refusal(self, status: int, headers: httpx.Headers, message: str, what: str) -> Exception:
+    def _refusal(self, status: int, headers: httpx.Headers, message: str, what: str) -> GithubUnavailable:
         app = self.settings.app_id
         if status == httpx.codes.UNAUTHORIZED:
             advice = f"check app_id and private_key_file in GPUDEV_GITHUB: the key must be one of App {app}"
@@ -356,7 +351,7 @@ class GithubClient:
                 advice = f"{clock_words(self.clock_ahead)}: set this machine's clock"
             # The request does not matter: every other one would be refused, too.
             text = f"GitHub refuses the App ({status} {message or 'Unauthorized'}): {advice}"
-            return _Unauthorized(self._failed(GithubRefused(text)))
+            return self._failed(_Unauthorized(text))
         if status == httpx.codes.NOT_FOUND:
             advice = f"check app_id and url in GPUDEV_GITHUB: there is no App {app} here"
         elif 300 <= status < 400:

@@ -130,6 +130,12 @@ class GateClient:
             log.warning("%s: %s", unanswered, error)
             return None
 
+    async def _tell(self, path: str, body: object, timeout: float, what: str, level: int) -> None:
+        try:
+            await self._send(path, body, timeout)
+        except httpx.HTTPError as error:
+            log.log(level, "the reservation service was not told %s: %s", what, error)
+
     async def admit(self, request: gate.AdmitRequest, *, page: str, base: str = "/") -> gate.Launch:
         """The launch of an admitted reservation; raises ``Refusal`` for everything else."""
         try:
@@ -182,17 +188,13 @@ class GateClient:
 
     async def started(self, server: str, attempt: int) -> None:
         """Hint that there is something to look at; the service finds out by itself if this is lost."""
-        try:
-            await self._send("started", gate.Started(server, attempt), ADMIT_TIMEOUT)
-        except httpx.HTTPError as error:
-            log.info("the reservation service was not told that server %s was started: %s", server, error)
+        body = gate.Started(server, attempt)
+        await self._tell("started", body, ADMIT_TIMEOUT, f"that server {server} was started", logging.INFO)
 
     async def failed(self, server: str, attempt: int, reason: str) -> None:
         """What was built for this attempt can't start; if this is lost, the service only sees it gone."""
-        try:
-            await self._send("failed", gate.Failed(server, attempt, reason), ADMIT_TIMEOUT)
-        except httpx.HTTPError as error:
-            log.info("the reservation service was not told why server %s cannot start: %s", server, error)
+        body = gate.Failed(server, attempt, reason)
+        await self._tell("failed", body, ADMIT_TIMEOUT, f"why server {server} cannot start", logging.INFO)
 
     async def may_stop(self, subject: str, server: str, *, user: bool) -> bool:
         """Whether to end the server; false when unsure: the service ends its servers itself if need be."""
@@ -203,10 +205,8 @@ class GateClient:
 
     async def deleted(self, subject: str, server: str) -> None:
         """Its reservation is to end; if this is lost, it stays, and its owner may release it on its page."""
-        try:
-            await self._send("deleted", gate.Deleted(subject, server), STOP_TIMEOUT)
-        except httpx.HTTPError as error:
-            log.warning("the reservation service was not told that server %s was deleted: %s", server, error)
+        body = gate.Deleted(subject, server)
+        await self._tell("deleted", body, STOP_TIMEOUT, f"that server {server} was deleted", logging.WARNING)
 
     async def picker(self, asked: gate.PickerAsked) -> gate.PickerAnswer | None:
         """What the spawn page is to show; ``None`` while the service does not answer: sizes without times."""

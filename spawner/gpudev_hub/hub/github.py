@@ -5,21 +5,19 @@ JupyterHub's and oauthenticator's own ways of letting people in are all closed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from oauthenticator.github import GitHubOAuthenticator
 from traitlets import Bool
 
 from gpudev_hub.core.gate import Entry, LoginAsked, PersonAnswer
+from gpudev_hub.github_settings import GithubSettings
 from gpudev_hub.parts import REFUSED
 
 from . import login_pages
 from .gate import GateClient
 from .github_account import AccountRefused, AppBroken, CodeUseless, GithubLogin, GithubSilent
 from .scopes import OPERATORS
-
-if TYPE_CHECKING:
-    from gpudev_hub.github_settings import GithubSettings
 
 ASK_WHY: Final = "Ask them why."
 REFRESH: Final = 1

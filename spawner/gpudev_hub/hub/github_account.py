@@ -63,9 +63,6 @@ class GithubLogin:
         self._client_secret = client_secret
         self._http = httpx.AsyncClient(timeout=TIMEOUT, headers={"User-Agent": "gpudev"})
 
-    async def close(self) -> None:
-        await self._http.aclose()
-
     async def account(self, params: Mapping[str, Any]) -> Account:
         """Return the account that the code in ``params`` belongs to; its token is withdrawn afterwards.
 

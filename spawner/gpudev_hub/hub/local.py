@@ -94,10 +94,8 @@ class LocalGpuSpawner(Gated, Spawner):
         try:
             spec = json.loads((self._folder() / record.PRIVATE / "spec.json").read_text())
             token = spec["env"]["JUPYTERHUB_API_TOKEN"]
-        except (FileNotFoundError, ValueError):
-            return False  # it is about to end
-        except KeyError:
-            return False  # it was started without a token, so JupyterLab lets nobody in
+        except (FileNotFoundError, KeyError, ValueError):
+            return False  # it is about to end, or was started without a token, so JupyterLab lets nobody in
         self.ip, self.port = sight.jupyter
         self.api_token = token
         return True

@@ -11,7 +11,7 @@ import jinja2
 
 from gpudev.hours import read_hours
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
-from gpudev_hub.core.model import HOUR, SECOND, Millis
+from gpudev_hub.core.model import HOUR, SECOND
 from gpudev_hub.core.words import duration, moment, plain, sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -117,14 +117,11 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
         reason = plain(size.reason, answer.now)
         reason = reason.removesuffix(".") + sooner if sooner else reason
         return reason, "refused" if size.refused else "bad", None
+    start = datetime.fromtimestamp(size.earliest / 1000, UTC).isoformat().replace("+00:00", "Z")
     free = f"{size.free_now} free now; yours starts " if size.free_now else ""
-    return f"{free}about {moment(size.earliest, answer.now)}{sooner}", "wait", _rfc3339(size.earliest)
+    return f"{free}about {moment(size.earliest, answer.now)}{sooner}", "wait", start
 
 
 def _images(profiles: Sequence[Mapping[str, Any]], pool: str) -> list[str]:
     profile = next(p for p in profiles if p["gpudev"]["gpu_type"] == pool)
     return list(profile["profile_options"]["image"]["choices"])
-
-
-def _rfc3339(at: Millis) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat().replace("+00:00", "Z")

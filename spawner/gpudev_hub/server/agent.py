@@ -18,8 +18,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -66,21 +67,10 @@ class Service:
             raise OSError(f"incomplete answer: {error!r}") from error
 
 
-class Pauses:
-    """Growing pauses with jitter, so that not all agents retry at the same moment."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._failures = 0
-
-    def failed(self) -> None:
-        """Wait for the next pause, or until the agent stops."""
-        pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
-        self._failures += 1
-        self._stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 (spreads load, hides nothing)
-
-    def worked(self) -> None:
-        self._failures = 0
+def pauses() -> Iterator[float]:
+    """Yield the seconds to wait after each failure, with jitter: not all agents retry at the same moment."""
+    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+        yield pause * random.uniform(0.8, 1.2)  # noqa: S311 (spreads load, hides nothing)
 
 
 def sshd_answers(port: int) -> bool:
@@ -207,7 +197,7 @@ class Agent:
 
     def report_readiness(self) -> None:
         """Report each change of what answers, until the service has acknowledged it."""
-        pauses = Pauses(self.stop)
+        troubles = pauses()
         acknowledged: tuple[tuple[bool | None, bool], str] | None = None
         told = ""
         starting = True
@@ -238,9 +228,9 @@ class Agent:
                 self.service.call("report", body)
             except (OSError, ValueError) as error:
                 say(f"the report failed, will retry: {error}")
-                pauses.failed()
+                self.stop.wait(next(troubles))
                 continue
-            pauses.worked()
+            troubles = pauses()
             acknowledged, starting = (state, notice), False
             quiet_since = time.monotonic()
             say(f"reported: {self._detail(state) or 'all parts answer'}")
@@ -266,7 +256,7 @@ class Agent:
 
     def deliver_notices(self) -> None:
         """Wait for notices and show them. Keeps the end time of the banner up to date."""
-        pauses = Pauses(self.stop)
+        troubles = pauses()
         # Kept on disk, so that a restarted agent does not repeat notices.
         kept = self.folder / "notices"
         after = int(kept.read_text()) if kept.exists() else 0
@@ -288,9 +278,9 @@ class Agent:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 say(f"no notices received, will retry: {type(error).__name__}: {error}")
                 self.lost.set()
-                pauses.failed()
+                self.stop.wait(next(troubles))
                 continue
-            pauses.worked()
+            troubles = pauses()
             if not (answer["notices"] or answer["cut"] or answer["check"]) and time.monotonic() - asked < 1:
                 self.stop.wait(1)  # avoid a busy loop if the service answers at once
 

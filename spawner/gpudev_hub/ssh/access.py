@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import quote
@@ -98,52 +98,41 @@ def expiry(seconds: int) -> str:
     return f'expiry-time="{datetime.fromtimestamp(seconds, UTC):%Y%m%d%H%M%SZ}"'
 
 
+@dataclass(frozen=True, slots=True)
 class Access:
     """Answers for the API and for sshd's key look-ups."""
 
-    def __init__(
-        self,
-        state: LiveState,
-        directory: KeyDirectory,
-        *,
-        known_hosts: str,
-        user: str,
-        now: Callable[[], Millis],
-        on_machine: Callable[[Millis], Millis],
-        allowed: Callable[[str], bool] = lambda _: True,
-        let_in: Callable[[str, str], None] = lambda _, __: None,
-        bastion: SshBastion | None = None,
-    ) -> None:
-        """``user``: the account that servers run as; ``on_machine``: what their clock shows at an instant.
-
-        ``allowed``: whether a subject may use the service now; ``let_in``: is told of the subject and the
-        fingerprint of each key that opens a connection; ``bastion``: how clients reach servers.
-        """
-        self._bastion = bastion
-        self._state = state
-        self._directory = directory
-        self._known_hosts = known_hosts
-        self._user = user
-        self._now = now
-        self._on_machine = on_machine
-        self._allowed = allowed
-        self._let_in = let_in
+    state: LiveState
+    directory: KeyDirectory
+    _: KW_ONLY
+    known_hosts: str
+    user: str
+    """The account that servers run as."""
+    now: Callable[[], Millis]
+    on_machine: Callable[[Millis], Millis]
+    """What the clock of the servers shows at an instant."""
+    allowed: Callable[[str], bool] = lambda _: True
+    """Whether a subject may use the service now."""
+    let_in: Callable[[str, str], None] = lambda _, __: None
+    """Is told of the subject and the fingerprint of each key that opens a connection."""
+    bastion: SshBastion | None = None
+    """How clients reach servers."""
 
     async def hosts(self, owner: Owner) -> SshAccess:
         """The servers that ``owner`` may enter now, and what his SSH client needs for it."""
-        identity = await self._directory.identity_file(owner)
+        identity = await self.directory.identity_file(owner)
         # First, because this looks for new keys.
-        refused = await self._directory.rejected(owner)
-        keys = await self._directory.keys(owner)
+        refused = await self.directory.rejected(owner)
+        keys = await self.directory.keys(owner)
         hosts, closed = self._names(owner)
         return SshAccess(
-            known_hosts=self._known_hosts,
+            known_hosts=self.known_hosts,
             hosts=tuple(hosts),
             closed=tuple(closed),
             identity_file=None if identity is None else str(identity),
             accepted_keys=tuple(key.fingerprint for key in keys),
             refused_keys=tuple(refused),
-            bastion=self._bastion,
+            bastion=self.bastion,
         )
 
     async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
@@ -153,7 +142,7 @@ class Access:
         """
         found: list[tuple[str, PublicKey]] = []
         for person in self._people(id):
-            keys = await self._directory.keys(person)
+            keys = await self.directory.keys(person)
             found += [(person.subject, key) for key in keys if key.fingerprint == fingerprint]
         # The directory may have taken its time: what counts is who may enter now.
         record, may = self._open(id), {person.subject for person in self._people(id)}
@@ -164,10 +153,10 @@ class Access:
             options, comment = "", f" subject={quote(subject, safe=':@')}"
             if record.ends_at is not None:
                 # sshd and the banner compare with the clock of their machine.
-                seconds = self._on_machine(record.ends_at) // SECOND
+                seconds = self.on_machine(record.ends_at) // SECOND
                 options = f"{expiry(seconds)} "
                 comment += f" ends={seconds}"
-            self._let_in(subject, fingerprint)
+            self.let_in(subject, fingerprint)
             lines.append(f"{options}{key.line}{comment}")
         return lines
 
@@ -175,21 +164,21 @@ class Access:
         record = self._open(id)
         if record is None:
             return []
-        return [person for person in entrants(record) if self._allowed(person.subject)]
+        return [person for person in entrants(record) if self.allowed(person.subject)]
 
     def _open(self, id: str) -> Reservation | None:
-        record = self._state.reservations.get(id)
-        return record if record is not None and is_open(record, self._now()) else None
+        record = self.state.reservations.get(id)
+        return record if record is not None and is_open(record, self.now()) else None
 
     def _names(self, owner: Owner) -> tuple[list[SshHost], list[SshClosed]]:
         """The servers that can be entered, and the names that lead nowhere now."""
-        live = self._state.reservations.values() if self._allowed(owner.subject) else ()
+        live = self.state.reservations.values() if self.allowed(owner.subject) else ()
         own = [record for record in live if record.owner.subject == owner.subject]
         shared = [record for record in live if record.guest(owner.subject) is not None]
         names = aliases(own, shared)
         hosts, closed = [], []
         for record in sorted([*own, *shared], key=lambda record: record.seq):
-            sight = self._state.sight(record.id) if self._open(record.id) is not None else None
+            sight = self.state.sight(record.id) if self._open(record.id) is not None else None
             for rank, alias in enumerate(names[record.id]):
                 if sight is None or rank not in sight.sshd:
                     closed.append(SshClosed(alias, record.id))
@@ -203,7 +192,7 @@ class Access:
                         rank=rank,
                         host=host,
                         port=port,
-                        user=self._user,
+                        user=self.user,
                         host_key_alias=rank_alias(record.id, rank),
                         ends_at=record.ends_at,
                         owner="" if record.owner.subject == owner.subject else record.owner.login,

@@ -143,7 +143,8 @@ class Bastion:
         people: dict[str, Owner] = {}
         for owner, _ in holders:
             reason = self._refusal(owner)
-            found = {} if reason else self._permitted(owner)
+            open_to = [] if reason else self._open_to(owner)
+            found = {one: record for record in open_to for one in self._note_targets(record)}
             if found:
                 permitted |= found
                 people[owner.subject] = owner
@@ -288,10 +289,6 @@ class Bastion:
             for record in self._open()
             if any(entrant.subject == owner.subject for entrant in entrants(record))
         ]
-
-    def _permitted(self, owner: Owner) -> dict[str, Reservation]:
-        """Targets that a person may open, with the reservation."""
-        return {one: record for record in self._open_to(owner) for one in self._note_targets(record)}
 
     def _who(self, fingerprint: str, reservation: str | None) -> Owner | None:
         """The person with a key; of several, the first who may enter the reservation."""

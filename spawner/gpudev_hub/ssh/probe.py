@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
@@ -21,24 +22,24 @@ _CERTIFICATE = "ssh-ed25519-cert-v01@openssh.com"
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class SshdProbe:
     """Asks whether sshd at an address serves a host certificate of ours for a name."""
 
-    def __init__(self, ca: PublicKey, timeout: int = 5) -> None:
-        """``timeout`` in seconds."""
-        self._ca = ca
-        self._timeout = timeout
+    ca: PublicKey
+    timeout: int = 5
+    """Seconds."""
 
     async def __call__(self, host: str, port: int, host_key_alias: str) -> bool:
         """True only after a whole key exchange that showed the right certificate."""
         process = await asyncio.create_subprocess_exec(
-            *("ssh-keyscan", "-c", "-t", "ed25519", "-T", str(self._timeout), "-p", str(port), host),
+            *("ssh-keyscan", "-c", "-t", "ed25519", "-T", str(self.timeout), "-p", str(port), host),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(self._timeout + 2):
+            async with asyncio.timeout(self.timeout + 2):
                 said, complaint = await process.communicate()
         except TimeoutError:
             said = complaint = b""
@@ -47,7 +48,7 @@ class SshdProbe:
                 process.kill()
                 await process.wait()
         if any(
-            certifies(line, self._ca, host_key_alias) for line in said.decode(errors="replace").split("\n")
+            certifies(line, self.ca, host_key_alias) for line in said.decode(errors="replace").split("\n")
         ):
             return True
         _LOG.info(
