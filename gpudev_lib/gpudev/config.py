@@ -98,27 +98,22 @@ def load() -> dict[str, Any]:
 
 
 def _parse(file: Path) -> dict[str, Any]:
+    def broken(problem: str) -> ConfigError:
+        hint = "Repair or remove the file. gpu-dev did not change it."
+        return ConfigError(f"The configuration file {file} {problem}.", hint=hint)
+
     try:
         text = _read(file).decode("utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"The configuration file {file} cannot be read: {cause(error)}.",
-            hint="Repair or remove the file. gpu-dev did not change it.",
-        ) from error
+        raise broken(f"cannot be read: {cause(error)}") from error
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:  # the latter for thousands of brackets
-        raise ConfigError(
-            f"The configuration file {file} is not valid JSON: {error}.",
-            hint="Repair or remove the file. gpu-dev did not change it.",
-        ) from error
+        raise broken(f"is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"The configuration file {file} contains a {type(content).__name__}, not a JSON object.",
-            hint="Repair or remove the file. gpu-dev did not change it.",
-        )
+        raise broken(f"contains a {type(content).__name__}, not a JSON object")
     return content
 
 
@@ -242,8 +237,7 @@ def save_token(
     before = _parse(file)
 
     def change(content: dict[str, Any]) -> None:
-        for key in WRITTEN:
-            content.pop(key, None)
+        _clear(content)
         content["url"] = url
         if user is not None:
             content["user"] = user
@@ -276,12 +270,13 @@ def forget_token() -> None:
 
         keyring_store.delete(_entry(str(before.get("url")), file))
 
-    def change(content: dict[str, Any]) -> None:
-        for key in WRITTEN:
-            content.pop(key, None)
-
     if any(key in before for key in WRITTEN):
-        update(change)
+        update(_clear)
+
+
+def _clear(content: dict[str, Any]) -> None:
+    for key in WRITTEN:
+        content.pop(key, None)
 
 
 def token_place() -> str:

@@ -1,8 +1,6 @@
-"""Copies of files and folders with the OpenSSH of this machine.
+"""Copies of files and folders with the OpenSSH of this machine, by the rules of `Reservation.upload`.
 
-Copying a folder again gives the same tree at the same place, as with rsync: files are replaced, other files
-stay, and nothing is nested. If the target ends with a slash or is ``.``, the copy goes into that folder under
-its own name; otherwise the target is the name of the copy. A slash at the end of the source has no meaning.
+A slash at the end of the source has no meaning.
 """
 
 from __future__ import annotations

@@ -15,16 +15,10 @@ def choose(wanted: Progress | bool | None, reservation: Followed) -> Progress:
         return Silent()
     if wanted is not None and wanted is not True:
         return wanted
-    if in_notebook():
-        return panel(reservation)
-    return for_stream(sys.stderr)
-
-
-def in_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None
+    # Only the kernel of a notebook has one.
+    return panel(reservation) if getattr(shell, "kernel", None) is not None else for_stream(sys.stderr)
 
 
 def panel(reservation: Followed) -> Progress:

@@ -268,7 +268,7 @@ class TestLimits:
         ):
             pause = pause_for(429, headers, "", 0, 99)
             assert pause is not None
-            assert pause.length == HOUR
+            assert pause[0] == HOUR
 
 
 class TestOutages:

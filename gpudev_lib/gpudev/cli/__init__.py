@@ -1,10 +1,4 @@
-"""The ``gpu-dev`` command.
-
-Exit codes: 0 success · 1 unexpected error · 2 invalid usage or input · 3 reservation not found · 4 refused
-(limit, extension, name taken, …) · 5 not logged in, or not allowed · 6 hub or service not reachable · 7
-timeout while waiting · 8 reservation ended while waiting · 9 invalid configuration · 130 interrupted.
-``gpu-dev ssh`` exits with the status of ``ssh``.
-"""
+"""The ``gpu-dev`` command. ``gpu-dev --help`` lists its exit codes."""
 
 from __future__ import annotations
 

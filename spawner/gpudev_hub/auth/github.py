@@ -336,9 +336,11 @@ class GithubClient:
         )
         if pause is not None:
             self._pauses += 1
-            self._closed_until = self._now() + pause.length
-            self._closed_for = pause.reason
-            raise self._failed(GithubUnavailable(f"{pause.reason} is reached ({what})", self._closed_until))
+            length, self._closed_for = pause
+            self._closed_until = self._now() + length
+            raise self._failed(
+                GithubUnavailable(f"{self._closed_for} is reached ({what})", self._closed_until)
+            )
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise self._failed(GithubUnavailable(f"GitHub is not working ({what})"))
         raise self._refusal(status, answer.headers, message, what)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Millis
@@ -13,18 +12,10 @@ _LONGEST_PAUSE = HOUR
 _WORDS = ("rate limit", "abuse detection")
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """How long to ask nothing, and why in words."""
-
-    length: Millis
-    reason: str
-
-
 def pause_for(
     status: int, headers: Mapping[str, str], message: str, github_now: Millis, earlier: int
-) -> Pause | None:
-    """Return the pause that an answer asks for; ``None`` if it is no refusal for a rate limit.
+) -> tuple[Millis, str] | None:
+    """Return how long to ask nothing, and why in words; ``None`` if an answer is no refusal for a rate limit.
 
     ``github_now`` is GitHub's own time, as its reset times are; ``earlier`` counts the pauses since the last
     good answer.
@@ -33,14 +24,14 @@ def pause_for(
         return None
     after = _number(headers.get("retry-after"))
     if after is not None:
-        return Pause(min(after * SECOND, _LONGEST_PAUSE), f"a rate limit of GitHub (retry after {after} s)")
+        return min(after * SECOND, _LONGEST_PAUSE), f"a rate limit of GitHub (retry after {after} s)"
     reset = _number(headers.get("x-ratelimit-reset"))
     if headers.get("x-ratelimit-remaining") == "0" and reset is not None:
         limit = headers.get("x-ratelimit-limit", "?")
         left = max(SECOND, reset * SECOND - github_now)
-        return Pause(min(left, _LONGEST_PAUSE), f"the hourly rate limit of GitHub ({limit} requests)")
+        return min(left, _LONGEST_PAUSE), f"the hourly rate limit of GitHub ({limit} requests)"
     if status == 429 or any(word in message.lower() for word in _WORDS):
-        return Pause(min(_FIRST_PAUSE << min(earlier, 6), _LONGEST_PAUSE), "a secondary rate limit of GitHub")
+        return min(_FIRST_PAUSE << min(earlier, 6), _LONGEST_PAUSE), "a secondary rate limit of GitHub"
     return None
 
 

@@ -98,7 +98,6 @@ class Gated(HasTraits):
         self.attempt = 0
 
     async def look(self) -> int | None:
-        """The engine's ``poll``."""
         raise NotImplementedError
 
     async def answers(self) -> bool | None:
@@ -152,7 +151,6 @@ class Gated(HasTraits):
 
     @property
     def login(self) -> str:
-        """What the owner is called."""
         return str((self.user.user_info or {}).get("login") or self.user.name)
 
     @property

@@ -37,11 +37,6 @@ class Session:
         return self.subject == subject if self.subject else self.fingerprint in fingerprints
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of the records in the server's private folder."""
-    (folder / "sessions").mkdir(mode=0o700, exist_ok=True)
-
-
 def living(folder: Path) -> Iterator[Session]:
     """Yield the live connections, and delete the records of those that have ended."""
     for record in (folder / "sessions").iterdir():

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from . import gang, preflight, private, sessions, shells
+from . import gang, preflight, private, shells
 
 _ENTER = """\
 #!/bin/bash
@@ -197,8 +197,8 @@ def prepare(
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     # sshd uses the account's shell only to run `enter`, with a home without start files.
-    (folder / "void").mkdir(mode=0o700, exist_ok=True)
-    sessions.make_folder(folder)
+    for name in ("void", "sessions"):
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
     material = launch["ssh"][rank]
     problem = preflight.terminal_problem()
     files = {
