@@ -36,11 +36,9 @@ class LoginApi(Api):
         return self._ask(wire.LoginResult, "POST", "login/token", body=body)
 
     def nonce(self) -> wire.LoginNonce:
-        """Return a random number to sign."""
         return self._ask(wire.LoginNonce, "POST", "login/nonces")
 
     def by_signature(self, body: wire.LoginSignature) -> wire.LoginResult:
-        """Log in with a signature."""
         return self._ask(wire.LoginResult, "POST", "login/signatures", body=body)
 
     def token_info(self) -> wire.TokenInfo | None:
@@ -55,5 +53,4 @@ class LoginApi(Api):
         return self._once(wire.Renewal, "POST", "login/renew")
 
     def delete_token(self) -> None:
-        """Delete the token."""
         self._persist(lambda: self._send("DELETE", "login/token"))

@@ -34,7 +34,6 @@ class _Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.answers: queue.SimpleQueue[str | GpuDevError] = queue.SimpleQueue()
         self.state = ""
-        self.host = ""
         super().__init__((host, 0), _Handler)
         self.host = f"[{host}]:{self.server_port}" if ":" in host else f"{host}:{self.server_port}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -40,10 +41,8 @@ def list_command(everyone: bool, ended: bool, watch: bool, as_json: bool) -> Non
     if not watch:
         out.print(_listing(api, out, everyone, ended))
         return
-    try:
+    with suppress(KeyboardInterrupt):
         _watch(api, out, everyone, ended)
-    except KeyboardInterrupt:
-        return
 
 
 def _listing(api: Api, out: Console, everyone: bool, ended: bool) -> RenderableType:

@@ -29,8 +29,6 @@ class DatabaseFails(HTTPError):
 
 def survive_failures() -> None:
     """Have this process's JupyterHub say 503 then, and go on once the database works again."""
-    if BaseHandler.prepare is _prepare:
-        return
     BaseHandler.prepare = _prepare
     BaseHandler._handle_request_exception = _handle_request_exception
     User.stop = _stop

@@ -32,6 +32,7 @@ def render_picker(
     known = {} if answer is None else {(size.gpu_type, size.gpus, size.nodes): size for size in answer.sizes}
     pools: dict[str, list[dict[str, Any]]] = {}
     kinds: dict[str, str] = {}
+    images: dict[str, list[str]] = {}
     per_node = {
         pool: max(p["gpudev"]["gpus"] for p in profiles if p["gpudev"]["gpu_type"] == pool)
         for pool in {p["gpudev"]["gpu_type"] for p in profiles}
@@ -61,6 +62,7 @@ def render_picker(
         }
         pools.setdefault(pool, []).append(card)
         kinds[pool] = profile["gpudev_pool"]
+        images[pool] = list(profile["profile_options"]["image"]["choices"])
     choices = profiles[0]["profile_options"]["hours"]["choices"]
     offered = [float(key) for key in choices]
     default = next(float(key) for key, choice in choices.items() if choice["default"])
@@ -68,7 +70,7 @@ def render_picker(
     return _ENVIRONMENT.get_template("picker.html").render(
         pools=pools,
         kinds=kinds,
-        images={pool: _images(profiles, pool) for pool in pools},
+        images=images,
         image=prefill.get("image", ""),
         presets=[f"{hours:g}" for hours in offered if hours <= longest],
         longest=f"{longest:g}",
@@ -120,8 +122,3 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
     start = datetime.fromtimestamp(size.earliest / 1000, UTC).isoformat().replace("+00:00", "Z")
     free = f"{size.free_now} free now; yours starts " if size.free_now else ""
     return f"{free}about {moment(size.earliest, answer.now)}{sooner}", "wait", start
-
-
-def _images(profiles: Sequence[Mapping[str, Any]], pool: str) -> list[str]:
-    profile = next(p for p in profiles if p["gpudev"]["gpu_type"] == pool)
-    return list(profile["profile_options"]["image"]["choices"])

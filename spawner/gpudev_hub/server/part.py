@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from dataclasses import dataclass
 
 from . import isolation
 from .logs import Sink
@@ -26,23 +27,23 @@ def or_root(folder: str) -> str:
     return folder if os.access(f"{folder}/.", os.X_OK) else "/"
 
 
+@dataclass(slots=True, eq=False)
 class Part:
     """A process of the server: its command, its log, and its pid while it runs."""
 
-    def __init__(self, name: str, argv: list[str], env: dict[str, str], cwd: str, log: Sink) -> None:
-        self.name = name
-        self.argv = argv
-        self.env = env
-        self.cwd = cwd
-        self.log = log
-        self.pid: int | None = None
-        self.output: int | None = None
-        """Read end of the pipe for its output and that of its child processes."""
-        self.started = 0.0
-        self.delay = RESTART_FIRST
-        self.due: float | None = None
-        """When to restart it (monotonic)."""
-        self._said = b""
+    name: str
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    log: Sink
+    pid: int | None = None
+    output: int | None = None
+    """Read end of the pipe for its output and that of its child processes."""
+    started: float = 0.0
+    delay: float = RESTART_FIRST
+    due: float | None = None
+    """When to restart it (monotonic)."""
+    _said: bytes = b""
 
     def start(self) -> int:
         """Start the process. Returns the read end of its output pipe. Raises ``OSError``."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -91,44 +91,44 @@ def target(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class _Memory(OrderedDict[str, Value]):
+    """The latest entries."""
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        super().__setitem__(name, value)
+        self.move_to_end(name)
+        if len(self) > REMEMBERED:
+            self.popitem(last=False)
+
+
+@dataclass(slots=True)
 class Bastion:
     """Answers for bastions."""
 
-    def __init__(
-        self,
-        state: LiveState,
-        directory: KeyDirectory,
-        *,
-        address: SshBastion,
-        now: Callable[[], Millis],
-        on_machine: Callable[[Millis], Millis],
-        refusal: Callable[[Owner], str] = lambda _: "",
-        let_in: Callable[[str, str], None] = lambda _subject, _fingerprint: None,
-    ) -> None:
-        """``address``: how clients reach it. ``refusal``: why a person may not enter; empty if they may.
-
-        ``let_in``: is told of each subject with the fingerprint that it was let in with.
-        """
-        self.address = address
-        self._state = state
-        self._directory = directory
-        self._now = now
-        self._on_machine = on_machine
-        self._refusal = refusal
-        self._let_in = let_in
-        self._index: _Index | None = None
-        self._indexing: asyncio.Task[_Index] | None = None
-        self._targets: _Memory[str] = _Memory()
-        """The latest reservation of each target, also of servers that have ended."""
-        self._refused: _Memory[str] = _Memory()
-        """Why a key was refused last."""
-        self._people: _Memory[tuple[Owner, ...]] = _Memory()
-        """Whose key was let in last: several people may have the same one."""
-        self._known: _Memory[_Known] = _Memory()
-        self._by_address: _Memory[str] = _Memory()
-        self._lines: dict[str, deque[str]] = {}
-        self._asked: dict[str, Millis] = {}
-        """When each bastion asked last for connections to end, which they all do every few seconds."""
+    state: LiveState
+    directory: KeyDirectory
+    _: KW_ONLY
+    address: SshBastion
+    """How clients reach it."""
+    now: Callable[[], Millis]
+    on_machine: Callable[[Millis], Millis]
+    refusal: Callable[[Owner], str] = lambda _: ""
+    """Why a person may not enter; empty if they may."""
+    let_in: Callable[[str, str], None] = lambda _subject, _fingerprint: None
+    """Is told of each subject with the fingerprint that it was let in with."""
+    _index: _Index | None = None
+    _indexing: asyncio.Task[_Index] | None = None
+    _targets: _Memory[str] = field(default_factory=_Memory)
+    """The latest reservation of each target, also of servers that have ended."""
+    _refused: _Memory[str] = field(default_factory=_Memory)
+    """Why a key was refused last."""
+    _people: _Memory[tuple[Owner, ...]] = field(default_factory=_Memory)
+    """Whose key was let in last: several people may have the same one."""
+    _known: _Memory[_Known] = field(default_factory=_Memory)
+    _by_address: _Memory[str] = field(default_factory=_Memory)
+    _lines: dict[str, deque[str]] = field(default_factory=dict)
+    _asked: dict[str, Millis] = field(default_factory=dict)
+    """When each bastion asked last for connections to end, which they all do every few seconds."""
 
     async def authorized_keys(self, fingerprint: str) -> list[str]:
         """Lines for ``authorized_keys`` that let the key open its owner's servers; none: refused.
@@ -142,7 +142,7 @@ class Bastion:
         permitted: dict[str, Reservation] = {}
         people: dict[str, Owner] = {}
         for owner, _ in holders:
-            reason = self._refusal(owner)
+            reason = self.refusal(owner)
             open_to = [] if reason else self._open_to(owner)
             found = {one: record for record in open_to for one in self._note_targets(record)}
             if found:
@@ -156,20 +156,20 @@ class Bastion:
         options += [f'permitopen="{one}"' for one in permitted]
         known = [record.ends_at for record in permitted.values() if record.ends_at is not None]
         if len(known) == len(permitted):
-            options.append(expiry(self._on_machine(max(known)) // SECOND))
+            options.append(expiry(self.on_machine(max(known)) // SECOND))
         self._people[fingerprint] = tuple(people.values())
         for subject in people:
-            self._let_in(subject, fingerprint)
+            self.let_in(subject, fingerprint)
         # One line for all: sshd uses only the first one of a key.
         return [f"{','.join(options)} {holders[0][1].line}"]
 
     def asked(self, instance: str) -> None:
-        self._asked[instance] = self._now()
+        self._asked[instance] = self.now()
         self.working()
 
     def working(self) -> int:
         """Return how many bastions have asked within a minute; the others are forgotten."""
-        since = self._now() - MINUTE
+        since = self.now() - MINUTE
         self._asked = {instance: at for instance, at in self._asked.items() if at > since}
         return len(self._asked)
 
@@ -196,10 +196,10 @@ class Bastion:
         self, connection: Connection, owners: Sequence[Owner], open_to: Mapping[str, set[str]]
     ) -> str:
         allowed = {
-            one for owner in owners if not self._refusal(owner) for one in open_to.get(owner.subject, ())
+            one for owner in owners if not self.refusal(owner) for one in open_to.get(owner.subject, ())
         }
         if not allowed:
-            return next(filter(None, map(self._refusal, owners)), "no live reservation is left for this key")
+            return next(filter(None, map(self.refusal, owners)), "no live reservation is left for this key")
         # Clients can ask for anything: a target that was never a server's must not keep a connection.
         used = [known for one in connection.targets if (known := self._targets.get(one)) is not None]
         if used and allowed.isdisjoint(used):
@@ -223,7 +223,7 @@ class Bastion:
 
     def lines_of(self, reservation: str) -> str:
         """What happened at the bastion to a live reservation since the service started, a line each."""
-        for ended in self._lines.keys() - self._state.reservations.keys():
+        for ended in self._lines.keys() - self.state.reservations.keys():
             del self._lines[ended]
         return "".join(f"{line}\n" for line in self._lines.get(reservation, ()))
 
@@ -280,8 +280,8 @@ class Bastion:
         self._lines.setdefault(reservation, deque(maxlen=LINES)).append(line)
 
     def _open(self) -> list[Reservation]:
-        now = self._now()
-        return [record for record in self._state.reservations.values() if is_open(record, now)]
+        now = self.now()
+        return [record for record in self.state.reservations.values() if is_open(record, now)]
 
     def _open_to(self, owner: Owner) -> list[Reservation]:
         return [
@@ -297,7 +297,7 @@ class Bastion:
         return next(able, people[0] if people else None)
 
     def _note_targets(self, record: Reservation) -> dict[str, int]:
-        sight = self._state.sight(record.id)
+        sight = self.state.sight(record.id)
         if sight is None:
             return {}
         found = {target(*sight.sshd[rank]): rank for rank in sorted(sight.sshd)}
@@ -319,7 +319,7 @@ class Bastion:
         for subject in index.holders.get(fingerprint, ()):
             owner = index.owners[subject]
             if self._open_to(owner):
-                keys = await self._directory.keys(owner)
+                keys = await self.directory.keys(owner)
                 found += [(owner, key) for key in keys if key.fingerprint == fingerprint]
         return found
 
@@ -330,7 +330,7 @@ class Bastion:
         index = self._index
         if (
             index is not None
-            and 0 <= self._now() - index.built_at < FRESH
+            and 0 <= self.now() - index.built_at < FRESH
             and index.owners.keys() == self._owners().keys()
         ):
             return index
@@ -343,18 +343,18 @@ class Bastion:
 
     async def _build(self) -> _Index:
         try:
-            built_at, owners = self._now(), self._owners()
+            built_at, owners = self.now(), self._owners()
             holders: dict[str, tuple[str, ...]] = {}
             complete = True
             for subject, owner in owners.items():
                 try:
-                    keys = await self._directory.keys(owner)
+                    keys = await self.directory.keys(owner)
                 except Exception:
                     # One person's unreadable keys lock out nobody else.
                     log.exception("the keys of %s cannot be read", subject)
                     complete = False
                     continue
-                complete = complete and self._directory.known(owner)
+                complete = complete and self.directory.known(owner)
                 for key in keys:
                     holders[key.fingerprint] = (*holders.get(key.fingerprint, ()), subject)
             self._index = _Index(built_at, owners, holders, complete)
@@ -375,13 +375,3 @@ _SAID = {
 
 def _time(at: Millis) -> str:
     return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-class _Memory(OrderedDict[str, Value]):
-    """The latest entries."""
-
-    def __setitem__(self, name: str, value: Value) -> None:
-        super().__setitem__(name, value)
-        self.move_to_end(name)
-        if len(self) > REMEMBERED:
-            self.popitem(last=False)
