@@ -92,7 +92,6 @@ class Command:
         return code
 
     def kill(self) -> None:
-        """Kill the program and pass on its output."""
         self._process.kill()
         self._process.wait()
         for thread in self._work:

@@ -41,11 +41,9 @@ class TokenKeeper(Protocol):
 
     def newer(self, token: str) -> str | None:
         """Return the stored token if it is another one than `token`, else None."""
-        ...
 
     def renewed(self, token: str) -> str | None:
         """Return a successor of `token` if it is time for one, else None."""
-        ...
 
 
 class Given(TypedDict, total=False):
@@ -94,7 +92,6 @@ class ServiceClient:
         self._http.close()
 
     def _ask(self, kind: type[T], method: str, path: str, **given: Unpack[Given]) -> T:
-        """Send one request, with retries."""
         return self._persist(lambda: self._once(kind, method, path, **given))
 
     def _persist(self, attempt: Callable[[], T]) -> T:

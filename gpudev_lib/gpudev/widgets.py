@@ -44,7 +44,6 @@ class Panel:
         self._shown = False
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
-        """Update the panel; the first time, show it."""
         with self._lock:
             view = words.describe(record, clock.now())
             if not self._following and record.state in ("queued", "starting"):

@@ -138,7 +138,6 @@ class Follower:
         )
 
     def start(self) -> None:
-        """Begin to follow, if that has not begun yet."""
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._follow())
 

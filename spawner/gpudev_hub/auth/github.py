@@ -368,7 +368,6 @@ class GithubClient:
         return self._failed(GithubRefused(f"GitHub refuses the App ({what}): {advice}"))
 
     def _failed(self, error: GithubUnavailable) -> GithubUnavailable:
-        """Note a failure, and log it where it is another one than before."""
         if str(error) != self.problem:
             self.problem = str(error)
             log.warning("%s", error)

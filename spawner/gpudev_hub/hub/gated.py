@@ -155,7 +155,6 @@ class Gated(HasTraits):
 
     @property
     def _base(self) -> str:
-        """Base path of everything: the Hub's and ours."""
         return str(self.hub.base_url).removesuffix("hub/")
 
     def _page(self, path: str) -> str:
@@ -273,7 +272,6 @@ class Gated(HasTraits):
         return render_picker(self.profiles, answer, prefill)
 
     def read_form(self, form: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Canonical options of a submitted form."""
         submitted.set({name: values[-1] for name, values in form.items() if values})
         try:
             options = options_from_form(form, self.profiles)

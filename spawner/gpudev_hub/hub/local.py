@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -270,19 +270,16 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now. Held open together, so that they differ."""
-    sockets: list[socket.socket] = []
-    try:
+    found: list[int] = []
+    with ExitStack() as held:
         for port in random.sample(PORTS, len(PORTS)):
-            candidate = socket.socket()
+            candidate = held.enter_context(socket.socket())
             try:
                 candidate.bind((HOST, port))
             except OSError:
                 candidate.close()
                 continue
-            sockets.append(candidate)
-            if len(sockets) == count:
-                return [found.getsockname()[1] for found in sockets]
-    finally:
-        for found in sockets:
-            found.close()
+            found.append(port)
+            if len(found) == count:
+                return found
     raise OSError(f"fewer than {count} ports of {HOST} between {PORTS.start} and {PORTS.stop} are free")

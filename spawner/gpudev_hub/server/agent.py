@@ -240,7 +240,6 @@ class Agent:
         return time.monotonic() - since > 20
 
     def _detail(self, state: tuple[bool | None, bool]) -> str:
-        """Return which parts do not answer, and why if that is known."""
         ports = (urlsplit(self.config["jupyter_url"] or "").port or 80, int(self.config["sshd_port"]))
         missing = [
             f"{name} ({self._why(name.lower(), port)})"

@@ -109,7 +109,6 @@ class Launcher:
             self.log.write(f"{what}: {error}\n".encode())
 
     def _start_jupyter(self, part: Part) -> None:
-        """Start JupyterLab, with or without the user's configuration."""
         plain = self.folder / "lab" if self.lab.plain else None
         if plain is not None:
             plain.mkdir(mode=0o700, exist_ok=True)
@@ -140,7 +139,6 @@ class Launcher:
         self.selector.register(output, selectors.EVENT_READ, part)
 
     def run(self) -> None:
-        """Run until all processes of the server have ended."""
         wake, waker = socket.socketpair()
         with wake, waker:
             for end in (wake, waker):

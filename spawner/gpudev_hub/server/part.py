@@ -93,7 +93,6 @@ class Part:
             self.log.write(b"\n")
 
     def ended(self) -> None:
-        """Record its end and when to restart it."""
         self.pid = None
         now = time.monotonic()
         if now - self.started > SETTLED:

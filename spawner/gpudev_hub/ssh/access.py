@@ -25,11 +25,9 @@ class LiveState(Protocol):
     @property
     def reservations(self) -> Mapping[str, Reservation]:
         """Live reservations by id."""
-        ...
 
     def sight(self, id: str) -> ServerSight | None:
         """Where the server of the current attempt listens; ``None`` while it is not seen."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

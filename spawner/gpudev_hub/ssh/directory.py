@@ -25,22 +25,18 @@ class KeyDirectory(Protocol):
 
     async def keys(self, owner: Owner) -> list[PublicKey]:
         """His keys as of now."""
-        ...
 
     def known(self, owner: Owner) -> bool:
         """Return whether an empty list means that there are no keys, not that nobody knows them now."""
-        ...
 
     async def rejected(self, owner: Owner) -> list[RefusedKey]:
         """Return the owner's keys that open nothing, each with the reason.
 
         The owner asks for this, so keys added a moment ago are looked for.
         """
-        ...
 
     async def identity_file(self, owner: Owner) -> Path | None:
         """A private key on this machine that was made for him; ``None``: he has his own."""
-        ...
 
 
 class LocalDirectory:

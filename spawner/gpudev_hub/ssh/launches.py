@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Collection
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -52,32 +53,24 @@ class ServerTokens:
         return hmac.compare_digest(self.make(id, attempt).encode(), token.encode())
 
 
+@dataclass(slots=True)
 class Launches:
     """Makes launches. Keys are made once per (id, attempt) and kept: a launch never changes."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        ca: HostCA,
-        tokens: ServerTokens,
-        policy: Policy,
-        service_url: str,
-        devices: Callable[[str], dict[str, str]] = lambda _: {},
-    ) -> None:
-        """``service_url``: where servers reach the service, ``…/services/gpudev/``.
+    folder: Path
+    _: KW_ONLY
+    ca: HostCA
+    tokens: ServerTokens
+    policy: Policy
+    service_url: str
+    """Where servers reach the service, ``…/services/gpudev/``."""
+    devices: Callable[[str], dict[str, str]] = lambda _: {}
+    """What a server of several whole nodes gets of a node besides GPUs, by resource name."""
+    _making: dict[tuple[str, int], asyncio.Lock] = field(default_factory=dict)
+    _cleared: bool = False
 
-        ``devices``: what a server of several whole nodes gets of a node besides GPUs, by resource name.
-        """
-        self._folder = folder
-        self._ca = ca
-        self._tokens = tokens
-        self._policy = policy
-        self._service_url = service_url
-        self._devices = devices
-        self._making: dict[tuple[str, int], asyncio.Lock] = {}
-        self._cleared = False
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def __post_init__(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def make(self, reservation: Reservation) -> Launch:
         """The launch of the current attempt: the same again if asked twice."""
@@ -101,30 +94,30 @@ class Launches:
             gpu_type=request.pool,
             gpus=request.shape.gpus,
             allocation=reservation.allocation,
-            simulated=self._policy.pool(request.pool).simulated,
+            simulated=self.policy.pool(request.pool).simulated,
             image=request.image,
             ends_at=reservation.ends_at,
-            token=self._tokens.make(*key),
-            service_url=self._service_url,
-            known_hosts=self._ca.known_hosts,
+            token=self.tokens.make(*key),
+            service_url=self.service_url,
+            known_hosts=self.ca.known_hosts,
             ssh=ssh,
-            devices=tuple(self._devices(part.node) for part in reservation.allocation)
+            devices=tuple(self.devices(part.node) for part in reservation.allocation)
             if request.shape.nodes > 1
             else (),
         )
 
     def _material(self, id: str, attempt: int, ranks: int) -> tuple[SshMaterial, ...]:
-        path = self._folder / f"{id}-{attempt}.json"
+        path = self.folder / f"{id}-{attempt}.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=tuple[SshMaterial, ...])
         except FileNotFoundError:
             pass
-        gang = new_pair(f"gpudev-gang-{id}", self._folder) if ranks > 1 else (None, None)
+        gang = new_pair(f"gpudev-gang-{id}", self.folder) if ranks > 1 else (None, None)
         material = []
         for rank in range(ranks):
             name = alias(id, rank)
-            private, public = new_pair(name, self._folder)
-            certificate = self._ca.sign(public, [name])
+            private, public = new_pair(name, self.folder)
+            certificate = self.ca.sign(public, [name])
             material.append(SshMaterial(private, certificate, *gang))
         write(path, msgspec.json.encode(material), durable=True)
         return tuple(material)
@@ -133,9 +126,9 @@ class Launches:
         """Remove the keys of attempts that hold no slots: their servers are gone."""
         if not self._cleared:
             # Of a service that was killed while it made keys; this one makes none before its first pass.
-            clear_scratch(self._folder.parent)
+            clear_scratch(self.folder.parent)
             self._cleared = True
-        for path in self._folder.glob("*.json"):
+        for path in self.folder.glob("*.json"):
             reservation, _, attempt = path.stem.rpartition("-")
             key = (reservation, int(attempt))
             if key not in held and key not in self._making:
