@@ -22,14 +22,7 @@ DAYS = wire.DAYS
 SCOPES = wire.SCOPES
 
 
-def by_password(
-    url: str,
-    user: str,
-    password: str,
-    *,
-    tell: Callable[[str], None] | None = None,
-    transport: httpx.BaseTransport | None = None,
-) -> str:
+def by_password(url: str, user: str, password: str, *, tell: Callable[[str], None] | None = None) -> str:
     """Log in with the login form of the hub and return a new token. `tell` is as in `Client`.
 
     Raises `NotLoggedIn` for a wrong password and `AccessError` if the hub has no login by password.
@@ -37,7 +30,7 @@ def by_password(
     with (
         network.explained(url),
         Notice(tell, network.reached(url)),
-        network.client(url, timeout=15.0, transport=transport) as http,
+        network.client(url, timeout=15.0) as http,
     ):
         return _token(http, url, user, password)
 
@@ -94,18 +87,12 @@ def _json(answer: httpx.Response, url: str) -> dict[str, Any]:
     return body
 
 
-def store(
-    url: str,
-    token: str,
-    *,
-    tell: Callable[[str], None] | None = None,
-    transport: httpx.BaseTransport | None = None,
-) -> tuple[str, str, str | None]:
+def store(url: str, token: str, *, tell: Callable[[str], None]) -> tuple[str, str, str | None]:
     """Check the token with the service, and save it in the keyring or the configuration file.
 
     Returns the user, the place where it is saved, and when it expires.
     """
-    with closing(LoginApi(url, token, transport=transport, tell=tell)) as api:
+    with closing(LoginApi(url, token, tell=tell)) as api:
         user = api.me().user
         info = api.token_info()
     created, expires = (None, None) if info is None else (info.created_at, info.expires_at)

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
-import httpx
-
 from gpudev import config, sshkeys
 from gpudev import login_wire as wire
 from gpudev.errors import AccessError, GpuDevError, InvalidRequest, NotLoggedIn
@@ -32,10 +30,8 @@ _SIGNING = 120.0
 class Login:
     """One login to the hub at `url`. `tell` is called with lines of text for the user."""
 
-    def __init__(
-        self, url: str, tell: Callable[[str], None], *, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        self._api = LoginApi(url, "", transport=transport, tell=tell)
+    def __init__(self, url: str, tell: Callable[[str], None]) -> None:
+        self._api = LoginApi(url, "", tell=tell)
         self._url = url
         self._tell = tell
         self._device = plain(socket.gethostname())[:64]

@@ -40,7 +40,7 @@ class Panel:
         self.buttons = ipywidgets.HBox([self.hours, self.extend, self.release])
         self.box = ipywidgets.VBox([self.text, self.buttons])
         self.extend.on_click(self._on_extend)
-        self.release.on_click(self._on_release)
+        self.release.on_click(lambda _: self._do(self._reservation.release, ""))
         self._shown = False
 
     def update(self, record: wire.Reservation, note: str | None) -> None:
@@ -71,9 +71,6 @@ class Panel:
     def _on_extend(self, _: Any) -> None:
         hours = self.hours.value
         self._do(lambda: self._reservation.extend(hours), f"Extended by {words.hours(hours)}.")
-
-    def _on_release(self, _: Any) -> None:
-        self._do(self._reservation.release, "")
 
     def _do(self, action: Callable[[], object], done: str) -> None:
         """Run an action in a thread, so that the kernel stays free, and show the result."""

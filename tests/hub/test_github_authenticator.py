@@ -245,13 +245,7 @@ async def test_a_yes_brings_what_changed() -> None:
 
 @pytest.fixture
 async def login(github: FakeGithub, tmp_path: Path) -> AsyncIterator[GithubLogin]:
-    settings = settings_of(tmp_path)
-    found = GithubLogin(
-        url=settings.url,
-        api_url=settings.api_url,
-        client_id=settings.client_id,
-        client_secret=settings.client_secret(),
-    )
+    found = GithubLogin(settings_of(tmp_path))
     yield found
     await found._http.aclose()
 

@@ -86,10 +86,6 @@ def access(confirm_revocations: bool, yes: bool, as_json: bool) -> None:
     if as_json:
         emit(found)
         return
-    _show(found)
-
-
-def _show(found: wire.People) -> None:
     rows = [
         (
             person.login,

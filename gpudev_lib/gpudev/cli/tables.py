@@ -106,7 +106,8 @@ def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
     row("variables", words.RANK_VARIABLES if view.node_ssh_commands else None)
     row("VS Code", view.vscode_url)
     row("server", record.server)
-    row("nodes", ", ".join(f"{part.node} (GPUs {_list(part.slots)})" for part in record.allocation))
+    held = (f"{part.node} (GPUs {','.join(map(str, part.slots))})" for part in record.allocation)
+    row("nodes", ", ".join(held))
     row("image", record.image)
     row("owner", record.owner)
     row("shared with", ", ".join(guest.login for guest in record.guests))
@@ -147,7 +148,3 @@ def _start(size: wire.SizeAvailability, now: datetime) -> list[str]:
     if size.longest_now is not None:
         first += f", or now for up to {words.hours(size.longest_now)}"
     return [first, why] if why and earliest is not None else [first]
-
-
-def _list(numbers: list[int]) -> str:
-    return ",".join(map(str, numbers))

@@ -180,12 +180,7 @@ def configure_github(c: Any, settings: GithubSettings, gate: GateClient, public_
     ``gate``: how the service is asked; ``public_url``: the Hub as browsers reach it, with its base path.
     """
     GitHubAppAuthenticator.gate = gate
-    GitHubAppAuthenticator.github = GithubLogin(
-        url=settings.url,
-        api_url=settings.api_url,
-        client_id=settings.client_id,
-        client_secret=settings.client_secret(),
-    )
+    GitHubAppAuthenticator.github = GithubLogin(settings)
     hub = c.JupyterHub
     hub.authenticator_class = GitHubAppAuthenticator
     mine = c.GitHubAppAuthenticator

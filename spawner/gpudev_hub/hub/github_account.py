@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 import httpx
 import msgspec
 
+from gpudev_hub.github_settings import GithubSettings
+
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 10.0
@@ -55,12 +57,12 @@ class _Said(msgspec.Struct, frozen=True):
 class GithubLogin:
     """The App's OAuth client."""
 
-    def __init__(self, *, url: str, api_url: str, client_id: str, client_secret: str) -> None:
-        """``url``: ``https://github.com``; ``api_url``: ``https://api.github.com``."""
-        self._token_url = f"{url}/login/oauth/access_token"
-        self._api = api_url
-        self._client_id = client_id
-        self._client_secret = client_secret
+    def __init__(self, settings: GithubSettings) -> None:
+        """Read the client secret. Raises ``SettingsError``."""
+        self._token_url = f"{settings.url}/login/oauth/access_token"
+        self._api = settings.api_url
+        self._client_id = settings.client_id
+        self._client_secret = settings.client_secret()
         self._http = httpx.AsyncClient(timeout=TIMEOUT, headers={"User-Agent": "gpudev"})
 
     async def account(self, params: Mapping[str, Any]) -> Account:

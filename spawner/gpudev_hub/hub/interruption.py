@@ -22,11 +22,9 @@ def answer_interrupted_starts() -> None:
     BaseHandler.spawn_single_user = _spawn_single_user
 
 
-async def _spawn_single_user(
-    self: Any, user: Any, server_name: str = "", display_name: str = "", options: Any = None
-) -> Any:
+async def _spawn_single_user(self: Any, user: Any, server_name: str = "", *more: Any, **named: Any) -> Any:
     try:
-        return await _hubs_spawn_single_user(self, user, server_name, display_name, options)
+        return await _hubs_spawn_single_user(self, user, server_name, *more, **named)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if (task is not None and task.cancelling()) or asked_by_service(self):

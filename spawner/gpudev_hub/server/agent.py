@@ -212,8 +212,10 @@ class Agent:
             if self.lost.is_set():
                 self.lost.clear()
                 acknowledged = None
-            if (state, notice) == acknowledged or (starting and not up and not self._long(quiet_since)):
-                self.lost.wait(_STEADY if up else _QUICK if not self._long(quiet_since) else 1.0)
+            # A start that takes so long is reported, with slower checks.
+            late = time.monotonic() - quiet_since > 20
+            if (state, notice) == acknowledged or (starting and not up and not late):
+                self.lost.wait(_STEADY if up else 1.0 if late else _QUICK)
                 continue
             body: dict[str, object] = {
                 "attempt": self.config["attempt"],
@@ -234,10 +236,6 @@ class Agent:
             acknowledged, starting = (state, notice), False
             quiet_since = time.monotonic()
             say(f"reported: {self._detail(state) or 'all parts answer'}")
-
-    def _long(self, since: float) -> bool:
-        """Return whether the start takes so long that it is reported, with slower checks."""
-        return time.monotonic() - since > 20
 
     def _detail(self, state: tuple[bool | None, bool]) -> str:
         ports = (urlsplit(self.config["jupyter_url"] or "").port or 80, int(self.config["sshd_port"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -39,14 +40,14 @@ class KeyDirectory(Protocol):
         """A private key on this machine that was made for him; ``None``: he has his own."""
 
 
+@dataclass(frozen=True, slots=True)
 class LocalDirectory:
     """One machine: the local user's keys are those in his ``~/.ssh``, each demo user has one made for him."""
 
-    def __init__(self, local_subject: str, ssh_folder: Path, demo_folder: Path) -> None:
-        """``demo_folder``: private, in the state folder."""
-        self._local = local_subject
-        self._ssh = ssh_folder
-        self._demo = demo_folder
+    local_subject: str
+    ssh_folder: Path
+    demo_folder: Path
+    """Private, in the state folder."""
 
     async def keys(self, owner: Owner) -> list[PublicKey]:
         """Read anew each time: a key made a moment ago must work at the first try."""
@@ -62,16 +63,16 @@ class LocalDirectory:
 
     async def identity_file(self, owner: Owner) -> Path | None:
         """Demo users' keys; made when first asked for."""
-        if owner.subject == self._local:
+        if owner.subject == self.local_subject:
             return None
         return await asyncio.to_thread(self._demo_key, owner)
 
     def _read(self, owner: Owner) -> tuple[list[PublicKey], list[RefusedKey]]:
-        if owner.subject != self._local:
+        if owner.subject != self.local_subject:
             return judge(public_of(self._demo_key(owner)).read_text())
         found: dict[PublicKey, None] = {}
         refused: dict[RefusedKey, None] = {}
-        for folder in (self._ssh / OWN_FOLDER, self._ssh):
+        for folder in (self.ssh_folder / OWN_FOLDER, self.ssh_folder):
             for path in sorted(folder.glob("*.pub")):
                 # A public key alone may be anybody's; he who has the private part beside it is its owner.
                 # Opening a named pipe would wait for its writer.
@@ -88,6 +89,6 @@ class LocalDirectory:
         return list(found), list(refused)
 
     def _demo_key(self, owner: Owner) -> Path:
-        path = self._demo / quote(owner.hub_user, safe="") / "id_ed25519"
+        path = self.demo_folder / quote(owner.hub_user, safe="") / "id_ed25519"
         keep_pair(path, f"gpudev-demo-{quote(owner.hub_user, safe='')}")
         return path
