@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, nullcontext
 import pytest
 
 from gpudev_hub.core.gate import Admission, AdmitRequest, NameAsked, Verdict
-from gpudev_hub.hub.gate import ADMIT_TIMEOUT, GateClient, Queued, Refusal, refusal
+from gpudev_hub.hub.gate import ADMIT_TIMEOUT, GateClient, Refusal, refusal
 
 PAGE = "/services/gpudev/reservations/gx1"
 ASK = AdmitRequest("local:alice", "alice", "alice", "gx1", form=True)
@@ -39,7 +39,7 @@ def test_every_answer_has_a_status_for_people_and_one_for_programs(
         assert "it says <so>" in error.jupyterhub_message
         assert "<so>" not in error.jupyterhub_html_message
         assert "<b>" not in error.jupyterhub_html_message
-    assert isinstance(refusal(answer, form=True, page=PAGE), Queued) == (verdict is Verdict.QUEUED)
+    assert refusal(answer, form=True, page=PAGE).reason == verdict.value
 
 
 def test_without_a_place_to_go_the_reservations_page_it_is() -> None:

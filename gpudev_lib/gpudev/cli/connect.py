@@ -65,11 +65,9 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
         cmd = cmd[1:]
     api = connect().api
     host = remote.find(api, *remote.locate(api, name))
-    argv = ["ssh", "-F", str(host.config)]
+    argv = ["ssh", "-F", str(host.config), host.alias]
     if cmd:
-        argv += [host.alias, "--", cmd[0] if len(cmd) == 1 else remote.line(cmd)]
-    else:
-        argv += [host.alias]
+        argv += ["--", cmd[0] if len(cmd) == 1 else remote.line(cmd)]
     sys.stdout.flush()
     sys.stderr.flush()
     processes.replace(argv)

@@ -7,8 +7,6 @@ from email.utils import parsedate_to_datetime
 
 from gpudev_hub.core.model import HOUR, MINUTE, SECOND, Millis
 
-_FIRST_PAUSE = MINUTE
-_LONGEST_PAUSE = HOUR
 _WORDS = ("rate limit", "abuse detection")
 
 
@@ -24,14 +22,14 @@ def pause_for(
         return None
     after = _number(headers.get("retry-after"))
     if after is not None:
-        return min(after * SECOND, _LONGEST_PAUSE), f"a rate limit of GitHub (retry after {after} s)"
+        return min(after * SECOND, HOUR), f"a rate limit of GitHub (retry after {after} s)"
     reset = _number(headers.get("x-ratelimit-reset"))
     if headers.get("x-ratelimit-remaining") == "0" and reset is not None:
         limit = headers.get("x-ratelimit-limit", "?")
         left = max(SECOND, reset * SECOND - github_now)
-        return min(left, _LONGEST_PAUSE), f"the hourly rate limit of GitHub ({limit} requests)"
+        return min(left, HOUR), f"the hourly rate limit of GitHub ({limit} requests)"
     if status == 429 or any(word in message.lower() for word in _WORDS):
-        return min(_FIRST_PAUSE << min(earlier, 6), _LONGEST_PAUSE), "a secondary rate limit of GitHub"
+        return min(MINUTE << min(earlier, 6), HOUR), "a secondary rate limit of GitHub"
     return None
 
 

@@ -134,14 +134,14 @@ class GithubMembership:
         reply = await self._client.get(f"{_team_path(team)}/memberships/{login}")
         if reply.found:
             return _read(reply.data, _Member).state == "active"
+        unseen = False
         try:
             await self.see_team(team)
         except GithubRefused:
             if team == self._settings.team:
                 raise
-            self._note(team, unseen=True)
-            return False
-        self._note(team, unseen=False)
+            unseen = True
+        self._note(team, unseen)
         return False
 
     def _note(self, team: str, unseen: bool) -> None:

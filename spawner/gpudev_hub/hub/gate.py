@@ -61,29 +61,23 @@ class Refusal(Told):
         self.jupyterhub_html_message = page
 
 
-class Queued(Refusal):
-    """Admitted to the queue, not to a server: it starts by itself when its turn comes."""
-
-
 def refusal(admission: gate.Admission, *, form: bool, page: str, base: str = "/") -> Refusal:
     """What to raise for an answer other than ``START``.
 
     ``page``: where this reservation is shown; ``base``: what the answer's own location is relative to.
     """
     there = None if admission.location is None else urljoin(base, admission.location)
-    location = there or page
     verdict = admission.verdict
-    if verdict is gate.Verdict.QUEUED:
-        status = 303 if form else 409
-        return Queued(status, admission.message, reason="queued", hint=admission.hint, location=location)
     status = {
+        # Admitted to the queue, not to a server: it starts by itself when its turn comes.
+        gate.Verdict.QUEUED: 303 if form else 409,
         gate.Verdict.REDIRECT: 303 if form else 403,
         gate.Verdict.CONFLICT: 409,
         gate.Verdict.INVALID: 400,
         gate.Verdict.FORBIDDEN: 403,
         gate.Verdict.RETRY: 303 if form else 429,
     }[verdict]
-    target = location if status == 303 else there
+    target = there or page if status == 303 or verdict is gate.Verdict.QUEUED else there
     return Refusal(status, admission.message, reason=verdict.value, hint=admission.hint, location=target)
 
 

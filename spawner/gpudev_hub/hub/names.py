@@ -14,8 +14,6 @@ from gpudev_hub.settings import SERVICE
 
 from .gated import Gated
 
-NO_LIMIT = 0
-
 
 def reservation_in(spawn_url: str) -> str:
     """Return the id in the address that a visitor came from, ``/user/NAME/ID/…``; empty if it has no id.
@@ -42,7 +40,7 @@ async def check_name(handler: Any) -> int:
     """
     user_name, server = (*handler.path_args, "", "")[:2]
     if not server or asked_by_service(handler):
-        return NO_LIMIT
+        return 0
     user = handler.find_user(user_name)
     form = isinstance(handler, SpawnHandler)
     known = user.spawners.get(server)
@@ -50,8 +48,8 @@ async def check_name(handler: Any) -> int:
         if known.pending == "stop" and not form:
             # The Hub would answer 400.
             raise HTTPError(409, f"Server {server} is stopping. Try again in a few seconds.")
-        return NO_LIMIT
+        return 0
     spawner: type[Gated] = handler.settings["spawner_class"]
     asked = NameAsked(spawner.subject_of(user), server)
     await spawner.gate.check_name(asked, form=form)
-    return NO_LIMIT
+    return 0
