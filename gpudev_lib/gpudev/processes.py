@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO, NoReturn, TextIO
 
 from gpudev.errors import GpuDevError
@@ -99,11 +100,9 @@ class Command:
 
     def _feed(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        try:
-            with self._process.stdin as stdin:
-                stdin.write(data)
-        except BrokenPipeError:
-            pass  # it ended without reading its input; its status says why
+        # If it ended without reading its input, its status says why.
+        with suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(data)
 
     def _pump(self, source: IO[bytes], target: TextIO | None) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

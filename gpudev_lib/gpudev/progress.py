@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from gpudev import clock, wire, words
@@ -64,10 +65,8 @@ class Lines:
         now = clock.now()
         view = words.describe(record, now)
         text = f"{now.astimezone():%H:%M:%S} gpu-{words.label(record)}: {note or view.line()}"
-        try:
+        with suppress(OSError, ValueError):  # a full or closed stream does not end the wait
             print(text, file=self._stream, flush=True)
-        except (OSError, ValueError):
-            pass  # a full or closed stream does not end the wait
 
     def close(self) -> None:
         """Nothing."""

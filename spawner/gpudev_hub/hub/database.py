@@ -21,9 +21,8 @@ class DatabaseFails(HTTPError):
     """The caller may be anybody, and nothing was changed: to be tried again."""
 
     def __init__(self, error: Exception) -> None:
-        words = "The Hub's database does not work now. Try again in a few seconds."
         super().__init__(503, "%s", error)
-        self.jupyterhub_message = words
+        self.jupyterhub_message = "The Hub's database does not work now. Try again in a few seconds."
         self.headers = {"Retry-After": "5"}
 
 

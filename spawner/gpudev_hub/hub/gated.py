@@ -288,6 +288,4 @@ class Gated(HasTraits):
 
 def _of_no_reservation(answer: PickerAnswer | None) -> bool:
     """Whether the service knows that the page's id is not (yet) a reservation of its user's."""
-    if answer is None:
-        return False
-    return answer.location is None or not answer.location.startswith("reservations/")
+    return answer is not None and not (answer.location or "").startswith("reservations/")
