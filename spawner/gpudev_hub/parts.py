@@ -1,4 +1,4 @@
-"""A part of a hub as a process: started, watched, started again when it dies, ended."""
+"""A part of a hub as a process: started, watched, restarted when it dies, ended."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 10.0
 SETTLED = 30.0
-"""A part that lived this many seconds is started again at once when it dies."""
+"""A part that ran for this many seconds is restarted without a longer delay."""
 REFUSED = 3
-"""Exit code of a part that may not start, and says why in its last words."""
+"""Exit code of a part that may not start; its last output says why."""
 PATIENCE = 10.0
-"""Seconds a part has to end in order."""
+"""Seconds that a part has to end."""
 
 
 class Part:
-    """One of proxy, hub and service. Dies with its supervisor, and with nobody else."""
+    """One of proxy, hub, service and bastion. It dies with its supervisor."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class Part:
         logs: Path,
         again: Callable[[], Coroutine[None, None, None]] | None = None,
     ) -> None:
-        """``again`` is called whenever the part has been started anew after a death."""
+        """``again`` is called after each restart of the part."""
         self.name = name
         self.argv = argv
         self.deaths = 0
         self.refused = False
-        """It ended last with ``REFUSED``."""
+        """Whether its last exit code was ``REFUSED``."""
         self._env = env
         self._log_path = logs / f"{name}.log"
         self._log = Log(self._log_path)
@@ -53,12 +53,14 @@ class Part:
 
     @property
     def pid(self) -> int | None:
+        """Of the process that runs now."""
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep(), name=self.name)
 
     def last_words(self) -> str:
+        """Return the end of its log."""
         return tail(self._log_path, 15)
 
     async def _keep(self) -> None:
@@ -85,7 +87,7 @@ class Part:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                # Ctrl-C in the terminal is the supervisor's to pass on, in the right order.
+                # The supervisor passes Ctrl-C on, in the right order.
                 start_new_session=True,
                 preexec_fn=isolation.die_with_parent,
             )
@@ -100,7 +102,7 @@ class Part:
         return await self._process.wait()
 
     async def end(self) -> None:
-        """End it and don't start it again."""
+        """End the part without a restart."""
         self._ending.set()
         process = self._process
         if process is not None and process.returncode is None:
@@ -117,7 +119,7 @@ class Part:
 
 
 def reap_strays(known: set[int | None]) -> None:
-    """Take the exit codes of servers' launchers, which became our children when the Hub's helper ended."""
+    """Reap launchers of servers that became our children when the Hub's helper ended."""
     for pid in processes.everyone():
         fields = None if pid in known else processes.stat(pid)
         if fields is not None and fields[0] == "Z" and int(fields[1]) == os.getpid():

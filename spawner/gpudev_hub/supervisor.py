@@ -32,11 +32,11 @@ from .state import StateFolder, StateInUse, StateUnusable, choose_ports, port_fr
 log = logging.getLogger(__name__)
 
 USABLE_WITHIN = 90.0
-"""Seconds from start to usable before giving up."""
+"""Seconds from start to usable; after them the start fails."""
 PREDECESSOR_PATIENCE = 3.0
-"""Seconds that the parts of a supervisor that was killed just now have to let go of port and store."""
+"""Seconds that parts of a supervisor that was just killed have to release port and store."""
 DEATHS = 3
-"""A part that has ended so often before the hub was usable will not come up."""
+"""A part that ended this often before the hub was usable will not start."""
 
 
 class Ended(IntEnum):
@@ -54,7 +54,7 @@ class Ended(IntEnum):
 
 
 class CannotRun(Exception):
-    """Nothing runs; the message says what to do."""
+    """The hub cannot start; the message says what to do."""
 
     def __init__(self, code: Ended, message: str) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ _CODES: dict[type[Exception], Ended] = {
 
 
 def run(environment: Mapping[str, str]) -> int:
-    """Run until told to end; returns the exit code."""
+    """Run until a signal; return the exit code."""
     logging.basicConfig(level=logging.WARNING, format="gpudev: %(message)s", stream=sys.stderr)
     state: StateFolder | None = None
     try:
@@ -103,7 +103,7 @@ async def _run(
 ) -> int:
     await _once_left(lambda: _check_port(settings))
     await _once_left(lambda: check(settings))
-    # Everything above leaves all as it is; from here on something is made and started.
+    # Until here nothing is changed; from here on things are created and started.
     state.furnish()
     return await Supervisor(settings, user, environment).run()
 
@@ -131,7 +131,7 @@ async def _once_left(attempt: Callable[[], Awaitable[None]]) -> None:
 
 def _complain(code: Ended, error: Exception) -> int:
     text = str(error)
-    # One of several lines quotes a log.
+    # A text of several lines quotes a log.
     sys.stderr.write(f"gpudev-hub: {text if chr(10) in text else sentence(text)}\n")
     return int(code)
 
@@ -167,10 +167,10 @@ class Supervisor:
         self._parts: list[Part] = []
 
     async def run(self) -> int:
-        """Start everything, say so, wait for Ctrl-C, SIGTERM or the terminal's end, end everything."""
+        """Start everything, announce it, wait for Ctrl-C, SIGTERM or the terminal's end, end everything."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Under nohup, a terminal that closes is to end nothing.
+            # Under nohup, the end of the terminal must not end the hub.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._ending.set)
         isolation.adopt_orphans()
@@ -196,7 +196,7 @@ class Supervisor:
                 if not self._ending.is_set():
                     _say(self._announcement(before, ports))
                 await self._ending.wait()
-                # It was the hub of all servers. One that gives up was so only of those that it started.
+                # A ready hub ends all servers; a failed start ends only the servers that it started.
                 others = set()
                 _say("gpudev: stopping the servers; reservations and the queue are kept\n")
         finally:
@@ -206,7 +206,7 @@ class Supervisor:
 
     def _make(self, ports: Ports) -> list[Part]:
         settings = self.settings
-        # No proxy of the outside world has a say between parts of one machine.
+        # Parts of one machine must not use an HTTP proxy to reach each other.
         env = {**self._environment, "PYTHONUNBUFFERED": "1", "NO_PROXY": f"{LOOPBACK},localhost"}
         proxy_env = env | {"CONFIGPROXY_AUTH_TOKEN": settings.secret("proxy-token"), "NODE_ENV": "production"}
         proxy = Part(
@@ -240,7 +240,7 @@ class Supervisor:
         return f"http://{LOOPBACK}:{ports.hub}/hub/api"
 
     async def _usable(self, ports: Ports) -> bool:
-        """Wait until users can come; false if told to end before."""
+        """Wait until the hub is usable; return false if a signal came first."""
         proxy, service, hub, *more = self._parts
         loop = asyncio.get_running_loop()
         deadline = loop.time() + USABLE_WITHIN
@@ -275,9 +275,9 @@ class Supervisor:
         )
 
     async def _prepare_user(self, ports: Ports) -> str | None:
-        """``LocalUser.prepare``, also where the Hub dies in the middle of it.
+        """Run ``LocalUser.prepare``, again if the Hub dies during it.
 
-        Returns ``None`` when told to end. Raises ``CannotRun`` if the Hub keeps on refusing.
+        Returns ``None`` after a signal. Raises ``CannotRun`` if the Hub keeps refusing.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + USABLE_WITHIN
@@ -294,7 +294,7 @@ class Supervisor:
         return None
 
     async def _prepare_ssh(self) -> None:
-        """``ssh gpu-NAME`` works for who uses the browser only, too: the client adds its line, once."""
+        """Let the client add its SSH configuration, so that browser users can use ``ssh gpu-NAME``, too."""
         client = await asyncio.create_subprocess_exec(
             str(_program("gpu-dev")), "ssh-sync", env=self._environment, stdin=asyncio.subprocess.DEVNULL
         )
@@ -337,7 +337,7 @@ class Supervisor:
         )
 
     async def _renew_routes(self, ports: Ports) -> None:
-        """A proxy that was started anew knows no routes: the Hub is to tell it at once."""
+        """Let the Hub add its routes to a restarted proxy, which has none."""
         headers = {"Authorization": f"token {self.settings.secret('supervisor-token')}"}
         async with httpx.AsyncClient(trust_env=False, timeout=5, headers=headers) as client:
             for _ in range(100):
@@ -359,8 +359,8 @@ class Supervisor:
         reap_strays({part.pid for part in self._parts})
 
     async def _end(self, proxy: Part, service: Part, hub: Part, spare: Collection[tuple[str, int]]) -> None:
-        """End the parts, and all servers but those to be spared."""
-        # First those who would take the end of a server for an event of its own.
+        """End the parts, and all servers except ``spare``."""
+        # First end the parts that would treat the end of a server as an event of its own.
         await asyncio.gather(service.end(), hub.end())
         servers = LocalServers(self.settings.servers)
         ours = [attempt for attempt in servers.attempts() if attempt not in spare]
@@ -369,7 +369,7 @@ class Supervisor:
 
 
 def _say(text: str) -> None:
-    # The encoding of stdout may lack characters of the text: the servers matter more than they do.
+    # The encoding of stdout may lack characters of the text: replace them rather than stop the servers.
     encoding = sys.stdout.encoding
     with suppress(OSError):  # the terminal may be gone
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
