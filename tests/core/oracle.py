@@ -68,7 +68,6 @@ def feasible(nodes: dict[str, PlanNode], taken: Sequence[Taken], demand: Demand,
     """Whether the demand may have this place beside everything taken."""
     return (
         place.end - place.start == demand.length
-        and place.start >= demand.not_before
         and len(set(place.nodes)) == len(place.nodes) == demand.nodes
         and all(name in nodes for name in place.nodes)
         and len({nodes[name].group for name in place.nodes}) == 1
@@ -97,8 +96,7 @@ def earliest_place(
     before: Millis = NEVER,
 ) -> Place | None:
     """The earliest place: on the fullest nodes, then where what runs ends next to its end, then by name."""
-    first = max(now, demand.not_before)
-    for start in sorted({first, *(t.end for t in taken if first < t.end < before)}):
+    for start in sorted({now, *(t.end for t in taken if now < t.end < before)}):
         if start >= before:
             break
         end = start + demand.length

@@ -238,7 +238,6 @@ class Judged(Driver):
             judge.same_state(self.world, rebuilt, self.now)
         self.world = rebuilt
         self.away.append((self.now, self.now + 1))
-        self.more = True
 
 
 class Histories(RuleBasedStateMachine):

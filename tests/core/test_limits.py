@@ -266,7 +266,6 @@ def test_a_raised_limit_wakes_what_waits_also_after_a_restart_in_between() -> No
     d.folded.snapshot.limits["default", None] = rule
     d.world = rebuild(d.policy, d.folded.snapshot, d.now)
     assert not d.world.settled()
-    d.more = True
     d.settle()
     assert d.get(second.id).state is State.STARTING
 

@@ -156,11 +156,11 @@ def test_a_node_that_ends_takes_nothing_past_its_end() -> None:
 
 def test_starts_neither_before_it_may_nor_on_an_excluded_node() -> None:
     plan = Plan(nodes(2))
-    wanted = replace(demand("a", 8, 1), not_before=HOUR, excluded=frozenset({"n1"}))
-    assert plan.earliest(wanted, 0) == Place(HOUR, 2 * HOUR, ("n2",))
-    assert plan.earliest(wanted, 0, before=HOUR) is None
+    wanted = replace(demand("a", 8, 1), excluded=frozenset({"n1"}))
+    assert plan.earliest(wanted, HOUR) == Place(HOUR, 2 * HOUR, ("n2",))
+    assert plan.earliest(wanted, HOUR, before=HOUR) is None
     assert not plan.fits(wanted, Place(HOUR, 2 * HOUR, ("n1",)), 0)
-    assert not plan.fits(wanted, Place(0, HOUR, ("n2",)), 0)
+    assert plan.fits(wanted, Place(HOUR, 2 * HOUR, ("n2",)), 0)
 
 
 def test_a_node_down_offers_nothing_and_names_who_needed_it() -> None:

@@ -15,12 +15,11 @@ from . import oracle
 UNIT = 10 * MINUTE
 CAPS = {"ann": 16, "bob": 8, "cleo": 10}
 SHAPES = [(1, 1), (2, 1), (4, 1), (4, 1), (8, 1), (8, 2)]
-Ask = tuple[str, tuple[int, int], int, int, tuple[str, ...], int]
+Ask = tuple[str, tuple[int, int], int, tuple[str, ...], int]
 ASKS: st.SearchStrategy[Ask] = st.tuples(
     st.sampled_from(sorted(CAPS)),
     st.sampled_from(SHAPES),
     st.integers(1, 14),
-    st.sampled_from([0, 0, 0, 0, 0, 0, 5]),  # starts so much later
     st.sampled_from([(), (), (), (), (), (), ("n1",), ("n2",)]),  # excluded
     st.sampled_from([0, 0, 0, 0, 0, 4]),  # how much tighter the cap was when asked
 )
@@ -131,7 +130,7 @@ class Histories(RuleBasedStateMachine):
         """What follows every gain: holes filled, nobody waiting who could start now, then the cascade."""
         self.accept(self.plan.fill_holes(self.now))
         for key, (demand, place) in self.queued.items():
-            if place.start > max(self.now, demand.not_before):
+            if place.start > self.now:
                 start = oracle.earliest(self.nodes, self.taken(key), demand, self.now, self.now + 1)
                 assert start is None, f"{key} could start now"
         self.settled = False
@@ -186,13 +185,10 @@ class Histories(RuleBasedStateMachine):
     @rule(asks=st.lists(ASKS, min_size=1, max_size=5))
     def submit(self, asks: list[Ask]) -> None:
         """Nobody else's place changes, or the plan's own list would differ from ours."""
-        for owner, shape, length, later, excluded, tighter in asks:
+        for owner, shape, length, excluded, tighter in asks:
             self.count += 1
-            not_before = self.now + later * UNIT if later else 0
             key, cap = f"d{self.count:03}", CAPS[owner] - tighter
-            self.place(
-                Demand(key, owner, *shape, length * UNIT, cap, self.count, not_before, frozenset(excluded))
-            )
+            self.place(Demand(key, owner, *shape, length * UNIT, cap, self.count, frozenset(excluded)))
 
     @precondition(lambda self: self.queued)
     @rule(which=pick, cascade=st.booleans())

@@ -105,7 +105,6 @@ class Driver:
         self.folded = Folded()
         self.now = NOON
         self.effects: list[Effect] = []
-        self.more = False
         self.changes = Changes()
         """Of the last decision."""
         self._count = 0
@@ -115,12 +114,16 @@ class Driver:
             self.do(NodesObserved(nodes_))
             self.settle()
 
+    @property
+    def more(self) -> bool:
+        """Whether a `Compress` should follow."""
+        return not self.world.settled()
+
     def do(self, event: Event) -> Decision:
         """One decision, committed."""
         try:
             decision = decide(self.world, event, self.now)
             self.effects.extend(decision.effects)
-            self.more = decision.more
             return decision
         finally:
             self.changes = self.world.drain()
@@ -144,7 +147,6 @@ class Driver:
     def restart(self) -> None:
         """Throw the working state away and build it again from what was committed."""
         self.world = rebuild(self.policy, self.folded.snapshot, self.now)
-        self.more = True
 
     # What happens, in short.
 

@@ -1,4 +1,4 @@
-"""What one decision changes: the unit that the store makes durable, all or nothing.
+"""What one or more decisions change: the unit that the store makes durable, all or nothing.
 
 A ``Change`` carries a whole new record, so that folding the history gives the live state. Slots are taken and
 freed by name, so that a store can refuse a second owner by constraint (invariant 1).

@@ -69,5 +69,3 @@ class Decision:
     """The event's reservation, as it is after the event and what that made possible."""
     effects: list[Effect]
     """Effects to perform once the changes are durable."""
-    more: bool = False
-    """Whether freed time is left to compress; a ``Compress`` event should follow."""

@@ -1,1 +1,1 @@
-"""What is added to JupyterHub: the gate's client, the spawner and the Hub's pages."""
+"""What is added to JupyterHub: the gate's client, the spawners and the Hub's pages."""

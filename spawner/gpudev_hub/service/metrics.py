@@ -1,4 +1,4 @@
-"""What the service counts and measures, as plain numbers; the web layer shows them."""
+"""What the service counts and measures, as plain numbers; ``web/metrics.py`` shows them."""
 
 from __future__ import annotations
 

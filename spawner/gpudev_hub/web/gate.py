@@ -31,7 +31,7 @@ class Minted(msgspec.Struct):
 
 @route("POST", "gate/admit", access=Access.HUB)
 async def admit(call: Call, body: gate.AdmitRequest) -> gate.Admission:
-    """May this server start, and where?."""
+    """May this server start, and where?"""
     call.reservation = body.server
     return await call.site.service.gate.admit(body)
 
@@ -62,7 +62,7 @@ async def failed(call: Call, body: gate.Failed) -> None:
 
 @route("POST", "gate/stop", access=Access.HUB)
 async def stop(call: Call, body: gate.StopAsked) -> gate.StopAnswer:
-    """May the spawner really stop this server?."""
+    """May the spawner really stop this server?"""
     call.reservation = body.server
     return await call.site.service.hub_requests.stop_asked(body)
 

@@ -1,6 +1,7 @@
 """The one function that decides: an event and the time in, changes to the working state and effects out.
 
 What is due is done first, ends before starts; then the event; then what the event has made possible.
+Observations come before what is due.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
 
     ``world`` is changed in place; ``world.drain()`` returns what must be committed. Raises ``Refused`` for a
     request that is not granted, and then changes nothing for it. What was due by the clock is done anyway;
-    its effects go out with the next decision. ``Decision.more``: a ``Compress`` should follow.
+    its effects go out with the next decision.
 
     ``last``: false for an observation that others follow at once. What the clock and this event make due then
     waits for the last one. Permissions are checked elsewhere: actors are for the history.
@@ -68,7 +69,7 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
     effects, world.pending_effects = world.pending_effects, []
     if reservation is not None:
         reservation = _latest(world, reservation)
-    return Decision(reservation, effects, more=not world.settled())
+    return Decision(reservation, effects)
 
 
 def next_due(world: WorkingState, now: Millis) -> Millis | None:

@@ -106,18 +106,17 @@ class Compression:
     def _in_reach(self, demand: Demand, place: Place, gains: Gains, now: Millis, latest: Millis) -> bool:
         """Return whether the gains may let the demand start earlier. False is always right."""
         timetable = self._timetable
-        first = max(now, demand.not_before)
         latest = min(latest, place.start - 1)
-        if first > latest:
+        if now > latest:
             return False
         length = demand.length
         freed = gains.owners.get(demand.owner)
         if freed is not None:
             start, end, left = freed
-            if demand.total > left and max(first, start - length + 1) <= min(latest, end - 1):
+            if demand.total > left and max(now, start - length + 1) <= min(latest, end - 1):
                 return True
         for name, (start, end) in gains.nodes.items():
-            low, high = max(first, start - length + 1), min(latest, end - 1)
+            low, high = max(now, start - length + 1), min(latest, end - 1)
             node = timetable.up.get(name)
             if low > high or node is None or name in demand.excluded or node.gpus < demand.gpus:
                 continue
@@ -135,12 +134,11 @@ class Compression:
     def _improve(self, demand: Demand, place: Place, now: Millis, latest: Millis) -> Place | None:
         """Move the demand to its earliest start, if that is strictly earlier than its present start."""
         timetable = self._timetable
-        first = max(now, demand.not_before)
         latest = min(latest, place.start - 1)
-        if first > latest:
+        if now > latest:
             return None
         timetable.release(demand, place)
-        better = earliest_place(timetable, demand, first, latest, lifted=place.nodes)
+        better = earliest_place(timetable, demand, now, latest, lifted=place.nodes)
         if better is None:
             timetable.hold(demand, place)
             return None

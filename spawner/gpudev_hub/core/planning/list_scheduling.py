@@ -148,7 +148,7 @@ class _Arranging:
 
     def _search(self, entry: _Entry) -> Place | None:
         stop = FOREVER - 1 if entry.latest is None else entry.latest
-        return earliest_place(self._timetable, entry.demand, max(self._now, entry.demand.not_before), stop)
+        return earliest_place(self._timetable, entry.demand, self._now, stop)
 
     def _hold(self, entries: Iterable[_Entry]) -> None:
         for entry in entries:

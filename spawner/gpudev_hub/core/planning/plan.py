@@ -100,11 +100,11 @@ class Plan:
     def earliest(self, demand: Demand, now: Millis, before: Millis | None = None) -> Place | None:
         """Return the earliest place of a demand that is not placed, with everything held; ``None``: none.
 
-        It starts at or after ``now`` and ``demand.not_before``, and before ``before`` if given. Of equally
+        It starts at or after ``now``, and before ``before`` if given. Of equally
         early nodes, the smallest hole comes first, then the nearest end of the running load, then the name.
         """
         stop = FOREVER - 1 if before is None else before - 1
-        return earliest_place(self.timetable, demand, max(now, demand.not_before), stop)
+        return earliest_place(self.timetable, demand, now, stop)
 
     def put(self, demand: Demand, place: Place) -> None:
         """Hold this place for the demand. The caller has checked that it fits (``earliest``, ``fits``)."""

@@ -42,7 +42,6 @@ class Demand:
     """The most GPUs that the owner may hold at once in this pool, at any instant of this demand's place."""
     order: int
     """Queue order: the sequence number."""
-    not_before: Millis = 0
     excluded: frozenset[str] = frozenset()
 
     @property
@@ -252,7 +251,6 @@ class Timetable:
         start = max(place.start, since)
         if (
             place.end - place.start != demand.length
-            or place.start < demand.not_before
             or len(set(place.nodes)) != demand.nodes
             or demand.total > demand.cap
             or start >= place.end
