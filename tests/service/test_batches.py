@@ -12,11 +12,15 @@ import pytest
 
 from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Changes, Commit, Slot
+from gpudev_hub.core.decisions.decide import decide
 from gpudev_hub.core.decisions.unit_of_work import Records
+from gpudev_hub.core.decisions.working_state import WorkingState
+from gpudev_hub.core.effects import Decision
 from gpudev_hub.core.errors import Code, Refused
-from gpudev_hub.core.model import MINUTE, SECOND, Claim, Node, NodeSlots
+from gpudev_hub.core.events import Event, Submit
+from gpudev_hub.core.model import MINUTE, SECOND, Claim, Millis, Node, NodeSlots
 from gpudev_hub.core.policy import Allowances
-from gpudev_hub.core.ports import OutcomeUnknown, StoreUnavailable
+from gpudev_hub.core.ports import CommitTooLarge, OutcomeUnknown, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from memory_store import Disk, MemoryStore
 from service_world import ALICE, POLICY, ServiceWorld
@@ -29,10 +33,13 @@ class Failing(MemoryStore):
         super().__init__(disk)
         self.left: int | None = None
         self.made = False
+        self.most: int | None = None
         self.sizes: list[int] = []
 
     async def commit(self, commit: Commit) -> None:
         self.sizes.append(len(commit.changes))
+        if self.most is not None and len(commit.changes) > self.most:
+            raise CommitTooLarge(f"{len(commit.changes)} changes")
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
@@ -185,3 +192,50 @@ def test_a_slot_that_comes_and_goes_within_a_commit_is_not_told() -> None:
     changes = world.drain()
     assert (changes.free, changes.take, len(changes.records)) == ((), (), 2)
     assert world.drain() == Changes()
+
+
+async def submitted(world: ServiceWorld, *request_ids: str) -> list[str | Code]:
+    """Ids of reservations that were asked for at once, or the codes of refusals."""
+
+    async def submit(request_id: str) -> str | Code:
+        try:
+            return (await world.service.submit(ALICE, Ask(gpus=1), request_id)).id
+        except Refused as refused:
+            return refused.code
+
+    return list(await asyncio.gather(*(submit(request_id) for request_id in request_ids)))
+
+
+async def test_requests_that_are_too_many_for_a_commit_share_several(world: ServiceWorld) -> None:
+    """They had all been refused with an internal error, although each fits."""
+    store_of(world).most = 20
+    answers = await submitted(world, *(f"request-{n}" for n in range(60)))
+    assert not [answer for answer in answers if isinstance(answer, Code)]
+
+
+async def test_defects_met_with_others_do_not_refuse_a_request(
+    world: ServiceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of them in a batch had used up its tries."""
+
+    def broken(world: WorkingState, event: Event, now: Millis, *, last: bool = True) -> Decision:
+        if isinstance(event, Submit) and (event.request_id or "").startswith("bad"):
+            raise ValueError("a defect")
+        return decide(world, event, now, last=last)
+
+    monkeypatch.setattr("gpudev_hub.service.writer.decide", broken)
+    answers = await submitted(world, "good-1", "good-2", "bad-1", "bad-2", "bad-3")
+    assert [isinstance(answer, Code) for answer in answers] == [False, False, True, True, True]
+
+
+async def test_what_is_due_is_done_though_the_request_is_refused(idle_world: ServiceWorld) -> None:
+    """5: a server had run on for up to a minute after its end, until something else was decided."""
+    world = idle_world
+    short = await world.reserve(gpus=1, hours=1)
+    await world.becomes(short.id, "ready")
+    long = await world.reserve(gpus=1, hours=3, name="long")
+    await world.becomes(long.id, "ready")
+    world.clock.advance(61 * MINUTE)
+    with pytest.raises(Refused):
+        await world.reserve(gpus=1, name="long")
+    await world.until(lambda: (short.id, 1) not in world.cluster.running, "the end of its server")

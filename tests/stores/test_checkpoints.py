@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import random
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from checkpoint_tables import all_ended, ended, item_of, layout_1, names, save
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.commit import Snapshot
-from gpudev_hub.core.model import MintedId, Outcome, Reservation, State
-from gpudev_hub.core.ports import CommitTooLarge, SlotTaken, StaleEpoch, Store, StoreUnavailable
+from gpudev_hub.core.model import MintedId, Outcome
+from gpudev_hub.core.ports import CommitTooLarge, SlotTaken, StaleEpoch, StoreUnavailable
 from gpudev_hub.stores.dynamodb import checkpoint, items
 from gpudev_hub.stores.dynamodb.checkpoint import Checkpoints
 from gpudev_hub.stores.dynamodb.store import DynamoStore
@@ -34,8 +32,6 @@ from store_commits import (
 
 pytestmark = pytest.mark.dynamodb
 
-LAYOUT_1 = Path(__file__).parent / "layout_1.json"
-"""Nine commits in a table of the version before checkpoints: a0 and a1 have ended, a0 still holds slots."""
 WRITES = ("put_item", "update_item", "delete_item", "transact_write_items")
 
 
@@ -61,36 +57,6 @@ class Dying:
 @pytest.fixture
 def never_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: False))
-
-
-def save(store: DynamoStore) -> None:
-    """Write a checkpoint now."""
-    store._writer.submit(store._save).result()
-
-
-def ended(record: Reservation, at: int) -> Reservation:
-    return replace(record, state=State.ENDED, outcome=Outcome.RELEASED, ended_at=at)
-
-
-async def all_ended(store: Store, subject: str | None) -> list[str]:
-    found: list[str] = []
-    before = None
-    while True:
-        page, before = await store.ended(subject, before, 2)
-        found += [record.id for record in page]
-        if before is None:
-            return found
-
-
-def item_of(client: Any, table: str, pk: str, sk: str) -> dict[str, Any] | None:
-    key = {"pk": {"S": pk}, "sk": {"S": sk}}
-    found: dict[str, Any] | None = client.get_item(TableName=table, Key=key).get("Item")
-    return found
-
-
-def names(client: Any, table: str, pk: str) -> list[str]:
-    query = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": pk}}}
-    return [item["sk"]["S"] for item in client.query(TableName=table, **query)["Items"]]
 
 
 @pytest.mark.usefixtures("never_due")
@@ -238,18 +204,6 @@ async def test_a_commit_of_many_changes_is_one_transaction(dynamodb: DynamoDBLoc
     assert cursor is not None
     assert len(page + (await store.history(None, cursor, 1_000))[0]) == 240
     await store.close()
-
-
-def layout_1(dynamodb: DynamoDBLocal, client: Any) -> tuple[str, list[dict[str, Any]]]:
-    """A table of the version before checkpoints, and its items."""
-    table = dynamodb.table()
-    found = json.loads(LAYOUT_1.read_text())
-    for item in found:
-        for value in item.values():
-            if "B" in value:
-                value["B"] = base64.b64decode(value["B"])
-        client.put_item(TableName=table, Item=item)
-    return table, found
 
 
 async def is_as_it_was(store: DynamoStore, snapshot: Snapshot) -> None:

@@ -107,6 +107,8 @@ class Writer:
         self._at: Millis = 0
         self._more = False
         self._failures = 0
+        self._most_events = MAX_EVENTS
+        """Fewer after a commit that was too large."""
 
     async def open(self) -> Snapshot:
         """Take over the store and continue from what it holds."""
@@ -219,10 +221,10 @@ class Writer:
         except Exception as error:
             log.exception("a decision failed; the working state is reloaded from the database")
             self._world = None
-            if isinstance(error, _Poison):
-                poison = batch.items.pop()
-                answer(poison, _internal_error())
-            self._again(batch.items)
+            poisoned = isinstance(error, _Poison)
+            if poisoned:
+                answer(batch.items.pop(), _internal_error())
+            self._again(batch.items, count=not poisoned)
             await self._back_off()
             return
         # Keep trying the store: an idle service would not notice that it works again.
@@ -255,7 +257,7 @@ class Writer:
             batch.effects += decide(world, outage, now, last=False).effects
             batch.outages = True
         begun = self._clock.precise()
-        while len(batch.items) < MAX_EVENTS and self._clock.precise() - begun < MAX_SECONDS:
+        while len(batch.items) < self._most_events and self._clock.precise() - begun < MAX_SECONDS:
             queue = self._seen or self._asked
             if not queue:
                 break
@@ -278,6 +280,8 @@ class Writer:
         except Refused as refused:
             self._metrics.refused[refused.code] += 1
             batch.results.append(refused)
+            # What had become due by now is done, whatever became of the request.
+            batch.effects += world.take_effects()
         except Exception as error:
             raise _Poison(f"{item.event}") from error
         else:
@@ -298,10 +302,14 @@ class Writer:
                 answer(item, _unavailable(error))
             await self._back_off()
             return False
-        except (SlotTaken, CommitTooLarge):
+        except (SlotTaken, CommitTooLarge) as error:
             log.exception("the database refused commit %d; the working state is reloaded", commit.n)
             self._world = None
-            self._again(batch.take_items())
+            items = batch.take_items()
+            divisible = isinstance(error, CommitTooLarge) and len(items) > 1
+            if divisible:
+                self._most_events = len(items) // 2
+            self._again(items, count=not divisible)
             await self._back_off()
             return False
         except StaleEpoch:
@@ -309,7 +317,7 @@ class Writer:
                 answer(item, Refused(Code.UNAVAILABLE, TAKEN_OVER, PERHAPS_DONE))
             raise
         self._metrics.commits.saw(self._clock.precise() - begun)
-        self._failures = 0
+        self._failures, self._most_events = 0, MAX_EVENTS
         self._n, self._at = commit.n, commit.at
         self._follower.committed(commit)
         self._follower.store_works()
@@ -324,10 +332,13 @@ class Writer:
             return False
         return True
 
-    def _again(self, items: list[Item]) -> None:
-        """Decide about these events once more, unless they were tried too often."""
+    def _again(self, items: list[Item], *, count: bool = True) -> None:
+        """Decide about these events once more, unless they were tried too often.
+
+        ``count``: false if the failure is not theirs.
+        """
         for item in reversed(items):
-            item.tries += 1
+            item.tries += count
             if item.tries < MAX_TRIES:
                 self._asked.appendleft(item)
             else:

@@ -53,7 +53,7 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
 
     ``world`` is changed in place; ``world.drain()`` returns what must be committed. Raises ``Refused`` for a
     request that is not granted, and then changes nothing for it. What was due by the clock is done anyway;
-    its effects go out with the next decision.
+    ``world.take_effects()`` returns its effects.
 
     ``last``: false for an observation that others follow at once. What the clock and this event make due then
     waits for the last one. Permissions are checked elsewhere: actors are for the history.
@@ -66,10 +66,9 @@ def decide(world: WorkingState, event: Event, now: Millis, *, last: bool = True)
     reservation = HANDLERS[type(event)](turn, event)
     if last:
         clock.advance(turn)
-    effects, world.pending_effects = world.pending_effects, []
     if reservation is not None:
         reservation = _latest(world, reservation)
-    return Decision(reservation, effects)
+    return Decision(reservation, world.take_effects())
 
 
 def next_due(world: WorkingState, now: Millis) -> Millis | None:

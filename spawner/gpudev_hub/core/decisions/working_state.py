@@ -93,7 +93,12 @@ class WorkingState(Records):
         self.to_settle: set[str] = set()
         """People whose reservations may not agree with their access yet."""
         self.pending_effects: list[Effect] = []
-        """Effects that have not gone out; after a refused event, they go out with the next decision."""
+        """Effects that nobody has taken."""
+
+    def take_effects(self) -> list[Effect]:
+        """Return the effects of what was decided since the last call, refused requests included."""
+        effects, self.pending_effects = self.pending_effects, []
+        return effects
 
     def running_limit(self, reservation: Reservation) -> int:
         """Return how many GPUs the owner may hold at once in the reservation's pool by the present limits."""

@@ -87,26 +87,32 @@ class Checkpoints:
         self.write_all(head, [{"Put": {"Item": item}} for item in puts])
         logs = folded.kept_logs()
         name, size = self.store(head, folded, logs)
-        self.publish(head, name)
+        published = self.publish(head, name)
         folded.saved(head.n, logs, size)
-        return replace(head, checkpoint=name)
+        return published
 
-    def publish(self, head: Head, name: str) -> None:
-        """From now on the live state is folded from this checkpoint. Raises ``Unmet``."""
+    def publish(self, head: Head, name: str) -> Head:
+        """From now on the live state is folded from this checkpoint. Raises ``Unmet``.
+
+        The guard changes too, so no write of this checkpoint or an earlier one can arrive later.
+        """
+        guard = secrets.token_hex(8)
         self._calls.write(
             lambda: self._client.update_item(
                 TableName=self._table,
                 Key=items.HEAD,
-                UpdateExpression="SET checkpoint = :name, #schema = :schema",
-                ConditionExpression="guard = :guard",
+                UpdateExpression="SET checkpoint = :name, #schema = :schema, guard = :next",
+                ConditionExpression="guard IN (:guard, :next)",
                 ExpressionAttributeNames={"#schema": "schema"},
                 ExpressionAttributeValues={
                     ":name": s_of(name),
                     ":schema": n_of(items.SCHEMA),
                     ":guard": s_of(head.guard),
+                    ":next": s_of(guard),
                 },
             )
         )
+        return replace(head, checkpoint=name, schema=items.SCHEMA, guard=guard)
 
     def write_all(self, head: Head, changes: Sequence[Item]) -> None:
         """Put or delete items as long as the head is as this one; each may have been done before."""

@@ -93,7 +93,7 @@ class DynamoStore:
     async def commit(self, commit: Commit) -> None:
         """Make the commit in one transaction: durable in several zones when this returns."""
         await self._in(self._writer, lambda: self._commit(commit))
-        if self._checkpoints.is_due(self._folded):
+        if not self._closed and self._checkpoints.is_due(self._folded):
             # Nobody waits for it, except for the next commit.
             self._writer.submit(self._save)
 
@@ -154,12 +154,12 @@ class DynamoStore:
         head = self._take_over(guard)
         if head.schema != items.SCHEMA:
             log.warning("table %s has schema %d: it is converted", self._table, head.schema)
-            self._whole(head, lambda: upgrade(head, self._read, self._checkpoints))
-            head = self._take_over(guard)
+            layout_1 = head
+            head = self._whole(layout_1, lambda: upgrade(layout_1, self._read, self._checkpoints))
         self._head = head
         snapshot = self._snapshot(head)
         self._checkpoints.remove_older(head)
-        remove_layout_1(head, self._read, self._checkpoints)
+        self._whole(head, lambda: remove_layout_1(head, self._read, self._checkpoints))
         return snapshot
 
     def _whole(self, head: Head, read: Callable[[], _T]) -> _T:
@@ -176,6 +176,9 @@ class DynamoStore:
             except NotWhole as error:
                 amiss = error
                 self._check_head(head)
+            except Unmet:
+                self._check_head(head)
+                raise
         raise StoreUnavailable(
             f"table {self._table} is not consistent: {amiss}. "
             "If it was restored to a time in the middle of a commit, restore it to another time"

@@ -21,7 +21,7 @@ from .reads import Reader
 from .whole import check_owners
 
 
-def upgrade(head: Head, read: Reader, checkpoints: Checkpoints) -> None:
+def upgrade(head: Head, read: Reader, checkpoints: Checkpoints) -> Head:
     """Convert the table of the head, whose epoch is ours.
 
     The head's last update makes it layout 2. Before, it is a table of layout 1 with some more items: after a
@@ -51,7 +51,7 @@ def upgrade(head: Head, read: Reader, checkpoints: Checkpoints) -> None:
     ]
     checkpoints.write_all(head, [{"Put": {"Item": item}} for item in [*_slot_items(owners), *used]])
     name, _ = checkpoints.store(head, folded, folded.logs)
-    checkpoints.publish(head, name)
+    return checkpoints.publish(head, name)
 
 
 def remove_layout_1(head: Head, read: Reader, checkpoints: Checkpoints) -> None:
