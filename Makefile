@@ -76,9 +76,8 @@ test-infra: prepare-infra ## check infra/aws: format, types, plans, planted mist
 	GPUDEV_TOFU='$(GPUDEV_TOFU)' $(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) tests/infra
 
 check: setup ## check style, spelling, types, imports, unused code and shell scripts, without running anything
-	$(BIN)/ruff check
+	$(BIN)/ruff check && $(BIN)/ruff format --check
 	$(BIN)/codespell
-	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports && $(BIN)/vulture
 	tools/check-shell
