@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, WebError
 
 from gpudev_hub.settings import CHECKOUT
 
@@ -27,6 +27,8 @@ SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
 """A folder: every page is written there as a picture, wide and narrow; ``picker.png`` and ``pool.png`` are
 those in ``docs/images``."""
 OURS = re.compile(r"/(services/gpudev|hub)/")
+JUPYTERLAB = re.compile(r'Window name candidate ".*" already exists')
+"""What JupyterLab says when two tabs open it at the same moment: one of them takes another name."""
 
 
 def picture(page: Page, name: str) -> None:
@@ -47,8 +49,12 @@ class Watcher:
 
     def watch(self, context: BrowserContext) -> None:
         context.on("console", self._console)
-        context.on("weberror", lambda error: self.problems.append(f"script: {error.error}"))
+        context.on("weberror", self._script)
         context.on("dialog", lambda dialog: self.problems.append(f"dialog: {dialog.message}"))
+
+    def _script(self, error: WebError) -> None:
+        if not JUPYTERLAB.search(str(error.error)):
+            self.problems.append(f"script: {error.error}")
 
     def _console(self, message: ConsoleMessage) -> None:
         page = message.page.url if message.page is not None else ""
