@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fake_service import FakeService
 from gpudev import keyring_store
 from gpudev.api import Api
 from gpudev.client import Client
+from live_service import LiveService, live_service
 
 VARIABLES = ("GPUDEV_URL", "GPUDEV_TOKEN", "JUPYTERHUB_API_TOKEN", "JUPYTERHUB_PUBLIC_HUB_URL")
 
@@ -29,26 +29,26 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def service() -> Iterator[FakeService]:
-    with FakeService().running() as running:
+def service() -> Iterator[LiveService]:
+    with live_service() as running:
         yield running
 
 
 @pytest.fixture
-def api(service: FakeService) -> Iterator[Api]:
+def api(service: LiveService) -> Iterator[Api]:
     made = Api(service.url, service.token, patience=5.0)
     yield made
     made.close()
 
 
 @pytest.fixture
-def client(service: FakeService) -> Iterator[Client]:
+def client(service: LiveService) -> Iterator[Client]:
     with Client(service.url, service.token, patience=5.0) as made:
         yield made
 
 
 @pytest.fixture
-def configured(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> FakeService:
+def configured(service: LiveService, monkeypatch: pytest.MonkeyPatch) -> LiveService:
     """The service, with the environment that leads to it."""
     monkeypatch.setenv("GPUDEV_URL", service.url)
     monkeypatch.setenv("GPUDEV_TOKEN", service.token)

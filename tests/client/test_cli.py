@@ -7,22 +7,92 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from fake_service import NO_ACCESS, FakeService, Fault, Refusal
+from fault_proxy import Fault
 from gpudev import sshkeys, wire
 from gpudev.cli.app import COMMANDS, main
 from gpudev.client import Client
+from gpudev_hub.core.model import CapacityBlock, NodeStatus
+from live_service import NO_ACCESS, LiveService
 
 KEYS = {
     *("id", "name", "owner", "state", "server", "gpus", "nodes", "total_gpus", "gpu_type", "position"),
     *("planned_start", "guaranteed_by", "likely_start", "reason", "starts_at", "ends_at", "url"),
     *("ssh_command", "vscode_url", "allocation"),
 }
+
+
+def size(
+    gpus: int, nodes: int, free: int, start: str | None, longest_now: float | None = None, why: str = ""
+) -> wire.SizeAvailability:
+    text = wire.Sentence(code="text", template="{text}", params={"text": why}, instants={})
+    error = wire.Error(code="quota_exceeded", message=why) if "allowed" in why else None
+    return wire.SizeAvailability(
+        gpus=gpus,
+        nodes=nodes,
+        free_now=free,
+        earliest_start=start,
+        longest_now=longest_now,
+        starts_now=not why,
+        reason=why or None,
+        reason_data=text if why else None,
+        refused=error,
+    )
+
+
+def people(ben: Literal["held", "revoked"]) -> wire.People:
+    """Ann, an operator, and Ben, who is no longer in the team."""
+
+    def person(login: str, held: bool, revoked: bool) -> wire.Person:
+        return wire.Person(
+            subject=f"github:{login}",
+            login=login,
+            hub_user=login,
+            access="revoked" if revoked else "allowed",
+            reason="not a member of o/team" if revoked else None,
+            since="2026-11-23T12:00:00Z",
+            confirmed_at="2026-11-23T12:00:00Z",
+            operator=login == "ann",
+            teams=[],
+            held=held,
+        )
+
+    return wire.People(
+        people=[person("ann", False, False), person("ben", ben == "held", ben == "revoked")],
+        problems=["1 person would lose access at once."] if ben == "held" else [],
+        checked_at="2026-11-23T12:00:00Z",
+    )
+
+
+AVAILABLE = wire.Availability(
+    hours=2.0,
+    pools=[
+        wire.PoolAvailability(
+            gpu_type="h100",
+            label="NVIDIA H100",
+            simulated=True,
+            gpus_per_node=8,
+            nodes_up=2,
+            gpus_total=16,
+            gpus_free=6,
+            queued=1,
+            images=["default"],
+            max_hours=24.0,
+            sizes=[
+                size(1, 1, 6, "2020-01-01T00:00:00Z"),
+                size(4, 1, 1, None, why="8 GPU-hours more would make 28; 20 are allowed"),
+                size(8, 1, 0, "2100-01-01T00:00:00Z", 110 / 60, "waiting for 8 GPUs: node-1 frees"),
+                size(8, 2, 0, None, why="blocked: node-2 is drained"),
+            ],
+        )
+    ],
+)
 
 
 class Run:
@@ -54,11 +124,11 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def service(configured: FakeService) -> FakeService:
+def service(configured: LiveService) -> LiveService:
     return configured
 
 
-def test_reserve_and_show_print_one_document(run: Run, service: FakeService) -> None:
+def test_reserve_and_show_print_one_document(run: Run, service: LiveService) -> None:
     made = run.json("reserve", "--gpus", "2", "--hours", "1", "--name", "demo")
     assert "ready" in run.err
     assert made.keys() >= KEYS
@@ -67,7 +137,7 @@ def test_reserve_and_show_print_one_document(run: Run, service: FakeService) -> 
     assert run.json("wait", "demo") == made
 
 
-def test_reserve_for_people(run: Run, service: FakeService) -> None:
+def test_reserve_for_people(run: Run, service: LiveService) -> None:
     assert run("reserve", "-g", "2", "-n", "demo") == 0
     assert "gpu-demo · 2 GPUs h100 (simulated): ready" in run.out
     for part in (service.only.url, "ssh gpu-demo", "vscode://"):
@@ -75,8 +145,8 @@ def test_reserve_for_people(run: Run, service: FakeService) -> None:
         assert part in run.out
 
 
-def test_no_wait_returns_at_once_with_the_place(run: Run, service: FakeService) -> None:
-    service.starts = False
+def test_no_wait_returns_at_once_with_the_place(run: Run, service: LiveService) -> None:
+    service.fill()
     assert run("reserve", "--no-wait", "-n", "demo") == 0
     assert "next in the queue" in run.out
     assert run.json("reserve", "--no-wait")["position"] == 2
@@ -85,31 +155,31 @@ def test_no_wait_returns_at_once_with_the_place(run: Run, service: FakeService) 
 @pytest.mark.parametrize(
     ("refusal", "code"),
     [
-        (Refusal(400, "invalid_name", "no such name"), 2),
-        (Refusal(404, "not_found", "nothing there"), 3),
-        (Refusal(409, "quota_exceeded", "too much"), 4),
-        (Refusal(401, "unauthenticated", "who?"), 5),
-        (Refusal(403, "forbidden", "not yours"), 5),
+        ((400, "invalid_name", "no such name"), 2),
+        ((404, "not_found", "nothing there"), 3),
+        ((409, "quota_exceeded", "too much"), 4),
+        ((401, "unauthenticated", "who?"), 5),
+        ((403, "forbidden", "not yours"), 5),
     ],
 )
 def test_refusals_have_exit_codes_and_json(
-    run: Run, service: FakeService, refusal: Refusal, code: int
+    run: Run, service: LiveService, refusal: tuple[int, str, str], code: int
 ) -> None:
-    service.refuse = refusal
+    service.refuse(*refusal)
     assert run("reserve", "--json") == code
-    assert json.loads(run.out)["error"]["code"] == refusal.error.code
-    assert refusal.error.message in run.err
+    assert json.loads(run.out)["error"]["code"] == refusal[1]
+    assert refusal[2] in run.err
     assert run("show", "x") == code
     assert run.out == ""
 
 
-def test_watching_needs_a_terminal(run: Run, service: FakeService) -> None:
+def test_watching_needs_a_terminal(run: Run, service: LiveService) -> None:
     assert run("list", "--watch") == 2
     assert "--watch needs a terminal" in run.err
     assert run.out == ""
 
 
-def test_a_pair_shows_the_way_to_each_node(run: Run, service: FakeService) -> None:
+def test_a_pair_shows_the_way_to_each_node(run: Run, service: LiveService) -> None:
     assert run("reserve", "--gpus", "8", "--nodes", "2", "-n", "pair") == 0
     assert re.findall(r"^  (SSH.*?) +(ssh .*)$", run.out, re.MULTILINE) == [
         ("SSH", "ssh gpu-pair"),
@@ -120,13 +190,14 @@ def test_a_pair_shows_the_way_to_each_node(run: Run, service: FakeService) -> No
     assert re.search(r"^SSH node 1 +ssh gpu-pair-1 *$", run.out, re.MULTILINE)
     for variable in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "NNODES"):
         assert variable in run.out
+    run("cancel", "pair")
     run("reserve", "-n", "one")
     assert run("show", "one") == 0
     assert "node 1" not in run.out
     assert "MASTER_ADDR" not in run.out
 
 
-def test_a_node_that_is_not_there_is_said(run: Run, service: FakeService) -> None:
+def test_a_node_that_is_not_there_is_said(run: Run, service: LiveService) -> None:
     run("reserve", "--gpus", "8", "--nodes", "2", "-n", "pair")
     assert run("ssh", "pair-2") == 3
     assert "Reservation pair has no node 2: its 2 nodes are numbered from 0." in run.err
@@ -137,15 +208,13 @@ def test_a_node_that_is_not_there_is_said(run: Run, service: FakeService) -> Non
 
 
 @pytest.mark.parametrize("command", ["ssh", "open"])
-def test_somebody_elses_server_is_his_to_enter(run: Run, service: FakeService, command: str) -> None:
-    run("reserve", "--no-wait", "-n", "demo")
-    ((key, record),) = service.reservations.items()
-    service.reservations[key] = msgspec.structs.replace(record, mine=False, owner="bob", url=None)
-    assert run(command, key) == 5
-    assert "You cannot connect to reservation demo: it is owned by bob." in run.err
+def test_somebody_elses_server_is_his_to_enter(run: Run, service: LiveService, command: str) -> None:
+    other = service.reserve_as("bob")
+    assert run(command, other) == 5
+    assert re.search(r"You cannot connect to reservation [\w-]+: it is owned by bob\.", run.err)
 
 
-def test_ssh_config_enable_checks_what_ssh_makes_of_it(run: Run, service: FakeService, home: Path) -> None:
+def test_ssh_config_enable_checks_what_ssh_makes_of_it(run: Run, service: LiveService, home: Path) -> None:
     (home / ".ssh").mkdir(mode=0o700)
     (home / ".ssh" / "config").write_text("Hots work\n")
     assert run("ssh-config", "enable") == 9
@@ -154,7 +223,7 @@ def test_ssh_config_enable_checks_what_ssh_makes_of_it(run: Run, service: FakeSe
     assert run.out == ""
 
 
-def test_ssh_check_shows_accepted_and_refused_keys(run: Run, service: FakeService, home: Path) -> None:
+def test_ssh_check_shows_accepted_and_refused_keys(run: Run, service: LiveService, home: Path) -> None:
     (home / ".ssh").mkdir(mode=0o700)
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / ".ssh" / "id_ed25519"], check=True
@@ -163,26 +232,25 @@ def test_ssh_check_shows_accepted_and_refused_keys(run: Run, service: FakeServic
     assert here is not None
     weak = wire.RefusedKey(key="ssh-rsa SHA256:w", reason="an RSA key of 1024 bits")
     told = msgspec.structs.replace(NO_ACCESS, accepted_keys=[here, "SHA256:x"], refused_keys=[weak])
-    service.ssh = lambda: told
+    service.say("GET", "/ssh", told)
     assert run("ssh", "--check") == 0
     assert run.out.splitlines() == [
         f"accepted: {here} ({home}/.ssh/id_ed25519)",
         "accepted: SHA256:x (not on this machine)",
         "refused: ssh-rsa SHA256:w: an RSA key of 1024 bits",
     ]
-    service.ssh = lambda: msgspec.structs.replace(told, accepted_keys=[])
+    service.say("GET", "/ssh", msgspec.structs.replace(told, accepted_keys=[]))
     assert run("ssh", "--check") != 0
     assert "accepts none of your SSH keys" in run.err
 
 
 def test_ssh_says_whether_the_key_of_a_demo_user_can_be_used(
-    run: Run, service: FakeService, home: Path, tmp_path: Path
+    run: Run, service: LiveService, home: Path, tmp_path: Path
 ) -> None:
     """The hub made it, on its own machine: elsewhere there is nothing to log in with."""
     made = tmp_path / "state" / "id_ed25519"
-    service.ssh = lambda: msgspec.structs.replace(
-        NO_ACCESS, identity_file=str(made), accepted_keys=["SHA256:x"]
-    )
+    told = msgspec.structs.replace(NO_ACCESS, identity_file=str(made), accepted_keys=["SHA256:x"])
+    service.say("GET", "/ssh", told)
     away = f"Your only SSH key for this hub is {made} on the machine of the hub, and cannot be read here."
     assert run("ssh", "--check") == 1
     assert run.out == f"accepted: SHA256:x ({made} on the machine of the hub)\n"
@@ -190,17 +258,15 @@ def test_ssh_says_whether_the_key_of_a_demo_user_can_be_used(
     made.parent.mkdir()
     made.touch()
     assert run("ssh", "--check") == 0
-    service.ssh = lambda: msgspec.structs.replace(
-        NO_ACCESS, identity_file="made\nup", accepted_keys=["SHA256:x"]
-    )
+    service.say("GET", "/ssh", msgspec.structs.replace(told, identity_file="made\nup"))
     assert run("ssh", "--check") == 1
     assert "invalid path of a key file" in run.err
 
 
-def test_github_check_shows_each_fact_and_fails_with_one(run: Run, service: FakeService) -> None:
+def test_github_check_shows_each_fact_and_fails_with_one(run: Run, service: LiveService) -> None:
     good = wire.GithubFact(name="App", ok=True, found="gpudev [x]")
     bad = wire.GithubFact(name="clock", ok=False, found="900 s behind", todo="Set the clock.")
-    service.github = wire.GithubCheck(ok=False, facts=[good, bad])
+    service.say("GET", "/github-check", wire.GithubCheck(ok=False, facts=[good, bad]))
     assert run("admin", "github-check") == 1
     assert run.out.splitlines() == [
         "ok      App: gpudev [x]",
@@ -209,14 +275,14 @@ def test_github_check_shows_each_fact_and_fails_with_one(run: Run, service: Fake
     ]
     assert run("admin", "github-check", "--json") == 1
     assert json.loads(run.out)["facts"][1]["todo"] == "Set the clock."
-    service.github = wire.GithubCheck(ok=True, facts=[good])
+    service.say("GET", "/github-check", wire.GithubCheck(ok=True, facts=[good]))
     assert run("admin", "github-check") == 0
 
 
-def test_doctor_shows_each_fact_and_fails_with_one(run: Run, service: FakeService) -> None:
+def test_doctor_shows_each_fact_and_fails_with_one(run: Run, service: LiveService) -> None:
     good = wire.DoctorFact(id="store", name="database", ok=True, found="it answers")
     bad = wire.DoctorFact(id="clock", name="clock", ok=False, found="2 min behind", todo="Set the clock.")
-    service.doctor = wire.Doctor(ok=False, facts=[good, bad])
+    service.say("GET", "/doctor", wire.Doctor(ok=False, facts=[good, bad]))
     assert run("admin", "doctor") == 1
     assert run.out.splitlines() == [
         "ok      database: it answers",
@@ -225,21 +291,20 @@ def test_doctor_shows_each_fact_and_fails_with_one(run: Run, service: FakeServic
     ]
     assert run("admin", "doctor", "--json") == 1
     assert json.loads(run.out)["facts"][1]["id"] == "clock"
-    service.doctor = wire.Doctor(ok=True, facts=[good])
+    service.say("GET", "/doctor", wire.Doctor(ok=True, facts=[good]))
     assert run("admin", "doctor") == 0
 
 
-def test_brackets_in_a_reason_are_no_markup(run: Run, service: FakeService) -> None:
+def test_brackets_in_a_reason_are_no_markup(run: Run, service: LiveService) -> None:
     run("reserve", "--no-wait", "-n", "demo")
-    ((key, record),) = service.reservations.items()
-    service.reservations[key] = msgspec.structs.replace(record, reason="ended: oops [/x] [bold]")
+    service.change("k1", reason="ended: oops [/x] [bold]")
     assert run("show", "demo") == 0
     assert "oops [/x] [bold]" in run.out
 
 
-def test_sixteen_gpus_show_the_hint(run: Run, service: FakeService) -> None:
+def test_sixteen_gpus_show_the_hint(run: Run, service: LiveService) -> None:
     assert run("reserve", "--gpus", "16") == 2
-    assert "use --gpus 8 --nodes 2" in run.err
+    assert "Use --gpus 8 --nodes 2" in run.err
 
 
 @pytest.mark.parametrize(
@@ -256,7 +321,7 @@ def test_sixteen_gpus_show_the_hint(run: Run, service: FakeService) -> None:
         ("reserve", "--name", "\udcff"),
     ],
 )
-def test_bad_usage_exits_2(run: Run, service: FakeService, args: tuple[str, ...]) -> None:
+def test_bad_usage_exits_2(run: Run, service: LiveService, args: tuple[str, ...]) -> None:
     assert run(*args) == 2
     assert run.out == ""
     assert run.err
@@ -264,92 +329,94 @@ def test_bad_usage_exits_2(run: Run, service: FakeService, args: tuple[str, ...]
 
 
 @pytest.mark.parametrize("args", [("reserve", "--gpus", "two"), ("list", "--watch")])
-def test_bad_usage_with_json_is_json_too(run: Run, service: FakeService, args: tuple[str, ...]) -> None:
+def test_bad_usage_with_json_is_json_too(run: Run, service: LiveService, args: tuple[str, ...]) -> None:
     assert run(*args, "--json") == 2
     assert json.loads(run.out)["error"]["code"] == "usage"
 
 
-def test_a_timeout_exits_7_and_keeps_the_place(run: Run, service: FakeService) -> None:
-    service.starts = False
+def test_a_timeout_exits_7_and_keeps_the_place(run: Run, service: LiveService) -> None:
+    service.fill()
     assert run("reserve", "--timeout", "0.1", "--json") == 7
     assert json.loads(run.out)["error"]["code"] == "wait_timeout"
     assert service.only.state == "queued"
 
 
 @pytest.mark.parametrize("timeout", ["nan", "-1"])
-def test_a_timeout_that_is_none_reserves_nothing(run: Run, service: FakeService, timeout: str) -> None:
+def test_a_timeout_that_is_none_reserves_nothing(run: Run, service: LiveService, timeout: str) -> None:
     assert run("reserve", "--timeout", timeout) == 2
     assert "which is not possible" in run.err
     assert not service.reservations
 
 
-def test_one_that_fails_while_waited_for_exits_8(run: Run, service: FakeService) -> None:
-    service.starts = False
+def test_one_that_fails_while_waited_for_exits_8(run: Run, service: LiveService) -> None:
+    service.fill()
     assert run("reserve", "--no-wait", "-n", "demo") == 0
     service.change(service.only.id, state="ended", outcome="failed")
     assert run("wait", service.only.id) == 8
 
 
-def test_a_hub_that_is_down_exits_6(run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_down_exits_6(run: Run, service: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Client.__init__.__kwdefaults__ or {}, "patience", 0.3)
     service.faults.append(Fault("503", method="GET", path="availability", times=99))
     assert run("avail", "--json") == 6
     assert json.loads(run.out)["error"]["code"] == "unavailable"
 
 
-def test_a_broken_file_exits_9(run: Run, service: FakeService, home: Path) -> None:
+def test_a_broken_file_exits_9(run: Run, service: LiveService, home: Path) -> None:
     (home / "config.json").write_text("{")
     assert run("list") == 9
     assert "gpu-dev did not change it" in run.err
     assert (home / "config.json").read_text() == "{"
 
 
-def test_list(run: Run, service: FakeService) -> None:
+def test_list(run: Run, service: LiveService) -> None:
     assert run("list") == 0
     assert run.out == "You have no live reservations.\n"
     run("reserve", "-n", "mine")
-    service.starts = False
-    run("reserve", "-n", "theirs", "-g", "8", "--no-wait")
-    service.change("k2", mine=False, owner="bob")
+    service.reserve_as("bob", 8, nodes=2)
+    service.reserve_as("bob", 8, nodes=2)
     assert run("list") == 0
     assert "mine" in run.out
-    assert "theirs" not in run.out
+    assert "bob" not in run.out
     assert run("list", "--all") == 0
     assert "bob" in run.out
     assert "place 2 in the queue" in run.out
-    assert "node-1 is free by 12:00 (bob)" in run.out
-    assert [r["id"] for r in run.json("list", "--all")["reservations"]] == ["k1", "k2"]
+    assert "waiting for 2 whole nodes" in " ".join(run.out.split())
+    assert [r["id"] for r in run.json("list", "--all")["reservations"]] == ["k1", "k2", "k3"]
     run("cancel", "mine")
     assert run("list", "--ended") == 0
     assert "released" in run.out
 
 
-def test_a_cancelled_name_can_be_used_again_at_once(run: Run, service: FakeService) -> None:
+def test_a_cancelled_name_can_be_used_again_at_once(run: Run, service: LiveService) -> None:
     """Its server takes a while to stop: it is listed as past, and the name leads to the new one."""
     run("reserve", "-n", "demo")
-    service.change("k1", state="stopping")
+    service.run.machine.kept.add("k1")
+    run("cancel", "demo")
     assert run("list", "--ended") == 0
     assert re.search(r"demo +k1 .*stopping", run.out), run.out
     assert run.json("reserve", "-n", "demo")["id"] == "k2"
     assert run.json("show", "demo")["id"] == "k2"
     assert run("reserve", "-n", "demo") == 4
     assert run("cancel", "demo") == 0
-    assert (service.reservations["k1"].state, service.reservations["k2"].state) == ("stopping", "ended")
+    assert (service.ended("k2").state, service.reservations["k1"].state) == ("ended", "stopping")
 
 
 @pytest.mark.parametrize("width", [30, 50, 80, 120])
-def test_tables_fit(run: Run, service: FakeService, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_fit(run: Run, service: LiveService, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpudev.cli.output.WIDE", width)
     run("reserve", "-n", "a-name-of-thirty-characters-ok")
-    service.starts = False
     run("reserve", "-g", "8", "--nodes", "2", "--no-wait")
-    service.change("k1", state="stopping")
+    service.run.machine.kept.add("k1")
+    run("cancel", "k1")
     for args in (("list",), ("list", "--all"), ("list", "--ended"), ("avail",), ("show", "k1")):
         assert run(*args) == 0
         assert max(map(len, run.out.splitlines())) <= width
 
 
-def test_avail(run: Run, service: FakeService) -> None:
+def test_avail(run: Run, service: LiveService) -> None:
+    assert run.json("avail", "-t", "2")["hours"] == 2.0
+    service.say("GET", "/availability", AVAILABLE)
     assert run("avail", "--hours", "2") == 0
     assert "NVIDIA H100 (simulated)" in run.out
     assert "6 of 16 GPUs free" in run.out
@@ -358,17 +425,16 @@ def test_avail(run: Run, service: FakeService) -> None:
     assert "refused: 8 GPU-hours more would make 28; 20 are allowed" in said
     assert "or now for up to 1 h 50 min waiting for 8 GPUs: node-1 frees" in said
     assert "blocked: node-2 is drained" in said
-    assert run.json("avail", "-t", "2")["hours"] == 2.0
 
 
-def test_logs(run: Run, service: FakeService) -> None:
+def test_logs(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo")
     assert run("logs", "demo") == 0
-    assert "starting on node-1" in run.out
-    assert run.json("logs", "demo")["logs"]["jupyter"] == "up\n"
+    assert "starting: admitted" in run.out
+    assert run.json("logs", "demo")["logs"]["jupyter"] == "serving\n"
 
 
-def test_cancel_several_goes_on_after_a_failure(run: Run, service: FakeService) -> None:
+def test_cancel_several_goes_on_after_a_failure(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "one")
     run("reserve", "-n", "two")
     assert run("cancel", "one", "nobody", "two") == 3
@@ -376,14 +442,14 @@ def test_cancel_several_goes_on_after_a_failure(run: Run, service: FakeService) 
     assert "nobody" in run.err
 
 
-def test_cancel_with_json(run: Run, service: FakeService) -> None:
+def test_cancel_with_json(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "one")
     assert run("cancel", "one", "nobody", "--json") == 3
     (record,) = json.loads(run.out)["reservations"]
-    assert (record["name"], record["outcome"]) == ("one", "released")
+    assert (record["name"], service.ended(record["id"]).outcome) == ("one", "released")
 
 
-def test_the_name_of_ssh_will_do(run: Run, service: FakeService) -> None:
+def test_the_name_of_ssh_will_do(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "one")
     run("reserve", "-n", "gpu-two")
     assert run.json("show", "gpu-one")["name"] == "one"
@@ -392,40 +458,44 @@ def test_the_name_of_ssh_will_do(run: Run, service: FakeService) -> None:
     assert run("show", "gpu-three") == 3
 
 
-def test_cancel_names_what_it_found(run: Run, service: FakeService) -> None:
+def test_cancel_names_what_it_found(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo")
-    service.change("k1", state="stopping")
+    service.run.machine.kept.add("k1")
+    run("cancel", "demo")
     assert run("cancel", "k1") == 0
     assert run.out == "demo is already stopping.\n"
-    service.change("k1", state="ended", outcome="released")
+    service.run.machine.kept.clear()
+    service.call(service.run.service.reconcile())
+    service.ended("k1")
     assert run("cancel", "k1") == 0
     assert run.out == "demo has already ended.\n"
-    service.starts = False
+    service.fill()
     run("reserve", "-n", "later", "--no-wait")
     assert run("cancel", "later") == 0
     assert run.out == "later is cancelled.\n"
 
 
-def test_release_is_a_word_for_cancel(run: Run, service: FakeService) -> None:
+def test_release_is_a_word_for_cancel(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo")
     assert run("release", "demo") == 0
     assert "demo is released" in run.out
     assert {r.outcome for r in service.reservations.values()} == {"released"}
 
 
-def test_extend(run: Run, service: FakeService) -> None:
+def test_extend(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo", "-t", "1")
     assert run("extend", "demo", "--hours", "0.5") == 0
     assert "Total hold time: 1 h 30 min." in run.out
     assert run.json("extend", "demo", "--hours", "0.5")["hours"] == 2
+    service.reserve_as("bob", 8, nodes=2)
     assert run("extend", "demo", "--hours", "11") == 4
-    assert "the longest is 1.5 hours" in run.err
+    assert "bob's queued request" in run.err
+    assert "No extension is possible now." in run.err
 
 
-def test_node_list_shows_who_holds_what(run: Run, service: FakeService) -> None:
+def test_node_list_shows_who_holds_what(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo", "-g", "2")
-    service.starts = False
-    run("reserve", "-g", "4", "--no-wait")
+    run("reserve", "-g", "8", "--nodes", "2", "--no-wait")
     expected = {
         "name": "node-1",
         "gpu_type": "h100",
@@ -436,26 +506,34 @@ def test_node_list_shows_who_holds_what(run: Run, service: FakeService) -> None:
         "reason": None,
         "until": None,
     }
-    assert run.json("node", "list") == {"nodes": [expected]}
+    other = expected | {"name": "node-2", "held": 0, "owners": []}
+    assert run.json("node", "list") == {"nodes": [expected, other]}
     assert run("node", "list") == 0
     assert re.search(r"node-1 +up +2 of 8 held +alice +h100", run.out)
     assert not re.search("UNTIL|REASON", run.out)
 
 
-def test_node_list_shows_why_a_node_is_drained_and_when_it_ends(run: Run, service: FakeService) -> None:
-    service.node_status = "drained"
-    service.node_reason = "AcceleratedHardwareReady is False: NvidiaXID79Error"
-    service.node_until = "2030-01-01T13:50:00Z"
-    found = run.json("node", "list")["nodes"][0]
-    assert (found["reason"], found["until"]) == (service.node_reason, service.node_until)
+def test_node_list_shows_why_a_node_is_drained_and_when_it_ends(run: Run, service: LiveService) -> None:
+    reason = "AcceleratedHardwareReady is False: NvidiaXID79Error"
+    ill, ends = service.run.machine.there
+    ill = replace(ill, status=NodeStatus.DRAINED, reason=reason)
+    # 1 Jan 2090, 12:00 UTC.
+    service.run.machine.there = [ill, replace(ends, block=CapacityBlock("cr-1", 3_786_955_200_000))]
+    service.call(service.run.service.reconcile())
+    ill_found, ends_found = run.json("node", "list")["nodes"]
+    assert (ill_found["reason"], ends_found["until"]) == (reason, "2090-01-01T11:20:00Z")
     assert run("node", "list") == 0
     assert re.search(r"UNTIL +REASON", run.out)
     assert "AcceleratedHardwareReady" in run.out
 
 
-def test_operators_see_who_has_access_and_confirm_revocations(run: Run, service: FakeService) -> None:
+def test_operators_see_who_has_access_and_confirm_revocations(
+    run: Run, service: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("admin", "access") == 5
-    service.operator = True
+    monkeypatch.setenv("GPUDEV_TOKEN", service.operators)
+    service.say("GET", "/people", people("held"))
+    service.say("POST", "/people/revocations", people("revoked"))
     assert run("admin", "access") == 0
     assert re.search(r"ann +allowed +operator", run.out)
     assert re.search(r"ben +held", run.out)
@@ -465,6 +543,7 @@ def test_operators_see_who_has_access_and_confirm_revocations(run: Run, service:
         ("ann", "allowed"),
         ("ben", "revoked"),
     ]
+    service.say("GET", "/people", people("revoked"))
     assert run("admin", "access", "--confirm-revocations") == 0
     assert "Nobody is listed as held. Nothing was changed." in run.out
 
@@ -478,54 +557,70 @@ def test_operators_see_who_has_access_and_confirm_revocations(run: Run, service:
     ],
 )
 def test_operators_take_nodes_out(
-    run: Run, service: FakeService, action: str, status: str, says: str
+    run: Run,
+    service: LiveService,
+    action: str,
+    status: str,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert run("node", action, "node-1") == 5
-    assert "not an operator's" in run.err
+    assert "is not an operator token" in run.err
     assert "GPUDEV_TOKEN" in run.err
-    service.operator, service.node_status = True, "unknown"
+    monkeypatch.setenv("GPUDEV_TOKEN", service.operators)
     assert run("node", action, "node-1") == 0
     assert says in run.out
-    assert service.node_status == status
+    assert service.run.service.view.nodes["node-1"].status == status
     assert run("node", action, "node-9") == 3
-    assert "there are: node-1" in run.err
+    assert "Known nodes: node-1, node-2." in run.err
 
 
-def test_operators_give_a_reason(run: Run, service: FakeService) -> None:
+def test_operators_give_a_reason(run: Run, service: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
     run("reserve", "-n", "demo")
-    assert run("extend", "demo", "-t", "1", "--reason", "the demo runs late") == 0
-    assert run("extend", "demo", "-t", "1") == 0
-    assert run("cancel", "demo", "--yes", "--reason", "node-1 is repaired") == 0
-    assert service.reasons == ["the demo runs late", None, "node-1 is repaired"]
+    monkeypatch.setenv("GPUDEV_TOKEN", service.operators)
+    assert run("extend", "k1", "-t", "1", "--reason", "the demo runs late") == 0
+    assert run("extend", "k1", "-t", "1") == 0
+    assert run("cancel", "k1", "--yes", "--reason", "node-1 is repaired") == 0
+    with Client() as client:
+        told = [f"{item.cause} {item.detail}" for item in client.get("k1").history()]
+    # Ending it is two steps, and both give the reason.
+    assert [sum(reason in line for line in told) for reason in ("the demo runs late", "is repaired")] == [
+        1,
+        2,
+    ]
+    assert sum("extended" in line for line in told) == 2
 
 
-def test_open_prints_the_address(run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_prints_the_address(run: Run, service: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
     run("reserve", "-n", "demo")
     assert run("open", "demo") == 0
     assert run.out == f"{service.only.url}\n"
-    service.starts = False
+    run("cancel", "demo")
+    service.fill()
     run("reserve", "-n", "later", "--no-wait")
     for command in ("open", "ssh"):
         assert run(command, "later") == 4
-        assert "queued.\nReason: waiting for 2 GPUs: node-1 is free by 12:00 (bob).\n" in run.err
+        assert "queued.\nReason: waiting for 1 GPU: " in run.err
         assert "Wait for it with: gpu-dev wait later\n" in run.err
-    service.change("k2", state="ready", server="stopped", url=None)
+    service.change("k3", state="ready", server="stopped", url=None)
     assert run("ssh", "later") == 4
     assert "Reservation later has no server to connect to: its server is stopped." in run.err
 
 
 def test_login_makes_a_token_with_just_these_scopes(
-    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, service: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GPUDEV_TOKEN")
     monkeypatch.setattr(sys, "stdin", io.StringIO("opensesame\n"))
     (home / "config.json").write_text('{"github_user": "octo"}')
     assert run("login", "--user", "alice", "--password-stdin") == 0
     stored = json.loads((home / "config.json").read_text())
-    assert stored == {"github_user": "octo", "url": service.url, "token": service.token, "user": "alice"}
-    (made,) = service.tokens_made
+    token = [*service.run.hub.tokens][-1]
+    assert stored.pop("token_created") < stored.pop("token_expires")
+    assert stored == {"github_user": "octo", "url": service.url, "token": token, "user": "alice"}
+    (made,) = service.run.hub.made
     assert made["scopes"] == [
         "access:services!service=gpudev",
         "custom:gpudev:reserve",
@@ -535,14 +630,14 @@ def test_login_makes_a_token_with_just_these_scopes(
     ]
     assert made["expires_in"] == 30 * 24 * 3600
     assert run("config", "get", "token") == 0
-    assert run.out == service.token + "\n"
+    assert run.out == token + "\n"
     assert run("config", "list") == 0
-    assert service.token not in run.out
+    assert token not in run.out
     assert "github_user = octo" in run.out
 
 
 def test_a_wrong_password_stores_nothing(
-    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, service: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("guess\n"))
     assert run("login", "--user", "alice", "--password-stdin") == 5
@@ -550,9 +645,9 @@ def test_a_wrong_password_stores_nothing(
 
 
 def test_a_hub_without_passwords_says_where_tokens_are_made(
-    run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch
+    run: Run, service: LiveService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.password_form = False
+    service.run.hub.password_form = False
     monkeypatch.setattr(sys, "stdin", io.StringIO("x\n"))
     assert run("login", "--password-stdin") == 5
     assert f"{service.url}/hub/token" in run.err
@@ -560,7 +655,7 @@ def test_a_hub_without_passwords_says_where_tokens_are_made(
 
 @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 5)])
 def test_a_pasted_token_is_checked_before_it_is_stored(
-    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch, good: bool, code: int
+    run: Run, service: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch, good: bool, code: int
 ) -> None:
     monkeypatch.delenv("GPUDEV_TOKEN")
     monkeypatch.setattr(sys, "stdin", io.StringIO((service.token if good else "stale") + "\n"))
@@ -579,7 +674,7 @@ def test_config(run: Run, home: Path) -> None:
 
 
 def test_a_token_is_not_sent_to_another_hub(
-    run: Run, service: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, service: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GPUDEV_TOKEN")
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{service.token}\n"))
@@ -591,7 +686,7 @@ def test_a_token_is_not_sent_to_another_hub(
     assert "token" not in (home / "config.json").read_text()
 
 
-def test_the_library_and_the_command_take_as_many_gpus(run: Run, service: FakeService) -> None:
+def test_the_library_and_the_command_take_as_many_gpus(run: Run, service: LiveService) -> None:
     """One, unless more are asked for."""
     with Client(service.url, service.token) as client:
         made = [client.reserve(wait=False), client.reserve(8, wait=False)]
@@ -599,14 +694,14 @@ def test_the_library_and_the_command_take_as_many_gpus(run: Run, service: FakeSe
     assert run.json("reserve")["gpus"] == 1
 
 
-def test_defaults_of_the_file_are_used_and_overridden(run: Run, service: FakeService) -> None:
+def test_defaults_of_the_file_are_used_and_overridden(run: Run, service: LiveService) -> None:
     run("config", "set", "hours", "2.5")
     assert run.json("reserve")["hours"] == 2.5
     assert run.json("reserve", "--hours", "1")["hours"] == 1.0
 
 
 def test_completion_knows_commands_and_names(
-    run: Run, service: FakeService, monkeypatch: pytest.MonkeyPatch
+    run: Run, service: LiveService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("reserve", "-n", "demo")
     monkeypatch.setenv("_GPU_DEV_COMPLETE", "bash_complete")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_service import FakeService, Refusal
 from gpudev import wire
 from gpudev.cli.app import main
 from gpudev.client import Client
 from gpudev.foreign import coloured, plain
+from live_service import LiveService
 
 RED, RESET = "\x1b[31m", "\x1b[0m"
 EVIL = {
@@ -86,7 +86,7 @@ def test_whatever_is_written(text: str) -> None:
 
 
 def test_the_commands_print_none_of_it(
-    configured: FakeService, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    configured: LiveService, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it stands in an answer; the service that answers here is itself not to be trusted."""
     evil = "".join(EVIL.values())
@@ -94,9 +94,8 @@ def test_the_commands_print_none_of_it(
         box = client.reserve(2, name="demo", progress=False)
         texts = {"owner": f"bob{evil}", "reason": evil, "gpu_type": evil, "url": evil, "ssh_command": evil}
         configured.change(box.id, **texts, allocation=[wire.NodeSlots(node=evil, slots=[0])])
-        configured.logs = wire.Logs(
-            events=[f"event{evil}"], logs={f"jupyter{evil}": f"{RED}log{evil}\n", "sshd": evil}
-        )
+        logs = {f"jupyter{evil}": f"{RED}log{evil}\n", "sshd": evil}
+        configured.say("GET", "/logs", wire.Logs(events=[f"event{evil}"], logs=logs))
         assert "\x1b" not in str(client.get(box.id).record)
         assert client.get(box.id).logs().logs["jupyter"] == f"{RED}log\n{RESET}"
     shown = ""
@@ -109,7 +108,7 @@ def test_the_commands_print_none_of_it(
             main([*command, *names, "--json"])
             out, err = capfd.readouterr()
             shown += out + err
-    configured.refuse = Refusal(409, "wrong_state", f"refused{evil}", evil)
+    configured.refuse(409, "wrong_state", f"refused{evil}", evil)
     assert main(["cancel", "demo"]) == 4
     shown += "".join(capfd.readouterr())
     assert "event" in shown
@@ -118,8 +117,9 @@ def test_the_commands_print_none_of_it(
     assert not re.findall(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066]|pwned", shown)
 
 
-def test_logs_keep_their_colours_on_a_terminal(configured: FakeService) -> None:
-    configured.logs = wire.Logs(events=[], logs={"jupyter": f"{RED}error{RESET}: {EVIL['a title']}x\n"})
+def test_logs_keep_their_colours_on_a_terminal(configured: LiveService) -> None:
+    log = f"{RED}error{RESET}: {EVIL['a title']}x\n"
+    configured.say("GET", "/logs", wire.Logs(events=[], logs={"jupyter": log}))
     with Client(configured.url, configured.token) as client:
         logs = client.reserve(2, progress=False).logs()
     assert logs.logs["jupyter"] == f"{RED}error{RESET}: x\n{RESET}"

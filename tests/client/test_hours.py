@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import gpudev
-from fake_service import FakeService
 from gpudev.cli.app import main
 from gpudev.hours import EXAMPLES, read_hours
+from live_service import LiveService
 from spellings import SPELLINGS
 
 SCRIPT = Path(__file__).parents[2] / "spawner/gpudev_hub/web/static/hours.js"
@@ -45,7 +45,7 @@ def test_every_spelling_in_the_pages_script() -> None:
 
 
 def test_hours_in_every_command_that_takes_them(
-    configured: FakeService, home: Path, capfd: pytest.CaptureFixture[str]
+    configured: LiveService, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def run(*args: str) -> str:
         assert main(list(args)) == 0, capfd.readouterr().err
@@ -66,7 +66,7 @@ def test_hours_in_every_command_that_takes_them(
     assert f"'1:99' is not a length of time. Use a value such as {EXAMPLES}." in capfd.readouterr().err
 
 
-def test_hours_in_the_library(configured: FakeService) -> None:
+def test_hours_in_the_library(configured: LiveService) -> None:
     with gpudev.reserve(hours="1:30", progress=False) as box:
         assert box.hours == 1.5
         assert box.extend("30m").hours == 2

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from fake_service import FakeService
 from gpudev import config, keyring_store, login_flows, loopback
 from gpudev.cli import account, browser
 from gpudev.cli.app import main
@@ -25,6 +24,7 @@ from gpudev.login_api import LoginApi
 from gpudev.login_flows import Login, new_proof
 from gpudev.loopback import Loopback
 from gpudev.renewal import due
+from live_service import LiveService
 
 HUB = "https://hub.example.org"
 STATE = "the-state-of-this-login"
@@ -91,7 +91,8 @@ def test_without_the_first_loopback_address_the_second_is_used(monkeypatch: pyte
     assert made == ["127.0.0.1", "::1"]
 
 
-def test_an_older_hub_is_named_with_the_ways_that_it_has(service: FakeService) -> None:
+def test_an_older_hub_is_named_with_the_ways_that_it_has(service: LiveService) -> None:
+    service.refuse(404, "not_found", "There is nothing at this address.")
     login = Login(service.url, print)
     for way in (login.by_code, partial(login.in_browser, lambda page: True)):
         with pytest.raises(AccessError, match="older version") as old:
@@ -114,7 +115,7 @@ def test_every_proof_is_new() -> None:
     assert (43 <= len(verifier) <= 128, len(challenge)) == (True, 43)
 
 
-def test_a_missing_key_is_named(home: Path, service: FakeService) -> None:
+def test_a_missing_key_is_named(home: Path, service: LiveService) -> None:
     with pytest.raises(InvalidRequest, match="There is no SSH key"):
         login_flows.sign(home / "nothing", b"text")
 
@@ -148,7 +149,7 @@ def test_the_browser_is_used_where_its_user_sees_it(
     [([], "in_browser"), (["--no-browser"], "by_code"), (["--ssh", "--user", "alice"], "by_key")],
 )
 def test_each_option_has_its_way(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch, arguments: list[str], way: str
+    service: LiveService, monkeypatch: pytest.MonkeyPatch, arguments: list[str], way: str
 ) -> None:
     used: list[str] = []
 

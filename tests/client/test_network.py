@@ -16,10 +16,10 @@ import certifi
 import pytest
 
 import gpudev
-from fake_service import FakeService
 from gpudev import config, login, network
 from gpudev.cli.app import main
 from gpudev.client import Client
+from live_service import LiveService
 
 FAR = "http://hub.example:8000"
 GPU_DEV = Path(sys.executable).with_name("gpu-dev")
@@ -155,7 +155,7 @@ class Relay(socketserver.ThreadingTCPServer):
 
     allow_reuse_address = daemon_threads = True
 
-    def __init__(self, service: FakeService, handshake: Callable[[Relay, socket.socket], bytes]) -> None:
+    def __init__(self, service: LiveService, handshake: Callable[[Relay, socket.socket], bytes]) -> None:
         super().__init__(("127.0.0.1", 0), None)  # type: ignore[arg-type]
         self.target = urlsplit(service.url).port
         self.handshake = handshake
@@ -199,7 +199,7 @@ def as_socks(relay: Relay, client: socket.socket) -> bytes:
 
 
 @contextmanager
-def relay(service: FakeService, handshake: Callable[[Relay, socket.socket], bytes]) -> Iterator[Relay]:
+def relay(service: LiveService, handshake: Callable[[Relay, socket.socket], bytes]) -> Iterator[Relay]:
     with Relay(service, handshake) as made:
         threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made
@@ -216,7 +216,7 @@ def relay(service: FakeService, handshake: Callable[[Relay, socket.socket], byte
     ],
 )
 def test_proxies_are_asked(
-    service: FakeService,
+    service: LiveService,
     monkeypatch: pytest.MonkeyPatch,
     variable: str,
     scheme: str,
@@ -240,7 +240,7 @@ def test_a_proxy_that_is_away_is_named(scheme: str, monkeypatch: pytest.MonkeyPa
     assert "secret" not in str(caught.value)
 
 
-def test_a_hub_without_https_is_named(service: FakeService) -> None:
+def test_a_hub_without_https_is_named(service: LiveService) -> None:
     url = service.url.replace("http://", "https://")
     with Client(url, service.token, patience=0) as client, pytest.raises(gpudev.NetworkError) as caught:
         client.availability()

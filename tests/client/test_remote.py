@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from nbclient import NotebookClient
 from nbformat import v4
 
 import gpudev
-from fake_service import FakeService
-from gpudev import ssh, sshfiles
+from fault_proxy import Answer
+from gpudev import ssh, sshfiles, wire
+from live_service import LiveService
 from ssh_world import World
 
 pytestmark = pytest.mark.integration
@@ -49,17 +50,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
+def tell(service: LiveService, access: Callable[[], wire.SshAccess]) -> None:
+    """Lead to a server that really listens."""
+    service.instead["GET", "/ssh"] = lambda _: Answer(access())
+
+
 @pytest.fixture
-def service(world: World, configured: FakeService, monkeypatch: pytest.MonkeyPatch) -> FakeService:
+def service(world: World, configured: LiveService, monkeypatch: pytest.MonkeyPatch) -> LiveService:
     monkeypatch.setenv("HOME", str(world.home))
     monkeypatch.setenv("GPUDEV_CONFIG", str(world.home / ".gpu-dev-config"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    configured.ssh = world.wire_access
+    tell(configured, world.wire_access)
     return configured
 
 
 @pytest.fixture
-def box(service: FakeService) -> gpudev.Reservation:
+def box(service: LiveService) -> gpudev.Reservation:
     return gpudev.reserve(2, name="demo", progress=False)
 
 
@@ -218,18 +224,18 @@ def test_files_and_folders_go_there_and_back(box: gpudev.Reservation, world: Wor
 
 
 def test_a_hub_that_accepts_no_key_of_this_machine_is_said(
-    world: World, box: gpudev.Reservation, service: FakeService
+    world: World, box: gpudev.Reservation, service: LiveService
 ) -> None:
     """As where the hub was started with another home than the client."""
-    service.ssh = lambda: msgspec.structs.replace(world.wire_access(), accepted_keys=[])
+    tell(service, lambda: msgspec.structs.replace(world.wire_access(), accepted_keys=[]))
     with pytest.raises(gpudev.GpuDevError, match="accepts none of the SSH keys in") as caught:
         box.run("true")
     assert str(world.home / ".ssh/gpudev/id_ed25519.pub") in caught.value.hint
 
 
-def test_a_key_made_just_now_is_accepted(world: World, box: gpudev.Reservation, service: FakeService) -> None:
+def test_a_key_made_just_now_is_accepted(world: World, box: gpudev.Reservation, service: LiveService) -> None:
     answers: list[list[str]] = [[], world.wire_access().accepted_keys]
-    service.ssh = lambda: msgspec.structs.replace(world.wire_access(), accepted_keys=answers.pop(0))
+    tell(service, lambda: msgspec.structs.replace(world.wire_access(), accepted_keys=answers.pop(0)))
     assert box.run("echo in", capture=True).stdout == "in\n"
     assert answers == []
 
@@ -300,9 +306,9 @@ def test_the_home_of_another_user_is_refused(box: gpudev.Reservation, tmp_path: 
         box.download(path, tmp_path)
 
 
-def test_a_reservation_without_a_server_says_so(box: gpudev.Reservation, service: FakeService) -> None:
-    service.starts = False
-    other = gpudev.reserve(2, wait=False)
+def test_a_reservation_without_a_server_says_so(box: gpudev.Reservation, service: LiveService) -> None:
+    service.reserve_as("bob", 8, nodes=2)
+    other = gpudev.reserve(8, nodes=2, wait=False)
     with pytest.raises(gpudev.WrongState, match="it is queued"):
         other.run("true")
 
@@ -320,7 +326,7 @@ def test_gpu_dev_ssh_mirrors_the_exit_code(box: gpudev.Reservation) -> None:
 
 
 def test_ssh_finds_what_was_reserved_elsewhere(
-    box: gpudev.Reservation, service: FakeService, world: World
+    box: gpudev.Reservation, service: LiveService, world: World
 ) -> None:
     """``ssh`` itself runs ``gpu-dev ssh-sync``: nothing was written before."""
     for file in (world.home / ".ssh" / "gpudev" / "hosts").iterdir():
@@ -336,7 +342,7 @@ def test_ssh_finds_what_was_reserved_elsewhere(
 
 
 def test_ssh_sync_asks_once_in_a_while_and_never_complains(
-    box: gpudev.Reservation, service: FakeService
+    box: gpudev.Reservation, service: LiveService
 ) -> None:
     box.run("true")
     before = service.count("GET", "/ssh")
@@ -354,7 +360,7 @@ def test_ssh_sync_asks_once_in_a_while_and_never_complains(
 
 
 def test_ssh_sync_keeps_the_servers_of_each_configuration_file(
-    box: gpudev.Reservation, service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    box: gpudev.Reservation, service: LiveService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A demo user's file, used a moment ago, is asked for with its own address and token."""
     other = tmp_path / "other.json"
@@ -384,7 +390,7 @@ def test_interrupting_a_command_ends_it_here_and_there(box: gpudev.Reservation, 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_reserving_and_running_in_a_notebook(service: FakeService, world: World) -> None:
+def test_reserving_and_running_in_a_notebook(service: LiveService, world: World) -> None:
     cells = [v4.new_code_cell(cell) for cell in CELLS]  # type: ignore[no-untyped-call]
     notebook = v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(world.home)}}).execute(
@@ -393,9 +399,9 @@ def test_reserving_and_running_in_a_notebook(service: FakeService, world: World)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
     assert "GPUs: 0,1" in text
-    assert "ended" in text
+    assert "stopping" in text or "ended" in text
     shown = [output["data"] for output in outputs if "data" in output]
     assert any("application/vnd.jupyter.widget-view+json" in data for data in shown)
     assert any(data.get("text/plain") == "42" for data in shown)
     assert not [output for output in outputs if output.output_type == "error"]
-    assert service.only.outcome == "released"
+    assert service.ended("k1").outcome == "released"

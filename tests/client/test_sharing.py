@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from fake_service import FakeService
 from gpudev.cli.app import main
 from gpudev.client import Client
 from gpudev.errors import InvalidRequest, NotFound
+from live_service import LiveService
 
 
 @pytest.fixture(autouse=True)
-def _configured(configured: FakeService) -> None:
+def _configured(configured: LiveService) -> None:
     """The command line finds the service."""
 
 
@@ -36,7 +36,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return Run(capfd)
 
 
-def test_share_and_unshare(run: Run, service: FakeService) -> None:
+def test_share_and_unshare(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo")
     assert run("share", "demo", "bob") == 0
     assert "demo is shared with bob until it ends." in run.out
@@ -51,11 +51,12 @@ def test_share_and_unshare(run: Run, service: FakeService) -> None:
     assert "demo is no longer shared with bob." in run.out
     assert [guest.login for guest in service.only.guests] == ["carol"]
     assert run("share", "demo", "") == 2
+    service.run.machine.users.add("a/../b")
     assert run("share", "demo", "a/../b") == 0, "quoted, whatever it holds"
     assert service.only.guests[-1].login == "a/../b"
 
 
-def test_the_library_has_it_too(service: FakeService) -> None:
+def test_the_library_has_it_too(service: LiveService) -> None:
     with Client() as client:
         box = client.reserve(1, progress=False)
         assert box.share("bob").guests == ["bob"]
@@ -67,7 +68,7 @@ def test_the_library_has_it_too(service: FakeService) -> None:
             box.share("..")
 
 
-def test_a_guest_sees_whose_it_is(run: Run, service: FakeService) -> None:
+def test_a_guest_sees_whose_it_is(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo")
     service.change(service.only.id, mine=False, shared=True, owner="alice")
     assert run("list") == 0

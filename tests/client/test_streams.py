@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fake_service import FakeService
 from gpudev.client import Client
 from gpudev.progress import Lines, Silent, for_stream
+from live_service import LiveService
 
 GPU_DEV = Path(sys.executable).with_name("gpu-dev")
 COMMANDS = [
@@ -58,7 +58,7 @@ for number, command in enumerate(commands):
 
 
 @pytest.fixture
-def service(configured: FakeService, home: Path, monkeypatch: pytest.MonkeyPatch) -> FakeService:
+def service(configured: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch) -> LiveService:
     with Client(configured.url, configured.token) as client:
         client.reserve(2, name="demo", progress=False)
     (home / "config.json").write_text(json.dumps({"url": configured.url, "who": "Ünïcode · × …"}))
@@ -89,7 +89,7 @@ def run(
     return [(int(code), read(n, 1), read(n, 2)) for n, code in enumerate(done.stdout.split())]
 
 
-def test_a_terminal_that_has_only_ascii(service: FakeService, tmp_path: Path) -> None:
+def test_a_terminal_that_has_only_ascii(service: LiveService, tmp_path: Path) -> None:
     service.change(service.only.id, reason="größer · ×")
     results = dict(zip(map(tuple, COMMANDS), run(tmp_path, COMMANDS, PYTHONIOENCODING="ascii"), strict=True))
     for command, (code, out, err) in results.items():
@@ -104,7 +104,7 @@ def test_a_terminal_that_has_only_ascii(service: FakeService, tmp_path: Path) ->
     assert json.loads(results["show", "demo", "--json"][1])["reason"] == "größer · ×", "JSON is UTF-8"
 
 
-def test_a_full_device_is_told(service: FakeService, tmp_path: Path) -> None:
+def test_a_full_device_is_told(service: LiveService, tmp_path: Path) -> None:
     for command, (code, _, err) in zip(COMMANDS, run(tmp_path, COMMANDS, "/dev/full"), strict=True):
         assert "Traceback" not in err, (command, err)
         assert "Exception ignored" not in err, (command, err)
@@ -116,7 +116,7 @@ def test_a_full_device_is_told(service: FakeService, tmp_path: Path) -> None:
         assert "Check with: gpu-dev list" in err
 
 
-def test_a_reader_that_has_gone_is_not_worth_a_word(service: FakeService, tmp_path: Path) -> None:
+def test_a_reader_that_has_gone_is_not_worth_a_word(service: LiveService, tmp_path: Path) -> None:
     for command, (code, _, err) in zip(COMMANDS[::4], run(tmp_path, COMMANDS[::4], "gone"), strict=True):
         assert code == 1
         assert "Traceback" not in err, (command, err)
@@ -125,7 +125,7 @@ def test_a_reader_that_has_gone_is_not_worth_a_word(service: FakeService, tmp_pa
 
 
 @pytest.mark.parametrize("err", ["/dev/full", "gone"])
-def test_what_cannot_be_told_changes_no_result(service: FakeService, tmp_path: Path, err: str) -> None:
+def test_what_cannot_be_told_changes_no_result(service: LiveService, tmp_path: Path, err: str) -> None:
     made, unknown = run(tmp_path, [["reserve", "--json"], ["show", "nobody"]], err=err)
     assert made[0] == 0
     assert json.loads(made[1])["state"] == "ready"
@@ -134,7 +134,7 @@ def test_what_cannot_be_told_changes_no_result(service: FakeService, tmp_path: P
     assert code == 1
 
 
-def test_closed_streams(service: FakeService) -> None:
+def test_closed_streams(service: LiveService) -> None:
     """Whoever starts it so (cron, a daemon) wants to see nothing, and what is done is done all the same."""
     done = subprocess.run(
         ["bash", "-c", '"$0" reserve -n quiet >&- 2>&- <&- && "$0" show quiet --json 2>&-', GPU_DEV],
@@ -145,7 +145,7 @@ def test_closed_streams(service: FakeService) -> None:
     assert json.loads(done.stdout)["name"] == "quiet"
 
 
-def test_progress_without_a_place_to_show_it(service: FakeService, tmp_path: Path) -> None:
+def test_progress_without_a_place_to_show_it(service: LiveService, tmp_path: Path) -> None:
     assert isinstance(for_stream(None), Silent)
     with (tmp_path / "closed").open("w") as closed:
         pass

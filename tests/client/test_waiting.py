@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 import gpudev
-from fake_service import FakeService, Fault
+from fault_proxy import Fault
 from gpudev import wire
 from gpudev.progress import Lines
+from live_service import LiveService
 
 
 def soon(condition: Callable[[], object]) -> None:
@@ -39,7 +41,7 @@ class Heard:
         self.closed += 1
 
 
-def later(service: FakeService, act: Callable[[], object]) -> threading.Thread:
+def later(service: LiveService, act: Callable[[], object]) -> threading.Thread:
     """Do it once somebody polls."""
 
     def work() -> None:
@@ -51,8 +53,8 @@ def later(service: FakeService, act: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_it_returns_when_the_turn_has_come(service: FakeService, client: gpudev.Client) -> None:
-    service.starts = False
+def test_it_returns_when_the_turn_has_come(service: LiveService, client: gpudev.Client) -> None:
+    service.fill()
     heard = Heard()
     thread = later(service, lambda: service.make_ready(service.only.id))
     box = client.reserve(2, name="demo", progress=heard)
@@ -63,8 +65,8 @@ def test_it_returns_when_the_turn_has_come(service: FakeService, client: gpudev.
     assert (heard.states[0], heard.states[-1], heard.closed) == ("queued", "ready", 1)
 
 
-def test_a_restart_of_the_service_does_not_end_the_wait(service: FakeService, client: gpudev.Client) -> None:
-    service.starts = False
+def test_a_restart_of_the_service_does_not_end_the_wait(service: LiveService, client: gpudev.Client) -> None:
+    service.fill()
     heard = Heard()
 
     def restart() -> None:
@@ -84,24 +86,24 @@ def test_a_restart_of_the_service_does_not_end_the_wait(service: FakeService, cl
 
 
 def test_a_reservation_that_ends_while_waited_for_is_an_error(
-    service: FakeService, client: gpudev.Client
+    service: LiveService, client: gpudev.Client
 ) -> None:
-    service.starts = False
+    service.fill()
     thread = later(
         service,
         lambda: service.change(
             service.only.id, state="ended", outcome="failed", reason="sshd did not answer"
         ),
     )
-    with pytest.raises(gpudev.ReservationEnded, match="k1 has ended: failed: sshd did not answer") as caught:
+    with pytest.raises(gpudev.ReservationEnded, match="has ended: failed: sshd did not answer") as caught:
         client.reserve(2, progress=False)
     thread.join()
     assert caught.value.reservation.outcome == "failed"
     assert caught.value.exit_code == 8
 
 
-def test_after_a_time_out_of_reserve_nothing_is_held(service: FakeService, client: gpudev.Client) -> None:
-    service.starts = False
+def test_after_a_time_out_of_reserve_nothing_is_held(service: LiveService, client: gpudev.Client) -> None:
+    service.fill()
     with pytest.raises(gpudev.WaitTimeout, match=r"still queued after 0\.1 s") as caught:
         client.reserve(2, timeout=0.1, progress=False)
     assert isinstance(caught.value, TimeoutError)
@@ -109,29 +111,29 @@ def test_after_a_time_out_of_reserve_nothing_is_held(service: FakeService, clien
     assert service.only.outcome == "cancelled"
 
 
-def test_after_a_time_out_of_wait_the_place_is_kept(service: FakeService, client: gpudev.Client) -> None:
-    service.starts = False
+def test_after_a_time_out_of_wait_the_place_is_kept(service: LiveService, client: gpudev.Client) -> None:
+    service.fill()
     box = client.reserve(2, wait=False)
     with pytest.raises(gpudev.WaitTimeout):
         box.wait(0.05, progress=False)
     assert service.only.state == "queued"
 
 
-def test_with_releases_at_the_end(service: FakeService, client: gpudev.Client) -> None:
+def test_with_releases_at_the_end(service: LiveService, client: gpudev.Client) -> None:
     with client.reserve(2, progress=False) as box:
         held = service.only
-    assert (held.state, box.state, service.only.state) == ("ready", "ended", "ended")
+    assert (held.state, service.ended(box.id).state, box.refresh().state) == ("ready", "ended", "ended")
 
 
 def test_with_releases_after_an_error_and_does_not_hide_it(
-    service: FakeService, client: gpudev.Client
+    service: LiveService, client: gpudev.Client
 ) -> None:
     with pytest.raises(ZeroDivisionError), client.reserve(2, progress=False):
         raise ZeroDivisionError
-    assert service.only.outcome == "released"
+    assert service.ended(service.only.id).outcome == "released"
 
 
-def test_an_error_in_the_block_says_if_the_release_failed_too(service: FakeService) -> None:
+def test_an_error_in_the_block_says_if_the_release_failed_too(service: LiveService) -> None:
     client = gpudev.Client(service.url, service.token, patience=0.2)
     service.faults.append(Fault("503", method="DELETE", times=99))
     with pytest.raises(ZeroDivisionError) as caught, client.reserve(2, progress=False):
@@ -139,19 +141,19 @@ def test_an_error_in_the_block_says_if_the_release_failed_too(service: FakeServi
     assert "could not be released" in caught.value.__notes__[0]
 
 
-def test_an_older_answer_does_not_overwrite_a_newer(service: FakeService, client: gpudev.Client) -> None:
-    service.starts = False
+def test_an_older_answer_does_not_overwrite_a_newer(service: LiveService, client: gpudev.Client) -> None:
+    service.fill()
     box = client.reserve(2, wait=False)
     queued = service.only
     service.make_ready(box.id)
     box.refresh()
-    service.reservations[box.id] = queued
+    service.change(**msgspec.to_builtins(queued))
     box.refresh()
     assert box.state == "ready"
 
 
-def test_lines_are_written_only_when_something_changes(service: FakeService, client: gpudev.Client) -> None:
-    service.starts = False
+def test_lines_are_written_only_when_something_changes(service: LiveService, client: gpudev.Client) -> None:
+    service.fill()
     box = client.reserve(2, name="demo", wait=False)
     out = io.StringIO()
     lines = Lines(out)
@@ -163,27 +165,29 @@ def test_lines_are_written_only_when_something_changes(service: FakeService, cli
     written = out.getvalue().splitlines()
     assert len(written) == 3
     assert "gpu-demo: next in the queue" in written[0]
-    assert "node-1 is free by 12:00 (bob)" in written[0]
+    assert "waiting for 2 GPUs: " in written[0]
+    assert "(bob)" in written[0]
     assert "no answer" in written[1]
     assert "ready" in written[2]
 
 
 def test_history_and_logs(client: gpudev.Client) -> None:
     box = client.reserve(2, progress=False)
-    assert [item.state for item in box.history()] == ["queued", "ready"]
-    assert box.logs().logs["jupyter"] == "up\n"
+    assert [item.state for item in box.history()] == ["queued", "starting", "ready"]
+    assert box.logs().logs["jupyter"] == "serving\n"
 
 
-def test_yours_and_everyones(service: FakeService, client: gpudev.Client) -> None:
+def test_yours_and_everyones(service: LiveService, client: gpudev.Client) -> None:
     box = client.reserve(2, progress=False)
-    service.change(client.reserve(1, progress=False).id, mine=False, owner="bob")
+    service.reserve_as("bob", 1)
     assert [r.id for r in client.reservations()] == [box.id]
     assert len(client.reservations(all=True)) == 2
     box.release()
+    service.ended(box.id)
     assert [r.id for r in client.reservations(ended=True)] == [box.id]
 
 
-def test_a_reservation_says_what_it_is(service: FakeService, client: gpudev.Client) -> None:
+def test_a_reservation_says_what_it_is(service: LiveService, client: gpudev.Client) -> None:
     """In ASCII: `print` fails where the terminal lacks a character."""
     box = client.reserve(2, name="demo", progress=False)
     service.change(box.id, reason="größer × 2")

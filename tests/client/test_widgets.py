@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import gpudev
-from fake_service import FakeService
 from gpudev import panels
 from gpudev.widgets import Panel
+from live_service import LiveService
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -32,8 +32,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.fixture
-def box(service: FakeService, client: gpudev.Client) -> Iterator[gpudev.Reservation]:
-    service.starts = False
+def box(service: LiveService, client: gpudev.Client) -> Iterator[gpudev.Reservation]:
+    service.fill()
     made = client.reserve(2, name="demo", wait=False)
     yield made
     # Threads of panels end with the reservation.
@@ -57,7 +57,7 @@ def test_while_a_cell_waits_there_are_no_buttons(box: gpudev.Reservation, shown:
 
 
 def test_a_panel_follows_until_the_end(
-    service: FakeService, box: gpudev.Reservation, shown: list[object]
+    service: LiveService, box: gpudev.Reservation, shown: list[object]
 ) -> None:
     panel = Panel(box)
     panel.update(box.record, None)
@@ -76,7 +76,7 @@ def test_a_panel_follows_until_the_end(
     assert panel.buttons.layout.display == "none"
 
 
-def test_extend_and_release(service: FakeService, box: gpudev.Reservation, shown: list[object]) -> None:
+def test_extend_and_release(service: LiveService, box: gpudev.Reservation, shown: list[object]) -> None:
     service.make_ready(box.id)
     box.refresh()
     panel = Panel(box)
@@ -88,24 +88,25 @@ def test_extend_and_release(service: FakeService, box: gpudev.Reservation, shown
     assert service.only.hours == 6.0
     panel.release.click()
     soon(lambda: "released" in panel.text.value)
-    assert service.only.outcome == "released"
+    assert service.ended(service.only.id).outcome == "released"
 
 
 def test_a_refusal_is_shown_and_the_buttons_come_back(
-    service: FakeService, box: gpudev.Reservation, shown: list[object], monkeypatch: pytest.MonkeyPatch
+    service: LiveService, box: gpudev.Reservation, shown: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.make_ready(box.id)
     box.refresh()
     panel = Panel(box)
+    service.reserve_as("bob", 8, nodes=2)
     panel.hours.options = [("12 h", 12.0)]
     panel.update(box.record, None)
     panel.close()
     panel.extend.click()
-    soon(lambda: "the longest is 1.5 hours" in panel.text.value and not panel.extend.disabled)
+    soon(lambda: "No extension is possible now" in panel.text.value and not panel.extend.disabled)
 
 
 def test_an_outage_is_shown_and_survived(
-    service: FakeService, box: gpudev.Reservation, shown: list[object], monkeypatch: pytest.MonkeyPatch
+    service: LiveService, box: gpudev.Reservation, shown: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(panels, "PAUSE", 0.05)
     panel = Panel(box)
@@ -119,7 +120,7 @@ def test_an_outage_is_shown_and_survived(
 
 
 def test_without_ipywidgets_there_is_live_html(
-    service: FakeService, box: gpudev.Reservation, monkeypatch: pytest.MonkeyPatch
+    service: LiveService, box: gpudev.Reservation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
 

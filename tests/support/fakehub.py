@@ -1,4 +1,4 @@
-"""A small Hub over real HTTP: tells who a token belongs to, lets browsers log in, and fails on demand."""
+"""A small Hub over real HTTP: tells who a token belongs to, lets people log in, and fails on demand."""
 
 from __future__ import annotations
 
@@ -34,11 +34,18 @@ class FakeHub:
         """Seconds that each answer takes."""
         self.at_once = 0
         self.most_at_once = 0
+        self.passwords = {"alice": "opensesame"}
+        self.password_form = True
+        """Whether the page for logging in asks for a password."""
+        self.made: list[dict[str, Any]] = []
+        """What was asked for with each new token."""
         self._sockets = bind_sockets(0, "127.0.0.1")
         self.port: int = self._sockets[0].getsockname()[1]
         self._server = HTTPServer(
             Application(
                 [
+                    ("/hub/login", _LoginPage, {"hub": self}),
+                    ("/hub/token", _TokenPage, {"hub": self}),
                     ("/hub/api/user", _User, {"hub": self}),
                     ("/hub/api/oauth2/token", _Token, {"hub": self}),
                     ("/hub/api/users/([^/]+)", _Known, {"hub": self}),
@@ -119,6 +126,9 @@ class _User(RequestHandler):
         if failure == "garbage":
             self.finish("<html>")
             return
+        if session := self.get_cookie("session"):
+            self.finish({"name": session})
+            return
         token = self.request.headers.get("Authorization", "").removeprefix("token ")
         if token not in self.hub.tokens:
             raise HTTPError(403)
@@ -132,7 +142,9 @@ class _OfTheService(RequestHandler):
     def prepare(self) -> None:
         if self.hub.failure is not None:
             raise HTTPError(500)
-        if self.request.headers.get("Authorization") != "token the-services-token":
+        sent = self.request.headers
+        of_the_page = sent.get("X-XSRFToken") == self.get_cookie("_xsrf") == xsrf(self.get_cookie("session"))
+        if sent.get("Authorization") != "token the-services-token" and not of_the_page:
             raise HTTPError(403)
 
 
@@ -146,6 +158,7 @@ class _Known(_OfTheService):
 class _Tokens(_OfTheService):
     def post(self, name: str) -> None:
         asked = json.loads(self.request.body)
+        self.hub.made.append(asked)
         if name in self.hub.unknown_users:
             raise HTTPError(403)
         token = f"made-{next(self.hub.numbers)}-for-{name}"
@@ -181,3 +194,35 @@ class _Token(RequestHandler):
         if token is None:
             raise HTTPError(400)
         self.finish({"access_token": token, "token_type": "Bearer"})
+
+
+def xsrf(session: str | None) -> str:
+    """The token that the forms of a browser's session must send."""
+    return f"xsrf-{session or 'nobody'}"
+
+
+class _Page(RequestHandler):
+    def initialize(self, hub: FakeHub) -> None:
+        self.hub = hub
+
+    def show(self, text: str) -> None:
+        self.set_cookie("_xsrf", xsrf(self.get_cookie("session")), path="/hub/")
+        self.finish(text)
+
+
+class _LoginPage(_Page):
+    def get(self) -> None:
+        self.show('<input name="password">' if self.hub.password_form else "<a>Sign in with GitHub</a>")
+
+    def post(self) -> None:
+        name = self.get_body_argument("username")
+        given = self.get_body_argument("password"), self.get_body_argument("_xsrf")
+        if given != (self.hub.passwords.get(name), xsrf(None)):
+            raise HTTPError(403)
+        self.set_cookie("session", name, path="/hub/")
+        self.redirect("/hub/home", status=302)
+
+
+class _TokenPage(_Page):
+    def get(self) -> None:
+        self.show("tokens")

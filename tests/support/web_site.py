@@ -171,6 +171,8 @@ async def running(
     policy: Policy = POLICY,
     github: Github | None = None,
     webhook_secret: str | None = None,
+    nodes: list[Node] = NODES,
+    ids: Callable[[], str] | None = None,
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """The service's listeners and a Hub; ``changes``: of ``WebSettings``."""
@@ -188,7 +190,7 @@ async def running(
     )
     directory = Directory()
     tokens = HubClient(hub.api, "the-services-token")
-    machine = Machine(NODES)
+    machine = Machine(nodes)
     ports = Ports(
         policy=policy,
         store=store or MemoryStore(),
@@ -197,7 +199,7 @@ async def running(
         launches=machine,
         probe=answers,
         clock=Clock(),
-        ids=new_ids(),
+        ids=ids or new_ids(),
     )
     service = Service(ports, github)
     machine.live = lambda name: service.view.reservations.get(name)
