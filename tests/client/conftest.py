@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
-from gpudev import keyring_store
+from gpudev import clock, keyring_store
 from gpudev.api import Api
 from gpudev.client import Client
 from live_service import LiveService, live_service
@@ -32,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def service() -> Iterator[LiveService]:
     with live_service() as running:
         yield running
+    clock.learn(formatdate(usegmt=True))
 
 
 @pytest.fixture
@@ -50,6 +52,5 @@ def client(service: LiveService) -> Iterator[Client]:
 @pytest.fixture
 def configured(service: LiveService, monkeypatch: pytest.MonkeyPatch) -> LiveService:
     """The service, with the environment that leads to it."""
-    monkeypatch.setenv("GPUDEV_URL", service.url)
-    monkeypatch.setenv("GPUDEV_TOKEN", service.token)
+    service.configure(monkeypatch)
     return service

@@ -7,9 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,7 @@ GPU_DEV = Path(sys.executable).with_name("gpu-dev")
 
 
 @pytest.fixture
-def service(configured: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveService]:
+def service(configured: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch) -> LiveService:
     """The service, with a reservation `big` that waits; ssh reads the configuration of the test's home."""
     program = home / "bin" / "ssh"
     program.parent.mkdir()
@@ -34,17 +31,9 @@ def service(configured: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     configured.fill()
     Client().reserve(2, name="big", wait=False)
-    told = wire.SshAccess(
-        known_hosts=NO_ACCESS.known_hosts,
-        hosts=[],
-        identity_file=None,
-        accepted_keys=[],
-        closed=[wire.SshClosed(alias="gpu-big", id="k2")],
-    )
-    configured.say("GET", "/ssh", told)
-    ssh.sync(told)
-    yield configured
-    clock.learn(formatdate(usegmt=True))
+    assert configured.access.closed == [wire.SshClosed(alias="gpu-big", id="k2")]
+    ssh.sync(configured.access)
+    return configured
 
 
 def connect(name: str) -> tuple[int, list[str]]:
@@ -62,12 +51,13 @@ def connect(name: str) -> tuple[int, list[str]]:
 
 
 def test_a_queued_one_says_when_it_starts(service: LiveService) -> None:
-    service.change("k2", planned_start="2030-01-01T12:00:00Z")
     code, lines = connect("gpu-big")
     assert code == 255
     (line,) = lines
-    assert line.startswith("gpu-dev: gpu-big is queued, starts about 2030-01-01 12:00 (in ")
-    assert line.endswith("(bob). Wait for it with: gpu-dev wait big")
+    assert line.startswith("gpu-dev: gpu-big is queued, starts about 15:00 (in ")
+    assert line.endswith(
+        ": waiting for 2 GPUs: node-1 is free by 15:00 (bob). Wait for it with: gpu-dev wait big"
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,9 +89,9 @@ def test_every_other_state_is_said(service: LiveService, values: dict[str, str |
 
 
 def test_one_that_has_ended_says_so_for_a_day(service: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
-    service.change("k2", state="ended", outcome="expired", reason=None, ended_at="2020-01-01T12:30:00Z")
-    service.say("GET", "/ssh", NO_ACCESS)
-    ssh.sync(NO_ACCESS)
+    service.call(service.run.service.end("k2", "local:alice", None))
+    service.change("k2", outcome="expired", ended_at="2020-01-01T12:30:00Z")
+    ssh.sync(service.access)
     _, lines = connect("gpu-big")
     assert lines == [
         line for line in lines if line.startswith("gpu-dev: gpu-big ended at 2020-01-01 12:30 (")
@@ -109,7 +99,7 @@ def test_one_that_has_ended_says_so_for_a_day(service: LiveService, monkeypatch:
     assert lines[0].endswith(" ago): expired.")
     with monkeypatch.context() as forgetful:
         forgetful.setattr(ssh, "REMEMBERED", ssh.REMEMBERED * 0)
-        ssh.sync(NO_ACCESS)
+        ssh.sync(service.access)
     assert ssh.names_of(ssh.known_accounts()[0]) == ({}, [])
 
 
@@ -136,7 +126,6 @@ def test_a_name_in_capitals_is_told_how_to_write_it(service: LiveService) -> Non
 
 
 def test_an_old_token_is_said(service: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    service.instead.clear()  # the service itself refuses the token
     monkeypatch.setenv("GPUDEV_TOKEN", "another")
     for file in (home / ".ssh" / "gpudev" / "hosts").glob("*.tried"):
         file.unlink()
@@ -212,7 +201,7 @@ def test_lengths_of_time_are_counted_by_the_services_clock(
 ) -> None:
     """This machine's clock is wrong, in either direction: as far as the client can see, the service's is."""
     at = time.time() + hours * 3600
-    monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: formatdate(at, usegmt=True))
+    service.now = lambda: at
     starts = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at + 2 * 3600 + 60))
     service.change("k2", planned_start=starts)
     box = gpudev.get("big")

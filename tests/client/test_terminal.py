@@ -182,9 +182,9 @@ def test_without_a_terminal_there_are_plain_lines(service: LiveService) -> None:
         out, err = process.communicate(timeout=20)
     assert json.loads(out)["state"] == "ready"
     lines = err.splitlines()
-    assert len(set(lines)) == len(lines), "a line is written only when something changes"
+    assert len(lines) == 2
     assert "next in the queue" in lines[0]
-    assert "ready" in lines[-1]
+    assert "ready" in lines[1]
     assert "\x1b" not in err
 
 

@@ -95,8 +95,9 @@ def test_a_reservation_that_ends_while_waited_for_is_an_error(
             service.only.id, state="ended", outcome="failed", reason="sshd did not answer"
         ),
     )
-    with pytest.raises(gpudev.ReservationEnded, match="has ended: failed: sshd did not answer") as caught:
-        client.reserve(2, progress=False)
+    said = r"demo has ended: failed: sshd did not answer\.\nShow what happened with: gpu-dev logs k2"
+    with pytest.raises(gpudev.ReservationEnded, match=said) as caught:
+        client.reserve(2, name="demo", progress=False)
     thread.join()
     assert caught.value.reservation.outcome == "failed"
     assert caught.value.exit_code == 8
@@ -122,7 +123,8 @@ def test_after_a_time_out_of_wait_the_place_is_kept(service: LiveService, client
 def test_with_releases_at_the_end(service: LiveService, client: gpudev.Client) -> None:
     with client.reserve(2, progress=False) as box:
         held = service.only
-    assert (held.state, service.ended(box.id).state, box.refresh().state) == ("ready", "ended", "ended")
+    assert (held.state, box.state, service.ended(box.id).state) == ("ready", "stopping", "ended")
+    assert box.refresh().state == "ended"
 
 
 def test_with_releases_after_an_error_and_does_not_hide_it(
@@ -165,8 +167,7 @@ def test_lines_are_written_only_when_something_changes(service: LiveService, cli
     written = out.getvalue().splitlines()
     assert len(written) == 3
     assert "gpu-demo: next in the queue" in written[0]
-    assert "waiting for 2 GPUs: " in written[0]
-    assert "(bob)" in written[0]
+    assert "waiting for 2 GPUs: node-1 is free by 15:00 (bob)" in written[0]
     assert "no answer" in written[1]
     assert "ready" in written[2]
 

@@ -97,12 +97,13 @@ def test_a_refusal_is_shown_and_the_buttons_come_back(
     service.make_ready(box.id)
     box.refresh()
     panel = Panel(box)
+    service.reserve_as("carol", 8, hours=5.5)
     service.reserve_as("bob", 8, nodes=2)
     panel.hours.options = [("12 h", 12.0)]
     panel.update(box.record, None)
     panel.close()
     panel.extend.click()
-    soon(lambda: "No extension is possible now" in panel.text.value and not panel.extend.disabled)
+    soon(lambda: "The longest extension now is 1 h 30 min" in panel.text.value and not panel.extend.disabled)
 
 
 def test_an_outage_is_shown_and_survived(

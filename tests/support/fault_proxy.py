@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,6 +54,11 @@ class FaultProxy:
         """Method and end of the path → what is answered to the request, which is not passed on."""
         self.edit: Callable[[Any], None] = lambda document: None
         """Changes the document of each answer."""
+        self.now: Callable[[], float] = time.time
+        """Seconds since 1970, which each answer tells."""
+        self._shown = threading.Event()
+        self._shown.set()
+        self._hidden = 0
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
 
@@ -84,14 +92,36 @@ class FaultProxy:
                 return fault
         return None
 
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Answer no GET within the block: of what happens meanwhile, clients see only how it ends."""
+        self._shown.clear()
+        try:
+            yield
+        finally:
+            self._hidden += 1
+            self._shown.set()
+
+    def _visible(self, target: str, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
+        """The answer to a GET that does not fall into a block of `hidden`."""
+        while True:
+            self._shown.wait(20)
+            before = self._hidden
+            answer = self._forward("GET", target, headers, body)
+            if self._shown.is_set() and before == self._hidden:
+                return answer
+
     def answer(self, method: str, target: str, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
         """The answer to a request: of the service, edited, or what is said instead of it."""
-        path = urlsplit(target).path
+        path, target = urlsplit(target).path, _small(target)
         for (wanted, end), say in self.instead.items():
             if wanted == method and path.endswith(end):
                 said = say(body)
                 return said.status, [("Content-Type", "application/json")], msgspec.json.encode(said.content)
-        status, answered, content = self._forward(method, target, headers, body)
+        if method == "GET":
+            status, answered, content = self._visible(target, headers, body)
+        else:
+            status, answered, content = self._forward(method, target, headers, body)
         if ("Content-Type", "application/json") in [(n, v.partition(";")[0]) for n, v in answered]:
             document = json.loads(content)
             self.edit(document)
@@ -100,9 +130,8 @@ class FaultProxy:
 
     def _forward(self, method: str, target: str, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
         place = next(place for start, place in self.services.items() if target.startswith(start))
-        connection = http.client.HTTPConnection(place, timeout=60)
-        try:
-            connection.putrequest(method, _small(target), skip_host=True, skip_accept_encoding=True)
+        with closing(http.client.HTTPConnection(place, timeout=60)) as connection:
+            connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in headers:
                 if name.lower() not in ("connection", "content-length"):
                     connection.putheader(name, value)
@@ -111,8 +140,6 @@ class FaultProxy:
             answer = connection.getresponse()
             kept = [(n, v) for n, v in answer.getheaders() if n.lower() not in _OWN_HEADERS]
             return answer.status, kept, answer.read()
-        finally:
-            connection.close()
 
 
 def _small(target: str) -> str:
@@ -131,6 +158,9 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return formatdate(proxy.now() if timestamp is None else timestamp, usegmt=True)
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+import pytest
 
 from fault_proxy import Answer, FaultProxy
 from gpudev import wire
-from gpudev.api import Api
-from gpudev_hub.core.model import Node, Owner, State
+from gpudev_hub.clock import Clock
+from gpudev_hub.core.model import Node, Owner, Reservation, State
 from gpudev_hub.core.policy import Allowances, Policy, PoolSettings
 from gpudev_hub.core.request import Ask
 from gpudev_hub.service.readiness import Report
+from gpudev_hub.ssh.access import Access
 from web_site import PREFIX, Running, running
 
 T = TypeVar("T")
+NOW = 1_893_495_600
+"""1 January 2030, 11:00 UTC: the service's clock stands still, so that each time in a text is known."""
 OPERATE = ("custom:gpudev:reserve", "custom:gpudev:operate")
 POLICY = Policy(
     pools=(PoolSettings("h100", gpus_per_node=8, images=("default",), label="NVIDIA H100", simulated=True),),
@@ -50,6 +56,7 @@ class LiveService(FaultProxy):
         self._loop = asyncio.get_running_loop()
         self._changes: dict[str, dict[str, Any]] = {}
         self.edit = self._edit
+        self.now = lambda: NOW
         self.agents = True
         """Whether servers come up by themselves."""
         self._in_the_way: list[str] = []
@@ -57,9 +64,24 @@ class LiveService(FaultProxy):
     def lead_to(self, run: Running) -> None:
         """Pass requests on to this service and its Hub."""
         self.run = run
+        service = run.service
+        run.site.access = Access(
+            service.view,
+            run.directory,
+            known_hosts=NO_ACCESS.known_hosts,
+            user="dev",
+            now=service.clock.now,
+            on_machine=service.clock.on_machine,
+            allowed=lambda subject: service.access.people.verdict(subject).allowed,
+        )
         self.services = {PREFIX: urlsplit(run.url).netloc, "/hub/": urlsplit(run.hub.api).netloc}
         run.hub.person(self.token, self.user)
         run.hub.person(self.operators, "olga", scopes=OPERATE)
+
+    def configure(self, monkeypatch: pytest.MonkeyPatch, token: str | None = None) -> None:
+        """Lead commands here, as Alice or with this token."""
+        monkeypatch.setenv("GPUDEV_URL", self.url)
+        monkeypatch.setenv("GPUDEV_TOKEN", token or self.token)
 
     def call(self, what: Coroutine[Any, Any, T]) -> T:
         """Do it where the service runs."""
@@ -67,15 +89,21 @@ class LiveService(FaultProxy):
 
     # What happens at the service
 
-    def reserve_as(self, name: str, gpus: int = 8, nodes: int | None = None, hours: float = 4) -> str:
-        """The id of a new reservation of another user's."""
-        ask = Ask(gpus=gpus, nodes=nodes, hours=hours)
-        return self.call(self.run.service.submit(_owner(name), ask)).id
+    def reserve_as(self, user: str, gpus: int = 8, **wanted: Any) -> str:
+        """The id of a new reservation of another user's, which waits or is ready; ``wanted``: of ``Ask``."""
+        ask = Ask(gpus=gpus, nodes=wanted.pop("nodes", None), hours=wanted.pop("hours", 4))
+        made = self.call(self.run.service.submit(_owner(user), replace(ask, **wanted)))
+        return self.call(self.run.until(made.id, self._settled)).id
+
+    def _settled(self, record: Reservation) -> bool:
+        """Whether nothing happens to a reservation by itself as long as the clock stands still."""
+        waits = record.place is None or record.place.start > self.run.service.clock.now()
+        return record.state is State.READY or (record.state is State.QUEUED and waits)
 
     def fill(self) -> None:
         """Bob takes all GPUs: what is reserved from now on waits."""
         self._in_the_way.append(self.reserve_as("bob", 8, nodes=2))
-        self.call(self.run.until(self._in_the_way[0], lambda record: record.state is State.READY))
+        assert self.run.service.view.reservations[self._in_the_way[0]].state is State.READY
 
     def make_way(self) -> None:
         """Bob releases what he took."""
@@ -85,9 +113,10 @@ class LiveService(FaultProxy):
         self._in_the_way.clear()
 
     def make_ready(self, id: str) -> wire.Reservation:
-        """Give way to a reservation that waits, and return it once its server answers."""
-        self.make_way()
-        self.call(self.run.until(id, lambda record: record.state is State.READY))
+        """Give way to a reservation that waits: clients that follow it see next that it is ready."""
+        with self.hidden():
+            self.make_way()
+            self.call(self.run.until(id, lambda record: record.state is State.READY))
         return self.reservations[id]
 
     async def report(self) -> None:
@@ -101,20 +130,35 @@ class LiveService(FaultProxy):
                         service.readiness.report(record.id, record.attempt, rank, well)
             await asyncio.sleep(0.01)
 
+    def let_go(self, id: str) -> None:
+        """The first server of a reservation ends at last, which was among ``machine.kept``."""
+        self.run.machine.kept.remove(id)
+        self.call(self.run.machine.remove(id, 1))
+
     # What it says
+
+    def get(self, path: str) -> Any:
+        """What the service itself answers to Alice."""
+        headers = [("Host", "localhost"), ("Authorization", f"token {self.token}")]
+        _, _, content = self._forward("GET", f"{PREFIX}{wire.API}/{path}", headers, b"")
+        return json.loads(content)
+
+    @property
+    def access(self) -> wire.SshAccess:
+        """What Alice's SSH client needs."""
+        return msgspec.convert(self.get("ssh"), wire.SshAccess)
 
     @property
     def reservations(self) -> dict[str, wire.Reservation]:
         """All of Alice's reservations, live and ended, as she sees them."""
-        api = Api(self.run.url.removesuffix(PREFIX), self.token)
-        try:
-            records = [*api.reservations(ended=True), *api.reservations()]
-        finally:
-            api.close()
-        document = msgspec.to_builtins(wire.ReservationList(reservations=records))
-        self._edit(document)
-        found = {r.id: r for r in msgspec.convert(document, wire.ReservationList).reservations}
-        return dict(sorted(found.items()))
+        found: list[Any] = []
+        for path in ("reservations", "reservations?ended=true"):
+            page = self.get(path)
+            assert page["next"] is None
+            found += page["reservations"]
+        self._edit({"reservations": found})
+        records = [msgspec.convert(record, wire.Reservation) for record in found]
+        return {record.id: record for record in sorted(records, key=lambda record: record.id)}
 
     @property
     def only(self) -> wire.Reservation:
@@ -150,18 +194,20 @@ class LiveService(FaultProxy):
 
 
 @contextmanager
-def live_service() -> Iterator[LiveService]:
-    """The service and its proxy, until the end of the block."""
+def live_service(**options: Any) -> Iterator[LiveService]:
+    """The service and its proxy, until the end of the block; ``options``: of ``running``."""
     started: list[LiveService] = []
     ready, over = threading.Event(), asyncio.Event()
+    options.setdefault("policy", POLICY)
 
     async def serve() -> None:
         nodes = [Node(f"node-{n}", "h100", 8, "here") for n in (1, 2)]
+        clock = Clock(wall=lambda: NOW, monotonic=lambda: 0)
         service = LiveService()
         service.start()
         ids = (f"k{n}" for n in itertools.count(1))
         async with running(
-            policy=POLICY, nodes=nodes, ids=lambda: next(ids), public_url=f"{service.url}/"
+            nodes=nodes, ids=lambda: next(ids), clock=clock, public_url=f"{service.url}/", **options
         ) as run:
             service.lead_to(run)
             started.append(service)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -31,9 +34,11 @@ from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
-from gpudev_hub.web.app import make_gate_app, make_metrics_app, make_public_app, make_server
+from gpudev_hub.web import app
+from gpudev_hub.web.app import PUBLIC, make_gate_app, make_metrics_app, make_public_app, make_server
 from gpudev_hub.web.auth import Auth, HubUser
 from gpudev_hub.web.login import Logins
+from gpudev_hub.web.openapi import document
 from gpudev_hub.web.settings import Rate, WebSettings
 from gpudev_hub.web.site import Site
 from machine import Machine, answers
@@ -43,6 +48,8 @@ PREFIX = "/services/gpudev/"
 SECRET = "the-hubs-own-secret-for-the-gate"
 ROOMY = Rate(per_second=10_000, burst=100_000)
 TOKENS = ServerTokens(b"k" * 32)
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without certificates: all is plain HTTP here, and loading them takes longer than a start of the service."""
 POLICY = Policy(
     pools=(
         PoolSettings(
@@ -88,6 +95,8 @@ class Directory:
 
     def __init__(self) -> None:
         self.of: dict[str, list[PublicKey]] = {}
+        self.refused: list[RefusedKey] = []
+        self.identity: Path | None = None
 
     async def keys(self, owner: Owner) -> list[PublicKey]:
         return self.of.get(owner.subject, [])
@@ -96,10 +105,10 @@ class Directory:
         return True
 
     async def rejected(self, owner: Owner) -> list[RefusedKey]:
-        return []
+        return self.refused
 
     async def identity_file(self, owner: Owner) -> Path | None:
-        return None
+        return self.identity
 
 
 @dataclass
@@ -119,15 +128,15 @@ class Running:
 
     def client(self, token: str | None = None, **options: Any) -> httpx.AsyncClient:
         headers = {} if token is None else {"Authorization": f"token {token}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=20, **options)
+        return _client(self.url, headers=headers, **options)
 
     def gate(self, secret: str | None = SECRET) -> httpx.AsyncClient:
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-        return httpx.AsyncClient(base_url=self.gate_url, headers=headers, trust_env=False, timeout=20)
+        return _client(self.gate_url, headers=headers)
 
     async def scrape(self) -> str:
         """What a scraper gets, which has no token."""
-        async with httpx.AsyncClient(base_url=self.metrics_url, trust_env=False, timeout=20) as scraper:
+        async with _client(self.metrics_url) as scraper:
             answer = await scraper.get("metrics")
             assert answer.status_code == 200, answer.text
             return answer.text
@@ -157,6 +166,26 @@ class Running:
         await self.until(id, lambda record: not record.live)
 
 
+def _client(url: str, **options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=20, verify=PLAIN, **options)
+
+
+@cache
+def _document(prefix: str) -> dict[str, Any]:
+    return document(PUBLIC, prefix)
+
+
+@contextmanager
+def _quickly() -> Iterator[None]:
+    """What takes longest at a start of the service is done once for all of them."""
+    plain = partial(httpx.AsyncClient, verify=PLAIN)
+    with (
+        patch.object(httpx, "AsyncClient", plain),
+        patch.object(app, "document", lambda _, prefix: _document(prefix)),
+    ):
+        yield
+
+
 def listen(server: HTTPServer) -> int:
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
@@ -173,6 +202,7 @@ async def running(
     webhook_secret: str | None = None,
     nodes: list[Node] = NODES,
     ids: Callable[[], str] | None = None,
+    clock: Clock | None = None,
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """The service's listeners and a Hub; ``changes``: of ``WebSettings``."""
@@ -189,7 +219,6 @@ async def running(
         **changes,
     )
     directory = Directory()
-    tokens = HubClient(hub.api, "the-services-token")
     machine = Machine(nodes)
     ports = Ports(
         policy=policy,
@@ -198,20 +227,22 @@ async def running(
         hub=machine,
         launches=machine,
         probe=answers,
-        clock=Clock(),
+        clock=clock or Clock(),
         ids=ids or new_ids(),
     )
     service = Service(ports, github)
     machine.live = lambda name: service.view.reservations.get(name)
-    auth = Auth(
-        hub_api=hub.api,
-        api_token="the-services-token",
-        cookie_secret=b"x" * 32,
-        owner=lambda user: service.access.people.owner_of(user.name) or owner(user),
-        seen=service.logged_in,
-        now=service.clock.now,
-        prefix=PREFIX,
-    )
+    with _quickly():
+        tokens = HubClient(hub.api, "the-services-token")
+        auth = Auth(
+            hub_api=hub.api,
+            api_token="the-services-token",
+            cookie_secret=b"x" * 32,
+            owner=lambda user: service.access.people.owner_of(user.name) or owner(user),
+            seen=service.logged_in,
+            now=service.clock.now,
+            prefix=PREFIX,
+        )
     site = Site(
         service=service,
         auth=auth,
@@ -223,7 +254,8 @@ async def running(
         home=lambda person: f"/home/{person.hub_user}",
         webhook_secret=webhook_secret,
     )
-    public = make_server(make_public_app(site, pages), behind_proxy=False)
+    with _quickly():
+        public = make_server(make_public_app(site, pages), behind_proxy=False)
     gate = make_server(make_gate_app(site), behind_proxy=False)
     metrics = make_server(make_metrics_app(site), behind_proxy=False)
     await service.start()
