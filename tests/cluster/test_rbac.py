@@ -481,7 +481,7 @@ def test_not_even_an_admin_evicts_a_server(
     budget = "/apis/policy/v1/namespaces/gpudev-servers/poddisruptionbudgets/servers"
     wait_for(
         "the budget has seen the server",
-        lambda: cluster.api.get(budget).json().get("status", {}).get("currentHealthy"),
+        lambda: runs() and cluster.api.get(budget).json().get("status", {}).get("currentHealthy"),
     )
     assert runs()
     with pytest.raises(subprocess.CalledProcessError) as refused:
