@@ -8,6 +8,8 @@ from pathlib import Path
 
 from kubernetes_asyncio import client, config
 
+from gpudev.wire import SshBastion
+
 from . import failpoints
 from .auth.check import check_github
 from .auth.github import GithubClient
@@ -24,7 +26,6 @@ from .hub.pods import ACCOUNT, HOME
 from .server.private import write
 from .service.hubclient import HubClient
 from .settings import PREFIX
-from .ssh.access import SshBastion
 from .ssh.bastion import HOST_KEY_ALIAS
 from .stores.dynamodb.calls import connect
 from .stores.dynamodb.store import DynamoStore
@@ -113,7 +114,9 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
             metrics=settings.metrics_port,
             balancers=settings.balancer_networks(),
         ),
-        bastion=None if at is None else SshBastion(at.host, at.port, at.user, HOST_KEY_ALIAS),
+        bastion=None
+        if at is None
+        else SshBastion(host=at.host, port=at.port, user=at.user, host_key_alias=HOST_KEY_ALIAS),
         doctor=lambda hub, service: (
             Doctor(settings, api, table_client, hub, github.check, clock.now, service.view.nodes.values).look
         ),

@@ -7,9 +7,10 @@ import pwd
 import subprocess
 from collections.abc import Mapping
 
+from gpudev.wire import SshBastion
+
 from .server import preflight, private
 from .settings import CHECKOUT, LOOPBACK, Ports, Settings
-from .ssh.access import SshBastion
 from .ssh.bastion import HOST_KEY_ALIAS
 from .ssh.ca import HostCA
 from .ssh.keygen import keep_pair, public_of
@@ -34,7 +35,12 @@ def _usable(name: str) -> bool:
 
 def address(settings: Settings, ports: Ports) -> SshBastion:
     """Return how clients reach the bastion."""
-    return SshBastion(LOOPBACK, settings.bastion_port(ports), account(), HOST_KEY_ALIAS)
+    return SshBastion(
+        host=LOOPBACK,
+        port=settings.bastion_port(ports),
+        user=account(),
+        host_key_alias=HOST_KEY_ALIAS,
+    )
 
 
 def prepare(settings: Settings) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tornado.httpserver import HTTPServer
 
+from gpudev.wire import SshBastion
+
 from . import failpoints
 from .auth.parts import GithubParts, people_of
 from .clock import Clock
@@ -24,7 +26,7 @@ from .origins import origin
 from .service.context import Ports
 from .service.hubclient import HubClient
 from .service.service import Service
-from .ssh.access import Access, SshBastion
+from .ssh.access import Access
 from .ssh.bastion import Bastion
 from .ssh.ca import HostCA
 from .ssh.directory import KeyDirectory

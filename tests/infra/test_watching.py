@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from gpudev_hub.ssh.access import SshBastion
+from gpudev.wire import SshBastion
 from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS, Bastion
 from metric_samples import families
 from organisation import Organisation, github
@@ -59,7 +59,7 @@ async def scraped() -> str:
         run.site.bastion = Bastion(
             run.service.view,
             run.directory,
-            address=SshBastion("127.0.0.1", 22, "jump", HOST_KEY_ALIAS),
+            address=SshBastion(host="127.0.0.1", port=22, user="jump", host_key_alias=HOST_KEY_ALIAS),
             now=run.service.clock.now,
             on_machine=lambda at: at,
         )

@@ -275,7 +275,7 @@ async def test_names_of_all_nodes_and_those_that_lead_nowhere(tmp_path: Path) ->
         ("gpu-pair", "gx2", 0),
     ]
     assert [(one.alias, one.id) for one in access.closed] == [("gpu-pair-1", "gx2"), ("gpu-x-1", "gx3")]
-    assert (await world.access.hosts(Owner("local:bob", "bob", "bob"))).closed == ()
+    assert (await world.access.hosts(Owner("local:bob", "bob", "bob"))).closed == []
 
 
 async def test_a_key_opens_until_the_end_by_the_clock_of_the_server(tmp_path: Path) -> None:

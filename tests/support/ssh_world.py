@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,7 @@ from gpudev_hub.core.policy import Policy, PoolSettings
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server import gang, launcher, places, processes, sshd
 from gpudev_hub.service.cuts import Cuts
-from gpudev_hub.ssh.access import Access, SshBastion
+from gpudev_hub.ssh.access import Access
 from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS, Bastion
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.directory import LocalDirectory
@@ -400,9 +400,7 @@ class World:
         self.user = user or own
         self.set_forward = 0
         """Milliseconds by which the machine's clock was set forward since the service started."""
-        self.address = SshBastion(
-            "127.0.0.1", free_port(), "nobody" if os.getuid() == 0 else own, HOST_KEY_ALIAS
-        )
+        self.address = self.wire_bastion(free_port(), "nobody" if os.getuid() == 0 else own)
         self.access = Access(
             self.live,
             directory,
@@ -543,19 +541,7 @@ class World:
 
     def wire_access(self, person: Owner = OWNER) -> wire.SshAccess:
         """What ``GET ssh`` answers."""
-        access = asyncio.run(self.access.hosts(person))
-        hosts = [
-            wire.SshHost(**{**asdict(host), "ends_at": wire_time(host.ends_at) if host.ends_at else None})
-            for host in access.hosts
-        ]
-        return wire.SshAccess(
-            known_hosts=access.known_hosts,
-            hosts=hosts,
-            identity_file=access.identity_file,
-            accepted_keys=list(access.accepted_keys),
-            closed=[wire.SshClosed(alias=one.alias, id=one.id) for one in access.closed],
-            bastion=None if access.bastion is None else wire.SshBastion(**asdict(access.bastion)),
-        )
+        return asyncio.run(self.access.hosts(person))
 
     def wire_bastion(self, port: int, user: str) -> wire.SshBastion:
         """A bastion of this machine."""

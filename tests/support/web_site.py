@@ -20,6 +20,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from fakehub import FakeHub
+from gpudev.wire import SshAccess
 from gpudev_hub.auth.check import Check
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.model import Node, Owner, Reservation, State
@@ -31,7 +32,6 @@ from gpudev_hub.service.context import Ports
 from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
-from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
 from gpudev_hub.web import app
@@ -84,7 +84,9 @@ class Keys:
     """Lets one key into every server."""
 
     async def hosts(self, owner: Owner) -> SshAccess:
-        return SshAccess("@cert-authority * ssh-ed25519 AAAA", (), (), None, ())
+        return SshAccess(
+            known_hosts="@cert-authority * ssh-ed25519 AAAA", hosts=[], identity_file=None, accepted_keys=[]
+        )
 
     async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
         return ["ssh-ed25519 AAAA alice"] if fingerprint.endswith("A" * 43) else []

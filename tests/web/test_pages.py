@@ -13,12 +13,11 @@ import pytest
 import pytest_asyncio
 
 from gpudev.hours import read_hours
+from gpudev.wire import RefusedKey, SshAccess
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.model import MINUTE, SECOND, Owner, Reservation
 from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.ports import StoreUnavailable
-from gpudev_hub.ssh.access import SshAccess
-from gpudev_hub.ssh.keys import RefusedKey
 from gpudev_hub.web.pages import pages
 from memory_store import MemoryStore
 from web_site import POLICY, Running, running
@@ -62,8 +61,14 @@ async def test_the_page_of_a_ready_server_names_refused_keys_with_the_reason(
 ) -> None:
     record = await reserve(run)
     assert "accepts none of your SSH keys" in await page(run, f"reservations/{record.id}")
-    weak = RefusedKey("ssh-rsa SHA256:<w>", "an RSA key of 1024 bits")
-    told = SshAccess("", (), (), None, ("SHA256:a", "SHA256:b"), (weak,))
+    weak = RefusedKey(key="ssh-rsa SHA256:<w>", reason="an RSA key of 1024 bits")
+    told = SshAccess(
+        known_hosts="",
+        hosts=[],
+        identity_file=None,
+        accepted_keys=["SHA256:a", "SHA256:b"],
+        refused_keys=[weak],
+    )
 
     async def hosts(owner: Owner) -> SshAccess:
         return told

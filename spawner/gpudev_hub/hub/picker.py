@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from gpudev.hours import read_hours
 from gpudev_hub.core.gate import PickerAnswer, SizeNow
 from gpudev_hub.core.model import HOUR, SECOND
 from gpudev_hub.core.words import duration, moment, plain, sentence
+from gpudev_hub.times import rfc3339
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = jinja2.Environment(
@@ -119,6 +119,5 @@ def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str,
         reason = plain(size.reason, answer.now)
         reason = reason.removesuffix(".") + sooner if sooner else reason
         return reason, "refused" if size.refused else "bad", None
-    start = datetime.fromtimestamp(size.earliest / 1000, UTC).isoformat().replace("+00:00", "Z")
     free = f"{size.free_now} free now; yours starts " if size.free_now else ""
-    return f"{free}about {moment(size.earliest, answer.now)}{sooner}", "wait", start
+    return f"{free}about {moment(size.earliest, answer.now)}{sooner}", "wait", rfc3339(size.earliest)

@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import quote
 
+from gpudev.wire import RefusedKey, SshAccess, SshBastion, SshClosed, SshHost
 from gpudev_hub.core.model import SECOND, Millis, Owner, Reservation, State
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.core.views.ssh_aliases import aliases
 from gpudev_hub.server.gang import alias as rank_alias
+from gpudev_hub.times import instant
 
 from .directory import KeyDirectory
-from .keys import PublicKey, RefusedKey
+from .keys import PublicKey
 
 _OPEN = (State.STARTING, State.READY)
 
@@ -28,57 +30,6 @@ class LiveState(Protocol):
 
     def sight(self, id: str) -> ServerSight | None:
         """Where the server of the current attempt listens; ``None`` while it is not seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class SshHost:
-    """One sshd that a person may enter."""
-
-    id: str
-    name: str | None
-    alias: str
-    """``gpu-NAME``, or ``gpu-ID`` where there is no name; with ``-RANK`` from rank 1 on. Somebody else's
-    server is called ``gpu-LOGIN-NAME`` if the name is taken."""
-    rank: int
-    host: str
-    port: int
-    user: str
-    host_key_alias: str
-    ends_at: Millis | None
-    owner: str = ""
-    """Login of the owner who shares it; empty: it is the person's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class SshClosed:
-    """A name of a live reservation that leads to no server now."""
-
-    alias: str
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class SshBastion:
-    """The way to servers from outside."""
-
-    host: str
-    port: int
-    user: str
-    host_key_alias: str
-
-
-@dataclass(frozen=True, slots=True)
-class SshAccess:
-    """All that an owner's SSH client needs."""
-
-    known_hosts: str
-    hosts: tuple[SshHost, ...]
-    closed: tuple[SshClosed, ...]
-    identity_file: str | None
-    accepted_keys: tuple[str, ...]
-    refused_keys: tuple[RefusedKey, ...] = ()
-    bastion: SshBastion | None = None
-    """``None``: clients reach servers directly."""
 
 
 def entrants(record: Reservation) -> tuple[Owner, ...]:
@@ -125,11 +76,11 @@ class Access:
         hosts, closed = self._names(owner)
         return SshAccess(
             known_hosts=self.known_hosts,
-            hosts=tuple(hosts),
-            closed=tuple(closed),
+            hosts=hosts,
+            closed=closed,
             identity_file=None if identity is None else str(identity),
-            accepted_keys=tuple(key.fingerprint for key in keys),
-            refused_keys=tuple(refused),
+            accepted_keys=[key.fingerprint for key in keys],
+            refused_keys=[RefusedKey(key=key.summary, reason=key.reason) for key in refused],
             bastion=self.bastion,
         )
 
@@ -179,7 +130,7 @@ class Access:
             sight = self.state.sight(record.id) if self._open(record.id) is not None else None
             for rank, alias in enumerate(names[record.id]):
                 if sight is None or rank not in sight.sshd:
-                    closed.append(SshClosed(alias, record.id))
+                    closed.append(SshClosed(alias=alias, id=record.id))
                     continue
                 host, port = sight.sshd[rank]
                 hosts.append(
@@ -192,7 +143,7 @@ class Access:
                         port=port,
                         user=self.user,
                         host_key_alias=rank_alias(record.id, rank),
-                        ends_at=record.ends_at,
+                        ends_at=instant(record.ends_at),
                         owner="" if record.owner.subject == owner.subject else record.owner.login,
                     )
                 )

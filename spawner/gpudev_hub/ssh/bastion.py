@@ -15,9 +15,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from gpudev.wire import SshBastion
 from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner, Reservation
 
-from .access import LiveState, SshBastion, entrants, expiry, is_open
+from .access import LiveState, entrants, expiry, is_open
 from .directory import KeyDirectory
 from .keys import PublicKey
 

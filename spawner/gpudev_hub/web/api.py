@@ -78,7 +78,7 @@ async def usage_csv(
 @route("GET", f"{API}/ssh")
 async def ssh(call: Call) -> wire.SshAccess:
     """Return the servers that the caller can connect to, and how."""
-    return present.ssh_access(await call.site.access.hosts(call.person.owner))
+    return await call.site.access.hosts(call.person.owner)
 
 
 @route("GET", f"{API}/github-check", Code.WRONG_STATE, access=Access.OPERATOR)

@@ -10,8 +10,7 @@ from gpudev_hub.core.limits.rules import DEFAULT, NAMES, Name
 from gpudev_hub.core.model import HOUR
 from gpudev_hub.core.policy import Allowances
 from gpudev_hub.core.views.limits import Standing
-
-from .times import instant
+from gpudev_hub.times import instant
 
 WIRE_NAMES: dict[Name, wire.LimitName] = {
     "running_gpus": "running_gpus",

@@ -20,12 +20,12 @@ from gpudev_hub.core.ports import HubUnavailable
 from gpudev_hub.core.words import printable
 from gpudev_hub.service.hubclient import HubToken, TokenRefused
 from gpudev_hub.ssh.directory import KeyDirectory
+from gpudev_hub.times import rfc3339
 
 from .limits import Limiter
 from .login_codes import Asks, Grants, Nonces
 from .login_lives import note_of
 from .settings import WebSettings
-from .times import rfc3339
 
 log = logging.getLogger("gpudev.login")
 

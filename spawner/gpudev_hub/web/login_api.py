@@ -18,6 +18,7 @@ from gpudev_hub.core.model import SECOND, Owner
 from gpudev_hub.service.hubclient import HubToken
 from gpudev_hub.ssh.keygen import KeygenFailed
 from gpudev_hub.ssh.signatures import signed_by
+from gpudev_hub.times import rfc3339
 
 from .auth import HubUser
 from .limits import network
@@ -27,7 +28,6 @@ from .login_lives import is_last, successor_of
 from .routes import Access, Call, route
 from .settings import WebSettings
 from .site import Site
-from .times import rfc3339
 
 log = logging.getLogger("gpudev.login")
 

@@ -10,13 +10,13 @@ from urllib.parse import urlencode, urlsplit
 from gpudev import login_wire as wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.words import printable
+from gpudev_hub.times import rfc3339
 
 from .base import bearer
 from .limits import network
 from .login import Logins, shown_device
 from .login_codes import Asked, shown_code
 from .page import Page
-from .times import rfc3339
 
 LONGEST_STATE = 200
 LONGEST_DEVICE = 64

@@ -14,6 +14,7 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits.rules import effective
 from gpudev_hub.core.model import Outcome, Reservation, State
 from gpudev_hub.core.views.limits import in_words, standings
+from gpudev_hub.times import instant
 
 from .auth import Identity
 from .limit_view import ordered, rule
@@ -21,7 +22,6 @@ from .operator_view import NodeUse, end_effects, node_uses, own_limits, people
 from .page import Page
 from .people import problems
 from .present import hours_of, millis, reason
-from .times import instant
 
 LONGEST_REASON = 300
 ACTIONS: tuple[wire.NodeAction, ...] = get_args(wire.NodeAction)

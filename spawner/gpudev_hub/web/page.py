@@ -13,11 +13,11 @@ from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.words import sentence
+from gpudev_hub.times import rfc3339
 
 from . import page_view
 from .base import SEE_API, PageHandler
 from .drawing import Bar, parse
-from .times import rfc3339
 
 HERE = Path(__file__).parent
 NOT_NOW = "You cannot use this hub now"

@@ -19,6 +19,7 @@ from gpudev_hub.core.limits.quota import hold_for
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.permissions import Role, roles
 from gpudev_hub.core.views.limits import in_words, standings
+from gpudev_hub.times import instant
 
 from . import guests, limit_view, page_view
 from .base import BaseHandler, PageHandler
@@ -30,7 +31,6 @@ from .page import HERE, NO_PAGE, Page
 from .present import hours_of, millis
 from .servers import status_of
 from .site import Site
-from .times import instant
 from .usage_page import UsagePage
 
 FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")

@@ -8,9 +8,9 @@ from gpudev_hub.core.access_model import Person
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.words import sentence
 from gpudev_hub.service.service import Service
+from gpudev_hub.times import rfc3339
 
 from .routes import Access, Call, route
-from .times import rfc3339
 
 NO_GITHUB = "This hub does not use GitHub to decide who has access."
 

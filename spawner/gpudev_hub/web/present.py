@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 import msgspec
@@ -28,12 +28,11 @@ from gpudev_hub.core.words import plain, printable
 from gpudev_hub.origins import servers_of
 from gpudev_hub.service.reads import ServerLogs
 from gpudev_hub.service.view import View
-from gpudev_hub.ssh.access import SshAccess
+from gpudev_hub.times import instant, rfc3339
 
 from .auth import Identity
 from .limit_view import limit
 from .settings import WebSettings
-from .times import instant, rfc3339
 
 LONGEST_HOURS = 100_000.0
 """More hours than any policy allows; beyond, arithmetic on milliseconds would overflow."""
@@ -365,31 +364,4 @@ def error_of(refused: Refused) -> wire.Error:
         message=refused.message,
         hint=refused.hint,
         longest_hours=msgspec.UNSET if refused.longest_hours is None else refused.longest_hours,
-    )
-
-
-def ssh_access(access: SshAccess) -> wire.SshAccess:
-    """What an SSH client needs, on the wire."""
-    bastion = access.bastion
-    return wire.SshAccess(
-        known_hosts=access.known_hosts,
-        hosts=[
-            wire.SshHost(
-                id=host.id,
-                name=host.name,
-                alias=host.alias,
-                rank=host.rank,
-                host=host.host,
-                port=host.port,
-                user=host.user,
-                host_key_alias=host.host_key_alias,
-                ends_at=instant(host.ends_at),
-            )
-            for host in access.hosts
-        ],
-        identity_file=access.identity_file,
-        accepted_keys=list(access.accepted_keys),
-        refused_keys=[wire.RefusedKey(key=key.summary, reason=key.reason) for key in access.refused_keys],
-        closed=[wire.SshClosed(alias=one.alias, id=one.id) for one in access.closed],
-        bastion=None if bastion is None else wire.SshBastion(**asdict(bastion)),
     )

@@ -13,6 +13,7 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Reservation
 from gpudev_hub.core.words import counted
 from gpudev_hub.service.readiness import Report
+from gpudev_hub.times import instant
 
 from .auth import Identity
 from .present import millis
@@ -20,7 +21,6 @@ from .reservation_api import OF_A_REFUSED_EXTENSION
 from .routes import Access, Call, Fingerprint, Text, Version, Wait, route
 from .settings import MAX_WAIT
 from .site import Site
-from .times import instant
 
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 ONE = f"{wire.API}/servers/{{id}}"

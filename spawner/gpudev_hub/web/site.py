@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 from tornado.web import RequestHandler
 
+from gpudev.wire import SshAccess
 from gpudev_hub.auth.check import Check
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.service import Service
-from gpudev_hub.ssh.access import SshAccess
 from gpudev_hub.ssh.bastion import Bastion
 
 from .auth import Auth

@@ -16,9 +16,9 @@ from gpudev_hub.core.model import HOUR
 from gpudev_hub.core.usage import Day, Sums, calendar_day, day_number
 from gpudev_hub.core.views.usage import By, Group
 from gpudev_hub.service.service import Service
+from gpudev_hub.times import rfc3339
 
 from .auth import OPERATE, Identity
-from .times import rfc3339
 
 DAYS = 30
 """Days of an answer where ``since`` is left out."""
