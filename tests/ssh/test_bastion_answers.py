@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from gpudev_hub.core.model import Presence, Reservation, State
 from gpudev_hub.core.ports import ServerSight
-from gpudev_hub.ssh.bastion import Connection, Event, target
+from gpudev_hub.ssh.bastion import BastionConnection, BastionEvent, target
 from gpudev_hub.ssh.keygen import keep_pair, public_of
 from gpudev_hub.ssh.keys import parse_line
 from ssh_world import OTHER, OWNER, World
@@ -37,8 +38,15 @@ def ended(
     world: World, permitted: tuple[str, ...] = (FIRST, SECOND), **connections: tuple[str, ...]
 ) -> dict[str, str]:
     """Reasons by the id of those that must end, of connections with the targets that they were used for."""
-    live = [Connection(name, fingerprint(world), targets, permitted) for name, targets in connections.items()]
+    live = [
+        BastionConnection(name, fingerprint(world), targets, permitted)
+        for name, targets in connections.items()
+    ]
     return {one.id: reason for one, reason in asyncio.run(world.bastion.to_end(live))}
+
+
+def event(kind: Literal["opened", "asked", "closed"], **fields: Any) -> BastionEvent:
+    return BastionEvent(0, "b", kind, "c", **fields)
 
 
 def test_a_connection_ends_with_what_it_was_used_for(world: World) -> None:
@@ -111,9 +119,9 @@ def test_the_log_names_whose_server_a_shared_key_was_used_for(
     caplog.set_level("INFO", "gpudev.audit")
     mine = fingerprint(world)
     world.bastion_keys(mine)
-    world.bastion.record([Event("opened", 0, "c", mine, "192.0.2.1", 5)])
+    world.bastion.record([event("opened", fingerprint=mine, address="192.0.2.1", port=5)])
     for asked in (THEIRS, FIRST):
-        world.bastion.record([Event("asked", 0, "c", target=asked)])
+        world.bastion.record([event("asked", target=asked)])
     said = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
     assert [one["subject"] for one in said[1:]] == [OTHER.subject, OWNER.subject]
     assert OTHER.login in world.bastion.lines_of(shared.id)
@@ -121,9 +129,9 @@ def test_the_log_names_whose_server_a_shared_key_was_used_for(
 
 def test_a_connection_that_is_used_often_is_told_once(world: World) -> None:
     world.bastion_keys(fingerprint(world))
-    world.bastion.record([Event("opened", 0, "c", fingerprint(world), "192.0.2.1", 5)])
-    world.bastion.record([Event("asked", 0, "c", target=FIRST)] * 50)
-    world.bastion.record([Event("closed", 0, "c")])
+    world.bastion.record([event("opened", fingerprint=fingerprint(world), address="192.0.2.1", port=5)])
+    world.bastion.record([event("asked", target=FIRST)] * 50)
+    world.bastion.record([event("closed")])
     assert len(world.bastion.lines_of("first").splitlines()) == 2
 
 

@@ -47,7 +47,7 @@ from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.directory import LocalDirectory
 from gpudev_hub.ssh.keygen import keep_pair, public_of
 from gpudev_hub.ssh.launches import Launches, ServerTokens
-from gpudev_hub.web.bastion import CutsAsked, SessionEvents
+from gpudev_hub.web.bastion import CutsAsked, SessionEvents, lines_to_end
 
 Value = TypeVar("Value")
 OWNER = Owner("local:me", "me", "me")
@@ -194,7 +194,7 @@ class StandIn:
         if what == "cuts":
             return self.world.bastion_cuts(msgspec.json.decode(body, type=CutsAsked))
         self.events += json.loads(body)["events"]
-        self.world.bastion.record(msgspec.json.decode(body, type=SessionEvents).told())
+        self.world.bastion.record(msgspec.json.decode(body, type=SessionEvents).events)
         return b""
 
     def tell(self, text: str) -> None:
@@ -470,9 +470,9 @@ class World:
         """Connections to end; waits for some."""
         deadline = time.monotonic() + asked.wait
         while True:
-            found = self.ask(lambda: self.bastion.to_end(asked.live()))
+            found = self.ask(lambda: self.bastion.to_end(asked.connections))
             if found or time.monotonic() > deadline:
-                return asked.answer(found).encode()
+                return lines_to_end(found).encode()
             time.sleep(0.1)
 
     def door(self, port: int | None = None, **env: str) -> Door:

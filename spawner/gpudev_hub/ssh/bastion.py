@@ -12,11 +12,13 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
 
 from gpudev.wire import SshBastion
 from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner, Reservation
+from gpudev_hub.times import rfc3339
 
 from .access import LiveState, entrants, expiry, is_open
 from .directory import KeyDirectory
@@ -37,31 +39,43 @@ AUDIT = logging.getLogger("gpudev.audit")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+_Fingerprint = Annotated[str, msgspec.Meta(pattern="^SHA256:[A-Za-z0-9+/]{43}$")]
+_NoFingerprint = Annotated[str, msgspec.Meta(pattern="^(SHA256:[A-Za-z0-9+/]{43})?$")]
+_Id = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}-[0-9]{1,20}$")]
+_NoId = Annotated[str, msgspec.Meta(pattern="^([0-9]{1,20}-[0-9]{1,20})?$")]
+_Target = Annotated[str, msgspec.Meta(max_length=300)]
+Instance = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9-]{1,128}$")]
+"""Name of one bastion."""
+LONGEST_REASON = 200
+"""Most characters of a reason."""
+
+
+class BastionConnection(msgspec.Struct, forbid_unknown_fields=True):
     """A connection that a bastion carries."""
 
-    id: str
-    fingerprint: str
-    targets: tuple[str, ...]
+    id: _Id
+    """Number and start time of the process that carries it."""
+    fingerprint: _Fingerprint
+    targets: Sequence[_Target]
     """Targets that were asked for through it, ``HOST:PORT``."""
-    permitted: tuple[str, ...] = ()
+    permitted: Sequence[_Target] = ()
     """Targets that it may open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class BastionEvent(msgspec.Struct, forbid_unknown_fields=True):
     """Something that a bastion logged."""
 
-    kind: str
-    """``opened``, ``asked`` (for a target), ``denied``, ``refused``, ``closed`` or ``cut``."""
-    at: Millis
-    connection: str = ""
-    fingerprint: str = ""
-    address: str = ""
+    at: Annotated[int, msgspec.Meta(ge=0)]
+    """Seconds since 1970."""
+    instance: Instance
+    event: Literal["opened", "asked", "denied", "refused", "closed", "cut"]
+    """``asked`` and ``denied`` are about a target."""
+    connection: _NoId = ""
+    fingerprint: _NoFingerprint = ""
+    address: Annotated[str, msgspec.Meta(max_length=64)] = ""
     port: int = 0
-    target: str = ""
-    reason: str = ""
+    target: _Target = ""
+    reason: Annotated[str, msgspec.Meta(max_length=LONGEST_REASON)] = ""
     count: int = 1
 
 
@@ -174,7 +188,7 @@ class Bastion:
         self._asked = {instance: at for instance, at in self._asked.items() if at > since}
         return len(self._asked)
 
-    async def to_end(self, connections: Sequence[Connection]) -> list[tuple[Connection, str]]:
+    async def to_end(self, connections: Sequence[BastionConnection]) -> list[tuple[BastionConnection, str]]:
         """Connections that must end now, each with the reason. None if the keys cannot be read."""
         if not connections:
             return []
@@ -194,7 +208,7 @@ class Bastion:
         return found
 
     def _why_end(
-        self, connection: Connection, owners: Sequence[Owner], open_to: Mapping[str, set[str]]
+        self, connection: BastionConnection, owners: Sequence[Owner], open_to: Mapping[str, set[str]]
     ) -> str:
         allowed = {
             one for owner in owners if not self.refusal(owner) for one in open_to.get(owner.subject, ())
@@ -217,7 +231,7 @@ class Bastion:
             return "an address that it could open belongs to another reservation now"
         return ""
 
-    def record(self, events: Iterable[Event]) -> None:
+    def record(self, events: Iterable[BastionEvent]) -> None:
         """Write events of a bastion to the audit log, and to the records of the reservations concerned."""
         for event in events:
             self._record(event)
@@ -228,20 +242,21 @@ class Bastion:
             del self._lines[ended]
         return "".join(f"{line}\n" for line in self._lines.get(reservation, ()))
 
-    def _record(self, event: Event) -> None:
-        connection = event.connection
-        if event.kind == "opened":
+    def _record(self, event: BastionEvent) -> None:
+        # Processes of different bastions may have the same number.
+        connection = f"{event.instance}-{event.connection}" if event.connection else ""
+        if event.event == "opened":
             self._known[connection] = _Known(event.fingerprint, event.address, event.port)
             self._by_address[f"{event.address} {event.port}"] = connection
-        elif event.kind == "denied":
+        elif event.event == "denied":
             connection = connection or self._by_address.get(f"{event.address} {event.port}", "")
         known = self._known.get(connection)
         fingerprint = event.fingerprint or (known.fingerprint if known else "")
         reservation = self._targets.get(event.target) if event.target else None
-        person = self._who(fingerprint, reservation) if event.kind != "refused" else None
-        reason = event.reason or (self._refused.get(fingerprint, "") if event.kind == "refused" else "")
+        person = self._who(fingerprint, reservation) if event.event != "refused" else None
+        reason = event.reason or (self._refused.get(fingerprint, "") if event.event == "refused" else "")
         fields: dict[str, Any] = {
-            "event": event.kind,
+            "event": event.event,
             "connection": connection,
             "fingerprint": fingerprint,
             "address": event.address or (known.address if known else ""),
@@ -255,30 +270,29 @@ class Bastion:
         if event.count != 1:
             fields["count"] = event.count
         kept = {name: value for name, value in fields.items() if value}
-        AUDIT.info("bastion: a connection was %s", _SAID[event.kind], extra={"fields": kept})
+        AUDIT.info("bastion: a connection was %s", _SAID[event.event], extra={"fields": kept})
         self._tell_owners(event, known, person, reservation)
 
     def _tell_owners(
-        self, event: Event, known: _Known | None, person: Owner | None, reservation: str | None
+        self, event: BastionEvent, known: _Known | None, person: Owner | None, reservation: str | None
     ) -> None:
         who = person.login if person else "somebody"
-        if event.kind == "asked" and known is not None and reservation is not None:
+        if event.event == "asked" and known is not None and reservation is not None:
             if person is None or reservation not in {record.id for record in self._open_to(person)}:
                 return
             if reservation in known.reservations:
                 return  # each use of a port is told; the first one says it
             known.reservations = (*known.reservations, reservation)
-            self._line(
-                reservation,
-                f"{_time(event.at)} {who} connected from {known.address} with the key {known.fingerprint}",
-            )
-        elif event.kind in ("closed", "cut") and known is not None:
+            text = f"connected from {known.address} with the key {known.fingerprint}"
+            self._line(event, reservation, f"{who} {text}")
+        elif event.event in ("closed", "cut") and known is not None:
             about = f": {event.reason}" if event.reason else ""
             for one in known.reservations:
-                self._line(one, f"{_time(event.at)} {who} from {known.address}: {_SAID[event.kind]}{about}")
+                self._line(event, one, f"{who} from {known.address}: {_SAID[event.event]}{about}")
 
-    def _line(self, reservation: str, line: str) -> None:
-        self._lines.setdefault(reservation, deque(maxlen=LINES)).append(line)
+    def _line(self, event: BastionEvent, reservation: str, text: str) -> None:
+        lines = self._lines.setdefault(reservation, deque(maxlen=LINES))
+        lines.append(f"{rfc3339(event.at * SECOND)} {text}")
 
     def _open(self) -> list[Reservation]:
         now = self.now()
@@ -372,7 +386,3 @@ _SAID = {
     "closed": "closed",
     "cut": "ended by the service",
 }
-
-
-def _time(at: Millis) -> str:
-    return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%SZ}"
