@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gpudev_hub.core.policy import Policy
 from gpudev_hub.github_settings import GithubSettings
 from gpudev_hub.settings import SettingsError
 
@@ -45,7 +46,8 @@ def test_defaults(folder: Path) -> None:
         "pytorch/pytorch",
         "pytorch",
     )
-    assert (found.sweep, found.outage_grace, found.revocation_grace) == (300_000, 43_200_000, 1_800_000)
+    graces = (found.rules().outage_grace, found.on(Policy(pools=())).revocation_grace)
+    assert (found.sweep, *graces) == (300_000, 43_200_000, 1_800_000)
     assert (found.mass_revocation.people, found.mass_revocation.percent) == (5, 20)
     assert (found.client_secret(), found.private_key(), found.webhook_secret()) == (
         "client-secret!",

@@ -83,7 +83,7 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
     private = Path(settings.state) / "ssh"
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     write(private / "host_ca", settings.secret("host-ca").decode())
-    github = GithubParts.of(settings.access(), now=clock.now, folder=private)
+    github = GithubParts(settings.access(), now=clock.now, folder=private)
     region = settings.ec2.region or settings.store.region
     blocks = CapacityBlocks(lambda: ec2.connect(region, settings.ec2.endpoint), region, clock)
     cluster = KubernetesCluster(

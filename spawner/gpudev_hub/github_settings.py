@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from .core.decisions.access_sweep import Rules
 from .core.model import HOUR, MINUTE, Millis
+from .core.policy import Policy
 from .settings_error import SettingsError
 
 _Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/?#@ ]+(/[^?# ]*)?$")]
@@ -96,15 +99,21 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         """Time between two sweeps."""
         return round(self.sweep_minutes * MINUTE)
 
-    @property
-    def outage_grace(self) -> Millis:
-        """``outage_grace_hours`` in milliseconds."""
-        return round(self.outage_grace_hours * HOUR)
+    def rules(self) -> Rules:
+        """Return who may get in."""
+        return Rules(
+            team=self.team,
+            repository=self.repository,
+            outage_grace=round(self.outage_grace_hours * HOUR),
+            most_people=self.mass_revocation.people,
+            most_percent=self.mass_revocation.percent,
+            blocked=frozenset(self.blocked),
+        )
 
-    @property
-    def revocation_grace(self) -> Millis:
-        """``revocation_grace_minutes`` in milliseconds."""
-        return round(self.revocation_grace_minutes * MINUTE)
+    def on(self, policy: Policy) -> Policy:
+        """Return ``policy`` with the teams that limits may name, and the grace after lost access."""
+        grace = round(self.revocation_grace_minutes * MINUTE)
+        return replace(policy, teams=self.teams, revocation_grace=grace)
 
     def client_secret(self) -> str:
         """Return the App's client secret. Raises ``SettingsError``."""

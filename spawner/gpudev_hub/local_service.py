@@ -37,7 +37,9 @@ async def serve(settings: Settings) -> None:
     gpus = find_gpus(settings)
     private = settings.state / "ssh"
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
-    github = GithubParts.read(os.environ, now=clock.now, folder=private)
+    github = None
+    if settings.github is not None:
+        github = GithubParts(settings.github, now=clock.now, folder=private)
     keys: KeyDirectory = LocalDirectory(subject_of(settings.user), settings.home / ".ssh", private / "demo")
     policy = local_policy(gpus, settings)
     cluster = LocalCluster(LocalServers(settings.servers), gpus, policy.pools[0].name)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 
 from gpudev.wire import SshBastion
 
@@ -20,9 +23,8 @@ from .core.model import Owner
 from .core.policy import Policy
 from .core.ports import Cluster, Store
 from .core.views.doctor import Finding
-from .github_service import access_by, owner_by, with_github
-from .listening import listen_until_told
 from .origins import origin
+from .service.access import Github
 from .service.context import Ports
 from .service.hubclient import HubClient
 from .service.service import Service
@@ -112,7 +114,7 @@ async def serve_installation(of: Installation) -> None:
     if of.github is not None:
         of.github.start(lambda: people_of(service.view))
     try:
-        await listen_until_told(service, listeners)
+        await _listen_until_told(service, listeners)
     finally:
         await hub.close()
         if of.github is not None:
@@ -120,7 +122,7 @@ async def serve_installation(of: Installation) -> None:
 
 
 def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens) -> Service:
-    policy = with_github(of.policy, of.github)
+    policy = of.policy if of.github is None else of.github.settings.on(of.policy)
     ports = Ports(
         policy=policy,
         store=of.store,
@@ -143,6 +145,12 @@ def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens)
     return Service(ports, None if of.github is None else access_by(of.github, of.web.contact))
 
 
+def access_by(parts: GithubParts, contact: str) -> Github:
+    """Return what the service needs to decide access; ``contact``: whom people without access should ask."""
+    settings = parts.settings
+    return Github(parts.membership, settings.rules(), settings.sweep, contact, lambda: parts.client.rate)
+
+
 def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens: ServerTokens) -> Site:
     people = service.access.people
     bastion = None
@@ -162,7 +170,7 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
             hub_api=of.hub_api,
             api_token=of.secrets.hub,
             cookie_secret=of.secrets.cookies,
-            owner=owner_by(service, of.owner_of),
+            owner=lambda user: people.owner_of(user.name) or of.owner_of(user),
             seen=service.logged_in,
             now=of.clock.now,
             prefix=of.web.prefix,
@@ -202,3 +210,29 @@ def _listeners(listen: Listen, site: Site) -> list[tuple[HTTPServer, str, int]]:
         metrics = make_server(make_metrics_app(site), behind_proxy=False)
         listeners.append((metrics, listen.address, listen.metrics))
     return listeners
+
+
+async def _listen_until_told(service: Service, listeners: Sequence[tuple[HTTPServer, str, int]]) -> None:
+    """Start the service, listen on each (server, address, port), and return after SIGTERM or SIGINT.
+
+    Raises what ended it otherwise.
+    """
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    await service.start()
+    try:
+        for server, address, port in listeners:
+            server.add_sockets(bind_sockets(port, address))
+        ended = asyncio.create_task(service.closed())
+        asked = asyncio.create_task(ending.wait())
+        done, _ = await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if ended in done:
+            await ended
+        ended.cancel()
+    finally:
+        for server, _, _ in listeners:
+            server.stop()
+        await service.stop()

@@ -13,19 +13,16 @@ from fake_github import FakeGithub
 from github_world import Now, until
 from gpudev_hub.auth.parts import GithubParts
 from gpudev_hub.core.model import Owner
+from gpudev_hub.github_settings import GithubSettings
 
 
 @pytest_asyncio.fixture
 async def parts(github: FakeGithub, app_folder: Path, now: Now) -> AsyncIterator[GithubParts]:
-    environment = {"GPUDEV_GITHUB": str(app_folder / "github.json")}
-    found = GithubParts.read(environment, now=now, folder=app_folder)
-    assert found is not None
+    settings = GithubSettings.read({"GPUDEV_GITHUB": str(app_folder / "github.json")})
+    assert settings is not None
+    found = GithubParts(settings, now=now, folder=app_folder)
     yield found
     await found.close()
-
-
-def test_without_the_variable_there_are_none(now: Now, tmp_path: Path) -> None:
-    assert GithubParts.read({}, now=now, folder=tmp_path) is None
 
 
 async def test_each_fault_is_said_once_at_the_start(

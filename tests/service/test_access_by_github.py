@@ -14,9 +14,10 @@ from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.gate import Entry
 from gpudev_hub.core.limits.rules import limits_of
 from gpudev_hub.core.model import HOUR, MINUTE
-from gpudev_hub.github_service import access_by, with_github
+from gpudev_hub.github_settings import GithubSettings
 from gpudev_hub.service.people import People
 from gpudev_hub.service.sweep import Sweep
+from gpudev_hub.wiring import access_by
 from service_world import ServiceWorld
 
 ADA, BEN, CLEO, DORA, EVE, OLGA = range(101, 107)
@@ -49,9 +50,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     found = World(tmp_path)
     found.fake = fake
     named = {"GPUDEV_GITHUB": str(folder / "github.json")}
-    parts = GithubParts.read(named, now=found.clock.now, folder=tmp_path)
-    assert parts is not None
-    found.github, found.policy = access_by(parts, "#gpu-help"), with_github(found.policy, parts)
+    settings = GithubSettings.read(named)
+    assert settings is not None
+    parts = GithubParts(settings, now=found.clock.now, folder=tmp_path)
+    found.github, found.policy = access_by(parts, "#gpu-help"), settings.on(found.policy)
     await found.start()
     yield found
     await found.close()

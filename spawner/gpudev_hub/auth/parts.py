@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gpudev_hub.core.model import Millis
 from gpudev_hub.github_settings import GithubSettings
-from gpudev_hub.ssh.access import LiveState
+from gpudev_hub.ssh.access import LiveState, entrants
 
 from .check import NOT_CHECKED, Check, check_github
 from .github import GithubClient
@@ -20,33 +19,16 @@ from .membership import GithubMembership
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
 class GithubParts:
     """One client, and what asks through it."""
 
-    settings: GithubSettings
-    client: GithubClient
-    membership: GithubMembership
-    keys: GithubKeys
-    _tasks: tuple[asyncio.Task[None], ...] = ()
-
-    @classmethod
-    def read(
-        cls, environment: Mapping[str, str], *, now: Callable[[], Millis], folder: Path
-    ) -> GithubParts | None:
-        """The parts as ``GPUDEV_GITHUB`` says; ``None`` without it. Raises ``SettingsError``.
-
-        ``folder``: private; keeps the last good SSH keys.
-        """
-        settings = GithubSettings.read(environment)
-        return None if settings is None else cls.of(settings, now=now, folder=folder)
-
-    @classmethod
-    def of(cls, settings: GithubSettings, *, now: Callable[[], Millis], folder: Path) -> GithubParts:
-        """The parts for these settings; ``folder`` as in ``read``."""
-        client = GithubClient(settings, now=now)
-        keys = GithubKeys(client, folder / "github-keys.json", now=now)
-        return cls(settings, client, GithubMembership(client), keys)
+    def __init__(self, settings: GithubSettings, *, now: Callable[[], Millis], folder: Path) -> None:
+        """``folder``: private; keeps the last good SSH keys."""
+        self.settings = settings
+        self.client = GithubClient(settings, now=now)
+        self.membership = GithubMembership(self.client)
+        self.keys = GithubKeys(self.client, folder / "github-keys.json", now=now)
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self, people: Callable[[], Iterable[str]]) -> None:
         """Say what is wrong with the set-up, and keep the SSH keys of ``people`` (subjects) fresh."""
@@ -74,7 +56,4 @@ class GithubParts:
 
 def people_of(state: LiveState) -> set[str]:
     """Return the subjects who may enter a live server: owners, and those who share it."""
-    found = set()
-    for record in state.reservations.values():
-        found |= {record.owner.subject, *(guest.subject for guest in record.guests)}
-    return found
+    return {person.subject for record in state.reservations.values() for person in entrants(record)}
