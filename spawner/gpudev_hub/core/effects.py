@@ -7,51 +7,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from .model import Reservation
 from .sentences import Text
 
 
-@dataclass(frozen=True, slots=True)
-class StartServer:
+class StartServer(msgspec.Struct, frozen=True):
     """Ask the Hub to start the server of this attempt."""
 
     id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopServer:
+class StopServer(msgspec.Struct, frozen=True):
     """Ask the Hub to stop (and forget) the server; it is removed without the Hub if that takes too long."""
 
     id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(msgspec.Struct, frozen=True):
     """Warn the owner that the end is near."""
 
     id: str
     minutes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Tell the owner something else (a place moved, the hold was shortened)."""
 
     id: str
     message: Text
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeAccess:
+class RevokeAccess(msgspec.Struct, frozen=True):
     """Delete the Hub tokens of a person, except those of servers that still run."""
 
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class CutSessions:
+class CutSessions(msgspec.Struct, frozen=True):
     """End the live connections of a person to one server, or to all servers."""
 
     id: str | None

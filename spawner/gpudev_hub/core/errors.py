@@ -8,58 +8,45 @@ numbers, its ``hint`` what to do next.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, Self
 
 
 class Code(StrEnum):
-    """Stable error codes of the API; ``STATUS`` has the HTTP status of each."""
+    """Stable error codes of the API, each with its HTTP status."""
 
-    INVALID_REQUEST = "invalid_request"
-    INVALID_SHAPE = "invalid_shape"
-    INVALID_HOURS = "invalid_hours"
-    INVALID_NAME = "invalid_name"
-    INVALID_IMAGE = "invalid_image"
-    UNKNOWN_GPU_TYPE = "unknown_gpu_type"
-    NAME_TAKEN = "name_taken"
-    NOT_FOUND = "not_found"
-    FORBIDDEN = "forbidden"
-    ACCESS_REVOKED = "access_revoked"
-    UNAUTHENTICATED = "unauthenticated"
-    QUOTA_EXCEEDED = "quota_exceeded"
-    EXTENSION_REFUSED = "extension_refused"
-    WRONG_STATE = "wrong_state"
-    REQUEST_ID_REUSED = "request_id_reused"
-    TOO_LARGE = "too_large"
-    RATE_LIMITED = "rate_limited"
-    UNAVAILABLE = "unavailable"
-    METHOD_NOT_ALLOWED = "method_not_allowed"
-    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
-    INTERNAL_ERROR = "internal_error"
+    status: int
+
+    def __new__(cls, code: str, status: int) -> Self:
+        """Make a member whose value is the code alone."""
+        member = str.__new__(cls, code)
+        member._value_, member.status = code, status
+        return member
+
+    INVALID_REQUEST = "invalid_request", 400
+    INVALID_SHAPE = "invalid_shape", 400
+    INVALID_HOURS = "invalid_hours", 400
+    INVALID_NAME = "invalid_name", 400
+    INVALID_IMAGE = "invalid_image", 400
+    UNKNOWN_GPU_TYPE = "unknown_gpu_type", 400
+    NAME_TAKEN = "name_taken", 409
+    NOT_FOUND = "not_found", 404
+    FORBIDDEN = "forbidden", 403
+    ACCESS_REVOKED = "access_revoked", 403
+    UNAUTHENTICATED = "unauthenticated", 401
+    QUOTA_EXCEEDED = "quota_exceeded", 409
+    EXTENSION_REFUSED = "extension_refused", 409
+    WRONG_STATE = "wrong_state", 409
+    REQUEST_ID_REUSED = "request_id_reused", 409
+    TOO_LARGE = "too_large", 413
+    RATE_LIMITED = "rate_limited", 429
+    UNAVAILABLE = "unavailable", 503
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415
+    INTERNAL_ERROR = "internal_error", 500
 
 
-STATUS: dict[Code, int] = {
-    Code.INVALID_REQUEST: 400,
-    Code.INVALID_SHAPE: 400,
-    Code.INVALID_HOURS: 400,
-    Code.INVALID_NAME: 400,
-    Code.INVALID_IMAGE: 400,
-    Code.UNKNOWN_GPU_TYPE: 400,
-    Code.NAME_TAKEN: 409,
-    Code.NOT_FOUND: 404,
-    Code.FORBIDDEN: 403,
-    Code.ACCESS_REVOKED: 403,
-    Code.UNAUTHENTICATED: 401,
-    Code.QUOTA_EXCEEDED: 409,
-    Code.EXTENSION_REFUSED: 409,
-    Code.WRONG_STATE: 409,
-    Code.REQUEST_ID_REUSED: 409,
-    Code.TOO_LARGE: 413,
-    Code.RATE_LIMITED: 429,
-    Code.UNAVAILABLE: 503,
-    Code.METHOD_NOT_ALLOWED: 405,
-    Code.UNSUPPORTED_MEDIA_TYPE: 415,
-    Code.INTERNAL_ERROR: 500,
-}
-
+STATUS: Final = {code: code.status for code in Code}
+"""The HTTP status of each code."""
 
 # Hints that several refusals give.
 SEE_YOURS = "See your reservations with `gpu-dev list`."

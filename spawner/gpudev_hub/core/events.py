@@ -7,17 +7,22 @@ effects (``effects.py``) to perform once they are durable. Events carry everythi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from gpudev_hub.core.limits.rules import Name
 
 from .model import Millis, Node, Outcome, Owner, Presence, Request
 
+
+class Event(msgspec.Struct, frozen=True):
+    """Base class of all events."""
+
+
 # Requests, which get an answer.
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(Event, frozen=True):
     """A new request, already validated (``request.py``), with an id from the service."""
 
     id: str
@@ -28,8 +33,7 @@ class Submit:
     """Names for a request without one: it gets the first that the owner's reservations do not use."""
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Event, frozen=True):
     """Cancel (queued) or release (starting, ready) a reservation, or end it for another reason."""
 
     id: str
@@ -40,8 +44,7 @@ class End:
     """An operator's reason, on one printable line, for the owner to read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extend:
+class Extend(Event, frozen=True):
     """Prolong the hold by ``by`` milliseconds; all or nothing."""
 
     id: str
@@ -53,24 +56,21 @@ class Extend:
     """An operator's reason, on one printable line, for the owner to read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mint:
+class Mint(Event, frozen=True):
     """Issue an id for a spawn page."""
 
     id: str
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Event, frozen=True):
     """Start the server of a reservation again, after its user stopped it."""
 
     id: str
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Event, frozen=True):
     """Give a person access to the server of a reservation until it ends."""
 
     id: str
@@ -79,8 +79,7 @@ class Share:
     """A person who is known and may use the service: the caller has checked both."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unshare:
+class Unshare(Event, frozen=True):
     """Remove a guest, and end their connections."""
 
     id: str
@@ -88,8 +87,7 @@ class Unshare:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetLimits:
+class SetLimits(Event, frozen=True):
     """Set limits of a scope, as an operator; limits that are not given stay as they are."""
 
     scope: str
@@ -102,8 +100,7 @@ class SetLimits:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ClearLimits:
+class ClearLimits(Event, frozen=True):
     """Remove limits of a scope, as an operator; the next wider rule holds again."""
 
     scope: str
@@ -117,8 +114,7 @@ class ClearLimits:
 # Access.
 
 
-@dataclass(frozen=True, slots=True)
-class PersonSeen:
+class PersonSeen(Event, frozen=True):
     """GitHub confirmed that a person may get in, at a login or in a sweep."""
 
     subject: str
@@ -131,8 +127,7 @@ class PersonSeen:
     """When GitHub was asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessLost:
+class AccessLost(Event, frozen=True):
     """A person may no longer get in."""
 
     subject: str
@@ -143,8 +138,7 @@ class AccessLost:
     """When GitHub was asked; a later confirmation overrides it. ``None``: now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(Event, frozen=True):
     """A sweep that began at this instant has compared everybody with GitHub."""
 
     at: Millis
@@ -153,22 +147,19 @@ class Swept:
 # Observations.
 
 
-@dataclass(frozen=True, slots=True)
-class NodesObserved:
+class NodesObserved(Event, frozen=True):
     """All nodes as observed. A node that is not in the list is gone."""
 
     nodes: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeUnknown:
+class NodeUnknown(Event, frozen=True):
     """The state of a node is unknown. That frees nothing, and nothing new starts there."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorNode:
+class OperatorNode(Event, frozen=True):
     """An operator drains or undrains a node, or marks it as lost."""
 
     name: str
@@ -177,8 +168,7 @@ class OperatorNode:
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServerObserved:
+class ServerObserved(Event, frozen=True):
     """What the cluster shows of the server of one attempt (all ranks of a gang together)."""
 
     id: str
@@ -192,16 +182,14 @@ class ServerObserved:
     """With ``ABSENT``: it did not fail, its machine was shut down. The restart does not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerReady:
+class ServerReady(Event, frozen=True):
     """JupyterLab answers, and the service did a key exchange with every sshd of the attempt."""
 
     id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartTrouble:
+class StartTrouble(Event, frozen=True):
     """Something keeps the attempt from getting ready, perhaps only for now."""
 
     id: str
@@ -209,8 +197,7 @@ class StartTrouble:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServerNotice:
+class ServerNotice(Event, frozen=True):
     """What the owner of a server should know; an empty text ends the notice."""
 
     id: str
@@ -218,8 +205,7 @@ class ServerNotice:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(Event, frozen=True):
     """The Hub or the engine could not start the attempt."""
 
     id: str
@@ -229,23 +215,20 @@ class StartFailed:
     """The node at fault, if a node is."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopIntent:
+class StopIntent(Event, frozen=True):
     """The user stopped the server in the Hub; the slots are kept for the restart window."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerKnown:
+class OwnerKnown(Event, frozen=True):
     """Whether the Hub knows the owner. It starts no servers for users who never logged in."""
 
     subject: str
     known: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(Event, frozen=True):
     """The service, the Hub or the cluster API did not answer, so allowances are prolonged."""
 
     since: Millis
@@ -255,42 +238,11 @@ class Outage:
     """Whether it still does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Event, frozen=True):
     """Time has passed: do everything that is due (``next_due`` returns when that is next)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Compress:
+class Compress(Event, frozen=True):
     """One slice of the cascade that uses freed time; it stops after ``budget_ms`` of CPU."""
 
     budget_ms: int = 15
-
-
-Event = (
-    Submit
-    | End
-    | Extend
-    | Mint
-    | Resume
-    | Share
-    | Unshare
-    | SetLimits
-    | ClearLimits
-    | PersonSeen
-    | AccessLost
-    | Swept
-    | NodesObserved
-    | NodeUnknown
-    | OperatorNode
-    | ServerObserved
-    | ServerReady
-    | ServerNotice
-    | StartFailed
-    | StartTrouble
-    | StopIntent
-    | OwnerKnown
-    | Outage
-    | Tick
-    | Compress
-)

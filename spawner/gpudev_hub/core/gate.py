@@ -6,8 +6,9 @@ the wire they are JSON.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from .model import Millis, NodeSlots
 from .sentences import Text
@@ -32,8 +33,7 @@ class Verdict(StrEnum):
     """Ask again soon: form → 303 to ``location``, REST → 429."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdmitRequest:
+class AdmitRequest(msgspec.Struct, frozen=True):
     """``POST /gate/admit``, authenticated by the hub's secret."""
 
     subject: str
@@ -47,8 +47,7 @@ class AdmitRequest:
     """Canonical options ``{gpus, nodes, hours, gpu_type, name, image}`` when the form sent some."""
 
 
-@dataclass(frozen=True, slots=True)
-class NameAsked:
+class NameAsked(msgspec.Struct, frozen=True):
     """``POST /gate/name``: may the Hub have a server of this name? Asking changes nothing."""
 
     subject: str
@@ -56,8 +55,7 @@ class NameAsked:
     server: str
 
 
-@dataclass(frozen=True, slots=True)
-class SshMaterial:
+class SshMaterial(msgspec.Struct, frozen=True):
     """What sshd of one rank needs. Secret: it is only in this answer and in files with mode 0600."""
 
     host_key: str
@@ -68,8 +66,7 @@ class SshMaterial:
     gang_public: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """Everything an engine needs to build the servers of one attempt."""
 
     id: str
@@ -96,8 +93,7 @@ class Launch:
     """Other devices than GPUs for each rank, by resource name; only for several whole nodes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """The gate's answer."""
 
     verdict: Verdict
@@ -108,16 +104,14 @@ class Admission:
     launch: Launch | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """``POST /gate/started``: the engine built the servers of an attempt. Only a hint, which may be lost."""
 
     server: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """``POST /gate/failed``: what the engine built for an attempt cannot start. It may be lost."""
 
     server: str
@@ -126,8 +120,7 @@ class Failed:
     """Shown to people."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(msgspec.Struct, frozen=True):
     """``POST /gate/stop``: may the spawner stop this server?"""
 
     subject: str
@@ -137,15 +130,13 @@ class StopAsked:
     """Whether its user asked for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopAnswer:
+class StopAnswer(msgspec.Struct, frozen=True):
     """``stop`` false: leave the server alone, since the service has not ended it (the Hub's clean-up)."""
 
     stop: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(msgspec.Struct, frozen=True):
     """``POST /gate/deleted``: a server was deleted in the Hub, which means cancel or release."""
 
     subject: str
@@ -153,8 +144,7 @@ class Deleted:
     server: str
 
 
-@dataclass(frozen=True, slots=True)
-class PickerAsked:
+class PickerAsked(msgspec.Struct, frozen=True):
     """``POST /gate/picker``: the spawn page of an id is about to be shown."""
 
     subject: str
@@ -165,8 +155,7 @@ class PickerAsked:
     """The hold to look ahead for; ``None``: the default."""
 
 
-@dataclass(frozen=True, slots=True)
-class SizeNow:
+class SizeNow(msgspec.Struct, frozen=True):
     """The outlook for one size."""
 
     gpu_type: str
@@ -186,8 +175,7 @@ class SizeNow:
     """Whether the request would be refused, for this reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class PickerAnswer:
+class PickerAnswer(msgspec.Struct, frozen=True):
     """What the picker (the spawn page) needs to know about the queue."""
 
     now: Millis
@@ -211,16 +199,14 @@ class Entry(StrEnum):
     """Not known, because GitHub does not answer: nobody new gets in, and nobody is refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoginAsked:
+class LoginAsked(msgspec.Struct, frozen=True):
     """``POST /gate/login``: this GitHub account logs in."""
 
     github_id: int
     login: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoginAnswer:
+class LoginAnswer(msgspec.Struct, frozen=True):
     """Whether the account may log in, and as which user of the Hub."""
 
     verdict: Entry
@@ -231,8 +217,7 @@ class LoginAnswer:
     operator: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PersonAnswer:
+class PersonAnswer(msgspec.Struct, frozen=True):
     """``GET /gate/people/NAME``: whether a user of the Hub may still use it."""
 
     verdict: Entry

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.access_model import Access
@@ -248,7 +249,7 @@ class Sweep:
         assert number is not None, f"{subject} is not of GitHub"
         found = judge(subject, await self._membership.facts(number), asked_at, self._rules)
         if isinstance(found, AccessLost) and subject in self._released:
-            found = replace(found, actor=self._actor)
+            found = msgspec.structs.replace(found, actor=self._actor)
         before = self._view.people[subject].access
         await self._ask(found)
         revoked = before is Access.ALLOWED and self._view.people[subject].access is Access.REVOKED

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
+
 from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import StopServer
 from gpudev_hub.core.events import (
@@ -57,7 +59,7 @@ def observed(turn: Turn, event: ServerObserved) -> Reservation | None:
     claim = turn.world.claims.get((event.id, event.attempt))
     if claim is None:
         return None
-    event = replace(event, detail=printable(event.detail))
+    event = msgspec.structs.replace(event, detail=printable(event.detail))
     reservation = _current(turn, event.id, event.attempt)
     if event.presence is Presence.UNKNOWN:
         _show(turn, reservation, ServerState.UNKNOWN, event.detail)

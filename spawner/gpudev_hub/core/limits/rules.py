@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from gpudev_hub.core.access_model import LimitRule
 from gpudev_hub.core.live_state import LiveState
@@ -23,15 +23,7 @@ Name = Literal[
     "gpu_hours_week",
     "gpu_hours_month",
 ]
-NAMES: Final[tuple[Name, ...]] = (
-    "running_gpus",
-    "queued_requests",
-    "hold_per_request",
-    "hold_with_extensions",
-    "gpu_hours",
-    "gpu_hours_week",
-    "gpu_hours_month",
-)
+NAMES: Final[tuple[Name, ...]] = get_args(Name)
 """The limits, in the order in which they are shown."""
 DEFAULT: Final = "default"
 """The scope of everybody; also the origin of a limit that the policy file sets for everybody."""
