@@ -9,14 +9,13 @@ from typing import Final
 
 from gpudev_hub.core.commit import Commit, Snapshot
 from gpudev_hub.core.effects import Effect
-from gpudev_hub.core.events import Outage, Tick
+from gpudev_hub.core.events import Tick
 from gpudev_hub.core.model import MINUTE, Millis
 from gpudev_hub.core.ports import StaleEpoch, StoreUnavailable
 
 from .context import Context, Ports
 from .effects.perform import Effects
 from .observations import Observations
-from .outages import STORE
 from .reconcile import Reconciler
 from .remembered import REMEMBERED
 from .writer import Writer
@@ -121,10 +120,6 @@ class Runner:
 
     # What was committed (called by the writer)
 
-    def loaded(self, snapshot: Snapshot) -> None:
-        self._remembered.loaded(snapshot)
-        self.context.reconcile_due.set()
-
     def committed(self, commit: Commit) -> None:
         self.context.metrics.follow(commit.changes, self.context.view.reservations, commit.at)
         changed = self._remembered.committed(commit)
@@ -132,18 +127,3 @@ class Runner:
 
     def perform(self, effects: Sequence[Effect]) -> None:
         self.effects.perform(effects)
-
-    def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
-        return self._outages.take(now, due=due)
-
-    def accounted(self) -> None:
-        self._outages.accounted()
-
-    def store_fails(self, error: StoreUnavailable) -> None:
-        if self._outages.begin(STORE, self._clock.now(), str(error)):
-            log.error("the database does not work: %s", error)
-
-    def store_works(self) -> None:
-        if self._outages.end(STORE, self._clock.now()):
-            log.warning("the database works again")
-            self.context.reconcile_due.set()

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from gpudev_hub.core.commit import Commit, Snapshot
@@ -19,7 +20,7 @@ from gpudev_hub.core.decisions.recovery import rebuild
 from gpudev_hub.core.decisions.working_state import WorkingState
 from gpudev_hub.core.effects import Decision, Effect
 from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
-from gpudev_hub.core.events import Compress, Event, Outage, ServerObserved, ServerReady, StopIntent, Tick
+from gpudev_hub.core.events import Compress, Event, ServerObserved, ServerReady, StopIntent, Tick
 from gpudev_hub.core.model import Millis
 from gpudev_hub.core.ports import (
     CommitTooLarge,
@@ -31,8 +32,8 @@ from gpudev_hub.core.ports import (
 from gpudev_hub.core.words import sentence
 from gpudev_hub.failpoints import BEFORE_ANSWER
 
-from .batch import Batch, Item, answer
 from .context import Context
+from .outages import STORE
 
 MAX_EVENTS: Final = 64
 """Most events that share a commit."""
@@ -48,12 +49,43 @@ LONGEST_PAUSE: Final = 1.0
 log = logging.getLogger(__name__)
 
 
-class Follower(Protocol):
-    """Is told what was committed."""
+@dataclass(slots=True)
+class Item:
+    """An event, with the caller that waits for its result."""
 
-    def loaded(self, snapshot: Snapshot) -> None:
-        """Take over the committed state after it was read again."""
-        ...
+    event: Event
+    waiting: asyncio.Future[Decision] | None
+    arrived: float
+    tries: int = 0
+
+    def answer(self, result: Decision | Refused) -> None:
+        """Tell the result to the caller, if there is one who still waits."""
+        if self.waiting is None or self.waiting.done():
+            return
+        if isinstance(result, Refused):
+            self.waiting.set_exception(result)
+        else:
+            self.waiting.set_result(result)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events that are decided together and share a commit, and their results."""
+
+    items: list[Item] = field(default_factory=list)
+    results: list[Decision | Refused] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    outages: bool = False
+    """Whether the batch accounts for outages."""
+
+    def take_items(self) -> list[Item]:
+        """Remove and return the events that are not answered."""
+        items, self.items = self.items, []
+        return items
+
+
+class Follower(Protocol):
+    """Is told what was committed, in this order."""
 
     def committed(self, commit: Commit) -> None:
         """Follow one more durable commit, before its requests are answered."""
@@ -61,22 +93,6 @@ class Follower(Protocol):
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Perform effects that are durable now."""
-        ...
-
-    def outages_until(self, now: Millis, *, due: bool) -> Sequence[Outage]:
-        """Return outages not accounted for yet; those that last, too, if something is due."""
-        ...
-
-    def accounted(self) -> None:
-        """Record that these outages are durably accounted for."""
-        ...
-
-    def store_fails(self, error: StoreUnavailable) -> None:
-        """Record that the store does not work."""
-        ...
-
-    def store_works(self) -> None:
-        """Record that the store works."""
         ...
 
 
@@ -92,6 +108,9 @@ class Writer:
         self._store = context.ports.store
         self._clock = context.ports.clock
         self._follower = follower
+        self._remembered = context.remembered
+        self._outages = context.outages
+        self._reconcile = context.reconcile_due.set
         self._metrics = context.metrics
         self._failpoint = context.ports.failpoint
         self._seen: deque[Item] = deque()
@@ -127,9 +146,9 @@ class Writer:
 
     async def ask(self, event: Event) -> Decision:
         """Decide about an event; return once the decision is durable. Raises ``Refused``."""
-        answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-        self._put(Item(event, answer, self._clock.precise()))
-        return await answer
+        waiting: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        self._put(Item(event, waiting, self._clock.precise()))
+        return await waiting
 
     @property
     def waiting(self) -> int:
@@ -138,7 +157,7 @@ class Writer:
 
     def _put(self, item: Item) -> None:
         if self._closed is not None:
-            answer(item, self._closed)
+            item.answer(self._closed)
             return
         # A stop counts as observed, too: without it, the observed end of the server would be a crash.
         seen = isinstance(item.event, ServerObserved | ServerReady | StopIntent)
@@ -177,7 +196,7 @@ class Writer:
         finally:
             self._closed = Refused(Code.UNAVAILABLE, reason, TRY_AGAIN)
             for item in self._batch.take_items():
-                answer(item, self._closed)
+                item.answer(self._closed)
             self._refuse_waiting(self._closed)
 
     async def _pause(self) -> None:
@@ -193,7 +212,8 @@ class Writer:
         self._epoch, self._n, self._at = snapshot.epoch, snapshot.n, snapshot.at
         self._world = rebuild(self._policy, snapshot, self._now())
         self._more = True
-        self._follower.loaded(snapshot)
+        self._remembered.loaded(snapshot)
+        self._reconcile()
 
     def _now(self) -> Millis:
         return max(self._clock.now(), self._at)
@@ -204,7 +224,7 @@ class Writer:
         try:
             snapshot = await self._store.reload()
         except StoreUnavailable as error:
-            self._follower.store_fails(error)
+            self._store_fails(error)
             self._refuse_waiting(_unavailable(error))
             await self._back_off()
             return False
@@ -223,7 +243,7 @@ class Writer:
             self._world = None
             poisoned = isinstance(error, _Poison)
             if poisoned:
-                answer(batch.items.pop(), _internal_error())
+                batch.items.pop().answer(_internal_error())
             self._again(batch.items, count=not poisoned)
             await self._back_off()
             return
@@ -246,14 +266,14 @@ class Writer:
         """Answer and act: the batch is durable."""
         self._failpoint(BEFORE_ANSWER)
         if batch.outages:
-            self._follower.accounted()
+            self._outages.accounted()
         for item, result in zip(batch.take_items(), batch.results, strict=True):
-            answer(item, result)
+            item.answer(result)
             self._metrics.answers.saw(self._clock.precise() - item.arrived)
         self._follower.perform(batch.effects)
 
     def _decide_all(self, world: WorkingState, now: Millis, batch: Batch) -> None:
-        for outage in self._follower.outages_until(now, due=_is_due(world, now)):
+        for outage in self._outages.take(now, due=_is_due(world, now)):
             batch.effects += decide(world, outage, now, last=False).effects
             batch.outages = True
         begun = self._clock.precise()
@@ -297,9 +317,9 @@ class Writer:
             return await self._settle(commit, batch, error)
         except StoreUnavailable as error:
             self._world = None
-            self._follower.store_fails(error)
+            self._store_fails(error)
             for item in batch.take_items():
-                answer(item, _unavailable(error))
+                item.answer(_unavailable(error))
             await self._back_off()
             return False
         except (SlotTaken, CommitTooLarge) as error:
@@ -314,13 +334,15 @@ class Writer:
             return False
         except StaleEpoch:
             for item in batch.take_items():
-                answer(item, Refused(Code.UNAVAILABLE, TAKEN_OVER, PERHAPS_DONE))
+                item.answer(Refused(Code.UNAVAILABLE, TAKEN_OVER, PERHAPS_DONE))
             raise
         self._metrics.commits.saw(self._clock.precise() - begun)
         self._failures, self._most_events = 0, MAX_EVENTS
         self._n, self._at = commit.n, commit.at
         self._follower.committed(commit)
-        self._follower.store_works()
+        if self._outages.end(STORE, self._clock.now()):
+            log.warning("the database works again")
+            self._reconcile()
         return True
 
     async def _settle(self, commit: Commit, batch: Batch, error: OutcomeUnknown) -> bool:
@@ -343,7 +365,11 @@ class Writer:
                 self._asked.appendleft(item)
             else:
                 log.error("failed after %d tries: %s", item.tries, item.event)
-                answer(item, _internal_error())
+                item.answer(_internal_error())
+
+    def _store_fails(self, error: StoreUnavailable) -> None:
+        if self._outages.begin(STORE, self._clock.now(), str(error)):
+            log.error("the database does not work: %s", error)
 
     async def _back_off(self) -> None:
         self._failures += 1
@@ -354,7 +380,7 @@ class Writer:
         self._seen.clear()
         self._asked.clear()
         for item in items:
-            answer(item, error)
+            item.answer(error)
 
 
 def _is_due(world: WorkingState, now: Millis) -> bool:
