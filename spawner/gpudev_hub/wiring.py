@@ -24,9 +24,9 @@ from .core.policy import Policy
 from .core.ports import Cluster, Store
 from .core.views.doctor import Finding
 from .origins import origin
-from .service.access import Github
-from .service.context import Ports
+from .service.context import Adapters
 from .service.hubclient import HubClient
+from .service.questions import Github
 from .service.service import Service
 from .ssh.access import Access
 from .ssh.bastion import Bastion
@@ -123,7 +123,7 @@ async def serve_installation(of: Installation) -> None:
 
 def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens) -> Service:
     policy = of.policy if of.github is None else of.github.settings.on(of.policy)
-    ports = Ports(
+    adapters = Adapters(
         policy=policy,
         store=of.store,
         cluster=of.cluster,
@@ -142,7 +142,7 @@ def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens)
         lab_shared=of.web.lab_shared,
         failpoint=failpoints.from_environment(os.environ),
     )
-    return Service(ports, None if of.github is None else access_by(of.github, of.web.contact))
+    return Service(adapters, None if of.github is None else access_by(of.github, of.web.contact))
 
 
 def access_by(parts: GithubParts, contact: str) -> Github:

@@ -340,9 +340,9 @@ async def test_a_start_that_fails_after_the_hubs_answer_is_a_failed_start(
 ) -> None:
     """The Hub says "pending" after ten seconds, and never why nothing came of it."""
     record = await world.coming_up(gpus=2)
-    world.service.hub_requests.failed(Failed(record.id, 7, "of an attempt that never was"))
+    world.service.gate.failed(Failed(record.id, 7, "of an attempt that never was"))
     for _ in range(2):
-        world.service.hub_requests.failed(Failed(record.id, 1, "its GPUs are taken"))
+        world.service.gate.failed(Failed(record.id, 1, "its GPUs are taken"))
     view = world.service.view
     await world.until(lambda: view.claims[record.id, 1].state is ClaimState.RELEASING)
     world.cluster.kill(record.id, 1)

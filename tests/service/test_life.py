@@ -19,7 +19,7 @@ from service_world import ALICE, BOB, ServiceWorld
 
 
 async def may_stop(world: ServiceWorld, subject: str, id: str, *, user: bool) -> bool:
-    return (await world.service.hub_requests.stop_asked(StopAsked(subject, id, user))).stop
+    return (await world.service.gate.stop_asked(StopAsked(subject, id, user))).stop
 
 
 async def test_a_request_becomes_ready_by_itself(world: ServiceWorld) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gpudev_hub.core.decisions.access_sweep import Rules
 from gpudev_hub.core.model import HOUR, MINUTE, Millis
 from gpudev_hub.core.ports import Account, Facts, Lists, MembershipUnavailable
-from gpudev_hub.service.access import Github
+from gpudev_hub.service.questions import Github
 
 RULES = Rules("pytorch/metamates", "pytorch/pytorch", 12 * HOUR, most_people=2, most_percent=20)
 

@@ -28,9 +28,9 @@ from gpudev_hub.core.policy import Policy, PoolSettings
 from gpudev_hub.core.ports import ClusterUnavailable, ServerSight, Store
 from gpudev_hub.core.request import Ask
 from gpudev_hub.failpoints import Failpoint, nothing
-from gpudev_hub.service.access import Github
-from gpudev_hub.service.context import Ports
+from gpudev_hub.service.context import Adapters
 from gpudev_hub.service.hubclient import HubClient
+from gpudev_hub.service.questions import Github
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
 from gpudev_hub.stores.sqlite.store import SqliteStore
@@ -271,7 +271,7 @@ class SpawningHub:
         attempt = self.rows.pop(id)
         record = await self.service.reads.find(id)
         assert record is not None
-        if not (await self.service.hub_requests.stop_asked(StopAsked(record.owner.subject, id, user))).stop:
+        if not (await self.service.gate.stop_asked(StopAsked(record.owner.subject, id, user))).stop:
             return False
         if self.stops:
             self.cluster.kill(id, attempt, "stopped")
@@ -281,7 +281,7 @@ class SpawningHub:
         """What the spawner says of a server that was deleted: by the service, or in the Hub."""
         assert self.service is not None
         self.forgotten.add(id)
-        await self.service.hub_requests.deleted(Deleted(self.subject_of(user), id))
+        await self.service.gate.deleted(Deleted(self.subject_of(user), id))
 
 
 class _Servers(RequestHandler):
@@ -458,7 +458,7 @@ class ServiceWorld:
 
     async def start(self, failpoint: Failpoint = nothing) -> Service:
         self._client = HubClient(self.hub.api, TOKEN)
-        ports = Ports(
+        adapters = Adapters(
             policy=self.policy,
             store=self.wrap(self.make_store(self.folder, failpoint)),
             cluster=self.cluster,
@@ -470,7 +470,7 @@ class ServiceWorld:
             lab_shared=self.lab_shared,
             failpoint=failpoint,
         )
-        self._service = self.hub.service = Service(ports, self.github)
+        self._service = self.hub.service = Service(adapters, self.github)
         await self._service.start()
         return self._service
 

@@ -27,9 +27,9 @@ from gpudev_hub.core.model import Node, Owner, Reservation, State
 from gpudev_hub.core.policy import Allowances, Policy, PoolSettings
 from gpudev_hub.core.ports import Store
 from gpudev_hub.core.views.doctor import Finding
-from gpudev_hub.service.access import Github
-from gpudev_hub.service.context import Ports
+from gpudev_hub.service.context import Adapters
 from gpudev_hub.service.hubclient import HubClient
+from gpudev_hub.service.questions import Github
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
@@ -222,7 +222,7 @@ async def running(
     )
     directory = Directory()
     machine = Machine(nodes)
-    ports = Ports(
+    adapters = Adapters(
         policy=policy,
         store=store or MemoryStore(),
         cluster=machine,
@@ -232,7 +232,7 @@ async def running(
         clock=clock or Clock(),
         ids=ids or new_ids(),
     )
-    service = Service(ports, github)
+    service = Service(adapters, github)
     machine.live = lambda name: service.view.reservations.get(name)
     with _quickly():
         tokens = HubClient(hub.api, "the-services-token")

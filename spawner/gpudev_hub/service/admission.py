@@ -1,23 +1,36 @@
-"""The gate's decisions: may this server start, and where?"""
+"""The gate: may the Hub start this server, and where? May it stop it? What if it deletes it?"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
-from gpudev_hub.core.gate import Admission, AdmitRequest, NameAsked, Verdict
+from gpudev_hub.core.events import Event, StopIntent
+from gpudev_hub.core.gate import (
+    Admission,
+    AdmitRequest,
+    Deleted,
+    Failed,
+    NameAsked,
+    Started,
+    StopAnswer,
+    StopAsked,
+    Verdict,
+)
 from gpudev_hub.core.model import HOUR, ClaimState, Owner, Reservation, State
-from gpudev_hub.core.ports import LaunchMaker, Store, StoreUnavailable
+from gpudev_hub.core.ports import Cluster, LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
 from gpudev_hub.core.words import duration, gpus, listing, plain, sentence, size
 
 from . import people
+from .effects.perform import Effects
 from .view import View
 
 ANSWER_WITHIN: Final = 0.8
@@ -35,6 +48,8 @@ OPTIONS: Final = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
 FORM_AGAIN: Final = "Open the form for a new reservation again."
 BUSY: Final = "The reservation service is busy."
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Deciders:
@@ -46,10 +61,13 @@ class Deciders:
     """Makes a reservation with an id that was issued before."""
     resume: Callable[[str, str], Awaitable[Reservation]]
     mint: Callable[[str], Awaitable[str]]
+    end: Callable[[str, str], Awaitable[Reservation]]
+    """Cancels or releases a reservation for a subject."""
+    ask: Callable[[Event], Awaitable[object]]
 
 
 class Gate:
-    """Decides which servers the Hub may start."""
+    """Decides which servers the Hub may start and stop, and hears which it started and deleted."""
 
     def __init__(
         self,
@@ -58,6 +76,8 @@ class Gate:
         verdict: Callable[[str], people.Verdict],
         store: Store,
         launches: LaunchMaker,
+        cluster: Cluster,
+        effects: Effects,
         deciders: Deciders,
     ) -> None:
         """``verdict``: returns whether a subject may use the service now."""
@@ -65,18 +85,15 @@ class Gate:
         self._view = view
         self._store = store
         self._launches = launches
+        self._cluster = cluster
+        self._effects = effects
         self._deciders = deciders
 
     async def admit(self, asked: AdmitRequest) -> Admission:
         """Return whether, and where, this server may start, within ``ANSWER_WITHIN`` seconds."""
         self._deciders.seen(asked.subject)
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                return await self._admit(asked)
-        except TimeoutError:
-            return self._later(asked.server, BUSY)
-        except StoreUnavailable as error:
-            return self._later(asked.server, sentence(str(error)))
+            return await self._in_time(asked.server, self._admit(asked))
         except Refused as refused:
             if refused.code in (Code.UNAVAILABLE, Code.INTERNAL_ERROR):
                 return self._later(asked.server, refused.message)
@@ -94,15 +111,20 @@ class Gate:
         record = self._view.reservations.get(asked.server)
         if record is not None and record.owner.subject == asked.subject:
             return self._stopping(record) if record.state is State.STOPPING else Admission(Verdict.START)
+        return await self._in_time(asked.server, self._not_theirs(asked))
+
+    async def _in_time(self, server: str, answer: Coroutine[Any, Any, Admission]) -> Admission:
+        """Return this answer; ask the Hub to try again if it takes too long, or the store does not answer."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                return Admission(
-                    Verdict.REDIRECT, await self._why_not(asked.subject, asked.server), ELSEWHERE
-                )
+                return await answer
         except TimeoutError:
-            return self._later(asked.server, BUSY)
+            return self._later(server, BUSY)
         except StoreUnavailable as error:
-            return self._later(asked.server, sentence(str(error)))
+            return self._later(server, sentence(str(error)))
+
+    async def _not_theirs(self, asked: NameAsked) -> Admission:
+        return Admission(Verdict.REDIRECT, await self._why_not(asked.subject, asked.server), ELSEWHERE)
 
     async def _why_not(self, subject: str, server: str) -> str:
         """Return why the subject cannot start this server, which is not a live reservation of theirs."""
@@ -185,6 +207,46 @@ class Gate:
         fields = {key: value for key, value in (asked.options or {}).items() if value is not None}
         location = f"hub/spawn/{quote(asked.hub_user, safe='')}/{fresh}"
         return Admission(Verdict.REDIRECT, message, ELSEWHERE, f"{location}?{urlencode(fields)}".rstrip("?"))
+
+    async def stop_asked(self, ask: StopAsked) -> StopAnswer:
+        """Return whether the Hub may stop this server. A stop by its user is recorded first."""
+        record = self._view.reservations.get(ask.server)
+        if record is not None and record.owner.subject != ask.subject:
+            # A start under an id of another user was refused, and the Hub now cleans it up.
+            log.warning("%s may not stop %s, which belongs to another user", ask.subject, record.id)
+            return StopAnswer(stop=False)
+        if record is None or record.state not in (State.STARTING, State.READY):
+            return StopAnswer(stop=True)
+        claim = self._view.claim(record)
+        if claim is None or claim.state is ClaimState.RELEASING or record.stopped_at is not None:
+            return StopAnswer(stop=True)
+        if not ask.user or self._effects.hub.stopping(record.id):
+            # Even if refused, the Hub treats it as stopped from now on.
+            self._effects.starts.start_again(record.id, record.attempt)
+            return StopAnswer(stop=False)
+        await self._deciders.ask(StopIntent(record.id))
+        return StopAnswer(stop=True)
+
+    async def deleted(self, deleted: Deleted) -> None:
+        """Cancel or release the reservation whose server its owner, or an administrator, deleted in the Hub.
+
+        The service itself only deletes servers of ended reservations in the Hub.
+        """
+        record = self._view.reservations.get(deleted.server)
+        if (
+            record is not None
+            and record.state in (State.QUEUED, State.STARTING, State.READY)
+            and record.owner.subject == deleted.subject
+        ):
+            await self._deciders.end(record.id, deleted.subject)
+
+    def started(self, started: Started) -> None:
+        """Look at an attempt at once, because the engine has built its servers."""
+        self._cluster.hint(started.server, started.attempt)
+
+    def failed(self, failed: Failed) -> None:
+        """Record that what the engine built for an attempt cannot start."""
+        self._effects.starts.failed(failed.server, failed.attempt, failed.reason)
 
     @staticmethod
     def _stopping(record: Reservation) -> Admission:

@@ -20,7 +20,7 @@ Probe = Callable[[str, int, str], Awaitable[bool]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ports:
+class Adapters:
     """What a service is built on."""
 
     policy: Policy
@@ -38,12 +38,12 @@ class Ports:
 
 
 class Context:
-    """The ports, the committed state, outages, metrics, and events that wake the parts."""
+    """The adapters, the committed state, outages, metrics, and events that wake the parts."""
 
-    def __init__(self, ports: Ports) -> None:
-        self.ports = ports
+    def __init__(self, adapters: Adapters) -> None:
+        self.adapters = adapters
         self.metrics = Metrics()
-        self.remembered = Remembered(ports.policy, ports.store, ports.clock)
+        self.remembered = Remembered(adapters.policy, adapters.store, adapters.clock)
         self.view = self.remembered.view
         self.writer_due = asyncio.Event()
         """Set when the writer has something to do."""

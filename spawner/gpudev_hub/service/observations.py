@@ -21,8 +21,8 @@ class Observations:
 
     def __init__(self, context: Context, post: Callable[[Event], None]) -> None:
         self._view = context.view
-        self._cluster = context.ports.cluster
-        self._clock = context.ports.clock
+        self._cluster = context.adapters.cluster
+        self._clock = context.adapters.clock
         self._post = post
         self._reconcile = context.reconcile_due.set
         self.readiness = Readiness(context, post, self.saw)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpudev_hub.core.access_model import Access, Person
-from gpudev_hub.core.decisions.access_sweep import Pace, Rules, id_of, is_confirmed, judge, subject_of
+from gpudev_hub.core.decisions.access_sweep import Pace, id_of, is_confirmed, judge, subject_of
 from gpudev_hub.core.errors import ASK_AN_OPERATOR, Code, Refused
 from gpudev_hub.core.events import AccessLost, Event
 from gpudev_hub.core.gate import Entry, LoginAnswer, PersonAnswer
@@ -16,7 +16,7 @@ from gpudev_hub.core.model import Millis, Owner
 from gpudev_hub.core.ports import MembershipUnavailable
 from gpudev_hub.core.words import duration, sentence
 
-from .questions import Questions
+from .questions import Github, Questions
 from .view import View
 
 NOTHING_WRONG: Final = "This does not mean that your access was refused. Try again in a few minutes."
@@ -41,39 +41,36 @@ class People:
 
     def __init__(
         self,
-        *,
         view: View,
         ask: Callable[[Event], Awaitable[object]],
         now: Callable[[], Millis],
-        questions: Questions | None,
-        rules: Rules | None,
+        github: Github | None,
         pace: Pace | None,
-        contact: str = "",
     ) -> None:
         """``ask``: decides about an event and returns once that is durable.
 
-        Without ``questions`` and ``rules``, GitHub is not used: everybody whom the Hub knows may enter.
+        Without ``github``, GitHub is not used: everybody whom the Hub knows may enter.
         """
         self._view = view
         self._ask = ask
         self._now = now
-        self._questions = questions
-        self._rules = rules
+        self.questions = None if github is None else Questions(github, now)
+        self._rules = None if github is None else github.rules
         self._pace = pace
-        self._whom = f"Ask {contact}." if contact else ASK_AN_OPERATOR
+        self._whom = f"Ask {github.contact}." if github is not None and github.contact else ASK_AN_OPERATOR
 
     async def login(self, github_id: int, login: str) -> LoginAnswer:
         """Decide about a person who has just logged in as this GitHub account.
 
         Raises ``Refused`` (``unavailable``) if a loss of access cannot be stored.
         """
-        if self._questions is None or self._rules is None:
+        if self.questions is None or self._rules is None:
             return LoginAnswer(Entry.REFUSED, "", "This hub does not use GitHub.", self._whom)
         subject = subject_of(github_id)
         known = self._view.people.get(subject)
         stranger = known is None or known.access is not Access.ALLOWED
         try:
-            answer = await self._questions.ask(github_id, stranger=stranger)
+            answer = await self.questions.ask(github_id, stranger=stranger)
         except MembershipUnavailable as error:
             log.warning("GitHub could not be asked about %s (%s): %s", login, subject, error)
             return self._as_stored(subject, f"GitHub could not confirm the access of {login}: {error}")
@@ -92,7 +89,7 @@ class People:
                 return LoginAnswer(Entry.ALLOWED, person.hub_user, operator=person.operator)
             # Revoked while GitHub was asked.
             return LoginAnswer(Entry.REFUSED, "", verdict.message, verdict.hint)
-        self._questions.remember_refusal(github_id, answer)
+        self.questions.remember_refusal(github_id, answer)
         await self._lost(found)
         log.info("login of %s (%s) refused: %s", login, subject, found.reason)
         invited = "" if facts.in_team else "If you were invited to the team, accept the invitation first. "

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from gpudev_hub.core.decisions.access_sweep import Rules
 from gpudev_hub.core.model import SECOND, Millis
 from gpudev_hub.core.ports import Facts, Membership, MembershipUnavailable
-from gpudev_hub.turns import Turns
+from gpudev_hub.turns import Turns, cancel
 
 STRANGERS: Final = 4
 """Accounts without access that GitHub is asked about at once, so that the sweep waits for few of them."""
@@ -24,6 +25,20 @@ KEPT_PERCENT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Github:
+    """Access by GitHub, from the settings."""
+
+    membership: Membership
+    rules: Rules
+    period: Millis
+    """Between two sweeps."""
+    contact: str = ""
+    """Whom people without access should ask."""
+    rate: Callable[[], tuple[int, int] | None] = lambda: None
+    """Requests to GitHub left in this hour, and the limit, from its last answer; ``None``: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """GitHub's answer about an account, and when it was asked."""
 
@@ -34,16 +49,9 @@ class Answer:
 class Questions:
     """Asks GitHub. Strangers are accounts without access; only they may have to wait or be refused."""
 
-    def __init__(
-        self,
-        membership: Membership,
-        now: Callable[[], Millis],
-        rate: Callable[[], tuple[int, int] | None],
-    ) -> None:
-        """``rate``: requests left in this hour and the limit, from GitHub's last answer."""
-        self._membership = membership
+    def __init__(self, github: Github, now: Callable[[], Millis]) -> None:
+        self._github = github
         self._now = now
-        self._rate = rate
         self._turns = Turns(STRANGERS)
         self._asking: dict[int, asyncio.Task[Answer]] = {}
         self._refused: OrderedDict[int, Answer] = OrderedDict()
@@ -72,10 +80,7 @@ class Questions:
 
     async def stop(self) -> None:
         """Cancel the questions that are being asked."""
-        tasks = list(self._asking.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(self._asking.values())
 
     def _asked(self, id: int, done: asyncio.Task[Answer]) -> None:
         del self._asking[id]
@@ -93,7 +98,7 @@ class Questions:
             raise MembershipUnavailable("too many accounts without access log in at once") from None
 
     def _check_rate(self) -> None:
-        rate = self._rate()
+        rate = self._github.rate()
         if rate is None:
             return
         left, limit = rate
@@ -105,4 +110,4 @@ class Questions:
 
     async def _facts(self, id: int) -> Answer:
         asked_at = self._now()
-        return Answer(await self._membership.facts(id), asked_at)
+        return Answer(await self._github.membership.facts(id), asked_at)

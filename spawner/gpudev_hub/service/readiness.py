@@ -12,6 +12,7 @@ from gpudev_hub.core.events import Event, ServerNotice, ServerReady, StartTroubl
 from gpudev_hub.core.model import SECOND, Millis, Reservation, State
 from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.core.words import printable
+from gpudev_hub.turns import cancel
 
 from .context import Context
 
@@ -46,9 +47,9 @@ class Readiness:
         self, context: Context, post: Callable[[Event], None], saw: Callable[[ServerSight], None]
     ) -> None:
         self._view = context.view
-        self._cluster = context.ports.cluster
-        self._probe = context.ports.probe
-        self._clock = context.ports.clock
+        self._cluster = context.adapters.cluster
+        self._probe = context.adapters.probe
+        self._clock = context.adapters.clock
         self._post = post
         self._saw = saw
         self._reports: dict[tuple[str, int], dict[int, Report]] = {}
@@ -112,10 +113,7 @@ class Readiness:
             task.cancel()
 
     async def close(self) -> None:
-        tasks = list(self._probing.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(self._probing.values())
 
     def _done(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
         del self._probing[key]

@@ -51,14 +51,14 @@ class Reconciler:
         self, context: Context, writer: Writer, observations: Observations, effects: Effects
     ) -> None:
         self._view = context.view
-        self._cluster = context.ports.cluster
-        self._launches = context.ports.launches
-        self._hub = context.ports.hub
-        self._store = context.ports.store
+        self._cluster = context.adapters.cluster
+        self._launches = context.adapters.launches
+        self._hub = context.adapters.hub
+        self._store = context.adapters.store
         self._writer = writer
         self._observations = observations
         self._effects = effects
-        self._clock = context.ports.clock
+        self._clock = context.adapters.clock
         self._outages = context.outages
         self._metrics = context.metrics
         self._wake = context.reconcile_due

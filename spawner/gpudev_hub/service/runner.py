@@ -12,8 +12,9 @@ from gpudev_hub.core.effects import Effect
 from gpudev_hub.core.events import Tick
 from gpudev_hub.core.model import MINUTE, Millis
 from gpudev_hub.core.ports import StaleEpoch, StoreUnavailable
+from gpudev_hub.turns import cancel
 
-from .context import Context, Ports
+from .context import Adapters, Context
 from .effects.perform import Effects
 from .observations import Observations
 from .reconcile import Reconciler
@@ -29,12 +30,12 @@ log = logging.getLogger(__name__)
 class Runner:
     """Everything that runs between ``start`` and ``stop``."""
 
-    def __init__(self, ports: Ports) -> None:
-        self.context = context = Context(ports)
+    def __init__(self, adapters: Adapters) -> None:
+        self.context = context = Context(adapters)
         self._remembered = context.remembered
         self._outages = context.outages
-        self._clock = ports.clock
-        self._store = ports.store
+        self._clock = adapters.clock
+        self._store = adapters.store
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.Task[None] | None = None
         self.writer = Writer(context, follower=self)
@@ -74,9 +75,7 @@ class Runner:
 
     async def stop(self) -> None:
         self.writer.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(self._tasks)
         if self._loop is not None:
             await asyncio.wait([self._loop])
         await self.effects.close()

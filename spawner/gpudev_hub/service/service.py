@@ -1,4 +1,4 @@
-"""The reservation service: every use case, over the ports. ``wiring.py`` builds it, ``web`` offers it."""
+"""The reservation service: every use case, over its adapters. ``wiring.py`` builds it, ``web`` offers it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from gpudev_hub.core.model import Millis, Outcome, Owner, Reservation, State
 from gpudev_hub.core.ports import HubUnavailable
 from gpudev_hub.core.request import Ask, joinable, resolve
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
+from gpudev_hub.turns import cancel
 
-from .access import AccessControl, Github
+from .access import AccessControl
 from .admission import Deciders, Gate
-from .context import Ports
+from .context import Adapters
 from .cuts import NewCuts
-from .hub_requests import HubRequests
 from .limit_setting import LimitSetting
 from .notices import Notice
+from .questions import Github
 from .reads import Reads, unavailable
 from .runner import Runner
 
@@ -64,13 +65,13 @@ class News:
 class Service:
     """The service of one store. Call ``start``, use it, call ``stop``."""
 
-    def __init__(self, ports: Ports, github: Github | None = None) -> None:
+    def __init__(self, adapters: Adapters, github: Github | None = None) -> None:
         """``github``: who may get in, if GitHub decides that."""
-        self.policy = ports.policy
-        self.clock = ports.clock
-        self._hub = ports.hub
-        self._ids = ports.ids
-        self._runner = Runner(ports)
+        self.policy = adapters.policy
+        self.clock = adapters.clock
+        self._hub = adapters.hub
+        self._ids = adapters.ids
+        self._runner = Runner(adapters)
         self._writer = self._runner.writer
         self.readiness = self._runner.readiness
         """Receives the reports of the servers' agents."""
@@ -82,21 +83,21 @@ class Service:
         self.cuts = self._remembered.cuts
         """Connections to end; the bastion and the servers wait on it."""
         self.usage = self._remembered.usage
-        self.access = AccessControl(self.view, self._writer.ask, ports.clock, github)
+        self.access = AccessControl(self.view, self._writer.ask, adapters.clock, github)
         """Who may get in."""
-        self.reads = Reads(self._remembered, ports.store, ports.cluster)
+        self.reads = Reads(self._remembered, adapters.store, adapters.cluster)
         self.gate = Gate(
             view=self.view,
             verdict=self.access.people.verdict,
-            store=ports.store,
-            launches=ports.launches,
-            deciders=Deciders(self.owner_seen, self._submit_minted, self.resume, self.mint),
+            store=adapters.store,
+            launches=adapters.launches,
+            cluster=adapters.cluster,
+            effects=self._runner.effects,
+            deciders=Deciders(
+                self.owner_seen, self._submit_minted, self.resume, self.mint, self.end, self._writer.ask
+            ),
         )
-        """Decides which servers may start."""
-        self.hub_requests = HubRequests(
-            self.view, ports.cluster, self._writer, self._runner.effects, self.end
-        )
-        """Answers the Hub's other requests about servers."""
+        """Answers the Hub about servers that it starts, stops or deletes."""
 
     # Life
 
@@ -270,9 +271,7 @@ class Service:
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await cancel(waiting)
         return News(await self.notices(id, after, 0), self.cuts.after(cut_after, id))
 
     # What there is

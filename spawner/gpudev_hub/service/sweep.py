@@ -13,7 +13,6 @@ from gpudev_hub.clock import Clock
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.decisions.access_sweep import (
     Pace,
-    Rules,
     confirmed_again,
     id_of,
     judge,
@@ -25,9 +24,10 @@ from gpudev_hub.core.decisions.unit_of_work import SERVICE
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.events import AccessLost, Event, Swept
 from gpudev_hub.core.model import MINUTE, SECOND, Millis
-from gpudev_hub.core.ports import Lists, Membership, MembershipUnavailable
+from gpudev_hub.core.ports import Lists, MembershipUnavailable
 from gpudev_hub.core.words import moment
 
+from .questions import Github
 from .view import View
 
 LATE: Final = 3
@@ -49,22 +49,14 @@ class Sweep:
     """Runs until it is cancelled; one question to GitHub at a time."""
 
     def __init__(
-        self,
-        *,
-        view: View,
-        ask: Callable[[Event], Awaitable[object]],
-        clock: Clock,
-        membership: Membership,
-        rules: Rules,
-        period: Millis,
-        pace: Pace,
+        self, view: View, ask: Callable[[Event], Awaitable[object]], clock: Clock, github: Github, pace: Pace
     ) -> None:
         self._view = view
         self._ask = ask
         self._clock = clock
-        self._membership = membership
-        self._rules = rules
-        self._period = period
+        self._membership = github.membership
+        self._rules = github.rules
+        self._period = github.period
         self._pace = pace
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()

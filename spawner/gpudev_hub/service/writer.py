@@ -104,15 +104,15 @@ class Writer:
     """Runs until it is stopped, or another service has taken over (``StaleEpoch``)."""
 
     def __init__(self, context: Context, follower: Follower) -> None:
-        self._policy = context.ports.policy
-        self._store = context.ports.store
-        self._clock = context.ports.clock
+        self._policy = context.adapters.policy
+        self._store = context.adapters.store
+        self._clock = context.adapters.clock
         self._follower = follower
         self._remembered = context.remembered
         self._outages = context.outages
         self._reconcile = context.reconcile_due.set
         self._metrics = context.metrics
-        self._failpoint = context.ports.failpoint
+        self._failpoint = context.adapters.failpoint
         self._seen: deque[Item] = deque()
         """Observations, decided before requests: a server gone exactly at its end has not overrun."""
         self._asked: deque[Item] = deque()

@@ -50,28 +50,28 @@ async def name(call: Call, body: gate.NameAsked) -> gate.Admission:
 async def started(call: Call, body: gate.Started) -> None:
     """The engine built the servers of an attempt."""
     call.reservation = body.server
-    call.site.service.hub_requests.started(body)
+    call.site.service.gate.started(body)
 
 
 @route("POST", "gate/failed", access=Access.HUB)
 async def failed(call: Call, body: gate.Failed) -> None:
     """What the engine built for an attempt can't start."""
     call.reservation = body.server
-    call.site.service.hub_requests.failed(body)
+    call.site.service.gate.failed(body)
 
 
 @route("POST", "gate/stop", access=Access.HUB)
 async def stop(call: Call, body: gate.StopAsked) -> gate.StopAnswer:
     """May the spawner really stop this server?"""
     call.reservation = body.server
-    return await call.site.service.hub_requests.stop_asked(body)
+    return await call.site.service.gate.stop_asked(body)
 
 
 @route("POST", "gate/deleted", access=Access.HUB)
 async def deleted(call: Call, body: gate.Deleted) -> None:
     """A server was deleted in the Hub."""
     call.reservation = body.server
-    await call.site.service.hub_requests.deleted(body)
+    await call.site.service.gate.deleted(body)
 
 
 @route("POST", "gate/mint", access=Access.HUB)

@@ -24,11 +24,11 @@ class HubCalls:
     """Asks the Hub once for each call."""
 
     def __init__(self, context: Context) -> None:
-        self._hub = context.ports.hub
-        self._clock = context.ports.clock
+        self._hub = context.adapters.hub
+        self._clock = context.adapters.clock
         self._outages = context.outages
         self._metrics = context.metrics
-        self._failpoint = context.ports.failpoint
+        self._failpoint = context.adapters.failpoint
         self._stopping: set[str] = set()
         self.unhurried = asyncio.Semaphore(FORGETTING)
         """For calls that nobody waits for: many at once would delay the calls that people wait for."""

@@ -11,10 +11,10 @@ from gpudev_hub.core.events import Event
 from gpudev_hub.core.model import Claim, Reservation, State
 from gpudev_hub.service.context import Context
 from gpudev_hub.service.observations import Observations
-from gpudev_hub.service.sharing import HubShares
 
 from .hub import HubCalls
 from .revocations import Revocations
+from .shares import HubShares
 from .starts import Starts
 from .stops import Stops
 from .tasks import EffectTasks
@@ -26,9 +26,9 @@ class Effects:
     def __init__(self, context: Context, observations: Observations, post: Callable[[Event], None]) -> None:
         self._remembered = context.remembered
         self._readiness = observations.readiness
-        self._tasks = tasks = EffectTasks(context.ports.clock)
+        self._tasks = tasks = EffectTasks(context.adapters.clock)
         self.hub = HubCalls(context)
-        self.shares = HubShares(context)
+        self.shares = HubShares(context, tasks)
         self.starts = Starts(context, self.hub, tasks, post, self._opened)
         self.stops = Stops(context, self.hub, tasks, observations.looked)
         self._revocations = Revocations(context, self.hub, tasks)
@@ -82,7 +82,6 @@ class Effects:
 
     async def close(self) -> None:
         await self._tasks.close()
-        await self.shares.close()
 
     def _opened(self, id: str, attempt: int) -> None:
         self._readiness.opened(id, attempt)

@@ -26,7 +26,6 @@ class Revocations:
 
     def revoke(self, subject: str) -> None:
         """Ask the Hub to delete the tokens of a person without access, until it has."""
-        self._tasks.poke(subject)
         self._tasks.run_again(("revoke", subject, 0), lambda: self._revoke(subject))
 
     async def _revoke(self, subject: str) -> None:

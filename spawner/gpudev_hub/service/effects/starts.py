@@ -44,8 +44,8 @@ class Starts:
         """``opened``: called when the Hub says that this attempt runs, so that users reach it."""
         self._view = context.view
         self._hub = hub
-        self._cluster = context.ports.cluster
-        self._clock = context.ports.clock
+        self._cluster = context.adapters.cluster
+        self._clock = context.adapters.clock
         self._tasks = tasks
         self._post = post
         self._opened = opened

@@ -26,11 +26,11 @@ class Stops:
         self, context: Context, hub: HubCalls, tasks: EffectTasks, looked: Callable[[ServerSight], None]
     ) -> None:
         """``looked``: called with what is observed of a server."""
-        self._policy = context.ports.policy
+        self._policy = context.adapters.policy
         self._view = context.view
         self._hub = hub
-        self._cluster = context.ports.cluster
-        self._clock = context.ports.clock
+        self._cluster = context.adapters.cluster
+        self._clock = context.adapters.clock
         self._tasks = tasks
         self._looked = looked
         self._metrics = context.metrics

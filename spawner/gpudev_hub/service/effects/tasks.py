@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from gpudev_hub.clock import Clock
 from gpudev_hub.core.model import SECOND, Millis
+from gpudev_hub.turns import cancel
 
 FIRST_PAUSE: Final[Millis] = 250
 LONGEST_PAUSE: Final[Millis] = 10 * SECOND
@@ -17,7 +18,7 @@ LONGEST_PAUSE: Final[Millis] = 10 * SECOND
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str, int]
-"""(``start`` | ``stop``, reservation, attempt), or (``revoke``, subject, 0)."""
+"""(``start`` | ``stop``, reservation, attempt), (``share``, reservation, 0) or (``revoke``, subject, 0)."""
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -47,12 +48,13 @@ class EffectTasks:
         task.add_done_callback(lambda done: self._done(key, done))
 
     def run_again(self, key: Key, work: Work) -> None:
-        """Run it; if it is running, once more when it is done."""
+        """Run it; if it is running, let it look again now, and run it once more when it is done."""
         running = self._running.get(key)
         if running is None:
             self.run(key, work)
         else:
             running.again = True
+            running.news.set()
 
     def poke(self, of: str) -> None:
         """Look again now: something about the reservation, or the person, has changed."""
@@ -67,10 +69,7 @@ class EffectTasks:
         await self._clock.wait(news, self._clock.now() + pause)
 
     async def close(self) -> None:
-        tasks = [running.task for running in self._running.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(running.task for running in self._running.values())
 
     def _done(self, key: Key, task: asyncio.Task[None]) -> None:
         running = self._running[key]

@@ -6,34 +6,28 @@ reservation: after a change, when the Hub has started a server, and with every f
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import Final
 
 from gpudev_hub.core.access_model import Access
-from gpudev_hub.core.model import SECOND, Millis, Reservation
+from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.permissions import WHEN, Action
 from gpudev_hub.core.ports import HubUnavailable, OwnerUnknownToHub
+from gpudev_hub.service.context import Context
 
-from .context import Context
-
-FIRST_PAUSE: Final[Millis] = 250
-LONGEST_PAUSE: Final[Millis] = 10 * SECOND
+from .tasks import FIRST_PAUSE, LONGEST_PAUSE, EffectTasks
 
 log = logging.getLogger(__name__)
 
 
 class HubShares:
-    """Corrects the Hub's lists of guests, with one task for each server at a time."""
+    """Corrects the Hub's lists of guests."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, tasks: EffectTasks) -> None:
         self._view = context.view
-        self._hub = context.ports.hub
-        self._clock = context.ports.clock
-        self._lab_shared = context.ports.lab_shared
+        self._hub = context.adapters.hub
+        self._lab_shared = context.adapters.lab_shared
         self._removed = context.remembered.lab_closed
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._news: dict[str, asyncio.Event] = {}
+        self._tasks = tasks
         self._granted: dict[str, frozenset[str]] = {}
         """The guests that the Hub last had, of servers that are or were shared."""
 
@@ -52,33 +46,13 @@ class HubShares:
 
     def check(self, id: str) -> None:
         """Compare a server's guests with the Hub's list, and correct the list until both are equal."""
-        self._news.setdefault(id, asyncio.Event()).set()
-        if id not in self._tasks:
-            task = asyncio.create_task(self._correct(id), name=f"share/{id}")
-            self._tasks[id] = task
-            task.add_done_callback(lambda done: self._done(id, done))
+        self._tasks.run_again(("share", id, 0), lambda: self._correct(id))
 
     def check_all(self, *, everything: bool = False) -> None:
         """Check each server with guests; ``everything``: also servers that may have lost their last guest."""
         for record in self._view.reservations.values():
             if record.state in WHEN[Action.ENTER] and (everything or record.guests):
                 self.check(record.id)
-
-    async def close(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _done(self, id: str, task: asyncio.Task[None]) -> None:
-        del self._tasks[id]
-        news = self._news.pop(id)
-        if task.cancelled():
-            return
-        if (error := task.exception()) is not None:
-            log.error("sharing %s failed", id, exc_info=error, extra={"reservation": id})
-        elif news.is_set():
-            self.check(id)
 
     def _wanted(self, record: Reservation) -> frozenset[str]:
         return frozenset(guest.hub_user for guest in record.guests if self._may_enter(guest.subject))
@@ -88,18 +62,16 @@ class HubShares:
         return self._lab_shared and (person is None or person.access is not Access.REVOKED)
 
     async def _correct(self, id: str) -> None:
-        news, pause = self._news[id], FIRST_PAUSE
+        pause = FIRST_PAUSE
         while (record := self._view.reservations.get(id)) is not None:
-            news.clear()
             try:
                 await self._equalize(record)
             except HubUnavailable as error:
                 log.warning("cannot correct the Hub's guests of %s: %s", id, error, extra={"reservation": id})
-                await self._clock.wait(news, self._clock.now() + pause)
+                await self._tasks.wait(("share", id, 0), pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                if not news.is_set():
-                    return
+                return
 
     async def _equalize(self, record: Reservation) -> None:
         owner, server = record.owner.hub_user, record.id
