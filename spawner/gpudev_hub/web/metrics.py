@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Final
+from functools import partial
+from itertools import accumulate, product
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -20,7 +20,6 @@ from prometheus_client.registry import Collector
 from gpudev_hub.core.access_model import Access
 from gpudev_hub.core.lifecycle import MOVES
 from gpudev_hub.core.model import SECOND, ClaimState, NodeStatus, Outcome, State
-from gpudev_hub.core.policy import Policy
 from gpudev_hub.service.metrics import Histogram, Metrics
 from gpudev_hub.service.service import Service
 from gpudev_hub.service.sweep import Sweep
@@ -61,11 +60,11 @@ class ServiceCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric. Without GitHub, there are none of access."""
         service, view = self.service, self.service.view
+        pools = [pool.name for pool in service.policy.pools]
         yield from _requests(self.requests)
         yield from _service(service.metrics)
-        yield from _away(service)
-        yield from _state(view, service.policy)
-        yield from _reservations(service.metrics, view, service.policy)
+        yield from _state(service, pools)
+        yield from _reservations(service.metrics, view, pools)
         yield from _usage(service.usage)
         if (sweep := service.access.sweep) is not None:
             yield from _access(view, sweep)
@@ -75,41 +74,45 @@ class ServiceCollector(Collector):
             )
 
 
-def exposition(requests: RequestMetrics, service: Service, bastion: Bastion | None) -> str:
-    """Return all metrics in the Prometheus text format, version 0.0.4."""
-    # A registry of its own: the default one also has metrics of JupyterHub and of the process.
-    registry = CollectorRegistry()
-    registry.register(ServiceCollector(requests, service, bastion))
-    return generate_latest(registry).decode()
+Samples = Iterable[tuple[object, float]]
+"""Values by label values: a tuple, or the value of the only label."""
 
 
-def _counter(
-    name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    help: str,
+    labels: Sequence[str],
+    samples: Samples,
 ) -> Metric:
-    family = CounterMetricFamily(name, help, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
+    family = kind(name, help, labels=labels)
+    for key, value in samples:
+        family.add_metric(_texts(key), value)
     return family
 
 
-def _gauge(
-    name: str, help: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
-) -> Metric:
-    family = GaugeMetricFamily(name, help, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
+_counter = partial(_family, CounterMetricFamily)
+_gauge = partial(_family, GaugeMetricFamily)
 
 
 def _histogram(
-    name: str, help: str, labels: Sequence[str], found: Iterable[tuple[Sequence[str], Histogram]]
+    name: str, help: str, labels: Sequence[str], found: Iterable[tuple[object, Histogram]]
 ) -> Metric:
     family = HistogramMetricFamily(name, help, labels=labels)
-    for values, histogram in found:
+    for key, histogram in found:
         bounds = (*map(repr, histogram.bounds), "+Inf")
         buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
-        family.add_metric(values, buckets, histogram.seconds)
+        family.add_metric(_texts(key), buckets, histogram.seconds)
     return family
+
+
+def _texts(key: object) -> list[str]:
+    return [str(value) for value in (key if isinstance(key, tuple) else (key,))]
+
+
+def _each(counts: Mapping[Any, float], *values: Iterable[str]) -> Samples:
+    """Return a sample for every combination of label values, also for those with a count of 0."""
+    return [(key, counts[key]) for key in product(*values)]
 
 
 def _requests(metrics: RequestMetrics) -> Iterator[Metric]:
@@ -117,32 +120,19 @@ def _requests(metrics: RequestMetrics) -> Iterator[Metric]:
         "gpudev_http_requests_total",
         "Requests answered.",
         ("route", "method", "status"),
-        (
-            ((route, method, str(status)), count)
-            for (route, method, status), count in sorted(metrics.requests.items())
-        ),
+        sorted(metrics.requests.items()),
     )
     yield _histogram(
         "gpudev_http_request_seconds",
         "Time to answer a request in seconds, long polls included.",
         ("route",),
-        (((route,), histogram) for route, histogram in sorted(metrics.seconds.items())),
+        sorted(metrics.seconds.items()),
     )
 
 
 def _service(metrics: Metrics) -> Iterator[Metric]:
-    yield _counter(
-        "gpudev_events_total",
-        "Events processed.",
-        ("event",),
-        (((event,), count) for event, count in sorted(metrics.events.items())),
-    )
-    yield _counter(
-        "gpudev_refusals_total",
-        "Requests refused.",
-        ("code",),
-        (((code,), count) for code, count in sorted(metrics.refused.items())),
-    )
+    yield _counter("gpudev_events_total", "Events processed.", ("event",), sorted(metrics.events.items()))
+    yield _counter("gpudev_refusals_total", "Requests refused.", ("code",), sorted(metrics.refused.items()))
     yield _counter(
         "gpudev_effects_total",
         "Calls to the Hub and the cluster.",
@@ -164,139 +154,115 @@ def _service(metrics: Metrics) -> Iterator[Metric]:
         yield CounterMetricFamily(name, meaning, value)
 
 
-def _away(service: Service) -> Iterator[Metric]:
+def _state(service: Service, pools: Sequence[str]) -> Iterator[Metric]:
+    view = service.view
+    nodes = [view.nodes[name] for name in sorted(view.nodes)]
     yield _gauge(
         "gpudev_away_seconds",
         "For how long a part that the service needs has not answered; 0: it answers.",
         ("part",),
-        (
-            ((part.removeprefix("the ").lower(),), lasted / SECOND)
-            for part, lasted in service.health().away.items()
-        ),
+        [(part.removeprefix("the ").lower(), t / SECOND) for part, t in service.health().away.items()],
     )
-
-
-def _state(view: View, policy: Policy) -> Iterator[Metric]:
-    reservations = Counter((r.request.pool, r.state) for r in view.reservations.values())
     yield _gauge(
         "gpudev_reservations",
         "Live reservations.",
         ("gpu_type", "state"),
-        (
-            ((pool.name, state), reservations[pool.name, state])
-            for pool in policy.pools
-            for state in State
-            if state is not State.ENDED
+        _each(
+            Counter((r.request.pool, r.state) for r in view.reservations.values()),
+            pools,
+            [state for state in State if state is not State.ENDED],
         ),
     )
-    nodes = Counter((node.pool, node.status) for node in view.nodes.values())
     yield _gauge(
         "gpudev_nodes",
         "Nodes by status.",
         ("gpu_type", "status"),
-        (((pool.name, status), nodes[pool.name, status]) for pool in policy.pools for status in NodeStatus),
+        _each(Counter((node.pool, node.status) for node in nodes), pools, NodeStatus),
     )
     yield _gauge(
         "gpudev_policy_probe_failing",
         "1: nothing shows that network policies are enforced on the node, so nothing new starts there.",
         ("node",),
-        (((node.name,), int(node.unproven)) for _, node in sorted(view.nodes.items())),
+        [(node.name, node.unproven) for node in nodes],
     )
-    yield from _nodes(view)
-    totals: Counter[str] = Counter()
-    for node in view.nodes.values():
-        totals[node.pool] += node.gpus
+    yield _gauge(
+        "gpudev_node_unhealthy",
+        "1: this condition of the node is False; there is no sample for nodes that are well.",
+        ("pool", "node", "condition"),
+        [((node.pool, node.name, condition), 1) for node in nodes for condition in node.unhealthy],
+    )
+    ends = {
+        node.block.reservation: node.block.ends_at / SECOND
+        for node in nodes
+        if node.block is not None and node.block.ends_at is not None
+    }
+    yield _gauge(
+        "gpudev_capacity_block_end_timestamp_seconds",
+        "Last known end of a capacity block that nodes belong to, in Unix seconds.",
+        ("reservation",),
+        sorted(ends.items()),
+    )
     yield _gauge(
         "gpudev_gpus",
         "GPUs of all nodes.",
         ("gpu_type",),
-        (((pool.name,), totals[pool.name]) for pool in policy.pools),
+        [(pool, sum(node.gpus for node in nodes if node.pool == pool)) for pool in pools],
     )
-    taken: Counter[tuple[str, ClaimState]] = Counter()
+    taken: Counter[tuple[str, ...]] = Counter()
     for claim in view.claims.values():
         taken[claim.pool, claim.state] += sum(len(part.slots) for part in claim.allocation)
     yield _gauge(
         "gpudev_gpus_claimed",
         "GPUs that reservations hold.",
         ("gpu_type", "claim"),
-        (((pool.name, state), taken[pool.name, state]) for pool in policy.pools for state in ClaimState),
+        _each(taken, pools, ClaimState),
     )
 
 
-def _reservations(metrics: Metrics, view: View, policy: Policy) -> Iterator[Metric]:
-    now, moves = view.now(), metrics.moves
+def _reservations(metrics: Metrics, view: View, pools: Sequence[str]) -> Iterator[Metric]:
+    now = view.now()
     waiting = [r for r in view.reservations.values() if r.state is State.QUEUED and r.blocked is None]
+    ages = {pool: [now - r.created_at for r in waiting if r.request.pool == pool] for pool in pools}
     yield _gauge(
         "gpudev_queue_oldest_seconds",
         "Age of the oldest request in the queue, in seconds; 0: none waits. Blocked requests do not count.",
         ("gpu_type",),
-        (
-            (
-                (pool.name,),
-                max((now - r.created_at for r in waiting if r.request.pool == pool.name), default=0) / SECOND,
-            )
-            for pool in policy.pools
-        ),
+        [(pool, max(found, default=0) / SECOND) for pool, found in ages.items()],
     )
     yield _histogram(
         "gpudev_queue_wait_seconds",
         "Time from a request to its first start, in seconds.",
         ("gpu_type",),
-        (((pool.name,), metrics.waits[pool.name]) for pool in policy.pools),
+        [(pool, metrics.waits[pool]) for pool in pools],
     )
     yield _histogram(
         "gpudev_start_seconds",
         "Time from the start of a server until it is ready, in seconds, failed attempts included.",
         ("gpu_type",),
-        (((pool.name,), metrics.starts[pool.name]) for pool in policy.pools),
+        [(pool, metrics.starts[pool]) for pool in pools],
     )
     yield _counter(
         "gpudev_transitions_total",
         "Reservations that changed their state.",
         ("gpu_type", "before", "after"),
-        (
-            ((pool.name, before or "new", after), moves[pool.name, before, after])
-            for pool in policy.pools
+        [
+            ((pool, before or "new", after), metrics.moves[pool, before, after])
+            for pool in pools
             for before, after in _MOVES
-        ),
+        ],
     )
     yield _counter(
         "gpudev_ended_total",
         "Reservations that ended.",
         ("gpu_type", "outcome"),
-        (
-            ((pool.name, outcome), metrics.ended[pool.name, outcome])
-            for pool in policy.pools
-            for outcome in Outcome
-        ),
-    )
-
-
-def _nodes(view: View) -> Iterator[Metric]:
-    """Yield metrics of single nodes: those that are not well, and those that end."""
-    nodes = [view.nodes[name] for name in sorted(view.nodes)]
-    yield _gauge(
-        "gpudev_node_unhealthy",
-        "1: this condition of the node is False; there is no sample for nodes that are well.",
-        ("pool", "node", "condition"),
-        (((node.pool, node.name, condition), 1) for node in nodes for condition in node.unhealthy),
-    )
-    ends: dict[str, int] = {}
-    for node in nodes:
-        if node.block is not None and node.block.ends_at is not None:
-            ends[node.block.reservation] = node.block.ends_at
-    yield _gauge(
-        "gpudev_capacity_block_end_timestamp_seconds",
-        "Last known end of a capacity block that nodes belong to, in Unix seconds.",
-        ("reservation",),
-        (((reservation,), at / SECOND) for reservation, at in sorted(ends.items())),
+        _each(metrics.ended, pools, Outcome),
     )
 
 
 def _usage(usage: UsageSums) -> Iterator[Metric]:
-    """By pool and size; people would be too many labels."""
+    """Yield sums by pool and size; with a label for people there would be too many series."""
     if not usage.complete:
-        return  # a counter must not start below where it was
+        return  # a counter must not start below its earlier value
     reserved, held = usage.totals()
     for name, meaning, values in (
         (
@@ -310,7 +276,7 @@ def _usage(usage: UsageSums) -> Iterator[Metric]:
             name,
             meaning,
             ("gpu_type", "gpus"),
-            (((pool, str(gpus)), millis / SECOND) for (pool, gpus), millis in sorted(values.items())),
+            [(key, millis / SECOND) for key, millis in sorted(values.items())],
         )
 
 
@@ -320,13 +286,13 @@ def _access(view: View, sweep: Sweep) -> Iterator[Metric]:
         "gpudev_people",
         "People who have logged in with GitHub, by access.",
         ("access",),
-        (((access,), people[access]) for access in Access),
+        [(access, people[access]) for access in Access],
     )
     yield _counter(
         "gpudev_access_checks_total",
         "Comparisons of everybody with GitHub.",
         ("result",),
-        ((("complete",), sweep.sweeps), (("incomplete",), sweep.failures)),
+        [("complete", sweep.sweeps), ("incomplete", sweep.failures)],
     )
     yield CounterMetricFamily("gpudev_revocations_total", "People who lost access.", sweep.revoked)
     for name, meaning, value in (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 
-from .metrics import exposition
+from .metrics import ServiceCollector
 from .people import problems
 from .routes import Access, Call, Text, route
 
@@ -56,5 +56,6 @@ async def ready(call: Call) -> Readiness:
 @route("GET", "metrics", access=Access.MONITOR)
 async def metrics(call: Call) -> Text:
     """Return the metrics in the Prometheus text format."""
-    text = exposition(call.site.metrics, call.site.service, call.site.bastion)
-    return Text(text, CONTENT_TYPE_PLAIN_0_0_4)
+    found = ServiceCollector(call.site.metrics, call.site.service, call.site.bastion)
+    # Without a registry: the default one also has metrics of JupyterHub and of the process.
+    return Text(generate_latest(found).decode(), CONTENT_TYPE_PLAIN_0_0_4)
