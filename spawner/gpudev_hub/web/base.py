@@ -19,6 +19,7 @@ from gpudev_hub.core.ports import StoreUnavailable
 from .auth import BrowserLogin, HubUser, Identity
 from .limits import RateLimited, network
 from .present import error_of
+from .routes import Call
 from .site import Site
 
 log = logging.getLogger(__name__)
@@ -53,18 +54,16 @@ def bearer(handler: RequestHandler) -> str | None:
     return match.group(1)
 
 
-class BaseHandler(HubOAuthenticated, RequestHandler):
-    """A handler of ours: errors are ``{"error": {code, message, hint}}``, nothing is cached or framed."""
+class BaseHandler(Call, HubOAuthenticated, RequestHandler):
+    """A handler whose errors are ``{"error": {code, message, hint}}``; nothing is cached or framed."""
 
-    site: Site
     csp = NOTHING_LOADED
+    error_code = ""
 
     def initialize(self, site: Site) -> None:
         self.site = site
-        self.identity: Identity | None = None
-        self.caller = ""
-        self.reservation = ""
-        self.error_code = ""
+        self.peer = self.request.remote_ip or ""
+        self.headers = {}
 
     @property
     def hub_auth(self) -> BrowserLogin:
@@ -95,9 +94,9 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
 
         Raises ``Refused`` for a token that is stale or may not reserve, and when the Hub is away.
         """
-        token = bearer(self)
-        if token is not None:
-            return await self._of_token(token, cookie=False)
+        self.token = bearer(self)
+        if self.token is not None:
+            return await self._of_token(self.token, cookie=False)
         cookie = self.get_secure_cookie(self.hub_auth.cookie_name)
         if cookie is None:
             return None
@@ -116,7 +115,7 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
 
     async def hub_user(self, token: str) -> HubUser | None:
         """Whose token it is, ``None`` if nobody's."""
-        return await self.site.auth.tokens.user(token, network(self.request.remote_ip or ""))
+        return await self.site.auth.tokens.user(token, network(self.peer))
 
     async def _of_token(self, token: str, *, cookie: bool) -> Identity:
         user = await self.hub_user(token)
@@ -133,9 +132,9 @@ class BaseHandler(HubOAuthenticated, RequestHandler):
         self.site.check_access(identity.owner)
         return identity
 
-    def limit(self, subject: str, *, write: bool) -> None:
-        """Count this request against ``subject``'s rate; raises ``RateLimited``."""
-        (self.site.writes if write else self.site.reads).spend(subject)
+    def limit(self, *, write: bool) -> None:
+        """Count this request against the caller's rate; raises ``RateLimited``."""
+        (self.site.writes if write else self.site.reads).spend(self.caller)
 
     def answer(self, value: object, status: int = 200) -> None:
         """Send ``value`` as JSON."""
@@ -257,13 +256,7 @@ class PageHandler(BaseHandler):
                 raise Refused(Code.UNAUTHENTICATED, "You are not logged in.", "Reload the page and log in.")
             self.redirect(self.get_login_url())
             return
-        self.limit(self.identity.owner.subject, write=self.request.method != "GET")
-
-    @property
-    def person(self) -> Identity:
-        """Who asks."""
-        assert self.identity is not None
-        return self.identity
+        self.limit(write=self.request.method != "GET")
 
 
 class LoginCallback(BaseHandler, HubOAuthCallbackHandler):

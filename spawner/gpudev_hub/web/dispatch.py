@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import inspect
 import math
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from . import ranges
 from .auth import METRICS, OPERATE, Identity
 from .base import JSON, BaseHandler, bearer
 from .limits import network
-from .routes import Access, Call, Param, Route, Text
+from .routes import Access, Param, Route, Text
 from .site import Site
 
 
@@ -46,28 +46,20 @@ class RouteHandler(BaseHandler):
         """Every method of every route comes through here."""
         route = self.route
         assert route is not None
-        server = await self.authenticate(route, path)
+        await self.authenticate(route, path)
         arguments = {name: path[name] for name in route.names} | self._query(route) | self._body(route)
-        call = Call(
-            site=self.site,
-            caller=self.caller,
-            identity=self.identity,
-            reserved=server,
-            peer=self.request.remote_ip or "",
-            token=bearer(self) if self.identity is not None else None,
-        )
-        if server is not None:
-            self.reservation = server.id
+        work = route.handle(self, **arguments)
+        if not route.write:
+            # A long poll ends with its connection; a write that has begun is finished whoever listens.
+            work = self.work = asyncio.ensure_future(work)
         try:
-            result = await self._perform(route, route.handle(call, **arguments))
+            result = await work
         except asyncio.CancelledError:
             if not self.gone:
                 raise Refused(Code.UNAVAILABLE, "The reservation service is stopping.", TRY_AGAIN) from None
             self.set_status(499, "Client Closed Request")
             return
-        finally:
-            self.reservation = call.reservation or self.reservation
-        for name, value in call.headers.items():
+        for name, value in self.headers.items():
             self.set_header(name, value)
         if isinstance(result, Text):
             self.set_header("Content-Type", result.media)
@@ -80,44 +72,34 @@ class RouteHandler(BaseHandler):
 
     get = post = put = delete = run
 
-    async def _perform(self, route: Route, work: Awaitable[Any]) -> Any:
-        if route.write:
-            return await work
-        # A long poll ends with its connection; a write that has begun is finished whoever listens.
-        self.work = asyncio.ensure_future(work)
-        return await self.work
-
     def on_connection_close(self) -> None:
         """The client has gone."""
         self.gone = True
         if self.work is not None:
             self.work.cancel()
 
-    async def authenticate(self, route: Route, path: dict[str, str]) -> Reservation | None:
-        """Who asks, and may he use the route? For servers: the reservation whose server it is."""
+    async def authenticate(self, route: Route, path: dict[str, str]) -> None:
+        """Find out who asks. Raises ``Refused`` for callers who may not use the route."""
         access = route.access
         if access is Access.ANYBODY:
-            return None
+            return
         if access is Access.HUB:
             self._check_secret(self.site.gate_secret, "Hub")
-            return None
+            return
         if access is Access.BASTION:
             self._check_secret(self.site.bastion_secret, "bastion")
-            return None
-        server = None
+            return
         if access is Access.SERVER:
-            server = self._server(path["id"])
-        elif access is Access.MONITOR and await self._monitor():
-            pass
-        else:
+            self.reserved = self._server(path["id"])
+            self.reservation = self.reserved.id
+        elif access is not Access.MONITOR or not await self._monitor():
             self.identity = await self._person(operator=access is Access.OPERATOR)
-        self.limit(self.caller, write=route.write)
-        return server
+        self.limit(write=route.write)
 
     async def _person(self, *, operator: bool) -> Identity:
         identity = await self.identify()
         if identity is None:
-            self.site.strangers.check(network(self.request.remote_ip or ""))
+            self.site.strangers.check(network(self.peer))
             raise Refused(
                 Code.UNAUTHENTICATED,
                 "The request has no token.",

@@ -11,14 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 from gpudev import login_wire as wire
 from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
 from gpudev_hub.core.model import SECOND, Millis, Owner
 from gpudev_hub.core.ports import HubUnavailable
 from gpudev_hub.core.words import printable
-from gpudev_hub.service.hubclient import HubToken, TokenRefused
+from gpudev_hub.service.hubclient import HubClient, HubToken, TokenRefused
 from gpudev_hub.ssh.directory import KeyDirectory
 from gpudev_hub.times import rfc3339
 
@@ -35,33 +35,11 @@ NOTE: Final = "gpu-dev login"
 """Start of the note of the tokens; only such tokens are renewed."""
 
 
-class TokenMaker(Protocol):
-    """Makes and deletes tokens at the Hub (``service/hubclient.py``)."""
-
-    async def knows(self, hub_user: str) -> bool:
-        """Return whether the Hub has a user of this name."""
-        ...
-
-    async def make_token(
-        self, hub_user: str, scopes: tuple[str, ...], note: str, life: int
-    ) -> tuple[str, HubToken]:
-        """Make a token that is valid for ``life`` seconds. Raises ``TokenRefused``, ``HubUnavailable``."""
-        ...
-
-    async def token(self, hub_user: str, id: str) -> HubToken | None:
-        """Return what a token is; ``None``: there is none with this id."""
-        ...
-
-    async def delete_token(self, hub_user: str, id: str) -> None:
-        """Delete a token; it may be gone already."""
-        ...
-
-
 class Logins:
     """Logins under way, and what they need: the Hub's tokens and people's SSH keys."""
 
     def __init__(
-        self, hub: TokenMaker, keys: KeyDirectory, settings: WebSettings, now: Callable[[], Millis]
+        self, hub: HubClient, keys: KeyDirectory, settings: WebSettings, now: Callable[[], Millis]
     ) -> None:
         self.hub = hub
         self.keys = keys

@@ -88,8 +88,9 @@ class _Table(Generic[T]):
         self._entries: dict[str, tuple[T, str, Millis]] = {}
         """With the user or address whose they are, and when they expire."""
 
-    def _add(self, entry: T, of: str, until: Millis) -> str:
+    def _add(self, entry: T, of: str, now: Millis, until: Millis) -> str:
         """Return a new secret for an entry. Raises ``Refused`` above the bounds."""
+        self._forget(now)
         count = sum(other == of for _, other, _ in self._entries.values())
         if count >= MOST_OF_ONE or len(self._entries) >= MOST:
             raise RateLimited(f"Too many {self.what} are under way.", 60)
@@ -97,8 +98,14 @@ class _Table(Generic[T]):
         self._entries[secret] = entry, of, until
         return secret
 
-    def _pop(self, secret: str) -> T | None:
-        return self._entries.pop(secret, (None, "", 0))[0]
+    def _get(self, secret: str, now: Millis) -> T | None:
+        self._forget(now)
+        return self._entries.get(secret, (None, "", 0))[0]
+
+    def _take(self, secret: str, now: Millis) -> T | None:
+        found = self._get(secret, now)
+        self._entries.pop(secret, None)
+        return found
 
     def _forget(self, now: Millis) -> None:
         self._entries = {key: entry for key, entry in self._entries.items() if entry[2] > now}
@@ -111,16 +118,14 @@ class Grants(_Table[Grant]):
 
     def add(self, owner: Owner, challenge: str, device: str, now: Millis) -> str:
         """Return a new code. Raises ``Refused`` above the bounds."""
-        self._forget(now)
-        return self._add(Grant(owner, challenge, device), owner.subject, now + GRANT_LIFE)
+        return self._add(Grant(owner, challenge, device), owner.subject, now, now + GRANT_LIFE)
 
     def redeem(self, code: str, verifier: str, now: Millis) -> Grant:
         """Return the login that a code stands for. The code is used up, whatever the verifier.
 
         Raises ``Refused`` (``unauthenticated``).
         """
-        self._forget(now)
-        grant = self._pop(code)
+        grant = self._take(code, now)
         if grant is None or not verified(verifier, grant.challenge):
             raise code_expired()
         return grant
@@ -133,12 +138,11 @@ class Asks(_Table[Asked]):
 
     def add(self, challenge: str, device: str, address: str, now: Millis) -> tuple[str, Asked]:
         """Return a secret for polls, and the login with its code. Raises ``Refused`` above the bounds."""
-        self._forget(now)
         code = _new_code()
         while self._with(code):
             code = _new_code()
         asked = Asked(code, challenge, device, address, now, now + ASK_LIFE)
-        return self._add(asked, network(address), asked.expires_at), asked
+        return self._add(asked, network(address), now, asked.expires_at), asked
 
     def _with(self, code: str) -> Asked | None:
         return next((asked for asked, _, _ in self._entries.values() if asked.user_code == code), None)
@@ -154,15 +158,14 @@ class Asks(_Table[Asked]):
 
         Raises ``Refused``: ``unauthenticated`` for an unknown or expired one, ``forbidden`` if refused.
         """
-        self._forget(now)
-        asked, _, _ = self._entries.get(secret, (None, "", 0))
+        asked = self._get(secret, now)
         if asked is None or not verified(verifier, asked.challenge):
             raise code_expired()
         if asked.denied:
-            self._pop(secret)
+            self._take(secret, now)
             raise Refused(Code.FORBIDDEN, "The login was refused on the hub's page.", AGAIN)
         if asked.owner is not None:
-            self._pop(secret)
+            self._take(secret, now)
             return Poll("granted", asked.interval, Grant(asked.owner, asked.challenge, asked.device))
         early = asked.polled_at is not None and now - asked.polled_at < (asked.interval - 1) * SECOND
         asked.polled_at = now
@@ -178,14 +181,12 @@ class Nonces(_Table[Millis]):
 
     def add(self, address: str, now: Millis) -> tuple[str, Millis]:
         """Return a new one, and when it expires. Raises ``Refused`` above the bounds."""
-        self._forget(now)
         until = now + NONCE_LIFE
-        return self._add(until, network(address), until), until
+        return self._add(until, network(address), now, until), until
 
     def take(self, nonce: str, now: Millis) -> Millis | None:
         """Use one up; return when it would have expired, ``None`` if it is unknown, used or expired."""
-        self._forget(now)
-        return self._pop(nonce)
+        return self._take(nonce, now)
 
 
 def verified(verifier: str, challenge: str) -> bool:

@@ -12,7 +12,6 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.words import printable
 from gpudev_hub.times import rfc3339
 
-from .base import bearer
 from .limits import network
 from .login import Logins, shown_device
 from .login_codes import Asked, shown_code
@@ -48,7 +47,7 @@ class LoginPage(Page):
     async def prepare(self) -> None:
         """Let in browsers only: no token can make another token here."""
         await super().prepare()
-        if self.identity is not None and bearer(self) is not None:
+        if self.identity is not None and self.token is not None:
             raise Refused(
                 Code.FORBIDDEN, "A login can be confirmed only in a browser.", "Open this page in a browser."
             )
@@ -94,7 +93,7 @@ class LoginPage(Page):
 
     def _find(self, typed: str) -> Asked | None:
         """Return the login that waits for a typed code; wrong codes are limited, by user and address."""
-        failures, peer = self.logins.failures, network(self.request.remote_ip or "")
+        failures, peer = self.logins.failures, network(self.peer)
         subject = self.person.owner.subject
         for caller in (subject, peer):
             failures.check(caller)

@@ -285,7 +285,7 @@ class Feed(PageHandler):
         self.identity = await self.identify()
         if self.identity is None:
             raise Refused(Code.UNAUTHENTICATED, "You are not logged in.", "Reload the page.")
-        self.limit(self.caller, write=False)
+        self.limit(write=False)
 
 
 class LabFeed(Feed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType, NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -85,28 +85,27 @@ class Text:
     media: str = "text/plain; charset=utf-8"
 
 
-@dataclass(slots=True)
 class Call:
-    """One request, authenticated, checked and decoded."""
+    """One request, as routes and pages know it. Handlers are calls themselves."""
 
     site: Site
-    caller: str
+    caller = ""
     """Subject or name for limits and logs."""
     identity: Identity | None = None
     reserved: Reservation | None = None
     """For ``Access.SERVER``: the live reservation whose server asks."""
-    peer: str = ""
+    reservation = ""
+    """Id of the reservation that the request turned out to be about (for the log)."""
+    peer: str
     """Network address that asks."""
     token: str | None = None
-    """The token of the request's header; ``None``: it has none."""
-    headers: dict[str, str] = field(default_factory=dict)
+    """The token of the request's header, once checked; ``None``: it has none."""
+    headers: dict[str, str]
     """Headers to answer with."""
-    reservation: str = ""
-    """Id of the reservation that the request turned out to be about (for the log)."""
 
     @property
     def person(self) -> Identity:
-        """Who asks, on routes of people."""
+        """Who asks, on pages and on routes of people."""
         assert self.identity is not None
         return self.identity
 

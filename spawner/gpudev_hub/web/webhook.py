@@ -51,7 +51,7 @@ class Webhook(BaseHandler):
         expected = "sha256=" + hmac.new(secret.encode(), self.request.body, hashlib.sha256).hexdigest()
         given = self.request.headers.get("X-Hub-Signature-256", "")
         if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape")):
-            self.site.strangers.spend(network(self.request.remote_ip or ""))
+            self.site.strangers.spend(network(self.peer))
             raise Refused(
                 Code.UNAUTHENTICATED,
                 "The signature of this delivery is not valid.",
