@@ -123,7 +123,7 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
             left, right = x_of(parse(bar.start)), x_of(parse(bar.end))
             boxes = tuple(
                 Box(left, y + LANE * first + 1, max(right - left, THIN), LANE * count - 2)
-                for first, count in _runs(lanes)
+                for first, count in runs(lanes)
             )
             # The line of now must not run through a name.
             from_x = max(left, now_x) if right > now_x else left
@@ -138,7 +138,7 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
         height=y + FOOT,
         now_x=now_x,
         ticks=tuple(
-            Tick(x_of(at), _wire(at), number % 2 == 0)
+            Tick(x_of(at), at.isoformat().replace("+00:00", "Z"), number % 2 == 0)
             for number, at in enumerate(_hours(now, start + span, step))
         ),
         nodes=tuple(nodes),
@@ -164,14 +164,14 @@ def _lanes(node: wire.TimelineNode) -> list[tuple[wire.TimelineBar, list[int]]]:
 
 def _neighbours(free: list[int], count: int) -> list[int] | None:
     """The smallest group of neighbouring lanes that has room for ``count``."""
-    groups = [(size, first) for first, size in _runs(sorted(free)) if size >= count]
+    groups = [(size, first) for first, size in runs(sorted(free)) if size >= count]
     if not groups:
         return None
     _, first = min(groups)
     return list(range(first, first + count))
 
 
-def _runs(lanes: list[int]) -> list[tuple[int, int]]:
+def runs(lanes: list[int]) -> list[tuple[int, int]]:
     """Groups of neighbours as (first, how many)."""
     runs: list[tuple[int, int]] = []
     for lane in lanes:
@@ -192,7 +192,3 @@ def _hours(now: datetime, end: datetime, step: timedelta) -> list[datetime]:
         at += step
     # The first one would be written over "now".
     return [at for at in found if at - now > step * 0.35]
-
-
-def _wire(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")

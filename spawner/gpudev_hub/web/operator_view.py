@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gpudev import wire
 from gpudev_hub.core.model import Node, NodeStatus, Owner, Reservation, State
 from gpudev_hub.core.policy import Policy
-from gpudev_hub.core.words import listing
+from gpudev_hub.core.words import counted, listing
 from gpudev_hub.service.view import View
 
 from .page_view import size
@@ -66,7 +66,7 @@ class NodeUse:
             ]
         first = f"No server on {name} is affected."
         if self.servers:
-            count, which = _count(self.servers, "server"), _names(self.servers)
+            count, which = counted(len(self.servers), "server"), _names(self.servers)
             one = len(self.servers) == 1
             if action == "lost":
                 verb = "ends" if one else "end"
@@ -76,7 +76,7 @@ class NodeUse:
                 first = f"{count} on {name} {runs} running until {ends}: {which}."
         found = [first, f"Nothing new starts on {name} until you undrain it."]
         if self.planned:
-            count, which = _count(self.planned, "waiting request"), _names(self.planned)
+            count, which = counted(len(self.planned), "waiting request"), _names(self.planned)
             found.append(f"{count} planned there may start later than guaranteed: {which}.")
         return found
 
@@ -143,10 +143,6 @@ def people(policy: Policy, reservations: Iterable[Reservation]) -> list[Owner]:
 
 def _title(record: Reservation) -> str:
     return record.request.name or record.id
-
-
-def _count(uses: Sequence[Use], what: str) -> str:
-    return f"{len(uses)} {what}{'' if len(uses) == 1 else 's'}"
 
 
 def _names(uses: Sequence[Use]) -> str:

@@ -49,7 +49,7 @@ def _templates() -> jinja2.Environment:
     environment.filters.update(
         bar_words=bar_words,
         hours=page_view.hours,
-        level=page_view.grant,
+        level=page_view.level,
         ordinal=page_view.ordinal,
         sentence=sentence,
         told=page_view.told,

@@ -12,11 +12,10 @@ from markupsafe import Markup, escape
 
 from gpudev import wire
 from gpudev_hub.core.decisions.unit_of_work import SERVICE
-from gpudev_hub.core.words import sentence
+from gpudev_hub.core.words import counted, sentence
 
-from .drawing import parse
+from .drawing import parse, runs
 
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 STATES = {
     "queued": ("Waiting", "wait"),
     "starting": ("Starting", "info"),
@@ -91,7 +90,7 @@ def when(iso: str | None, now: str, seconds: bool = False) -> Markup:
     if iso is None:
         return Markup("–")
     at = parse(iso)
-    full = f"{at.day} {MONTHS[at.month - 1]} {at.year}, {at:%H:%M} UTC"
+    full = f"{at.day} {at:%b} {at.year}, {at:%H:%M} UTC"
     return Markup('<time datetime="{}" title="{}" data-when="{}">{}</time>').format(
         iso, full, "seconds" if seconds else "", clock(at, parse(now), seconds)
     )
@@ -99,7 +98,7 @@ def when(iso: str | None, now: str, seconds: bool = False) -> Markup:
 
 def clock(at: datetime, now: datetime, seconds: bool = False) -> str:
     """Return ``14:10 UTC``, or ``14:10:09 UTC``, with the day where it is not today's."""
-    day = "" if at.date() == now.date() else f"{at.day} {MONTHS[at.month - 1]} "
+    day = "" if at.date() == now.date() else f"{at.day} {at:%b} "
     return f"{day}{at:%H:%M:%S} UTC" if seconds else f"{day}{at:%H:%M} UTC"
 
 
@@ -132,7 +131,7 @@ def hours_field(value: float) -> str:
 
 def size(gpus: int, nodes: int) -> str:
     """``4 GPUs``, ``2 × 8 GPUs``."""
-    each = f"{gpus} GPU" + ("" if gpus == 1 else "s")
+    each = counted(gpus, "GPU")
     return each if nodes == 1 else f"{nodes} × {each}"
 
 
@@ -140,10 +139,6 @@ def ordinal(place: int) -> str:
     """``1st``, ``12th``."""
     tail = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
     return f"{place}{tail}"
-
-
-def _minutes(count: int) -> str:
-    return f"{count} minute{'' if count == 1 else 's'}"
 
 
 def told(text: wire.Sentence | None, now: str) -> Markup:
@@ -159,13 +154,9 @@ def slots(allocation: list[wire.NodeSlots]) -> list[str]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    groups: list[list[int]] = []
-    for number in sorted(numbers):
-        if groups and number == groups[-1][-1] + 1:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-    return ", ".join(str(g[0]) if len(g) == 1 else f"{g[0]}–{g[-1]}" for g in groups)
+    return ", ".join(
+        str(first) if count == 1 else f"{first}–{first + count - 1}" for first, count in runs(sorted(numbers))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +165,7 @@ class Step:
 
     name: str
     state: str
-    words: Markup = NOTHING
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +232,10 @@ class Shown:
     @property
     def warnings(self) -> list[tuple[int, str]]:
         """(threshold in minutes, words) for the reader, the shortest first."""
-        minutes = sorted(self.warn_minutes)
+        lengths = [(minutes, counted(minutes, "minute")) for minutes in sorted(self.warn_minutes)]
         if self.r.mine:
-            return [(m, f"Less than {_minutes(m)} left. Save your work, or extend.") for m in minutes]
-        return [(m, f"{self.r.owner}'s reservation ends in less than {_minutes(m)}.") for m in minutes]
+            return [(m, f"Less than {length} left. Save your work, or extend.") for m, length in lengths]
+        return [(m, f"{self.r.owner}'s reservation ends in less than {length}.") for m, length in lengths]
 
     @property
     def warning(self) -> str | None:
@@ -291,34 +282,24 @@ class Shown:
     def steps(self) -> tuple[Step, ...]:
         """Queued → starting → ready."""
         r, now = self.r, self.now
-        asked = Markup("requested {}").format(when(r.created_at, now))
+        queued = Step("Queued", "done", Markup("requested {}").format(when(r.created_at, now)))
         if r.state == "queued":
-            place = (
-                Markup("{} in the queue").format(ordinal(r.position))
-                if r.position
-                else Markup("no planned start yet")
-            )
-            starts = Markup("about {}").format(when(r.planned_start, now)) if r.planned_start else Markup("")
+            place = f"{ordinal(r.position)} in the queue" if r.position else "no planned start yet"
+            starts = Markup("about {}").format(when(r.planned_start, now)) if r.planned_start else ""
             return Step("Queued", "now", place), Step("Starting", "next", starts), Step("Ready", "next")
-        if r.state == "starting" and r.starts_at is None:
-            return (
-                Step("Queued", "done", asked),
-                Step("Starting", "now", Markup("JupyterLab and SSH are starting")),
-                Step("Ready", "next"),
-            )
-        began = Markup("since {}").format(when(r.starts_at, now)) if r.starts_at else Markup("")
         if r.state == "starting":
-            return Step("Queued", "done", asked), Step("Starting again", "now"), Step("Ready", "next")
-        if r.state == "ready" and self.stopped:
-            return Step("Queued", "done", asked), Step("Started", "done"), Step("Stopped", "now")
+            starting = Step("Starting", "now", "JupyterLab and SSH are starting")
+            again = Step("Starting again", "now")
+            return queued, starting if r.starts_at is None else again, Step("Ready", "next")
+        began = Markup("since {}").format(when(r.starts_at, now)) if r.starts_at else ""
+        ready = Step("Ready", "done", began)
         if r.state == "ready":
-            return Step("Queued", "done", asked), Step("Started", "done"), Step("Ready", "done", began)
-        last = Markup("{}").format(when(r.ended_at, now)) if r.ended_at else Markup("")
-        word, tone = self.pill
-        end = Step(word, "now" if self.live else "failed" if tone == "bad" else "done", last)
+            return queued, Step("Started", "done"), Step("Stopped", "now") if self.stopped else ready
         if r.starts_at is None:
-            return Step("Queued", "done", asked), Step("Ready", "next", Markup("not reached")), end
-        return Step("Queued", "done", asked), Step("Ready", "done", began), end
+            ready = Step("Ready", "next", "not reached")
+        word, tone = self.pill
+        how = "now" if self.live else "failed" if tone == "bad" else "done"
+        return queued, ready, Step(word, how, when(r.ended_at, now) if r.ended_at else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,14 +332,12 @@ def happenings(
         if news.lower().rstrip(".").endswith(words.lower()):
             news = NOTHING
         found.append(Happening(item.at, words, news, by))
-    minutes = Counter(parse(one.at).replace(second=0, microsecond=0) for one in found)
-    return [
-        replace(one, seconds=minutes[parse(one.at).replace(second=0, microsecond=0)] > 1)
-        for one in reversed(found)
-    ]
+    to_the_minute = len("2026-11-23T14:00")
+    minutes = Counter(one.at[:to_the_minute] for one in found)
+    return [replace(one, seconds=minutes[one.at[:to_the_minute]] > 1) for one in reversed(found)]
 
 
-def grant(value: float, most: float) -> tuple[float, bool]:
+def level(value: float, most: float) -> tuple[float, bool]:
     """A meter's level between 0 and 1, and whether it is full."""
     share = min(value / most, 1.0) if most > 0 else 0.0
     return round(share, 3), share >= 1

@@ -15,6 +15,7 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import HOUR
 from gpudev_hub.core.usage import Day, Sums, calendar_day, day_number
 from gpudev_hub.core.views.usage import By, Group
+from gpudev_hub.core.words import gpus
 from gpudev_hub.service.service import Service
 from gpudev_hub.times import rfc3339
 
@@ -111,7 +112,7 @@ def _row(service: Service, by: wire.UsageBy, group: Group, sums: Sums) -> wire.U
     key = calendar_day(int(group)).isoformat() if by == "day" else str(group)
     label = key
     if by == "size":
-        label = f"{group} GPU" if group == 1 else f"{group} GPUs"
+        label = gpus(int(group))
     elif by == "person":
         label = service.usage.login_of(key)
     elif by == "team":

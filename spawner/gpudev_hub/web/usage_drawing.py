@@ -116,13 +116,10 @@ def draw(days: wire.Usage) -> Chart:
 
 
 def _sum(rows: Mapping[date, wire.UsageRow], first: date, last: date) -> tuple[float, float]:
-    held = reserved = 0.0
-    for offset in range((last - first).days + 1):
-        row = rows.get(first + timedelta(days=offset))
-        if row is not None:
-            held += row.gpu_hours_held
-            reserved += row.gpu_hours_reserved
-    return held, reserved
+    within = [row for day, row in rows.items() if first <= day <= last]
+    return sum((row.gpu_hours_held for row in within), 0.0), sum(
+        (row.gpu_hours_reserved for row in within), 0.0
+    )
 
 
 def _round_step(least: float) -> float:
