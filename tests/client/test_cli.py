@@ -142,7 +142,7 @@ def test_a_node_that_is_not_there_is_said(run: Run, service: LiveService) -> Non
     assert "Reservation pair has no node 2: its 2 nodes are numbered from 0." in run.err
     assert run("ssh", "other-1") == 3
     assert "no reservation 'other-1'" in run.err
-    here = service.run.machine.running
+    here = service.run.cluster.running
     here["k1", 1] = replace(here["k1", 1], sshd={0: ("127.0.0.1", 2)})
     service.call(service.run.service.reconcile())
     assert run("ssh", "pair-1") == 4
@@ -349,7 +349,7 @@ def test_list(run: Run, service: LiveService) -> None:
 def test_a_cancelled_name_can_be_used_again_at_once(run: Run, service: LiveService) -> None:
     """Its server takes a while to stop: it is listed as past, and the name leads to the new one."""
     run("reserve", "-n", "demo")
-    service.run.machine.kept.add("k1")
+    service.run.cluster.kept.add("k1")
     run("cancel", "demo")
     assert run("list", "--ended") == 0
     assert re.search(r"demo +k1 .*stopping", run.out), run.out
@@ -365,7 +365,7 @@ def test_tables_fit(run: Run, service: LiveService, width: int, monkeypatch: pyt
     monkeypatch.setattr("gpudev.cli.output.WIDE", width)
     run("reserve", "-n", "a-name-of-thirty-characters-ok")
     run("reserve", "-g", "8", "--nodes", "2", "--no-wait")
-    service.run.machine.kept.add("k1")
+    service.run.cluster.kept.add("k1")
     run("cancel", "k1")
     for args in (("list",), ("list", "--all"), ("list", "--ended"), ("avail",), ("show", "k1")):
         assert run(*args) == 0
@@ -390,8 +390,8 @@ def test_avail(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             "refused: You asked for 48 GPU-hours, and your other reservations have 0: "
             "48 in total; your limit is 40."
         ) in " ".join(run.out.split())
-        first, second = service.run.machine.there
-        service.run.machine.there = [first, replace(second, status=NodeStatus.DRAINED, reason="fan")]
+        first, second = service.run.cluster.node_list
+        service.run.cluster.node_list = [first, replace(second, status=NodeStatus.DRAINED, reason="fan")]
         service.call(service.run.service.reconcile())
         assert run("avail", "--hours", "2") == 0
         assert "blocked: node-2 is drained (fan)" in run.out
@@ -434,7 +434,7 @@ def test_the_name_of_ssh_will_do(run: Run, service: LiveService) -> None:
 
 def test_cancel_names_what_it_found(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "demo")
-    service.run.machine.kept.add("k1")
+    service.run.cluster.kept.add("k1")
     run("cancel", "demo")
     assert run("cancel", "k1") == 0
     assert run.out == "demo is already stopping.\n"
@@ -489,10 +489,10 @@ def test_node_list_shows_who_holds_what(run: Run, service: LiveService) -> None:
 
 def test_node_list_shows_why_a_node_is_drained_and_when_it_ends(run: Run, service: LiveService) -> None:
     reason = "AcceleratedHardwareReady is False: NvidiaXID79Error"
-    ill, ends = service.run.machine.there
+    ill, ends = service.run.cluster.node_list
     ill = replace(ill, status=NodeStatus.DRAINED, reason=reason)
     # 1 Jan 2090, 12:00 UTC.
-    service.run.machine.there = [ill, replace(ends, block=CapacityBlock("cr-1", 3_786_955_200_000))]
+    service.run.cluster.node_list = [ill, replace(ends, block=CapacityBlock("cr-1", 3_786_955_200_000))]
     service.call(service.run.service.reconcile())
     ill_found, ends_found = run.json("node", "list")["nodes"]
     assert (ill_found["reason"], ends_found["until"]) == (reason, "2090-01-01T11:20:00Z")

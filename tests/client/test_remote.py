@@ -391,7 +391,7 @@ def test_interrupting_a_command_ends_it_here_and_there(box: gpudev.Reservation, 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_reserving_and_running_in_a_notebook(service: LiveService, world: World) -> None:
-    service.run.machine.kept.add("k1")
+    service.run.cluster.kept.add("k1")
     cells = [v4.new_code_cell(cell) for cell in CELLS]  # type: ignore[no-untyped-call]
     notebook = v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(world.home)}}).execute(

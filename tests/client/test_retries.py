@@ -74,8 +74,8 @@ def test_an_extension_that_did_not_arrive_is_asked_for_again(
 
 
 def test_a_release_whose_answer_is_lost_is_a_release(service: LiveService, client: gpudev.Client) -> None:
-    box = client.reserve(2, wait=False)
-    service.run.machine.kept.add(box.id)
+    box = client.reserve(2, progress=False)
+    service.run.cluster.kept.add(box.id)
     service.faults.append(Fault("drop", method="DELETE"))
     assert box.release().state == "stopping"
     service.let_go(box.id)

@@ -51,7 +51,7 @@ def test_share_and_unshare(run: Run, service: LiveService) -> None:
     assert "demo is no longer shared with bob." in run.out
     assert [guest.login for guest in service.only.guests] == ["carol"]
     assert run("share", "demo", "") == 2
-    service.run.machine.users.add("a/../b")
+    service.run.hub.users.add("a/../b")
     assert run("share", "demo", "a/../b") == 0, "quoted, whatever it holds"
     assert service.only.guests[-1].login == "a/../b"
 

@@ -28,7 +28,7 @@ GRACE = 30 * MINUTE
 
 
 def token(id: str, note: str = "gpu-dev login", client: str = "JupyterHub") -> dict[str, str]:
-    return {"id": id, "note": note, "oauth_client": client}
+    return {"id": id, "user": "ann", "note": note, "oauth_client": client}
 
 
 class World(ServiceWorld):
@@ -209,7 +209,7 @@ async def test_a_sweep_revokes_after_a_single_check_and_everything_follows(world
     assert third.state is State.QUEUED
     own = token("t3", f"Server at /user/ann/{first.id}/")
     forged = token("t4", f"Server at /user/ann/{first.id}/", client=f"Server at /user/ann/{first.id}/")
-    world.hub.tokens["ann"] = [token("t1"), token("t2", client="service-gpudev"), own, forged]
+    world.hub.add_tokens(token("t1"), token("t2", client="service-gpudev"), own, forged)
     latest = world.service.cuts.after(0).latest
     world.org.team.remove(1)
     world.org.asked.clear()
@@ -218,7 +218,7 @@ async def test_a_sweep_revokes_after_a_single_check_and_everything_follows(world
     assert world.person().reason == "not a member of pytorch/metamates"
     ended = await world.becomes(third.id, "ended")
     assert ended.outcome is Outcome.ACCESS_REVOKED
-    await world.until(lambda: world.hub.tokens["ann"] == [own])
+    await world.until(lambda: world.hub.tokens_of("ann") == [own])
     # JupyterLab must ask the Hub again, which knew the tokens until now.
     await world.until(
         lambda: [cut.subject for cut in world.service.cuts.after(latest).cuts] == [ANN, "hub:ann"]
@@ -234,7 +234,7 @@ async def test_a_sweep_revokes_after_a_single_check_and_everything_follows(world
         "access was revoked: not a member of pytorch/metamates",
     )
     assert (await world.becomes(second.id, "ended")).outcome is Outcome.ACCESS_REVOKED
-    await world.until(lambda: world.hub.tokens["ann"] == [], "its own token goes with the server")
+    await world.until(lambda: world.hub.tokens_of("ann") == [], "its own token goes with the server")
     assert world.people.verdict(BEN).allowed
 
 
@@ -242,7 +242,7 @@ async def test_who_is_blocked_loses_access_at_the_start_without_github(world: Wo
     """13: their server ends after the grace, tokens and SSH at once; nobody else notices."""
     await world.come(1, 2)
     first = await world.ready()
-    world.hub.tokens["ann"] = [token("t1")]
+    world.hub.add_tokens(token("t1"))
     world.github = github(world.org, replace(RULES, blocked=frozenset({1})))
     await world.restart()
     world.org.silent = "GitHub answered 502"
@@ -251,7 +251,7 @@ async def test_who_is_blocked_loses_access_at_the_start_without_github(world: Wo
     assert not verdict.allowed
     assert verdict.message == "Access of Ann to this hub was revoked: an operator blocked this account."
     assert world.people.verdict(BEN).allowed
-    await world.until(lambda: world.hub.tokens["ann"] == [])
+    await world.until(lambda: world.hub.tokens_of("ann") == [])
     world.org.silent = ""
     world.clock.advance(GRACE)
     assert await world.sweep.once()
@@ -388,24 +388,24 @@ async def test_the_gate_refuses_who_lost_access_and_restarts_in_the_grace(
 
 async def test_the_hub_away_delays_the_end_of_tokens_and_no_more(world: World) -> None:
     await world.come(1)
-    world.hub.tokens["ann"] = [token("t1")]
+    world.hub.add_tokens(token("t1"))
     world.hub.failure = (503, "busy")
     world.org.team.remove(1)
     await world.sweep.once()
     await world.until(lambda: world.service.metrics.effects["revoke", "unavailable"])
     world.hub.failure = None
-    await world.until(lambda: world.hub.tokens["ann"] == [])
+    await world.until(lambda: world.hub.tokens_of("ann") == [])
 
 
 async def test_a_token_made_at_the_moment_of_the_revocation_goes_too(world: World) -> None:
     await world.come(1)
-    world.hub.tokens["ann"] = [token("t1")]
+    world.hub.add_tokens(token("t1"))
     world.org.team.remove(1)
     await world.sweep.once()
     await world.until(lambda: world.service.metrics.effects["revoke", "done"] == 1)
-    world.hub.tokens["ann"] = [token("t2")]
+    world.hub.add_tokens(token("t2"))
     world.clock.advance(MINTED_LATE)
-    await world.until(lambda: world.hub.tokens["ann"] == [])
+    await world.until(lambda: world.hub.tokens_of("ann") == [])
 
 
 DEATHS: dict[str, Callable[[World], Awaitable[object]]] = {
@@ -421,7 +421,7 @@ async def test_a_death_in_the_middle_of_a_revocation_is_made_good(world: World, 
     await world.come(1, 2)
     record = await world.ready()
     waits = [await world.reserve(record.owner) for _ in range(3)][-1]
-    world.hub.tokens["ann"] = [token("t1")]
+    world.hub.add_tokens(token("t1"))
     await world.until(lambda: world.sweep.sweeps)
     await world.stop()
     armed, died = False, False
@@ -445,6 +445,6 @@ async def test_a_death_in_the_middle_of_a_revocation_is_made_good(world: World, 
     await world.sweep.once()
     await world.becomes(waits.id, "ended")
     assert world.person().access is Access.REVOKED
-    await world.until(lambda: world.hub.tokens["ann"] == [])
+    await world.until(lambda: world.hub.tokens_of("ann") == [])
     world.clock.advance(GRACE)
     assert (await world.becomes(record.id, "ended")).outcome is Outcome.ACCESS_REVOKED

@@ -131,9 +131,9 @@ class LiveService(FaultProxy):
             await asyncio.sleep(0.01)
 
     def let_go(self, id: str) -> None:
-        """The first server of a reservation ends at last, which was among ``machine.kept``."""
-        self.run.machine.kept.remove(id)
-        self.call(self.run.machine.remove(id, 1))
+        """The first server of a reservation ends at last, which was among ``cluster.kept``."""
+        self.run.cluster.kept.remove(id)
+        self.call(self.run.cluster.remove(id, 1))
 
     # What it says
 

@@ -19,7 +19,7 @@ import httpx
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from fakehub import FakeHub
+from fakehub import TOKEN, FakeHub
 from gpudev.wire import SshAccess
 from gpudev_hub.auth.check import Check
 from gpudev_hub.clock import Clock
@@ -36,12 +36,12 @@ from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
 from gpudev_hub.web import app
 from gpudev_hub.web.app import PUBLIC, make_gate_app, make_metrics_app, make_public_app, make_server
-from gpudev_hub.web.auth import Auth, HubUser
+from gpudev_hub.web.auth import Auth
 from gpudev_hub.web.login import Logins
 from gpudev_hub.web.openapi import document
 from gpudev_hub.web.settings import Rate, WebSettings
 from gpudev_hub.web.site import Site
-from machine import Machine, answers
+from memory_cluster import Launches, MemoryCluster
 from memory_store import MemoryStore
 
 PREFIX = "/services/gpudev/"
@@ -61,8 +61,8 @@ POLICY = Policy(
 NODES = [Node("node-1", "simulated", 8, "here"), Node("node-2", "simulated", 8, "here")]
 
 
-def owner(user: HubUser) -> Owner:
-    return Owner(subject=f"local:{user.name}", hub_user=user.name, login=user.name)
+def local_owner(name: str) -> Owner:
+    return Owner(subject=f"local:{name}", hub_user=name, login=name)
 
 
 def new_ids() -> Callable[[], str]:
@@ -78,6 +78,11 @@ async def checked() -> list[Check]:
 async def looked() -> list[Finding]:
     """What a look at the installation finds, likewise."""
     return [Finding("store", "database", "it answers"), Finding("clock", "clock", "2 min behind", "Set it.")]
+
+
+async def _answers(host: str, port: int, alias: str) -> bool:
+    """The probe: every sshd proves who it is."""
+    return True
 
 
 class Keys:
@@ -120,7 +125,7 @@ class Running:
     hub: FakeHub
     site: Site
     service: Service
-    machine: Machine
+    cluster: MemoryCluster
     url: str
     """Of the public listener with the prefix."""
     gate_url: str
@@ -208,8 +213,13 @@ async def running(
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """The service's listeners and a Hub; ``changes``: of ``WebSettings``."""
-    hub = FakeHub()
-    hub.start()
+    cluster = MemoryCluster()
+    cluster.node_list = list(nodes)
+    cluster.log = {"jupyter": "serving\n", "sshd": "listening\n"}
+    hub = FakeHub(cluster)
+    hub.reports = False
+    hub.users |= {"alice", "bob", "olga", "carol", "dave"}
+    hub.up()
     settings = replace(
         WebSettings(
             public_url="http://127.0.0.1:8000/",
@@ -221,26 +231,26 @@ async def running(
         **changes,
     )
     directory = Directory()
-    machine = Machine(nodes)
+    with _quickly():
+        hub_client = HubClient(hub.api, TOKEN)
     adapters = Adapters(
         policy=policy,
         store=store or MemoryStore(),
-        cluster=machine,
-        hub=machine,
-        launches=machine,
-        probe=answers,
+        cluster=cluster,
+        hub=hub_client,
+        launches=Launches(),
+        probe=_answers,
         clock=clock or Clock(),
         ids=ids or new_ids(),
     )
-    service = Service(adapters, github)
-    machine.live = lambda name: service.view.reservations.get(name)
+    hub.service = service = Service(adapters, github)
+    hub.subject_of = lambda user: (service.access.people.owner_of(user) or local_owner(user)).subject
     with _quickly():
-        tokens = HubClient(hub.api, "the-services-token")
         auth = Auth(
             hub_api=hub.api,
-            api_token="the-services-token",
+            api_token=TOKEN,
             cookie_secret=b"x" * 32,
-            owner=lambda user: service.access.people.owner_of(user.name) or owner(user),
+            owner=lambda user: service.access.people.owner_of(user.name) or local_owner(user.name),
             seen=service.logged_in,
             now=service.clock.now,
             prefix=PREFIX,
@@ -250,7 +260,7 @@ async def running(
         auth=auth,
         access=Keys(),
         settings=settings,
-        logins=Logins(tokens, directory, settings, service.clock.now),
+        logins=Logins(hub_client, directory, settings, service.clock.now),
         server_token_ok=TOKENS.verify,
         gate_secret=SECRET,
         home=lambda person: f"/home/{person.hub_user}",
@@ -267,7 +277,7 @@ async def running(
             hub,
             site,
             service,
-            machine,
+            cluster,
             url=f"{here}:{listen(public)}{PREFIX}",
             gate_url=f"{here}:{listen(gate)}/",
             metrics_url=f"{here}:{listen(metrics)}/",
@@ -278,9 +288,9 @@ async def running(
             server.stop()
             await server.close_all_connections()
         await auth.tokens.close()
-        await tokens.close()
         await service.stop()
-        await hub.stop()
+        await hub_client.close()
+        await hub.down()
         await asyncio.sleep(0)
 
 

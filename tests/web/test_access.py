@@ -25,7 +25,7 @@ from gpudev_hub.web.logs import JsonFormatter
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
 from gpudev_hub.web.settings import Rate
-from machine import Machine
+from memory_cluster import MemoryCluster
 from web_site import TOKENS, Running, checked, listen, looked, running
 
 API = wire.API
@@ -195,7 +195,7 @@ async def test_logs_bring_colours_and_nothing_else_that_a_terminal_obeys(
     async def logs(*_: object) -> dict[str, str]:
         return {"jupyter": said}
 
-    monkeypatch.setattr(Machine, "logs", logs)
+    monkeypatch.setattr(MemoryCluster, "logs", logs)
     async with running(pages()) as run, run.client("operators") as olga:
         run.hub.person("alices", "alice")
         run.hub.person("operators", "olga", scopes=("custom:gpudev:reserve", "custom:gpudev:operate"))
@@ -424,10 +424,10 @@ async def test_a_token_known_to_be_bad_costs_nobody_else(run: Running) -> None:
 
 @pytest.fixture
 async def hub() -> AsyncIterator[FakeHub]:
-    hub = FakeHub()
-    hub.start()
+    hub = FakeHub(MemoryCluster())
+    hub.up()
     yield hub
-    await hub.stop()
+    await hub.down()
 
 
 async def test_guesses_take_turns_and_lock_nobody_out(hub: FakeHub) -> None:

@@ -411,7 +411,7 @@ async def test_a_cancelled_name_is_free_and_leads_to_the_new_reservation(run: Ru
     async with run.client("alices") as alice:
         first = await reserve(alice, name="demo")
         await run.make_ready(first.id)
-        run.machine.lasting = True
+        run.cluster.lasting = True
         stopped = await alice.delete(f"{API}/reservations/demo")
         assert stopped.json()["state"] == "stopping"
         assert (await alice.get(f"{API}/reservations/demo")).json()["id"] == first.id

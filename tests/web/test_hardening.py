@@ -17,7 +17,7 @@ from gpudev_hub.web.auth import Auth
 from gpudev_hub.web.base import PageHandler
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
-from web_site import PREFIX, Running, log_in, owner, running
+from web_site import PREFIX, Running, local_owner, log_in, running
 
 API = wire.API
 ALICE = Owner("local:alice", "alice", "alice")
@@ -143,7 +143,7 @@ def test_cookies_are_for_https_alone_where_the_hub_is(secure: bool) -> None:
         hub_api="http://127.0.0.1:1/hub/api",
         api_token="token",
         cookie_secret=b"x" * 32,
-        owner=owner,
+        owner=lambda user: local_owner(user.name),
         seen=lambda subject: None,
         now=lambda: 0,
         prefix=PREFIX,

@@ -37,7 +37,7 @@ async def test_help_needs_no_log_in_and_no_hub(run: Running) -> None:
         assert "Log out" not in answer.text
     async with run.client("alices") as client:
         assert "Log out" in (await client.get("help")).text
-        await run.hub.stop()
+        await run.hub.down()
         assert (await client.get("help")).status_code == 200
 
 

@@ -436,9 +436,9 @@ async def test_another_account_text_namespace_or_key_does_not(
     # Somebody else's name, who has no such key; a name that is a pattern; a name that the Hub does not know.
     assert (await by_key(run, key, account="bob")).status_code == 401
     assert (await by_key(run, key, account="bob*")).status_code == 401
-    run.hub.unknown_users.add("alice")
+    run.hub.users.discard("alice")
     assert (await by_key(run, key)).status_code == 401
-    run.hub.unknown_users.clear()
+    run.hub.users.add("alice")
     assert (await by_key(run, key, expires_at="2036-01-01T00:00:00Z")).status_code == 401
     made_up = {"nonce": "guess", "expires_at": "2036-01-01T00:00:00Z"}
     assert (await by_key(run, key, made_up)).status_code == 401
@@ -600,7 +600,7 @@ async def test_while_the_hub_is_away_nobody_logs_in_and_it_is_said(run: Running,
 async def test_a_user_whom_the_hub_gives_no_token_is_told(run: Running) -> None:
     async with run.client() as browser:
         told = await confirmed(run, browser, await enter(run, browser))
-    run.hub.unknown_users.add("alice")
+    run.hub.users.discard("alice")
     answer = await collect(run, code=told["code"])
     assert (answer.status_code, "refused to make a token for alice" in answer.text) == (403, True)
 

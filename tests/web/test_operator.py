@@ -212,13 +212,13 @@ async def test_nodes_are_drained_undrained_and_lost(run: Running) -> None:
 
 async def test_why_a_node_is_drained_and_when_it_ends_is_shown(run: Running) -> None:
     reason = "AcceleratedHardwareReady is False: NvidiaXID79Error"
-    ill, ends = run.machine.there
+    ill, ends = run.cluster.node_list
     ill = replace(
         ill, status=NodeStatus.DRAINED, reason=reason, unhealthy=("AcceleratedHardwareReady", "KernelReady")
     )
     # 1 Jan 2090, 12:00 UTC.
     ends = replace(ends, block=CapacityBlock("cr-1", 3_786_955_200_000))
-    run.machine.there = [ill, ends]
+    run.cluster.node_list = [ill, ends]
     await run.service.reconcile()
     await reserve(run, "alice", gpus=8)
     waits = await reserve(run, "bob", gpus=8)

@@ -74,7 +74,7 @@ async def test_a_server_is_shared_by_login_and_only_with_people_who_have_access(
     async with site() as (run, org), run.client("t2") as ben:
         made = (await ben.post(f"{API}/reservations", json={"gpus": 1, "request_id": "request-1"})).json()
         await run.make_ready(made["id"])
-        run.machine.users |= {"p3", "p4"}
+        run.hub.users |= {"p3", "p4"}
         org.accounts[3] = "renamed"
         org.push.remove(4)
         await sweep_of(run).once()
@@ -84,7 +84,7 @@ async def test_a_server_is_shared_by_login_and_only_with_people_who_have_access(
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
         assert "p4 may not use this hub." in refused.text
         # The old login, which keeps being the Hub's name, and a user of the Hub from before GitHub.
-        run.machine.users.add("from-before")
+        run.hub.users.add("from-before")
         for name in ("p3", "from-before"):
             unknown = await ben.put(f"{API}/reservations/{made['id']}/guests/{name}")
             assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
