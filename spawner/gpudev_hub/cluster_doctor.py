@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import aiohttp
@@ -14,10 +13,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from .auth.check import Check
+from .auth.limits import server_time
 from .cluster.kubernetes import KubernetesCluster
 from .cluster.labels import COMPONENT, EFA
 from .cluster_settings import ClusterSettings
-from .core.model import SECOND, Millis, Node
+from .core.model import Millis, Node
 from .core.ports import ClusterUnavailable, HubUnavailable, StoreUnavailable
 from .core.views.doctor import Facts, Finding, PodFact, examine
 from .service.hubclient import HubClient
@@ -103,13 +103,13 @@ class Doctor:
         except ClusterUnavailable as error:
             return {"cluster": str(error)}
         return {
-            "cluster_time": _instant(date),
+            "cluster_time": date,
             "nodes": tuple(nodes if self.known is None else self.known()),
             "efa": {node.name: int(cluster.devices(node.name).get(EFA, 0)) for node in nodes},
             "pods": tuple(map(_pod, pods)),
         }
 
-    async def _pods(self) -> tuple[list[dict[str, Any]], str | None]:
+    async def _pods(self) -> tuple[list[dict[str, Any]], Millis | None]:
         """Return the pods of the installation, and the ``Date`` of the answer."""
         what = f"the Kubernetes API does not answer (pods of {NAMESPACE})"
         try:
@@ -122,7 +122,7 @@ class Doctor:
             raise ClusterUnavailable(f"{what}: {type(error).__name__}") from error
         if answer.status >= 400:
             raise ClusterUnavailable(f"{what}: it answered {answer.status}")
-        return json.loads(body)["items"], answer.headers.get("Date")
+        return json.loads(body)["items"], server_time(answer.headers)
 
 
 def _pod(pod: Mapping[str, Any]) -> PodFact:
@@ -132,11 +132,3 @@ def _pod(pod: Mapping[str, Any]) -> PodFact:
         node=pod["spec"].get("nodeName"),
         ready=conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"],
     )
-
-
-def _instant(date: str | None) -> Millis | None:
-    """Return the instant of an HTTP date; ``None`` if it is missing or cannot be read."""
-    try:
-        return None if date is None else round(parsedate_to_datetime(date).timestamp() * SECOND)
-    except ValueError:
-        return None

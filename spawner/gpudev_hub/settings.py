@@ -7,7 +7,6 @@ read the same environment, and so agree.
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
@@ -15,6 +14,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from .github_settings import GithubSettings
 from .policyfile import PolicyFile, read_policy
@@ -32,18 +34,17 @@ PREFIX = f"/services/{SERVICE}/"
 
 _POOL = re.compile(r"([1-9][0-9]{0,2})x([1-9][0-9]{0,2})")
 _LAST_PORT = 65535
-_PARTS = ("hub", "proxy_api", "service", "gate")
+_Port = Annotated[int, msgspec.Meta(ge=1, le=_LAST_PORT)]
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(msgspec.Struct, frozen=True):
     """Ports behind the proxy, all on loopback."""
 
-    hub: int
-    proxy_api: int
-    service: int
-    gate: int
-    bastion: int = 0
+    hub: _Port
+    proxy_api: _Port
+    service: _Port
+    gate: _Port
+    bastion: _Port = 0
     """0 if the ports were chosen by a version without a bastion."""
 
 
@@ -202,14 +203,8 @@ class Settings:
     def ports(self) -> Ports:
         """Return the ports chosen for this state folder (``choose_ports``). Raises ``SettingsError``."""
         try:
-            chosen = json.loads((self.state / "ports.json").read_text())
-            ports = {part: int(chosen[part]) for part in _PARTS}
-            if "bastion" in chosen:
-                ports["bastion"] = int(chosen["bastion"])
-            if not all(1 <= port <= _LAST_PORT for port in ports.values()):
-                raise ValueError(f"ports are 1 to {_LAST_PORT}")
-            return Ports(**ports)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return msgspec.json.decode((self.state / "ports.json").read_bytes(), type=Ports)
+        except (OSError, msgspec.MsgspecError) as error:
             raise SettingsError(
                 f"{self.state} has no usable ports.json ({error}): start gpudev-hub, which makes it"
             ) from error

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import random
 import socket
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
+
 from .server import private
-from .settings import LOOPBACK, Ports, Settings
+from .settings import LOOPBACK, Ports, Settings, SettingsError
 
 INTERNAL = range(12_000, 20_000)
 """Ports behind the proxy; below the ports of servers (``hub/local.py``) and of outgoing connections."""
@@ -115,16 +115,16 @@ def port_free(port: int) -> bool:
 
 def choose_ports(settings: Settings) -> Ports:
     """Return the ports behind the proxy; earlier ones, which running servers use, are kept if free."""
-    path = settings.state / "ports.json"
     try:
-        before = asdict(settings.ports())
-    except Exception:  # none, or none that can be read: any will do
+        before = msgspec.structs.asdict(settings.ports())
+    except SettingsError:  # none, or none that can be read: any will do
         before = {}
     chosen: dict[str, int] = {}
-    for part in Ports.__slots__:
+    for part in Ports.__struct_fields__:
         candidates = [before[part]] if before.get(part) else []
         candidates += random.sample(INTERNAL, 200)
         taken = (settings.port, *chosen.values())
         chosen[part] = next(port for port in candidates if port not in taken and port_free(port))
-    private.write(path, json.dumps(chosen))
-    return Ports(**chosen)
+    ports = Ports(**chosen)
+    private.write(settings.state / "ports.json", msgspec.json.encode(ports))
+    return ports

@@ -12,9 +12,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpudev_hub import supervisor
@@ -244,7 +244,9 @@ def test_a_refusal_leaves_everything_as_it_was_and_comes_again(
 )
 def test_ports_that_cannot_be_used_are_chosen_again(world: World, text: str) -> None:
     world.write("ports.json", text)
-    assert {port_free(port) for port in asdict(choose_ports(world.settings)).values()} == {True}
+    assert {port_free(port) for port in msgspec.structs.asdict(choose_ports(world.settings)).values()} == {
+        True
+    }
 
 
 def test_a_refusal_makes_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

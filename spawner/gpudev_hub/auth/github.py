@@ -23,7 +23,7 @@ from gpudev_hub.core.ports import MembershipUnavailable
 from gpudev_hub.github_settings import GithubSettings
 from gpudev_hub.settings_error import SettingsError
 
-from .limits import github_time, pause_for
+from .limits import pause_for, server_time
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class GithubClient:
         except (KeyError, TypeError, ValueError):
             raise self._failed(GithubUnavailable("GitHub's answer to a new token cannot be read")) from None
         # Both times are GitHub's: a clock that is off here does no harm.
-        life = expires - (github_time(reply.headers) or self._now())
+        life = expires - (server_time(reply.headers) or self._now())
         now = self._now()
         return _Token(text, now + max(0, life - _RENEW_BEFORE), now + life)
 
@@ -303,7 +303,7 @@ class GithubClient:
             raise self._failed(
                 GithubUnavailable(f"GitHub cannot be reached at {self._api} ({type(error).__name__})")
             ) from None
-        now = github_time(answer.headers)
+        now = server_time(answer.headers)
         if now is not None:
             self.clock_ahead = self._now() - now
         left, limit = (answer.headers.get(f"x-ratelimit-{name}", "") for name in ("remaining", "limit"))
@@ -332,7 +332,7 @@ class GithubClient:
             self._pauses = 0
             return Reply(status, None, answer.headers)
         pause = pause_for(
-            status, answer.headers, message, github_time(answer.headers) or self._now(), self._pauses
+            status, answer.headers, message, server_time(answer.headers) or self._now(), self._pauses
         )
         if pause is not None:
             self._pauses += 1

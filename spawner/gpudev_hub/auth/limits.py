@@ -33,7 +33,7 @@ def pause_for(
     return None
 
 
-def github_time(headers: Mapping[str, str]) -> Millis | None:
+def server_time(headers: Mapping[str, str]) -> Millis | None:
     """The ``Date`` of an answer; ``None`` where it has no usable one."""
     try:
         return round(parsedate_to_datetime(headers["date"]).timestamp() * SECOND)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -98,15 +98,11 @@ def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
     labels = metadata["labels"]
     container = _container(status)
     state = container.get("state", {})
-    return PodFacts(
-        name=facts.name,
-        uid=facts.uid,
-        node=facts.node,
-        gpus=gpus,
+    return replace(
+        facts,
         server=server,
         rank=int(labels.get(RANK, 0)),
         ranks=int(labels.get(RANKS, 1)),
-        over=over,
         gone=over and "running" not in state,
         running="running" in state,
         ip=status.get("podIP"),

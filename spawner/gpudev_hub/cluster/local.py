@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Collection
 
 from gpudev_hub.core.model import Claim, Node, Presence
 from gpudev_hub.core.ports import ClusterUnavailable, ServerSight
-from gpudev_hub.server import processes, record
+from gpudev_hub.server import record
 from gpudev_hub.server.logs import tail
 
 from .gpus import Gpus, GpusUnavailable
-from .servers import LocalServers, alive
+from .servers import LocalServers, alive, open_process
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +105,8 @@ class LocalCluster:
                 self._watch_launcher(id, attempt, found)
 
     def _watch_launcher(self, id: str, attempt: int, found: record.Record) -> None:
-        try:
-            descriptor = os.pidfd_open(found.pid)
-        except ProcessLookupError:
-            self._changed.put_nowait((id, attempt))
-            return
-        if processes.start_time(found.pid) != found.start_time:
-            os.close(descriptor)
+        descriptor = open_process(found.pid, found.start_time)
+        if descriptor is None:
             self._changed.put_nowait((id, attempt))
             return
         loop = asyncio.get_running_loop()

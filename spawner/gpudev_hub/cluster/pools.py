@@ -23,36 +23,18 @@ def find_gpus(settings: Settings) -> Gpus:
 
 def local_policy(gpus: Gpus, settings: Settings) -> Policy:
     """Return one pool with the operator's settings. Raises ``GpusUnavailable`` if real GPUs do not answer."""
-    return settings.policy.on(_plain_policy(gpus))
-
-
-def _plain_policy(gpus: Gpus) -> Policy:
-    if isinstance(gpus, SimulatedGpus):
-        return Policy(
-            pools=(
-                PoolSettings(
-                    name=SIMULATED,
-                    gpus_per_node=gpus.gpus,
-                    images=IMAGES,
-                    label=f"{gpus.nodes} × {gpus.gpus} simulated GPUs",
-                    simulated=True,
-                    max_gang=min(gpus.nodes, 2),
-                ),
-            )
-        )
-    count = max(gpus.count().values())
-    model = gpus.model()
-    return Policy(
-        pools=(
-            PoolSettings(
-                name=pool_name(model),
-                gpus_per_node=count,
-                images=IMAGES,
-                label=f"{count} × {model}",
-                max_gang=1,
-            ),
-        )
+    simulated = isinstance(gpus, SimulatedGpus)
+    nodes, model = gpus.count(), gpus.model()
+    count = max(nodes.values())
+    pool = PoolSettings(
+        name=SIMULATED if simulated else pool_name(model),
+        gpus_per_node=count,
+        images=IMAGES,
+        label=f"{len(nodes)} × {count} simulated GPUs" if simulated else f"{count} × {model}",
+        simulated=simulated,
+        max_gang=min(len(nodes), 2),
     )
+    return settings.policy.on(Policy(pools=(pool,)))
 
 
 def pool_name(model: str) -> str:

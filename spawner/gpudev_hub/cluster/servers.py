@@ -52,27 +52,33 @@ def alive(found: Record) -> bool:
     )
 
 
-async def process_ended(pid: int, start_time: int, timeout: float) -> bool:
-    """Wait, without polling, until the process is gone; false after ``timeout`` seconds."""
+def open_process(pid: int, start_time: int) -> int | None:
+    """Return a pidfd of a process, which is readable once it has ended; ``None`` if it is gone."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
+        return None
+    if processes.start_time(pid) == start_time:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+async def process_ended(pid: int, start_time: int, timeout: float) -> bool:
+    """Wait, without polling, until the process is gone; false after ``timeout`` seconds."""
+    descriptor = open_process(pid, start_time)
+    if descriptor is None:
         return True
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
     try:
-        if processes.start_time(pid) != start_time:
-            return True
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        loop.add_reader(descriptor, ended.set)
-        try:
-            await asyncio.wait_for(ended.wait(), timeout)
-        except TimeoutError:
-            return False
-        finally:
-            loop.remove_reader(descriptor)
-        return True
+        await asyncio.wait_for(ended.wait(), timeout)
+    except TimeoutError:
+        return False
     finally:
+        loop.remove_reader(descriptor)
         os.close(descriptor)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +137,8 @@ class LocalServers:
             return ServerSight(id, attempt, Presence.ABSENT, complete=False, detail=str(error))
         running = {rank: found for rank, found in records.items() if found is not None and alive(found)}
         gone = records.keys() - running.keys()
-        if gone or not records:
-            # A launcher that is starting, or what a killed launcher left behind.
-            left = set(processes.marked(prefix).values())
-        else:
-            left = set()
+        # A launcher that is starting, or what a killed launcher left behind.
+        left = set(processes.marked(prefix).values()) if gone or not records else set()
         reasons = [f.exit.reason for f in records.values() if f is not None and f.exit is not None]
         head = records.get(0)
         user_stopped = head is not None and head.exit is not None and head.exit.by_user

@@ -1,7 +1,6 @@
 """What the picker offers, and how a filled form becomes the canonical options of a request.
 
-The profile list has KubeSpawner's structure, so that one form serves every engine; what it says about shapes
-is what the service's policy allows, and the service checks it again.
+The sizes are those that the service's policy allows; the service checks every request again.
 """
 
 from __future__ import annotations
@@ -62,23 +61,8 @@ def _profile_options(policy: Policy, images: Sequence[str]) -> dict[str, Any]:
     default = policy.default_hold / HOUR
     offered = sorted({*(hours for hours in HOURS if hours <= longest), default})
     return {
-        "hours": {
-            "display_name": "Hours",
-            "choices": {
-                f"{hours:g}": {
-                    "display_name": f"{hours:g} hour{'' if hours == 1 else 's'}",
-                    "default": hours == default,
-                }
-                for hours in offered
-            },
-            "unlisted_choice": {"enabled": True, "display_name": "Other"},
-        },
-        "image": {
-            "display_name": "Image",
-            "choices": {
-                image: {"display_name": image, "default": index == 0} for index, image in enumerate(images)
-            },
-        },
+        "hours": {"choices": {f"{hours:g}": {"default": hours == default} for hours in offered}},
+        "image": {"choices": {image: {} for image in images}},
     }
 
 

@@ -74,9 +74,9 @@ def descendants(root: int) -> set[int]:
     found: set[int] = set()
     new = [root]
     while new:
-        below = [pid for above in new for pid in children.get(above, ()) if pid not in found]
-        found.update(below)
-        new = below
+        below = set(children.get(new.pop(), ())) - found
+        found |= below
+        new += below
     return found
 
 

@@ -21,6 +21,15 @@ MAX_RSA_BITS = 16384
 _CURVES = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
 """Bytes of an uncompressed point."""
 _ED25519_BYTES = 32
+_FIELDS = {
+    "ssh-rsa": 3,
+    "ssh-ed25519": 2,
+    **{f"ecdsa-sha2-{curve}": 3 for curve in _CURVES},
+    "sk-ssh-ed25519@openssh.com": 3,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 4,
+}
+"""Fields of a key of each accepted type, with the type itself."""
+_ECDSA = re.compile(r"(?:sk-)?ecdsa-sha2-(nistp[0-9]+)")
 _SHAPE = re.compile(r"([a-z0-9@.-]+) ([A-Za-z0-9+/]+={0,2})(?: .*)?")
 _LONGEST_TYPE = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -54,24 +63,16 @@ def fingerprint(blob: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-class _Fields:
-    """Reads the fields of a key, each with its length before it; ``BadKey`` if the key is cut short."""
-
-    def __init__(self, data: bytes) -> None:
-        self._rest = data
-
-    def next(self) -> bytes:
-        size = int.from_bytes(self._take(4), "big")
-        return self._take(size)
-
-    def end(self) -> bool:
-        return not self._rest
-
-    def _take(self, count: int) -> bytes:
-        if count > len(self._rest):
+def _split(data: bytes, count: int) -> tuple[list[bytes], bytes]:
+    """Return the first fields of a key, each with its length before it, and the rest. Raises ``BadKey``."""
+    fields = []
+    for _ in range(count):
+        end = 4 + int.from_bytes(data[:4], "big")
+        if len(data) < end:
             raise BadKey("the key is incomplete")
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
+        fields.append(data[4:end])
+        data = data[end:]
+    return fields, data
 
 
 def parse_line(line: str) -> PublicKey:
@@ -88,11 +89,14 @@ def parse_line(line: str) -> PublicKey:
         raise BadKey("not valid base64") from error
     if base64.b64encode(data).decode() != text:
         raise BadKey("not canonical base64")
-    fields = _Fields(data)
-    if fields.next() != kind.encode():
+    [name], _ = _split(data, 1)
+    if name != kind.encode():
         raise BadKey("the type does not match the key")
-    _check_fields(kind, fields)
-    if not fields.end():
+    if kind not in _FIELDS:
+        raise BadKey(f"keys of type {kind[:_LONGEST_TYPE]} are not accepted")
+    fields, rest = _split(data, _FIELDS[kind])
+    _check_fields(kind, fields[1:])
+    if rest:
         raise BadKey("the key has extra data")
     if not kind.startswith("sk-"):
         _check_numbers(kind, text)
@@ -110,31 +114,21 @@ def _check_numbers(kind: str, text: str) -> None:
         raise BadKey("the key is not valid") from error
 
 
-def _check_fields(kind: str, fields: _Fields) -> None:
+def _check_fields(kind: str, fields: list[bytes]) -> None:
+    """Check the fields after the type. The last one of a security key is the application."""
     if kind == "ssh-rsa":
-        fields.next()  # the exponent
-        bits = int.from_bytes(fields.next(), "big").bit_length()
+        bits = int.from_bytes(fields[1], "big").bit_length()
         if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
             raise BadKey(f"an RSA key of {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
-    elif kind in ("ssh-ed25519", "sk-ssh-ed25519@openssh.com"):
-        if len(fields.next()) != _ED25519_BYTES:
+    elif "ed25519" in kind:
+        if len(fields[0]) != _ED25519_BYTES:
             raise BadKey("the Ed25519 key does not have 32 bytes")
-    elif kind == "sk-ecdsa-sha2-nistp256@openssh.com":
-        _check_curve("nistp256", fields)
-    elif kind.startswith("ecdsa-sha2-") and kind.removeprefix("ecdsa-sha2-") in _CURVES:
-        _check_curve(kind.removeprefix("ecdsa-sha2-"), fields)
-    else:
-        raise BadKey(f"keys of type {kind[:_LONGEST_TYPE]} are not accepted")
-    if kind.startswith("sk-"):
-        fields.next()  # the application, as the security key knows it
-
-
-def _check_curve(curve: str, fields: _Fields) -> None:
-    if fields.next() != curve.encode():
-        raise BadKey("the curve does not match the key")
-    point = fields.next()
-    if len(point) != _CURVES[curve] or point[0] != 4:
-        raise BadKey(f"not an uncompressed point of {curve}")
+    elif match := _ECDSA.match(kind):
+        curve, point = match[1], fields[1]
+        if fields[0] != curve.encode():
+            raise BadKey("the curve does not match the key")
+        if len(point) != _CURVES[curve] or point[0] != 4:
+            raise BadKey(f"not an uncompressed point of {curve}")
 
 
 @dataclass(frozen=True, slots=True)
