@@ -129,7 +129,7 @@ class GithubClient:
         """
 
         def broken(what: str) -> GithubUnavailable:
-            return self._failed(GithubUnavailable(f"GitHub's list {path} {what}"))
+            return self._failed(f"GitHub's list {path} {what}")
 
         url: str | None = str(httpx.URL(self._api + path, params={**(params or {}), "per_page": "100"}))
         items: list[Any] = []
@@ -140,7 +140,7 @@ class GithubClient:
                 return None
             count += 1
             if not isinstance(reply.data, list) or (count > 1 and not reply.data):
-                raise self._failed(GithubUnavailable(f"page {count} of GitHub's list {path} is missing"))
+                raise self._failed(f"page {count} of GitHub's list {path} is missing")
             if reply.headers.get("x-github-sso", "").startswith("partial-results"):
                 raise broken("is not complete (SAML)")
             items.extend(reply.data)
@@ -190,7 +190,7 @@ class GithubClient:
         try:
             key = self.settings.private_key()
         except SettingsError as error:
-            raise self._failed(GithubRefused(str(error))) from None
+            raise self._failed(str(error), GithubRefused) from None
         seconds = self._now() // SECOND
         # A minute back, as GitHub advises: clocks differ a little.
         claims = {"iat": seconds - 60, "exp": seconds + _JWT_SECONDS, "iss": str(self.settings.app_id)}
@@ -199,10 +199,9 @@ class GithubClient:
         except Exception:
             # Which exception depends on what the file holds. Without its cause: that may quote the key.
             raise self._failed(
-                GithubRefused(
-                    f"private_key_file in GPUDEV_GITHUB names {self.settings.private_key_file}, which holds "
-                    "no RSA private key in PEM format: download a key of the GitHub App"
-                )
+                f"private_key_file in GPUDEV_GITHUB names {self.settings.private_key_file}, which holds "
+                "no RSA private key in PEM format: download a key of the GitHub App",
+                GithubRefused,
             ) from None
 
     async def _good_token(self) -> str:
@@ -228,10 +227,9 @@ class GithubClient:
             found = await self._as_app("GET", f"/orgs/{org}/installation")
             if not found.found:
                 raise self._failed(
-                    GithubRefused(
-                        f"the GitHub App {self.settings.app_id} is not installed in the organisation {org}: "
-                        "an owner of the organisation must install it"
-                    )
+                    f"the GitHub App {self.settings.app_id} is not installed in the organisation {org}: "
+                    "an owner of the organisation must install it",
+                    GithubRefused,
                 )
             self._installation = int(found.data["id"])
         path = f"/app/installations/{self._installation}/access_tokens"
@@ -239,7 +237,7 @@ class GithubClient:
         if not reply.found:
             self._installation = None
             raise self._failed(
-                GithubRefused(f"the GitHub App was uninstalled from {org}: an owner must install it again")
+                f"the GitHub App was uninstalled from {org}: an owner must install it again", GithubRefused
             )
         try:
             text = str(reply.data["token"])
@@ -248,7 +246,7 @@ class GithubClient:
             if not re.fullmatch(r"[!-~]+", text):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
-            raise self._failed(GithubUnavailable("GitHub's answer to a new token cannot be read")) from None
+            raise self._failed("GitHub's answer to a new token cannot be read") from None
         # Both times are GitHub's: a clock that is off here does no harm.
         life = expires - (server_time(reply.headers) or self._now())
         now = self._now()
@@ -297,12 +295,10 @@ class GithubClient:
                 answer = await self._http.request(method, url, headers=headers, json=body)
         except (TimeoutError, httpx.TimeoutException):
             self._timeouts += 1
-            raise self._failed(GithubUnavailable(f"GitHub did not answer within {_TIME_LIMIT} s")) from None
+            raise self._failed(f"GitHub did not answer within {_TIME_LIMIT} s") from None
         except httpx.HTTPError as error:
             # Without its text: some quote a header.
-            raise self._failed(
-                GithubUnavailable(f"GitHub cannot be reached at {self._api} ({type(error).__name__})")
-            ) from None
+            raise self._failed(f"GitHub cannot be reached at {self._api} ({type(error).__name__})") from None
         now = server_time(answer.headers)
         if now is not None:
             self.clock_ahead = self._now() - now
@@ -326,7 +322,7 @@ class GithubClient:
         what = f"{method} {path}: {status}{f' {message}' if message else ''}"
         if status in (200, 201, 204):
             if data is None and status != httpx.codes.NO_CONTENT:
-                raise self._failed(GithubUnavailable(f"GitHub's answer is not JSON ({what})"))
+                raise self._failed(f"GitHub's answer is not JSON ({what})")
             return Reply(status, data, answer.headers)
         if status == httpx.codes.NOT_FOUND and message != "Integration not found":
             self._pauses = 0
@@ -338,11 +334,9 @@ class GithubClient:
             self._pauses += 1
             length, self._closed_for = pause
             self._closed_until = self._now() + length
-            raise self._failed(
-                GithubUnavailable(f"{self._closed_for} is reached ({what})", self._closed_until)
-            )
+            raise self._failed(f"{self._closed_for} is reached ({what})", until=self._closed_until)
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise self._failed(GithubUnavailable(f"GitHub is not working ({what})"))
+            raise self._failed(f"GitHub is not working ({what})")
         raise self._refusal(status, answer.headers, message, what)
 
     def _refusal(self, status: int, headers: httpx.Headers, message: str, what: str) -> GithubUnavailable:
@@ -353,7 +347,7 @@ class GithubClient:
                 advice = f"{clock_words(self.clock_ahead)}: set this machine's clock"
             # The request does not matter: every other one would be refused, too.
             text = f"GitHub refuses the App ({status} {message or 'Unauthorized'}): {advice}"
-            return self._failed(_Unauthorized(text))
+            return self._failed(text, _Unauthorized)
         if status == httpx.codes.NOT_FOUND:
             advice = f"check app_id and url in GPUDEV_GITHUB: there is no App {app} here"
         elif 300 <= status < 400:
@@ -365,13 +359,16 @@ class GithubClient:
             advice = f"the App needs {wanted}, and an owner of the organisation must approve it"
         else:
             advice = "check the settings in GPUDEV_GITHUB"
-        return self._failed(GithubRefused(f"GitHub refuses the App ({what}): {advice}"))
+        return self._failed(f"GitHub refuses the App ({what}): {advice}", GithubRefused)
 
-    def _failed(self, error: GithubUnavailable) -> GithubUnavailable:
-        if str(error) != self.problem:
-            self.problem = str(error)
-            log.warning("%s", error)
-        return error
+    def _failed(
+        self, message: str, kind: type[GithubUnavailable] = GithubUnavailable, until: Millis | None = None
+    ) -> GithubUnavailable:
+        """Return the error. Logs it, unless the last request failed in the same way."""
+        if message != self.problem:
+            self.problem = message
+            log.warning("%s", message)
+        return kind(message, until)
 
 
 def clock_words(ahead: Millis) -> str:
