@@ -158,7 +158,6 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
         bastion = Bastion(
             service.view,
             of.keys,
-            address=of.bastion,
             now=of.clock.now,
             on_machine=of.clock.on_machine,
             refusal=lambda owner: people.verdict(owner.subject).message,

@@ -12,8 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from gpudev.wire import SshBastion
-from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS, Bastion
+from gpudev_hub.ssh.bastion import Bastion
 from metric_samples import families
 from organisation import Organisation, github
 from tofu import INFRA, REPOSITORY, Json
@@ -59,7 +58,6 @@ async def scraped() -> str:
         run.site.bastion = Bastion(
             run.service.view,
             run.directory,
-            address=SshBastion(host="127.0.0.1", port=22, user="jump", host_key_alias=HOST_KEY_ALIAS),
             now=run.service.clock.now,
             on_machine=lambda at: at,
         )

@@ -417,7 +417,6 @@ class World:
         self.bastion = Bastion(
             self.live,
             directory,
-            address=self.address,
             now=now,
             on_machine=lambda at: at + self.set_forward,
             refusal=lambda owner: self.refused.get(owner.subject, ""),

@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gpudev.wire import SshBastion
 from gpudev_hub.core.model import Owner
-from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS, Bastion
+from gpudev_hub.ssh.bastion import Bastion
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey, parse_line
 from web_site import Running
 
@@ -66,7 +65,6 @@ class Door:
         self.bastion = Bastion(
             run.service.view,
             self.directory,
-            address=SshBastion(host="127.0.0.1", port=22, user="jump", host_key_alias=HOST_KEY_ALIAS),
             now=lambda: run.service.clock.now() + self.ahead,
             on_machine=lambda at: at,
             refusal=lambda owner: self.refused.get(owner.subject, ""),

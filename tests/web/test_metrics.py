@@ -7,10 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gpudev.wire import SshBastion
 from gpudev_hub.core.model import MINUTE, SECOND
 from gpudev_hub.core.ports import StoreUnavailable
-from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS, Bastion
+from gpudev_hub.ssh.bastion import Bastion
 from memory_store import MemoryStore
 from metric_samples import families, value
 from organisation import Organisation, github
@@ -90,7 +89,6 @@ async def test_bastions_that_work_are_counted_for_a_minute(run: Running) -> None
     run.site.bastion = Bastion(
         run.service.view,
         run.directory,
-        address=SshBastion(host="127.0.0.1", port=22, user="jump", host_key_alias=HOST_KEY_ALIAS),
         now=lambda: now,
         on_machine=lambda at: at,
     )

@@ -1,4 +1,4 @@
-"""Who may enter which server: decided from live state at the moment of asking, closed when unsure."""
+"""Who may enter which server: decided from the live state at each request, and refused when in doubt."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _OPEN = (State.STARTING, State.READY)
 
 
 class LiveState(Protocol):
-    """What of the service's view is needed here."""
+    """The part of the service's view that is needed here."""
 
     @property
     def reservations(self) -> Mapping[str, Reservation]:
         """Live reservations by id."""
 
     def sight(self, id: str) -> ServerSight | None:
-        """Where the server of the current attempt listens; ``None`` while it is not seen."""
+        """Return where the server of the current attempt listens; ``None`` while it is not observed."""
 
 
 def entrants(record: Reservation) -> tuple[Owner, ...]:
-    """Who may enter the server of a reservation: its owner first."""
+    """Return who may enter the server of a reservation, the owner first."""
     return (record.owner, *(Owner(guest.subject, guest.hub_user, guest.login) for guest in record.guests))
 
 
 def is_open(record: Reservation, now: Millis) -> bool:
-    """Whether anybody may enter the server of a reservation at a time."""
+    """Return whether anybody may enter the server of a reservation now."""
     return record.state in _OPEN and (record.ends_at is None or now < record.ends_at)
 
 
@@ -49,7 +49,7 @@ def expiry(seconds: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Answers for the API and for sshd's key look-ups."""
+    """Answers the API, and the key look-ups of the servers' sshd."""
 
     state: LiveState
     directory: KeyDirectory
@@ -59,18 +59,18 @@ class Access:
     """The account that servers run as."""
     now: Callable[[], Millis]
     on_machine: Callable[[Millis], Millis]
-    """What the clock of the servers shows at an instant."""
+    """Returns what the clock of the servers shows at an instant."""
     allowed: Callable[[str], bool] = lambda _: True
-    """Whether a subject may use the service now."""
+    """Returns whether a subject may use the service now."""
     let_in: Callable[[str, str], None] = lambda _, __: None
-    """Is told of the subject and the fingerprint of each key that opens a connection."""
+    """Called with subject and fingerprint for each key that opens a connection."""
     bastion: SshBastion | None = None
     """How clients reach servers."""
 
     async def hosts(self, owner: Owner) -> SshAccess:
-        """The servers that ``owner`` may enter now, and what his SSH client needs for it."""
+        """Return the servers that ``owner`` may enter now, and what their SSH client needs."""
         identity = await self.directory.identity_file(owner)
-        # First, because this looks for new keys.
+        # Before ``keys``, because this looks for new keys.
         refused = await self.directory.rejected(owner)
         keys = await self.directory.keys(owner)
         hosts, closed = self._names(owner)
@@ -85,15 +85,15 @@ class Access:
         )
 
     async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
-        """Lines for ``authorized_keys`` that let the key in to server ``id`` right now; none: closed.
+        """Return the lines for ``authorized_keys`` that let the key into server ``id`` now; none: refused.
 
-        The comment of each line says whose key it is, for the server's own record of its connections.
+        The comment of each line says whose key it is, for the server's record of its connections.
         """
         found: list[tuple[str, PublicKey]] = []
         for person in self._people(id):
             keys = await self.directory.keys(person)
             found += [(person.subject, key) for key in keys if key.fingerprint == fingerprint]
-        # The directory may have taken its time: what counts is who may enter now.
+        # Check again: access may have changed while the keys were read.
         record, may = self._open(id), {person.subject for person in self._people(id)}
         lines = []
         for subject, key in found:
@@ -120,7 +120,7 @@ class Access:
         return record if record is not None and is_open(record, self.now()) else None
 
     def _names(self, owner: Owner) -> tuple[list[SshHost], list[SshClosed]]:
-        """The servers that can be entered, and the names that lead nowhere now."""
+        """Return the servers that can be entered, and the names without a server now."""
         live = self.state.reservations.values() if self.allowed(owner.subject) else ()
         own = [record for record in live if record.owner.subject == owner.subject]
         shared = [record for record in live if record.guest(owner.subject) is not None]

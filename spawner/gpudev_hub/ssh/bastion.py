@@ -1,8 +1,7 @@
 """What the bastion may do: which key opens which targets, which connections must end, and what happened.
 
-The bastion forwards connections to servers and knows nothing itself. It asks at each login, and lists its
-connections every few seconds. Answers come from the state of this moment; nothing depends on what an earlier
-service told an earlier bastion.
+The bastion forwards connections to servers, and keeps no state of its own. It asks at each login, and lists
+its connections every few seconds. Every answer comes from the current state.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from gpudev.wire import SshBastion
 from gpudev_hub.core.model import MINUTE, SECOND, Millis, Owner, Reservation
 from gpudev_hub.times import rfc3339
 
@@ -27,11 +25,11 @@ from .keys import PublicKey
 HOST_KEY_ALIAS = "gpudev-bastion"
 """The name in the certificate of every bastion; no reservation has this id."""
 FRESH: Millis = SECOND
-"""Age up to which a list of everybody's keys answers for a key that is not on it."""
+"""Age up to which a list of everybody's keys also shows that a key is unknown."""
 REMEMBERED = 4096
-"""Connections, targets and keys remembered for the audit log."""
+"""Most connections, targets and keys remembered for the audit log."""
 LINES = 200
-"""Lines remembered of one reservation."""
+"""Most lines remembered for one reservation."""
 
 Value = TypeVar("Value")
 
@@ -81,7 +79,7 @@ class BastionEvent(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class _Known:
-    """What the events of a connection said about it."""
+    """What is known of a connection from its events."""
 
     fingerprint: str
     address: str
@@ -102,12 +100,12 @@ class _Index:
 
 
 def target(host: str, port: int) -> str:
-    """A target as ``permitopen`` and ``ssh -W`` write it: sshd compares the strings."""
+    """Return a target as ``permitopen`` and ``ssh -W`` write it: sshd compares the strings."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Memory(OrderedDict[str, Value]):
-    """The latest entries."""
+    """Keeps the latest entries."""
 
     def __setitem__(self, name: str, value: Value) -> None:
         super().__setitem__(name, value)
@@ -118,35 +116,33 @@ class _Memory(OrderedDict[str, Value]):
 
 @dataclass(slots=True)
 class Bastion:
-    """Answers for bastions."""
+    """Answers bastions."""
 
     state: LiveState
     directory: KeyDirectory
     _: KW_ONLY
-    address: SshBastion
-    """How clients reach it."""
     now: Callable[[], Millis]
     on_machine: Callable[[Millis], Millis]
     refusal: Callable[[Owner], str] = lambda _: ""
-    """Why a person may not enter; empty if they may."""
+    """Returns why a person may not enter; empty if they may."""
     let_in: Callable[[str, str], None] = lambda _subject, _fingerprint: None
-    """Is told of each subject with the fingerprint that it was let in with."""
+    """Called with subject and fingerprint for each key that is let in."""
     _index: _Index | None = None
     _indexing: asyncio.Task[_Index] | None = None
     _targets: _Memory[str] = field(default_factory=_Memory)
-    """The latest reservation of each target, also of servers that have ended."""
+    """The latest reservation at each target, also if its server has ended."""
     _refused: _Memory[str] = field(default_factory=_Memory)
-    """Why a key was refused last."""
+    """Why each key was last refused."""
     _people: _Memory[tuple[Owner, ...]] = field(default_factory=_Memory)
-    """Whose key was let in last: several people may have the same one."""
+    """Who was let in with each key: several people may have the same key."""
     _known: _Memory[_Known] = field(default_factory=_Memory)
     _by_address: _Memory[str] = field(default_factory=_Memory)
     _lines: dict[str, deque[str]] = field(default_factory=dict)
     _asked: dict[str, Millis] = field(default_factory=dict)
-    """When each bastion asked last for connections to end, which they all do every few seconds."""
+    """When each bastion last asked for connections to end."""
 
     async def authorized_keys(self, fingerprint: str) -> list[str]:
-        """Lines for ``authorized_keys`` that let the key open its owner's servers; none: refused.
+        """Return the lines for ``authorized_keys`` that let the key open its owner's servers; none: refused.
 
         A key of several people opens the servers of all of them; each server checks the key again.
         """
@@ -189,7 +185,7 @@ class Bastion:
         return len(self._asked)
 
     async def to_end(self, connections: Sequence[BastionConnection]) -> list[tuple[BastionConnection, str]]:
-        """Connections that must end now, each with the reason. None if the keys cannot be read."""
+        """Return the connections that must end now, with reasons; none if the keys cannot be read."""
         if not connections:
             return []
         index = await self._fresh_index()
@@ -215,7 +211,7 @@ class Bastion:
         }
         if not allowed:
             return next(filter(None, map(self.refusal, owners)), "no live reservation is left for this key")
-        # Clients can ask for anything: a target that was never a server's must not keep a connection.
+        # Clients can ask for any target. Targets that never had a server must not keep a connection.
         used = [known for one in connection.targets if (known := self._targets.get(one)) is not None]
         if used and allowed.isdisjoint(used):
             return "the reservation that it was used for has ended or is no longer shared"
@@ -226,18 +222,18 @@ class Bastion:
         }
         if lost and not used:
             return "a reservation that it could open has ended or is no longer shared"
-        # sshd never takes a permission back, and addresses are used again.
+        # sshd does not revoke permissions, and addresses are used again.
         if any(lost & ids for ids in open_to.values()):
             return "an address that it could open belongs to another reservation now"
         return ""
 
     def record(self, events: Iterable[BastionEvent]) -> None:
-        """Write events of a bastion to the audit log, and to the records of the reservations concerned."""
+        """Write events of a bastion to the audit log, and to the lines of the reservations concerned."""
         for event in events:
             self._record(event)
 
     def lines_of(self, reservation: str) -> str:
-        """What happened at the bastion to a live reservation since the service started, a line each."""
+        """Return what happened to a live reservation at the bastion since the service started."""
         for ended in self._lines.keys() - self.state.reservations.keys():
             del self._lines[ended]
         return "".join(f"{line}\n" for line in self._lines.get(reservation, ()))
@@ -281,7 +277,7 @@ class Bastion:
             if person is None or reservation not in {record.id for record in self._open_to(person)}:
                 return
             if reservation in known.reservations:
-                return  # each use of a port is told; the first one says it
+                return  # only the first use is told
             known.reservations = (*known.reservations, reservation)
             text = f"connected from {known.address} with the key {known.fingerprint}"
             self._line(event, reservation, f"{who} {text}")
@@ -306,7 +302,7 @@ class Bastion:
         ]
 
     def _who(self, fingerprint: str, reservation: str | None) -> Owner | None:
-        """The person with a key; of several, the first who may enter the reservation."""
+        """Return the person with a key; of several, the first who may enter the reservation."""
         people = self._people.get(fingerprint, ())
         able = (one for one in people if any(record.id == reservation for record in self._open_to(one)))
         return next(able, people[0] if people else None)
@@ -321,7 +317,7 @@ class Bastion:
         return found
 
     async def _holders(self, fingerprint: str) -> list[tuple[Owner, PublicKey]]:
-        """Who of those with an open server has the key, as of now."""
+        """Return the people with a running server who have the key now."""
         index = self._index
         if index is not None:
             found = await self._confirmed(index, fingerprint)
@@ -339,7 +335,7 @@ class Bastion:
         return found
 
     async def _fresh_index(self) -> _Index:
-        """Everybody's keys; read at most once in ``FRESH``, so that wrong keys cost little."""
+        """Return everybody's keys, read at most once in ``FRESH``: wrong keys must cost little."""
         if self._indexing is not None:
             await asyncio.shield(self._indexing)
         index = self._index
@@ -365,7 +361,7 @@ class Bastion:
                 try:
                     keys = await self.directory.keys(owner)
                 except Exception:
-                    # One person's unreadable keys lock out nobody else.
+                    # Unreadable keys of one person must not lock out others.
                     log.exception("the keys of %s cannot be read", subject)
                     complete = False
                     continue

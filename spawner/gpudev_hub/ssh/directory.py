@@ -1,4 +1,4 @@
-"""Whose keys are whose."""
+"""Which SSH keys belong to whom."""
 
 from __future__ import annotations
 
@@ -14,35 +14,31 @@ from .keygen import keep_pair, public_of
 from .keys import PublicKey, RefusedKey, judge
 
 OWN_FOLDER = "gpudev"
-"""Folder in ``~/.ssh`` where ``gpu-dev`` keeps the key that it made for a user who had none."""
-
+"""Folder in ``~/.ssh`` with the key that ``gpu-dev`` creates for users without one."""
 
 _LARGEST = 1 << 16
-"""Most characters read of a file: whatever its user left there must not fill the service's memory."""
+"""Most characters read from a file: a large file must not fill the service's memory."""
 
 
 class KeyDirectory(Protocol):
-    """Knows the keys of an owner. An owner without any gets an empty list, which opens nothing."""
+    """Knows the keys of owners."""
 
     async def keys(self, owner: Owner) -> list[PublicKey]:
-        """His keys as of now."""
+        """Return the owner's current keys; an empty list opens nothing."""
 
     def known(self, owner: Owner) -> bool:
-        """Return whether an empty list means that there are no keys, not that nobody knows them now."""
+        """Return whether an empty list means that there are no keys, not that they are unknown now."""
 
     async def rejected(self, owner: Owner) -> list[RefusedKey]:
-        """Return the owner's keys that open nothing, each with the reason.
-
-        The owner asks for this, so keys added a moment ago are looked for.
-        """
+        """Return the owner's keys that open nothing, with reasons. Looks for keys added a moment ago."""
 
     async def identity_file(self, owner: Owner) -> Path | None:
-        """A private key on this machine that was made for him; ``None``: he has his own."""
+        """Return the private key that was created for the owner here; ``None``: they have their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalDirectory:
-    """One machine: the local user's keys are those in his ``~/.ssh``, each demo user has one made for him."""
+    """The keys on one machine: those in the local user's ``~/.ssh``, and a created key per demo user."""
 
     local_subject: str
     ssh_folder: Path
@@ -50,19 +46,19 @@ class LocalDirectory:
     """Private, in the state folder."""
 
     async def keys(self, owner: Owner) -> list[PublicKey]:
-        """Read anew each time: a key made a moment ago must work at the first try."""
+        """Read the files each time: a key created a moment ago must work at once."""
         return (await asyncio.to_thread(self._read, owner))[0]
 
     def known(self, owner: Owner) -> bool:  # noqa: ARG002
-        """Files of this machine say it."""
+        """Return true: files of this machine can always be read."""
         return True
 
     async def rejected(self, owner: Owner) -> list[RefusedKey]:
-        """Those of the local user's files that sshd would not accept, too weak ones for example."""
+        """Return the keys in the local user's files that sshd would not accept, for example weak keys."""
         return (await asyncio.to_thread(self._read, owner))[1]
 
     async def identity_file(self, owner: Owner) -> Path | None:
-        """Demo users' keys; made when first asked for."""
+        """Return a demo user's key, created at the first call."""
         if owner.subject == self.local_subject:
             return None
         return await asyncio.to_thread(self._demo_key, owner)
@@ -74,7 +70,7 @@ class LocalDirectory:
         refused: dict[RefusedKey, None] = {}
         for folder in (self.ssh_folder / OWN_FOLDER, self.ssh_folder):
             for path in sorted(folder.glob("*.pub")):
-                # A public key alone may be anybody's; he who has the private part beside it is its owner.
+                # A public key without its private key may belong to somebody else.
                 # Opening a named pipe would wait for its writer.
                 if not path.with_suffix("").exists() or not path.is_file():
                     continue

@@ -1,4 +1,4 @@
-"""Running ``ssh-keygen``."""
+"""Runs ``ssh-keygen``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import tempfile
 from pathlib import Path
 
 TIME_LIMIT = 30
-"""Seconds; it needs a hundredth of one, except where the machine starves."""
-
-
+"""Seconds; it usually needs 10 ms."""
 _SCRATCH = ".new-"
 
 
 class KeygenFailed(Exception):
-    """``ssh-keygen`` did not do its work; the message has its words."""
+    """``ssh-keygen`` failed; the message quotes it."""
 
 
 def run(*arguments: str, given: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -41,7 +39,7 @@ def run(*arguments: str, given: bytes | None = None) -> subprocess.CompletedProc
 
 
 def ssh_keygen(*arguments: str) -> str:
-    """Run it; returns what it prints."""
+    """Run ``ssh-keygen`` and return its output. Raises ``KeygenFailed``."""
     done = run(*arguments)
     if done.returncode != 0:
         words = (done.stderr or done.stdout).decode(errors="replace").strip()
@@ -50,9 +48,9 @@ def ssh_keygen(*arguments: str) -> str:
 
 
 def new_pair(comment: str, private: Path) -> tuple[str, str]:
-    """A new Ed25519 key: (private, public) as OpenSSH writes them; nothing stays on disk.
+    """Return a new Ed25519 key as (private, public) texts; nothing stays on disk.
 
-    ``private``: a folder nobody else can enter. What a kill leaves there ``clear_scratch`` removes.
+    ``private``: a private folder. ``clear_scratch`` removes what is left there if the process is killed.
     """
     with _scratch(private) as folder:
         path = _make(Path(folder) / "key", comment)
@@ -60,7 +58,7 @@ def new_pair(comment: str, private: Path) -> tuple[str, str]:
 
 
 def keep_pair(path: Path, comment: str) -> None:
-    """Make a key at ``path`` (and ``path.pub``) unless it is there; of two who try at once one wins."""
+    """Create a key at ``path`` and ``path.pub`` unless it exists. If two callers do so at once, one wins."""
     if path.exists() and public_of(path).exists():
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,7 +67,7 @@ def keep_pair(path: Path, comment: str) -> None:
         try:
             os.link(new, path)
         except FileExistsError:
-            # An earlier attempt that ended half-way, or somebody else's of this moment: its key is the one.
+            # The key of an attempt that was interrupted, or of another caller, is kept.
             public = Path(folder) / "public"
             public.write_text(ssh_keygen("-y", "-f", str(path)))
         else:
@@ -88,11 +86,11 @@ def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def clear_scratch(folder: Path) -> None:
-    """Remove what kills left behind in a folder and below it, while nobody makes keys there."""
+    """Remove what killed processes left in and below a folder. No key may be in the making there."""
     for left in folder.rglob(f"{_SCRATCH}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def public_of(path: Path) -> Path:
-    """Where the public part of a key lies."""
+    """Return the path of the public part of a key."""
     return path.with_name(path.name + ".pub")

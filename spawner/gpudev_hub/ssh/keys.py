@@ -1,8 +1,7 @@
-"""Public keys: which lines we let into ``authorized_keys``, and their fingerprints.
+"""Public keys: which lines are accepted for ``authorized_keys``, and their fingerprints.
 
-``ssh-keygen -l`` is no check: it takes options, comments, certificates and several lines. Here a line is
-taken apart, judged by its inner structure, and put together anew from the type and the blob alone. The fields
-are read here, because a user is told what is wrong with a key, and the library does not say it.
+``ssh-keygen -l`` is not a check: it accepts options, comments, certificates and several lines. So the fields
+of a key are checked here, which also tells the user what is wrong with it. Only its type and blob are used.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class BadKey(ValueError):
-    """A line that must not get into ``authorized_keys``; says why."""
+    """A line that must not get into ``authorized_keys``; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class PublicKey:
 
     @property
     def line(self) -> str:
-        """``TYPE BLOB``, nothing else."""
+        """``TYPE BLOB``, without a comment."""
         return f"{self.type} {self.blob}"
 
     @property
@@ -59,7 +58,7 @@ class PublicKey:
 
 
 def fingerprint(blob: bytes) -> str:
-    """``SHA256:…`` of a key's blob."""
+    """Return the ``SHA256:…`` of a key's blob."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
@@ -76,7 +75,7 @@ def _split(data: bytes, count: int) -> tuple[list[bytes], bytes]:
 
 
 def parse_line(line: str) -> PublicKey:
-    """The key of one line ``TYPE BLOB [comment]``. Raises ``BadKey`` for anything else."""
+    """Return the key in a line ``TYPE BLOB [comment]``. Raises ``BadKey`` for anything else."""
     if _CONTROL.search(line):
         raise BadKey("control characters or several lines")
     match = _SHAPE.fullmatch(line)
@@ -104,9 +103,9 @@ def parse_line(line: str) -> PublicKey:
 
 
 def _check_numbers(kind: str, text: str) -> None:
-    """Raise ``BadKey`` for numbers that no key has, such as a point off its curve: sshd refuses them, too.
+    """Raise ``BadKey`` for impossible numbers, such as a point off its curve, which sshd refuses, too.
 
-    Not for security keys: the library reads them as plain keys, without their application.
+    Not for security keys: the library does not know their application.
     """
     try:
         load_ssh_public_key(f"{kind} {text}".encode())
@@ -136,12 +135,12 @@ class RefusedKey:
     """A key that opens nothing, and why."""
 
     summary: str
-    """Type and fingerprint where they can be read, else where the line is."""
+    """Type and fingerprint if they can be read, else the number of the line."""
     reason: str
 
 
 def judge(text: str) -> tuple[list[PublicKey], list[RefusedKey]]:
-    """Every good key, each once, in order, and every other line that is not empty or a comment."""
+    """Return all good keys, each once and in order, and all other lines except empty lines and comments."""
     found: dict[PublicKey, None] = {}
     refused: dict[RefusedKey, None] = {}
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
@@ -155,7 +154,7 @@ def judge(text: str) -> tuple[list[PublicKey], list[RefusedKey]]:
 
 
 def _summary(line: str, number: int) -> str:
-    """Nothing of the line that may be a secret or control a terminal."""
+    """Describe a line without anything that may be a secret or control a terminal."""
     match = _SHAPE.fullmatch(line)
     if match is None or len(match[1]) > _LONGEST_TYPE:
         return f"line {number}"

@@ -1,4 +1,4 @@
-"""Everything an engine needs to start an admitted attempt: the server's token, host keys, certificates."""
+"""What an engine needs to start an admitted attempt: the server's token, host keys, certificates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .keygen import clear_scratch, new_pair
 
 
 def keep_secret(path: Path) -> bytes:
-    """The 32 random bytes kept at ``path``; made there if it does not exist."""
+    """Return the 32 random bytes in a file, which is created if it does not exist."""
     try:
         value = path.read_bytes()
     except FileNotFoundError:
@@ -37,25 +37,25 @@ def keep_secret(path: Path) -> bytes:
 
 
 class ServerTokens:
-    """Tokens that name one attempt of one reservation: a keyed hash, so that nothing need be kept."""
+    """Tokens for one attempt of one reservation. They are keyed hashes, so none has to be stored."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def make(self, id: str, attempt: int) -> str:
-        """The token of an attempt; always the same."""
+        """Return the token of an attempt, always the same."""
         message = f"gpudev server token 1\n{id}\n{attempt}".encode()
         digest = hmac.new(self._key, message, hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def verify(self, id: str, attempt: int, token: str) -> bool:
-        """Whether ``token`` is that attempt's; takes the same time for all."""
+        """Return whether this is the token of an attempt, in constant time."""
         return hmac.compare_digest(self.make(id, attempt).encode(), token.encode())
 
 
 @dataclass(slots=True)
 class Launches:
-    """Makes launches. Keys are made once per (id, attempt) and kept: a launch never changes."""
+    """Makes launches. Keys are created once per attempt and kept, so that a launch never changes."""
 
     folder: Path
     _: KW_ONLY
@@ -65,7 +65,7 @@ class Launches:
     service_url: str
     """Where servers reach the service, ``…/services/gpudev/``."""
     devices: Callable[[str], dict[str, str]] = lambda _: {}
-    """What a server of several whole nodes gets of a node besides GPUs, by resource name."""
+    """Returns devices of a node other than GPUs, for a server of several whole nodes."""
     _making: dict[tuple[str, int], asyncio.Lock] = field(default_factory=dict)
     _cleared: bool = False
 
@@ -73,7 +73,7 @@ class Launches:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def make(self, reservation: Reservation) -> Launch:
-        """The launch of the current attempt: the same again if asked twice."""
+        """Return the launch of the current attempt, the same at each call."""
         if not reservation.allocation or reservation.ends_at is None:
             raise ValueError(f"{reservation.id} has no slots, so there is nothing to start")
         key = (reservation.id, reservation.attempt)
@@ -123,9 +123,9 @@ class Launches:
         return tuple(material)
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """Remove the keys of attempts that hold no slots: their servers are gone."""
+        """Remove the keys of attempts without slots: their servers are gone."""
         if not self._cleared:
-            # Of a service that was killed while it made keys; this one makes none before its first pass.
+            # Left by a service that was killed. This service creates no keys before its first pass.
             clear_scratch(self.folder.parent)
             self._cleared = True
         for path in self.folder.glob("*.json"):

@@ -1,4 +1,4 @@
-"""The service's own look at sshd: a key exchange at the address that users get."""
+"""Checks sshd of a server by a key exchange at the address that users get."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SshdProbe:
-    """Asks whether sshd at an address serves a host certificate of ours for a name."""
+    """Checks whether sshd at an address has the host CA's certificate for a name."""
 
     ca: PublicKey
     timeout: int = 5
     """Seconds."""
 
     async def __call__(self, host: str, port: int, host_key_alias: str) -> bool:
-        """True only after a whole key exchange that showed the right certificate."""
+        """Return whether a complete key exchange showed the right certificate."""
         process = await asyncio.create_subprocess_exec(
             *("ssh-keyscan", "-c", "-t", "ed25519", "-T", str(self.timeout), "-p", str(port), host),
             stdin=asyncio.subprocess.DEVNULL,
@@ -60,13 +60,13 @@ class SshdProbe:
 def certifies(line: str, ca: PublicKey, name: str) -> bool:
     """Return whether a line of ``ssh-keyscan -c`` is a host certificate that ``ca`` signed for ``name``.
 
-    The time it is valid for is not judged here: clients judge it by their own clocks.
+    Its period of validity is not checked: clients check it by their own clocks.
     """
     # ssh-keyscan writes a host before plain keys and none before certificates.
     _, kind, rest = line.partition(_CERTIFICATE + " ")
     try:
         certificate = load_ssh_public_identity((kind + rest).encode())
-        # The certificate names its signer itself, so a valid signature alone proves nothing.
+        # A certificate names its own signer, so a valid signature alone proves nothing.
         if not isinstance(certificate, SSHCertificate) or not _is(certificate.signature_key(), ca):
             return False
         certificate.verify_cert_signature()

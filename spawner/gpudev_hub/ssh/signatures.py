@@ -1,4 +1,4 @@
-"""Signatures made by ``ssh-keygen -Y sign``: who signed a text with a key that is known to be theirs."""
+"""Checks signatures made by ``ssh-keygen -Y sign`` with the known keys of a person."""
 
 from __future__ import annotations
 
