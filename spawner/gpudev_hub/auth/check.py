@@ -1,4 +1,4 @@
-"""Checks every fact about GitHub that the product relies on, each with what to do where it does not hold."""
+"""Checks what the product relies on at GitHub, and says what to do about each fault."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .github import CLOCK_TOLERANCE, PERMISSIONS, GithubClient, clock_words
 from .membership import GithubMembership
 
 EVENTS = ("membership", "organization", "team", "member")
-"""Webhook events that hasten a look at somebody."""
+"""Webhook events after which a person is checked at once."""
 NOT_CHECKED = "not checked"
-"""Found where an earlier fault kept a check from being made."""
+"""What a check finds that an earlier fault prevented."""
 _AGAIN = "Correct this, then check again."
 _SHARE = 0.5
 """Part of the hourly limit that the sweep may need."""
@@ -40,12 +40,12 @@ class Check:
 
 
 async def check_github(client: GithubClient) -> list[Check]:
-    """Check everything. A check that fails does not keep the others from being made. Never raises."""
+    """Run all checks, also after one has failed. Never raises."""
     return [found async for found in _Checks(client).all()]
 
 
 class _Checks:
-    """One run; keeps what later checks need of earlier ones."""
+    """One run. It keeps what later checks need from earlier ones."""
 
     def __init__(self, client: GithubClient) -> None:
         self._client = client
@@ -55,7 +55,7 @@ class _Checks:
         self._pages = 0
 
     async def all(self) -> AsyncIterator[Check]:
-        """Every check, in the order in which their faults are best mended."""
+        """Yield all checks, in the order in which faults are best corrected."""
         parts: list[tuple[str, Callable[[], Awaitable[list[Check]]]]] = [
             ("App", self._app),
             ("installation", self._installation),
@@ -73,7 +73,7 @@ class _Checks:
             try:
                 found = await part()
             except MembershipUnavailable as error:
-                # One fault can fail many checks; it is said once.
+                # One fault can fail many checks, and is reported once.
                 found = [_unchecked(name) if str(error) in said else Check(name, str(error), _AGAIN)]
                 said.add(str(error))
             except (KeyError, TypeError, ValueError, AttributeError):
@@ -130,7 +130,7 @@ class _Checks:
         except SettingsError as error:
             return [Check("client secret", str(error), "The Hub needs it. Correct the file.")]
         status = await self._client.check_client(self._settings.client_id, secret)
-        # GitHub knows no such token, but it took the client's word that it may ask.
+        # GitHub accepts the client's secret, and does not know the token.
         good = status in (httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
         todo = "" if good else "Create a client secret in the App's settings for client_secret_file."
         return [Check("client secret", "accepted" if good else f"refused with {status}", todo)]

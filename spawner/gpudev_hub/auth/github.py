@@ -1,7 +1,7 @@
 """A client of GitHub's REST API that acts as a GitHub App.
 
-One request follows another, answers are asked for conditionally, and rate limits are obeyed. No token, key or
-signed text gets into a message: errors name the request and GitHub's own words.
+It sends one request at a time, conditional if possible, and obeys rate limits. Messages quote the request and
+GitHub's own message, but no token, key or signed text.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .limits import pause_for, server_time
 log = logging.getLogger(__name__)
 
 PERMISSIONS = {"members": "read", "metadata": "read"}
-"""All that the product needs; tokens are narrowed to them."""
+"""The permissions that the product needs; tokens are restricted to them."""
 CLOCK_TOLERANCE: Millis = MINUTE
-"""GitHub refuses an App whose clock is further off."""
+"""GitHub refuses an App with a larger clock error."""
 _VERSION = "2022-11-28"
 _TIME_LIMIT = 15
-"""Seconds for one request; GitHub itself cuts those over 10 s."""
+"""Seconds for one request; GitHub's own limit is 10 s."""
 _JWT_SECONDS = 540
 _RENEW_BEFORE: Millis = 10 * MINUTE
 _MAX_PAGES = 500
 _MAX_KEPT = 5_000
-"""Answers kept for conditional requests; they are forgotten with their token anyway, after an hour."""
+"""Most answers kept for conditional requests. They are dropped with their token, after an hour."""
 
 
 class GithubUnavailable(MembershipUnavailable):
-    """GitHub gave no answer that can be used: an outage, a rate limit, or an incomplete answer."""
+    """GitHub gave no usable answer: an outage, a rate limit, or an incomplete answer."""
 
 
 class GithubRefused(GithubUnavailable):
@@ -50,12 +50,12 @@ class GithubRefused(GithubUnavailable):
 
 
 class _Unauthorized(GithubRefused):
-    """401: the token or the signed text is no good."""
+    """401: GitHub does not accept the token or the signed text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. ``data`` is ``None`` where the status is 404 or 204."""
+    """An answer. ``data`` is ``None`` if the status is 404 or 204."""
 
     status: int
     data: Any
@@ -63,7 +63,7 @@ class Reply:
 
     @property
     def found(self) -> bool:
-        """False: GitHub answered 404, which may also mean "you may not see it"."""
+        """Whether GitHub did not answer 404, which may also mean that access is missing."""
         return self.status != 404
 
 
@@ -75,13 +75,13 @@ class _Token:
 
 
 class GithubClient:
-    """Asks GitHub. Every method raises ``GithubUnavailable`` or its kind ``GithubRefused``."""
+    """Asks GitHub. Every method raises ``GithubUnavailable`` or ``GithubRefused``."""
 
     def __init__(self, settings: GithubSettings, *, now: Callable[[], Millis]) -> None:
-        """The App's key is read when a token is made, so that a new one needs no restart."""
+        """The App's key is read for each new token, so that a new key needs no restart."""
         self.settings = settings
         self.problem: str | None = None
-        """Why the last request failed; ``None``: it did not."""
+        """Why the last request failed; ``None``: it succeeded."""
         self.clock_ahead: Millis | None = None
         """How far this machine's clock is ahead of GitHub's; ``None`` before the first answer."""
         self.requests = 0
@@ -115,17 +115,17 @@ class GithubClient:
         await self._http.aclose()
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Reply:
-        """``GET`` with the installation's token; a 404 is a reply, too."""
+        """Send a ``GET`` with the installation's token; a 404 is a reply, too."""
         return await self._get(str(httpx.URL(self._api + path, params=params)))
 
     async def get_as_app(self, path: str) -> Reply:
-        """``GET`` as the App itself, for what concerns its installations and its webhook."""
+        """Send a ``GET`` as the App itself, for its installations and its webhook."""
         return await self._as_app("GET", path)
 
     async def pages(self, path: str, params: Mapping[str, str] | None = None) -> list[Any] | None:
-        """Return all items of a list; ``None`` where its first page is a 404.
+        """Return all items of a list; ``None`` if its first page is a 404.
 
-        Raises ``GithubUnavailable`` unless every page came whole and none was left out.
+        Raises ``GithubUnavailable`` if a page is missing or incomplete.
         """
 
         def broken(what: str) -> GithubUnavailable:
@@ -149,7 +149,7 @@ class GithubClient:
                 expected = int(httpx.URL(links["last"]["url"]).params.get("page", "1"))
             url = links.get("next", {}).get("url")
             if url is not None and not url.startswith(f"{self._api}/"):
-                # The token goes to nobody else.
+                # The token must not be sent to another address.
                 raise broken("continues at another address")
             if count >= _MAX_PAGES:
                 raise broken(f"has more than {count} pages")
@@ -242,12 +242,12 @@ class GithubClient:
         try:
             text = str(reply.data["token"])
             expires = round(datetime.fromisoformat(reply.data["expires_at"]).timestamp() * SECOND)
-            # One that no header can carry would be quoted in an error further on.
+            # A token that a header cannot contain would be quoted in a later error.
             if not re.fullmatch(r"[!-~]+", text):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise self._failed("GitHub's answer to a new token cannot be read") from None
-        # Both times are GitHub's: a clock that is off here does no harm.
+        # Both times are GitHub's, so a wrong clock here does no harm.
         life = expires - (server_time(reply.headers) or self._now())
         now = self._now()
         return _Token(text, now + max(0, life - _RENEW_BEFORE), now + life)
@@ -265,7 +265,7 @@ class GithubClient:
         timeouts = self._timeouts
         async with self._turn:
             if self._timeouts != timeouts:
-                # Whoever waited while a request hung would now wait as long again, one after the other.
+                # Another request timed out while this one waited: do not wait as long again.
                 raise GithubUnavailable(self.problem or "GitHub did not answer")
             now = self._now()
             if now < self._closed_until:
@@ -311,7 +311,7 @@ class GithubClient:
         return answer
 
     def _judge(self, method: str, url: str, answer: httpx.Response) -> Reply:
-        """The reply of an answer that is usable. Raises what describes any other."""
+        """Return the reply of a usable answer. Raises the error for any other answer."""
         status = answer.status_code
         path = httpx.URL(url).path
         try:
@@ -345,7 +345,7 @@ class GithubClient:
             advice = f"check app_id and private_key_file in GPUDEV_GITHUB: the key must be one of App {app}"
             if self.clock_ahead is not None and abs(self.clock_ahead) > CLOCK_TOLERANCE:
                 advice = f"{clock_words(self.clock_ahead)}: set this machine's clock"
-            # The request does not matter: every other one would be refused, too.
+            # The request is left out: every other request would be refused, too.
             text = f"GitHub refuses the App ({status} {message or 'Unauthorized'}): {advice}"
             return self._failed(text, _Unauthorized)
         if status == httpx.codes.NOT_FOUND:
@@ -372,7 +372,7 @@ class GithubClient:
 
 
 def clock_words(ahead: Millis) -> str:
-    """Say how far this machine's clock is off."""
+    """Return a text that says how far this machine's clock is off."""
     return (
         f"this machine's clock is {abs(ahead) // SECOND} s {'ahead of' if ahead > 0 else 'behind'} GitHub's"
     )

@@ -1,7 +1,7 @@
 """SSH keys of people, from GitHub's public lists.
 
-A look-up for a connection reads what is kept; GitHub is asked by the sweep, by the owner's own look at the
-settings of SSH, and once for a person who is not known yet. So connections with unknown keys cost no request.
+Connections read the stored lists, so connections with unknown keys cost no request. GitHub is asked
+regularly, when owners look at their SSH settings, and once for a person without a stored list.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from .membership import GithubMembership
 log = logging.getLogger(__name__)
 
 MAX_KEYS = 500
-"""Keys of one account that are used; sshd tries them one by one."""
+"""Most keys used of one account; sshd tries them one by one."""
 _PREFIX = "github:"
 _AGAIN: Millis = MINUTE
-"""Least time between two looks at one person's keys that people cause."""
+"""Least time between two requests for one person's keys that people cause."""
 _RETRY: Millis = 10 * SECOND
-"""The same after a look that failed, for a person of whom no keys are known: nothing else lets them in."""
-
+"""The same after a failure, for a person without a stored list, who cannot connect until then."""
 _PATIENCE = 3
-"""Seconds that an owner's question waits for GitHub."""
+"""Seconds that a page of an owner waits for GitHub."""
 
 
 class _Keys(msgspec.Struct, frozen=True):
@@ -45,10 +44,10 @@ class _Keys(msgspec.Struct, frozen=True):
 
 
 class GithubKeys:
-    """``ssh.directory.KeyDirectory``: the keys that GitHub shows for the account's number."""
+    """A ``KeyDirectory`` with the keys that GitHub shows for the number of an account."""
 
     def __init__(self, client: GithubClient, file: Path, *, now: Callable[[], Millis]) -> None:
-        """``file``: keeps the last good lists, so that a restart during an outage locks nobody out."""
+        """``file``: stores the last good lists, so that a restart during an outage locks nobody out."""
         self._client = client
         self._membership = GithubMembership(client)
         self._file = file
@@ -60,7 +59,7 @@ class GithubKeys:
         self._looks: set[asyncio.Task[None]] = set()
 
     async def keys(self, owner: Owner) -> list[PublicKey]:
-        """The last good list; GitHub is asked only where there has never been one."""
+        """Return the last good list. GitHub is asked only if there has never been one."""
         if owner.subject not in self._kept:
             await self._look(owner.subject)
         return list(self._parsed.get(owner.subject, ()))
@@ -70,23 +69,23 @@ class GithubKeys:
         return owner.subject in self._kept
 
     async def rejected(self, owner: Owner) -> list[RefusedKey]:
-        """Look at GitHub at most once a minute, then say which keys open nothing."""
+        """Return the keys that open nothing, after asking GitHub at most once a minute."""
         look = asyncio.create_task(self._look(owner.subject))
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
-        # A page does not wait for a GitHub that hangs: the look goes on without it.
+        # The page does not wait longer for GitHub: the request continues in the background.
         await asyncio.wait({look}, timeout=_PATIENCE)
         kept = self._kept.get(owner.subject)
         return [] if kept is None else [RefusedKey(summary, reason) for summary, reason in kept.refused]
 
     async def identity_file(self, owner: Owner) -> Path | None:  # noqa: ARG002
-        """Everybody has keys of their own."""
+        """Return ``None``: everybody has keys of their own."""
         return None
 
     async def refresh(self, subjects: Iterable[str]) -> None:
-        """Look at the keys of these people, and forget everybody else's. Never raises.
+        """Update the keys of these people, and drop all others. Never raises.
 
-        Nobody at all changes nothing: that is a service that has not read its state yet.
+        Without people, nothing is dropped: the service may not have read its state yet.
         """
         wanted = set(subjects)
         if not wanted:
@@ -103,11 +102,11 @@ class GithubKeys:
             try:
                 await self._look(subject)
             except Exception:
-                # A defect met with one person must not leave everybody's keys as they are for ever.
+                # An error with one person must not prevent the update of the others.
                 log.exception("the SSH keys of %s stay as they were", subject)
 
     async def _look(self, subject: str) -> None:
-        """Ask GitHub, unless that was done a moment ago. Keeps the last good list on failure."""
+        """Ask GitHub, unless it was asked a moment ago. A failure keeps the last good list."""
         number = subject.removeprefix(_PREFIX)
         if number == subject or not number.isdecimal():
             return
@@ -129,13 +128,13 @@ class GithubKeys:
                 await self._save()
 
     async def _fetch(self, id: int) -> _Keys:
-        """The account's keys, by the login that the number has before and after."""
+        """Return the account's keys, by its login, which must not change meanwhile."""
         account = await self._membership.account(id)
         if account is None:
             return _Keys("", (), ())
         listed = await self._client.pages(f"/users/{account.login}/keys")
         if listed is None or await self._membership.account(id) != account:
-            # The login may be another person's by now, and so may the keys.
+            # Login and keys may belong to another person now.
             raise GithubUnavailable(f"the GitHub account {id} changed its login during the check")
         lines = [_line(entry) for entry in listed]
         accepted, refused = judge("\n".join(lines[:MAX_KEYS]))
@@ -159,7 +158,7 @@ class GithubKeys:
             return {}
 
     async def _save(self) -> None:
-        """A disk that takes nothing costs the copy for the next start, no connection of now."""
+        """Save the lists for the next start. A full disk affects no connection now."""
         try:
             await asyncio.to_thread(self._write, msgspec.json.encode(self._kept))
         except OSError as error:
@@ -171,18 +170,18 @@ class GithubKeys:
 
 
 async def keep_fresh(keys: GithubKeys, people: Callable[[], Iterable[str]], period: Millis) -> None:
-    """Look at the keys of ``people`` once every ``period``, until cancelled."""
+    """Update the keys of ``people`` once every ``period``, until cancelled."""
     while True:
         await keys.refresh(people())
         await asyncio.sleep(period / SECOND)
 
 
 def _parse(kept: _Keys) -> tuple[PublicKey, ...]:
-    """Judged again: nothing in a file opens a server unseen."""
+    """Check the stored keys again: a line in a file alone must not open a server."""
     return tuple(judge("\n".join(kept.accepted))[0])
 
 
 def _line(entry: Any) -> str:
-    """A key's text on one line, whatever it holds."""
+    """Return a key's text on one line, whatever it contains."""
     text = entry.get("key") if isinstance(entry, dict) else None
     return " ".join(text.split("\n")) if isinstance(text, str) else "?"

@@ -1,4 +1,4 @@
-"""GitHub's rate limits: when a refusal is one, and how long to ask nothing."""
+"""GitHub's rate limits: which refusals mean one, and how long to send no request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _WORDS = ("rate limit", "abuse detection")
 def pause_for(
     status: int, headers: Mapping[str, str], message: str, github_now: Millis, earlier: int
 ) -> tuple[Millis, str] | None:
-    """Return how long to ask nothing, and why in words; ``None`` if an answer is no refusal for a rate limit.
+    """Return how long to send no request, and the reason; ``None`` if an answer does not mean a rate limit.
 
-    ``github_now`` is GitHub's own time, as its reset times are; ``earlier`` counts the pauses since the last
-    good answer.
+    ``github_now``: GitHub's time, as its reset times are; ``earlier``: pauses since the last good answer.
     """
     if status not in (403, 429):
         return None
@@ -34,7 +33,7 @@ def pause_for(
 
 
 def server_time(headers: Mapping[str, str]) -> Millis | None:
-    """The ``Date`` of an answer; ``None`` where it has no usable one."""
+    """Return the ``Date`` of an answer; ``None`` if it is missing or not valid."""
     try:
         return round(parsedate_to_datetime(headers["date"]).timestamp() * SECOND)
     except (KeyError, ValueError):

@@ -12,7 +12,7 @@ from gpudev_hub.core.ports import Account, Facts, Lists
 from .github import GithubClient, GithubRefused, GithubUnavailable
 
 _ATTEMPTS = 3
-"""How often a single check starts over because its account was renamed meanwhile."""
+"""How often a check starts over because its account was renamed meanwhile."""
 _PUSH = ("admin", "write")
 
 
@@ -36,20 +36,20 @@ class _Member(msgspec.Struct):
 
 
 class GithubMembership:
-    """``core.ports.Membership`` by the App's installation token.
+    """A ``core.ports.Membership`` with the App's installation token.
 
-    A 404 of GitHub's is believed only where what it was asked about is seen in the same check: GitHub also
-    hides what the App may not see.
+    GitHub also answers 404 for what the App may not see. So a 404 counts only if the team or the repository
+    is visible in the same check.
     """
 
     def __init__(self, client: GithubClient) -> None:
         self._client = client
         self._settings = client.settings
         self.problems: dict[str, str] = {}
-        """Why a team other than the one that gives access counts as empty, by team."""
+        """Why teams count as empty, by team; never the team that gives access."""
 
     async def facts(self, id: int) -> Facts:
-        """The account's current login first, then what that login may, compared by number."""
+        """Return what GitHub says about an account, by its current login; compares numbers."""
         for _ in range(_ATTEMPTS):
             account = await self.account(id)
             if account is None:
@@ -60,16 +60,16 @@ class GithubMembership:
         raise GithubUnavailable(f"the GitHub account {id} changed its login during each check")
 
     async def account(self, id: int) -> Account | None:
-        """The account of that number as it is called now; ``None``: there is none, or GitHub hides it."""
+        """Return the account with its current login; ``None`` if it does not exist or GitHub hides it."""
         reply = await self._client.get(f"/user/{id}")
         if not reply.found:
-            # An outage of one route must not look like the end of an account.
+            # An outage of one route must not look like a deleted account.
             await self.see_repository()
             return None
         return _read(reply.data, Account)
 
     async def lists(self) -> Lists:
-        """Team members and push collaborators in pages of 100, and the other teams' members."""
+        """Return the members of all teams, and the people with push permission."""
         settings = self._settings
         members: dict[str, dict[int, str]] = {}
         for team in settings.teams:
@@ -93,29 +93,29 @@ class GithubMembership:
         )
 
     async def see_team(self, team: str) -> Mapping[str, Any]:
-        """GitHub's description of a team. Raises ``GithubRefused`` where the App cannot see it."""
+        """Return GitHub's description of a team. Raises ``GithubRefused`` if it is not visible."""
         reply = await self._client.get(_team_path(team))
         if not reply.found:
             raise self._unseen_team(team)
         return _read(reply.data, dict[str, Any])
 
     async def see_repository(self) -> Mapping[str, Any]:
-        """GitHub's description of the repository. Raises ``GithubRefused`` where the App cannot see it."""
+        """Return GitHub's description of the repository. Raises ``GithubRefused`` if it is not visible."""
         reply = await self._client.get(f"/repos/{self._settings.repository}")
         if not reply.found:
             raise self._unseen_repository()
         return _read(reply.data, dict[str, Any])
 
     async def _facts(self, account: Account) -> Facts | None:
-        """``None``: the login is another account's by now."""
+        """Return the facts; ``None`` if the login belongs to another account now."""
         settings = self._settings
         path = f"/repos/{settings.repository}/collaborators/{account.login}/permission"
         reply = await self._client.get(path)
         if not reply.found:
             await self.see_repository()
-            # The repository is there, so the login is not: renamed or deleted a moment ago.
+            # The repository is visible, so the login was renamed or deleted a moment ago.
             return None
-        # An account that took over the login must not lend its rights.
+        # The rights of another account that has this login now must not count.
         found = _read(reply.data, _Permission)
         if found.user.id != account.id:
             return None
@@ -169,7 +169,7 @@ def _team_path(team: str) -> str:
 
 
 def _read(data: Any, kind: type[T]) -> T:
-    """Return the fields that are needed of GitHub's answer."""
+    """Return the needed fields of GitHub's answer."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError:

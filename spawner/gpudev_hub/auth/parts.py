@@ -1,4 +1,4 @@
-"""Everything that a service needs of GitHub, put together from its settings."""
+"""Everything that the service needs for access by GitHub, made from its settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GithubParts:
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self, people: Callable[[], Iterable[str]]) -> None:
-        """Say what is wrong with the set-up, and keep the SSH keys of ``people`` (subjects) fresh."""
+        """Log the faults of the set-up, and keep the SSH keys of ``people`` (subjects) up to date."""
         self._tasks = (
             asyncio.create_task(self._say_faults()),
             asyncio.create_task(keep_fresh(self.keys, people, self.settings.sweep)),
@@ -48,7 +48,7 @@ class GithubParts:
         return await check_github(self.client)
 
     async def _say_faults(self) -> None:
-        """One message for each: the service runs on, and an operator reads why nobody new gets in."""
+        """Log each fault, so that an operator sees why nobody new gets in."""
         for check in await self.check():
             if not check.ok and check.found != NOT_CHECKED:
                 log.error("GitHub: %s: %s. %s", check.name, check.found.rstrip("."), check.todo)

@@ -1,7 +1,7 @@
-"""The Hub's configuration on Kubernetes: what the product relies on, in one function.
+"""The Hub's configuration on Kubernetes.
 
-Called from ``hub.extraConfig`` of the zero-to-jupyterhub chart (``infra/chart/values.yaml``); what a site
-decides (addresses, its database) stays in the chart's values.
+``hub.extraConfig`` of the zero-to-jupyterhub chart calls it (``infra/chart/values.yaml``). Settings of a site
+(addresses, its database) are in the chart's values.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def configure(c: Any, settings: ClusterSettings) -> None:
     GpuSpawner.profiles = profile_list(policy, {pool.name: pool.max_gang for pool in policy.pools})
     hub = c.JupyterHub
     hub.spawner_class = GpuSpawner
-    # Seconds. A proxy in a new pod knows no routes, and leads nowhere until the Hub looks at it again.
+    # Seconds. A proxy in a new pod has no routes until the Hub looks at it again.
     hub.last_activity_interval = 5
     hub.template_vars = template_vars(policy, settings.policy.contact)
     rely_on(c, policy, c.GpuSpawner)
     separate(c, settings.public_url, subdomains=settings.subdomains)
     spawner = c.GpuSpawner
     spawner.namespace = settings.namespace
-    # Its pods, and so its volumes and the environment, are ours; profiles are for the picker alone.
+    # KubeSpawner's own settings of pods, volumes and profiles are not used.
     spawner.cmd = ["/opt/gpudev/bin/jupyterhub-singleuser"]
     spawner.notebook_dir = HOME
     spawner.ip = "0.0.0.0"  # noqa: S104 (inside a pod)
@@ -65,5 +65,5 @@ def configure(c: Any, settings: ClusterSettings) -> None:
 
 
 def _kept(configured: Any) -> list[Any]:
-    """What the site's configuration has there already; an option that was never set is no list."""
+    """Return what the site has configured; an option that was not set is not a list."""
     return list(configured) if isinstance(configured, list) else []

@@ -1,7 +1,7 @@
-"""A database that fails for a while (a full disk, a lost connection), which JupyterHub misreads.
+"""Failures of the Hub's database (a full disk, a lost connection), which JupyterHub does not handle.
 
-It answers 403, as to a bad token, when it could not note that a good one was used, and 500 to a start, as if
-the server could not be started. A server whose stop it could not note stays "pending stop" for ever.
+It answers 403, as if a token were wrong, when it cannot write that the token was used, and 500 to a start.
+A server whose stop it cannot write stays "pending stop" for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class DatabaseFails(HTTPError):
-    """The caller may be anybody, and nothing was changed: to be tried again."""
+    """Nothing is known about the caller, and nothing was changed: the request can be repeated."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(503, "%s", error)
@@ -27,7 +27,7 @@ class DatabaseFails(HTTPError):
 
 
 def survive_failures() -> None:
-    """Have this process's JupyterHub say 503 then, and go on once the database works again."""
+    """Make the JupyterHub of this process answer 503, and continue once the database works again."""
     BaseHandler.prepare = _prepare
     BaseHandler._handle_request_exception = _handle_request_exception
     User.stop = _stop
@@ -39,7 +39,7 @@ _hubs_stop = User.stop
 
 
 async def _prepare(self: Any) -> None:
-    """Find out who asks; JupyterHub goes on as if nobody had asked where that fails."""
+    """Find out who asks. If that fails, JupyterHub would treat the request as anonymous."""
     self.expanded_scopes = set()
     try:
         await self.get_current_user()
@@ -48,8 +48,8 @@ async def _prepare(self: Any) -> None:
         self._resolve_roles_and_scopes()
         raise _failed(self, error) from error
     except Exception:
-        del self._jupyterhub_user  # JupyterHub asks once more, and says what it thinks of it
-        # Once more with everything: whoever was to be checked again must not pass unchecked.
+        # JupyterHub asks once more, and handles the error; it must check the user's access again, too.
+        del self._jupyterhub_user
         vars(self).pop("_refreshed_users", None)
     await _hubs_prepare(self)
 

@@ -1,8 +1,8 @@
-"""A Python environment per owner: what he installs changes neither the hub nor anybody else's.
+"""A Python environment per owner, so that packages they install affect neither the hub nor other users.
 
-It is a virtual environment without packages of its own whose path goes on into the servers' environment
-(``.venv-server``). JupyterLab itself runs from there, so nothing that is installed here can break it;
-kernels, terminals and SSH sessions run from here.
+It is a virtual environment that also finds the packages of the servers' environment (``.venv-server``).
+Kernels, terminals and SSH sessions run in it. JupyterLab runs from ``.venv-server``, so that no package
+installed by a user can break it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpudev_hub.server import private
 
-# Its path may be longer than the kernel allows after "#!", or have spaces: sh and Python both read this.
+# Both sh and Python read this: the path may have spaces, or be too long for the kernel's "#!".
 _PIP = """\
 #!/bin/sh
 '''exec' {python} "$0" "$@"
@@ -23,8 +23,8 @@ from pip._internal.cli.main import main
 sys.exit(main())
 """
 
-# With "-m" Python imports from the folder of the notebook before ipykernel can prevent it: a types.py there
-# would end every kernel. ipykernel adds the folder later, for the notebook's own imports.
+# With "-m", Python would import ipykernel's modules from the folder of the notebook: a types.py there would
+# end every kernel. ipykernel adds the folder later, for the imports of the notebook.
 _KERNEL = (
     "import sys; del sys.path[0]; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 )
@@ -38,7 +38,7 @@ def _replace(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def ensure_environment(folder: Path, base_python: Path) -> None:
-    """Make, or bring up to date, the environment in ``folder`` on top of the one ``base_python`` is in."""
+    """Create or update the environment in ``folder``, based on the environment of ``base_python``."""
     base = base_python.parent.parent
     libraries = next((base / "lib").glob("python3.*"))
     settings = dict(
@@ -59,7 +59,7 @@ def ensure_environment(folder: Path, base_python: Path) -> None:
             link.symlink_to(interpreter)
     for name in ("pip", "pip3"):
         pip, python = programs / name, programs / "python"
-        # One that was upgraded is the user's; the one that came with an earlier version fails with spaces.
+        # A pip that the user upgraded stays. The script of an earlier version fails with spaces.
         if not pip.exists() or pip.read_text().startswith(f"#!{python}\nimport sys\nfrom pip"):
             _replace(pip, _PIP.format(python=shlex.quote(str(python))), 0o755)
     kernel = {

@@ -1,6 +1,6 @@
-"""The Hub's side of the gate: asks the service, and turns its answer into what the Hub's handlers understand.
+"""The Hub's client of the gate. Turns the service's answers into errors that the Hub's handlers understand.
 
-Every spawner, whatever its engine, comes through here before it builds anything.
+Spawners of all engines ask here before they start anything.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from gpudev_hub.core import gate
 log = logging.getLogger(__name__)
 
 ADMIT_TIMEOUT = 0.8
-"""Seconds; JupyterHub's form handler waits one second for what it can still turn into a redirect."""
+"""Seconds; JupyterHub's form handler can turn a refusal into a redirect for one second only."""
 STOP_TIMEOUT = 5.0
 LOGIN_TIMEOUT = 30.0
-"""Seconds; the service asks GitHub several questions, one after the other."""
+"""Seconds; the service asks GitHub several questions in a row."""
 RETRY_AFTER = 2
-
 
 T = TypeVar("T")
 
 
 class Told(SpawnException):
-    """A start that ends with words for its user. Subclasses say with which reason and status."""
+    """A failed start with a message for the user. Subclasses set ``reason`` and ``status_code``."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason=self.reason, status_code=self.status_code)
-        # The Hub's pages and its API show it; SpawnException does not set it itself.
+        # The Hub's pages and its API show this attribute, which SpawnException does not set.
         self.jupyterhub_message = message
 
 
 class Refusal(Told):
-    """The gate did not open: an orderly answer to the user, never a failure of the Hub."""
+    """The service refused: an answer to the user, not a failure of the Hub."""
 
     def __init__(
         self, status: int, message: str, *, reason: str, hint: str = "", location: str | None = None
@@ -62,14 +61,14 @@ class Refusal(Told):
 
 
 def refusal(admission: gate.Admission, *, form: bool, page: str, base: str = "/") -> Refusal:
-    """What to raise for an answer other than ``START``.
+    """Return the error for an answer other than ``START``.
 
-    ``page``: where this reservation is shown; ``base``: what the answer's own location is relative to.
+    ``page``: the reservation's page; ``base``: the address that the answer's location is relative to.
     """
     there = None if admission.location is None else urljoin(base, admission.location)
     verdict = admission.verdict
     status = {
-        # Admitted to the queue, not to a server: it starts by itself when its turn comes.
+        # Its server starts by itself later.
         gate.Verdict.QUEUED: 303 if form else 409,
         gate.Verdict.REDIRECT: 303 if form else 403,
         gate.Verdict.CONFLICT: 409,
@@ -82,7 +81,7 @@ def refusal(admission: gate.Admission, *, form: bool, page: str, base: str = "/"
 
 
 def _too_many(answer: httpx.Response) -> Refusal:
-    """The service's own refusal of too many requests, for the Hub to pass on."""
+    """Return the service's refusal of too many requests, for the Hub to pass on."""
     try:
         error = msgspec.json.decode(answer.content, type=wire.ErrorBody).error
     except msgspec.MsgspecError:
@@ -93,7 +92,7 @@ def _too_many(answer: httpx.Response) -> Refusal:
 
 
 class GateClient:
-    """Speaks to the gate's listener with the hub's secret."""
+    """Asks the gate's listener, with the hub's secret."""
 
     def __init__(self, url: str, secret: str) -> None:
         """``url``: ``http://127.0.0.1:PORT``."""
@@ -105,7 +104,7 @@ class GateClient:
         )
 
     async def _send(self, path: str, body: object, timeout: float) -> bytes:
-        """Post ``body``, or get what has none. Raises ``httpx.HTTPError``."""
+        """Send a POST with ``body``, or else a GET; return the answer. Raises ``httpx.HTTPError``."""
         answer = await self._http.request(
             "GET" if body is None else "POST",
             f"/gate/{path}",
@@ -131,7 +130,7 @@ class GateClient:
             log.log(level, "the reservation service was not told %s: %s", what, error)
 
     async def admit(self, request: gate.AdmitRequest, *, page: str, base: str = "/") -> gate.Launch:
-        """The launch of an admitted reservation; raises ``Refusal`` for everything else."""
+        """Return the launch of an admitted reservation. Raises ``Refusal`` otherwise."""
         try:
             answer = await self._send("admit", request, ADMIT_TIMEOUT)
             admission = msgspec.json.decode(answer, type=gate.Admission)
@@ -152,10 +151,10 @@ class GateClient:
         raise refusal(admission, form=request.form, page=page, base=base)
 
     async def check_name(self, asked: gate.NameAsked, *, form: bool) -> None:
-        """Raise ``Refusal`` if the Hub should make no server of this name.
+        """Raise ``Refusal`` if the Hub should not create a server with this name.
 
-        ``form``: the spawn page asks, which leads people on from ids that are no use any more, and is shown
-        even while the service is away; only too many of them are refused.
+        ``form``: the spawn page asks. It is shown for old ids and while the service is away, so only too many
+        requests are refused.
         """
         try:
             admission = msgspec.json.decode(
@@ -181,39 +180,39 @@ class GateClient:
         )
 
     async def started(self, server: str, attempt: int) -> None:
-        """Hint that there is something to look at; the service finds out by itself if this is lost."""
+        """Tell the service to look at a server. It notices the server later if this message is lost."""
         body = gate.Started(server, attempt)
         await self._tell("started", body, ADMIT_TIMEOUT, f"that server {server} was started", logging.INFO)
 
     async def failed(self, server: str, attempt: int, reason: str) -> None:
-        """What was built for this attempt can't start; if this is lost, the service only sees it gone."""
+        """Tell the service why an attempt cannot start. Without it, the server is only seen gone."""
         body = gate.Failed(server, attempt, reason)
         await self._tell("failed", body, ADMIT_TIMEOUT, f"why server {server} cannot start", logging.INFO)
 
     async def may_stop(self, subject: str, server: str, *, user: bool) -> bool:
-        """Whether to end the server; false when unsure: the service ends its servers itself if need be."""
+        """Return whether to end a server; false in doubt, because the service can end it by itself."""
         unanswered = f"server {server} is left alone, since the service did not allow its end"
         asked = gate.StopAsked(subject, server, user)
         answer = await self._ask(gate.StopAnswer, "stop", asked, STOP_TIMEOUT, unanswered)
         return answer is not None and answer.stop
 
     async def deleted(self, subject: str, server: str) -> None:
-        """Its reservation is to end; if this is lost, it stays, and its owner may release it on its page."""
+        """Tell the service that a server was deleted. If this is lost, the reservation stays."""
         body = gate.Deleted(subject, server)
         await self._tell("deleted", body, STOP_TIMEOUT, f"that server {server} was deleted", logging.WARNING)
 
     async def picker(self, asked: gate.PickerAsked) -> gate.PickerAnswer | None:
-        """What the spawn page is to show; ``None`` while the service does not answer: sizes without times."""
+        """Return what the spawn page shows; ``None`` while the service does not answer."""
         unanswered = "the form for a new reservation is shown without availability"
         return await self._ask(gate.PickerAnswer, "picker", asked, ADMIT_TIMEOUT, unanswered)
 
     async def login(self, asked: gate.LoginAsked) -> gate.LoginAnswer | None:
-        """Whether a GitHub account may log in; ``None`` while the service does not answer."""
+        """Return whether a GitHub account may log in; ``None`` while the service does not answer."""
         unanswered = f"the reservation service did not answer whether {asked.login} may log in"
         return await self._ask(gate.LoginAnswer, "login", asked, LOGIN_TIMEOUT, unanswered)
 
     async def person(self, hub_user: str) -> gate.PersonAnswer | None:
-        """Whether a user of the Hub still has access; ``None`` while that is not known."""
+        """Return whether a user of the Hub still has access; ``None`` while that is unknown."""
         unanswered = f"the reservation service did not say whether {hub_user} has access"
         path = f"people/{quote(hub_user, safe='')}"
         return await self._ask(gate.PersonAnswer, path, None, ADMIT_TIMEOUT, unanswered)

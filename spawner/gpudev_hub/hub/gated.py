@@ -1,4 +1,4 @@
-"""What all our spawners do alike: ask the gate, refuse what the gate is not for, show the picker."""
+"""What the spawners of all engines share: they ask the gate before each start, and show the picker."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CHECK_AGAIN: Final = 0.1
 """Seconds between two looks at a server that starts while the Hub comes up."""
 
 submitted: ContextVar[dict[str, str] | None] = ContextVar("submitted", default=None)
-"""The fields of the form that this request submitted: the Hub shows them again, but asks another spawner (the
-default server's) for the form when the submitted one was refused."""
+"""The fields of the form in this request. If it is refused, the Hub shows them again, but asks the spawner of
+the default server for the form."""
 
 
 class Prefill(SpawnException):
-    """A link brought options: the form shows them, and nothing is started."""
+    """A link has options: the form shows them, and nothing is started."""
 
     def __init__(self) -> None:
         super().__init__("Shown in the form only.", reason="prefill", status_code=200)
@@ -37,7 +37,7 @@ class Prefill(SpawnException):
 
 
 class NotStarted(Told):
-    """There is no server; the service reads why, and decides what comes next."""
+    """The server could not be started; the service reads why and decides what to do."""
 
     reason, status_code = "not_started", 424
 
@@ -53,7 +53,7 @@ async def listens(host: str, port: int) -> bool:
 
 
 class Gated(HasTraits):
-    """Mixed into an engine's spawner, before it. ``setup.configure`` sets ``gate`` and ``profiles``, once."""
+    """A mix-in before an engine's spawner class. ``setup.configure`` sets ``gate`` and ``profiles``."""
 
     # Of JupyterHub's Spawner.
     name: str
@@ -65,29 +65,29 @@ class Gated(HasTraits):
     active: bool
     _spawn_future: Any
     _stop_future: Any = None
-    """Set by a handler that stops it; JupyterHub itself leaves it unset before the first stop."""
+    """Set by a handler that stops the server; JupyterHub does not define it before the first stop."""
 
     realm: ClassVar[str] = "local"
-    """Whose user names these are: part of the owner's identity to the queue."""
+    """First part of the owner's subject."""
     gate: ClassVar[GateClient]
     profiles: ClassVar[list[dict[str, Any]]]
 
     _submitted = False
-    """Between the form and the start that it asks for, the Hub takes the server for one that does nothing."""
+    """Whether a form was submitted and its start has not begun; to the Hub, the server is inactive then."""
 
     http_timeout: Any
     _check_pending: bool
     """Of JupyterHub's Spawner: the Hub comes up and looks whether the server runs."""
 
     attempt = 0
-    """The attempt that this Hub believes to run; 0: none known."""
+    """The attempt that this Hub believes to run; 0: unknown."""
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)  # type: ignore[misc] # the engine's spawner comes next
         self.attempt = int(state.get("attempt", 0))
 
     def get_state(self) -> dict[str, Any]:
-        """What ``poll`` and ``stop`` need; the server's token stays where only the server reads it."""
+        """Return what ``poll`` and ``stop`` need, without the server's token."""
         state: dict[str, Any] = super().get_state()  # type: ignore[misc]
         if self.attempt:
             state["attempt"] = self.attempt
@@ -98,18 +98,18 @@ class Gated(HasTraits):
         self.attempt = 0
 
     async def look(self) -> int | None:
+        """Return an exit code; ``None`` while the server runs or its state is unknown. Never raises."""
         raise NotImplementedError
 
     async def answers(self) -> bool | None:
-        """Whether the server's Jupyter accepts connections; ``None``: it is gone."""
+        """Return whether JupyterLab accepts connections; ``None``: it is gone."""
         raise NotImplementedError
 
     async def poll(self) -> int | None:
-        """``None`` while the server runs and whenever that can't be told; never raises.
+        """As ``look``, for the Hub.
 
-        A Hub that comes up waits for `http_timeout` until a server answers that is said to run, and does not
-        look whether it still does. So it is told only when the server answers, has ended, or has been silent
-        for that long.
+        A Hub that starts waits up to `http_timeout` for each running server to answer, even if it has ended
+        meanwhile. So this returns once the server answers, has ended, or has been silent for that long.
         """
         status = await self.look()
         try:
@@ -128,11 +128,10 @@ class Gated(HasTraits):
         return asyncio.Lock()
 
     async def poll_and_notify(self) -> int | None:
-        """Look whether the server has ended, and have the Hub clean up after it, for one caller at a time.
+        """Look whether the server has ended, and let the Hub clean up after it, for one caller at a time.
 
-        JupyterHub notifies only for the first caller who finds the server ended. A second caller, such as a
-        request to start the server again, must wait for that clean-up, which would take the Hub token of the
-        new server instead of the old server's.
+        JupyterHub cleans up only for the first caller who finds the server ended. Others, such as a new
+        start, must wait: else the clean-up would revoke the new server's token instead of the old one's.
         """
         async with self._noticing:
             status: int | None = await super().poll_and_notify()  # type: ignore[misc]
@@ -140,12 +139,12 @@ class Gated(HasTraits):
 
     @property
     def subject(self) -> str:
-        """Who the owner is to the queue."""
+        """The owner's subject."""
         return self.subject_of(self.user)
 
     @classmethod
     def subject_of(cls, user: Any) -> str:
-        """Who a user of the Hub is to the queue: the GitHub account noted at the login, if there is one."""
+        """Return the subject of a user of the Hub: the GitHub account of their login, if there is one."""
         account = (user.user_info or {}).get("github_id")
         return f"{cls.realm}:{user.name}" if account is None else f"github:{account}"
 
@@ -161,7 +160,7 @@ class Gated(HasTraits):
         return f"{self._base}services/{SERVICE}/{path}"
 
     async def admitted(self) -> Launch:
-        """What to build; raises ``Refusal`` if there is nothing to be built (yet)."""
+        """Return what to start. Raises ``Refusal`` if nothing is to be started (yet)."""
         self._submitted = False
         if not self.name:
             raise Refusal(
@@ -173,7 +172,7 @@ class Gated(HasTraits):
             )
         form = self._asked_by_form()
         if not form:
-            # What a token sends along is not looked at, and the Hub would keep all of it.
+            # Options over REST are not used, and the Hub would store all of them.
             self.user_options = self.orm_spawner.user_options = {}
         request = AdmitRequest(
             subject=self.subject,
@@ -189,12 +188,12 @@ class Gated(HasTraits):
         except Refusal as refused:
             useless = refused.reason in (Verdict.REDIRECT, Verdict.INVALID, Verdict.FORBIDDEN)
             if useless and self._spawn_future is not None:
-                # No reservation has this name. The Hub works with the row until this start has failed.
+                # No reservation has this name. The Hub needs the row until this start has failed.
                 self._spawn_future.add_done_callback(lambda _: self._leave_no_row())
             raise
 
     def _leave_no_row(self) -> None:
-        """Have the Hub forget a server that is only a name: it does not run, and no start is under way."""
+        """Remove the Hub's row of a server that neither runs nor starts."""
         name, user = self.name, self.user
         there = user.spawners.get(name, self)
         if not name or self.active or self._submitted or there.active or there._submitted:
@@ -205,34 +204,34 @@ class Gated(HasTraits):
             user.db.commit()
 
     def _asked_by_form(self) -> bool:
-        """Whether the owner himself submitted the Hub's form, with his cookie (and so past its XSRF check).
+        """Return whether the owner submitted the Hub's form with their cookie, which passed the XSRF check.
 
-        Never a field of the options: they come unchecked over REST.
+        The options cannot say that, because REST requests can contain any options.
         """
         handler = self.handler
         return (
             isinstance(handler, SpawnHandler)
             and handler.request.method == "POST"
-            # The Hub sets it only on requests that carry a token.
+            # The Hub sets it only on requests with a token.
             and not getattr(handler, "_token_authenticated", False)
             and handler.current_user is self.user
         )
 
     async def may_stop(self) -> bool:
-        """Whether this stop is meant: the Hub also stops what it merely believes to be broken.
+        """Return whether the service allows this stop: the Hub also stops servers that seem broken to it.
 
-        ``User.stop`` clears its flags before it calls ``stop``; only ``_stop_future`` tells a stop that was
-        asked for from a clean-up.
+        Only ``_stop_future`` shows that somebody asked for the stop: ``User.stop`` clears its other flags
+        before it calls ``stop``.
         """
         return await self.gate.may_stop(self.subject, self.name, user=self._stop_future is not None)
 
     async def delete_forever(self) -> None:
-        """Deleted in the Hub, alone or with its user. Homes stay: they are no server's."""
+        """Tell the service that the server was deleted in the Hub, alone or with its user. Homes stay."""
         if self.name:
             await self.gate.deleted(self.subject, self.name)
 
     async def rename(self, old_name: str, new_name: str) -> None:
-        """Refused: the server's name is the reservation's id."""
+        """Refuse it: the name of a server is the id of its reservation."""
         raise web.HTTPError(
             403, f"Server {old_name} cannot be renamed to {new_name}: its name is the id of its reservation."
         )
@@ -246,7 +245,7 @@ class Gated(HasTraits):
         return self.read_form
 
     async def show_picker(self, _: Spawner) -> str:
-        """The spawn page's form. The page of the default server leads to ours instead."""
+        """Return the form of the spawn page; the default server's page redirects to ``new``."""
         handler = self.handler
         asked = (
             isinstance(handler, SpawnHandler) and handler.request.method == "GET" and not handler._finished
@@ -263,7 +262,7 @@ class Gated(HasTraits):
         ask = PickerAsked(self.subject, self.login, self.name, readable_hours(hours))
         answer = await self.gate.picker(ask)
         if asked and (self.orm_spawner.last_activity is None or _of_no_reservation(answer)):
-            # Whoever looks at sizes starts nothing; the form, or the service, makes the row again.
+            # Looking at sizes starts nothing. The form, or the service, creates the row again.
             self._leave_no_row()
         if asked and answer is not None and answer.location is not None:
             assert handler is not None
@@ -282,10 +281,10 @@ class Gated(HasTraits):
         return options
 
     async def options_from_query(self, _: dict[str, list[str]]) -> dict[str, Any]:
-        """A link may only fill in the form, never reserve."""
+        """Let a link fill in the form, but never reserve."""
         raise Prefill
 
 
 def _of_no_reservation(answer: PickerAnswer | None) -> bool:
-    """Whether the service knows that the page's id is not (yet) a reservation of its user's."""
+    """Return whether the service says that the user has no reservation with the page's id."""
     return answer is not None and not (answer.location or "").startswith("reservations/")

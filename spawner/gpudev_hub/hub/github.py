@@ -1,6 +1,6 @@
-"""Log-in with GitHub: whose account it is, the Hub finds out; whether it may enter, the service says.
+"""Log-in with GitHub: the Hub finds out whose account it is, and the service decides whether it may enter.
 
-JupyterHub's and oauthenticator's own ways of letting people in are all closed.
+All settings of JupyterHub and oauthenticator that let people in are refused.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .scopes import OPERATORS
 
 ASK_WHY: Final = "Ask them why."
 REFRESH: Final = 1
-"""Seconds after which a request of a user's has the Hub ask again whether the user has access.
+"""Seconds after which the Hub checks a user's access again at a request.
 
-For so long, the Hub gives browsers of somebody who lost access new tokens for their servers.
+For so long, browsers of people who lost access can still get tokens for their servers.
 """
 CLOSED: Final = (
     "allow_all",
@@ -48,12 +48,12 @@ CLOSED: Final = (
 
 
 def blocked(user: str) -> str:
-    """Return what somebody on the list ``blocked_users`` is told."""
+    """Return the message for people in ``blocked_users``."""
     return f"The operators of this hub have blocked {user}."
 
 
 class GitHubAppAuthenticator(GitHubOAuthenticator):
-    """Let in whoever the reservation service lets in; ``configure_github`` sets it up."""
+    """Lets in the people whom the reservation service allows; ``configure_github`` sets it up."""
 
     login_handler = login_pages.LoginRedirect
     callback_handler = login_pages.LoginCallback
@@ -130,25 +130,25 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
         }
 
     async def check_allowed(self, username: str, auth_model: dict[str, Any] | None) -> bool:
-        """Whether ``authenticate`` made the model: it has raised for everybody who may not enter."""
+        """Return whether ``authenticate`` made the model: it raises for everybody who may not enter."""
         del username
         return bool(auth_model and (auth_model.get("user_info") or {}).get("github_id"))
 
     def check_blocked_users(self, username: str, auth_model: Any) -> bool:
-        """As JupyterHub, with a page that says so. Raises ``LoginFailed``."""
+        """Check as JupyterHub does, but show a page with the reason. Raises ``LoginFailed``."""
         if not super().check_blocked_users(username, auth_model):
             raise login_pages.refused(blocked(username), ASK_WHY)
         return True
 
     async def is_admin(self, handler: Any, authentication: Any) -> bool:
-        """Nobody is an admin of the Hub."""
+        """Return false: nobody is an admin of the Hub."""
         del handler, authentication
         return False
 
     async def refresh_user(self, user: Any, handler: Any = None, **_: Any) -> bool | dict[str, Any]:
-        """Return false only for whoever has clearly lost access; never raises.
+        """Return false only for people who have certainly lost access. Never raises.
 
-        While the service or GitHub gives no answer, everybody who is in stays in.
+        While the service or GitHub does not answer, everybody stays logged in.
         """
         try:
             answer = await self.gate.person(user.name)

@@ -1,4 +1,4 @@
-"""Find out whose GitHub account logs in: its token is used once and withdrawn."""
+"""Finds out whose GitHub account logs in. The account's token is used once and revoked."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from gpudev_hub.github_settings import GithubSettings
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 10.0
-"""Seconds that GitHub has for one answer: it cuts its own requests after as many."""
+"""Seconds for one answer of GitHub, which has the same limit."""
 DROP_TIMEOUT: Final = 3.0
-"""Seconds for the withdrawal of the user's token, which the login waits for."""
+"""Seconds to revoke the user's token; the login waits for it."""
 API_VERSION: Final = "2022-11-28"
 _USED: Final = frozenset({"bad_verification_code", "bad_code_verifier", "invalid_grant"})
-"""GitHub's words for a code that was used, is too old, or belongs to another login."""
+"""GitHub's errors for a code that was used, has expired, or belongs to another login."""
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What is kept of ``GET /user``."""
+    """The fields of ``GET /user`` that are used."""
 
     id: Annotated[int, msgspec.Meta(gt=0)]
     login: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class GithubSilent(Exception):
-    """GitHub gives no answer now; says nothing about the person."""
+    """GitHub does not answer now. This says nothing about the person."""
 
 
 class CodeUseless(Exception):
@@ -39,15 +39,15 @@ class CodeUseless(Exception):
 
 
 class AppBroken(Exception):
-    """GitHub does not accept this hub's App; the message is GitHub's word for it."""
+    """GitHub does not accept this hub's App; the message is GitHub's error."""
 
 
 class AccountRefused(Exception):
-    """GitHub itself does not let the account in; the message is GitHub's."""
+    """GitHub does not let the account log in; the message is GitHub's."""
 
 
 class _Said(msgspec.Struct, frozen=True):
-    """What an answer may have."""
+    """The fields that an answer may have."""
 
     access_token: str = ""
     error: str = ""
@@ -66,7 +66,7 @@ class GithubLogin:
         self._http = httpx.AsyncClient(timeout=TIMEOUT, headers={"User-Agent": "gpudev"})
 
     async def account(self, params: Mapping[str, Any]) -> Account:
-        """Return the account that the code in ``params`` belongs to; its token is withdrawn afterwards.
+        """Return the account that the code in ``params`` belongs to, and revoke its token.
 
         Raises ``GithubSilent``, ``CodeUseless``, ``AppBroken`` or ``AccountRefused``.
         """
@@ -118,7 +118,7 @@ class GithubLogin:
             raise GithubSilent("an answer that is not an account") from error
 
     async def _drop(self, token: str) -> None:
-        """Withdraw the token; it ends by itself within hours if that fails."""
+        """Revoke the token. If that fails, it expires within hours."""
         try:
             async with asyncio.timeout(DROP_TIMEOUT):
                 answer = await self._http.request(
@@ -142,7 +142,7 @@ def _message(answer: httpx.Response) -> str:
 
 
 def _raise_if_silent(answer: httpx.Response) -> None:
-    """Raise ``GithubSilent`` for what says nothing about the person: failures, and too many requests."""
+    """Raise ``GithubSilent`` for failures of GitHub and for too many requests."""
     limited = answer.headers.get("x-ratelimit-remaining") == "0" or "retry-after" in answer.headers
     if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
         raise GithubSilent(f"status {answer.status_code}")

@@ -1,4 +1,4 @@
-"""A start that is stopped or removed while somebody waits for it, which JupyterHub answers with 500."""
+"""Starts that are stopped while somebody waits for them, which JupyterHub answers with 500."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _hubs_spawn_single_user = BaseHandler.spawn_single_user
 
 
 def answer_interrupted_starts() -> None:
-    """Have this process's JupyterHub answer 409 then, in words.
+    """Make the JupyterHub of this process answer 409 with a message.
 
-    Except to the reservation service, which knows a start that was broken off by JupyterHub's own answer and
-    would try again at once after a 409.
+    The reservation service still gets JupyterHub's answer: after a 409 it would try again at once.
     """
     BaseHandler.spawn_single_user = _spawn_single_user
 
@@ -29,5 +28,5 @@ async def _spawn_single_user(self: Any, user: Any, server_name: str = "", *more:
         task = asyncio.current_task()
         if (task is not None and task.cancelling()) or asked_by_service(self):
             raise
-        # The Hub cancels the start, and with it whoever waits for it.
+        # The Hub cancels the start, and so the requests that wait for it.
         raise HTTPError(409, f"Server {server_name} was stopped while it started.") from None

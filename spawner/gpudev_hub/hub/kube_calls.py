@@ -13,18 +13,18 @@ from kubernetes_asyncio.client import ApiException, V1DeleteOptions, V1Precondit
 REQUEST_TIMEOUT: Final = 10.0
 """Seconds for one call."""
 AWAY: Final = (aiohttp.ClientError, TimeoutError, OSError)
-"""What a call raises if there is no answer; if the answer is no, it is ``ApiException``."""
+"""What a call raises without an answer. An error as the answer raises ``ApiException``."""
 
 
 @dataclass(frozen=True)
 class KubeCalls:
-    """Through ``api``, a ``CoreV1Api``, in ``namespace``. All raise ``ApiException`` and ``AWAY``."""
+    """Calls in a namespace through a ``CoreV1Api``. All raise ``ApiException`` and ``AWAY``."""
 
     api: Any
     namespace: str
 
     async def pods(self, labels: str) -> list[dict[str, Any]]:
-        """Those that a label selector chooses."""
+        """Return the pods that match a label selector."""
         answer = await self.call(self.api.list_namespaced_pod, label_selector=labels)
         items: list[dict[str, Any]] = answer["items"]
         return items
@@ -32,9 +32,9 @@ class KubeCalls:
     async def create(
         self, method: Any, body: Mapping[str, Any], *, exists_is_fine: bool = False
     ) -> dict[str, Any] | None:
-        """Make an object; ``None`` if one of its name exists and that is fine.
+        """Create an object; ``None`` if one with its name exists and that is fine.
 
-        An answer that is late is no reason to fail: to ask once more is harmless, since names are ours.
+        After a timeout, try once more: names are unique, so this creates no second object.
         """
         for last in (False, True):
             try:
@@ -50,7 +50,7 @@ class KubeCalls:
         return None
 
     async def delete_pods(self, found: Iterable[Mapping[str, Any]]) -> None:
-        """Have the pods with this metadata end; one that is gone, or another of its name, is left alone."""
+        """Delete the pods with this metadata. A new pod with the same name is not deleted."""
         await asyncio.gather(*(self._delete_pod(metadata) for metadata in found))
 
     async def _delete_pod(self, metadata: Mapping[str, Any]) -> None:

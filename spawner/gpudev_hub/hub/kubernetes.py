@@ -1,8 +1,8 @@
-"""Servers as pods: the gate's answer becomes one pod per rank, by a subclass of KubeSpawner.
+"""Servers as pods: a subclass of KubeSpawner that creates one pod per rank, as the gate answers.
 
-KubeSpawner gives the API's client, the watches that all spawners share, volumes of homes and the events on
-the spawn page. What it would decide is decided by the gate: whether and where; and it would delete what it
-finds under a name, where this one takes over what is the same attempt's.
+KubeSpawner provides the API's client, the watches that all spawners share, the volumes of homes, and the
+events on the spawn page. Two things differ. The gate decides whether and where a server starts. Existing pods
+of the same attempt are adopted, not deleted.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .gated import Gated, NotStarted, listens
 from .kube_calls import AWAY, REQUEST_TIMEOUT, KubeCalls
 
 LOOK_AGAIN: Final = 0.1
-"""Seconds between two looks at what the watch has brought, or at a Jupyter that is coming up."""
+"""Seconds between two looks at the watched pods, or at a JupyterLab that is starting."""
 LIST_AGAIN: Final = 1.0
-"""Seconds between two lists of pods that the watch does not show."""
+"""Seconds between two lists, while the watch does not show all pods."""
 ADDRESS_AGAIN: Final = 1.0
 """Seconds between two looks for a pod's address."""
 POLL_PATIENCE: Final = 15.0
-"""Seconds that a poll may wait for the API before it says that nothing is known."""
+"""Seconds that a poll waits for the API before the state is unknown."""
 CREATE_TRIES: Final = 3
 FORBIDDEN_TRIES: Final = 5
 FORBIDDEN_PAUSE: Final = 1.0
@@ -40,13 +40,13 @@ FORBIDDEN_PAUSE: Final = 1.0
 
 
 class ApiAway(Told):
-    """The Kubernetes API did not answer: no failed start, to be tried again."""
+    """The Kubernetes API did not answer. The start has not failed, and is tried again."""
 
     reason, status_code = "api_away", 503
 
 
 class GpuSpawner(Gated, KubeSpawner):
-    """Thin: whether and where is the gate's business, watching is the service's, ending is the pod's."""
+    """Creates and deletes pods. The gate decides, the service watches, and the pod ends its processes."""
 
     realm = "hub"
     cluster: ClassVar[ClusterSettings]
@@ -60,7 +60,7 @@ class GpuSpawner(Gated, KubeSpawner):
     # Starting
 
     async def _start(self) -> str:
-        """Ask the gate, then adopt what runs already, or build it; returns where Jupyter answers."""
+        """Ask the gate, then adopt or create the pods. Returns the address of JupyterLab."""
         launch = await self.admitted()
         self.attempt = launch.attempt
         self.pod_name = object_name(launch.id, launch.attempt)
@@ -68,9 +68,9 @@ class GpuSpawner(Gated, KubeSpawner):
         try:
             return await self._launch(launch, made)
         except NotStarted as error:
-            # Nobody waits for the Hub's answer any more: after ten seconds it said "pending".
+            # The service got "pending" after ten seconds, and does not wait for the Hub's answer any more.
             await self.gate.failed(launch.id, launch.attempt, error.jupyterhub_message)
-            # Nobody was let in yet. What was there before this call is not ours to end.
+            # Delete only the pods that this call created. Nobody was let in yet.
             await self._calls.delete_pods([pod["metadata"] for pod in made])
             raise
 
@@ -94,7 +94,7 @@ class GpuSpawner(Gated, KubeSpawner):
             raise ApiAway(f"the Kubernetes API does not answer: {type(error).__name__} {error}") from error
 
     async def _build_once_allowed(self, launch: Launch, made: list[dict[str, Any]]) -> None:
-        """``_build``; an API server that is just coming up knows nobody's rights for a moment."""
+        """Repeat ``_build`` while it is forbidden: a starting API server does not know all rights."""
         for left in reversed(range(FORBIDDEN_TRIES)):
             try:
                 await self._watches()
@@ -107,7 +107,7 @@ class GpuSpawner(Gated, KubeSpawner):
                 return
 
     async def _build(self, launch: Launch, made: list[dict[str, Any]]) -> None:
-        """Make what is not there yet; ``made`` gets the pods that were."""
+        """Create what does not exist yet; add the created pods to ``made``."""
         there = await self._calls.pods(selector(launch.id))
         await self._forget_ended(launch, there)
         ranks = len(launch.allocation)
@@ -119,7 +119,7 @@ class GpuSpawner(Gated, KubeSpawner):
         if any(self._facts(pod).leaving for pod in mine.values()):
             raise ApiAway(f"a pod of server {launch.id} is being deleted")
         if 0 in mine:
-            # Go on with the server that is there, with the Hub token that it was started with.
+            # Adopt the running server, with the Hub token that it was started with.
             self.log.info("server %s of attempt %d already exists: adopted", launch.id, launch.attempt)
             name = mine[0]["metadata"]["name"]
             found = await self._calls.call(self.api.read_namespaced_secret, name=name)
@@ -132,7 +132,7 @@ class GpuSpawner(Gated, KubeSpawner):
         owner = pods.owner_reference(mine[0])
         missing = [rank for rank in range(1, ranks) if rank not in mine]
         if ranks > 1:
-            # Also for a server that is taken over: an earlier version may have started it without a policy.
+            # Also for an adopted server: an earlier version may have started it without a policy.
             network = NetworkingV1Api(self.api.api_client)
             for create, body in (
                 (self.api.create_namespaced_service, pods.service(launch, owner)),
@@ -144,7 +144,7 @@ class GpuSpawner(Gated, KubeSpawner):
         await self._calls.call(self.api.patch_namespaced_secret, name=self.pod_name, body=patch)
 
     async def _make_secret(self, launch: Launch) -> None:
-        """An older one of this attempt was meant for pods that never were, or are gone."""
+        """Create the Secret. An existing one of this attempt has no pod any more, and is replaced."""
         env = {name: value for name, value in self.get_env().items() if value is not None}
         body = pods.secret(launch, self.cluster, env, [*self.cmd, *self.get_args()])
         if not await self._calls.create(self.api.create_namespaced_secret, body, exists_is_fine=True):
@@ -156,7 +156,7 @@ class GpuSpawner(Gated, KubeSpawner):
         created = await self._calls.create(self.api.create_namespaced_pod, body, exists_is_fine=True)
         if created is not None:
             return created
-        # An answer that was lost, or somebody else's pod: never deleted, only taken if it is the same.
+        # It exists: adopt it if it belongs to this attempt, and never delete it.
         name = body["metadata"]["name"]
         found: dict[str, Any] = await self._calls.call(self.api.read_namespaced_pod, name=name)
         facts = self._facts(found)
@@ -174,7 +174,7 @@ class GpuSpawner(Gated, KubeSpawner):
         raise ApiAway(f"the volume {self.pvc_name} for the home was not created in time")
 
     async def _forget_ended(self, launch: Launch, there: list[dict[str, Any]]) -> None:
-        """Pods of this reservation that have ended, and whose names may be wanted."""
+        """Delete the pods of this reservation that have ended, so that their names can be used again."""
         ended = [pod["metadata"] for pod in there if self._facts(pod).gone]
         if not ended:
             return
@@ -188,7 +188,7 @@ class GpuSpawner(Gated, KubeSpawner):
                 await asyncio.sleep(LOOK_AGAIN)
 
     async def _running(self, launch: Launch) -> PodFacts:
-        """Rank 0's pod once all ranks run. Raises ``NotStarted`` when one can't."""
+        """Wait until all ranks run, and return rank 0's pod. Raises ``NotStarted`` if one cannot run."""
         loop = asyncio.get_running_loop()
         stuck_since: float | None = None
         listed = loop.time()
@@ -216,14 +216,14 @@ class GpuSpawner(Gated, KubeSpawner):
             await asyncio.sleep(LOOK_AGAIN)
 
     async def _all_there(self, launch: Launch) -> None:
-        """Raises ``NotStarted`` if a pod that was made is gone: the watch alone may be behind."""
+        """Raise ``NotStarted`` if a created pod is gone, by a list: the watch may be out of date."""
         there = await self._calls.pods(selector(launch.id, launch.attempt))
         ranks = {self._facts(pod).rank for pod in there}
         if len(ranks) < len(launch.allocation):
             raise NotStarted(f"server {launch.id} cannot start: a pod of it was deleted")
 
     async def _answering(self, launch: Launch, url: str) -> None:
-        """Return once Jupyter answers anything at all; the Hub looks for itself then."""
+        """Return once JupyterLab answers at all; the Hub checks the answer itself."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while True:
                 try:
@@ -237,7 +237,6 @@ class GpuSpawner(Gated, KubeSpawner):
     # Looking
 
     async def look(self) -> int | None:
-        """``None`` while the server is there and whenever that can't be told; never raises."""
         if not self.name:
             return 0
         try:
@@ -250,20 +249,18 @@ class GpuSpawner(Gated, KubeSpawner):
         head = ranks.get(0)
         there = next((facts for facts in ranks.values() if not facts.gone), None)
         if there is not None:
-            # Also while only other ranks are left: the Hub calls `stop`, which ends them all, only for a
-            # server that runs.
+            # Also while only other ranks are left: the Hub calls `stop` only for a server that runs.
             assert there.server is not None
             self.attempt = there.server[1]
             self.pod_name = object_name(*there.server)
             return None
         if head is None:
             if self._stop_future is not None:
-                return None  # the Hub stops only what runs, and this start has made no pod yet
+                return None  # the Hub stops only running servers, and this start has created no pod yet
             return 1 if self.attempt else 0
         return 0 if head.end is not None and head.end.by_user else 1
 
     async def answers(self) -> bool | None:
-        """Whether Jupyter accepts connections; ``None``: its pod is gone."""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 head = (await self._find_ranks()).get(0)
@@ -273,14 +270,14 @@ class GpuSpawner(Gated, KubeSpawner):
                     return False
                 return await listens(head.ip, JUPYTER_PORT)
         except ApiException:
-            return True  # nothing can be told: as for `look`
+            return True  # unknown, as for `look`
         except AWAY:
             return False
 
     async def get_url(self) -> str:
-        """Where the server listens by its pod, once it has an address; a start may have been cut short.
+        """Return the server's address from its pod, because a start may have been interrupted.
 
-        What the Hub was told if there is no pod, or nothing can be learnt.
+        Without a pod, or if the API does not answer, return the address that the Hub knows.
         """
         told = str(self.server.url)
         try:
@@ -299,9 +296,9 @@ class GpuSpawner(Gated, KubeSpawner):
             return told
 
     async def _find_ranks(self) -> dict[int, PodFacts]:
-        """The latest attempt's pods by rank.
+        """Return the latest attempt's pods by rank.
 
-        The watch may be behind: that rank 0 has none, or it has ended, only a list tells.
+        The watch may be out of date, so a list decides whether rank 0 has no pod, or has ended.
         """
         watch = self.pod_reflector
         found = self._ranks(list(watch.pods.values())) if watch is not None else {}
@@ -310,7 +307,7 @@ class GpuSpawner(Gated, KubeSpawner):
         return found
 
     def _ranks(self, found: list[dict[str, Any]]) -> dict[int, PodFacts]:
-        """The latest attempt's pods by rank."""
+        """Return the latest attempt's pods by rank, of these pods."""
         all_facts = [self._facts(pod) for pod in found]
         mine = [facts for facts in all_facts if facts.server is not None and facts.server[0] == self.name]
         latest = max((facts.server for facts in mine if facts.server is not None), default=None)
@@ -321,9 +318,9 @@ class GpuSpawner(Gated, KubeSpawner):
         return facts or PodFacts(pod["metadata"]["name"], pod["metadata"]["uid"], None, 0, None)
 
     async def _watches(self) -> None:
-        """The watches that all spawners share, started anew where they have given up.
+        """Start the watches that all spawners share, again if they have ended.
 
-        A reflector ends for good after about a minute without the API, and says so to nobody.
+        A reflector ends for good after about a minute without the API, without an error.
         """
         for kind, start in (("pods", self._start_watching_pods), ("events", self._start_watching_events)):
             if kind == "events" and not self.events_enabled:
@@ -331,16 +328,16 @@ class GpuSpawner(Gated, KubeSpawner):
             reflector = type(self).reflectors.get(self._get_reflector_key(kind))
             dead = reflector is not None and (reflector.watch_task is None or reflector.watch_task.done())
             loaded = reflector is not None and reflector.first_load_future.done()
-            # All wait for one future: who gives up waiting must not cancel it for the others.
+            # All spawners wait for one future: a timeout of one must not cancel it for the others.
             await asyncio.shield(start(replace=dead and loaded))
 
     # Stopping
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 (a grace of none would lie about the end)
-        """Delete the attempt's pods if the service says that it is to end, and wait until they are gone."""
+        """Delete the attempt's pods if the service allows it, and wait until they are gone."""
         if not self.attempt:
             await self.poll()
-        # Asked even when a start was given up before it knew its attempt: the wish is to be recorded.
+        # Ask also if a start was interrupted before it knew its attempt: the service records the stop.
         if not await self.may_stop() or not self.attempt:
             return
         ours = selector(self.name, self.attempt)
@@ -351,11 +348,11 @@ class GpuSpawner(Gated, KubeSpawner):
                     await self._calls.delete_pods([pod["metadata"] for pod in found if pod not in leaving])
                     await asyncio.sleep(LOOK_AGAIN)
         except (ApiException, *AWAY) as error:
-            # The Hub takes it for stopped whatever happens here; the service looks for itself.
+            # The Hub treats the server as stopped in any case; the service looks for itself.
             self.log.warning("server %s may still run: %s %s", self.name, type(error).__name__, error)
 
 
 def _refused(launch: Launch, error: ApiException) -> Told:
-    """What the API said no to: a failed start if it is about rights or form, else the API's own trouble."""
+    """Return the error for a refusal by the API: a failed start if repeating it cannot help."""
     message = f"the Kubernetes API answered {error.status} for server {launch.id}: {error.reason}"
     return NotStarted(message) if error.status in (400, 401, 403, 422) else ApiAway(message)

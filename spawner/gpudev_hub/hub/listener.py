@@ -1,4 +1,4 @@
-"""The Hub's HTTP server, with a limit on bodies: JupyterHub has no setting and keeps 100 MiB of each."""
+"""The Hub's HTTP server with a limit on bodies. JupyterHub accepts 100 MiB, without a setting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class BoundedServer(httpserver.HTTPServer):
-    """Refuses larger bodies, before anybody has to log in."""
+    """Refuses larger bodies, also without a login."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         super().initialize(*args, **kwargs | {"max_body_size": DISCARDED})
@@ -36,5 +36,5 @@ class BoundedServer(httpserver.HTTPServer):
 
 
 def limit_bodies() -> None:
-    """Have this process's JupyterHub listen with a ``BoundedServer``."""
+    """Make the JupyterHub of this process listen with a ``BoundedServer``."""
     httpserver.HTTPServer = BoundedServer  # type: ignore[misc]

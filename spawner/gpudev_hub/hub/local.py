@@ -1,4 +1,4 @@
-"""Servers as processes of this machine: the gate's answer becomes one launcher per rank."""
+"""Servers as processes of this machine, with one launcher per rank."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .environments import ensure_environment
 from .gated import Gated, NotStarted, listens
 
 PORTS = range(20_000, 32_000)
-"""Below the range that the kernel gives to outgoing connections, which would otherwise take them."""
+"""Below the kernel's range for outgoing connections, which could otherwise use these ports."""
 LOOK = 0.05
-"""Seconds between two looks whether a JupyterLab listens."""
+"""Seconds between two checks whether JupyterLab listens."""
 _PASSED_ON = (
     "CUDA_HOME",
     "LANG",
@@ -47,7 +47,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class LocalGpuSpawner(Gated, Spawner):
-    """Thin: whether and where is the gate's business, watching is the service's, ending is the launcher's."""
+    """Starts and ends launchers. The gate decides, the service watches, and launchers end processes."""
 
     local: ClassVar[Settings]
 
@@ -59,7 +59,7 @@ class LocalGpuSpawner(Gated, Spawner):
         return self._servers.folder(self.name, self.attempt) / str(rank)
 
     async def start(self) -> str:
-        """Ask the gate, then adopt what runs already or start one launcher per rank."""
+        """Ask the gate, then adopt a running server or start one launcher per rank."""
         launch = await self.admitted()
         self.attempt = launch.attempt
         try:
@@ -79,23 +79,23 @@ class LocalGpuSpawner(Gated, Spawner):
         return f"http://{HOST}:{self.port}"
 
     async def _listening(self, launch: Launch) -> None:
-        """Return once JupyterLab listens: the Hub looks with ever longer pauses, of seconds in the end."""
+        """Return once JupyterLab listens. The Hub itself would check with pauses of up to seconds."""
         while not await listens(HOST, self.port):
             if self._servers.look(launch.id, launch.attempt).jupyter is None:
-                # Other ranks may run on: the Hub would not end them for a start that failed.
+                # Other ranks may still run: the Hub does not end them after a failed start.
                 await self._servers.end(launch.id, launch.attempt)
                 raise NotStarted(f"server {launch.id} ended while it started")
             await asyncio.sleep(LOOK)
 
     def _adopt(self, sight: ServerSight) -> bool:
-        """Take over a server that runs, with the port and the Hub token it was started with."""
+        """Adopt a running server, with the port and the Hub token that it was started with."""
         if sight.jupyter is None:
             return False
         try:
             spec = json.loads((self._folder() / record.PRIVATE / "spec.json").read_text())
             token = spec["env"]["JUPYTERHUB_API_TOKEN"]
         except (FileNotFoundError, KeyError, ValueError):
-            return False  # it is about to end, or was started without a token, so JupyterLab lets nobody in
+            return False  # it is ending, or was started without a token, so JupyterLab lets nobody in
         self.ip, self.port = sight.jupyter
         self.api_token = token
         return True
@@ -106,7 +106,7 @@ class LocalGpuSpawner(Gated, Spawner):
         self.port, master_port, *sshd_ports = free_ports(2 + ranks)
         home = self.local.home_of(self.user.name)
         if not self.local.is_local(self.user.name):
-            # Whatever lies in its place is the user's own; SSH works without a home.
+            # A file in its place belongs to the user; SSH works without a home.
             with suppress(FileExistsError):
                 home.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = self.local.environment_of(self.user.name)
@@ -150,7 +150,7 @@ class LocalGpuSpawner(Gated, Spawner):
             )
 
     async def _start_launcher(self, folder: Path, launch: Launch, rank: int) -> str:
-        """Returns once the launcher's record is on disk; what went wrong, or nothing."""
+        """Return what failed once the launcher's record is on disk; empty if nothing did."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
@@ -182,7 +182,7 @@ class LocalGpuSpawner(Gated, Spawner):
             PATH=":".join(path),
             VIRTUAL_ENV=str(environment),
             JUPYTER_PATH=str(environment / "share" / "jupyter"),
-            # In a virtual environment `user = true` in the user's pip.conf makes every `pip install` fail.
+            # With `user = true` in the user's pip.conf, pip fails in a virtual environment.
             PIP_USER="0",
             CUDA_DEVICE_ORDER="PCI_BUS_ID",
             NNODES=str(len(launch.allocation)),
@@ -195,18 +195,17 @@ class LocalGpuSpawner(Gated, Spawner):
         return env
 
     async def look(self) -> int | None:
-        """``None`` while the server runs and whenever that can't be told; never raises."""
         try:
             if not self.attempt:
                 self._find()
             if not self.attempt:
-                # The Hub calls ``stop`` only for what runs, and the stop of a start that was broken off
-                # before the gate had answered is to be recorded, too.
+                # The Hub calls ``stop`` only for running servers. The service must also record the stop of a
+                # start that was interrupted before the gate had answered.
                 return None if self._stop_future is not None else 0
             sight = self._servers.look(self.name, self.attempt)
             if sight.presence is not Presence.ABSENT:
-                # Also while only other ranks are left, or a launcher comes up: the Hub calls `stop`, which
-                # ends them all, only for a server that runs.
+                # Also while only other ranks are left, or a launcher starts: the Hub calls `stop` only for a
+                # server that runs.
                 if sight.jupyter is not None and not self.api_token:
                     self._adopt(sight)
                 return None
@@ -217,17 +216,16 @@ class LocalGpuSpawner(Gated, Spawner):
         return found.exit.code if found is not None and found.exit is not None else 1
 
     async def answers(self) -> bool | None:
-        """Whether JupyterLab listens; ``None``: it is gone."""
         try:
             sight = self._servers.look(self.name, self.attempt)
         except ValueError:
-            return True  # nothing can be told: as for `look`
+            return True  # unknown, as for `look`
         except OSError:
             return False
         return None if sight.jupyter is None else await listens(*sight.jupyter)
 
     def _find(self) -> None:
-        """A start that a crash of the Hub cut in two left no state, but the launcher's record."""
+        """Find the attempt of a start that a crash of the Hub interrupted, by its launcher's record."""
         for reservation, attempt in self._servers.attempts():
             if reservation == self.name:
                 sight = self._servers.look(reservation, attempt)
@@ -235,7 +233,7 @@ class LocalGpuSpawner(Gated, Spawner):
                     self.attempt = attempt
 
     async def get_url(self) -> str:
-        """Where the server listens, by its own record; what the Hub was told if that can't be learnt."""
+        """Return the address in the server's record; if it cannot be read, the address that the Hub knows."""
         told = str(self.server.url)
         try:
             sight = self._servers.look(self.name, self.attempt)
@@ -247,17 +245,17 @@ class LocalGpuSpawner(Gated, Spawner):
         return f"http://{host}:{port}{self.server.base_url}"
 
     async def stop(self, now: bool = False) -> None:  # noqa: ARG002 (the launcher has its own grace)
-        # Asked even when a start was given up before it knew its attempt: the wish is to be recorded.
+        # Ask also if a start was interrupted before it knew its attempt: the service records the stop.
         if await self.may_stop() and self.attempt:
             await self._servers.end(self.name, self.attempt)
 
     async def progress(self) -> AsyncIterator[dict[str, object]]:
-        """The spawn page's bar: there is one step, and it takes a second or two."""
+        """Yield the only step for the spawn page's progress bar; it takes one or two seconds."""
         yield {"progress": 30, "message": "Starting JupyterLab and sshd …"}
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What servers get of the environment that the hub was started in, and a locale in any case."""
+    """Return the part of the hub's environment that servers get, always with a locale."""
     passed_on = {
         name: value
         for name, value in environment.items()
@@ -269,7 +267,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. Held open together, so that they differ."""
+    """Return different ports that are free now."""
     found: list[int] = []
     with ExitStack() as held:
         for port in random.sample(PORTS, len(PORTS)):

@@ -1,4 +1,4 @@
-"""The way through a login at GitHub, and the page for every way in which it can end without one."""
+"""The handlers of a login at GitHub, and the pages for logins that fail."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LOST: Final = "gpudev_lost_access"
 SELECT: Final = "select_account"
 """GitHub's ``prompt`` that lets people choose between several accounts."""
 RETRY_AFTER: Final = 30
-"""Seconds after which a login that failed for a reason that passes is worth another try."""
+"""Seconds to wait before another try, if a login failed for a temporary reason."""
 
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
 _START_AGAIN: Final = "Start the login again. Finish it in the same browser within a day."
 
 
 class LoginFailed(web.HTTPError):
-    """A login that ended without one; its page says why, what to do and whom to ask."""
+    """A failed login. Its page says why, what to do and whom to ask."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class LoginFailed(web.HTTPError):
         other_account: bool = False,
         ask: bool = True,
     ) -> None:
-        """``again``: the words on the button that starts the login again.
+        """``again``: text of the button that starts the login again; ``ask``: show whom to ask.
 
-        ``other_account``: another account of the person's might get in; ``ask``: show whom to ask.
+        ``other_account``: offer a login with another account.
         """
         super().__init__(status, "%s", message)
         self.title = title
@@ -54,18 +54,18 @@ class LoginFailed(web.HTTPError):
 
 
 def refused(message: str, hint: str, *, ask: bool = True) -> LoginFailed:
-    """The person may not use this hub; ``ask``: the hint does not say whom to ask."""
+    """Return the page for a person who may not use this hub; ``ask``: the hint does not say whom to ask."""
     return LoginFailed(403, "You cannot use this hub", message, hint, other_account=True, ask=ask)
 
 
 def unavailable(message: str, hint: str = "") -> LoginFailed:
-    """Nothing is known about the person now."""
+    """Return the page for a login that cannot be checked now."""
     hint = hint or "Try again in a few minutes. Reservations and running servers are not affected."
     return LoginFailed(503, "Logging in does not work now", message, hint)
 
 
 def started_too_long_ago() -> LoginFailed:
-    """The code or the state of the login is of no use any more."""
+    """Return the page for a login whose code or state has expired."""
     return LoginFailed(
         400,
         "This login has expired",
@@ -77,7 +77,7 @@ def started_too_long_ago() -> LoginFailed:
 
 
 def app_broken(what: str) -> LoginFailed:
-    """GitHub does not accept this hub's App."""
+    """Return the page for a GitHub App that GitHub does not accept."""
     return LoginFailed(
         500,
         "This hub is not set up correctly",
@@ -87,7 +87,7 @@ def app_broken(what: str) -> LoginFailed:
 
 
 def cancelled() -> LoginFailed:
-    """The person did not authorize the App."""
+    """Return the page for a person who did not authorize the App."""
     return LoginFailed(
         403,
         "You cancelled the login",
@@ -103,21 +103,21 @@ class LoginRedirect(OAuthLoginHandler):
     """Sends the browser to GitHub."""
 
     def authorize_redirect(self, *args: Any, **kwargs: Any) -> None:
-        """As JupyterHub; ``?prompt=select_account`` lets people choose the account."""
+        """Redirect as JupyterHub does; ``?prompt=select_account`` lets people choose the account."""
         if self.get_argument("prompt", "") == SELECT:
             kwargs["extra_params"] = {**(kwargs.get("extra_params") or {}), "prompt": SELECT}
         super().authorize_redirect(*args, **kwargs)
 
 
 class LoginCallback(OAuthCallbackHandler):
-    """Where GitHub sends the browser back to."""
+    """Handles the browser's return from GitHub."""
 
     async def get(self) -> None:
         try:
             self.check_arguments()
             user = await self.login_user()
             if user is None:
-                # JupyterHub itself found the name unusable.
+                # JupyterHub refuses the name.
                 raise refused("JupyterHub does not accept your user name.", "Ask an operator of this hub.")
         except LoginFailed as failed:
             await self._show(failed)
@@ -127,7 +127,7 @@ class LoginCallback(OAuthCallbackHandler):
     async def _show(self, failed: LoginFailed) -> None:
         self.log.info("a login ended with %d: %s", failed.status_code, failed.message)
         self.set_status(failed.status_code)
-        # The page's own address has GitHub's code in it.
+        # The page's address contains GitHub's code.
         private = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         for name, value in (failed.headers | private).items():
             self.set_header(name, value)
@@ -147,7 +147,7 @@ class LoginCallback(OAuthCallbackHandler):
             raise started_too_long_ago()
 
     def check_state(self) -> None:
-        """The login must have been started in this browser; no state is written to the log."""
+        """Check that the login was started in this browser. No state is logged."""
         kept = _fields(self.get_state_cookie())
         given = _fields(self.get_argument("state", ""))
         same = kept.get("state_id") and kept["state_id"] == given.get("state_id")
@@ -156,7 +156,7 @@ class LoginCallback(OAuthCallbackHandler):
 
 
 def _fields(state: str) -> dict[str, Any]:
-    """What a state holds, as oauthenticator writes it; nothing if it is damaged."""
+    """Return the content of a state, as oauthenticator writes it; empty if it is damaged."""
     try:
         found = json.loads(base64.urlsafe_b64decode(state.encode()))
     except ValueError:
@@ -165,7 +165,7 @@ def _fields(state: str) -> dict[str, Any]:
 
 
 class LoginPage(LoginHandler):
-    """The Hub's login page; who has lost access while logged in is told so here."""
+    """The Hub's login page. It also tells people that they have lost access while logged in."""
 
     def _render(self, **kwargs: Any) -> Any:
         lost: PersonAnswer | None = getattr(self, LOST, None)

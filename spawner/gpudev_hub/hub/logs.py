@@ -1,7 +1,7 @@
-"""What the Hub writes to its log, without the secrets in it.
+"""Masks secrets in the Hub's log.
 
-JupyterHub masks them in its access log only. The line that it writes for a login that was refused has the
-address of the callback, with the code and the state of the login in it.
+JupyterHub masks them in its access log only. Its line for a refused login has the address of the callback,
+with the code and the state of the login.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jupyterhub.log import CoroutineLogFormatter
 MASK: Final = "[secret]"
 
 _NAME: Final = r"[\w.-]*(?:token|auth|key|code|state|secret|signature|_xsrf)[\w.-]*"
-"""The name of a parameter whose value is secret; all that JupyterHub's own list has, and more."""
+"""The name of a parameter whose value is secret; includes all of JupyterHub's list."""
 _PLAIN = re.compile(rf"([?&]{_NAME}=)[^&\s\"'<>()]+", re.IGNORECASE)
 _QUOTED = re.compile(rf"((?:%3F|%26){_NAME}%3D)(?:(?!%26)[^&\s\"'<>()])+", re.IGNORECASE)
-"""The same in an address that is itself a parameter of another one."""
+"""The same in an address that is a parameter of another address."""
 _GITHUB = re.compile(r"\b(?:gh[a-z]|github_pat)_[\w.-]+")
 """Tokens of GitHub, short and long ones."""
 _HEADER = re.compile(r"\b((?:token|bearer|basic)\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
@@ -28,7 +28,7 @@ _SESSION = re.compile(r"(\bxsrf cookie for )b?'[^']*'")
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with a mask in the place of everything in it that looks like a secret."""
+    """Return ``text`` with everything masked that looks like a secret."""
     for pattern in (_PLAIN, _QUOTED):
         text = pattern.sub(rf"\1{MASK}", text)
     text = _SESSION.sub(rf"\1{MASK}", _GITHUB.sub(MASK, text))
@@ -43,7 +43,7 @@ class MaskingFormatter(CoroutineLogFormatter):
 
 
 def mask_secrets(c: Any) -> None:
-    """Have the Hub write its log with ``MaskingFormatter``; ``c`` is JupyterHub's configuration object."""
+    """Make the Hub use ``MaskingFormatter``; ``c`` is JupyterHub's configuration object."""
     c.JupyterHub.logging_config = {
         "formatters": {"console": {"class": f"{MaskingFormatter.__module__}.{MaskingFormatter.__qualname__}"}}
     }

@@ -1,4 +1,4 @@
-"""Names of servers: the Hub keeps none that is not a reservation's."""
+"""Names of servers: the Hub creates servers only for reservations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .gated import Gated
 def reservation_in(spawn_url: str) -> str:
     """Return the id in the address that a visitor came from, ``/user/NAME/ID/…``; empty if it has no id.
 
-    ``spawn_url``: what JupyterHub offers on its page about a server that does not run. It no longer knows the
-    names of servers that have ended, and takes their addresses for those of a default server.
+    ``spawn_url``: the link on JupyterHub's page about a server that does not run. JupyterHub treats addresses
+    of servers that have ended as addresses of a default server.
     """
     came_from = parse_qs(urlsplit(spawn_url).query).get("next", [""])[0]
     found = urlsplit(came_from).path.partition("/user/")[2].split("/")
@@ -27,16 +27,16 @@ def reservation_in(spawn_url: str) -> str:
 
 
 def asked_by_service(handler: Any) -> bool:
-    """Whether the reservation service asks, not a person."""
+    """Return whether the reservation service sent the request."""
     caller = handler.current_user
     return bool(caller.kind == "service" and caller.name == SERVICE)
 
 
 async def check_name(handler: Any) -> int:
-    """Refuse a server whose name is no reservation's before the Hub makes a row for it in its database.
+    """Refuse a name without a reservation, before the Hub creates a row for it in its database.
 
-    This is ``JupyterHub.named_server_limit_per_user``, which the Hub awaits in every handler that may make a
-    server, and on its home page. Raises ``HTTPError``; returns that the number of servers is not limited.
+    This is ``JupyterHub.named_server_limit_per_user``, which the Hub awaits in every handler that may create
+    a server. Raises ``HTTPError``; returns 0, which means that the number of servers is not limited.
     """
     user_name, server = (*handler.path_args, "", "")[:2]
     if not server or asked_by_service(handler):

@@ -1,4 +1,4 @@
-"""What the picker offers, and how a filled form becomes the canonical options of a request.
+"""What the picker offers, and how a submitted form becomes the options of a request.
 
 The sizes are those that the service's policy allows; the service checks every request again.
 """
@@ -17,19 +17,19 @@ from .gate import Told
 
 HOURS = (1, 2, 4, 8, 12, 24)
 FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
-"""The canonical options: those of ``POST reservations``."""
+"""The options of ``POST reservations``."""
 
 
 class InvalidOptions(Told):
-    """The form can't be understood; shown in it again."""
+    """The form is not valid; the Hub shows it again with the message."""
 
     reason = "invalid"
 
 
 def profile_list(policy: Policy, joinable: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One profile per size that a pool can hold; ``joinable``: nodes by pool that one gang can have.
+    """Return a profile for each size that a pool can hold; ``gpudev`` has the options of the size.
 
-    ``gpudev`` holds the options that the profile stands for.
+    ``joinable``: most nodes of one reservation, by pool.
     """
     profiles: list[dict[str, Any]] = []
     for pool in policy.pools:
@@ -69,10 +69,10 @@ def _profile_options(policy: Policy, images: Sequence[str]) -> dict[str, Any]:
 def options_from_form(
     form: Mapping[str, Sequence[str]], profiles: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The canonical options of a submitted form (each field a list, as the Hub hands them over).
+    """Return the options of a submitted form, in which each field is a list.
 
-    Understands the profile form (``profile``, ``profile-option-SLUG--hours`` …) and the fields by their own
-    names. Checks what does not depend on the pool; the rest is the service's. Raises ``InvalidOptions``.
+    Fields have the names of the options, or those of KubeSpawner (``profile``,
+    ``profile-option-SLUG--hours`` …). The service checks what depends on the pool. Raises ``InvalidOptions``.
     """
 
     def field(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Passwords on one machine: one of the local user's, one that the demo users share."""
+"""Passwords on one machine: one for the local user, and one that the demo users share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from traitlets import Unicode
 
 
 class LocalAuthenticator(Authenticator):
-    """Let the local user and the demo users in, and make nobody an admin of the Hub.
+    """Lets the local user and the demo users in, and makes nobody an admin of the Hub.
 
-    JupyterHub's own shared-password authenticator keeps a second password for its admins only, and an admin
-    may shut the Hub down, start servers for others and open theirs. An operator needs none of that.
+    JupyterHub's shared-password authenticator has a second password for admins only. Operators must not be
+    admins, who may shut down the Hub, and start and open servers of others.
     """
 
     local_user = Unicode(config=True, help="The account that everything runs as.")
@@ -22,7 +22,7 @@ class LocalAuthenticator(Authenticator):
     demo_password = Unicode(config=True, help="The password of all others in `allowed_users`.")
 
     async def authenticate(self, handler: Any, data: Mapping[str, str]) -> dict[str, Any] | None:
-        """Return the user whose name and password ``data`` holds, ``None`` if they do not fit."""
+        """Return the user with the name and password in ``data``; ``None`` if they do not match."""
         del handler
         name = self.normalize_username(data["username"])
         expected = self.local_password if name == self.local_user else self.demo_password

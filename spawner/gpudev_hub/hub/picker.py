@@ -1,4 +1,4 @@
-"""The picker: the form of the spawn page, rendered from the profile list, whatever the engine."""
+"""The picker: the form of the spawn page, rendered from the profile list."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ _ENVIRONMENT = jinja2.Environment(
 def render_picker(
     profiles: Sequence[Mapping[str, Any]], answer: PickerAnswer | None, prefill: Mapping[str, str]
 ) -> str:
-    """The fields of the form, as HTML.
+    """Return the fields of the form as escaped HTML.
 
-    ``answer``: what is free, ``None`` if that is not known; ``prefill``: canonical options as texts, or a
-    submitted form's fields. Everything is escaped.
+    ``answer``: what is free; ``None`` if unknown. ``prefill``: options as texts, or fields of a form.
     """
     chosen = _chosen(profiles, prefill)
     known = {} if answer is None else {(size.gpu_type, size.gpus, size.nodes): size for size in answer.sizes}
@@ -82,13 +81,13 @@ def render_picker(
 
 
 def readable_hours(text: str) -> float | None:
-    """Hours that availability can be asked for; ``None`` for what is none."""
+    """Return the hours in a text; ``None`` if availability cannot be asked for them."""
     hours = read_hours(text)
     return hours if hours is not None and 0 < hours <= 24 * 365 else None
 
 
 def _chosen(profiles: Sequence[Mapping[str, Any]], prefill: Mapping[str, str]) -> str:
-    """The profile that is chosen at first."""
+    """Return the slug of the size that is selected first."""
     slugs = [profile["slug"] for profile in profiles]
     if prefill.get("profile") in slugs:
         return prefill["profile"]
@@ -105,14 +104,14 @@ def _chosen(profiles: Sequence[Mapping[str, Any]], prefill: Mapping[str, str]) -
 
 
 def _words(size: SizeNow | None, answer: PickerAnswer | None) -> tuple[str, str, str | None]:
-    """(words, tone, start) of a card's last line."""
+    """Return (words, tone, start) for the last line of a card."""
     if size is None or answer is None:
         return "", "", None
     if size.starts_now:
         return f"{size.free_now} free now", "good", None
     sooner = ""
     if size.longest_now is not None:
-        # A line of the card may break before the length of time, not within it.
+        # The line may break before the length of time, but not inside it.
         length = duration(size.longest_now).replace(" ", "\N{NO-BREAK SPACE}")
         sooner = f", or now for up to {length}"
     if size.earliest is None:

@@ -1,8 +1,6 @@
-"""What a launch becomes on Kubernetes: pods, a Secret, and for several nodes a Service and a NetworkPolicy.
+"""The objects of a launch on Kubernetes: pods, a Secret, and for several nodes a Service and a NetworkPolicy.
 
-Plain objects, made by pure functions of the launch and the settings.
-
-Nothing secret stands in a pod: keys and tokens are in the Secret, which only its pods mount.
+Pure functions of the launch and the settings. Keys and tokens are only in the Secret, which its pods mount.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ def gang(launch: Launch) -> str:
 
 
 def host(launch: Launch, rank: int, settings: ClusterSettings) -> str:
-    """Name by which the other ranks reach this one."""
+    """Return the name by which the other ranks reach this rank."""
     if len(launch.allocation) == 1:
         return "127.0.0.1"
     return f"{alias(launch.id, rank)}.{_domain(launch, settings)}"
@@ -58,7 +56,7 @@ def host(launch: Launch, rank: int, settings: ClusterSettings) -> str:
 def secret(
     launch: Launch, settings: ClusterSettings, env: Mapping[str, str], jupyter: Sequence[str]
 ) -> dict[str, Any]:
-    """The Secret of an attempt: what its pods read when they start.
+    """Return the Secret of an attempt, which its pods read when they start.
 
     ``env``: JupyterHub's environment for the server; ``jupyter``: the command line of rank 0's Jupyter.
     """
@@ -94,13 +92,13 @@ def secret(
 
 
 def token_in(secret: Mapping[str, Any]) -> str:
-    """The Hub's token that a server was started with, read from its Secret."""
+    """Return the Hub's token that a server was started with, from its Secret."""
     spec = json.loads(base64.b64decode(secret["data"]["spec.json"]))
     return str(spec["env"]["JUPYTERHUB_API_TOKEN"])
 
 
 def service(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
-    """Names for the ranks of a server of several nodes; ``owner``: reference to rank 0's pod."""
+    """Return the Service with the names of a server's ranks; ``owner``: reference to rank 0's pod."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -115,7 +113,7 @@ def service(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def network_policy(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
-    """Let the ranks of a server of several nodes, and nobody else, reach each other on every port.
+    """Return the policy that lets the ranks of a server, and no other pods, reach each other on every port.
 
     MPI and NCCL choose ports as they like. ``owner``: reference to rank 0's pod.
     """
@@ -138,7 +136,7 @@ def _gang_metadata(launch: Launch, owner: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def owner_reference(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes when this pod goes. It is a safety net: stops delete every pod themselves."""
+    """Return a reference by which objects are deleted with this pod. Stops also delete every pod."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -152,7 +150,7 @@ def owner_reference(pod: Mapping[str, Any]) -> dict[str, Any]:
 def pod(
     launch: Launch, rank: int, settings: ClusterSettings, claim: str, owner: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The pod of one rank, pinned to its planned node, with its share of it.
+    """Return the pod of one rank, bound to its planned node, with its share of the node.
 
     ``claim``: the owner's PersistentVolumeClaim; ``owner``: reference to rank 0's pod, for the other ranks.
     """
@@ -163,7 +161,7 @@ def pod(
         **_labels(launch),
         labels.RANK: str(rank),
         labels.RANKS: str(len(launch.allocation)),
-        # The one that KubeSpawner watches for.
+        # KubeSpawner watches pods with this label.
         "component": "singleuser-server",
     }
     metadata: dict[str, Any] = {"name": labels.object_name(launch.id, launch.attempt, rank), "labels": named}
@@ -179,10 +177,10 @@ def pod(
         "affinity": {"nodeAffinity": _only_on(launch, rank)},
         "tolerations": [
             {"key": labels.GPU, "operator": "Exists", "effect": "NoSchedule"},
-            # What may be on a cordoned node is the service's decision: nothing new, but what runs there,
-            # also after a crash.
+            # The service decides what may run on a cordoned node: nothing new, but a server that runs there
+            # may restart after a crash.
             {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
-            # So is giving up a server on a silent node, which is not the taint manager's.
+            # The service, not the taint manager, gives up servers on a silent node.
             {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
             {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
         ],
@@ -206,7 +204,7 @@ def pod(
 
 
 def _volumes(launch: Launch, claim: str, resources: _Resources, pool: Pool) -> dict[str, Any]:
-    """The volumes of a pod by name."""
+    """Return the volumes of a pod by name."""
     shm = max(64, round(int(resources["limits"]["memory"].removesuffix("Mi")) * pool.shm_fraction))
     volumes: dict[str, Any] = {
         "home": {"persistentVolumeClaim": {"claimName": claim}},
@@ -246,7 +244,7 @@ def _container(
         "resources": resources,
         "securityContext": context,
         "volumeMounts": mounts,
-        # The last words of its supervisor, which the service reads.
+        # The launcher reports the end there, for the service.
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
     }
@@ -266,14 +264,14 @@ def _domain(launch: Launch, settings: ClusterSettings) -> str:
 
 
 def _only_on(launch: Launch, rank: int) -> dict[str, Any]:
-    """By name: the pod still goes through the scheduler, which checks that there is room."""
+    """Return an affinity by the node's name, so that the scheduler still checks that there is room."""
     field = {"key": "metadata.name", "operator": "In", "values": [launch.allocation[rank].node]}
     terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
     return {"requiredDuringSchedulingIgnoredDuringExecution": terms}
 
 
 def _resources(launch: Launch, rank: int, pool: Pool) -> _Resources:
-    """Its share of the node by GPUs. CPUs are a request only, idle ones anybody's; the rest are limits."""
+    """Return a share of the node by GPUs. CPUs are only requested, so idle CPUs can be used."""
     share = launch.gpus / pool.gpus_per_node
     devices = launch.devices[rank] if launch.devices else {}
     limits = {"memory": _mebibytes(pool.memory_gib_per_node * share), labels.GPU: str(launch.gpus), **devices}

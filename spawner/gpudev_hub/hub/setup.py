@@ -1,4 +1,4 @@
-"""One function sets what the product relies on in JupyterHub; a test asserts each of it."""
+"""The Hub's configuration on one machine, and the part that all engines share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Of every answer of the Hub. None of its pages here has a script or a style of its own."""
+"""Headers of all answers of the Hub. Its pages have no scripts or styles of their own."""
 
 
 def configure(c: Any, settings: Settings) -> None:
@@ -62,7 +62,7 @@ def _connect(c: Any, settings: Settings) -> None:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = f"http://{LOOPBACK}:{ports.proxy_api}"
     c.ConfigurableHTTPProxy.auth_token = settings.secret("proxy-token")
-    # Addresses are of any length, and whoever asks is not known yet.
+    # Addresses have any length, also from people who are not logged in.
     hub.log_format = "%(levelname)s %(name)s: %(message).600s"
     # SQLite gives its other files the mode of this one.
     settings.hub.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
 
 
 def template_vars(policy: Policy, contact: str, demo_users: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What the Hub's pages say of this hub."""
+    """Return the variables of the Hub's templates."""
     return {
         "gpudev_contact": contact,
         "gpudev_demo_users": demo_users,
@@ -98,7 +98,7 @@ def template_vars(policy: Policy, contact: str, demo_users: tuple[str, ...] = ()
 
 
 def separate(c: Any, public_url: str, *, subdomains: bool) -> None:
-    """Set what keeps the origins of users, and the cookies of the Hub, apart."""
+    """Separate the origins of users, and protect the cookies of the Hub."""
     secure = public_url.startswith("https:")
     hub = c.JupyterHub
     # A proxy that ends TLS need not say so: the Hub would leave out `Secure`.
@@ -111,30 +111,30 @@ def separate(c: Any, public_url: str, *, subdomains: bool) -> None:
 
 
 def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
-    """What the product relies on, whatever the engine; ``spawner``: configuration of its spawner class."""
+    """Set what the product relies on; ``spawner``: configuration of the engine's spawner class."""
     limit_bodies()
     survive_failures()
     answer_interrupted_starts()
     limit_tokens()
     mask_secrets(c)
     hub = c.JupyterHub
-    # Our pages are the Hub's home.
+    # The service's pages are the Hub's home.
     hub.default_url = PREFIX
     hub.template_paths = [str(TEMPLATES)]
     hub.allow_named_servers = True
     hub.named_server_limit_per_user = check_name
-    # Ending servers is the service's decision: not a restart's, not a log-out's, not a culler's.
+    # Only the service decides when servers end: no restart, log-out or culler ends them.
     hub.cleanup_servers = False
     hub.shutdown_on_logout = False
     hub.token_expires_in_max_seconds = LONGEST_LIFE
     # The proxy outlives the Hub, and so do the routes to running servers.
     hub.cleanup_proxy = False
-    # The gate answers in less than a second; with 0 its answers would all look like "pending".
+    # The gate answers in less than a second; with 0, all starts would be answered with "pending".
     hub.tornado_settings = {"slow_spawn_timeout": 10, "slow_stop_timeout": 10, "headers": dict(HEADERS)}
-    # What the gate refuses is no failure of the Hub's.
+    # A refusal by the gate is not a failure of the Hub.
     spawner.consecutive_failure_limit = 0
     spawner.default_url = "/lab"
-    # At most the start-up allowance, during which the service counts on an answer.
+    # At most the start-up allowance, within which the service expects an answer.
     spawner.start_timeout = min(pool.startup for pool in policy.pools) // 1000
     spawner.http_timeout = spawner.start_timeout
     spawner.server_token_scopes = list(SERVER_SCOPES)
@@ -147,12 +147,12 @@ def rely_on(c: Any, policy: Policy, spawner: Any) -> None:
 
 
 def service_entry(url: str, token: str) -> dict[str, Any]:
-    """The reservation service in the Hub's list of services."""
+    """Return the entry of the reservation service in the Hub's list of services."""
     return {
         "name": SERVICE,
         "url": url,
         "api_token": token,
-        # An operator's browser gets OPERATE, everybody else's does not.
+        # Only the browsers of operators get OPERATE.
         "oauth_client_allowed_scopes": [ENTER, RESERVE, OPERATE, "read:users!user"],
         "oauth_no_confirm": True,
         "display": False,
@@ -160,7 +160,7 @@ def service_entry(url: str, token: str) -> dict[str, Any]:
 
 
 def service_role() -> dict[str, Any]:
-    """What the service may do at the Hub."""
+    """Return the role of the service at the Hub."""
     return {
         "name": f"{SERVICE}-service",
         "description": "Starts and stops the servers that the queue admits, and makes and revokes tokens.",
@@ -171,7 +171,7 @@ def service_role() -> dict[str, Any]:
 
 
 def operator_role(**members: list[str]) -> dict[str, Any]:
-    """The role of operators; ``members``: its ``users`` or ``groups``."""
+    """Return the role of operators; ``members``: its ``users`` or ``groups``."""
     return {
         "name": "gpudev-operator",
         "description": "Manages GPU nodes and all reservations.",
@@ -189,7 +189,7 @@ def _authorize(c: Any, settings: Settings) -> None:
         "scopes": ["proxy"],
     }
     if settings.github is not None:
-        # Only with GitHub: it takes a while to import.
+        # Imported only if needed, because it takes a while.
         from .github import configure_github
 
         configure_github(c, settings.github, LocalGpuSpawner.gate, settings.url)
@@ -206,12 +206,12 @@ def _authorize(c: Any, settings: Settings) -> None:
             f"read:users:name!user={settings.user}",
         ]
         operators = operator_role(users=[settings.user])
-    # Only the service gets `shares`: owners share a server through it, so that each guest is somebody who may
-    # enter, is in the history, and is cut off at the end. Nobody gets a way to start one past the queue.
+    # Only the service gets `shares`: it checks that guests have access, records them, and ends their access.
+    # No role can start a server without the queue.
     hub.load_roles = [
         service_role(),
         supervisor,
         operators,
-        # Also takes the role from whoever had it in an older state folder.
+        # Removes the role from users who had it in an older state folder.
         {"name": "admin", "users": []},
     ]

@@ -1,6 +1,6 @@
-"""Limits on the API tokens that people make at the Hub.
+"""Limits on the API tokens that people create at the Hub.
 
-Without them, one script fills the Hub's database, and its owner's page of tokens blocks the Hub for seconds.
+Without them, a script could fill the Hub's database, and the page of tokens would block it for seconds.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from jupyterhub.apihandlers.users import UserTokenListAPIHandler
 from tornado.web import HTTPError
 
 MOST: Final = 1000
-"""API tokens of one user; those of browsers and servers do not count."""
+"""Most API tokens of one user, without those of browsers and servers."""
 LONGEST_NOTE: Final = 500
-"""Characters of the note of a token."""
+"""Most characters of the note of a token."""
 LONGEST_LIFE: Final = 365 * 24 * 3600
-"""Seconds until a token expires, also if it was made without an expiry; JupyterHub enforces it."""
+"""Seconds until a token expires at the latest; JupyterHub enforces it."""
 
 _hubs_post = UserTokenListAPIHandler.post
 
@@ -43,5 +43,5 @@ async def _post(self: Any, user_name: str) -> None:
 
 
 def _count(db: Any, user_id: int) -> int:
-    """API tokens of a user; the Hub removes expired ones itself."""
+    """Return the number of a user's API tokens; the Hub removes expired tokens."""
     return int(db.query(orm.APIToken).filter_by(user_id=user_id, client_id="jupyterhub").count())
