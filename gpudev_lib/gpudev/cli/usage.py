@@ -42,12 +42,7 @@ def day(value: str) -> str:
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def usage_command(
-    by: wire.UsageBy,
-    since: str | None,
-    until: str | None,
-    everyone: bool,
-    form: str,
-    as_json: bool,
+    by: wire.UsageBy, since: str | None, until: str | None, everyone: bool, form: str, as_json: bool
 ) -> None:
     """Show GPU-hours reserved and held, waits and early releases.
 

@@ -189,11 +189,7 @@ class Gate:
         minted = self._view.minted.get(asked.server)
         if asked.form and minted is not None and minted.subject == asked.subject:
             if asked.options is None:
-                raise Refused(
-                    Code.INVALID_REQUEST,
-                    "The form sent no options.",
-                    FORM_AGAIN,
-                )
+                raise Refused(Code.INVALID_REQUEST, "The form sent no options.", FORM_AGAIN)
             owner = Owner(asked.subject, asked.hub_user, asked.login)
             record = await self._deciders.submit(owner, read_options(asked.options), asked.server)
             return await self._known(self._view.reservations.get(record.id, record), asked.subject)

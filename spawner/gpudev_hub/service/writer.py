@@ -22,13 +22,7 @@ from gpudev_hub.core.effects import Decision, Effect
 from gpudev_hub.core.errors import TRY_AGAIN, Code, Refused
 from gpudev_hub.core.events import Compress, Event, ServerObserved, ServerReady, StopIntent, Tick
 from gpudev_hub.core.model import Millis
-from gpudev_hub.core.ports import (
-    CommitTooLarge,
-    OutcomeUnknown,
-    SlotTaken,
-    StaleEpoch,
-    StoreUnavailable,
-)
+from gpudev_hub.core.ports import CommitTooLarge, OutcomeUnknown, SlotTaken, StaleEpoch, StoreUnavailable
 from gpudev_hub.core.words import sentence
 from gpudev_hub.failpoints import BEFORE_ANSWER
 

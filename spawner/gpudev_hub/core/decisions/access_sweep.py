@@ -110,11 +110,7 @@ def newly_blocked(people: Mapping[str, Person], rules: Rules) -> list[AccessLost
 
 
 def review(
-    people: Mapping[str, Person],
-    lists: Lists,
-    asked_at: Millis,
-    rules: Rules,
-    released: Collection[str] = (),
+    people: Mapping[str, Person], lists: Lists, asked_at: Millis, rules: Rules, released: Collection[str] = ()
 ) -> Review:
     """Compare the lists, asked for at ``asked_at``, with known people.
 

@@ -25,9 +25,7 @@ def set_limits(turn: Turn, event: SetLimits) -> None:
     check_scope(world, event.scope, event.pool)
     if not event.values:
         raise Refused(
-            Code.INVALID_REQUEST,
-            "No limit was given.",
-            "Give at least one, for example --running-gpus 8.",
+            Code.INVALID_REQUEST, "No limit was given.", "Give at least one, for example --running-gpus 8."
         )
     known = world.limits.get((event.scope, event.pool))
     rule = known or LimitRule(event.scope, event.pool, event.actor, turn.now)

@@ -96,12 +96,7 @@ def _with_grace(turn: Turn, seen: Node) -> Node:
     if not passing or until <= turn.now:
         return seen
     return replace(
-        old,
-        status=status,
-        drained=False,
-        grace_until=until,
-        reason=seen.reason,
-        unproven=seen.unproven,
+        old, status=status, drained=False, grace_until=until, reason=seen.reason, unproven=seen.unproven
     )
 
 

@@ -10,14 +10,7 @@ from gpudev_hub.core.errors import NEW_REQUEST_ID, SEE_YOURS, TRY_AGAIN, Code, R
 from gpudev_hub.core.events import End, Mint, Resume, Submit
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.limits.rules import limits_of
-from gpudev_hub.core.model import (
-    MintedId,
-    Outcome,
-    Presence,
-    Request,
-    Reservation,
-    State,
-)
+from gpudev_hub.core.model import MintedId, Outcome, Presence, Request, Reservation, State
 
 from .access import check_access
 from .default_names import default_names
@@ -171,9 +164,7 @@ def resume(turn: Turn, event: Resume) -> Reservation:
         return reservation
     if turn.world.claim_of(reservation).presence is not Presence.ABSENT:
         raise Refused(
-            Code.WRONG_STATE,
-            f"The server of reservation {reservation.id} is still stopping.",
-            TRY_AGAIN,
+            Code.WRONG_STATE, f"The server of reservation {reservation.id} is still stopping.", TRY_AGAIN
         )
     next_attempt(turn, reservation, Cause.RESTARTED, "", counts=False)
     return reservation

@@ -180,8 +180,7 @@ def server_notice(turn: Turn, event: ServerNotice) -> Reservation | None:
     if reservation is not None and reservation.state in (State.STARTING, State.READY):
         notice = printable(event.text)
         turn.world.put(
-            replace(reservation, notice=notice),
-            Reason(Cause.SERVER_SEEN, notice or "no problem any more"),
+            replace(reservation, notice=notice), Reason(Cause.SERVER_SEEN, notice or "no problem any more")
         )
     return reservation
 

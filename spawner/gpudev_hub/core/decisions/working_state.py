@@ -233,10 +233,7 @@ class WorkingState(Records):
         self.displaced.pop(reservation.id, None)
 
     def move_places(
-        self,
-        moves: Mapping[str, Place],
-        cause: Why,
-        told: Callable[[Reservation, Place], Text] | None = None,
+        self, moves: Mapping[str, Place], cause: Why, told: Callable[[Reservation, Place], Text] | None = None
     ) -> list[Reservation]:
         """Record places that the plan has moved; none may pass its promise."""
         moved = []

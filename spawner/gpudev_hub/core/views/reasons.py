@@ -53,11 +53,7 @@ class Stay(NamedTuple):
 class Outlook:
     """Positions, reasons and loads from the committed records. Made again for every commit."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        state: LiveState,
-    ) -> None:
+    def __init__(self, policy: Policy, state: LiveState) -> None:
         self.policy = policy
         self.state = state
         self.reservations = state.reservations

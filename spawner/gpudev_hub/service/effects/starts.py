@@ -8,13 +8,7 @@ from typing import Final
 
 from gpudev_hub.core.events import Event, OwnerKnown, StartFailed
 from gpudev_hub.core.model import SECOND, ClaimState, Millis, Presence, Reservation, State
-from gpudev_hub.core.ports import (
-    HubPending,
-    HubUnavailable,
-    OwnerUnknownToHub,
-    StartBrokenOff,
-    StartRefused,
-)
+from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartBrokenOff, StartRefused
 from gpudev_hub.service.context import Context
 
 from .hub import HubCalls
