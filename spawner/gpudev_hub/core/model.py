@@ -316,6 +316,15 @@ class Claim:
         """(reservation, attempt)."""
         return (self.reservation, self.attempt)
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes together."""
+        return sum(len(part.slots) for part in self.allocation)
+
+    def is_on(self, node: str) -> bool:
+        """Return whether it has slots of the node."""
+        return any(part.node == node for part in self.allocation)
+
 
 @dataclass(frozen=True, slots=True)
 class MintedId:

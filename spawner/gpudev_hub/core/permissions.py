@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 from .errors import SEE_YOURS, Code, Refused
@@ -51,36 +50,32 @@ class Action(StrEnum):
 
 _SEE_AND_ENTER = frozenset({Action.SEE, Action.ENTER})
 
-MAY: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
-    {
-        Role.OWNER: frozenset(Action),
-        Role.GUEST: _SEE_AND_ENTER,
-        Role.OPERATOR: frozenset(
-            {Action.SEE, Action.READ_LOGS, Action.EXTEND, Action.END, Action.RESUME, Action.UNSHARE}
-        ),
-        Role.SERVER: frozenset({Action.SEE, Action.EXTEND, Action.END}),
-        Role.OTHER: frozenset({Action.SEE}),
-        Role.REVOKED: frozenset(),
-    }
-)
+MAY: Final[Mapping[Role, frozenset[Action]]] = {
+    Role.OWNER: frozenset(Action),
+    Role.GUEST: _SEE_AND_ENTER,
+    Role.OPERATOR: frozenset(
+        {Action.SEE, Action.READ_LOGS, Action.EXTEND, Action.END, Action.RESUME, Action.UNSHARE}
+    ),
+    Role.SERVER: frozenset({Action.SEE, Action.EXTEND, Action.END}),
+    Role.OTHER: frozenset({Action.SEE}),
+    Role.REVOKED: frozenset(),
+}
 """What each role may do. An operator removes guests but adds none: that would open the owner's home."""
 
 _ALWAYS = frozenset(State)
 _RUNS = frozenset({State.STARTING, State.READY})
 
-WHEN: Final[Mapping[Action, frozenset[State]]] = MappingProxyType(
-    {
-        Action.SEE: _ALWAYS,
-        Action.ENTER: _RUNS,
-        Action.READ_LOGS: _ALWAYS,
-        Action.EXTEND: _RUNS,
-        # Ending what has ended changes nothing, so that a repeated request gets the same answer.
-        Action.END: _ALWAYS,
-        Action.RESUME: _RUNS,
-        Action.SHARE: _RUNS | {State.QUEUED},
-        Action.UNSHARE: _ALWAYS - {State.ENDED},
-    }
-)
+WHEN: Final[Mapping[Action, frozenset[State]]] = {
+    Action.SEE: _ALWAYS,
+    Action.ENTER: _RUNS,
+    Action.READ_LOGS: _ALWAYS,
+    Action.EXTEND: _RUNS,
+    # Ending what has ended changes nothing, so that a repeated request gets the same answer.
+    Action.END: _ALWAYS,
+    Action.RESUME: _RUNS,
+    Action.SHARE: _RUNS | {State.QUEUED},
+    Action.UNSHARE: _ALWAYS - {State.ENDED},
+}
 """In which states of the reservation each action makes sense."""
 
 

@@ -100,16 +100,12 @@ class HubClient:
         answer = await self._ask("GET", path)
         if answer.status_code == 404:
             return
-        if answer.status_code != 200:
-            raise HubUnavailable(f"the Hub answered {answer.status_code} to a list of tokens of {hub_user}")
+        _expect(answer, f"to a list of tokens of {hub_user}", 200)
         for token in answer.json()["api_tokens"]:
             if _server_of(token) in keep:
                 continue
             done = await self._ask("DELETE", f"{path}/{quote(str(token['id']), safe='')}")
-            if done.status_code not in (204, 404):
-                raise HubUnavailable(
-                    f"the Hub answered {done.status_code} to the end of a token of {hub_user}"
-                )
+            _expect(done, f"to the end of a token of {hub_user}", 204, 404)
 
     async def known_servers(self) -> set[str]:
         """Return the names of all servers that the Hub runs, starts or stops.
@@ -121,8 +117,7 @@ class HubClient:
         while page is not None:
             params = {"state": "active", "offset": page["offset"], "limit": USERS_PAGE}
             answer = await self._ask("GET", "users", params=params, headers={"Accept": PAGINATED})
-            if answer.status_code != 200:
-                raise HubUnavailable(f"the Hub answered {answer.status_code} to a list of its servers")
+            _expect(answer, "to a list of its servers", 200)
             listed = answer.json()
             found.update(name for user in listed["items"] for name in user.get("servers", ()))
             page = listed["_pagination"]["next"]
@@ -130,16 +125,14 @@ class HubClient:
 
     async def knows(self, hub_user: str) -> bool:
         answer = await self._ask("GET", f"users/{quote(hub_user, safe='')}")
-        if answer.status_code in (200, 404):
-            return answer.status_code == 200
-        raise _unexpected(answer, "a question about a user")
+        _expect(answer, "to a question about a user", 200, 404, quote_it=True)
+        return answer.status_code == 200
 
     async def guests(self, hub_user: str, server: str) -> frozenset[str] | None:
         answer = await self._ask("GET", _shares(hub_user, server))
         if answer.status_code == 404:
             return None
-        if answer.status_code != 200:
-            raise _unexpected(answer, "a question about guests")
+        _expect(answer, "to a question about guests", 200, quote_it=True)
         return frozenset(share["user"]["name"] for share in answer.json()["items"] if share["user"])
 
     async def share(self, hub_user: str, server: str, guest: str) -> None:
@@ -148,14 +141,12 @@ class HubClient:
         answer = await self._ask("POST", _shares(hub_user, server), json=body)
         if answer.status_code == 400 and "No such user" in _message(answer):
             raise OwnerUnknownToHub(f"the Hub does not know the user {guest}")
-        if answer.status_code != 200:
-            raise _unexpected(answer, "a new guest")
+        _expect(answer, "to a new guest", 200, quote_it=True)
 
     async def unshare(self, hub_user: str, server: str, guest: str) -> None:
         """Stop sharing the server with a user; a user who no longer exists is not an error."""
         answer = await self._ask("PATCH", _shares(hub_user, server), json={"user": guest})
-        if answer.status_code not in (200, 404):
-            raise _unexpected(answer, "the end of a guest's access")
+        _expect(answer, "to the end of a guest's access", 200, 404, quote_it=True)
 
     async def make_token(
         self, hub_user: str, scopes: Collection[str], note: str, life: int
@@ -168,23 +159,20 @@ class HubClient:
         answer = await self._ask("POST", f"users/{quote(hub_user, safe='')}/tokens", json=body)
         if answer.status_code in (400, 403, 404):
             raise TokenRefused(_message(answer))
-        if answer.status_code != 201:
-            raise HubUnavailable(f"the Hub answered {answer.status_code} to a request for a token")
+        _expect(answer, "to a request for a token", 201)
         model = answer.json()
         return str(model["token"]), _token(model)
 
     async def token(self, hub_user: str, id: str) -> HubToken | None:
         """Return the details of a user's token; ``None`` if no token has this id."""
         answer = await self._ask("GET", self._token_path(hub_user, id))
-        if answer.status_code not in (200, 404):
-            raise HubUnavailable(f"the Hub answered {answer.status_code} when asked for a token")
+        _expect(answer, "when asked for a token", 200, 404)
         return _token(answer.json()) if answer.status_code == 200 else None
 
     async def delete_token(self, hub_user: str, id: str) -> None:
         """Delete a user's token, if it still exists."""
         answer = await self._ask("DELETE", self._token_path(hub_user, id))
-        if answer.status_code not in (204, 404):
-            raise HubUnavailable(f"the Hub answered {answer.status_code} when told to delete a token")
+        _expect(answer, "when told to delete a token", 204, 404)
 
     @staticmethod
     def _token_path(hub_user: str, id: str) -> str:
@@ -207,8 +195,11 @@ def _shares(hub_user: str, server: str) -> str:
     return f"shares/{quote(hub_user, safe='')}/{quote(server, safe='')}"
 
 
-def _unexpected(answer: httpx.Response, what: str) -> HubUnavailable:
-    return HubUnavailable(f"the Hub answered {answer.status_code} to {what}: {_message(answer)}".rstrip(": "))
+def _expect(answer: httpx.Response, what: str, *statuses: int, quote_it: bool = False) -> None:
+    """Raise ``HubUnavailable``, with the Hub's message if ``quote_it``, for any other status."""
+    if answer.status_code not in statuses:
+        message = f": {_message(answer)}" if quote_it else ""
+        raise HubUnavailable(f"the Hub answered {answer.status_code} {what}{message}".rstrip(": "))
 
 
 def _token(model: dict[str, Any]) -> HubToken:

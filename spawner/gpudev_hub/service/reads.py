@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import SEE_YOURS, TRY_AGAIN, Code, Refused
 from gpudev_hub.core.model import Reservation
-from gpudev_hub.core.ports import Cluster, ClusterUnavailable, Store, StoreUnavailable
+from gpudev_hub.core.ports import Cluster, ClusterUnavailable, HubUnavailable, Store, StoreUnavailable
 from gpudev_hub.core.words import sentence
 
 from .remembered import Remembered
@@ -36,16 +38,11 @@ class Reads:
 
     async def find(self, ref: str, subject: str | None = None) -> Reservation | None:
         """Return a reservation by id, live or ended, or the subject's live reservation of that name."""
-        return self._remembered.view.get(ref, subject) or await self._find(ref)
-
-    async def _find(self, id: str) -> Reservation | None:
-        recent = self._remembered.recent(id)
-        if recent is not None:
-            return recent
-        try:
-            return await self._store.find(id)
-        except StoreUnavailable as error:
-            raise unavailable(error) from error
+        known = self._remembered.view.get(ref, subject) or self._remembered.get(ref)
+        if known is not None:
+            return known
+        with answering():
+            return await self._store.find(ref)
 
     async def wait_change(self, id: str, version: int, timeout: float) -> Reservation:
         """Return the reservation once its version is not ``version``, or after ``timeout`` seconds.
@@ -64,10 +61,8 @@ class Reads:
         self, subject: str | None, before: int | None, limit: int
     ) -> tuple[list[Reservation], int | None]:
         """Return ended reservations, latest first, of one subject or of all, and the next page's cursor."""
-        try:
+        with answering():
             found, following = await self._store.ended(subject, before, limit)
-        except StoreUnavailable as error:
-            raise unavailable(error) from error
         if before is None:
             # A store may show a reservation that has just ended late (DynamoDB's index of owners does).
             known = {record.id for record in found}
@@ -78,10 +73,8 @@ class Reads:
 
     async def history(self, id: str | None, after: int, limit: int) -> tuple[list[HistoryEntry], int | None]:
         """Return changes in commit order, and the next page's cursor."""
-        try:
+        with answering():
             return await self._store.history(id, after, limit)
-        except StoreUnavailable as error:
-            raise unavailable(error) from error
 
     async def logs(self, id: str, lines: int) -> ServerLogs:
         """Return the reservation's changes, and the last lines of its server's logs."""
@@ -89,13 +82,15 @@ class Reads:
         record = await self.find(id)
         logs: dict[str, str] = {}
         if record is not None and record.attempt:
-            try:
+            with answering():
                 logs = await self._cluster.logs(id, record.attempt, lines)
-            except ClusterUnavailable as error:
-                raise unavailable(error) from error
         return ServerLogs(events, logs)
 
 
-def unavailable(error: Exception) -> Refused:
-    """Return the refusal that says what does not answer."""
-    return Refused(Code.UNAVAILABLE, sentence(str(error)), TRY_AGAIN)
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raise ``Refused`` (``unavailable``) if the store, the cluster or the Hub does not answer."""
+    try:
+        yield
+    except (StoreUnavailable, ClusterUnavailable, HubUnavailable) as error:
+        raise Refused(Code.UNAVAILABLE, sentence(str(error)), TRY_AGAIN) from error

@@ -105,10 +105,6 @@ class Remembered:
         """Return a reservation that is live, or ended recently."""
         return self.view.reservations.get(id) or self._recent.get(id)
 
-    def recent(self, id: str) -> Reservation | None:
-        """Return a reservation that ended recently."""
-        return self._recent.get(id)
-
     def latest(self) -> list[Reservation]:
         """Return recently ended reservations, latest first."""
         return list(reversed(self._recent.values()))

@@ -24,7 +24,6 @@ from gpudev_hub.core.events import (
     Unshare,
 )
 from gpudev_hub.core.model import Millis, Outcome, Owner, Reservation, State
-from gpudev_hub.core.ports import HubUnavailable
 from gpudev_hub.core.request import Ask, joinable, resolve
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
 from gpudev_hub.turns import cancel
@@ -36,7 +35,7 @@ from .cuts import NewCuts
 from .limit_setting import LimitSetting
 from .notices import Notice
 from .questions import Github
-from .reads import Reads, unavailable
+from .reads import Reads, answering
 from .runner import Runner
 
 
@@ -182,10 +181,8 @@ class Service:
 
     async def known_to_hub(self, hub_user: str) -> bool:
         """Return whether the Hub has a user of this name. Raises ``Refused`` (``unavailable``)."""
-        try:
+        with answering():
             return await self._hub.knows(hub_user)
-        except HubUnavailable as error:
-            raise unavailable(error) from error
 
     async def mint(self, subject: str) -> str:
         """Return a new id for a spawn page of the subject."""

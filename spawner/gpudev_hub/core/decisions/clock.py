@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Final
 
 from gpudev_hub.core.causes import Cause, Reason
@@ -202,14 +203,8 @@ def compress(turn: Turn, event: Compress) -> None:
 
 def _after(looks: int) -> Callable[[], bool]:
     """Return a function that is true from the given number of calls on."""
-    left = looks
-
-    def should_stop() -> bool:
-        nonlocal left
-        left -= 1
-        return left <= 0
-
-    return should_stop
+    calls = count(1)
+    return lambda: next(calls) >= looks
 
 
 def outage(turn: Turn, event: Outage) -> None:

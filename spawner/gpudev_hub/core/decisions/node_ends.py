@@ -65,10 +65,8 @@ def end_with_node(turn: Turn, name: str) -> None:
     if until is None:
         return
     notice = (max(world.policy.warn_minutes, default=0) + 1) * MINUTE
-    there = (c for c in world.claims.values() if any(part.node == name for part in c.allocation))
-    for claim in sorted(there, key=lambda c: c.key):
-        reservation = world.reservations.get(claim.reservation)
-        if reservation is None or reservation.attempt != claim.attempt or reservation.hard_end is None:
+    for claim, reservation in world.current_on(name):
+        if reservation.hard_end is None:
             continue
         end = max(until, turn.now + notice + reservation.teardown)
         if reservation.state not in (State.STARTING, State.READY) or end >= reservation.hard_end:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import NodesObserved, NodeUnknown, OperatorNode
-from gpudev_hub.core.model import SECOND, Claim, Millis, Node, NodeStatus, Outcome, Reservation, State
+from gpudev_hub.core.model import SECOND, Millis, Node, NodeStatus, Outcome, State
 from gpudev_hub.core.planning.plan import PlanNode
 from gpudev_hub.core.words import UNPROVEN, listing, node_end, node_state
 
@@ -158,30 +158,20 @@ def _plan(turn: Turn, node: Node, cause: Why) -> None:
         world.freed.add(node.pool)
         world.start_waiting()
     for claim in list(world.claims.values()):
-        if claim.overruns and _is_on(claim, node.name):
+        if claim.overruns and claim.is_on(node.name):
             world.refresh(claim, cause)
-
-
-def _is_on(claim: Claim, node: str) -> bool:
-    return any(part.node == node for part in claim.allocation)
 
 
 def _lose(turn: Turn, name: str, cause: Why, actor: str = SERVICE) -> None:
     """End what ran on a lost node, gangs as a whole. Slots stay taken until servers are observed gone."""
     world = turn.world
-    for claim in sorted(world.claims.values(), key=lambda c: c.key):
-        reservation = world.reservations.get(claim.reservation)
-        if reservation is None or reservation.attempt != claim.attempt or not _is_on(claim, name):
-            continue
+    for _, reservation in world.current_on(name):
         if reservation.state in (State.STARTING, State.READY):
             stop(turn, reservation, Outcome.NODE_LOST, cause, actor, detail=cause.detail)
-        _finish_if_stopping(turn, world.reservations.get(reservation.id), cause)
-
-
-def _finish_if_stopping(turn: Turn, reservation: Reservation | None, cause: Why) -> None:
-    """End the reservation now: its server may never be observed gone. Its claim stays until then."""
-    if reservation is not None and reservation.state is State.STOPPING:
-        finish(turn, reservation, cause)
+        stopping = world.reservations.get(reservation.id)
+        if stopping is not None and stopping.state is State.STOPPING:
+            # Its server may never be observed gone. Its claim stays until then.
+            finish(turn, stopping, cause)
 
 
 def plan_node(node: Node) -> PlanNode:

@@ -20,7 +20,8 @@ def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
     logged cause. Raises ``LookupError`` if a live record is in a pool that the settings do not have.
     """
     world = WorkingState(policy)
-    for owner, pool in _pools_used(snapshot):
+    claims = [(claim.reservation, claim.pool) for claim in snapshot.claims.values()]
+    for owner, pool in claims + [(r.id, r.request.pool) for r in snapshot.reservations.values()]:
         if pool not in world.plans:
             raise LookupError(f"the settings have no pool {pool!r}, but reservation {owner} uses it")
     world.take_over(snapshot)
@@ -48,12 +49,6 @@ def rebuild(policy: Policy, snapshot: Snapshot, now: Millis) -> WorkingState:
         if person is not None and not follows_access(reservation, person):
             world.to_settle.add(person.subject)
     return world
-
-
-def _pools_used(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Return (reservation, pool) of everything that holds or waits for GPUs."""
-    claims = [(claim.reservation, claim.pool) for claim in snapshot.claims.values()]
-    return claims + [(r.id, r.request.pool) for r in snapshot.reservations.values()]
 
 
 def _why_unfit(world: WorkingState, reservation: Reservation, place: Place, now: Millis) -> Reason:

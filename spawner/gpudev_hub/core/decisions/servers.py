@@ -24,23 +24,29 @@ from gpudev_hub.core.lifecycle import move
 from gpudev_hub.core.model import (
     Claim,
     ClaimState,
-    NodeSlots,
     NodeStatus,
     Outcome,
-    Place,
     Presence,
     Reservation,
     ServerState,
     State,
 )
-from gpudev_hub.core.planning.slots import choose_slots
 from gpudev_hub.core.sentences import Text
 from gpudev_hub.core.words import printable
 
 from .access import access_detail
 from .placing import give_places, requeue, without_place
 from .timers import crossed
-from .transitions import Turn, finish, give_up_attempt, next_attempt, release_claim, start_attempt, stop
+from .transitions import (
+    Turn,
+    finish,
+    give_up_attempt,
+    next_attempt,
+    release_claim,
+    slots_in,
+    start_attempt,
+    stop,
+)
 from .working_state import OWNER_UNKNOWN, demand_key, demand_of, is_owner_unknown
 
 _WITH_SERVER = (State.STARTING, State.READY, State.STOPPING)
@@ -201,7 +207,7 @@ def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: Why, d
     # The old slots will be released, so they do not count against the owner here.
     world.displace(plan.reshape(key, hard_end, counts=False), cause)
     place = plan.earliest(demand, now, before=now + 1)
-    slots = None if place is None else _slots_of(turn, place, demand.gpus)
+    slots = None if place is None else slots_in(world, place, demand.gpus)
     if place is None or slots is None:
         world.displace(plan.reshape(key, hard_end, counts=True), cause)
         return False
@@ -212,17 +218,6 @@ def _elsewhere(turn: Turn, reservation: Reservation, claim: Claim, cause: Why, d
     release_claim(turn, reservation, claim, cause)
     start_attempt(turn, world.reservations[reservation.id], cause)
     return True
-
-
-def _slots_of(turn: Turn, place: Place, gpus: int) -> tuple[NodeSlots, ...] | None:
-    world = turn.world
-    parts = []
-    for name in place.nodes:
-        free = world.free_slots(name)
-        if len(free) < gpus:
-            return None
-        parts.append(NodeSlots(name, choose_slots(free, gpus, world.nodes[name].gpus)))
-    return tuple(parts)
 
 
 def stop_intent(turn: Turn, event: StopIntent) -> Reservation | None:

@@ -137,20 +137,27 @@ def free_slots(turn: Turn, reservation: Reservation, place: Place) -> tuple[Node
     """Return slots on the nodes of a due place; ``None`` while claims past their hard end take them."""
     world, now = turn.world, turn.now
     shape, subject = reservation.request.shape, reservation.owner.subject
-    free = {name: world.free_slots(name) for name in place.nodes}
-    full = any(len(slots) < shape.gpus for slots in free.values())
-    mine = world.held_by(subject, reservation.request.pool)
-    held = sum(len(part.slots) for claim in mine for part in claim.allocation)
-    if not full and held + shape.total_gpus <= reservation.cap:
-        parts = (
-            (name, choose_slots(slots, shape.gpus, world.nodes[name].gpus)) for name, slots in free.items()
-        )
-        return tuple(NodeSlots(name, slots) for name, slots in parts)
+    slots = slots_in(world, place, shape.gpus)
+    held = sum(claim.gpus for claim in world.held_by(subject, reservation.request.pool))
+    if slots is not None and held + shape.total_gpus <= reservation.cap:
+        return slots
     if not world.overdue_for(reservation, place, now):
+        free = {name: world.free_slots(name) for name in place.nodes}
         raise IllegalMove(
             f"{reservation.id} is planned for {place}, where there is no room: {free}, {held} held"
         )
     return None
+
+
+def slots_in(world: WorkingState, place: Place, gpus: int) -> tuple[NodeSlots, ...] | None:
+    """Return free slots for ``gpus`` on each node of a place; ``None`` if a node has too few."""
+    parts = []
+    for name in place.nodes:
+        free = world.free_slots(name)
+        if len(free) < gpus:
+            return None
+        parts.append(NodeSlots(name, choose_slots(free, gpus, world.nodes[name].gpus)))
+    return tuple(parts)
 
 
 def start_attempt(turn: Turn, reservation: Reservation, cause: Why) -> None:

@@ -200,6 +200,12 @@ class WorkingState(Records):
 
     # Queued requests and the plan
 
+    def current_on(self, node: str) -> list[tuple[Claim, Reservation]]:
+        """Return the claims of current attempts that have slots of the node, with their reservations."""
+        there = sorted((c for c in self.claims.values() if c.is_on(node)), key=lambda c: c.key)
+        found = ((claim, self.reservations.get(claim.reservation)) for claim in there)
+        return [(claim, r) for claim, r in found if r is not None and r.attempt == claim.attempt]
+
     def held_by(self, subject: str, pool: str) -> list[Claim]:
         """Return the claims in the pool that count against the owner's cap."""
         claims = (c for c in self.claims.values() if c.subject == subject and c.pool == pool)
@@ -211,7 +217,7 @@ class WorkingState(Records):
         names = [name for name in place.nodes if name in self.nodes]
         full = {name for name in names if len(self.free_slots(name)) < shape.gpus}
         mine = self.held_by(reservation.owner.subject, pool)
-        held = sum(len(part.slots) for claim in mine for part in claim.allocation)
+        held = sum(claim.gpus for claim in mine)
         found = [c for c in self.claims.values() if any(part.node in full for part in c.allocation)]
         if held + shape.total_gpus > reservation.cap:
             found += [claim for claim in mine if claim not in found]

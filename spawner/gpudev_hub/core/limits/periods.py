@@ -23,7 +23,7 @@ class Period(StrEnum):
         """Return when the period that contains the instant began."""
         if self is Period.WEEK:
             return at - (at - _MONDAY) % _WEEK
-        month = _date(at).replace(day=1, hour=0, minute=0, second=0)
+        month = datetime.fromtimestamp(at // SECOND, UTC).replace(day=1, hour=0, minute=0, second=0)
         return round(month.timestamp()) * SECOND
 
     def end(self, at: Millis) -> Millis:
@@ -35,7 +35,3 @@ class Period(StrEnum):
 def overlap(start: Millis, end: Millis, first: Millis, last: Millis) -> Millis:
     """Return how much of [start, end) lies within [first, last)."""
     return max(0, min(end, last) - max(start, first))
-
-
-def _date(at: Millis) -> datetime:
-    return datetime.fromtimestamp(at // SECOND, UTC)

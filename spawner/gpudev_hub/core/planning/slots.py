@@ -4,7 +4,7 @@ The plan only counts GPUs, so any free slots would do. Aligned blocks (2 at an e
 4, …) keep a server within one CPU socket and leave whole blocks for the next.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 
 def choose_slots(free: Collection[int], count: int, capacity: int) -> tuple[int, ...]:
@@ -17,7 +17,7 @@ def choose_slots(free: Collection[int], count: int, capacity: int) -> tuple[int,
     available = {slot for slot in free if 0 <= slot < capacity}
     if count < 1 or len(available) < count:
         raise ValueError(f"{count} slots wanted, {len(available)} of {capacity} free")
-    size = _block_size(count)
+    size = 1 << (count - 1).bit_length()  # the least power of two that is at least `count`
     blocks = list(_free_blocks(available, size, capacity)) if size == count else []
     if blocks:
         start = min(blocks, key=lambda block: (_enclosing(available, block, size, capacity), block))
@@ -31,27 +31,18 @@ def choose_slots(free: Collection[int], count: int, capacity: int) -> tuple[int,
     return tuple(sorted(taken))
 
 
-def _block_size(count: int) -> int:
-    """Return the least power of two that is at least ``count``."""
-    return 1 << (count - 1).bit_length()
-
-
-def _free_blocks(available: Collection[int], size: int, capacity: int) -> Iterator[int]:
+def _free_blocks(available: set[int], size: int, capacity: int) -> Iterator[int]:
     """Yield the first slots of the aligned blocks of this size that are entirely free."""
     for start in range(0, capacity - size + 1, size):
-        if _all_in(range(start, start + size), available):
+        if available.issuperset(range(start, start + size)):
             yield start
 
 
-def _enclosing(available: Collection[int], start: int, size: int, capacity: int) -> int:
+def _enclosing(available: set[int], start: int, size: int, capacity: int) -> int:
     """Return the size of the largest entirely free aligned block around the block at ``start``."""
     while size * 2 <= capacity:
         wider = start - start % (size * 2)
-        if wider + size * 2 > capacity or not _all_in(range(wider, wider + size * 2), available):
+        if wider + size * 2 > capacity or not available.issuperset(range(wider, wider + size * 2)):
             break
         start, size = wider, size * 2
     return size
-
-
-def _all_in(slots: Iterable[int], available: Collection[int]) -> bool:
-    return all(slot in available for slot in slots)

@@ -136,7 +136,7 @@ class Timetable:
     def vacate(self, key: str) -> Occupation:
         """Remove the load of an occupation, without accounting for the room gained."""
         o = self.occupations.pop(key)
-        self._unload(o.key, o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
+        self._load(o.key, o.owner if o.counts else None, -o.gpus, o.nodes, o.start, o.end)
         return o
 
     def put(self, demand: Demand, place: Place) -> None:
@@ -160,7 +160,7 @@ class Timetable:
     def release(self, demand: Demand, place: Place) -> None:
         """Remove the load of a place, also for a trial."""
         self.owners[demand.owner].close_window(demand.key)
-        self._unload(demand.key, demand.owner, demand.gpus, place.nodes, place.start, place.end)
+        self._load(demand.key, demand.owner, -demand.gpus, place.nodes, place.start, place.end)
 
     def raise_cap(self, demand: Demand, place: Place, cap: int) -> None:
         """Hold the demand's place with a higher cap; its owner may have been delayed at any time before."""
@@ -174,28 +174,20 @@ class Timetable:
     def _load(
         self, key: str, owner: str | None, gpus: int, nodes: tuple[str, ...], start: Millis, end: Millis
     ) -> None:
+        """Add a load; a negative number of GPUs removes it."""
         for name in nodes:
             node = self.node(name)
             node.profile.add(start, end, gpus)
-            node.holders[key] = None
+            if gpus > 0:
+                node.holders[key] = None
+            else:
+                del node.holders[key]
         if owner is not None:
             account = self.owners.get(owner)
             if account is None:
                 account = self.owners[owner] = OwnerCapacity()
             account.profile.add(start, end, gpus * len(nodes))
             account.total += gpus * len(nodes)
-
-    def _unload(
-        self, key: str, owner: str | None, gpus: int, nodes: tuple[str, ...], start: Millis, end: Millis
-    ) -> None:
-        for name in nodes:
-            node = self._nodes[name]
-            node.profile.add(start, end, -gpus)
-            del node.holders[key]
-        if owner is not None:
-            account = self.owners[owner]
-            account.profile.add(start, end, -gpus * len(nodes))
-            account.total -= gpus * len(nodes)
 
     # Room gained
 

@@ -87,10 +87,8 @@ def examine(facts: Facts) -> list[Finding]:
 
 def _store(facts: Facts) -> Said:
     if facts.store:
-        return (
-            facts.store,
-            "Check the table's name and region in the settings, and the rights of the service's role.",
-        )
+        todo = "Check the table's name and region in the settings, and the rights of the service's role."
+        return facts.store, todo
     return "it answers", ""
 
 
@@ -104,10 +102,8 @@ def _backups(facts: Facts) -> Said:
 
 def _hub(facts: Facts) -> Said:
     if facts.hub:
-        return (
-            facts.hub,
-            "Check the pod of the Hub, hub_api in the settings, and that both have the same service-token.",
-        )
+        todo = "Check the pod of the Hub, hub_api in the settings, and that both have the same service-token."
+        return facts.hub, todo
     return "it answers, and knows the service", ""
 
 
@@ -130,12 +126,7 @@ def _clock(facts: Facts) -> Said:
 def _nodes(facts: Facts) -> Said:
     counts = {pool.name: _of(facts, pool) for pool in facts.pools}
     empty = [name for name, nodes in counts.items() if not nodes]
-    away = [
-        node_state(node.name, node)
-        for nodes in counts.values()
-        for node in nodes
-        if node.status is not NodeStatus.UP
-    ]
+    away = [node_state(n.name, n) for _, n in _all_nodes(facts) if n.status is not NodeStatus.UP]
     small = [
         f"{pool.name} has {len(counts[pool.name])} for reservations of {pool.max_gang}"
         for pool in facts.pools
@@ -155,8 +146,7 @@ def _nodes(facts: Facts) -> Said:
 def _gpus(facts: Facts) -> Said:
     wrong = [
         f"{node.name} offers {node.gpus} of {gpus(pool.gpus_per_node)}"
-        for pool in facts.pools
-        for node in _of(facts, pool)
+        for pool, node in _all_nodes(facts)
         if node.gpus != pool.gpus_per_node
     ]
     if wrong:
@@ -172,9 +162,8 @@ def _efa(facts: Facts) -> Said:
         most = max(found.values(), default=0)
         wrong += [f"{name} offers {count} of {most}" for name, count in found.items() if count != most]
     if wrong:
-        return "; ".join(
-            wrong
-        ), "Check the EFA device plugin there, and the network cards of the launch template."
+        todo = "Check the EFA device plugin there, and the network cards of the launch template."
+        return "; ".join(wrong), todo
     if not any(facts.efa.values()):
         return "no node has EFA", ""
     return "the nodes of a pool offer the same number of interfaces", ""
@@ -183,7 +172,7 @@ def _efa(facts: Facts) -> Said:
 def _probes(facts: Facts) -> Said:
     if not facts.policy_probe:
         return "nothing shows that network policies are enforced", "Set policy_probe to true in the settings."
-    failing = [node.name for pool in facts.pools for node in _of(facts, pool) if node.unproven]
+    failing = [node.name for _, node in _all_nodes(facts) if node.unproven]
     if failing:
         todo = "See what the probe there logs: docs/kubernetes.md, Policy probe."
         return f"network policies are not proven to be enforced on {listing(failing, 'and')}", todo
@@ -192,7 +181,7 @@ def _probes(facts: Facts) -> Said:
 
 def _prepull(facts: Facts) -> Said:
     there = {pod.node for pod in facts.pods if pod.component == "prepull" and pod.ready}
-    missing = [node.name for pool in facts.pools for node in _of(facts, pool) if node.name not in there]
+    missing = [node.name for _, node in _all_nodes(facts) if node.name not in there]
     if missing:
         todo = "Wait for the DaemonSet gpudev-prepull, or see why an image cannot be pulled."
         return f"images are not yet on {listing(missing, 'and')}", todo
@@ -201,10 +190,8 @@ def _prepull(facts: Facts) -> Said:
 
 def _bastion(facts: Facts) -> Said:
     if not facts.bastion:
-        return (
-            "the settings name none",
-            "Set bastion.host in the settings, or users cannot connect from outside.",
-        )
+        todo = "Set bastion.host in the settings, or users cannot connect from outside."
+        return "the settings name none", todo
     ready = sum(pod.component == "bastion" and pod.ready for pod in facts.pods)
     if ready < BASTIONS:
         todo = "See kubectl -n gpudev describe pods -l app.kubernetes.io/component=bastion."
@@ -215,8 +202,7 @@ def _bastion(facts: Facts) -> Said:
 def _ends(facts: Facts) -> Said:
     ending = [
         f"{node.name} at {moment(node.until, facts.now)}"
-        for pool in facts.pools
-        for node in _of(facts, pool)
+        for _, node in _all_nodes(facts)
         if node.until is not None and node.until < facts.now + ENDS_SOON
     ]
     if ending:
@@ -227,14 +213,18 @@ def _ends(facts: Facts) -> Said:
 def _github(facts: Facts) -> Said:
     count, failed = facts.github
     if failed:
-        return f"{len(failed)} of {counted(count, 'fact')} do not hold: {', '.join(failed)}", (
-            "Run gpu-dev admin github-check."
-        )
+        found = f"{len(failed)} of {counted(count, 'fact')} do not hold: {', '.join(failed)}"
+        return found, "Run gpu-dev admin github-check."
     return f"all {count} facts hold", ""
 
 
 def _of(facts: Facts, pool: PoolSettings) -> list[Node]:
     return sorted((node for node in facts.nodes if node.pool == pool.name), key=lambda node: node.name)
+
+
+def _all_nodes(facts: Facts) -> list[tuple[PoolSettings, Node]]:
+    """Return the nodes of all pools, with their pools."""
+    return [(pool, node) for pool in facts.pools for node in _of(facts, pool)]
 
 
 CHECKS: Final[tuple[tuple[str, str, bool, Callable[[Facts], Said]], ...]] = (

@@ -107,11 +107,10 @@ def _standing(
 def _held(state: LiveState, subject: str, pool: str) -> int:
     """Return the GPUs of a pool that count towards the person's limit of GPUs at once."""
     return sum(
-        len(part.slots)
+        claim.gpus
         for claim in state.claims.values()
         if claim.subject == subject and claim.pool == pool
         if quota.counts(claim, state.reservations, state.nodes)
-        for part in claim.allocation
     )
 
 

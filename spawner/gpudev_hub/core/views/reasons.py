@@ -110,8 +110,7 @@ class Outlook:
             if not counts(claim, self.reservations, self.nodes):
                 continue
             end = planned_end(claim, self.policy.pool(claim.pool).stop_overrun)
-            total = sum(len(part.slots) for part in claim.allocation)
-            owned.setdefault((claim.subject, claim.pool), []).append((0, end, total, claim.reservation))
+            owned.setdefault((claim.subject, claim.pool), []).append((0, end, claim.gpus, claim.reservation))
         for r in self.reservations.values():
             if r.place is not None:
                 stay = (r.place.start, r.place.end, r.request.shape.total_gpus, r.id)

@@ -125,8 +125,7 @@ class Usage:
 
     def _claim(self, claim: Claim, at: Millis, *, gone: bool) -> None:
         if not gone:
-            gpus = sum(len(part.slots) for part in claim.allocation)
-            self.claims.setdefault(claim.key, OpenClaim((claim.subject, claim.pool, gpus), at))
+            self.claims.setdefault(claim.key, OpenClaim((claim.subject, claim.pool, claim.gpus), at))
             return
         held = self.claims.pop(claim.key, None)
         if held is not None:
