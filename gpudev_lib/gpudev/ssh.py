@@ -30,11 +30,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpudev import clock, sshblocks, sshfiles, sshinclude, sshkeys
-from gpudev.errors import ConfigError, cause
+from gpudev import clock, config, sshblocks, sshfiles, sshinclude, sshkeys
+from gpudev.errors import ConfigError, NotLoggedIn, cause
 from gpudev.wire import SshAccess, SshClosed
+
+if TYPE_CHECKING:
+    from gpudev.api import Api
 
 FRESH = 2.0
 """Seconds before the service is asked again."""
@@ -79,6 +82,22 @@ def account_of(key: str) -> Path | None:
         return Path(sshfiles.read_record(sshfiles.hosts_folder() / f"{key}.json")["config"])
     except (KeyError, TypeError):
         return None
+
+
+def api_of(account: Path, timeout: float) -> Api | None:
+    """Return the service of a configuration file, without retries; None if none is configured."""
+    from gpudev.api import Api  # a slow import; ssh-sync often needs none
+
+    try:
+        in_use = account == sshfiles.account_path(None)
+        settings = config.resolve() if in_use else config.settings_of(account)
+    except NotLoggedIn:
+        if account.exists():
+            raise
+        settings = None
+    if settings is None:
+        return None
+    return Api(settings.url, settings.token, patience=0.0, timeout=max(timeout, 0.05))
 
 
 def names_of(account: Path) -> tuple[dict[str, str], list[str]]:

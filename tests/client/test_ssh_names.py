@@ -13,7 +13,7 @@ import pytest
 
 import gpudev
 from gpudev import clock, ssh, wire
-from gpudev.cli import sync, typed
+from gpudev.cli import sync
 from gpudev.client import Client
 from live_service import NO_ACCESS, LiveService
 
@@ -174,7 +174,7 @@ def test_services_that_are_silent_hold_up_nobody_for_long(
     """A service that takes connections and never answers, for thirty accounts: all of them at once."""
     monkeypatch.setattr(sync, "PATIENCE", 0.3)
     monkeypatch.setattr(ssh, "FRESH", 0.0)
-    monkeypatch.setattr(typed, "typed_name", lambda: "gpu-nosuch")
+    monkeypatch.setattr(sync, "typed_name", lambda: "gpu-nosuch")
     import gpudev.api  # noqa: F401  (loading it is not what is measured)
 
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:

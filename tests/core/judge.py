@@ -17,6 +17,7 @@ from gpudev_hub.core.planning.plan import Demand, PlanNode
 from gpudev_hub.core.sentences import Sentence, Text
 from gpudev_hub.core.views.reasons import Outlook
 from gpudev_hub.core.words import node_state, plain
+from plans import free_on, placed_in
 
 from . import oracle
 
@@ -194,7 +195,7 @@ def counted(latest: Mapping[str, Reservation], subject: str, period: Period, now
 def plan_is_the_records(world: WorkingState) -> None:
     """What the plan holds is what is recorded."""
     for name, plan in world.plans.items():
-        placed = {demand.key.partition("/")[0]: place for demand, place in plan.placed()}
+        placed = {demand.key.partition("/")[0]: place for demand, place in placed_in(plan)}
         recorded = {
             r.id: r.place for r in world.queued(name) if r.place is not None and r.id not in world.displaced
         }
@@ -220,7 +221,7 @@ def nothing_could_start_earlier(world: WorkingState, now: Millis) -> None:
             oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
             for o in plan.timetable.occupations.values()
         ]
-        placed = plan.placed()
+        placed = placed_in(plan)
         for demand, place in placed:
             others = [*claims, *(oracle.taken_by(d, p) for d, p in placed if d.key != demand.key)]
             assert oracle.feasible(holding, others, demand, place), f"rule 2: {demand} can't have {place}"
@@ -276,7 +277,7 @@ def blocked_as_told(world: WorkingState, reservation: Reservation, words: str, n
             oracle.Taken(o.owner if o.counts else None, o.gpus, o.nodes, o.start, o.end)
             for o in plan.timetable.occupations.values()
         ),
-        *(oracle.taken_by(d, p) for d, p in plan.placed()),
+        *(oracle.taken_by(d, p) for d, p in placed_in(plan)),
     ]
     nodes = [n for n in world.nodes.values() if n.pool == pool]
     if " that can be used together are needed; " in words or " has no node with " in words:
@@ -301,7 +302,7 @@ def waits_as_told(world: WorkingState, reservation: Reservation, text: Text) -> 
     place, plan = reservation.place, world.plan_of(reservation)
     assert place is not None
     taken = [(o.owner, o.nodes, o.end) for o in plan.timetable.occupations.values()]
-    taken += [(d.owner, p.nodes, p.end) for d, p in plan.placed()]
+    taken += [(d.owner, p.nodes, p.end) for d, p in placed_in(plan)]
     found = False
     for said in sentences_in(text):
         if said.code in ("until", "from_until"):
@@ -338,8 +339,8 @@ def same_state(live: WorkingState, rebuilt: WorkingState, now: Millis) -> None:
         assert getattr(live, table) == getattr(rebuilt, table), f"invariant 12: {table}"
     for name, plan in live.plans.items():
         other = rebuilt.plans[name]
-        assert {d.key: (d, p) for d, p in plan.placed()} == {d.key: (d, p) for d, p in other.placed()}
+        assert {d.key: (d, p) for d, p in placed_in(plan)} == {d.key: (d, p) for d, p in placed_in(other)}
         assert plan.timetable.occupations == other.timetable.occupations, f"invariant 12: {name}"
         for node in live.nodes:
             times = [at for o in plan.timetable.occupations.values() for at in (now, o.end - 1, o.end)]
-            assert all(plan.free(node, t) == other.free(node, t) for t in times if t >= now)
+            assert all(free_on(plan, node, t) == free_on(other, node, t) for t in times if t >= now)

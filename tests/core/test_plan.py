@@ -6,6 +6,7 @@ import pytest
 
 from gpudev_hub.core.model import HOUR, Place
 from gpudev_hub.core.planning.plan import FOREVER, Demand, Plan, PlanNode
+from plans import free_on, longest_extension, placed_in
 
 NOBODY = 10**6
 
@@ -27,11 +28,11 @@ def add(plan: Plan, wanted: Demand, now: int = 0) -> Place:
 
 
 def starts(plan: Plan) -> dict[str, float]:
-    return {wanted.key: place.start / HOUR for wanted, place in plan.placed()}
+    return {wanted.key: place.start / HOUR for wanted, place in placed_in(plan)}
 
 
 def free(plan: Plan, now: int) -> dict[str, int]:
-    return {name: plan.free(name, now) for name in ("n1", "n2")}
+    return {name: free_on(plan, name, now) for name in ("n1", "n2")}
 
 
 def never() -> bool:
@@ -151,7 +152,7 @@ def test_a_node_that_ends_takes_nothing_past_its_end() -> None:
     assert plan.earliest(demand("a", 1, 4), 0) is None
     assert add(plan, demand("b", 1, 3)).end == 5 * HOUR
     assert plan.set_node(PlanNode("n1", 8, "rack", until=4 * HOUR)) == ["b"]
-    assert plan.free("n1", 4 * HOUR) == 0
+    assert free_on(plan, "n1", 4 * HOUR) == 0
 
 
 def test_starts_neither_before_it_may_nor_on_an_excluded_node() -> None:
@@ -171,7 +172,7 @@ def test_a_node_down_offers_nothing_and_names_who_needed_it() -> None:
     assert plan.remove_node("n1") == ["p", "q"]
     assert plan.earliest(demand("p", 8, 1, nodes=2), 0) is None
     assert free(plan, 0) == {"n1": 0, "n2": 8}
-    assert plan.longest_extension("x", 0, 10 * HOUR) == 9 * HOUR
+    assert longest_extension(plan, "x", 0, 10 * HOUR) == 9 * HOUR
     assert plan.extend("x", 10 * HOUR, 0, lambda _: FOREVER) is None
     assert plan.set_node(PlanNode("n1", 8, "rack")) == []
     assert free(plan, 0) == {"n1": 4, "n2": 8}
@@ -215,7 +216,7 @@ def test_an_extension_is_all_or_nothing_within_everybodys_promise() -> None:
     add(plan, demand("a", 8, 1))
     add(plan, demand("b", 4, 1))
     promises = {"a": 4 * HOUR, "b": 5 * HOUR}
-    assert plan.longest_extension("x", 0, 9 * HOUR) == 2 * HOUR
+    assert longest_extension(plan, "x", 0, 9 * HOUR) == 2 * HOUR
     assert plan.obstacle("x", 4 * HOUR, 0, promises.__getitem__) is None
     assert plan.obstacle("x", 4 * HOUR + 1, 0, promises.__getitem__) == "a"
     assert starts(plan) == {"a": 2, "b": 3}
@@ -233,7 +234,7 @@ def test_an_extension_heeds_the_owners_own_queued_request() -> None:
     plan.occupy("x", "ann", 8, ("n1",), 0, 2 * HOUR)
     own = replace(demand("a", 8, 1, owner="ann", cap=8), excluded=frozenset({"n1"}))
     assert add(plan, own) == Place(2 * HOUR, 3 * HOUR, ("n2",))
-    assert plan.longest_extension("x", 0, 4 * HOUR) == 2 * HOUR
+    assert longest_extension(plan, "x", 0, 4 * HOUR) == 2 * HOUR
     assert plan.obstacle("x", 3 * HOUR, 0, lambda _: 2 * HOUR) == "a"
     assert plan.extend("x", 3 * HOUR, 0, lambda _: 2 * HOUR) is None
     assert plan.extend("x", 3 * HOUR, 0, lambda _: 3 * HOUR) == {"a": Place(3 * HOUR, 4 * HOUR, ("n2",))}

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gpudev_hub.core.model import MINUTE, Millis, Place
 from gpudev_hub.core.planning.plan import FOREVER, Demand, Plan, PlanNode, Wanted
+from plans import free_on, longest_extension, placed_in
 
 from . import oracle
 
@@ -146,7 +147,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_plan_is_feasible(self) -> None:
-        assert self.plan.placed() == self.in_order()
+        assert placed_in(self.plan) == self.in_order()
         for key, (demand, place) in self.queued.items():
             assert oracle.feasible(self.nodes, self.taken(key), demand, place), (demand, place)
 
@@ -159,7 +160,7 @@ class Histories(RuleBasedStateMachine):
             for name, node in self.nodes.items():
                 over = node.until is not None and at >= node.until
                 free = 0 if over else max(0, node.gpus - oracle.load(taken, name, at))
-                assert self.plan.free(name, at) == free
+                assert free_on(self.plan, name, at) == free
 
     @invariant()
     def promises_hold(self) -> None:
@@ -225,18 +226,18 @@ class Histories(RuleBasedStateMachine):
         if claim.end == oracle.NEVER or claim.end < self.now:
             return
         limit = claim.end + by * UNIT
-        held = self.plan.longest_extension(key, self.now, limit)
+        held = longest_extension(self.plan, key, self.now, limit)
         assert held == oracle.longest_extension(self.nodes, self.taken(key), claim, self.now, limit)
-        before = self.plan.placed()
+        before = placed_in(self.plan)
         orderly = self.in_queue_order(key, replace(claim, end=limit))
         longest = self.plan.longest_grantable(key, self.now, limit, self.promises.__getitem__)
         assert held <= longest <= limit
-        assert self.plan.placed() == before
+        assert placed_in(self.plan) == before
         moves = self.plan.extend(key, limit, self.now, self.promises.__getitem__)
         if moves is None:
             assert not orderly, "all could start by their promises, in queue order"
             assert longest < limit
-            assert self.plan.placed() == before
+            assert placed_in(self.plan) == before
             if longest == claim.end:
                 return
             limit = longest
@@ -371,7 +372,7 @@ class Histories(RuleBasedStateMachine):
         for demand, place in sorted(self.queued.values(), key=lambda entry: entry[0].key[::-1]):
             assert plan.fits(demand, place, self.now)
             plan.put(demand, place)
-        assert plan.placed() == self.plan.placed()
+        assert placed_in(plan) == placed_in(self.plan)
         self.plan = plan
         self.settle()
 

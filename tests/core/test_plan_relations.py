@@ -8,6 +8,7 @@ import pytest
 
 from gpudev_hub.core.model import HOUR, MINUTE, Millis, Place
 from gpudev_hub.core.planning.plan import Demand, Plan, PlanNode
+from plans import free_on, longest_extension, placed_in
 
 SEEDS = range(25)
 NAMES = ("n1", "n2", "n3", "n4")
@@ -52,7 +53,7 @@ def release_some(plan: Plan, seed: int, now: Millis) -> None:
 
 
 def places(plan: Plan) -> dict[str, Place]:
-    return {demand.key: place for demand, place in plan.placed()}
+    return {demand.key: place for demand, place in placed_in(plan)}
 
 
 def moved(place: Place, at: Times) -> Place:
@@ -127,14 +128,14 @@ def test_rebuilt_from_stored_places_in_any_order_the_plan_is_the_same(seed: int)
     rebuilt = Plan(PlanNode(name, 8, "rack") for name in NAMES)
     for key, claim in sorted(plan.timetable.occupations.items(), reverse=True):
         assert rebuilt.occupy(key, claim.owner, claim.gpus, claim.nodes, claim.start, claim.end) == []
-    stored = plan.placed()
+    stored = placed_in(plan)
     random.Random(seed).shuffle(stored)
     for demand, place in stored:
         assert rebuilt.fits(demand, place, now)
         rebuilt.put(demand, place)
     instants = {now, *(place.start for _, place in stored), *(place.end for _, place in stored)}
     for at in instants:
-        assert [plan.free(name, at) for name in NAMES] == [rebuilt.free(name, at) for name in NAMES]
+        assert [free_on(plan, name, at) for name in NAMES] == [free_on(rebuilt, name, at) for name in NAMES]
     assert rebuilt.compress(now, lambda: False) == ({}, True)
     for one in (plan, rebuilt):
         release_some(one, seed + 1, 2 * now)
@@ -153,7 +154,7 @@ def test_what_was_learnt_of_earlier_searches_changes_no_answer(seed: int) -> Non
         fresh = Plan(PlanNode(name, 8, "rack") for name in NAMES)
         for key, claim in plan.timetable.occupations.items():
             fresh.occupy(key, claim.owner, claim.gpus, claim.nodes, claim.start, claim.end)
-        for demand, place in plan.placed():
+        for demand, place in placed_in(plan):
             fresh.put(demand, place)
         wanted = replace(probe, key="probe", order=10**6)
         assert plan.earliest(wanted, HOUR) == fresh.earliest(wanted, HOUR)
@@ -170,7 +171,7 @@ def test_the_longest_extension_named_is_granted_and_breaks_no_promise(seed: int)
         if plan.extend(key, wanted, 0, promises.__getitem__) is None:
             refused += 1
             longest = plan.longest_grantable(key, 0, wanted, promises.__getitem__)
-            assert plan.longest_extension(key, 0, wanted) <= longest < wanted
+            assert longest_extension(plan, key, 0, wanted) <= longest < wanted
             if longest > end:
                 before = places(plan)
                 moves = plan.extend(key, longest, 0, promises.__getitem__)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gpudev.api import Api
     from gpudev.errors import GpuDevError
     from gpudev.wire import SshAccess
 
 PATIENCE = 1.5
 """Most seconds to wait for a service before a connection. After that, ssh uses the settings as they are."""
+
+_DESTINATION = re.compile(r"(?:ssh://)?(?:.*@)?(gpu-[a-z0-9-]+)(?::\d+)?/?", re.IGNORECASE)
+_MOST_ANCESTORS = 4
 
 
 def main() -> int:
@@ -29,7 +33,6 @@ def main() -> int:
 
 def _sync_all() -> None:
     from gpudev import ssh
-    from gpudev.cli.typed import typed_name
     from gpudev.errors import GpuDevError
 
     deadline = time.monotonic() + PATIENCE
@@ -55,7 +58,7 @@ def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDev
     import queue
     import threading
 
-    from gpudev.cli.services import api_of
+    from gpudev import ssh
     from gpudev.errors import GpuDevError, NetworkError
 
     answers: queue.SimpleQueue[tuple[Path, SshAccess | GpuDevError | None]] = queue.SimpleQueue()
@@ -63,7 +66,7 @@ def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDev
     def ask(account: Path) -> None:
         answer: SshAccess | GpuDevError | None = None
         try:
-            api = api_of(account, deadline - time.monotonic())
+            api = ssh.api_of(account, deadline - time.monotonic())
             answer = None if api is None else api.ssh()
         except GpuDevError as error:
             answer = error
@@ -89,6 +92,35 @@ def _ask(accounts: list[Path], deadline: float) -> dict[Path, SshAccess | GpuDev
             f"The hub configured in {account} did not answer within {PATIENCE:g} s."
         )
     return found
+
+
+def typed_name() -> str | None:
+    """Return the gpu-* name in the arguments of the ``ssh`` that started this process, if it connects.
+
+    The name is read from the process's arguments, because ssh would pass it through a shell.
+    """
+    for argv in _ancestors():
+        if Path(argv[0]).name == "ssh":
+            if "-G" in argv:
+                return None
+            return next((found[1] for word in argv[1:] if (found := _DESTINATION.fullmatch(word))), None)
+    return None
+
+
+def _ancestors() -> Iterator[list[str]]:
+    """Yield the arguments of this process's ancestors, nearest first, as far as they can be read."""
+    folder = Path("/proc/self")
+    for _ in range(_MOST_ANCESTORS):
+        try:
+            parent = re.search(r"^PPid:\s*(\d+)$", (folder / "status").read_text(), re.MULTILINE)
+            if parent is None or parent[1] in ("0", "1"):
+                return
+            folder = Path("/proc") / parent[1]
+            argv = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        except OSError:
+            return
+        if argv:
+            yield argv
 
 
 def after_change(api: Api) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpudev import clock, foreign, ssh, sshblocks, wire, words
-from gpudev.cli.services import api_of
 from gpudev.errors import GpuDevError, NotFound
 
 TIMEOUT = 5.0
@@ -41,7 +40,7 @@ def _say(text: str) -> None:
 
 def _why(key: str, id: str) -> str:
     account = ssh.account_of(key)
-    api = None if account is None else api_of(account, TIMEOUT)
+    api = None if account is None else ssh.api_of(account, TIMEOUT)
     if api is None:
         return (
             f"the gpu-dev configuration file of reservation {id} no longer exists. Log in with: gpu-dev login"

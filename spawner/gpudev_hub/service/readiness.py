@@ -140,14 +140,10 @@ class Readiness:
                 return
             sight = await self._cluster.look(claim)
             self._saw(sight)
-            if len(sight.sshd) == len(record.allocation) and await self._all_answer(id, sight):
+            sshd = sight.sshd.items()
+            answers = (self._probe(host, port, host_key_alias(id, rank)) for rank, (host, port) in sshd)
+            if len(sshd) == len(record.allocation) and all(await asyncio.gather(*answers)):
                 self._post(ServerReady(id, attempt))
                 return
             await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _all_answer(self, id: str, sight: ServerSight) -> bool:
-        answers = await asyncio.gather(
-            *(self._probe(host, port, host_key_alias(id, rank)) for rank, (host, port) in sight.sshd.items())
-        )
-        return all(answers)

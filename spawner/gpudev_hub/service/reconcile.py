@@ -95,7 +95,8 @@ class Reconciler:
             self._no_cluster(seen)
         else:
             nodes, sights = seen
-            self._cluster_answers()
+            if self._outages.end(CLUSTER, self._clock.now()):
+                log.warning("the cluster answers again")
             self._writer.post(NodesObserved(tuple(nodes)))
             await self._compare(sights, ours=ours)
             if ours:
@@ -105,10 +106,6 @@ class Reconciler:
         await self._ask_hub()
         self._effects.shares.check_all()
 
-    async def nothing_runs(self) -> None:
-        """Raise ``StoreEmpty`` if a server runs: without any commit it does not count as an orphan."""
-        refuse_running(await self._cluster.servers())
-
     def _no_cluster(self, error: ClusterUnavailable) -> None:
         now = self._clock.now()
         if self._outages.begin(CLUSTER, now, str(error)):
@@ -117,10 +114,6 @@ class Reconciler:
             for node in self._view.nodes.values():
                 if node.status is not NodeStatus.UNKNOWN:
                     self._writer.post(NodeUnknown(node.name))
-
-    def _cluster_answers(self) -> None:
-        if self._outages.end(CLUSTER, self._clock.now()):
-            log.warning("the cluster answers again")
 
     async def _compare(self, sights: list[ServerSight], *, ours: bool) -> None:
         """Compare servers with claims. ``ours``: no other service had taken over when they were listed."""

@@ -17,7 +17,7 @@ from gpudev_hub.turns import cancel
 from .context import Adapters, Context
 from .effects.perform import Effects
 from .observations import Observations
-from .reconcile import Reconciler
+from .reconcile import Reconciler, refuse_running
 from .remembered import REMEMBERED
 from .writer import Writer
 
@@ -53,7 +53,8 @@ class Runner:
             last = await self._store.peek()
             self._clock.behind(last.at)
             if not last.n:
-                await self._reconciler.nothing_runs()
+                # Without any commit, a server that runs does not count as an orphan.
+                refuse_running(await self.context.adapters.cluster.servers())
             await self._start(await self.writer.open())
         except BaseException:
             await self.stop()

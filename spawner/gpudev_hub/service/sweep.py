@@ -24,7 +24,7 @@ from gpudev_hub.core.decisions.unit_of_work import SERVICE
 from gpudev_hub.core.errors import Refused
 from gpudev_hub.core.events import AccessLost, Event, Swept
 from gpudev_hub.core.model import MINUTE, SECOND, Millis
-from gpudev_hub.core.ports import Lists, MembershipUnavailable
+from gpudev_hub.core.ports import MembershipUnavailable
 from gpudev_hub.core.words import moment
 
 from .questions import Github
@@ -226,14 +226,10 @@ class Sweep:
         if complete:
             await self._ask(Swept(asked_at))
         else:
-            await self._confirm_again(lists, asked_at)
+            last = self._view.swept_at or 0
+            for seen in confirmed_again(self._view.people, lists, asked_at, last, self._rules):
+                await self._ask(seen)
         return complete
-
-    async def _confirm_again(self, lists: Lists, asked_at: Millis) -> None:
-        for seen in confirmed_again(
-            self._view.people, lists, asked_at, self._view.swept_at or 0, self._rules
-        ):
-            await self._ask(seen)
 
     async def _single(self, subject: str) -> bool:
         """Ask about one person, and act on the answer; return whether access was revoked."""

@@ -125,7 +125,8 @@ def review(
         known += allowed
         if rules.lists_let_in(number, lists):
             found = _listed(person, number, lists, asked_at)
-            if not allowed or _differs(person, found):
+            known_as = replace(person, login=found.login, teams=found.teams, operator=found.operator)
+            if not allowed or known_as != person:
                 seen.append(found)
         elif allowed:
             suspects.append(person.subject)
@@ -176,11 +177,6 @@ def _listed(person: Person, number: int, lists: Lists, asked_at: Millis) -> Pers
     login = lists.team[number]
     teams = tuple(sorted(team for team, members in lists.teams.items() if number in members))
     return PersonSeen(person.subject, login, login, teams, number in lists.operators, asked_at)
-
-
-def _differs(person: Person, seen: PersonSeen) -> bool:
-    known = replace(person, login=seen.login, teams=seen.teams, operator=seen.operator)
-    return known != person
 
 
 def _brake(suspects: int, known: int, lists: Lists, rules: Rules) -> str:

@@ -12,6 +12,7 @@ from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import Effect, RevokeAccess, StartServer, StopServer, Tell
 from gpudev_hub.core.errors import IllegalMove
 from gpudev_hub.core.lifecycle import move
+from gpudev_hub.core.limits.quota import counted_claims
 from gpudev_hub.core.model import (
     Claim,
     ClaimState,
@@ -138,7 +139,7 @@ def free_slots(turn: Turn, reservation: Reservation, place: Place) -> tuple[Node
     world, now = turn.world, turn.now
     shape, subject = reservation.request.shape, reservation.owner.subject
     slots = slots_in(world, place, shape.gpus)
-    held = sum(claim.gpus for claim in world.held_by(subject, reservation.request.pool))
+    held = sum(claim.gpus for claim in counted_claims(world, subject, reservation.request.pool))
     if slots is not None and held + shape.total_gpus <= reservation.cap:
         return slots
     if not world.overdue_for(reservation, place, now):

@@ -9,7 +9,7 @@ from gpudev_hub.core.causes import Cause, Reason, Why
 from gpudev_hub.core.effects import Effect
 from gpudev_hub.core.errors import IllegalMove
 from gpudev_hub.core.limits.budgets import charged
-from gpudev_hub.core.limits.quota import counts
+from gpudev_hub.core.limits.quota import counted_claims, counts
 from gpudev_hub.core.limits.rules import limits_of
 from gpudev_hub.core.model import Claim, Millis, NodeStatus, Place, Reservation
 from gpudev_hub.core.planning.plan import Demand, Plan
@@ -206,17 +206,12 @@ class WorkingState(Records):
         found = ((claim, self.reservations.get(claim.reservation)) for claim in there)
         return [(claim, r) for claim, r in found if r is not None and r.attempt == claim.attempt]
 
-    def held_by(self, subject: str, pool: str) -> list[Claim]:
-        """Return the claims in the pool that count against the owner's cap."""
-        claims = (c for c in self.claims.values() if c.subject == subject and c.pool == pool)
-        return [claim for claim in claims if self.counts(claim)]
-
     def overdue_for(self, reservation: Reservation, place: Place, now: Millis) -> list[Claim]:
         """Return the claims past their hard end that block a place whose start has come."""
         shape, pool = reservation.request.shape, reservation.request.pool
         names = [name for name in place.nodes if name in self.nodes]
         full = {name for name in names if len(self.free_slots(name)) < shape.gpus}
-        mine = self.held_by(reservation.owner.subject, pool)
+        mine = counted_claims(self, reservation.owner.subject, pool)
         held = sum(claim.gpus for claim in mine)
         found = [c for c in self.claims.values() if any(part.node in full for part in c.allocation)]
         if held + shape.total_gpus > reservation.cap:

@@ -52,7 +52,10 @@ def use_of(
             began, end = _hold_time(reservation)
             total = reservation.request.shape.total_gpus
             held += total * overlap(began, end, start, now)
-            reserved += total * (max(0, end - max(began, now)) if end else _unbegun(reservation))
+            if end:
+                reserved += total * max(0, end - max(began, now))
+            elif reservation.state in (State.QUEUED, State.STARTING):
+                reserved += total * reservation.request.hold
     return Use(held, reserved)
 
 
@@ -87,8 +90,3 @@ def _hold_time(reservation: Reservation) -> tuple[Millis, Millis]:
     if reservation.ready_at is None or reservation.ends_at is None:
         return 0, 0
     return reservation.ready_at, reservation.ends_at
-
-
-def _unbegun(reservation: Reservation) -> Millis:
-    """Return the whole hold of a reservation that is not ready yet."""
-    return reservation.request.hold if reservation.state in (State.QUEUED, State.STARTING) else 0

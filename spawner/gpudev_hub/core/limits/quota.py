@@ -93,6 +93,12 @@ def counts(claim: Claim, reservations: Mapping[str, Reservation], nodes: Mapping
     return not claim.overruns or all(node is not None and node.planned for node in there)
 
 
+def counted_claims(state: LiveState, subject: str, pool: str) -> list[Claim]:
+    """Return the claims in the pool that count against the owner's cap."""
+    mine = (claim for claim in state.claims.values() if claim.subject == subject and claim.pool == pool)
+    return [claim for claim in mine if counts(claim, state.reservations, state.nodes)]
+
+
 def longest_request(policy: Policy, state: LiveState, subject: str) -> Millis:
     """Return the longest hold that one request of the owner may ask for, in the pool that allows most."""
     return max(limits_of(policy, state, subject, pool.name).values.hold_per_request for pool in policy.pools)

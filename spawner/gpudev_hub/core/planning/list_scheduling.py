@@ -135,7 +135,11 @@ class _Arranging:
             if demand.key in self._held:
                 continue
             free = before is not None and self._timetable.fits(demand, before, self._now)
-            place = before if free and (in_place or not entry.placed) else self._search(entry)
+            if free and (in_place or not entry.placed):
+                place = before
+            else:
+                stop = FOREVER - 1 if entry.latest is None else entry.latest
+                place = earliest_place(self._timetable, demand, self._now, stop)
             if free and before is not None and place is not None and before.start <= place.start:
                 place = before
             if place is None and entry.latest is not None:
@@ -145,10 +149,6 @@ class _Arranging:
             if place is not None:
                 self._timetable.hold(demand, place)
         return found
-
-    def _search(self, entry: _Entry) -> Place | None:
-        stop = FOREVER - 1 if entry.latest is None else entry.latest
-        return earliest_place(self._timetable, entry.demand, self._now, stop)
 
     def _hold(self, entries: Iterable[_Entry]) -> None:
         for entry in entries:

@@ -146,10 +146,6 @@ class Plan:
         placed = self.timetable.placed.get(key)
         return None if placed is None else placed[1]
 
-    def placed(self) -> list[tuple[Demand, Place]]:
-        """Return all placed demands in queue order."""
-        return [self.timetable.placed[key] for _, key in self.timetable.queue]
-
     def fits(self, demand: Demand, place: Place, now: Millis) -> bool:
         """Return whether a demand that is not placed may have this place; time before ``now`` is ignored."""
         return self.timetable.fits(demand, place, now)
@@ -184,10 +180,6 @@ class Plan:
 
     # Extending
 
-    def longest_extension(self, key: str, now: Millis, limit: Millis) -> Millis:
-        """Return the latest end <= ``limit`` of the claim with all demands held; at least its present end."""
-        return extension.longest_extension(self.timetable, key, now, limit)
-
     def extend(
         self, key: str, new_end: Millis, now: Millis, promise_of: PromiseOf
     ) -> dict[str, Place] | None:
@@ -214,13 +206,6 @@ class Plan:
         The result is ``limit``, or an end that moves no demand, or whole steps past the present end.
         """
         return extension.longest_grantable(self.timetable, key, now, limit, promise_of, step)
-
-    # Reading
-
-    def free(self, name: str, at: Millis) -> int:
-        """Return the node's free GPUs at that instant; 0 on a node that is down or has ended."""
-        node = self.timetable.up.get(name)
-        return 0 if node is None or at >= node.until else max(0, node.gpus - node.profile.at(at))
 
     def trim(self, now: Millis) -> None:
         """Forget what lies entirely before ``now``."""

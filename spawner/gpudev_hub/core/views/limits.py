@@ -91,7 +91,8 @@ def _standing(
     source = limits.sources[name]
     match name:
         case "running_gpus":
-            return Standing(name, pool, limit, _held(state, subject, pool), 0, source.scope)
+            held = sum(claim.gpus for claim in quota.counted_claims(state, subject, pool))
+            return Standing(name, pool, limit, held, 0, source.scope)
         case "queued_requests":
             pools = sharing_pools(policy, state, subject, pool, name)
             queued = sum(r.state is State.QUEUED and r.request.pool in pools for r in live)
@@ -101,16 +102,6 @@ def _standing(
     budget = next(b for b in quota.budgets(policy, state, subject, pool, live, now) if b.name == name)
     return Standing(
         *(name, source.pool, limit * HOUR, budget.use.held, budget.use.reserved, source.scope, budget.renews)
-    )
-
-
-def _held(state: LiveState, subject: str, pool: str) -> int:
-    """Return the GPUs of a pool that count towards the person's limit of GPUs at once."""
-    return sum(
-        claim.gpus
-        for claim in state.claims.values()
-        if claim.subject == subject and claim.pool == pool
-        if quota.counts(claim, state.reservations, state.nodes)
     )
 
 

@@ -136,9 +136,6 @@ class Usage:
         if self.n <= self._ahead.get(day, 0):
             return
         self._unsaved.add(day)
-        self._put(key, day, sums)
-
-    def _put(self, key: Key, day: Day, sums: Sums) -> None:
         _add(self._days.setdefault(day, {}), key, sums)
         _add(self._months.setdefault(month_of(day), {}), key[0], sums)
         _add(self._everyone.setdefault(day, {}), key[1:], sums)
@@ -237,11 +234,7 @@ class Usage:
 
     def _by_person(self, found: dict[Group, Sums], first: Day, last: Day) -> None:
         """Add up whole months, and the days of months that are only partly asked for."""
-        whole = {
-            month
-            for month, (start, end) in self._bounds(first, last).items()
-            if first <= start and end <= last
-        }
+        whole = [month for month in self._months if _is_within(month, first, last)]
         for month in whole:
             for subject, row in self._months[month].items():
                 _add(found, subject, row)
@@ -250,16 +243,12 @@ class Usage:
                 for key, row in self._days[day].items():
                     _add(found, key[0], row)
 
-    def _bounds(self, first: Day, last: Day) -> dict[str, tuple[Day, Day]]:
-        """Return the first and last day of each month with sums in this time."""
-        bounds = {}
-        for month in self._months:
-            start = date.fromisoformat(f"{month}-01")
-            following = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
-            days = day_number(start), day_number(following) - 1
-            if days[1] >= first and days[0] <= last:
-                bounds[month] = days
-        return bounds
+
+def _is_within(month: str, first: Day, last: Day) -> bool:
+    """Return whether these days include the whole month."""
+    start = date.fromisoformat(f"{month}-01")
+    following = (start.replace(day=28) + timedelta(days=4)).replace(day=1)
+    return first <= day_number(start) and day_number(following) - 1 <= last
 
 
 def _into(found: dict[Group, Sums], by: By, day: Day, key: Key, sums: Sums) -> None:

@@ -55,11 +55,10 @@ class HubShares:
                 self.check(record.id)
 
     def _wanted(self, record: Reservation) -> frozenset[str]:
-        return frozenset(guest.hub_user for guest in record.guests if self._may_enter(guest.subject))
-
-    def _may_enter(self, subject: str) -> bool:
-        person = self._view.people.get(subject)
-        return self._lab_shared and (person is None or person.access is not Access.REVOKED)
+        if not self._lab_shared:
+            return frozenset()
+        people = ((guest, self._view.people.get(guest.subject)) for guest in record.guests)
+        return frozenset(g.hub_user for g, p in people if p is None or p.access is not Access.REVOKED)
 
     async def _correct(self, id: str) -> None:
         pause = FIRST_PAUSE
