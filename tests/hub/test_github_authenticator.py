@@ -23,8 +23,8 @@ from gpudev_hub.core.gate import Entry, PersonAnswer
 from gpudev_hub.github_settings import GithubSettings
 from gpudev_hub.hub.gate import GateClient
 from gpudev_hub.hub.github import CLOSED, GitHubAppAuthenticator, configure_github
-from gpudev_hub.hub.github_account import AccountRefused, AppBroken, GithubLogin, GithubSilent
-from gpudev_hub.hub.login_pages import LOST
+from gpudev_hub.hub.github_account import GithubLogin
+from gpudev_hub.hub.login_pages import LOST, AccountRefused, AppBroken, GithubSilent
 from gpudev_hub.hub.logs import masked
 from gpudev_hub.settings import CHECKOUT
 from hub_users import free_port

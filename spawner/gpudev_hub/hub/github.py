@@ -16,7 +16,7 @@ from gpudev_hub.parts import REFUSED
 
 from . import login_pages
 from .gate import GateClient
-from .github_account import AccountRefused, AppBroken, CodeUseless, GithubLogin, GithubSilent
+from .github_account import GithubLogin
 from .scopes import OPERATORS
 
 ASK_WHY: Final = "Ask them why."
@@ -85,37 +85,20 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
 
     async def authenticate(self, handler: Any, data: Any = None, **_: Any) -> dict[str, Any]:
         """Return the Hub user of whoever comes back from GitHub. Raises ``LoginFailed``."""
-        try:
-            account = await self.github.account(self.build_access_tokens_request_params(handler, data))
-        except CodeUseless as error:
-            raise login_pages.started_too_long_ago() from error
-        except AccountRefused as error:
-            raise login_pages.refused(
-                f"GitHub does not let this account log in: {error}",
-                "Repair that at GitHub, and log in again.",
-            ) from error
-        except AppBroken as error:
-            self.log.error("GitHub does not accept this hub's App: %s", error)
-            raise login_pages.app_broken(str(error)) from error
-        except GithubSilent as error:
-            self.log.warning("GitHub gave no answer to a login: %s", error)
-            raise login_pages.unavailable(
-                "GitHub did not answer, so the hub cannot find out who you are. This does not mean that your "
-                "access was refused."
-            ) from error
+        account = await self.github.account(self.build_access_tokens_request_params(handler, data))
         who = f"{account.login} (github:{account.id})"
         answer = await self.gate.login(LoginAsked(account.id, account.login))
         if answer is None:
-            raise login_pages.unavailable(
+            raise login_pages.Unavailable(
                 "The reservation service did not answer, so the hub cannot check your access. This does not "
                 "mean that your access was refused."
             )
         if answer.verdict is Entry.UNAVAILABLE:
             self.log.warning("%s cannot log in now: %s", who, answer.message)
-            raise login_pages.unavailable(answer.message, answer.hint)
+            raise login_pages.Unavailable(answer.message, answer.hint)
         if answer.verdict is not Entry.ALLOWED or not answer.hub_user:
             self.log.warning("%s may not log in: %s", who, answer.message)
-            raise login_pages.refused(answer.message, answer.hint, ask=False)
+            raise login_pages.Refused(answer.message, answer.hint, ask=False)
         self.log.info("%s logs in as %s", who, answer.hub_user)
         return self._model(answer.hub_user, account.id, account.login, operator=answer.operator)
 
@@ -137,7 +120,7 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
     def check_blocked_users(self, username: str, auth_model: Any) -> bool:
         """Check as JupyterHub does, but show a page with the reason. Raises ``LoginFailed``."""
         if not super().check_blocked_users(username, auth_model):
-            raise login_pages.refused(blocked(username), ASK_WHY)
+            raise login_pages.Refused(blocked(username), ASK_WHY)
         return True
 
     async def is_admin(self, handler: Any, authentication: Any) -> bool:

@@ -12,6 +12,8 @@ import msgspec
 
 from gpudev_hub.github_settings import GithubSettings
 
+from .login_pages import AccountRefused, AppBroken, GithubSilent, LoginExpired
+
 log = logging.getLogger(__name__)
 
 TIMEOUT: Final = 10.0
@@ -21,6 +23,7 @@ DROP_TIMEOUT: Final = 3.0
 API_VERSION: Final = "2022-11-28"
 _USED: Final = frozenset({"bad_verification_code", "bad_code_verifier", "invalid_grant"})
 """GitHub's errors for a code that was used, has expired, or belongs to another login."""
+_NOT_LET_IN: Final = "GitHub does not let this account log in:"
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -28,22 +31,6 @@ class Account(msgspec.Struct, frozen=True):
 
     id: Annotated[int, msgspec.Meta(gt=0)]
     login: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-
-
-class GithubSilent(Exception):
-    """GitHub does not answer now. This says nothing about the person."""
-
-
-class CodeUseless(Exception):
-    """The code of this login was used before, or has expired."""
-
-
-class AppBroken(Exception):
-    """GitHub does not accept this hub's App; the message is GitHub's error."""
-
-
-class AccountRefused(Exception):
-    """GitHub does not let the account log in; the message is GitHub's."""
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -68,7 +55,7 @@ class GithubLogin:
     async def account(self, params: Mapping[str, Any]) -> Account:
         """Return the account that the code in ``params`` belongs to, and revoke its token.
 
-        Raises ``GithubSilent``, ``CodeUseless``, ``AppBroken`` or ``AccountRefused``.
+        Raises ``GithubSilent``, ``LoginExpired``, ``AppBroken`` or ``AccountRefused``.
         """
         try:
             token = await self._exchange(params)
@@ -77,7 +64,7 @@ class GithubLogin:
             finally:
                 await self._drop(token)
         except httpx.HTTPError as error:
-            raise GithubSilent(type(error).__name__) from error
+            raise GithubSilent(detail=type(error).__name__) from error
 
     async def _exchange(self, params: Mapping[str, Any]) -> str:
         own = {"client_id": self._client_id, "client_secret": self._client_secret}
@@ -88,13 +75,17 @@ class GithubLogin:
         try:
             granted = msgspec.json.decode(answer.content, type=_Said)
         except msgspec.MsgspecError as error:
-            raise GithubSilent(f"an answer of status {answer.status_code} that is not understood") from error
+            raise GithubSilent(
+                detail=f"an answer of status {answer.status_code} that cannot be read"
+            ) from error
         if granted.access_token:
             return granted.access_token
         if granted.error in _USED:
-            raise CodeUseless(granted.error)
+            raise LoginExpired
         if granted.error == "unverified_user_email":
-            raise AccountRefused("The primary email address of the account is not verified at GitHub")
+            raise AccountRefused(
+                f"{_NOT_LET_IN} The primary email address of the account is not verified at GitHub"
+            )
         raise AppBroken(granted.error or f"status {answer.status_code}")
 
     async def _user(self, token: str) -> Account:
@@ -110,12 +101,12 @@ class GithubLogin:
         if answer.status_code != httpx.codes.OK:
             said = _message(answer)
             if answer.status_code == httpx.codes.FORBIDDEN and "account" in said.lower():
-                raise AccountRefused(said)
-            raise GithubSilent(f"status {answer.status_code} for a new token: {said}")
+                raise AccountRefused(f"{_NOT_LET_IN} {said}")
+            raise GithubSilent(detail=f"status {answer.status_code} for a new token: {said}")
         try:
             return msgspec.json.decode(answer.content, type=Account)
         except msgspec.MsgspecError as error:
-            raise GithubSilent("an answer that is not an account") from error
+            raise GithubSilent(detail="an answer that is not an account") from error
 
     async def _drop(self, token: str) -> None:
         """Revoke the token. If that fails, it expires within hours."""
@@ -145,6 +136,6 @@ def _raise_if_silent(answer: httpx.Response) -> None:
     """Raise ``GithubSilent`` for failures of GitHub and for too many requests."""
     limited = answer.headers.get("x-ratelimit-remaining") == "0" or "retry-after" in answer.headers
     if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        raise GithubSilent(f"status {answer.status_code}")
+        raise GithubSilent(detail=f"status {answer.status_code}")
     if answer.status_code == httpx.codes.FORBIDDEN and (limited or "rate limit" in _message(answer).lower()):
-        raise GithubSilent("too many requests")
+        raise GithubSilent(detail="too many requests")

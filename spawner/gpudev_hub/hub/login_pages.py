@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 from typing import Any, Final
 
@@ -21,81 +22,97 @@ RETRY_AFTER: Final = 30
 """Seconds to wait before another try, if a login failed for a temporary reason."""
 
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
-_START_AGAIN: Final = "Start the login again. Finish it in the same browser within a day."
 
 
 class LoginFailed(web.HTTPError):
     """A failed login. Its page says why, what to do and whom to ask."""
 
+    status = 500
+    title = ""
+    message = ""
+    hint = ""
+    again = "Log in with GitHub"
+    """Text of the button that starts the login again."""
+    other_account = False
+    """Whether to offer a login with another account."""
+    ask = True
+    """Whether to show whom to ask."""
+    level = logging.INFO
+    """Of the line in the log."""
+
     def __init__(
-        self,
-        status: int,
-        title: str,
-        message: str,
-        hint: str,
-        *,
-        again: str = "Try again",
-        other_account: bool = False,
-        ask: bool = True,
+        self, message: str = "", hint: str = "", *, ask: bool | None = None, detail: str = ""
     ) -> None:
-        """``again``: text of the button that starts the login again; ``ask``: show whom to ask.
-
-        ``other_account``: offer a login with another account.
-        """
-        super().__init__(status, "%s", message)
-        self.title = title
-        self.message = message
-        self.hint = hint
-        self.again = again
-        self.other_account = other_account
-        self.ask = ask
-        self.headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
-        self.jupyterhub_message = f"{message} {hint}"
+        """``detail``: for the log only."""
+        self.message = message or self.message
+        super().__init__(self.status, "%s", self.message)
+        self.hint = hint or self.hint
+        self.ask = self.ask if ask is None else ask
+        self.detail = detail
+        self.headers = {"Retry-After": str(RETRY_AFTER)} if self.status == 503 else {}
+        self.jupyterhub_message = f"{self.message} {self.hint}"
 
 
-def refused(message: str, hint: str, *, ask: bool = True) -> LoginFailed:
-    """Return the page for a person who may not use this hub; ``ask``: the hint does not say whom to ask."""
-    return LoginFailed(403, "You cannot use this hub", message, hint, other_account=True, ask=ask)
+class Refused(LoginFailed):
+    """The person may not use this hub."""
+
+    status, title, again, other_account = 403, "You cannot use this hub", "Try again", True
 
 
-def unavailable(message: str, hint: str = "") -> LoginFailed:
-    """Return the page for a login that cannot be checked now."""
-    hint = hint or "Try again in a few minutes. Reservations and running servers are not affected."
-    return LoginFailed(503, "Logging in does not work now", message, hint)
+class AccountRefused(Refused):
+    """GitHub does not let the account log in."""
+
+    hint = "Repair that at GitHub, and log in again."
 
 
-def started_too_long_ago() -> LoginFailed:
-    """Return the page for a login whose code or state has expired."""
-    return LoginFailed(
-        400,
-        "This login has expired",
-        "The login was not finished in time, was finished already, or was started in another browser or tab.",
-        _START_AGAIN,
-        again="Log in with GitHub",
-        ask=False,
+class Unavailable(LoginFailed):
+    """The login cannot be checked now."""
+
+    status, title, again = 503, "Logging in does not work now", "Try again"
+    hint = "Try again in a few minutes. Reservations and running servers are not affected."
+
+
+class GithubSilent(Unavailable):
+    """GitHub does not answer now. This says nothing about the person."""
+
+    level = logging.WARNING
+    message = (
+        "GitHub did not answer, so the hub cannot find out who you are. This does not mean that your access "
+        "was refused."
     )
 
 
-def app_broken(what: str) -> LoginFailed:
-    """Return the page for a GitHub App that GitHub does not accept."""
-    return LoginFailed(
-        500,
-        "This hub is not set up correctly",
-        f"GitHub does not accept this hub's GitHub App ({what}). Nobody can log in until this is fixed.",
-        "Tell an operator of this hub: the command gpu-dev admin github-check shows the problem.",
+class LoginExpired(LoginFailed):
+    """The code or the state of the login was used before, or has expired."""
+
+    status, title, ask = 400, "This login has expired", False
+    message = (
+        "The login was not finished in time, was finished already, or was started in another browser or tab."
     )
+    hint = "Start the login again. Finish it in the same browser within a day."
 
 
-def cancelled() -> LoginFailed:
-    """Return the page for a person who did not authorize the App."""
-    return LoginFailed(
-        403,
-        "You cancelled the login",
-        "You did not authorize this hub at GitHub, so it does not know who you are.",
+class AppBroken(LoginFailed):
+    """GitHub does not accept this hub's App."""
+
+    title, again, level = "This hub is not set up correctly", "Try again", logging.ERROR
+    hint = "Tell an operator of this hub: the command gpu-dev admin github-check shows the problem."
+
+    def __init__(self, what: str) -> None:
+        """``what``: GitHub's error."""
+        super().__init__(
+            f"GitHub does not accept this hub's GitHub App ({what}). Nobody can log in until this is fixed."
+        )
+
+
+class Cancelled(LoginFailed):
+    """The person did not authorize the App."""
+
+    status, title, ask = 403, "You cancelled the login", False
+    message = "You did not authorize this hub at GitHub, so it does not know who you are."
+    hint = (
         "To log in, authorize it. The hub learns your user name and account number. It gets no access to "
-        "your repositories.",
-        again="Log in with GitHub",
-        ask=False,
+        "your repositories."
     )
 
 
@@ -118,33 +135,34 @@ class LoginCallback(OAuthCallbackHandler):
             user = await self.login_user()
             if user is None:
                 # JupyterHub refuses the name.
-                raise refused("JupyterHub does not accept your user name.", "Ask an operator of this hub.")
+                raise Refused("JupyterHub does not accept your user name.", "Ask an operator of this hub.")
         except LoginFailed as failed:
             await self._show(failed)
         else:
             self.redirect(self.get_next_url(user))
 
     async def _show(self, failed: LoginFailed) -> None:
-        self.log.info("a login ended with %d: %s", failed.status_code, failed.message)
+        why = f"{failed.message} ({failed.detail})" if failed.detail else failed.message
+        self.log.log(failed.level, "a login ended with %d: %s", failed.status, why)
         self.set_status(failed.status_code)
         # The page's address contains GitHub's code.
         private = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         for name, value in (failed.headers | private).items():
             self.set_header(name, value)
         login = self.authenticator.login_url(self.hub.base_url)
-        about = {"failed": failed, "login": login, "other": f"{login}?prompt={SELECT}"}
-        self.finish(await self.render_template("login_failed.html", **about))
+        other = f"{login}?prompt={SELECT}" if failed.other_account else ""
+        self.finish(await self.render_template("login_failed.html", failed=failed, login=login, other=other))
 
     def check_error(self) -> None:
         error = self.get_argument("error", "")
         if error == "access_denied":
-            raise cancelled()
+            raise Cancelled
         if error:
-            raise app_broken(error if _ERROR.fullmatch(error) else "an unknown error")
+            raise AppBroken(error if _ERROR.fullmatch(error) else "an unknown error")
 
     def check_code(self) -> None:
         if not self.get_argument("code", ""):
-            raise started_too_long_ago()
+            raise LoginExpired
 
     def check_state(self) -> None:
         """Check that the login was started in this browser. No state is logged."""
@@ -152,7 +170,7 @@ class LoginCallback(OAuthCallbackHandler):
         given = _fields(self.get_argument("state", ""))
         same = kept.get("state_id") and kept["state_id"] == given.get("state_id")
         if not same or not kept.get("code_verifier"):
-            raise started_too_long_ago()
+            raise LoginExpired
 
 
 def _fields(state: str) -> dict[str, Any]:
