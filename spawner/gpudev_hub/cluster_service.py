@@ -31,7 +31,7 @@ from .stores.dynamodb.calls import connect
 from .stores.dynamodb.store import DynamoStore
 from .web.auth import HubUser
 from .web.settings import WebSettings
-from .wiring import Installation, Listen, Secrets, serve_installation
+from .wiring import Installation, serve_installation
 
 ANY = "0.0.0.0"  # noqa: S104 (inside a pod; network policies say who reaches it)
 
@@ -99,7 +99,11 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
         github=github,
         keys=github.keys,
         private=private,
-        secrets=_secrets(settings),
+        hub_token=settings.word("service-token"),
+        cookie_secret=settings.secret("service-cookies"),
+        gate_secret=settings.word("gate"),
+        server_tokens=settings.secret("server-tokens"),
+        bastion_secret=settings.word("bastion-token") if settings.bastion else "",
         owner_of=owner_of,
         account=ACCOUNT,
         home=lambda _: HOME,
@@ -107,13 +111,11 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
         hub_api=settings.hub_api,
         service_url=settings.service_base,
         web=_web(settings),
-        listen=Listen(
-            address=ANY,
-            public=settings.public_port,
-            gate=settings.gate_port,
-            metrics=settings.metrics_port,
-            balancers=settings.balancer_networks(),
-        ),
+        address=ANY,
+        public_port=settings.public_port,
+        gate_port=settings.gate_port,
+        metrics_port=settings.metrics_port,
+        balancers=settings.balancer_networks(),
         bastion=None
         if at is None
         else SshBastion(host=at.host, port=at.port, user=at.user, host_key_alias=HOST_KEY_ALIAS),
@@ -127,16 +129,6 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-
-
-def _secrets(settings: ClusterSettings) -> Secrets:
-    return Secrets(
-        hub=settings.word("service-token"),
-        cookies=settings.secret("service-cookies"),
-        gate=settings.word("gate"),
-        server_tokens=settings.secret("server-tokens"),
-        bastion=settings.word("bastion-token") if settings.bastion else "",
-    )
 
 
 def _web(settings: ClusterSettings) -> WebSettings:

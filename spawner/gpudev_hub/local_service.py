@@ -17,7 +17,7 @@ from .ssh.launches import keep_secret
 from .stores.sqlite.store import SqliteStore
 from .web.auth import HubUser
 from .web.settings import WebSettings
-from .wiring import Installation, Listen, Secrets, serve_installation
+from .wiring import Installation, serve_installation
 
 
 def subject_of(user: str) -> str:
@@ -51,13 +51,11 @@ async def serve(settings: Settings) -> None:
         github=github,
         keys=keys if github is None else github.keys,
         private=private,
-        secrets=Secrets(
-            hub=settings.secret("service-token"),
-            cookies=settings.secret("service-cookies").encode(),
-            gate=settings.secret("gate"),
-            server_tokens=keep_secret(settings.state / "secrets" / "server-tokens"),
-            bastion=settings.secret(local_bastion.SECRET) if settings.bastion else "",
-        ),
+        hub_token=settings.secret("service-token"),
+        cookie_secret=settings.secret("service-cookies").encode(),
+        gate_secret=settings.secret("gate"),
+        server_tokens=keep_secret(settings.state / "secrets" / "server-tokens"),
+        bastion_secret=settings.secret(local_bastion.SECRET) if settings.bastion else "",
         owner_of=owner_of,
         account=settings.account_shell()[0],
         home=lambda owner: str(settings.home_of(owner.hub_user)),
@@ -69,7 +67,9 @@ async def serve(settings: Settings) -> None:
             subdomains=settings.subdomains,
             contact=settings.contact,
         ),
-        listen=Listen(address=LOOPBACK, public=ports.service, gate=ports.gate),
+        address=LOOPBACK,
+        public_port=ports.service,
+        gate_port=ports.gate,
         bastion=local_bastion.address(settings, ports) if settings.bastion else None,
     )
     try:

@@ -46,32 +46,6 @@ DoctorMaker = Callable[[HubClient, Service], Callable[[], Awaitable[list[Finding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Secrets:
-    """Secrets that the service shares with other parts."""
-
-    hub: str
-    """The service's own token for the Hub."""
-    cookies: bytes
-    gate: str
-    server_tokens: bytes
-    """Key from which each server's token is made."""
-    bastion: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listen:
-    """Address and ports of the listeners."""
-
-    address: str
-    public: int
-    gate: int
-    metrics: int | None = None
-    """Metrics without a login; ``None``: no such listener."""
-    balancers: Sequence[Network] = ()
-    """Networks of load balancers in front of the proxy."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Installation:
     """What differs between one machine and a cluster."""
 
@@ -85,7 +59,13 @@ class Installation:
     keys: KeyDirectory
     private: Path
     """The folder of the host CA and of what servers get when they start."""
-    secrets: Secrets
+    hub_token: str
+    """The service's token for the Hub."""
+    cookie_secret: bytes
+    gate_secret: str
+    server_tokens: bytes
+    """Key from which each server's token is made."""
+    bastion_secret: str = ""
     owner_of: Callable[[HubUser], Owner]
     """Returns the owner of reservations for a user of the Hub, if GitHub does not say it."""
     account: str
@@ -98,7 +78,14 @@ class Installation:
     service_url: str
     """Where servers reach the service, with its prefix."""
     web: WebSettings
-    listen: Listen
+    address: str
+    """Where the listeners listen, on these ports."""
+    public_port: int
+    gate_port: int
+    metrics_port: int | None = None
+    """Metrics without a login; ``None``: no such listener."""
+    balancers: Sequence[Network] = ()
+    """Networks of load balancers in front of the proxy."""
     bastion: SshBastion | None = None
     """How clients reach the bastion; ``None``: no bastion."""
     doctor: DoctorMaker | None = None
@@ -107,10 +94,10 @@ class Installation:
 
 async def serve_installation(of: Installation) -> None:
     """Run the service until SIGTERM or SIGINT. Raises what ended it otherwise."""
-    hub = HubClient(of.hub_api, of.secrets.hub)
-    ca, tokens = HostCA(of.private), ServerTokens(of.secrets.server_tokens)
+    hub = HubClient(of.hub_api, of.hub_token)
+    ca, tokens = HostCA(of.private), ServerTokens(of.server_tokens)
     service = _service(of, hub, ca, tokens)
-    listeners = _listeners(of.listen, _site(of, service, hub, ca, tokens))
+    listeners = _listeners(of, _site(of, service, hub, ca, tokens))
     if of.github is not None:
         of.github.start(lambda: people_of(service.view))
     try:
@@ -167,8 +154,8 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
         service=service,
         auth=Auth(
             hub_api=of.hub_api,
-            api_token=of.secrets.hub,
-            cookie_secret=of.secrets.cookies,
+            api_token=of.hub_token,
+            cookie_secret=of.cookie_secret,
             owner=lambda user: people.owner_of(user.name) or of.owner_of(user),
             seen=service.logged_in,
             now=of.clock.now,
@@ -190,24 +177,24 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
         settings=of.web,
         logins=Logins(hub, of.keys, of.web, of.clock.now),
         server_token_ok=tokens.verify,
-        gate_secret=of.secrets.gate,
+        gate_secret=of.gate_secret,
         home=of.home,
         bastion=bastion,
-        bastion_secret=of.secrets.bastion,
+        bastion_secret=of.bastion_secret,
         github_check=None if of.github is None else of.github.check,
         doctor=None if of.doctor is None else of.doctor(hub, service),
         webhook_secret=None if of.github is None else of.github.settings.webhook_secret(),
     )
 
 
-def _listeners(listen: Listen, site: Site) -> list[tuple[HTTPServer, str, int]]:
+def _listeners(of: Installation, site: Site) -> list[tuple[HTTPServer, str, int]]:
     """Return servers, each with address and port."""
-    public = make_server(make_public_app(site, pages()), behind_proxy=True, balancers=listen.balancers)
+    public = make_server(make_public_app(site, pages()), behind_proxy=True, balancers=of.balancers)
     gate = make_server(make_gate_app(site), behind_proxy=False)
-    listeners = [(public, listen.address, listen.public), (gate, listen.address, listen.gate)]
-    if listen.metrics is not None:
+    listeners = [(public, of.address, of.public_port), (gate, of.address, of.gate_port)]
+    if of.metrics_port is not None:
         metrics = make_server(make_metrics_app(site), behind_proxy=False)
-        listeners.append((metrics, listen.address, listen.metrics))
+        listeners.append((metrics, of.address, of.metrics_port))
     return listeners
 
 
