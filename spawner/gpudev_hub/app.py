@@ -101,27 +101,26 @@ def show(found: Sequence[Check | Finding]) -> int:
 def main() -> None:
     """Run ``gpudev-hub``; if ``GPUDEV_CLUSTER`` is set, ``service`` runs the service of a cluster."""
     arguments = sys.argv[1:]
-    if arguments in (["github-check"], ["doctor"]):
-        try:
-            sys.exit(asyncio.run(check_github() if arguments == ["github-check"] else examine()))
-        except SettingsError as error:
-            sys.exit(f"gpudev-hub: {sentence(str(error))}")
-    if arguments == ["service"]:
-        try:
-            if os.environ.get("GPUDEV_CLUSTER"):
-                # Needs the extra ``kubernetes``, which a hub on one machine does not have.
-                from . import cluster_service
+    if not arguments:
+        sys.exit(supervisor.run(os.environ))
+    try:
+        if arguments == ["github-check"]:
+            sys.exit(asyncio.run(check_github()))
+        if arguments == ["doctor"]:
+            sys.exit(asyncio.run(examine()))
+        if arguments != ["service"]:
+            sys.exit(USAGE)
+        if os.environ.get("GPUDEV_CLUSTER"):
+            # Needs the extra ``kubernetes``, which a hub on one machine does not have.
+            from . import cluster_service
 
-                sys.exit(run_service(cluster_service.serve(ClusterSettings.read(os.environ))))
-            settings = Settings.read(os.environ)
-            os.umask(0o077)
-            settings.logs.mkdir(parents=True, exist_ok=True)
-            sys.exit(run_service(local_service.serve(settings), settings.logs / "access.log"))
-        except SettingsError as error:
-            sys.exit(f"gpudev-hub: {sentence(str(error))}")
-    if arguments:
-        sys.exit(USAGE)
-    sys.exit(supervisor.run(os.environ))
+            sys.exit(run_service(cluster_service.serve(ClusterSettings.read(os.environ))))
+        settings = Settings.read(os.environ)
+        os.umask(0o077)
+        settings.logs.mkdir(parents=True, exist_ok=True)
+        sys.exit(run_service(local_service.serve(settings), settings.logs / "access.log"))
+    except SettingsError as error:
+        sys.exit(f"gpudev-hub: {sentence(str(error))}")
 
 
 if __name__ == "__main__":

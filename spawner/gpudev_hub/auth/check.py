@@ -148,10 +148,7 @@ class _Checks:
     async def _repository(self) -> list[Check]:
         settings = self._settings
         seen = await self._membership.see_repository()
-        pushers = await self._client.pages(
-            f"/repos/{settings.repository}/collaborators", {"affiliation": "all", "permission": "push"}
-        )
-        listed = pushers or []
+        listed = await self._membership.pushers() or []
         self._pages += _pages(listed)
         kind = "private" if seen.get("private") else "public"
         words = f"{kind}, {len(listed)} people may push, in {_pages(listed)} pages"

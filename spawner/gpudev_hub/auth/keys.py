@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ class GithubKeys:
         self._file = file
         self._now = now
         self._kept = self._load()
-        self._parsed = {subject: _parse(kept) for subject, kept in self._kept.items()}
         self._next: dict[str, Millis] = {}
         self._looking: dict[str, asyncio.Lock] = {}
         self._looks: set[asyncio.Task[None]] = set()
@@ -62,7 +62,8 @@ class GithubKeys:
         """Return the last good list. GitHub is asked only if there has never been one."""
         if owner.subject not in self._kept:
             await self._look(owner.subject)
-        return list(self._parsed.get(owner.subject, ()))
+        kept = self._kept.get(owner.subject)
+        return [] if kept is None else list(_parse(kept.accepted))
 
     def known(self, owner: Owner) -> bool:
         """Return whether GitHub has ever answered about this person."""
@@ -92,7 +93,6 @@ class GithubKeys:
             return
         if not self._kept.keys() <= wanted:
             self._kept = {subject: kept for subject, kept in self._kept.items() if subject in wanted}
-            self._parsed = {subject: keys for subject, keys in self._parsed.items() if subject in wanted}
             await self._save()
         for known in (self._next, self._looking):
             for subject in known.keys() - wanted:
@@ -124,7 +124,6 @@ class GithubKeys:
                 return
             if found != self._kept.get(subject):
                 self._kept[subject] = found
-                self._parsed[subject] = _parse(found)
                 await self._save()
 
     async def _fetch(self, id: int) -> _Keys:
@@ -176,9 +175,10 @@ async def keep_fresh(keys: GithubKeys, people: Callable[[], Iterable[str]], peri
         await asyncio.sleep(period / SECOND)
 
 
-def _parse(kept: _Keys) -> tuple[PublicKey, ...]:
-    """Check the stored keys again: a line in a file alone must not open a server."""
-    return tuple(judge("\n".join(kept.accepted))[0])
+@lru_cache(maxsize=4096)
+def _parse(accepted: tuple[str, ...]) -> tuple[PublicKey, ...]:
+    """Check stored keys again: a line in a file alone must not open a server."""
+    return tuple(judge("\n".join(accepted))[0])
 
 
 def _line(entry: Any) -> str:

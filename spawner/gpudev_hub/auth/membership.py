@@ -78,9 +78,7 @@ class GithubMembership:
                 raise self._unseen_team(team)
             self._note(team, found is None)
             members[team] = {one.id: one.login for one in _read(found or [], list[Account])}
-        pushers = await self._client.pages(
-            f"/repos/{settings.repository}/collaborators", {"affiliation": "all", "permission": "push"}
-        )
+        pushers = await self.pushers()
         if pushers is None:
             raise self._unseen_repository()
         collaborators = _read(pushers, list[_Collaborator])
@@ -91,6 +89,11 @@ class GithubMembership:
             operators=operators,
             teams={team: frozenset(found) for team, found in members.items()},
         )
+
+    async def pushers(self) -> list[Any] | None:
+        """Return the people with push permission, as GitHub lists them; ``None`` for a 404."""
+        path = f"/repos/{self._settings.repository}/collaborators"
+        return await self._client.pages(path, {"affiliation": "all", "permission": "push"})
 
     async def see_team(self, team: str) -> Mapping[str, Any]:
         """Return GitHub's description of a team. Raises ``GithubRefused`` if it is not visible."""

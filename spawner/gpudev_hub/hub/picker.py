@@ -43,20 +43,16 @@ def render_picker(
         free, tone, start = _words(size, answer)
         longest_now = None if size is None else size.longest_now
         card = {
-            "slug": profile["slug"],
-            "title": profile["display_name"],
-            "about": profile["description"],
-            "gpus": shape["gpus"],
-            "nodes": shape["nodes"],
+            **profile,
+            **shape,
             "per_node": per_node[pool],
             "checked": profile["slug"] == chosen,
             "free": free,
             "tone": tone,
-            # RFC 3339, where it would not start at once: scripts show it in the reader's zone.
+            # RFC 3339, if it would not start at once: scripts show it in the reader's time zone.
             "start": start,
-            # How many are free, whoever asks.
             "unused": 0 if size is None else size.free_now,
-            # The longest hold with which it could start at once, if that is shorter than the one chosen.
+            # The longest hold with which it could start at once, if that is shorter than the chosen one.
             "seconds": None if longest_now is None else longest_now // SECOND,
         }
         pools.setdefault(pool, []).append(card)
