@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from .core.model import MINUTE, SECOND, Millis
@@ -75,8 +76,6 @@ class Clock:
         if until is None:
             await event.wait()
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(max(0, until - self.now()) / SECOND):
                 await event.wait()
-        except TimeoutError:
-            pass

@@ -15,7 +15,7 @@ from kubernetes_asyncio.client import ApiException, CoreV1Api
 from .auth.check import Check
 from .auth.limits import server_time
 from .cluster.kubernetes import KubernetesCluster
-from .cluster.labels import COMPONENT, EFA
+from .cluster.labels import COMPONENT, EFA, REQUEST_TIMEOUT
 from .cluster_settings import ClusterSettings
 from .core.model import Millis, Node
 from .core.ports import ClusterUnavailable, HubUnavailable, StoreUnavailable
@@ -26,8 +26,6 @@ from .stores.dynamodb.store import DynamoStore
 NAMESPACE: Final = "gpudev"
 """The chart's namespace for everything except servers."""
 OURS: Final = "app.kubernetes.io/managed-by=gpudev"
-REQUEST_TIMEOUT: Final = 10.0
-"""Seconds for one call."""
 
 
 @dataclass(frozen=True)

@@ -205,10 +205,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
 
     def pool(self, name: str) -> Pool:
         """Return the pool of that name. Raises ``KeyError``."""
-        for pool in self.pools:
-            if pool.name == name:
-                return pool
-        raise KeyError(name)
+        return {pool.name: pool for pool in self.pools}[name]
 
     def make_policy(self) -> Policy:
         """Return the settings that decisions depend on."""

@@ -47,13 +47,13 @@ class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def _said(self) -> dict[str, int]:
         said = {
-            "hold_per_request": _millis(self.hours_per_request, HOUR),
-            "hold_with_extensions": _millis(self.hours_with_extensions, HOUR),
+            "hold_per_request": _rounded(self.hours_per_request, HOUR),
+            "hold_with_extensions": _rounded(self.hours_with_extensions, HOUR),
             "running_gpus": self.running_gpus,
             "queued_requests": self.queued_requests,
-            "gpu_hours": _whole(self.gpu_hours),
-            "gpu_hours_week": _whole(self.gpu_hours_week),
-            "gpu_hours_month": _whole(self.gpu_hours_month),
+            "gpu_hours": _rounded(self.gpu_hours, 1),
+            "gpu_hours_week": _rounded(self.gpu_hours_week, 1),
+            "gpu_hours_month": _rounded(self.gpu_hours_month, 1),
         }
         return {name: value for name, value in said.items() if value is not None}
 
@@ -78,7 +78,7 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return replace(
             policy,
             pools=tuple(self._times_on(pool) for pool in policy.pools),
-            default_hold=_millis(self.default_hours, HOUR) or policy.default_hold,
+            default_hold=_rounded(self.default_hours, HOUR) or policy.default_hold,
             allowances=self.limits.on(policy.allowances),
             personal={subject: limits.for_one(subject) for subject, limits in self.users.items()},
             warn_minutes=tuple(sorted(self.warn_minutes, reverse=True))
@@ -92,9 +92,9 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def _times_on(self, pool: PoolSettings) -> PoolSettings:
         return replace(
             pool,
-            startup=_millis(self.startup_seconds, SECOND) or pool.startup,
-            teardown=_millis(self.teardown_seconds, SECOND) or pool.teardown,
-            restart_window=_millis(self.restart_window_seconds, SECOND) or pool.restart_window,
+            startup=_rounded(self.startup_seconds, SECOND) or pool.startup,
+            teardown=_rounded(self.teardown_seconds, SECOND) or pool.teardown,
+            restart_window=_rounded(self.restart_window_seconds, SECOND) or pool.restart_window,
         )
 
 
@@ -106,9 +106,5 @@ def read_policy(path: Path) -> PolicyFile:
         raise ValueError(str(error)) from error
 
 
-def _millis(value: float | None, unit: int) -> int | None:
+def _rounded(value: float | None, unit: int) -> int | None:
     return None if value is None else round(value * unit)
-
-
-def _whole(hours: float | None) -> int | None:
-    return None if hours is None else round(hours)

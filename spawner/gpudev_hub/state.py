@@ -7,6 +7,7 @@ import fcntl
 import os
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -50,11 +51,9 @@ class StateFolder:
                 f"another gpudev-hub (process {holder or 'unknown'}) uses {folder}: "
                 "stop it, or set GPUDEV_STATE to another folder"
             ) from None
-        try:
+        with suppress(OSError):  # a full disk: ``furnish`` says so
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        except OSError:
-            pass  # a full disk: ``furnish`` says so
 
     def furnish(self) -> None:
         """Create the folders in it. Raises ``StateUnusable``."""

@@ -341,12 +341,10 @@ class Supervisor:
         headers = {"Authorization": f"token {self.settings.secret('supervisor-token')}"}
         async with httpx.AsyncClient(trust_env=False, timeout=5, headers=headers) as client:
             for _ in range(100):
-                try:
+                with suppress(httpx.HTTPError):  # proxy or hub are not up yet
                     answer = await client.post(f"{self._hub_api(ports)}/proxy")
                     if answer.is_success:
                         return
-                except httpx.HTTPError:
-                    pass  # proxy or hub are not up yet
                 await asyncio.sleep(0.1)
         log.warning("the proxy has no routes yet; the Hub renews them within 30 s")
 

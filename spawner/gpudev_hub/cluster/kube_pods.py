@@ -83,14 +83,14 @@ def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
     probe = ours and server is None and metadata.get("labels", {}).get(COMPONENT) == POLICY_PROBE
     if server is None and gpus == 0 and not probe:
         return None
-    over = status.get("phase") in _ENDED
+    over, ready = status.get("phase") in _ENDED, _condition(status, "Ready").get("status") == "True"
     facts = PodFacts(
         name=metadata["name"],
         uid=metadata["uid"],
         node=spec.get("nodeName"),
         gpus=gpus,
         server=None,
-        proves=probe and "deletionTimestamp" not in metadata and _condition(status, "Ready") == "True",
+        proves=probe and ready and "deletionTimestamp" not in metadata,
         over=over,
     )
     if server is None:
@@ -194,34 +194,27 @@ def _gpus(spec: Mapping[str, Any]) -> int:
 
 
 def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    for container in status.get("containerStatuses", ()):
-        if container["name"] == CONTAINER:
-            found: Mapping[str, Any] = container
-            return found
-    return {}
+    found = (one for one in status.get("containerStatuses", ()) if one["name"] == CONTAINER)
+    return next(found, {})
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> str:
-    return next(
-        (entry["status"] for entry in status.get("conditions", ()) if entry["type"] == kind), "Unknown"
-    )
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    return next((entry for entry in status.get("conditions", ()) if entry["type"] == kind), {})
 
 
 def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     waiting = state.get("waiting")
     if waiting is not None and waiting.get("reason") not in _COMING:
-        return _join(waiting.get("reason"), waiting.get("message"))
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return _join(condition.get("reason"), condition.get("message"))
-    return ""
+        return _join(waiting)
+    scheduled = _condition(status, "PodScheduled")
+    return _join(scheduled) if scheduled.get("status") == "False" else ""
 
 
 def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
     """Return the server's own report if it left one, else the reason that Kubernetes gives."""
     if status.get("reason") == "Evicted":
         # Its own report, if any, only says that it was asked to end. The eviction is the reason.
-        return End(_join("Evicted", status.get("message")))
+        return End(_join(status))
     terminated = state.get("terminated", {})
     message = terminated.get("message", "")
     if terminated.get("reason") == "OOMKilled":
@@ -233,8 +226,8 @@ def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
         pass  # users can write there, too
     if terminated:
         code = terminated.get("exitCode")
-        return End(_join(terminated.get("reason"), message) or f"it ended with exit code {code}")
-    return End(_join(status.get("reason"), status.get("message")) or "its pod failed")
+        return End(_join(terminated) or f"it ended with exit code {code}")
+    return End(_join(status) or "its pod failed")
 
 
 def _finished(state: Mapping[str, Any]) -> Millis | None:
@@ -242,5 +235,6 @@ def _finished(state: Mapping[str, Any]) -> Millis | None:
     return round(datetime.fromisoformat(at).timestamp() * SECOND) if at else None
 
 
-def _join(reason: str | None, message: str | None) -> str:
-    return ": ".join(part.strip() for part in (reason, message) if part)
+def _join(said: Mapping[str, Any]) -> str:
+    """Return the reason and the message of an object of the API."""
+    return ": ".join(part.strip() for part in (said.get("reason"), said.get("message")) if part)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from typing import Any, Final
 
 import aiohttp
@@ -20,10 +21,8 @@ from gpudev_hub.core.ports import ClusterUnavailable, ServerSight
 from .ec2 import CapacityBlocks
 from .kube_nodes import NodeFacts, node_facts, nodes_of
 from .kube_pods import PodFacts, foreign_gpus, pod_facts, proven_nodes, sight_of
-from .labels import object_name, selector
+from .labels import REQUEST_TIMEOUT, object_name, selector
 
-REQUEST_TIMEOUT: Final = 10.0
-"""Seconds for one call."""
 WATCH_SECONDS: Final = 240
 """After this time the API server ends a watch normally, and everything is listed again."""
 PAGE: Final = 500
@@ -278,15 +277,13 @@ class KubernetesCluster:
 
     async def _delete(self, pod: PodFacts) -> None:
         """Delete with the pod's own grace: a grace of 0 would delete the object before the processes end."""
-        try:
+        with suppress(_NotFound):
             await self._call(
                 self._api.delete_namespaced_pod,
                 name=pod.name,
                 namespace=self._namespace,
                 body=V1DeleteOptions(preconditions=V1Preconditions(uid=pod.uid)),
             )
-        except _NotFound:
-            pass
 
     async def logs(self, id: str, attempt: int, lines: int) -> dict[str, str]:
         ranks = sorted({pod.rank for pod in self._pods.values() if pod.server == (id, attempt)})

@@ -1,4 +1,4 @@
-"""Labels, names and resources on Kubernetes.
+"""Labels, names, resources and the time limit of calls on Kubernetes.
 
 The spawner writes them, and the service reads them; both find a server by these alone.
 """
@@ -36,6 +36,9 @@ CONTAINER: Final = "server"
 """The only container of a server's pod."""
 JUPYTER_PORT: Final = 8888
 SSHD_PORT: Final = 2222
+
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds for one call of the Kubernetes API."""
 
 
 def selector(id: str, attempt: int | None = None) -> str:

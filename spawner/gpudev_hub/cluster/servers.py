@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +32,8 @@ _KEPT = 100
 def clear_private(folder: Path) -> None:
     """Remove the private folder of a rank whose processes are gone, as its launcher does at its end."""
     kept = folder / record.PRIVATE
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # otherwise its home is not known
         gang.cleanup(kept, json.loads((kept / "spec.json").read_text())["env"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # its home is not known
     places.remove(kept)
     shutil.rmtree(kept, ignore_errors=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -112,15 +113,13 @@ class Gated(HasTraits):
         meanwhile. So this returns once the server answers, has ended, or has been silent for that long.
         """
         status = await self.look()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self.http_timeout):
                 while status is None and self._check_pending and not (found := await self.answers()):
                     if found is None:
                         return 1
                     await asyncio.sleep(CHECK_AGAIN)
                     status = await self.look()
-        except TimeoutError:
-            pass
         return status
 
     @cached_property

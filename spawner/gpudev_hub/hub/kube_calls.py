@@ -10,8 +10,8 @@ from typing import Any, Final
 import aiohttp
 from kubernetes_asyncio.client import ApiException, V1DeleteOptions, V1Preconditions
 
-REQUEST_TIMEOUT: Final = 10.0
-"""Seconds for one call."""
+from gpudev_hub.cluster.labels import REQUEST_TIMEOUT
+
 AWAY: Final = (aiohttp.ClientError, TimeoutError, OSError)
 """What a call raises without an answer. An error as the answer raises ``ApiException``."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 import aiohttp
@@ -16,14 +17,14 @@ from kubernetes_asyncio.client import ApiException, NetworkingV1Api
 from kubespawner import KubeSpawner
 
 from gpudev_hub.cluster.kube_pods import PodFacts, pod_facts
-from gpudev_hub.cluster.labels import JUPYTER_PORT, object_name, selector
+from gpudev_hub.cluster.labels import JUPYTER_PORT, REQUEST_TIMEOUT, object_name, selector
 from gpudev_hub.cluster_settings import ClusterSettings
 from gpudev_hub.core.gate import Launch
 
 from . import pods
 from .gate import Told
 from .gated import Gated, NotStarted, listens
-from .kube_calls import AWAY, REQUEST_TIMEOUT, KubeCalls
+from .kube_calls import AWAY, KubeCalls
 
 LOOK_AGAIN: Final = 0.1
 """Seconds between two looks at the watched pods, or at a JupyterLab that is starting."""
@@ -226,11 +227,9 @@ class GpuSpawner(Gated, KubeSpawner):
         """Return once JupyterLab answers at all; the Hub checks the answer itself."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while True:
-                try:
+                with suppress(*AWAY):
                     async with session.get(f"{url}{self.server.base_url}api", allow_redirects=False):
                         return
-                except AWAY:
-                    pass
                 await self._running(launch)
                 await asyncio.sleep(LOOK_AGAIN)
 

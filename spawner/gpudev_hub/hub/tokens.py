@@ -35,13 +35,11 @@ async def _post(self: Any, user_name: str) -> None:
     if note is not None and len(note) > LONGEST_NOTE:
         raise HTTPError(400, f"The note has {len(note)} characters; the limit is {LONGEST_NOTE}.")
     user = self.find_user(user_name)
-    if user is not None and (count := _count(self.db, user.id)) >= MOST:
-        raise HTTPError(
-            403, f"{user_name} has {count} API tokens; the limit is {MOST}. Revoke tokens at /hub/token."
-        )
+    if user is not None:
+        # The Hub removes expired tokens itself.
+        count = self.db.query(orm.APIToken).filter_by(user_id=user.id, client_id="jupyterhub").count()
+        if count >= MOST:
+            raise HTTPError(
+                403, f"{user_name} has {count} API tokens; the limit is {MOST}. Revoke tokens at /hub/token."
+            )
     await _hubs_post(self, user_name)
-
-
-def _count(db: Any, user_id: int) -> int:
-    """Return the number of a user's API tokens; the Hub removes expired tokens."""
-    return int(db.query(orm.APIToken).filter_by(user_id=user_id, client_id="jupyterhub").count())

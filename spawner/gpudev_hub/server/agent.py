@@ -19,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain, repeat
 from pathlib import Path
@@ -137,13 +138,10 @@ def tell(marker: str, text: str) -> int:
             descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError:
             continue
-        try:
+        with suppress(OSError):
             os.write(descriptor, message)
             told += 1
-        except OSError:
-            pass
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)
     return told
 
 

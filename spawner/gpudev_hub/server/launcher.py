@@ -23,7 +23,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -368,10 +368,8 @@ def main(argv: list[str]) -> int:
             code = 0
         except BaseException as error:
             traceback.print_exc()
-            try:
+            with suppress(OSError):  # the parent may already have its answer
                 os.write(answer, f"{type(error).__name__}: {error}".encode())
-            except OSError:
-                pass  # the parent already has its answer
         finally:
             os._exit(code)
     os.close(answer)

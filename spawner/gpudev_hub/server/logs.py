@@ -10,8 +10,6 @@ from typing import Protocol
 
 LIMIT = 1 << 20
 """Bytes per file. There are at most two files: the current one and the one before it."""
-
-
 _LINE = 4000
 """Bytes of a line on a pipe: what the kernel writes atomically (4096) less the prefix."""
 
@@ -63,12 +61,10 @@ class Log:
 
     def write(self, data: bytes) -> None:
         """Append; a full disk loses log lines, never the server."""
-        try:
+        with contextlib.suppress(OSError):
             if self._size + len(data) > LIMIT:
                 self._rotate()
             self._size += os.write(self._file, data[-LIMIT:])
-        except OSError:
-            pass
 
     def _rotate(self) -> None:
         """Continue in a new file, or in the present one, emptied, where none can be made.

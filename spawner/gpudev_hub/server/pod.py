@@ -31,6 +31,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -168,11 +169,8 @@ def furnish(home: Path, skeleton: Path) -> None:
         if source.is_dir():
             target.mkdir(exist_ok=True)
             continue
-        try:
-            with target.open("xb") as file:
-                file.write(source.read_bytes())
-        except FileExistsError:
-            pass
+        with suppress(FileExistsError), target.open("xb") as file:
+            file.write(source.read_bytes())
 
 
 def _jupyter(command: list[str], env: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
@@ -108,10 +109,8 @@ class Launches:
 
     def _material(self, id: str, attempt: int, ranks: int) -> tuple[SshMaterial, ...]:
         path = self.folder / f"{id}-{attempt}.json"
-        try:
+        with suppress(FileNotFoundError):
             return msgspec.json.decode(path.read_bytes(), type=tuple[SshMaterial, ...])
-        except FileNotFoundError:
-            pass
         gang = new_pair(f"gpudev-gang-{id}", self.folder) if ranks > 1 else (None, None)
         material = []
         for rank in range(ranks):

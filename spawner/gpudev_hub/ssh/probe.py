@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     SSHCertificate,
     SSHCertificateType,
-    SSHCertPublicKeyTypes,
     load_ssh_public_identity,
 )
 
@@ -66,14 +65,13 @@ def certifies(line: str, ca: PublicKey, name: str) -> bool:
     _, kind, rest = line.partition(_CERTIFICATE + " ")
     try:
         certificate = load_ssh_public_identity((kind + rest).encode())
+        if not isinstance(certificate, SSHCertificate):
+            return False
         # A certificate names its own signer, so a valid signature alone proves nothing.
-        if not isinstance(certificate, SSHCertificate) or not _is(certificate.signature_key(), ca):
+        signer = certificate.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        if signer.decode() != ca.line:
             return False
         certificate.verify_cert_signature()
     except (InvalidSignature, NotImplementedError, UnsupportedAlgorithm, ValueError):
         return False
     return certificate.type is SSHCertificateType.HOST and name.encode() in certificate.valid_principals
-
-
-def _is(key: SSHCertPublicKeyTypes, known: PublicKey) -> bool:
-    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() == known.line
