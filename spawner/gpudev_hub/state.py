@@ -1,7 +1,8 @@
-"""The state folder: created, locked and tested before anything is started in it."""
+"""The state folder, locked and tested before anything starts in it, and the ports of this machine."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -109,6 +110,16 @@ def port_free(port: int) -> bool:
             candidate.listen(1)
         except OSError:
             return False
+    return True
+
+
+async def listens(host: str, port: int) -> bool:
+    """Return whether a connection to an address is accepted."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
     return True
 
 

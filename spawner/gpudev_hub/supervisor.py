@@ -27,7 +27,7 @@ from .preconditions import GpusMissing, check, running
 from .server import isolation, preflight
 from .settings import CHECKOUT, LOOPBACK, PREFIX, Ports, Settings, SettingsError
 from .ssh.keygen import KeygenFailed
-from .state import StateFolder, StateInUse, StateUnusable, choose_ports, port_free
+from .state import StateFolder, StateInUse, StateUnusable, choose_ports, listens, port_free
 
 log = logging.getLogger(__name__)
 
@@ -242,6 +242,7 @@ class Supervisor:
     async def _usable(self, ports: Ports) -> bool:
         """Wait until the hub is usable; return false if a signal came first."""
         proxy, service, hub, *more = self._parts
+        bastion_port = self.settings.bastion_port(ports)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + USABLE_WITHIN
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
@@ -249,7 +250,7 @@ class Supervisor:
                 (hub, lambda: _answers(client, f"http://{LOOPBACK}:{ports.hub}/hub/health")),
                 (service, lambda: _answers(client, f"http://{LOOPBACK}:{ports.service}{PREFIX}health/live")),
                 (proxy, lambda: _answers(client, f"{self.settings.url}{PREFIX}health/live")),
-                *((bastion, lambda: _listens(self.settings.bastion_port(ports))) for bastion in more),
+                *((bastion, lambda: listens(LOOPBACK, bastion_port)) for bastion in more),
             ]
             for part, usable in wanted:
                 while not await usable():
@@ -372,15 +373,6 @@ def _say(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(LOOPBACK, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 async def _answers(client: httpx.AsyncClient, url: str) -> bool:

@@ -142,25 +142,15 @@ def sight_of(
     ranks = max((pod.ranks for pod in pods), default=0)
     there = {rank: pod for rank, pod in by_rank.items() if not pod.gone}
     head = by_rank.get(0)
-    user_stopped = head is not None and head.end is not None and head.end.by_user
-    if not there:
-        return ServerSight(
-            id,
-            attempt,
-            Presence.ABSENT,
-            complete=False,
-            detail=_told(by_rank, ranks),
-            user_stopped=user_stopped,
-        )
     first = there.get(0)
     return ServerSight(
         id,
         attempt,
-        Presence.PRESENT,
-        complete=len(there) == ranks,
+        Presence.PRESENT if there else Presence.ABSENT,
+        complete=bool(there) and len(there) == ranks,
         forming=len(by_rank) < ranks and len(there) == len(by_rank),
         detail=_told(by_rank, ranks),
-        user_stopped=user_stopped,
+        user_stopped=head is not None and head.end is not None and head.end.by_user,
         jupyter=(first.ip, JUPYTER_PORT) if first is not None and first.ip and first.running else None,
         sshd={rank: (pod.ip, SSHD_PORT) for rank, pod in sorted(there.items()) if pod.ip and pod.running},
     )

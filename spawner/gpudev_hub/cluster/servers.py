@@ -140,27 +140,22 @@ class LocalServers:
         left = set(processes.marked(prefix).values()) if gone or not records else set()
         reasons = [f.exit.reason for f in records.values() if f is not None and f.exit is not None]
         head = records.get(0)
-        user_stopped = head is not None and head.exit is not None and head.exit.by_user
         outage = head is not None and (
             head.boot != record.boot_id() if head.exit is None else head.exit.with_hub
         )
-        if not running and not left:
-            return ServerSight(
-                id,
-                attempt,
-                Presence.ABSENT,
-                complete=False,
-                detail="; ".join(dict.fromkeys(reasons)) or ("the server was killed" if records else ""),
-                user_stopped=user_stopped,
-                outage=outage,
-            )
+        absent = not running and not left
+        detail = "; ".join(dict.fromkeys(reasons))
+        if absent and records:
+            detail = detail or "the server was killed"
+        markers = {record.marker(id, attempt, rank) for rank in gone}
         return ServerSight(
             id,
             attempt,
-            Presence.PRESENT,
-            complete=len(records) > 0 and left.issuperset(record.marker(id, attempt, rank) for rank in gone),
-            detail="; ".join(dict.fromkeys(reasons)),
-            user_stopped=user_stopped,
+            Presence.ABSENT if absent else Presence.PRESENT,
+            complete=not absent and len(records) > 0 and left >= markers,
+            detail=detail,
+            user_stopped=head is not None and head.exit is not None and head.exit.by_user,
+            outage=absent and outage,
             jupyter=(HOST, port) if 0 in running and (port := running[0].jupyter_port) else None,
             sshd={rank: (HOST, found.sshd_port) for rank, found in sorted(running.items())},
         )

@@ -63,14 +63,7 @@ def ensure_environment(folder: Path, base_python: Path) -> None:
         if not pip.exists() or pip.read_text().startswith(f"#!{python}\nimport sys\nfrom pip"):
             _replace(pip, _PIP.format(python=shlex.quote(str(python))), 0o755)
     kernel = {
-        "argv": [
-            str(programs / "python"),
-            "-Xfrozen_modules=off",
-            "-c",
-            _KERNEL,
-            "-f",
-            "{connection_file}",
-        ],
+        "argv": [str(programs / "python"), "-Xfrozen_modules=off", "-c", _KERNEL, "-f", "{connection_file}"],
         "display_name": "Python 3",
         "language": "python",
         "metadata": {"debugger": True},

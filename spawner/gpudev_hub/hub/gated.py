@@ -43,16 +43,6 @@ class NotStarted(Told):
     reason, status_code = "not_started", 424
 
 
-async def listens(host: str, port: int) -> bool:
-    """Return whether a connection to an address is accepted."""
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
 class Gated(HasTraits):
     """A mix-in before an engine's spawner class. ``setup.configure`` sets ``gate`` and ``profiles``."""
 

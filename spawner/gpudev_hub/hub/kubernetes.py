@@ -20,10 +20,11 @@ from gpudev_hub.cluster.kube_pods import PodFacts, pod_facts
 from gpudev_hub.cluster.labels import JUPYTER_PORT, REQUEST_TIMEOUT, object_name, selector
 from gpudev_hub.cluster_settings import ClusterSettings
 from gpudev_hub.core.gate import Launch
+from gpudev_hub.state import listens
 
 from . import pods
 from .gate import Told
-from .gated import Gated, NotStarted, listens
+from .gated import Gated, NotStarted
 from .kube_calls import AWAY, KubeCalls
 
 LOOK_AGAIN: Final = 0.1

@@ -7,10 +7,10 @@ import json
 import os
 import random
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,9 +24,10 @@ from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server import record
 from gpudev_hub.server.private import write
 from gpudev_hub.settings import Settings
+from gpudev_hub.state import listens, port_free
 
 from .environments import ensure_environment
-from .gated import Gated, NotStarted, listens
+from .gated import Gated, NotStarted
 
 PORTS = range(20_000, 32_000)
 """Below the kernel's range for outgoing connections, which could otherwise use these ports."""
@@ -268,16 +269,8 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 def free_ports(count: int) -> list[int]:
     """Return different ports that are free now."""
-    found: list[int] = []
-    with ExitStack() as held:
-        for port in random.sample(PORTS, len(PORTS)):
-            candidate = held.enter_context(socket.socket())
-            try:
-                candidate.bind((HOST, port))
-            except OSError:
-                candidate.close()
-                continue
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise OSError(f"fewer than {count} ports of {HOST} between {PORTS.start} and {PORTS.stop} are free")
+    free = (port for port in random.sample(PORTS, len(PORTS)) if port_free(port))
+    found = list(islice(free, count))
+    if len(found) < count:
+        raise OSError(f"fewer than {count} ports of {HOST} between {PORTS.start} and {PORTS.stop} are free")
+    return found
