@@ -8,14 +8,14 @@ from gpudev_hub.hub.options import InvalidOptions, options_from_form, profile_li
 from gpudev_hub.settings import Settings
 
 POLICY = local_policy(SimulatedGpus(2, 8), Settings.read({}))
-PROFILES = profile_list(POLICY, {"simulated": 2})
+PROFILES = profile_list(POLICY)
 PAIR = {"gpus": 8, "nodes": 2, "gpu_type": "simulated"}
 
 
 def test_sizes_that_the_pool_can_hold_and_no_others() -> None:
     shapes = [(profile["gpudev"]["nodes"], profile["gpudev"]["gpus"]) for profile in PROFILES]
     assert shapes == [(1, 1), (1, 2), (1, 4), (1, 8), (2, 8)]
-    alone = profile_list(POLICY, {"simulated": 1})
+    alone = profile_list(local_policy(SimulatedGpus(1, 8), Settings.read({})))
     assert [profile["gpudev"]["nodes"] for profile in alone] == [1, 1, 1, 1]
     assert [profile["default"] for profile in PROFILES] == [True, False, False, False, False]
 

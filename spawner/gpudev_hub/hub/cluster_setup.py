@@ -25,7 +25,7 @@ def configure(c: Any, settings: ClusterSettings) -> None:
     policy = settings.make_policy()
     GpuSpawner.cluster = settings
     GpuSpawner.gate = GateClient(settings.gate_url, settings.word("gate"))
-    GpuSpawner.profiles = profile_list(policy, {pool.name: pool.max_gang for pool in policy.pools})
+    GpuSpawner.profiles = profile_list(policy)
     hub = c.JupyterHub
     hub.spawner_class = GpuSpawner
     # Seconds. A proxy in a new pod has no routes until the Hub looks at it again.

@@ -26,17 +26,12 @@ class InvalidOptions(Told):
     reason = "invalid"
 
 
-def profile_list(policy: Policy, joinable: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return a profile for each size that a pool can hold; ``gpudev`` has the options of the size.
-
-    ``joinable``: most nodes of one reservation, by pool.
-    """
+def profile_list(policy: Policy) -> list[dict[str, Any]]:
+    """Return a profile for each size that a pool can hold; ``gpudev`` has the options of the size."""
     profiles: list[dict[str, Any]] = []
     for pool in policy.pools:
         shapes = [(count, 1) for count in sizes(pool)]
-        most = min(pool.max_gang, joinable.get(pool.name, 0))
-        shapes += [(pool.gpus_per_node, nodes) for nodes in range(2, most + 1)]
-        kind = pool.label or pool.name
+        shapes += [(pool.gpus_per_node, nodes) for nodes in range(2, pool.max_gang + 1)]
         for gpus, nodes in shapes:
             whole = gpus == pool.gpus_per_node
             plural = "" if gpus == 1 else "s"
@@ -47,7 +42,7 @@ def profile_list(policy: Policy, joinable: Mapping[str, int]) -> list[dict[str, 
                     "slug": f"{pool.name}-{nodes}x{gpus}",
                     "display_name": title,
                     "description": about,
-                    "gpudev_pool": kind,
+                    "gpudev_pool": pool.label or pool.name,
                     "default": not profiles,
                     "gpudev": {"gpus": gpus, "nodes": nodes, "gpu_type": pool.name},
                     "profile_options": _profile_options(policy, pool.images),

@@ -30,12 +30,6 @@ def render_picker(
     chosen = _chosen(profiles, prefill)
     known = {} if answer is None else {(size.gpu_type, size.gpus, size.nodes): size for size in answer.sizes}
     pools: dict[str, list[dict[str, Any]]] = {}
-    kinds: dict[str, str] = {}
-    images: dict[str, list[str]] = {}
-    per_node = {
-        pool: max(p["gpudev"]["gpus"] for p in profiles if p["gpudev"]["gpu_type"] == pool)
-        for pool in {p["gpudev"]["gpu_type"] for p in profiles}
-    }
     for profile in profiles:
         shape = profile["gpudev"]
         pool = shape["gpu_type"]
@@ -45,7 +39,6 @@ def render_picker(
         card = {
             **profile,
             **shape,
-            "per_node": per_node[pool],
             "checked": profile["slug"] == chosen,
             "free": free,
             "tone": tone,
@@ -56,16 +49,12 @@ def render_picker(
             "seconds": None if longest_now is None else longest_now // SECOND,
         }
         pools.setdefault(pool, []).append(card)
-        kinds[pool] = profile["gpudev_pool"]
-        images[pool] = list(profile["profile_options"]["image"]["choices"])
     choices = profiles[0]["profile_options"]["hours"]["choices"]
     offered = [float(key) for key in choices]
     default = next(float(key) for key, choice in choices.items() if choice["default"])
     longest = max(offered) if answer is None or answer.longest is None else answer.longest / HOUR
     return _ENVIRONMENT.get_template("picker.html").render(
         pools=pools,
-        kinds=kinds,
-        images=images,
         image=prefill.get("image", ""),
         presets=[f"{hours:g}" for hours in offered if hours <= longest],
         longest=f"{longest:g}",
@@ -90,11 +79,8 @@ def _chosen(profiles: Sequence[Mapping[str, Any]], prefill: Mapping[str, str]) -
     gpus, nodes = prefill.get("gpus", ""), prefill.get("nodes") or "1"
     for profile in profiles:
         shape = profile["gpudev"]
-        if (str(shape["gpus"]), str(shape["nodes"])) == (gpus, nodes) and prefill.get("gpu_type") in (
-            None,
-            "",
-            shape["gpu_type"],
-        ):
+        wanted = (gpus, nodes, prefill.get("gpu_type") or shape["gpu_type"])
+        if (str(shape["gpus"]), str(shape["nodes"]), shape["gpu_type"]) == wanted:
             return str(profile["slug"])
     return next((str(p["slug"]) for p in profiles if p.get("default")), str(slugs[0]))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from jupyterhub.handlers.base import BaseHandler
 
-from gpudev_hub.cluster.gpus import Gpus
 from gpudev_hub.cluster.pools import find_gpus, local_policy
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.origins import domain_of, origin
@@ -41,9 +40,8 @@ HEADERS = {
 def configure(c: Any, settings: Settings) -> None:
     """Set up a Hub on this machine; ``c`` is JupyterHub's configuration object."""
     ports = settings.ports()
-    gpus = find_gpus(settings)
     _connect(c, settings)
-    _spawn(c, settings, gpus)
+    _spawn(c, settings)
     _authorize(c, settings)
     c.JupyterHub.services = [
         service_entry(f"http://{LOOPBACK}:{ports.service}", settings.secret("service-token")),
@@ -69,12 +67,12 @@ def _connect(c: Any, settings: Settings) -> None:
     (settings.hub / "jupyterhub.sqlite").touch(mode=0o600)
 
 
-def _spawn(c: Any, settings: Settings, gpus: Gpus) -> None:
+def _spawn(c: Any, settings: Settings) -> None:
     LocalGpuSpawner.local = settings
     ports = settings.ports()
     LocalGpuSpawner.gate = GateClient(f"http://{LOOPBACK}:{ports.gate}", settings.secret("gate"))
-    policy = local_policy(gpus, settings)
-    LocalGpuSpawner.profiles = profile_list(policy, {policy.pools[0].name: len(gpus.count())})
+    policy = local_policy(find_gpus(settings), settings)
+    LocalGpuSpawner.profiles = profile_list(policy)
     c.JupyterHub.template_vars = template_vars(policy, settings.contact, settings.demo_users)
     c.JupyterHub.spawner_class = LocalGpuSpawner
     rely_on(c, policy, c.LocalGpuSpawner)
