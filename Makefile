@@ -20,7 +20,7 @@ YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 
 .PHONY: help setup install run test test-e2e test-browser test-dynamodb prepare-infra test-infra prepare-cluster test-cluster \
-	test-whole test-faults check docs format types lock bench clean
+	test-whole test-faults mutate check docs format types lock bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -58,11 +58,10 @@ test-cluster: prepare-cluster $(TOOLS)/dynamodb.stamp ## test on a real Kubernet
 	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) --ignore=tests/cluster/outside --ignore=tests/cluster/faults \
 		--ignore=tests/cluster/whole tests/cluster
 
-test-whole: prepare-cluster $(TOOLS)/dynamodb.stamp ## test all of it in pods of that Kubernetes: install, use, upgrade, remove
-	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/whole
-
-test-faults: prepare-cluster $(TOOLS)/dynamodb.stamp ## test failures of every part on that Kubernetes
-	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/faults
+test-whole: ## test all of it in pods of that Kubernetes: install, use, upgrade, remove
+test-faults: ## test failures of every part on that Kubernetes
+test-whole test-faults: prepare-cluster $(TOOLS)/dynamodb.stamp
+	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/$(@:test-%=%)
 
 test-dynamodb: setup $(TOOLS)/dynamodb.stamp ## test the DynamoDB store, and the service on it, with DynamoDB Local (needs Java)
 	$(BIN)/pytest $(PARALLEL) -m dynamodb $(PYTEST_FLAGS)
@@ -77,8 +76,7 @@ test-infra: prepare-infra ## check infra/aws: format, types, plans, planted mist
 
 check: setup ## check style, spelling, types, imports, unused code and shell scripts, without running anything
 	$(BIN)/ruff check && $(BIN)/ruff format --check
-	$(BIN)/codespell
-	$(BIN)/mypy
+	$(BIN)/codespell && $(BIN)/mypy
 	$(BIN)/lint-imports && $(BIN)/vulture
 	tools/check-shell
 
@@ -97,12 +95,14 @@ types: $(TOOLS)/yarn.stamp ## check types and format of the page scripts
 bench: setup ## run the benchmarks of docs/benchmarks.md
 	for part in plan handover submissions release spawn usage; do $(BIN)/python -m benchmarks.$$part; done
 
+mutate: setup $(TOOLS)/mutation.stamp ## change MODULE in every small way, and print the changes that no test in TESTS notices
+	tools/mutate $(MODULE) $(TESTS)
+
 lock: $(TOOLS)/uv.stamp ## update the lock files; versions stay unless LOCK_FLAGS=--upgrade
 	TOOLS='$(TOOLS)' bash -p tools/lock
 
 clean: ## remove installed and cached files; the state of hubs is in another folder and stays
-	rm -rf $(TOOLS) .venv .venv-infra .venv-server .yarn node_modules dist
-	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(TOOLS) .venv .venv-* .yarn node_modules dist .hypothesis .{import_linter,mypy,pytest,ruff}_cache
 
 # How each part is installed is in tools/install; what it depends on is here.
 $(TOOLS)/%.stamp:
@@ -111,7 +111,6 @@ $(TOOLS)/system.stamp: tools/system-packages tools/debian-packages
 $(TOOLS)/uv.stamp: requirements/uv.txt | $(TOOLS)/system.stamp
 $(TOOLS)/tests.stamp: tools/debian-packages
 $(TOOLS)/dynamodb.stamp: tests/support/dynamodb/pom.xml tools/debian-packages
-$(TOOLS)/infra.stamp: $(TOOLS)/uv.stamp requirements/infra.txt
 $(TOOLS)/venv.stamp: $(TOOLS)/uv.stamp pyproject.toml requirements/dev.txt
 $(TOOLS)/server-base.stamp: $(TOOLS)/uv.stamp requirements/server.txt
 $(TOOLS)/server.stamp: $(TOOLS)/server-base.stamp $(TOOLS)/venv.stamp $(SOURCES)

@@ -1,7 +1,7 @@
 """A large cluster: 200 simulated nodes of 8 GPUs, 1,000 servers live, 1,000 reservations queued.
 
-The real service, with its real view of a real Kubernetes API and with DynamoDB Local; kwok plays nodes and
-pods. In place of Hub and gate's HTTP, what is told to start becomes a pod at once; nobody's sshd is asked.
+The real service uses a real Kubernetes API and DynamoDB Local; kwok simulates nodes and pods. A Hub in memory
+turns each start into a pod at once. No sshd is probed.
 
 ``python -m harness prepare --all`` once, for kwok, then
 ``PYTHONPATH=tests/cluster python -m harness run -- python -m benchmarks.cluster_scale``
@@ -50,14 +50,14 @@ RESTRICTED = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-"""What the namespace asks for."""
+"""The security settings that the namespace requires."""
 ACCOUNT = "system:serviceaccount:gpudev:gpudev-service"
 NAMESPACE = "gpudev-servers"
-"""The only one in which that account may delete pods."""
+"""The only namespace in which that account may delete pods."""
 
 
 class SimulatedServers(KubernetesCluster):
-    """The service's own eyes, and a hand that makes and ends pods as the admin."""
+    """Observe pods as the service does, and create and delete them as an administrator."""
 
     def __init__(self, api: client.CoreV1Api, namespace: str, admin: Cluster) -> None:
         super().__init__(api, namespace, Clock().now)
@@ -67,7 +67,7 @@ class SimulatedServers(KubernetesCluster):
         self._path = f"/api/v1/namespaces/{namespace}/pods"
 
     def launch(self, id: str, attempt: int, ranks: int) -> None:
-        """One pod on its planned node."""
+        """Create one pod on its planned node."""
         record = self.world.service.view.reservations[id]
         labels = {RESERVATION: id, ATTEMPT: str(attempt), RANK: "0", RANKS: str(ranks)}
         limits = {GPU: str(record.request.shape.gpus)}
@@ -98,7 +98,7 @@ class SimulatedServers(KubernetesCluster):
 
 
 async def measure(folder: Path, cluster: Cluster, database: DynamoDBLocal) -> dict[str, Any]:
-    """Fill, queue, then look."""
+    """Fill the cluster, queue requests, then measure."""
     await config.load_kube_config(str(cluster.kubeconfig("gpudev", "gpudev-service", 3 * 3600)))
     async with client.ApiClient() as api:
         servers = SimulatedServers(client.CoreV1Api(api), NAMESPACE, cluster)
@@ -145,7 +145,7 @@ async def measure(folder: Path, cluster: Cluster, database: DynamoDBLocal) -> di
 
 
 async def _asked(world: ServiceWorld) -> dict[str, float]:
-    """One at a time: milliseconds from its arrival to its commit, and how many of them were the store's."""
+    """Return milliseconds from each request to its commit, and the store's part of them."""
     metrics = world.service.metrics
     answers, commits = metrics.answers.seconds, metrics.commits.seconds
     for n in range(EVENTS):
@@ -156,7 +156,7 @@ async def _asked(world: ServiceWorld) -> dict[str, float]:
 
 
 async def _released(world: ServiceWorld) -> dict[str, int]:
-    """One at a time: milliseconds from a release to the commit of its end, and of what starts then."""
+    """Return milliseconds from each release to the commit of its end and of what starts then."""
     taken = []
     for _ in range(EVENTS):
         records = world.service.view.reservations
@@ -180,7 +180,7 @@ def _owner(world: ServiceWorld, n: int) -> Owner:
 
 
 def _memory() -> int:
-    """MiB that this process has in memory."""
+    """Return the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 

@@ -1,8 +1,8 @@
-"""Time to a JupyterLab that answers, on Kubernetes: our GpuSpawner beside JupyterHub's plain KubeSpawner.
+"""Time to a JupyterLab that answers, on Kubernetes: GpuSpawner compared with the plain KubeSpawner.
 
-On the test cluster, two real hubs with their proxies, the same image, the same share of a node. Starts come
-in pairs, as in ``benchmarks.spawn``, whose words and figures these are. Then releases into a full pool,
-broken down: the next pod's start needs the GPUs of the one before, seen gone.
+On the test cluster, two real hubs with their proxies start the same image with the same share of a node.
+Starts come in pairs, as in ``benchmarks.spawn``. Then the steps from a release in a full pool to the next
+READY.
 
 ``PYTHONPATH=tests/cluster python -m harness run -- python -m benchmarks.cluster_spawn [PAIRS [RELEASES]]``
 """
@@ -73,7 +73,7 @@ s.volume_mounts = [{{"name": "home", "mountPath": "/home/dev"}}]
 
 @contextmanager
 def plain_hub(folder: Path, cluster: Cluster, image: str) -> Iterator[Plain]:
-    """A hub with KubeSpawner as it comes; an admin's, since our policies refuse pods of no reservation."""
+    """Run a hub with the plain KubeSpawner as an administrator: policies refuse pods of no reservation."""
     token = secrets.token_hex(32)
     folder.mkdir()
     config = folder / "config.py"
@@ -83,7 +83,7 @@ def plain_hub(folder: Path, cluster: Cluster, image: str) -> Iterator[Plain]:
 
 
 def start_plain(other: Plain, cluster: Cluster, name: str) -> float:
-    """Seconds until a new server of the plain hub answers; it is gone afterwards."""
+    """Start a server of the plain hub, and end it; return the seconds until it answered."""
     taken = other.start(name)
     other.end(name)
     wait_for("its pod gone", lambda: not [pod for pod in cluster.pods(NAMESPACE) if name in pod])
@@ -91,7 +91,7 @@ def start_plain(other: Plain, cluster: Cluster, name: str) -> float:
 
 
 def spawns(stack: ClusterStack, other: Plain, cluster: Cluster, pairs: int) -> dict[str, float]:
-    """Both, side by side on the cluster."""
+    """Measure pairs of starts on the cluster."""
     with stack.client() as client:
 
         def ours() -> tuple[float, float]:
@@ -103,7 +103,7 @@ def spawns(stack: ClusterStack, other: Plain, cluster: Cluster, pairs: int) -> d
 
 
 def release(stack: ClusterStack) -> dict[str, float]:
-    """Milliseconds of each step from a release in a full pool to the next READY."""
+    """Return milliseconds of each step from a release in a full pool to the next READY."""
     held = [stack.reserve(user, gpus=8) for user in ("alice", "bob")]
     for record in held:
         stack.wait_state(record["id"], "ready", record["owner"])

@@ -1,15 +1,15 @@
-"""What the service costs on DynamoDB, and how fast it is on DynamoDB Local.
+"""Count what the service consumes on DynamoDB, and time it on DynamoDB Local.
 
-Counted: 1,000 reservations through their whole lives (asked for, queued, started, ready, released, seen gone)
-by the real service over the real store; then 1,000 that wait and all move earlier at once; then a start with
-that queue. Last, the rate of durable submissions, in process, from 16 clients.
-``python -m benchmarks.dynamodb``; needs `make test-dynamodb` once, which fetches DynamoDB Local.
+The real service with its real store takes 1,000 reservations from request to end. Then 1,000 waiting requests
+move to an earlier start at once, and the service starts with that queue. Last, 16 clients submit requests, in
+process. ``python -m benchmarks.dynamodb``; needs `make test-dynamodb` once, which fetches DynamoDB Local.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -18,23 +18,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-SUPPORT = Path(__file__).parents[1] / "tests" / "support"
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from dynamodb_local import ENVIRONMENT, DynamoDBLocal
+from gpudev_hub.core.policy import Allowances
+from gpudev_hub.core.request import Ask
+from gpudev_hub.stores.dynamodb.store import DynamoStore
+from service_world import ALICE, BOB, POLICY, ServiceWorld
+
 LIVES = 1_000
 CLIENTS = 16
 EACH = 63
-#: Dollars per million request units and per GB-month, on demand, us-east-1, as of 2025: look them up.
 WRITE, READ, STORED = 0.625, 0.125, 0.25
+"""Dollars per million request units and per GB-month, on demand, in us-east-1 in 2025."""
 
 
 @dataclass
 class Meter:
-    """What a client's calls consume."""
+    """Count what the calls of a client consume."""
 
     calls: Counter[str] = field(default_factory=Counter)
     writes: float = 0
-    """Write units by AWS's rules: in a transaction two per item and begun KB, one per KB in the index.
+    """Write units by the rules of AWS: two for each KB of a transaction, one for each KB in the index.
 
-    Updated items (head, slots) are below 1 KB each. Others (checkpoints) as DynamoDB Local says.
+    An updated item (head, slot) counts as 1 KB. Writes of checkpoints count as DynamoDB Local says.
     """
     reads: float = 0
     """Read units, as DynamoDB Local says."""
@@ -75,16 +82,19 @@ class Meter:
             self.writes += parsed["ConsumedCapacity"]["CapacityUnits"]
 
 
-async def lives(table: str, client: Any, folder: Path) -> int:
-    """A thousand reservations on two nodes, one after another as room is given back; returns the commits."""
-    from gpudev_hub.core.policy import Allowances
-    from gpudev_hub.stores.dynamodb.store import DynamoStore
-    from service_world import ALICE, POLICY, ServiceWorld
-
-    policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000, running_gpus=16))
-    world = ServiceWorld(
-        folder, policy=policy, make_store=lambda _, failpoint: DynamoStore(table, client, failpoint)
+def make_world(table: str, client: Any, folder: Path, allowances: Allowances) -> ServiceWorld:
+    """The real service on this table, with a cluster and a Hub in memory."""
+    return ServiceWorld(
+        folder,
+        policy=replace(POLICY, allowances=allowances),
+        make_store=lambda _, failpoint: DynamoStore(table, client, failpoint),
     )
+
+
+async def lives(table: str, client: Any, folder: Path) -> int:
+    """Take 1,000 reservations from request to end on two nodes; return the number of commits."""
+
+    world = make_world(table, client, folder, Allowances(queued_requests=1_000_000, running_gpus=16))
     service = await world.start()
     room = asyncio.Semaphore(48)
 
@@ -103,16 +113,9 @@ async def lives(table: str, client: Any, folder: Path) -> int:
 
 
 async def moves(table: str, meter: Meter, client: Any, folder: Path) -> tuple[int, float, float]:
-    """Commits, write units and seconds until a queue behind a server of all nodes has moved up."""
-    from gpudev_hub.core.policy import Allowances
-    from gpudev_hub.core.request import Ask
-    from gpudev_hub.stores.dynamodb.store import DynamoStore
-    from service_world import ALICE, BOB, POLICY, ServiceWorld
+    """End a server on all nodes, and let a queue move up; return commits, write units and seconds."""
 
-    policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000))
-    world = ServiceWorld(
-        folder, policy=policy, make_store=lambda _, failpoint: DynamoStore(table, client, failpoint)
-    )
+    world = make_world(table, client, folder, Allowances(queued_requests=1_000_000))
     service = await world.start()
     held = await world.reserve(BOB, gpus=8, nodes=2)
     await world.becomes(held.id, "ready")
@@ -128,8 +131,7 @@ async def moves(table: str, meter: Meter, client: Any, folder: Path) -> tuple[in
 
 
 async def start(table: str, client: Any) -> float:
-    """Seconds until a service has the live state."""
-    from gpudev_hub.stores.dynamodb.store import DynamoStore
+    """Return the seconds until a new service has read the live state."""
 
     store = DynamoStore(table, client)
     begun = time.perf_counter()
@@ -140,16 +142,9 @@ async def start(table: str, client: Any) -> float:
 
 
 async def submissions(table: str, client: Any, folder: Path) -> float:
-    """Acknowledged submissions per second from 16 clients into a full pool, without HTTP."""
-    from gpudev_hub.core.policy import Allowances
-    from gpudev_hub.core.request import Ask
-    from gpudev_hub.stores.dynamodb.store import DynamoStore
-    from service_world import ALICE, BOB, POLICY, ServiceWorld
+    """Return acknowledged submissions per second of 16 clients into a full pool, without HTTP."""
 
-    policy = replace(POLICY, allowances=Allowances(queued_requests=1_000_000))
-    world = ServiceWorld(
-        folder, policy=policy, make_store=lambda _, failpoint: DynamoStore(table, client, failpoint)
-    )
+    world = make_world(table, client, folder, Allowances(queued_requests=1_000_000))
     service = await world.start()
     held = await world.reserve(BOB, gpus=8, nodes=2)
     await world.becomes(held.id, "ready")
@@ -166,7 +161,7 @@ async def submissions(table: str, client: Any, folder: Path) -> float:
 
 
 def stored(client: Any, table: str) -> dict[str, tuple[int, int]]:
-    """Items and bytes in the table by kind. A scan: this is a benchmark, not the service."""
+    """Return items and bytes in the table, by kind. The service itself never scans a table."""
     found: dict[str, tuple[int, int]] = {}
     for page in client.get_paginator("scan").paginate(TableName=table):
         for item in page["Items"]:
@@ -179,12 +174,12 @@ def stored(client: Any, table: str) -> dict[str, tuple[int, int]]:
 
 
 def size_of(item: dict[str, Any]) -> int:
-    """An item's size by DynamoDB's rules."""
+    """Return the size of an item by the rules of DynamoDB, in bytes."""
     return sum(len(name) + _bytes(value) for name, value in item.items())
 
 
 def _bytes(value: dict[str, Any]) -> int:
-    """An attribute's size by DynamoDB's rules."""
+    """Return the size of an attribute by the rules of DynamoDB, in bytes."""
     ((kind, content),) = value.items()
     if kind == "S":
         return len(content.encode())
@@ -196,12 +191,7 @@ def _bytes(value: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    """Count first, then time."""
-    sys.path.insert(0, str(SUPPORT))
-    import os
-
-    from dynamodb_local import ENVIRONMENT, DynamoDBLocal
-
+    """Print the counts and times."""
     logging.basicConfig(level=logging.ERROR)
     os.environ.update(ENVIRONMENT)
     local = DynamoDBLocal()

@@ -1,7 +1,7 @@
-"""Hand-over: from "the server is seen gone" to the next one's ``starting`` committed, with 100 waiting.
+"""Time from the observed end of a server to the commit of the next start, with 100 requests queued.
 
-The real service with its real store on this disk; Hub and servers are in memory, so that nothing but the
-service is measured. ``python -m benchmarks.handover [FOLDER]``: FOLDER says which disk.
+The real service with its real store on this disk. The Hub and the servers are in memory, so that only the
+service is measured. ``python -m benchmarks.handover [FOLDER]``: FOLDER chooses the disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHAPES = (8, 4, 2, 1, 4, 2, 8, 1)
 
 
 async def measure(folder: Path) -> dict[str, float]:
-    """Milliseconds from gone to committed, and to the start asked of the Hub."""
+    """Return milliseconds from the observed end to the commit, and to the request to the Hub."""
     policy = replace(POLICY, allowances=Allowances(running_gpus=1_000, queued_requests=100_000))
     world = ServiceWorld(folder, policy=policy, cluster=MemoryCluster(nodes=4))
     logging.getLogger("tornado").setLevel(logging.CRITICAL)
@@ -79,7 +79,7 @@ async def measure(folder: Path) -> dict[str, float]:
 
 
 async def hand_over(world: ServiceWorld, record: Reservation, committed: dict[str, float]) -> float | None:
-    """End a running one; milliseconds from its server's end to the first start, if one could follow."""
+    """End a reservation; return milliseconds from its server's end to the first start, if one followed."""
     world.hub.stops = False
     await world.service.end(record.id, record.owner.subject)
     await world.until(lambda: record.id not in world.hub.rows)

@@ -1,8 +1,8 @@
-"""What planning costs: a thousand mixed requests queued on 4 nodes of 8 GPUs, every one of which is busy.
+"""Time the planning of 1,000 mixed requests on 4 nodes of 8 GPUs, all of which are busy.
 
-CPU time, medians (and the worst) over fresh plans; `hours` are whole, `minutes` are lengths of any minute;
-`capped` has 50 owners with at most 16 GPUs each, the others never reach a cap. ``python -m benchmarks.plan``,
-or ``python -m benchmarks.plan NODES QUEUED ROUNDS`` for another size.
+CPU time, medians and maxima over fresh plans. In `hours`, hold times are whole hours; in `minutes`, any
+number of minutes. `capped` has 50 owners with at most 16 GPUs each; the other mixes never reach a limit.
+``python -m benchmarks.plan``, or ``python -m benchmarks.plan NODES QUEUED ROUNDS`` for another size.
 """
 
 import random
@@ -30,7 +30,7 @@ OWNERS = {"": (200, 10**6), "capped": (50, 16)}
 
 
 def busy_plan(rng: random.Random) -> Plan:
-    """Every GPU is held by somebody for up to 8 hours more."""
+    """Return a plan in which every GPU is taken for up to 8 more hours."""
     plan = Plan(PlanNode(f"node-{n}", 8, "rack") for n in range(NODES))
     for node in range(NODES):
         for slot in range(8):
@@ -71,7 +71,7 @@ def passed(instant: float) -> bool:
 
 
 def cascade(plan: Plan, now: Millis) -> list[float]:
-    """The whole cascade in slices of at most 20 ms; what each slice took, by the wall clock."""
+    """Run the cascade in slices of at most 20 ms; return the wall time of each slice."""
     slices = []
     done = False
     while not done:
@@ -82,7 +82,7 @@ def cascade(plan: Plan, now: Millis) -> list[float]:
 
 
 def measure(lengths: str, owners: int, cap: int) -> dict[str, list[float]]:
-    """Milliseconds of each step, one figure per repetition."""
+    """Return milliseconds of each step, one figure a repetition."""
     times: dict[str, list[float]] = {"all": [], "one": [], "hole": [], "slice": [], "cascade": []}
     for round_ in range(ROUNDS):
         rng = random.Random(round_)

@@ -1,9 +1,9 @@
-"""From a release to the next one READY, step by step, on the whole stack: hub, proxy, service, Lab, sshd.
+"""Time each step from a release to the next READY, on the whole stack: hub, proxy, service, JupyterLab, sshd.
 
-One reservation holds a pool of one GPU, the next waits; the first is released, and whoever waits becomes
-ready by himself. What is not in the history is read off the machine: when the old server's last process is
-gone (pidfds), when the new one's specification and its launcher's record were written (times of files), when
-its JupyterLab first answers at its own port. ``python -m benchmarks.release [ROUNDS]``
+One reservation holds a pool of one GPU, and another waits. The first is released, and the second becomes
+ready. Some steps are not in the history. They are read from the machine: the end of the old server's last
+process (pidfds), the times at which the new server's specification and record were written, and the first
+answer of JupyterLab at its own port. ``python -m benchmarks.release [ROUNDS]``
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from stack import Stack, running_stack, wait_for
 
 ROUNDS = 12
 STEPS = {
-    "stop": "release asked for → the old server's last process gone",
-    "gone": "→ that is seen, and decided on",
-    "commit": "→ committed, with the next one's start, and told to who waits",
-    "asked": "→ the Hub was asked, has asked the gate, and builds",
+    "stop": "release requested → the old server's last process has ended",
+    "gone": "→ the end is observed, and decided on",
+    "commit": "→ committed with the next start, and reported to waiting clients",
+    "asked": "→ the Hub was asked, has asked the gate, and starts the server",
     "launcher": "→ the launcher runs",
     "jupyter": "→ JupyterLab answers at its port",
-    "ready": "→ the Hub leads there, sshd is probed, READY",
+    "ready": "→ the Hub routes to it, sshd is probed, READY",
     "all": "release → next READY",
 }
 LOOK = 0.005
-"""Seconds between two looks at what can only be asked."""
+"""Seconds between two polls."""
 
 
 def gone_at(pids: Iterable[int]) -> float:
-    """Wall time at which the last of these processes has ended."""
+    """Wait for these processes; return the wall time at which the last one ended."""
     descriptors = []
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -56,7 +56,7 @@ def gone_at(pids: Iterable[int]) -> float:
 
 
 def first_answer(folder: Path, base: str) -> float:
-    """Wall time at which the JupyterLab of the rank in ``folder`` first answers, whatever it answers."""
+    """Wait for any answer of the JupyterLab in this rank's folder; return the wall time."""
     record = folder / "record.json"
     wait_for("a record", record.exists)
     port = json.loads(record.read_text())["jupyter_port"]

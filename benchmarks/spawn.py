@@ -1,9 +1,9 @@
-"""Time to a JupyterLab that answers: our local spawner beside JupyterHub's plain SimpleLocalProcessSpawner.
+"""Time to a JupyterLab that answers: gpudev's local spawner against JupyterHub's SimpleLocalProcessSpawner.
 
-Two real hubs with their proxies, the same JupyterLab environment. Starts come in pairs, one of each, and
-whose turn is first alternates; the ratio is the median of the pairs' own ratios, so that what else the
-machine does hits both sides of each. Ours includes the queue, the durable commit, sshd and the agent;
-``ready`` is our own READY, which also asks for a key exchange with sshd.
+Two real hubs with their proxies use the same JupyterLab environment. Starts come in pairs, one of each hub,
+in alternating order. The result is the median of the ratios of the pairs, so that other load hits both
+sides alike. The time of gpudev includes the queue, the durable commit, sshd and the agent. ``ready`` is the
+time until READY, which also needs a key exchange with sshd.
 
 ``python -m benchmarks.spawn [PAIRS]``
 """

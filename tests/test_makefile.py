@@ -66,3 +66,13 @@ def test_the_lock_file_of_checkov_keeps_its_parser(tmp_path: Path) -> None:
     assert asked[-1].endswith("requirements/infra.txt")
     assert "requirements/infra.txt" not in without
     assert "\nlark==" in (CHECKOUT / "requirements" / "infra.txt").read_text()
+
+
+def test_mutate_asks_for_a_module_and_its_tests() -> None:
+    ready = ("-o", "setup", "-o", ".tools/mutation.stamp")
+    nothing = make(*ready, "mutate")
+    assert nothing.returncode == 2
+    assert "name a module and the tests that guard it: MODULE TEST" in nothing.stderr
+    missing = make(*ready, "mutate", "MODULE=spawner/nothing.py", "TESTS=tests/core")
+    assert missing.returncode == 2
+    assert "tools/mutate: there is no spawner/nothing.py" in missing.stderr
