@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from kubernetes_asyncio.client import ApiException, CoreV1Api, V1DeleteOptions, V1Preconditions
@@ -34,6 +34,7 @@ KEPT: Final[Millis] = 1 * MINUTE
 log = logging.getLogger(__name__)
 
 _Watched = tuple[str, dict[str, Any]]
+_Facts = TypeVar("_Facts", NodeFacts, PodFacts)
 
 
 class KubernetesCluster:
@@ -226,14 +227,8 @@ class KubernetesCluster:
             server = item["server"]
             return [self._seen_nodes() if server is None else self._sight(*server)]
         if item["kind"] == "Node":
-            name, before = item["metadata"]["name"], self._nodes.get(item["metadata"]["name"])
-            for newer in self._listing:
-                newer.add(name)
-            after = None if kind == "DELETED" else node_facts(item)
-            if after is None:
-                self._nodes.pop(name, None)
-            else:
-                self._nodes[name] = after
+            name, after = item["metadata"]["name"], None if kind == "DELETED" else node_facts(item)
+            before = self._replace(self._nodes, name, after)
             # Kubelets report every few seconds without a change.
             if before == after:
                 return []
@@ -244,13 +239,8 @@ class KubernetesCluster:
             )
             return [self._seen_nodes(), *(self._sight(*key) for key in sorted(there))]
         before_all = (foreign_gpus(self._pods.values()), self._proven())
-        uid = item["metadata"]["uid"]
-        for newer in self._listing:
-            newer.add(uid)
-        before_pod = self._pods.pop(uid, None)
         after_pod = None if kind == "DELETED" else pod_facts(item, self._namespace)
-        if after_pod is not None:
-            self._pods[uid] = after_pod
+        before_pod = self._replace(self._pods, item["metadata"]["uid"], after_pod)
         seen: list[ServerSight | list[Node]] = []
         if before_all != (foreign_gpus(self._pods.values()), self._proven()):
             seen.append(self._seen_nodes())
@@ -258,6 +248,17 @@ class KubernetesCluster:
         if key is not None and before_pod != after_pod:
             seen.append(self._sight(*key))
         return seen
+
+    def _replace(self, known: dict[str, _Facts], key: str, after: _Facts | None) -> _Facts | None:
+        """Keep new facts of a node or pod; return the facts before."""
+        for newer in self._listing:
+            newer.add(key)
+        before = known.get(key)
+        if after is None:
+            known.pop(key, None)
+        else:
+            known[key] = after
+        return before
 
     def hint(self, id: str, attempt: int) -> None:
         self._hints.add((id, attempt))

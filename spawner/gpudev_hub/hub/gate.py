@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import logging
-from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote, urljoin
 
@@ -160,12 +159,9 @@ class GateClient:
             admission = msgspec.json.decode(
                 await self._send("name", asked, ADMIT_TIMEOUT), type=gate.Admission
             )
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
-                admission = self._no_answer(asked.server, error)
-            else:
-                raise _too_many(error.response) from error
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 429:
+                raise _too_many(error.response) from error
             admission = self._no_answer(asked.server, error)
         if not form and admission.verdict is not gate.Verdict.START:
             raise refusal(admission, form=False, page="")

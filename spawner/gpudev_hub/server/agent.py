@@ -38,6 +38,8 @@ _TOLD = 2000
 """Most characters of a text that the service accepts."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 """Seconds to wait after each failure in a row; the last value repeats."""
+# The proxies in the environment are for the user's programs.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Service:
@@ -46,8 +48,6 @@ class Service:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self._base = f"{config['service_url'].rstrip('/')}/api/v1/servers/{config['id']}"
         self._token = (folder / "token").read_text().strip()
-        # The proxies in the environment are for the user's programs, not for the service.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def call(self, path: str, body: dict[str, object] | None = None, timeout: float = 10.0) -> Any:
         """Send one request. Raises ``OSError`` or ``ValueError`` if the answer is neither JSON nor empty."""
@@ -62,7 +62,7 @@ class Service:
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
         try:
-            with self._opener.open(request, timeout=timeout) as answer:
+            with _OPENER.open(request, timeout=timeout) as answer:
                 return bytes(answer.read())
         except http.client.HTTPException as error:  # an incomplete answer is not an OSError
             raise OSError(f"incomplete answer: {error!r}") from error
@@ -85,9 +85,8 @@ def sshd_answers(port: int) -> bool:
 
 def jupyter_answers(url: str) -> bool:
     """Return whether Jupyter serves its API, at a route without a token."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url.rstrip('/')}/api", timeout=5) as answer:
+        with _OPENER.open(f"{url.rstrip('/')}/api", timeout=5) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)  # it is up, but this route needs a token too

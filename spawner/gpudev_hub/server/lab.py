@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from . import shells
+from .logs import printable
 from .record import Exit
 
 PATIENCE = 40.0
@@ -182,11 +183,7 @@ def what(ending: Ending) -> str:
 
 def complaint(said: str) -> str:
     """Return the line of the output that best explains the end, as printable text; or an empty string."""
-    lines = [
-        text
-        for line in said.splitlines()
-        if (text := "".join(letter for letter in line if letter.isprintable()).strip())
-    ]
+    lines = [text for line in said.splitlines() if (text := printable(line))]
     telling = [line for line in lines if _COMPLAINT.search(line)]
     telling = telling or [line for line in lines if not _CHATTER.match(line)]
     return _PREFIX.sub("", telling[-1])[:_SHOWN].rstrip(".") if telling else ""

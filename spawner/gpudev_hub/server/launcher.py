@@ -197,10 +197,8 @@ class Launcher:
         return part.started + patience
 
     def _tell(self, number: int, _: object) -> None:
-        if number == signal.SIGUSR1:
-            self.told = Exit(0, "the hub on this machine was shut down", with_hub=True)
-        else:
-            self.told = Exit(0, TOLD)
+        with_hub = number == signal.SIGUSR1
+        self.told = Exit(0, "the hub on this machine was shut down" if with_hub else TOLD, with_hub=with_hub)
 
     def _pause(self) -> float | None:
         if self.exit is not None:

@@ -106,3 +106,8 @@ def _end(path: Path, size: int) -> bytes:
         return os.pread(descriptor, about.st_size - start, start) if stat.S_ISREG(about.st_mode) else b""
     finally:
         os.close(descriptor)
+
+
+def printable(line: str) -> str:
+    """Return a line without control characters, and without spaces around it."""
+    return "".join(letter for letter in line if letter.isprintable()).strip()

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from . import isolation
-from .logs import Sink
+from .logs import Sink, printable
 
 RESTART_FIRST = 0.2
 RESTART_MOST = 10.0
@@ -106,7 +106,6 @@ class Part:
     def last_line(self) -> str:
         """Return the last non-empty line of its output, without control characters; or an empty string."""
         for line in reversed(self.said().splitlines()):
-            text = "".join(letter for letter in line if letter.isprintable()).strip()
-            if text:
+            if text := printable(line):
                 return text[:_SHOWN]
         return ""

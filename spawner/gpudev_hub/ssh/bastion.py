@@ -262,9 +262,8 @@ class Bastion:
             "target": event.target,
             "reservation": reservation or "",
             "reason": reason,
+            "count": event.count if event.count != 1 else 0,
         }
-        if event.count != 1:
-            fields["count"] = event.count
         kept = {name: value for name, value in fields.items() if value}
         AUDIT.info("bastion: a connection was %s", _SAID[event.event], extra={"fields": kept})
         self._tell_owners(event, known, person, reservation)
