@@ -7,8 +7,8 @@ import os
 from . import failpoints, local_bastion
 from .auth.parts import GithubParts
 from .clock import Clock
+from .cluster.gpus import find_gpus, local_policy
 from .cluster.local import LocalCluster
-from .cluster.pools import find_gpus, local_policy
 from .cluster.servers import LocalServers
 from .core.model import Owner
 from .settings import LOOPBACK, PREFIX, Settings

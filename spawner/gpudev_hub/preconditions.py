@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from .clock import Clock
-from .cluster.gpus import Gpus, SimulatedGpus
-from .cluster.pools import find_gpus, local_policy
+from .cluster.gpus import Gpus, SimulatedGpus, find_gpus, local_policy
 from .cluster.servers import LocalServers
 from .core.model import Claim, Millis, Presence
 from .core.policy import Policy

@@ -15,8 +15,7 @@ import httpx
 
 from . import local_bastion
 from .clock import ClockBehind
-from .cluster.gpus import GpusUnavailable
-from .cluster.pools import find_gpus
+from .cluster.gpus import GpusUnavailable, find_gpus
 from .cluster.servers import LocalServers
 from .core.ports import StoreBehind, StoreEmpty, StoreLocked, StoreUnavailable
 from .core.words import sentence

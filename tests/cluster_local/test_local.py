@@ -18,9 +18,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpudev_hub.cluster.gpus import SimulatedGpus
+from gpudev_hub.cluster.gpus import SimulatedGpus, local_policy, pool_name
 from gpudev_hub.cluster.local import LocalCluster
-from gpudev_hub.cluster.pools import local_policy, pool_name
 from gpudev_hub.cluster.servers import LocalServers
 from gpudev_hub.core.model import (
     HOUR,

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpudev_hub.cluster.gpus import SimulatedGpus
-from gpudev_hub.cluster.pools import local_policy
+from gpudev_hub.cluster.gpus import SimulatedGpus, local_policy
 from gpudev_hub.hub.options import InvalidOptions, options_from_form, profile_list
 from gpudev_hub.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Nodes and GPUs of this machine: through NVML, or simulated."""
+"""Nodes and GPUs of this machine, through NVML or simulated, and the policy of their only pool."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import re
 import socket
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from gpudev_hub.core.policy import Policy, PoolSettings
+from gpudev_hub.settings import Settings
+
+SIMULATED = "simulated"
+IMAGES = ("default",)
+"""On one machine every server has the same programs."""
 
 
 class GpusUnavailable(Exception):
@@ -75,3 +82,32 @@ def find_real() -> RealGpus | None:
         return gpus if any(gpus.count().values()) else None
     except (pynvml.NVMLError, GpusUnavailable):
         return None
+
+
+def find_gpus(settings: Settings) -> Gpus:
+    """Return the nodes and GPUs to offer."""
+    if settings.pool is not None:
+        return SimulatedGpus(*settings.pool)
+    return find_real() or SimulatedGpus(2, 8)
+
+
+def local_policy(gpus: Gpus, settings: Settings) -> Policy:
+    """Return one pool with the operator's settings. Raises ``GpusUnavailable`` if real GPUs do not answer."""
+    simulated = isinstance(gpus, SimulatedGpus)
+    nodes, model = gpus.count(), gpus.model()
+    count = max(nodes.values())
+    pool = PoolSettings(
+        name=SIMULATED if simulated else pool_name(model),
+        gpus_per_node=count,
+        images=IMAGES,
+        label=f"{len(nodes)} × {count} simulated GPUs" if simulated else f"{count} × {model}",
+        simulated=simulated,
+        max_gang=min(len(nodes), 2),
+    )
+    return settings.policy.on(Policy(pools=(pool,)))
+
+
+def pool_name(model: str) -> str:
+    """Return a short name for a GPU model: ``NVIDIA A100-SXM4-80GB`` → ``a100``."""
+    words = [word for word in re.split(r"[^a-z0-9]+", model.lower()) if re.search(r"[a-z]\d|\d[a-z]", word)]
+    return words[0] if words else "gpu"

@@ -7,7 +7,7 @@ from typing import Any
 
 from jupyterhub.handlers.base import BaseHandler
 
-from gpudev_hub.cluster.pools import find_gpus, local_policy
+from gpudev_hub.cluster.gpus import find_gpus, local_policy
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.origins import domain_of, origin
 from gpudev_hub.settings import LOOPBACK, PREFIX, SERVICE, Settings
