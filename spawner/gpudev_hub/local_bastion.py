@@ -36,10 +36,7 @@ def _usable(name: str) -> bool:
 def address(settings: Settings, ports: Ports) -> SshBastion:
     """Return how clients reach the bastion."""
     return SshBastion(
-        host=LOOPBACK,
-        port=settings.bastion_port(ports),
-        user=account(),
-        host_key_alias=HOST_KEY_ALIAS,
+        host=LOOPBACK, port=settings.bastion_port(ports), user=account(), host_key_alias=HOST_KEY_ALIAS
     )
 
 

@@ -111,9 +111,7 @@ class _Checks:
                 "An owner of the organisation must unsuspend the App." if suspended else "",
             ),
             _permissions(
-                "granted permissions",
-                found["permissions"],
-                "An owner of the organisation must approve them",
+                "granted permissions", found["permissions"], "An owner of the organisation must approve them"
             ),
         ]
 

@@ -17,11 +17,7 @@ from .labels import CAPACITY_RESERVATION, EFA, GPU, HUGE_PAGES, PLACEMENT_GROUP,
 TOLERATED = frozenset({GPU})
 """Keys of taints that servers tolerate on nodes without trouble."""
 _OF_READINESS = frozenset(
-    {
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-        "node.kubernetes.io/unschedulable",
-    }
+    {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/unschedulable"}
 )
 """Taints that repeat the node's ``Ready`` condition, or its ``unschedulable``."""
 HEALTH: Final = (

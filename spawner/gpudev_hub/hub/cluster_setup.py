@@ -50,11 +50,7 @@ def configure(c: Any, settings: ClusterSettings) -> None:
     spawner.enable_user_namespaces = False
     spawner.after_pod_created_hook = None
     hub.services = [*_kept(hub.services), service_entry(settings.service_url, settings.word("service-token"))]
-    hub.load_roles = [
-        *_kept(hub.load_roles),
-        service_role(),
-        operator_role(groups=[OPERATORS]),
-    ]
+    hub.load_roles = [*_kept(hub.load_roles), service_role(), operator_role(groups=[OPERATORS])]
     groups = hub.load_groups if isinstance(hub.load_groups, dict) else {}
     if groups:
         raise SettingsError(

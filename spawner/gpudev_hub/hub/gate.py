@@ -96,10 +96,7 @@ class GateClient:
     def __init__(self, url: str, secret: str) -> None:
         """``url``: ``http://127.0.0.1:PORT``."""
         self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {secret}"},
-            trust_env=False,
-            timeout=STOP_TIMEOUT,
+            base_url=url, headers={"Authorization": f"Bearer {secret}"}, trust_env=False, timeout=STOP_TIMEOUT
         )
 
     async def _send(self, path: str, body: object, timeout: float) -> bytes:

@@ -237,9 +237,7 @@ def _container(
         "imagePullPolicy": settings.image_pull_policy,
         "command": [PYTHON, "-I", "-m", "gpudev_hub.server.pod", SPEC, str(rank)],
         "workingDir": HOME,
-        "env": [
-            {"name": "GPUDEV_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-        ],
+        "env": [{"name": "GPUDEV_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
         "ports": ports,
         "resources": resources,
         "securityContext": context,
