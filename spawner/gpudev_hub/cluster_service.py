@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 from kubernetes_asyncio import client, config
@@ -58,14 +59,9 @@ async def examine(settings: ClusterSettings) -> list[Finding]:
     table_client = connect(region=settings.store.region, endpoint_url=settings.store.endpoint)
     async with client.ApiClient() as api:
         try:
-            return await Doctor(
-                settings,
-                client.CoreV1Api(api),
-                table_client,
-                hub,
-                lambda: check_github(client_of_github),
-                now,
-            ).look()
+            check = partial(check_github, client_of_github)
+            doctor = Doctor(settings, client.CoreV1Api(api), table_client, hub, check, now)
+            return await doctor.look()
         finally:
             await hub.close()
             await client_of_github.close()
@@ -91,6 +87,9 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
     )
     table_client = connect(region=settings.store.region, endpoint_url=settings.store.endpoint)
     at = settings.bastion
+    way = None
+    if at is not None:
+        way = SshBastion(host=at.host, port=at.port, user=at.user, host_key_alias=HOST_KEY_ALIAS)
     installation = Installation(
         clock=clock,
         policy=settings.make_policy(),
@@ -110,15 +109,19 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
         devices=cluster.devices,
         hub_api=settings.hub_api,
         service_url=settings.service_base,
-        web=_web(settings),
+        web=WebSettings(
+            public_url=f"{settings.public_url.rstrip('/')}/",
+            prefix=PREFIX,
+            subdomains=settings.subdomains,
+            lab_shared=settings.subdomains,
+            contact=settings.policy.contact,
+        ),
         address=ANY,
         public_port=settings.public_port,
         gate_port=settings.gate_port,
         metrics_port=settings.metrics_port,
         balancers=settings.balancer_networks(),
-        bastion=None
-        if at is None
-        else SshBastion(host=at.host, port=at.port, user=at.user, host_key_alias=HOST_KEY_ALIAS),
+        bastion=way,
         doctor=lambda hub, service: (
             Doctor(settings, api, table_client, hub, github.check, clock.now, service.view.nodes.values).look
         ),
@@ -129,13 +132,3 @@ async def _serve(settings: ClusterSettings, api: client.CoreV1Api) -> None:
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-
-
-def _web(settings: ClusterSettings) -> WebSettings:
-    return WebSettings(
-        public_url=f"{settings.public_url.rstrip('/')}/",
-        prefix=PREFIX,
-        subdomains=settings.subdomains,
-        lab_shared=settings.subdomains,
-        contact=settings.policy.contact,
-    )

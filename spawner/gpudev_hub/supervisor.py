@@ -181,10 +181,7 @@ class Supervisor:
         servers = LocalServers(self.settings.servers)
         others = {(sight.id, sight.attempt) for sight in running(servers)}
         try:
-            proxy.start()
-            service.start()
-            hub.start()
-            for part in more:
+            for part in self._parts:
                 part.start()
             loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
             if await self._usable(ports):
