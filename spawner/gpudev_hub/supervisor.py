@@ -177,7 +177,6 @@ class Supervisor:
         if self.settings.bastion:
             local_bastion.prepare(self.settings)
         self._parts = self._make(ports)
-        proxy, service, hub, *more = self._parts
         servers = LocalServers(self.settings.servers)
         others = {(sight.id, sight.attempt) for sight in running(servers)}
         try:
@@ -196,8 +195,7 @@ class Supervisor:
                 others = set()
                 _say("gpudev: stopping the servers; reservations and the queue are kept\n")
         finally:
-            await asyncio.gather(*(part.end() for part in more))
-            await self._end(proxy, service, hub, spare=others)
+            await self._end(spare=others)
         return Ended.WELL
 
     def _make(self, ports: Ports) -> list[Part]:
@@ -353,8 +351,10 @@ class Supervisor:
         self._reaping = None
         reap_strays({part.pid for part in self._parts})
 
-    async def _end(self, proxy: Part, service: Part, hub: Part, spare: Collection[tuple[str, int]]) -> None:
+    async def _end(self, spare: Collection[tuple[str, int]]) -> None:
         """End the parts, and all servers except ``spare``."""
+        proxy, service, hub, *more = self._parts
+        await asyncio.gather(*(part.end() for part in more))
         # First end the parts that would treat the end of a server as an event of its own.
         await asyncio.gather(service.end(), hub.end())
         servers = LocalServers(self.settings.servers)

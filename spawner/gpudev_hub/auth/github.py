@@ -31,7 +31,12 @@ PERMISSIONS = {"members": "read", "metadata": "read"}
 """The permissions that the product needs; tokens are restricted to them."""
 CLOCK_TOLERANCE: Millis = MINUTE
 """GitHub refuses an App with a larger clock error."""
-_VERSION = "2022-11-28"
+HEADERS = {
+    "Accept": "application/vnd.github+json",
+    "User-Agent": "gpudev",
+    "X-GitHub-Api-Version": "2022-11-28",
+}
+"""Of every request to GitHub's API."""
 _TIME_LIMIT = 15
 """Seconds for one request; GitHub's own limit is 10 s."""
 _JWT_SECONDS = 540
@@ -92,14 +97,7 @@ class GithubClient:
         self._api = settings.api_url.rstrip("/")
         loopback = httpx.URL(self._api).host in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.AsyncClient(
-            headers={
-                "Accept": "application/vnd.github+json",
-                "User-Agent": "gpudev",
-                "X-GitHub-Api-Version": _VERSION,
-            },
-            timeout=_TIME_LIMIT,
-            follow_redirects=False,
-            trust_env=not loopback,
+            headers=HEADERS, timeout=_TIME_LIMIT, follow_redirects=False, trust_env=not loopback
         )
         self._turn = asyncio.Lock()
         self._renewal = asyncio.Lock()

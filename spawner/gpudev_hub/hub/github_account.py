@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import httpx
 import msgspec
 
+from gpudev_hub.auth.github import HEADERS
 from gpudev_hub.github_settings import GithubSettings
 
 from .login_pages import AccountRefused, AppBroken, GithubSilent, LoginExpired
@@ -20,7 +21,6 @@ TIMEOUT: Final = 10.0
 """Seconds for one answer of GitHub, which has the same limit."""
 DROP_TIMEOUT: Final = 3.0
 """Seconds to revoke the user's token; the login waits for it."""
-API_VERSION: Final = "2022-11-28"
 _USED: Final = frozenset({"bad_verification_code", "bad_code_verifier", "invalid_grant"})
 """GitHub's errors for a code that was used, has expired, or belongs to another login."""
 _NOT_LET_IN: Final = "GitHub does not let this account log in:"
@@ -50,7 +50,7 @@ class GithubLogin:
         self._api = settings.api_url
         self._client_id = settings.client_id
         self._client_secret = settings.client_secret()
-        self._http = httpx.AsyncClient(timeout=TIMEOUT, headers={"User-Agent": "gpudev"})
+        self._http = httpx.AsyncClient(timeout=TIMEOUT, headers=HEADERS)
 
     async def account(self, params: Mapping[str, Any]) -> Account:
         """Return the account that the code in ``params`` belongs to, and revoke its token.
@@ -89,14 +89,7 @@ class GithubLogin:
         raise AppBroken(granted.error or f"status {answer.status_code}")
 
     async def _user(self, token: str) -> Account:
-        answer = await self._http.get(
-            f"{self._api}/user",
-            headers={
-                "Accept": "application/vnd.github+json",
-                "Authorization": f"Bearer {token}",
-                "X-GitHub-Api-Version": API_VERSION,
-            },
-        )
+        answer = await self._http.get(f"{self._api}/user", headers={"Authorization": f"Bearer {token}"})
         _raise_if_silent(answer)
         if answer.status_code != httpx.codes.OK:
             said = _message(answer)
@@ -117,7 +110,6 @@ class GithubLogin:
                     f"{self._api}/applications/{self._client_id}/token",
                     json={"access_token": token},
                     auth=(self._client_id, self._client_secret),
-                    headers={"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": API_VERSION},
                 )
                 if not answer.is_success:
                     log.warning("a login's token was not withdrawn: GitHub answered %d", answer.status_code)
