@@ -63,21 +63,19 @@ def open_process(pid: int, start_time: int) -> int | None:
     return None
 
 
-async def process_ended(pid: int, start_time: int, timeout: float) -> bool:
-    """Wait, without polling, until the process is gone; false after ``timeout`` seconds."""
+async def wait_for_end(pid: int, start_time: int, timeout: float) -> None:
+    """Wait, without polling, until the process is gone, but at most ``timeout`` seconds."""
     descriptor = open_process(pid, start_time)
     if descriptor is None:
-        return True
+        return
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(descriptor, ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), timeout)
-    except TimeoutError:
-        return False
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), timeout)
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +186,8 @@ class LocalServers:
         # A launcher that was stopped (SIGSTOP) must continue, to end its processes.
         how = signal.SIGUSR1 if with_hub else signal.SIGTERM
         processes.send([found.pid for found in running], how, signal.SIGCONT)
-        prefix = f"{id}/{attempt}/"
-        if not running:
-            processes.send(processes.marked(prefix), signal.SIGKILL)
-        orderly = await asyncio.gather(
-            *(process_ended(found.pid, found.start_time, GRACE + 5) for found in running)
-        )
-        processes.send(
-            [found.pid for found, ok in zip(running, orderly, strict=True) if not ok], signal.SIGKILL
-        )
-        gone = await self._kill_left(prefix)
+        await asyncio.gather(*(wait_for_end(found.pid, found.start_time, GRACE + 5) for found in running))
+        gone = await self._kill_left(f"{id}/{attempt}/")
         if gone:
             for rank in self._ranks(id, attempt):
                 clear_private(rank)
