@@ -119,7 +119,7 @@ class Part:
 
 
 def reap_strays(known: set[int | None]) -> None:
-    """Reap launchers of servers that became our children when the Hub's helper ended."""
+    """Reap launchers that became children of this process when their own parent ended."""
     for pid in processes.everyone():
         fields = None if pid in known else processes.stat(pid)
         if fields is not None and fields[0] == "Z" and int(fields[1]) == os.getpid():

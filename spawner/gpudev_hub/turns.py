@@ -18,9 +18,9 @@ async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
 
 
 class Turns:
-    """A few places for work, given to waiting callers in turn: one place per caller, then the next caller.
+    """A limited number of places for tasks, given to the waiting callers in turn.
 
-    A caller with many tasks waits for itself, and nobody is refused.
+    A caller with many tasks delays only itself. No task is refused.
     """
 
     def __init__(self, places: int) -> None:

@@ -84,7 +84,7 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
         return [("/login", login_pages.LoginPage), *super().get_handlers(app)]
 
     async def authenticate(self, handler: Any, data: Any = None, **_: Any) -> dict[str, Any]:
-        """Return the Hub user of whoever comes back from GitHub. Raises ``LoginFailed``."""
+        """Return the Hub user of a person who returns from GitHub. Raises ``LoginFailed``."""
         account = await self.github.account(self.build_access_tokens_request_params(handler, data))
         who = f"{account.login} (github:{account.id})"
         answer = await self.gate.login(LoginAsked(account.id, account.login))

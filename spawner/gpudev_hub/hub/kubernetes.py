@@ -225,7 +225,7 @@ class GpuSpawner(Gated, KubeSpawner):
             raise NotStarted(f"server {launch.id} cannot start: a pod of it was deleted")
 
     async def _answering(self, launch: Launch, url: str) -> None:
-        """Return once JupyterLab answers at all; the Hub checks the answer itself."""
+        """Return once JupyterLab answers with any status; the Hub checks the answer itself."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while True:
                 with suppress(*AWAY):

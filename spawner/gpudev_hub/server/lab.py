@@ -144,7 +144,7 @@ def command(jupyter: Sequence[str], env: Mapping[str, str], grace: float, plain:
         f"--KernelManager.shutdown_wait_time={0.9 * grace:g}",
         # The reservation determines when the server ends.
         "--ServerApp.shutdown_no_activity_timeout=0",
-        # Seconds for which it takes somebody's access for granted, without asking the Hub again.
+        # Seconds until it asks the Hub again whether a person has access.
         "--HubOAuth.cache_max_age=30",
         # At this level, it logs a request to shut down.
         "--ServerApp.log_level=INFO",
