@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import random
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from .locks import Held, take_lock
 from .server import private
 from .settings import LOOPBACK, Ports, Settings, SettingsError
 
@@ -40,21 +39,14 @@ class StateFolder:
         self._made = [path for path in (lock, folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateUnusable(_unusable(folder, error)) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._lock, 64).decode(errors="replace").strip()
-            os.close(self._lock)
+            self._lock = take_lock(lock)
+        except Held as held:
             raise StateInUse(
-                f"another gpudev-hub (process {holder or 'unknown'}) uses {folder}: "
+                f"another gpudev-hub (process {held.holder or 'unknown'}) uses {folder}: "
                 "stop it, or set GPUDEV_STATE to another folder"
             ) from None
-        with suppress(OSError):  # a full disk: ``furnish`` says so
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise StateUnusable(_unusable(folder, error)) from error
 
     def furnish(self) -> None:
         """Create the folders in it. Raises ``StateUnusable``."""

@@ -30,6 +30,7 @@ from gpudev_hub.state import choose_ports, port_free
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.supervisor import Ended
 from hub_users import free_port
+from sqlite_items import change, items_of
 from ssh_world import now
 
 COMMITS = 20
@@ -119,6 +120,15 @@ class World:
         connection.commit()
         connection.close()
 
+    def head(self, name: str, more: int) -> None:
+        """Add to a number in the head of the database."""
+        before = items_of(self.settings.database, "head")["head"][name]
+        change(self.settings.database, "head", "head", **{name: before + more})
+
+    def spoil_a_record(self) -> None:
+        """Make a commit in the database unreadable."""
+        change(self.settings.database, "history", f"{1:012}", changes=b"{")
+
     def lock(self, name: str) -> None:
         """As another process that holds this lock."""
         file = self.held.enter_context((self.state / name).open("a"))
@@ -195,16 +205,16 @@ TABLE: list[tuple[str, Callable[[World], object], Ended, str]] = [
     ("other CA", lambda w: w.write("ssh/host_ca.pub", "ssh-ed25519 AAAA"), Ended.STATE_UNUSABLE, "belong"),
     ("Hub", lambda w: w.write("hub/jupyterhub.sqlite", "garbage"), Ended.STATE_UNUSABLE, "is not a database"),
     ("cookies", lambda w: w.write("hub/cookie_secret", "xyz"), Ended.STATE_UNUSABLE, "is not hexadecimal"),
-    ("clock", lambda w: w.store(f"UPDATE head SET at = at + {2 * HOUR}"), Ended.REFUSED, "clock is 7"),
+    ("clock", lambda w: w.head("at", 2 * HOUR), Ended.REFUSED, "clock is 7"),
     ("emptied", lambda w: w.write(STORE, ""), Ended.REFUSED, f"holds 0 commits, but {COMMITS} were made"),
     ("removed", lambda w: w.remove(STORE), Ended.REFUSED, f"holds 0 commits, but {COMMITS} were made"),
     ("another", lambda w: w.remove(STORE, COUNT), Ended.REFUSED, "still run (1: g1/1)"),
-    ("older", lambda w: w.store("UPDATE head SET n = n - 5"), Ended.REFUSED, f"with {COMMITS - 5} commits"),
+    ("older", lambda w: w.head("n", -5), Ended.REFUSED, f"with {COMMITS - 5} commits"),
     ("copy", World.start_later, Ended.REFUSED, "still run (1: g2/1), but the state folder"),
     ("log alone", World.empty_all_but_the_log, Ended.REFUSED, "its log"),
     ("newer", lambda w: w.store("PRAGMA user_version = 9"), Ended.STATE_UNUSABLE, "has schema 9"),
     ("foreign", lambda w: w.write(STORE, b"x" * 9000), Ended.STATE_UNUSABLE, "not a database"),
-    ("record", lambda w: w.store("UPDATE claims SET record = x'7b'"), Ended.STATE_UNUSABLE, "cannot be read"),
+    ("record", World.spoil_a_record, Ended.STATE_UNUSABLE, "cannot be read"),
     ("node gone", lambda w: w.set(GPUDEV_POOL="1x8"), Ended.REFUSED, "g1 (node-2, simulated)"),
     ("GPUs gone", lambda w: w.set(GPUDEV_POOL="2x7"), Ended.REFUSED, "7 on node-1 and 7 on node-2"),
 ]  # fmt: skip

@@ -13,7 +13,7 @@ import gpudev_hub
 import gpudev_hub.stores
 from aws_calls import LOOKS, SERVICE, Call, of_dynamodb
 from dynamodb_local import DynamoDBLocal
-from gpudev_hub.stores.dynamodb.checkpoint import Checkpoints
+from gpudev_hub.stores import checkpoint
 from gpudev_hub.stores.dynamodb.store import DynamoStore
 from web_site import running
 
@@ -67,7 +67,7 @@ async def test_the_service_calls_what_the_list_says_and_nothing_else(
     dynamodb: DynamoDBLocal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A checkpoint after each commit; each removes the one before.
-    monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: True))
+    monkeypatch.setattr(checkpoint, "is_due", lambda folded: True)
     recorder, table = Recorder(dynamodb), dynamodb.table()
     async with running(store=DynamoStore(table, recorder.client)) as run, run.client("alices") as alice:
         run.hub.person("alices", "alice")

@@ -13,9 +13,9 @@ from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.commit import Snapshot
 from gpudev_hub.core.model import MintedId, Outcome
 from gpudev_hub.core.ports import CommitTooLarge, SlotTaken, StaleEpoch, StoreUnavailable
-from gpudev_hub.stores.dynamodb import checkpoint, items
-from gpudev_hub.stores.dynamodb.checkpoint import Checkpoints
+from gpudev_hub.stores import checkpoint, items
 from gpudev_hub.stores.dynamodb.store import DynamoStore
+from gpudev_hub.stores.items import SCHEMA
 from store_commits import (
     ACCESS_RECORDS,
     NODE,
@@ -56,7 +56,7 @@ class Dying:
 
 @pytest.fixture
 def never_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: False))
+    monkeypatch.setattr(checkpoint, "is_due", lambda folded: False)
 
 
 @pytest.mark.usefixtures("never_due")
@@ -304,5 +304,5 @@ async def test_a_converted_table_holds_what_the_layout_before_held(dynamodb: Dyn
         assert [entry.n for entry in entries] == commits
     head = item_of(client, table, "head", "head")
     assert head is not None
-    assert head["schema"] == {"N": str(items.SCHEMA)}
+    assert head["schema"] == {"N": str(SCHEMA)}
     await again.close()

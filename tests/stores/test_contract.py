@@ -27,7 +27,7 @@ from gpudev_hub.core.ports import (
     StoreLocked,
     StoreUnavailable,
 )
-from gpudev_hub.stores.dynamodb.checkpoint import Checkpoints
+from gpudev_hub.stores import checkpoint
 from gpudev_hub.stores.dynamodb.store import DynamoStore
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from memory_store import Disk, MemoryStore
@@ -65,7 +65,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         disk = Disk()
         return lambda: MemoryStore(disk)
     if "checkpoint" in request.param:
-        monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: True))
+        monkeypatch.setattr(checkpoint, "is_due", lambda folded: True)
     dynamodb: DynamoDBLocal = request.getfixturevalue("dynamodb")
     table, client = dynamodb.table(), dynamodb.client()
     return lambda: DynamoStore(table, client)

@@ -20,8 +20,8 @@ from gpudev_hub.core.commit import Change, Commit, Owned, Slot
 from gpudev_hub.core.model import HOUR, Claim, Node, NodeSlots, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, SlotTaken, StaleEpoch, Store, StoreUnavailable
 from gpudev_hub.stores.dynamodb.calls import Patience
-from gpudev_hub.stores.dynamodb.items import slots_key, text
 from gpudev_hub.stores.dynamodb.store import DynamoStore
+from gpudev_hub.stores.items import slots_key
 
 pytestmark = pytest.mark.dynamodb
 
@@ -384,7 +384,7 @@ TORN = {
         "the history lacks it",
     ),
     "a slot is": (
-        ("slots", text(slots_key("node-1"), "sk")),
+        ("slots", slots_key("node-1")[1]),
         ("REMOVE #r", {}),
         r"index=0\) is owned by None, and held by \('b1', 1\)",
     ),

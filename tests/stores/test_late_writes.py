@@ -11,8 +11,8 @@ from dynamodb_local import DynamoDBLocal
 from dynamodb_proxy import Fault, FaultProxy
 from gpudev_hub.core.commit import Snapshot
 from gpudev_hub.core.ports import SlotTaken, StaleEpoch
+from gpudev_hub.stores import checkpoint
 from gpudev_hub.stores.dynamodb.calls import Patience
-from gpudev_hub.stores.dynamodb.checkpoint import Checkpoints
 from gpudev_hub.stores.dynamodb.store import DynamoStore
 from store_commits import changed, claim, commit, everything, fold, hot, reservation, taken
 
@@ -23,7 +23,7 @@ QUICK = Patience(tries=3, pause=0.01)
 @pytest.fixture(autouse=True)
 def never_due(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests say when a checkpoint is written."""
-    monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: False))
+    monkeypatch.setattr(checkpoint, "is_due", lambda folded: False)
 
 
 def behind(proxy: FaultProxy, dynamodb: DynamoDBLocal, table: str) -> DynamoStore:
@@ -152,7 +152,7 @@ async def test_a_commit_under_way_is_durable_when_the_store_closes(
     dynamodb: DynamoDBLocal, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """3"""
-    monkeypatch.setattr(Checkpoints, "is_due", staticmethod(lambda folded: True))
+    monkeypatch.setattr(checkpoint, "is_due", lambda folded: True)
     table = dynamodb.table()
     store = behind(proxy, dynamodb, table)
     await store.open()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -24,6 +25,7 @@ from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, Stor
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
 from gpudev_hub.stores.sqlite import store as sqlite
 from gpudev_hub.stores.sqlite.store import SqliteStore
+from sqlite_items import change, schema_1, writing
 
 COMMITTER = """
 import asyncio, os, sys
@@ -51,7 +53,8 @@ asyncio.run(main())
 def reservation(id: str, seq: int) -> Reservation:
     owner = Owner("local:alice", "alice", "alice")
     request = Request(Shape(1), "p5", HOUR, "image")
-    return Reservation(id, seq, owner, request, None, 0, 60_000, 30_000, 16, detail="x" * 2_000)
+    noise = Random(id).randbytes(2_000).hex()
+    return Reservation(id, seq, owner, request, None, 0, 60_000, 30_000, 16, detail=noise)
 
 
 def start(path: Path, **environment: str) -> subprocess.Popen[str]:
@@ -108,16 +111,15 @@ async def test_a_full_disk_is_said_clearly_and_leaves_nothing_half_made(tmp_path
     store = SqliteStore(tmp_path / "service.sqlite")
     epoch = (await store.open()).epoch
     await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),)))
-    assert store._writing is not None
-    (pages,) = store._writing.execute("PRAGMA page_count").fetchone()
-    store._writing.execute(f"PRAGMA max_page_count = {pages + 2}")
+    (pages,) = writing(store).execute("PRAGMA page_count").fetchone()
+    writing(store).execute(f"PRAGMA max_page_count = {pages + 2}")
     many = tuple(Change(reservation(f"b{i}", 2 + i), Cause.REQUESTED, "a") for i in range(50))
     with pytest.raises(
         StoreUnavailable, match=r"disk that holds .*service\.sqlite is full; nothing was changed"
     ):
         await store.commit(Commit(epoch, 2, "c2", 2, many))
     assert list((await store.reload()).reservations) == ["a1"]
-    store._writing.execute("PRAGMA max_page_count = 100000")
+    writing(store).execute("PRAGMA max_page_count = 100000")
     await store.commit(Commit(epoch, 2, "c2", 2, many))
     assert len((await store.reload()).reservations) == 51
     await store.close()
@@ -151,20 +153,19 @@ async def test_the_simulated_pool_of_an_earlier_version_is_read(tmp_path: Path) 
 
 
 async def test_a_file_from_before_the_records_of_access_opens_as_it_is(tmp_path: Path) -> None:
-    """A look leaves the file alone; opening adds the table for them."""
+    """A look leaves the file alone; opening makes room for them."""
     path = tmp_path / "service.sqlite"
-    store = SqliteStore(path)
-    epoch = (await store.open()).epoch
-    await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),)))
-    await store.close()
+    schema_1(path)
     connection = sqlite3.connect(path)
     connection.execute("DROP TABLE others")
     connection.close()
     store = SqliteStore(path)
-    assert (await store.peek()).n == 1
+    assert (await store.peek()).n == 9
     found = await store.open()
-    assert (found.reservations, found.people) == ({"a1": reservation("a1", 1)}, {})
-    await store.commit(Commit(found.epoch, 2, "c2", 2, (Change(AccessSweep(9), Cause.SWEPT, "service"),)))
+    assert (sorted(found.reservations), found.people) == (["a3", "b1", "m2"], {})
+    await store.commit(
+        Commit(found.epoch, 10, "c10", 10_000, (Change(AccessSweep(9), Cause.SWEPT, "service"),))
+    )
     assert (await store.reload()).swept_at == 9
     await store.close()
 
@@ -199,31 +200,42 @@ async def test_a_really_full_file_system(small_disk: Path) -> None:
     await store.close()
 
 
-async def test_an_error_at_the_commit_itself_leaves_the_outcome_open(tmp_path: Path) -> None:
+class Broken:
+    """A connection whose COMMIT is made and reports an error; ``lasts``: so does everything after it."""
+
+    def __init__(self, connection: sqlite3.Connection, lasts: bool) -> None:
+        self.connection = connection
+        self.lasts = lasts
+        self.failed = False
+
+    def rollback(self) -> None:
+        """Nothing is under way."""
+
+    def execute(self, statement: str, arguments: tuple[str | int | bytes, ...] = ()) -> sqlite3.Cursor:
+        if self.failed and self.lasts:
+            raise sqlite3.OperationalError("disk I/O error")
+        cursor = self.connection.execute(statement, arguments)
+        if statement == "COMMIT":
+            self.failed = True
+            raise sqlite3.OperationalError("disk I/O error")
+        return cursor
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+async def test_an_error_at_the_commit_itself_leaves_the_outcome_open(tmp_path: Path, lasts: bool) -> None:
+    """Unless the file says that it was made."""
     store = SqliteStore(tmp_path / "service.sqlite")
     epoch = (await store.open()).epoch
-
-    class Broken:
-        in_transaction = False
-
-        def __init__(self, connection: sqlite3.Connection) -> None:
-            self.connection = connection
-
-        def execute(self, statement: str, arguments: tuple[str | int | bytes, ...] = ()) -> sqlite3.Cursor:
-            cursor = self.connection.execute(statement, arguments)
-            if statement == "COMMIT":
-                raise sqlite3.OperationalError("disk I/O error")
-            return cursor
-
-        def executemany(self, statement: str, rows: object) -> sqlite3.Cursor:
-            return self.connection.executemany(statement, rows)  # type: ignore[arg-type]
-
-    connection = store._writing
-    assert connection is not None
-    store._writing = Broken(connection)  # type: ignore[assignment]
-    with pytest.raises(OutcomeUnknown, match="commit 1"):
-        await store.commit(Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),)))
-    store._writing = connection
+    connection, connections = writing(store), store._file._connections
+    (writer,) = connections
+    connections[writer] = Broken(connection, lasts)  # type: ignore[assignment]
+    made = Commit(epoch, 1, "c1", 1, (Change(reservation("a1", 1), Cause.REQUESTED, "a"),))
+    if lasts:
+        with pytest.raises(OutcomeUnknown, match="commit 1"):
+            await store.commit(made)
+    else:
+        await store.commit(made)
+    connections[writer] = connection
     assert (await store.reload()).n == 1
     await store.close()
 
@@ -380,10 +392,7 @@ async def test_looking_at_a_store_changes_nothing(tmp_path: Path) -> None:
 async def test_a_record_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     path = tmp_path / "service.sqlite"
     await (await store_of(tmp_path, 3)).close()
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE reservations SET record = ? WHERE id = 'a2'", (b"{",))
-    connection.commit()
-    connection.close()
+    change(path, "history", f"{2:012}", changes=b"{")
     store = SqliteStore(path)
     with pytest.raises(StoreUnavailable, match="holds a record that cannot be read"):
         await store.peek()
@@ -393,7 +402,7 @@ async def test_a_record_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 99", "has schema 99; this version of gpudev knows schema 1"),
+        ("PRAGMA user_version = 99", "has schema 99; this version of gpudev knows schema 2"),
         ("CREATE TABLE t (x)", "is a database of another program"),
     ],
 )

@@ -8,8 +8,10 @@ import pytest
 
 from gpudev_hub.core.ports import StoreUnavailable
 from gpudev_hub.core.usage import Sums, UsageDay, UsageHead
-from gpudev_hub.stores.dynamodb.usage import MOST_BYTES, transactions
+from gpudev_hub.stores.dynamodb.table import DynamoTable
+from gpudev_hub.stores.usage import transactions
 
+MOST_BYTES = DynamoTable.item_bytes
 HEAD = UsageHead(1, 0, 20_000, 20_000, {}, {}, {})
 
 
@@ -35,13 +37,13 @@ def day(people: int) -> UsageDay:
 
 
 def test_a_day_with_eight_thousand_rows_fits_into_an_item() -> None:
-    ((_, put, _),) = transactions(HEAD, [day(8_000)], epoch=1)
-    assert len(put["Put"]["Item"]["rows"]["B"]) < MOST_BYTES
+    ((_, put, _),) = transactions(HEAD, [day(8_000)], epoch=1, most=MOST_BYTES)
+    assert len(put.values["rows"]) < MOST_BYTES
 
 
 def test_a_day_that_no_item_can_hold_is_refused_with_both_numbers() -> None:
     with pytest.raises(
         StoreUnavailable, match=r"the usage of 2024-10-04, with \d+ rows, has \d+ bytes"
     ) as told:
-        transactions(HEAD, [day(15_000)], epoch=1)
+        transactions(HEAD, [day(15_000)], epoch=1, most=MOST_BYTES)
     assert f"may have {MOST_BYTES}" in str(told.value)

@@ -11,13 +11,13 @@ from typing import Any
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.model import Outcome, Reservation, State
 from gpudev_hub.core.ports import Store
-from gpudev_hub.stores.dynamodb.store import DynamoStore
+from gpudev_hub.stores.log_store import LogStore
 
 LAYOUT_1 = Path(__file__).parent / "layout_1.json"
 """Nine commits in a table of the version before checkpoints: a0 and a1 have ended, a0 still holds slots."""
 
 
-def save(store: DynamoStore) -> None:
+def save(store: LogStore) -> None:
     """Write a checkpoint now."""
     store._writer.submit(store._save).result()
 

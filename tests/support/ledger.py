@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,9 @@ from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import HistoryEntry, Snapshot
 from gpudev_hub.core.live_state import KINDS, LiveState
 from gpudev_hub.core.model import Millis, Reservation
+from gpudev_hub.stores.items import slots_in
 from gpudev_hub.stores.sqlite.store import SqliteStore
+from sqlite_items import items_of
 
 MAY_MOVE_A_PROMISE = {
     Cause.NODE_LOST,
@@ -111,10 +112,9 @@ def _ids_and_promises(ledger: Ledger) -> None:
 
 
 def _slots(ledger: Ledger, database: Path) -> None:
-    """1: the rows that the constraint is on are those of the claims."""
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    rows = connection.execute("SELECT node, slot, reservation, attempt FROM slots").fetchall()
-    connection.close()
+    """1: the owners that the conditions are on are those of the claims."""
+    found = items_of(database, "slots").values()
+    rows = [(slot.node, slot.index, *owner) for item in found for slot, owner in slots_in(item)]
     held = [
         (part.node, slot, *claim.key)
         for claim in ledger.snapshot.claims.values()

@@ -10,13 +10,14 @@ from gpudev_hub.core.commit import Commit, HistoryEntry, Slot, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
 from gpudev_hub.core.ports import (
     LastCommit,
+    Page,
     SlotTaken,
     StaleEpoch,
     StoreLocked,
     StoreUnavailable,
 )
 from gpudev_hub.core.usage import Day, SavedUsage, UsageDay, UsageHead
-from gpudev_hub.stores import usage_records
+from gpudev_hub.stores import usage
 from gpudev_hub.stores.records import reservation_of
 
 
@@ -89,9 +90,7 @@ class MemoryStore:
             state.apply(change.record, gone=change.gone)
         state.n, state.at, state.next_seq = commit.n, commit.at, commit.next_seq(state.next_seq)
 
-    async def ended(
-        self, subject: str | None, before: int | None, limit: int
-    ) -> tuple[list[Reservation], int | None]:
+    async def ended(self, subject: str | None, before: int | None, limit: int) -> Page[Reservation]:
         """Ended reservations, latest first."""
         found = [
             (position, reservation)
@@ -107,9 +106,7 @@ class MemoryStore:
         """The last record of a reservation, live or ended."""
         return self._disk.state.reservations.get(reservation) or self._disk.ended.get(reservation)
 
-    async def history(
-        self, reservation: str | None, after: int, limit: int
-    ) -> tuple[list[HistoryEntry], int | None]:
+    async def history(self, reservation: str | None, after: int, limit: int) -> Page[HistoryEntry]:
         """History in commit order."""
         found = [
             (position, entry)
@@ -128,16 +125,16 @@ class MemoryStore:
         """Replace the sums of these days and the head."""
         self._check_epoch()
         for saved in days:
-            self._disk.usage_days[saved.day] = (saved.n, usage_records.encode_day(saved))
-        self._disk.usage_head = usage_records.encode_head(head)
+            self._disk.usage_days[saved.day] = (saved.n, usage.encode_day(saved))
+        self._disk.usage_head = usage.encode_head(head)
 
     async def load_usage(self) -> SavedUsage | None:
         """The saved usage sums."""
         self._check_epoch()
         if self._disk.usage_head is None:
             return None
-        days = [usage_records.decode_day(day, *saved) for day, saved in self._disk.usage_days.items()]
-        return SavedUsage(usage_records.decode_head(self._disk.usage_head), tuple(days))
+        days = [usage.decode_day(day, *saved) for day, saved in self._disk.usage_days.items()]
+        return SavedUsage(usage.decode_head(self._disk.usage_head), tuple(days))
 
     async def close(self) -> None:
         """Let go of the disk."""

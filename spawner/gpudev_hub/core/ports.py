@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from .commit import Commit, HistoryEntry, Snapshot
 from .gate import Launch
 from .model import Claim, Millis, Node, Presence, Reservation
 from .usage import SavedUsage, UsageDay, UsageHead
+
+_T = TypeVar("_T")
+Page = tuple[list[_T], int | None]
+"""Some of many, and the cursor of the next page; ``None``: there is no more."""
 
 
 class StoreUnavailable(Exception):
@@ -86,9 +90,7 @@ class Store(Protocol):
         """
         ...
 
-    async def ended(
-        self, subject: str | None, before: int | None, limit: int
-    ) -> tuple[list[Reservation], int | None]:
+    async def ended(self, subject: str | None, before: int | None, limit: int) -> Page[Reservation]:
         """Return ended reservations, latest first, of one owner or of all, and the next page's cursor."""
         ...
 
@@ -96,9 +98,7 @@ class Store(Protocol):
         """Return the last record of a reservation, live or ended."""
         ...
 
-    async def history(
-        self, reservation: str | None, after: int, limit: int
-    ) -> tuple[list[HistoryEntry], int | None]:
+    async def history(self, reservation: str | None, after: int, limit: int) -> Page[HistoryEntry]:
         """Return the history in commit order, of one reservation or of all, and the next page's cursor."""
         ...
 

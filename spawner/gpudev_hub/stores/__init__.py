@@ -1,1 +1,1 @@
-"""Where the state is kept: every store does the same under one contract suite."""
+"""The stores of the service's state. One contract suite tests all of them."""

@@ -1,6 +1,6 @@
-"""How many commits were made, kept beside a store that can't tell by itself when it has lost the last ones.
+"""The number of commits, in a file next to a store that cannot notice by itself that it lost the last ones.
 
-SQLite reads its log up to the first damaged page and takes what follows for never written.
+SQLite reads its log up to the first damaged page, and ignores everything after it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ _WIDTH: Final = 20
 
 
 class CommitCount:
-    """A number in a file of its own. Written after each commit and not synced: it may lag, never lead."""
+    """A number in a file. Written after each commit and not synced: it may be too low, never too high."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
 
     def read(self) -> int:
-        """The number; 0 where there is none that can be read."""
+        """Return the number; 0 if the file cannot be read."""
         try:
             return int(self.path.read_text())
         except (OSError, ValueError):
             return 0
 
     def write(self, n: int) -> None:
-        """Keep the number. Where that fails, the store works on without."""
+        """Write the number. If that fails, the store continues without it."""
         try:
             if self._file is None:
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,110 @@
+"""What the stores that keep a log of commits do alike, tested on SQLite. Numbers: invariants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from checkpoint_tables import all_ended, ended, save
+from gpudev_hub.core.model import MintedId
+from gpudev_hub.core.ports import SlotTaken
+from gpudev_hub.stores.backend import Action, Item, Write
+from gpudev_hub.stores.sqlite.store import SqliteStore
+from gpudev_hub.stores.writes import MOST_BYTES, MOST_ITEMS, batches
+from store_commits import changed, claim, commit, everything, fold, hot, reservation, taken
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "service.sqlite")
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_an_index_that_lags_hides_nothing_that_ended(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on one page nor from one page to the next, though a checkpoint came in between."""
+    for n in range(1, 6):
+        await store.commit(commit(2 * n - 1, *changed(reservation(f"a{n}", n))))
+        await store.commit(commit(2 * n, *changed(ended(reservation(f"a{n}", n), n), gone=True)))
+        if n == 2:
+            save(store)
+    ended_of = store._backend.ended_of
+
+    def behind(subject: str, before: int, page: int) -> Iterator[Item]:
+        """As of the first checkpoint."""
+        return (item for item in ended_of(subject, before, page) if item["position"] < 50_000)
+
+    monkeypatch.setattr(store._backend, "ended_of", behind)
+    page, cursor = await store.ended("local:alice", None, 2)
+    assert [record.id for record in page] == ["a5", "a4"]
+    save(store)
+    page, cursor = await store.ended("local:alice", cursor, 2)
+    assert [record.id for record in page] == ["a3", "a2"]
+    page, cursor = await store.ended("local:alice", cursor, 2)
+    assert ([record.id for record in page], cursor) == (["a1"], None)
+    for subject in (None, "local:alice"):
+        assert await all_ended(store, subject) == ["a5", "a4", "a3", "a2", "a1"]
+
+
+async def test_a_minted_id_that_expired_keeps_its_history_when_it_is_used(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    """12"""
+    minted = MintedId("m1", "local:alice", 5)
+
+    async def commits(store: SqliteStore) -> list[int]:
+        return [entry.n for entry in (await store.history("m1", 0, 10))[0]]
+
+    await store.commit(commit(1, *changed(minted)))
+    await store.commit(commit(2, *changed(minted, gone=True)))
+    save(store)
+    assert await commits(store) == [1, 2]
+    await store.commit(commit(3, *changed(reservation("m1"))))
+    assert await commits(store) == [1, 2, 3]
+    save(store)
+    await store.commit(commit(4, *changed(ended(reservation("m1"), 4), gone=True)))
+    save(store)
+    assert await commits(store) == [1, 2, 3, 4]
+    with pytest.raises(SlotTaken, match="the id m1 was used before"):
+        await store.commit(commit(5, *changed(reservation("m1"))))
+    await store.close()
+    again = SqliteStore(tmp_path / "service.sqlite")
+    await again.open()
+    assert await commits(again) == [1, 2, 3, 4]
+    await again.close()
+
+
+async def test_a_claim_that_outlives_its_reservation_leaves_the_end_alone(store: SqliteStore) -> None:
+    """3, 12"""
+    held = claim("a1")
+    await store.commit(commit(1, *changed(reservation("a1"), held), take=taken(held)))
+    await store.commit(commit(2, *changed(ended(reservation("a1"), 2), gone=True)))
+    save(store)
+    await store.commit(commit(3, *changed(held, gone=True), free=taken(held)))
+    save(store)
+    assert await store.find("a1") == ended(reservation("a1"), 2)
+    entries, _ = await store.history("a1", 0, 10)
+    assert [entry.n for entry in entries] == [1, 1, 2, 3]
+    assert fold(await everything(store)) == hot(await store.reload())
+
+
+def writes(count: int, size: int) -> list[Write]:
+    return [Write(Action.PUT, ("ended", f"{n:018}"), {"record": "x" * size}) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "made_of"), [(250, 100, 3), (30, 400_000, 4), (3, MOST_BYTES, 3), (0, 1, 0)]
+)
+def test_a_batch_has_room_in_one_transaction(count: int, size: int, made_of: int) -> None:
+    """By number and by bytes; DynamoDB takes 100 items and 4 MB."""
+    made = writes(count, size)
+    found = [*batches(made)]
+    assert [write for some in found for write in some] == made
+    assert all(0 < len(some) < MOST_ITEMS for some in found)
+    assert all(len(some) == 1 or len(some) * size <= MOST_BYTES for some in found)
+    assert len(found) == made_of
