@@ -19,7 +19,7 @@ def spoilt(free: frozenset[int], taken: frozenset[int]) -> int:
     return sum(1 for block in aligned_blocks(free) if block & taken)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 8])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
 def test_aligned_if_one_is_free_else_the_fewest_spoilt(count: int) -> None:
     for free in FREE_SETS:
         if len(free) < count:
@@ -49,6 +49,13 @@ def test_aligned_if_one_is_free_else_the_fewest_spoilt(count: int) -> None:
 )
 def test_examples(free: list[int], count: int, expected: tuple[int, ...]) -> None:
     assert choose_slots(free, count, max(8, len(free))) == expected
+
+
+def test_slots_that_the_node_does_not_have_are_not_taken() -> None:
+    assert choose_slots([-1, 0, 1], 2, 2) == (0, 1)
+    for free in ([-1, 0], [0, 2]):
+        with pytest.raises(ValueError, match="2 slots wanted, 1 of 2 free"):
+            choose_slots(free, 2, 2)
 
 
 @pytest.mark.parametrize("count", [0, 3])
