@@ -10,7 +10,6 @@ from gpudev_hub.core.effects import Decision
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.events import ClearLimits, Event, SetLimits
 from gpudev_hub.core.limits.rules import NAMES, Name, person_scope
-from gpudev_hub.core.model import Owner
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.views.limits import exceeded
 from gpudev_hub.core.words import listing
@@ -59,9 +58,8 @@ class LimitSetting:
         if kind != "person" or ":" in name:
             return scope
         known = self.people()
-        names = {Owner(p.subject, p.hub_user, p.login) for p in self.view.people.values()}
         found = {subject for subject, login in known.items() if login == name}
-        found |= {owner.subject for owner in names if owner.hub_user == name}
+        found |= {person.subject for person in self.view.people.values() if person.hub_user == name}
         if len(found) == 1:
             return person_scope(found.pop())
         if found:

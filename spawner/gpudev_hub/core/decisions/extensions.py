@@ -133,24 +133,15 @@ def _longest(turn: Turn, reservation: Reservation, limit: Millis) -> Millis:
 def _refusal(reservation: Reservation, by: Millis, longest: Millis, why: str) -> Refused:
     name = reservation.request.name or reservation.id
     message = f"Reservation {name} cannot be extended by {duration(by)}: {why}."
-    if longest < MINUTE:
-        return Refused(
-            Code.EXTENSION_REFUSED,
-            f"{message} No extension is possible now.",
-            "Save your work. A new request goes to the end of the queue.",
-            longest_hours=0.0,
-        )
-    return Refused(
-        Code.EXTENSION_REFUSED,
-        f"{message} The longest extension now is {duration(longest)}.",
-        f"Use `gpu-dev extend {name} --hours {_hours(longest):g}`.",
-        longest_hours=_hours(longest),
-    )
-
-
-def _hours(length: Millis) -> float:
-    """Return hours as a short decimal, rounded down so that this length can be granted."""
-    return int(length / HOUR * 10_000) / 10_000
+    # Hours as a short decimal, rounded down so that this length can be granted.
+    hours = int(longest / HOUR * 10_000) / 10_000 if longest >= MINUTE else 0.0
+    if hours:
+        message += f" The longest extension now is {duration(longest)}."
+        hint = f"Use `gpu-dev extend {name} --hours {hours:g}`."
+    else:
+        message += " No extension is possible now."
+        hint = "Save your work. A new request goes to the end of the queue."
+    return Refused(Code.EXTENSION_REFUSED, message, hint, longest_hours=hours)
 
 
 def _in_the_way(turn: Turn, reservation: Reservation, new_end: Millis) -> str:

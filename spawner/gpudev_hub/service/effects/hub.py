@@ -16,6 +16,7 @@ from gpudev_hub.service.outages import HUB
 
 FORGETTING: Final = 8
 """Concurrent calls that nobody waits for."""
+_RESULTS: Final[dict[type[Exception], str]] = {HubPending: "pending", OwnerUnknownToHub: "owner unknown"}
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +39,11 @@ class HubCalls:
         self._failpoint(BEFORE_EFFECT)
         try:
             runs = await self._hub.start(record.owner.hub_user, record.id)
-        except HubPending:
-            self._answered("start", "pending")
+        except (HubPending, OwnerUnknownToHub, StartRefused) as error:
+            self._answered("start", _RESULTS.get(type(error), "refused"))
             raise
         except HubUnavailable as error:
             self._unavailable(record, error)
-            raise
-        except OwnerUnknownToHub:
-            self._answered("start", "owner unknown")
-            raise
-        except StartRefused:
-            self._answered("start", "refused")
             raise
         self._answered("start", "running" if runs else "accepted")
         return runs
