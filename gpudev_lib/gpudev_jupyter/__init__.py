@@ -1,7 +1,7 @@
 """Jupyter server extension: the time left in JupyterLab, and what to do about it.
 
-It does something only in a server of a reservation. Anywhere else, for example on a laptop with the client
-library installed beside JupyterLab, it leaves Jupyter as it is.
+It is active only in servers of reservations. Elsewhere, for example on a laptop with the client library next
+to JupyterLab, it changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "GPUDEV_SERVER_FOLDER"
-"""Names the private folder of the server, with ``agent.json`` and ``token``."""
+"""Environment variable with the path of the server's private folder (``agent.json``, ``token``)."""
 REPLACED = (
     # It asks "Would you like to get notified about official Jupyter news?" until the user's settings have an
     # answer; neither `LabApp.news_url` nor the page's own option keeps it from asking.
@@ -32,7 +32,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
     folder = _folder()
     if folder is None:
         return
-    # Elsewhere nothing of this is loaded.
+    # Imported only in servers of reservations.
     from .handlers import add_handlers
     from .service import Follower, Service
 
@@ -42,7 +42,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
 
 
 async def _start_jupyter_server_extension(app: Any) -> None:
-    """Tell JupyterLab's page. Not when loaded: JupyterHub's extension loads later and sets its own hook."""
+    """Set the hook of the page. At the start, because JupyterHub's extension loads last and sets its own."""
     folder = _folder()
     if folder is None:
         return
@@ -60,7 +60,7 @@ async def _start_jupyter_server_extension(app: Any) -> None:
 
 
 def _folder() -> Path | None:
-    """Return the private folder of this server; ``None`` if this is no server of a reservation."""
+    """Return the private folder of this server; ``None`` outside servers of reservations."""
     folder = Path(os.environ.get(FOLDER) or ".nowhere")
     return folder if (folder / "agent.json").is_file() else None
 

@@ -1,10 +1,9 @@
 """JupyterLab of a server: who is a guest, and how the access of guests and of the owner ends.
 
-JupyterHub's own extension asks the Hub whether somebody may enter, remembers the answer for a while, and
-never looks at a websocket again once it is open. The server's agent changes a file when somebody has lost
-access. Then the answers are forgotten and the websockets of guests are closed: those who may still enter
-connect again by themselves, the others are refused. Those of the owner are closed when the file names the
-owner.
+JupyterHub's own extension asks the Hub whether a user may enter, caches the answer for a while, and does not
+check open websockets again. The server's agent changes a file when a user has lost access. Then this module
+empties the cache and closes the websockets of all guests. Pages of guests who still have access connect
+again, others are refused. Websockets of the owner are closed if the file names the owner.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from typing import Any
 from tornado.websocket import WebSocketHandler
 
 PERIOD = 1.0
-"""Seconds between two looks at the file."""
+"""Seconds between two checks of the file."""
 LOST = 4403
-"""Code with which the websockets are closed."""
+"""Close code of the websockets."""
 
 
 def is_owner(user: Any) -> bool:
@@ -64,7 +63,7 @@ def _changed(file: Path) -> int | None:
 
 
 def _users(file: Path) -> dict[str, int]:
-    """Return the users of the Hub to whom the server was closed, each with the number of that change."""
+    """Return the users of the Hub who lost access to the server, each with the number of that change."""
     try:
         found: dict[str, int] = json.loads(file.read_text())["users"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -73,7 +72,7 @@ def _users(file: Path) -> dict[str, int]:
 
 
 def end_sessions(hub_auth: Any, users: Collection[str]) -> int:
-    """Have the Hub asked again about everybody, and close the websockets of guests and of these users.
+    """Forget the Hub's answers about all users, and close the websockets of guests and of ``users``.
 
     Returns the number of closed websockets.
     """

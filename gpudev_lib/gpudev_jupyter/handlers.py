@@ -1,4 +1,4 @@
-"""What JupyterLab's page asks of its own server, below ``gpudev/``, authenticated by Jupyter."""
+"""Routes below ``gpudev/`` for JupyterLab's page, authenticated by Jupyter."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Extension(msgspec.Struct):
     hours: str
     """As people write it: ``1``, ``90m``, ``1:30``."""
     request_id: wire.RequestId
-    """The same one for a repetition, so that it is not granted twice."""
+    """The same for a retry, so that the extension is not granted twice."""
 
 
 class Handler(APIHandler):
-    """Answers in JSON, errors in the form of the service."""
+    """Base class: answers in JSON, and errors in the format of the service."""
 
     auth_resource = RESOURCE
 
@@ -44,7 +44,7 @@ class Handler(APIHandler):
         self.finish(_ENCODER.encode(value))
 
     def by_owner(self) -> bool:
-        """Refuse guests; return whether the owner asks."""
+        """Return whether the owner asks; refuse the request of a guest."""
         if is_owner(self.current_user):
             return True
         self.refuse(403, "forbidden", "Only the owner of this reservation can extend or release it.")
@@ -55,7 +55,7 @@ class Handler(APIHandler):
         self.answer(wire.ErrorBody(error=wire.Error(code=code, message=message)), status)
 
     async def perform(self, action: Any, unsure: str) -> None:
-        """Have the service do something and answer with the state after it."""
+        """Await a request to the service, and answer with the new state."""
         try:
             self.follower.heard(await action)
         except Refused as refused:
@@ -113,9 +113,9 @@ class ReleaseHandler(Handler):
 
 
 class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
-    """``gpudev/live``: a websocket that says how things stand, at once and whenever that changes.
+    """``gpudev/live``: a websocket that sends the state at once and after each change.
 
-    A websocket, since browsers allow six other connections to a host in all tabs together.
+    Browsers limit other connections to six for each host, counted over all tabs.
     """
 
     auth_resource = RESOURCE
@@ -135,7 +135,7 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         self.tell()
 
     def on_message(self, message: str | bytes) -> None:
-        """Answer whatever the page says with the state; it asks when the machine was asleep."""
+        """Answer any message with the state. The page asks after its machine was asleep."""
         del message
         self.tell()
 

@@ -1,4 +1,4 @@
-"""The reservation of this server, as the reservation service knows it: asked with the server's own token.
+"""A client of the reservation service for the reservation of this server, with the server's own token.
 
 The service accepts this token without asking JupyterHub, so everything here works while the Hub does not
 answer. One long poll serves all open tabs.
@@ -25,14 +25,14 @@ POLL = 25.0
 TIMEOUT = 10.0
 """Seconds for an answer that is not held back."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds to wait after each failure in a row; the last one goes on."""
+"""Seconds to wait after consecutive failures; the last value repeats."""
 
 
 class Service:
     """The service's routes for this server."""
 
     def __init__(self, url: str, id: str, token: str) -> None:
-        """``url``: of the service, as the server reaches it; ``id``: of the reservation."""
+        """``url``: address at which servers reach the service; ``id``: the reservation."""
         self.id = id
         self._url = f"{url.rstrip('/')}/{wire.API}/servers/{id}"
         self._http = httpx.AsyncClient(
@@ -90,27 +90,27 @@ class Refused(Exception):
 
 
 class State(msgspec.Struct, kw_only=True):
-    """What the browser is told."""
+    """What the page receives."""
 
     reservation: wire.Reservation | None
     """As last known; null before the first answer."""
     outcome: wire.Outcome | None
     seconds_left: float | None
-    """At the moment at which this is sent."""
+    """At the time of sending."""
     warn_minutes: list[int]
     answers: bool
     """Whether the service answers now."""
     over: bool
     """The service no longer accepts the token of this server: its reservation has ended."""
     notice: str
-    """What the user should know of this server, such as a configuration left out; empty if nothing."""
+    """A message about this server, such as an ignored configuration; empty if there is none."""
 
 
 class Follower:
-    """Follows the reservation and tells whoever listens what has changed."""
+    """Follows the reservation, and calls the listeners after each change."""
 
     def __init__(self, service: Service, notice: str = "") -> None:
-        """``notice``: what the user should know of this server."""
+        """``notice``: a message about this server for its user."""
         self.service = service
         self.notice = notice
         self.listeners: set[Callable[[], None]] = set()
@@ -142,7 +142,7 @@ class Follower:
             self._task = asyncio.get_running_loop().create_task(self._follow())
 
     def heard(self, status: wire.ServerStatus) -> None:
-        """Take an answer of the service, unless a later one is known already."""
+        """Record an answer of the service, unless a newer one is known."""
         if self._status is not None and status.reservation.version < self._status.reservation.version:
             return
         self._status, self._received = status, time.monotonic()

@@ -96,7 +96,7 @@ class Remembered:
 
     def lab_closed(self, id: str | None, hub_user: str) -> None:
         """End connections after the Hub stopped letting this user open JupyterLab on one server or on all."""
-        # Until now, the Hub told each JupyterLab that asked about this user to let them in.
+        # Only now: before, the Hub would have let this user in again.
         self.cut(id, f"hub:{hub_user}")
 
     # Questions

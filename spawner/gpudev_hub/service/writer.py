@@ -79,7 +79,7 @@ class Batch:
 
 
 class Follower(Protocol):
-    """Is told what was committed, in this order."""
+    """Follows the commits of the writer."""
 
     def committed(self, commit: Commit) -> None:
         """Follow one more durable commit, before its requests are answered."""
@@ -294,7 +294,7 @@ class Writer:
         except Refused as refused:
             self._metrics.refused[refused.code] += 1
             batch.results.append(refused)
-            # What had become due by now is done, whatever became of the request.
+            # What is due by now is done even if the request is refused.
             batch.effects += world.take_effects()
         except Exception as error:
             raise _Poison(f"{item.event}") from error

@@ -222,7 +222,7 @@ def outage(turn: Turn, event: Outage) -> None:
             continue
         deadline = reservation.start_deadline + lost
         if event.lasting:
-            # Otherwise a deadline within the next second would be moved by a second, again and again.
+            # Otherwise a deadline within the next second would be moved by a second many times.
             deadline = max(deadline, now + LASTING)
         changed = replace(reservation, start_deadline=deadline)
         if reservation.ready_at is None:
