@@ -35,7 +35,7 @@ async def availability(call: Call, hours: Hours | None = None) -> wire.Availabil
 @route("GET", f"{API}/timeline")
 async def timeline(call: Call) -> wire.Timeline:
     """Return the running reservations with their GPUs and ends, and the queue."""
-    return call.site.presenter.timeline(call.person, call.site.service.clock.now())
+    return call.site.presenter.timeline(call.person)
 
 
 @route("GET", f"{API}/me")

@@ -62,33 +62,30 @@ def make_public_app(
     """
     prefix = site.settings.prefix
     site.document = document(PUBLIC, prefix)
-    urls = _urls(site, PUBLIC, prefix)
-    urls.append(url(f"{re.escape(prefix)}oauth_callback", LoginCallback, {"site": site}))
-    urls.append(url(re.escape(prefix + webhook.PATH), webhook.Webhook, {"site": site}))
-    urls += [url(re.escape(prefix) + path, page, {"site": site, **more}) for path, page, more in pages]
-    return _application(site, urls, options)
+    others = [("oauth_callback", LoginCallback, {}), (webhook.PATH, webhook.Webhook, {}), *pages]
+    more = [url(re.escape(prefix) + path, page, {"site": site, **given}) for path, page, given in others]
+    return _application(site, PUBLIC, prefix, more, **options)
 
 
 def make_gate_app(site: Site) -> Application:
     """The gate: for the Hub and the bastion, on a listener of its own; nothing else answers there."""
-    return _application(site, _urls(site, GATE, "/"), {"max_body": GATE_BODY})
+    return _application(site, GATE, max_body=GATE_BODY)
 
 
 def make_metrics_app(site: Site) -> Application:
     """The metrics without a login, on a listener of its own; nothing else answers there."""
-    return _application(site, _urls(site, METRICS, "/"), {})
+    return _application(site, METRICS)
 
 
-def _urls(site: Site, routes: Iterable[Route], prefix: str) -> list[Any]:
-    return [
+def _application(
+    site: Site, routes: Iterable[Route], prefix: str = "/", more: Sequence[Any] = (), **options: Any
+) -> Application:
+    urls = [
         url(pattern(prefix, path), RouteHandler, {"site": site, "routes": methods}, name=path)
         for path, methods in by_path(routes).items()
     ]
-
-
-def _application(site: Site, urls: list[Any], options: dict[str, Any]) -> Application:
     return _Application(
-        urls,
+        [*urls, *more],
         site=site,
         default_handler_class=NotFoundHandler,
         default_handler_args={"site": site},

@@ -6,11 +6,10 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import distribution
 from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import NamedTuple
 
 NAME = "gpudev"
@@ -35,7 +34,12 @@ def client_wheel() -> Wheel:
     found = distribution(NAME)
     stem = f"{NAME}-{found.version}"
     info = f"{stem}.dist-info"
-    content = dict(_files(files(NAME), NAME))
+    root = Path(str(files(NAME)))
+    content = {
+        f"{NAME}/{path.relative_to(root).as_posix()}": path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
     content[f"{info}/METADATA"] = (found.read_text("METADATA") or "").encode()
     content[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: gpudev\nRoot-Is-Purelib: true\nTag: {TAG}\n".encode()
@@ -60,16 +64,6 @@ def client_wheel() -> Wheel:
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
     return Wheel(f"{stem}-{TAG}.whl", packed.getvalue())
-
-
-def _files(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        below = f"{path}/{entry.name}"
-        if entry.is_dir():
-            if entry.name != "__pycache__":
-                yield from _files(entry, below)
-        else:
-            yield below, entry.read_bytes()
 
 
 def _digest(data: bytes) -> str:

@@ -170,11 +170,7 @@ class RouteHandler(BaseHandler):
             values[name] = _convert(param, self.decode_argument(given[0], name))
         for param in route.query:
             if values[param.name] is inspect.Parameter.empty:
-                raise Refused(
-                    Code.INVALID_REQUEST,
-                    f"The query parameter {param.name} is missing.",
-                    f"{param.name}: {param.description}",
-                )
+                raise _wrong(param, "missing")
         return values
 
     def _body(self, route: Route) -> dict[str, Any]:
@@ -211,16 +207,15 @@ def _convert(param: Param, text: str) -> Any:
         value = msgspec.convert(text, param.type, strict=False)
     except msgspec.ValidationError as error:
         found = ranges.outside(error, param.type, text)
-        problem = f"{text[:64]!r}: {error}" if found is None else found[1]
-        raise Refused(
-            Code.INVALID_REQUEST,
-            f"The query parameter {param.name} is {problem}.",
-            f"{param.name}: {param.description}",
-        ) from error
+        raise _wrong(param, f"{text[:64]!r}: {error}" if found is None else found[1]) from error
     if isinstance(value, float) and not math.isfinite(value):
-        raise Refused(
-            Code.INVALID_REQUEST,
-            f"The query parameter {param.name} is {text[:64]!r}; it must be a finite number.",
-            f"{param.name}: {param.description}",
-        )
+        raise _wrong(param, f"{text[:64]!r}; it must be a finite number")
     return value
+
+
+def _wrong(param: Param, problem: str) -> Refused:
+    return Refused(
+        Code.INVALID_REQUEST,
+        f"The query parameter {param.name} is {problem}.",
+        f"{param.name}: {param.description}",
+    )

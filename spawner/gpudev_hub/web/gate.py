@@ -11,7 +11,6 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits.quota import hold_for, longest_request
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
-from gpudev_hub.core.views.limits import in_words, standings
 from gpudev_hub.service.people import People
 
 from .routes import Access, Call, route
@@ -97,10 +96,7 @@ async def picker(call: Call, body: gate.PickerAsked) -> gate.PickerAnswer:
     return gate.PickerAnswer(
         now=service.clock.now(),
         longest=longest,
-        limits=tuple(
-            in_words(one)
-            for one in standings(service.policy, service.view, body.subject, service.clock.now())
-        ),
+        limits=tuple(call.site.presenter.limits_in_words(body.subject)),
         refused=refused,
         sizes=tuple(
             gate.SizeNow(

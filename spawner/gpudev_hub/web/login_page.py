@@ -13,7 +13,7 @@ from gpudev_hub.core.words import printable
 from gpudev_hub.times import rfc3339
 
 from .limits import network
-from .login import Logins, shown_device
+from .login import shown_device
 from .login_codes import Asked, shown_code
 from .page import Page
 
@@ -52,15 +52,10 @@ class LoginPage(Page):
                 Code.FORBIDDEN, "A login can be confirmed only in a browser.", "Open this page in a browser."
             )
 
-    @property
-    def logins(self) -> Logins:
-        """Logins under way."""
-        return self.site.logins
-
     async def get(self) -> None:
         """``?redirect_uri=&state=&code_challenge=&device=``: ask; without them: a field for the code."""
         if not self.request.query_arguments:
-            self._form()
+            self.show("login.html", stage="code", error="", typed="")
             return
         self._confirm(self._request(), None)
 
@@ -73,7 +68,8 @@ class LoginPage(Page):
         typed = self.get_argument("user_code", "")[:64]
         asked = self._find(typed)
         if asked is None:
-            self._form("This code is not valid: it was used, has expired, or is mistyped.", typed)
+            error = "This code is not valid: it was used, has expired, or is mistyped."
+            self.show("login.html", 400, stage="code", error=error, typed=typed)
         elif answer == "":
             self._confirm(None, asked)
         elif answer == "confirm":
@@ -87,17 +83,17 @@ class LoginPage(Page):
         if answer != "confirm":
             self._done("refused", request.device, request.answer(error="access_denied"))
             return
-        person, now = self.person.owner, self.logins.now()
-        code = self.logins.grants.add(person, request.code_challenge, request.device, now)
+        person, now = self.person.owner, self.site.logins.now()
+        code = self.site.logins.grants.add(person, request.code_challenge, request.device, now)
         self._done("confirmed", request.device, request.answer(code=code))
 
     def _find(self, typed: str) -> Asked | None:
         """Return the login that waits for a typed code; wrong codes are limited, by user and address."""
-        failures, peer = self.logins.failures, network(self.peer)
+        failures, peer = self.site.logins.failures, network(self.peer)
         subject = self.person.owner.subject
         for caller in (subject, peer):
             failures.check(caller)
-        found = self.logins.asks.find(typed, self.logins.now())
+        found = self.site.logins.asks.find(typed, self.site.logins.now())
         if found is None:
             for caller in (subject, peer):
                 failures.spend(caller)
@@ -127,9 +123,6 @@ class LoginPage(Page):
                 "Start a login yourself with: gpu-dev login",
             )
         return request
-
-    def _form(self, error: str = "", typed: str = "") -> None:
-        self.show("login.html", 400 if error else 200, stage="code", error=error, typed=typed)
 
     def _confirm(self, request: Request | None, asked: Asked | None) -> None:
         device = request.device if request is not None else asked.device if asked is not None else ""

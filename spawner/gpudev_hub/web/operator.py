@@ -13,7 +13,6 @@ from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits.rules import effective
 from gpudev_hub.core.model import Outcome, Reservation, State
-from gpudev_hub.core.views.limits import in_words, standings
 from gpudev_hub.times import instant
 
 from .auth import Identity
@@ -93,12 +92,7 @@ class Operator(OperatorPage):
                 (
                     person,
                     self.site.presenter.me(Identity(person, operator=False)),
-                    [
-                        in_words(one)
-                        for one in standings(
-                            service.policy, service.view, person.subject, service.clock.now()
-                        )
-                    ],
+                    self.site.presenter.limits_in_words(person.subject),
                 )
                 for person in people(service.policy, live)
             ],

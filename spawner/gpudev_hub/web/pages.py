@@ -18,7 +18,6 @@ from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits.quota import hold_for
 from gpudev_hub.core.model import Reservation
 from gpudev_hub.core.permissions import Role, roles
-from gpudev_hub.core.views.limits import in_words, standings
 from gpudev_hub.times import instant
 
 from . import guests, limit_view, page_view
@@ -69,7 +68,7 @@ class Home(Page):
             error=error,
             standings=[
                 (one, limit_view.source(one.scope), instant(one.renews))
-                for one in standings(service.policy, service.view, subject, service.clock.now())
+                for one in self.site.presenter.standings(subject)
             ],
             live=[self.shown(record) for record in own],
             ended=[self.shown(record) for record in ended],
@@ -185,7 +184,7 @@ class ReservationPage(Page):
             found = await self.site.service.reads.logs(record.id, LOG_LINES)
             return {source: uncoloured(text) for source, text in found.logs.items()}
         except Refused as refused:
-            return {"not available": f"{refused.message}"}
+            return {"not available": refused.message}
 
 
 class ReservationAction(ReservationPage):
@@ -242,7 +241,7 @@ class Pool(Page):
     here = "pool"
 
     async def get(self) -> None:
-        timeline = self.site.presenter.timeline(self.person, self.site.service.clock.now())
+        timeline = self.site.presenter.timeline(self.person)
         pools = self.site.service.pools()
         self.show(
             "pool.html",
@@ -318,11 +317,10 @@ class PickerFeed(Feed):
         subject = self.person.owner.subject
         hold = hold_for(service.policy, service.view, subject, hours)
         found = service.availability(self.person.owner, hold)
-        known = standings(service.policy, service.view, subject, service.clock.now())
         self.answer(
             PickerNews(
                 pools=self.site.presenter.availability(found, hold, self.person).pools,
-                limits=[in_words(one) for one in known],
+                limits=self.site.presenter.limits_in_words(subject),
             )
         )
 

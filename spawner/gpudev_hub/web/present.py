@@ -16,13 +16,13 @@ from gpudev_hub.core.commit import HistoryEntry
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits import quota
 from gpudev_hub.core.limits.rules import limits_of
-from gpudev_hub.core.model import HOUR, Claim, ClaimState, Millis, Node, Owner, Reservation, State
+from gpudev_hub.core.model import HOUR, ClaimState, Millis, Node, Owner, Reservation, State
 from gpudev_hub.core.permissions import WHEN, Action, Role, may, roles
 from gpudev_hub.core.policy import Policy
 from gpudev_hub.core.request import Ask
 from gpudev_hub.core.sentences import Sentence, Text, because, say
 from gpudev_hub.core.views.availability import PoolOutlook, SizeOutlook
-from gpudev_hub.core.views.limits import standings
+from gpudev_hub.core.views.limits import Standing, in_words, standings
 from gpudev_hub.core.views.ssh_aliases import aliases
 from gpudev_hub.core.words import plain, printable
 from gpudev_hub.origins import servers_of
@@ -261,12 +261,21 @@ class Presenter:
             limits=self.limits(subject),
         )
 
-    def limits(self, subject: str) -> list[wire.Limit]:
-        """Every limit of a person, with what is used and left."""
-        return [limit(one) for one in standings(self.policy, self.view, subject, self.view.now())]
+    def standings(self, subject: str) -> list[Standing]:
+        """Return every limit of a person, with what is used and left."""
+        return standings(self.policy, self.view, subject, self.view.now())
 
-    def timeline(self, reader: Identity, now: Millis) -> wire.Timeline:
-        """Who holds what until when, and who waits."""
+    def limits(self, subject: str) -> list[wire.Limit]:
+        """Return every limit of a person on the wire."""
+        return [limit(one) for one in self.standings(subject)]
+
+    def limits_in_words(self, subject: str) -> list[str]:
+        """Return every limit of a person in words."""
+        return [in_words(one) for one in self.standings(subject)]
+
+    def timeline(self, reader: Identity) -> wire.Timeline:
+        """Return who holds which GPUs until when, and who waits."""
+        now = self.view.now()
         return wire.Timeline(
             now=rfc3339(now), pools=[self._pool(pool.name, reader, now) for pool in self.policy.pools]
         )
@@ -279,17 +288,13 @@ class Presenter:
         for claim in self.view.claims.values():
             record = self.view.reservations.get(claim.reservation)
             if claim.pool == name and record is not None:
+                start = record.admitted_at if record.admitted_at is not None else now
+                end = max(claim.hard_end, now)
                 for part in claim.allocation:
                     if part.node in bars:
-                        bars[part.node].append(self._held(record, claim, len(part.slots), reader, now))
-        waiting = sorted(
-            (
-                record
-                for record in self.view.reservations.values()
-                if record.state is State.QUEUED and record.request.pool == name
-            ),
-            key=lambda record: record.seq,
-        )
+                        bars[part.node].append(self._bar(record, len(part.slots), reader, start, end))
+        live = sorted(self.view.reservations.values(), key=lambda record: record.seq)
+        waiting = [record for record in live if record.state is State.QUEUED and record.request.pool == name]
         for record in waiting:
             if record.place is not None:
                 for node in record.place.nodes:
@@ -303,12 +308,6 @@ class Presenter:
             nodes=[_node(self.view.nodes[node], bars[node]) for node in sorted(bars)],
             waiting=[self.reservation(record, reader) for record in waiting],
         )
-
-    def _held(
-        self, record: Reservation, claim: Claim, gpus: int, reader: Identity, now: Millis
-    ) -> wire.TimelineBar:
-        start = record.admitted_at if record.admitted_at is not None else now
-        return self._bar(record, gpus, reader, start, max(claim.hard_end, now))
 
     def _bar(
         self, record: Reservation, gpus: int, reader: Identity, start: Millis, end: Millis

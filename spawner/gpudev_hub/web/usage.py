@@ -65,11 +65,11 @@ class Range:
         return day_number(self.first), day_number(self.last)
 
 
-def check_owner(owner: wire.UsageOwner, reader: Identity) -> str | None:
-    """Return the subject whose usage is asked for, ``None`` for all. Raises ``Refused`` (``forbidden``)."""
-    if owner == "me":
-        return reader.owner.subject
-    if not reader.operator:
+def report(
+    service: Service, reader: Identity, by: wire.UsageBy, days: Range, owner: wire.UsageOwner
+) -> wire.Usage:
+    """Return the sums as the caller may see them. Raises ``Refused``."""
+    if owner == "all" and not reader.operator:
         raise Refused(
             Code.FORBIDDEN,
             f"Only operators can see the usage of all users; this token of {reader.owner.login} is not an "
@@ -77,14 +77,7 @@ def check_owner(owner: wire.UsageOwner, reader: Identity) -> str | None:
             "To see your own usage, leave out --all (in the API, owner=all). Operators can make a token with "
             f"the permission Operator (scope {OPERATE}) on the Tokens page.",
         )
-    return None
-
-
-def report(
-    service: Service, reader: Identity, by: wire.UsageBy, days: Range, owner: wire.UsageOwner
-) -> wire.Usage:
-    """Return the sums as the caller may see them. Raises ``Refused``."""
-    subject = check_owner(owner, reader)
+    subject = None if owner == "all" else reader.owner.subject
     found = service.usage.sums(By(by), *days.days, subject)
     every = Sums()
     for sums in service.usage.sums(By.POOL, *days.days, subject).values():
