@@ -1,4 +1,4 @@
-"""The routes below ``api/v1/`` that are not about one reservation: the pool, the caller, the installation."""
+"""Routes below ``api/v1/`` about the pool, the caller and the installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The applications of the service: the public one, the gate for Hub and bastion, metrics for a scraper."""
+"""The applications of the service: for the public, for Hub and bastion (the gate), and for a scraper."""
 
 from __future__ import annotations
 
@@ -41,39 +41,38 @@ from .routes import Access, Route, by_path, pattern, routes_of
 from .site import Site
 
 GATE_BODY = 4 << 20
-"""Most bytes of a body at the gate: a bastion lists all its connections in one."""
+"""Largest body at the gate, in bytes: a bastion lists all its connections in one request."""
 
 
 PUBLIC = routes_of(reservation_api, api, usage, limit_api, login_api, servers, people, system)
-"""Every route of the public application; the handlers and the document are made from this list."""
+"""Every route of the public application. Handlers and OpenAPI document are made from this list."""
 GATE = routes_of(gate, bastion)
 METRICS = [replace(one, access=Access.ANYBODY) for one in routes_of(system) if one.name == "metrics"]
-"""For a scraper, on a listener of its own. It needs no token, so a network policy must say who gets there."""
+"""For a scraper, on its own listener. It asks for no token, so a network policy must limit who reaches it."""
 
 
 def make_public_app(
-    site: Site, pages: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = (), **options: Any
+    site: Site, pages: Sequence[tuple[str, type[RequestHandler], dict[str, Any]]] = ()
 ) -> Application:
-    """The API, health, metrics, log-in, and the pages.
+    """Return the application with API, health, metrics, login, and pages.
 
     ``pages``: (regular expression below the prefix, handler, arguments for its ``initialize`` beside
-    ``site``); a ``PageHandler`` has the caller in ``self.person`` and ``self.xsrf_token`` for its forms and
-    scripts. ``options``: further settings of tornado's (template and static folders).
+    ``site``).
     """
     prefix = site.settings.prefix
     site.document = document(PUBLIC, prefix)
     others = [("oauth_callback", LoginCallback, {}), (webhook.PATH, webhook.Webhook, {}), *pages]
     more = [url(re.escape(prefix) + path, page, {"site": site, **given}) for path, page, given in others]
-    return _application(site, PUBLIC, prefix, more, **options)
+    return _application(site, PUBLIC, prefix, more)
 
 
 def make_gate_app(site: Site) -> Application:
-    """The gate: for the Hub and the bastion, on a listener of its own; nothing else answers there."""
+    """Return the gate, for the Hub and the bastion. It has its own listener, which answers nothing else."""
     return _application(site, GATE, max_body=GATE_BODY)
 
 
 def make_metrics_app(site: Site) -> Application:
-    """The metrics without a login, on a listener of its own; nothing else answers there."""
+    """Return the metrics without a login. They have their own listener, which answers nothing else."""
     return _application(site, METRICS)
 
 
@@ -107,7 +106,7 @@ class _Application(Application):
             largest = webhook.MOST_BYTES
 
         def refuse(size: int) -> None:
-            # The body is gone, so there is nothing to be parsed by its type.
+            # The body was discarded, so nothing can be parsed by its type.
             request.headers.pop("Content-Type", None)
             arguments = {"site": site, "size": size, "largest": largest}
             self.get_handler_delegate(request, TooLargeHandler, arguments).finish()
@@ -116,10 +115,10 @@ class _Application(Application):
 
 
 class _Unclaimed(HTTPMessageDelegate):
-    """Drops what tornado would believe of a client although no proxy of ours ever sets or changes it.
+    """Removes headers that Tornado trusts, but which clients can set because no proxy here sets them.
 
-    Of ``X-Forwarded-For``, tornado believes the last address: the one that the proxy appended. Where that is
-    a load balancer's, the one before it is taken, which the balancer appended.
+    In ``X-Forwarded-For``, Tornado trusts the last address, which the proxy appended. If that is a load
+    balancer, the client is the address before it, which the balancer appended.
     """
 
     def __init__(self, inner: HTTPMessageDelegate, balancers: Sequence[Network]) -> None:
@@ -146,7 +145,7 @@ class _Unclaimed(HTTPMessageDelegate):
 
 
 class _Server(HTTPServer):
-    """An address that limits and logs may go by: the one that the proxy or a balancer before it appends."""
+    """A server whose ``remote_ip`` is safe for limits and logs: only proxies and load balancers set it."""
 
     balancers: Sequence[Network] = ()
 
@@ -157,9 +156,10 @@ class _Server(HTTPServer):
 def make_server(
     application: Application, *, behind_proxy: bool, balancers: Sequence[Network] = ()
 ) -> HTTPServer:
-    """An HTTP server with limits; ``behind_proxy``: believe its ``X-Forwarded-For``.
+    """Return an HTTP server with limits.
 
-    ``balancers``: networks of what stands before that proxy.
+    ``behind_proxy``: whether a proxy sets ``X-Forwarded-For``; ``balancers``: networks of the load balancers
+    in front of that proxy.
     """
     server = _Server(
         application,

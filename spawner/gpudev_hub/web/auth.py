@@ -1,8 +1,8 @@
-"""Who is asking: Hub tokens and browser cookies, checked with the Hub itself.
+"""Authentication of callers by Hub tokens and browser cookies. The Hub itself checks them.
 
-Both faces end in one question to the Hub, ``GET {api}/user`` with the caller's own token, answered from a
-small cache for at most ``CACHE`` (so a revoked token is refused that soon). When the Hub does not answer,
-nobody new gets in: ``unavailable``, never a guess.
+Both are checked with ``GET {api}/user`` and the caller's own token. Answers are cached for at most ``CACHE``,
+so a revoked token is refused after that time. While the Hub does not answer, unknown tokens are refused with
+``unavailable``.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ METRICS = "read:metrics"
 
 CACHE: Millis = 30 * SECOND
 CACHED = 4096
-"""Tokens remembered at once, good ones and bad ones each."""
+"""Most valid tokens that are remembered, and most invalid ones."""
 STRANGERS = 4
-"""Tokens never seen before that the Hub is asked about at once: others' requests wait for few of them."""
+"""Most unknown tokens that the Hub checks at the same time, so that they do not delay known users."""
 TURN_TIMEOUT = 10.0
-"""Seconds that such a token waits for its turn."""
+"""Seconds that an unknown token waits for its turn."""
 HUB_TIMEOUT = 5.0
-"""Seconds the Hub has to answer who a token belongs to."""
+"""Seconds that the Hub has to answer."""
 PENDING_LOGINS = 5
-"""Logins that one browser may have under way at once, in tabs of its own."""
+"""Most unfinished logins of one browser, each in its own tab."""
 
 log = logging.getLogger(__name__)
 
@@ -51,51 +51,45 @@ class HubUser(msgspec.Struct, frozen=True):
     name: str
     kind: str = "user"
     admin: bool = False
-    groups: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset()
     token_id: str | None = None
-    """Id of the token itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An authenticated person, and what this token or cookie of his may do."""
+    """An authenticated person, and what their token or cookie permits."""
 
     owner: Owner
     operator: bool
     of_server: bool = False
-    """Whether it is the token of a server, which everyone on the server can read."""
+    """Whether the token belongs to a server: everyone with access to the server can read it."""
 
 
 class HubTokens:
-    """Asks the Hub who a token belongs to."""
+    """Asks the Hub for the owners of tokens."""
 
     def __init__(self, hub_api: str, now: Callable[[], Millis], seen: Callable[[HubUser], None]) -> None:
-        """``hub_api``: ``http://127.0.0.1:8081/hub/api``; ``now``: the service's clock.
-
-        ``seen``: is told of every person whom the Hub has vouched for just now.
-        """
+        """``hub_api``: ``http://127.0.0.1:8081/hub/api``; ``seen``: called with the users of valid tokens."""
         self._seen = seen
         self._url = hub_api.rstrip("/") + "/user"
         self._now = now
         self._client = httpx.AsyncClient(timeout=HUB_TIMEOUT, trust_env=False)
         self._good: OrderedDict[bytes, tuple[Millis, HubUser]] = OrderedDict()
-        """Kept beyond their time: whoever was known before is asked about at once."""
+        """Kept after they expire: tokens that were valid once are checked again without a turn."""
         self._bad: OrderedDict[bytes, Millis] = OrderedDict()
         self._strangers = Turns(STRANGERS)
         self._asking: dict[bytes, asyncio.Task[HubUser | None]] = {}
         self._hub_away = False
 
     async def close(self) -> None:
-        """Let go of the connections."""
         await self._client.aclose()
 
     async def user(self, token: str, peer: str = "") -> HubUser | None:
-        """The token's owner, ``None`` if the Hub knows no such token.
+        """Return the owner of a token, ``None`` if the Hub does not know it.
 
-        ``peer``: the address that sent it. Of tokens that were never good before, the Hub is asked about a
-        few at a time, from each address in turn: guesses delay only others from the same address, and
-        nobody is refused for them. Raises ``Refused`` (``unavailable``) when the Hub gives no clear answer.
+        ``peer``: the address that sent it. The Hub checks only a few unknown tokens at a time, from each
+        address in turn, so that guesses delay only requests from the same address. Raises ``Refused``
+        (``unavailable``) if the Hub gives no clear answer.
         """
         key, now = _digest(token), self._now()
         known = self._good.get(key)
@@ -117,7 +111,7 @@ class HubTokens:
     def _asked(self, key: bytes, done: asyncio.Task[HubUser | None]) -> None:
         self._asking.pop(key, None)
         if not done.cancelled():
-            # Everybody who asked may have gone; an exception that nobody takes is logged as a defect.
+            # Nobody may wait any more, and asyncio logs exceptions that nobody reads.
             done.exception()
 
     async def _ask(self, key: bytes, token: str, peer: str) -> HubUser | None:
@@ -178,12 +172,12 @@ def _digest(token: str) -> bytes:
 
 
 class BrowserLogin(HubOAuth):
-    """JupyterHub's OAuth dance and XSRF check for browsers, with our look-up of tokens behind it."""
+    """JupyterHub's OAuth login and XSRF check for browsers, with tokens looked up by ``HubTokens``."""
 
     tokens: HubTokens
 
     def set_state_cookie(self, handler: Any, next_url: str | None = None, **arguments: Any) -> str:
-        """As JupyterHub, and clear the cookies of all but the newest logins that were not finished.
+        """Set the cookie as JupyterHub does, and clear the cookies of all but the newest unfinished logins.
 
         While nobody can log in, each reload of a page starts one more login. A browser keeps its cookie for
         ten minutes, and the proxy refuses requests with too many cookies (431).
@@ -197,8 +191,8 @@ class BrowserLogin(HubOAuth):
     def user_for_token(
         self, token: str, use_cache: bool = True, session_id: str = "", *, sync: bool = True
     ) -> Awaitable[dict[str, object] | None]:
-        """The owner of the token that a log-in brought, as a model of the Hub's."""
-        del use_cache, session_id  # one cache for all, keyed by the token alone
+        """Return the owner of a token from a login as the Hub's API describes them."""
+        del use_cache, session_id  # ``HubTokens`` has the only cache
         if sync:
             raise RuntimeError("asking the Hub would block the service")
         return self._model(token)
@@ -209,7 +203,7 @@ class BrowserLogin(HubOAuth):
 
 
 class Auth:
-    """Everything the handlers ask about callers: authentication against one Hub."""
+    """Authentication of callers by one Hub."""
 
     def __init__(
         self,
@@ -226,12 +220,12 @@ class Auth:
     ) -> None:
         """``hub_api``: the Hub's REST API as this process reaches it.
 
-        ``api_token``: the service's own token there (it is also the OAuth client's secret);
-        ``owner``: who a user of the Hub is to the queue;
-        ``seen``: is told of subjects whom the Hub has vouched for just now;
+        ``api_token``: the service's own token for it, which is also the secret of the OAuth client;
+        ``owner``: returns the owner of reservations for a user of the Hub;
+        ``seen``: is called with each subject whose token the Hub has just confirmed;
         ``prefix``: path of the service as browsers see it;
-        ``host``: scheme and host of Hub and service, where users' servers are at others;
-        ``secure``: browsers reach them by https alone.
+        ``host``: scheme and host of Hub and service if users' servers have other hosts;
+        ``secure``: whether browsers reach them only by HTTPS.
         """
         self.tokens = HubTokens(hub_api, now, lambda user: seen(owner(user).subject))
         self.browser = BrowserLogin(
@@ -249,14 +243,14 @@ class Auth:
         self._owner = owner
 
     def owner_named(self, hub_user: str) -> Owner:
-        """Who a user of the Hub is to the queue."""
+        """Return the owner of reservations for a user of the Hub."""
         return self._owner(HubUser(hub_user))
 
     def identify(self, user: HubUser, *, cookie: bool) -> Identity:
-        """The identity behind a token; raises ``Refused`` (``forbidden``) if it may not reserve.
+        """Return the identity for a token. Raises ``Refused`` (``forbidden``) if the token cannot reserve.
 
-        A Hub admin is an operator in his browser. A token of his is one only if it carries that power
-        itself: the token of an admin's notebook server does not.
+        An admin of the Hub is an operator in their browser. A token of an admin is an operator token only if
+        it has the scope itself; the token of an admin's server does not have it.
         """
         if user.kind != "user":
             raise Refused(
@@ -271,7 +265,7 @@ class Auth:
                 "Make a token with this scope: run `gpu-dev login`, or use the Tokens page of the hub.",
             )
         operator = OPERATE in user.scopes or (user.admin and (cookie or "admin:servers" in user.scopes))
-        # A person's token may have a single server, too: one that somebody shares with them.
+        # A user's own token can also have a single server: one that is shared with them.
         all_servers = {"access:servers", f"access:servers!user={user.name}"}
         of_server = not all_servers & user.scopes and any(
             scope.startswith("access:servers!server=") for scope in user.scopes

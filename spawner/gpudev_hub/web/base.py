@@ -1,4 +1,4 @@
-"""What every handler shares: identity, limits, security headers, and errors in one form."""
+"""What all handlers share: identity, limits, security headers, and the form of errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECURITY = {
 
 
 def bearer(handler: RequestHandler) -> str | None:
-    """The token of the ``Authorization`` header, if there is one; never one from a URL."""
+    """Return the token of the ``Authorization`` header, if there is one. URLs never have a token."""
     header = handler.request.headers.get("Authorization")
     if header is None:
         return None
@@ -67,7 +67,7 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
 
     @property
     def hub_auth(self) -> BrowserLogin:
-        """JupyterHub's side of browser log-ins."""
+        """What JupyterHub's handlers need for logins of browsers."""
         return self.site.auth.browser
 
     def set_default_headers(self) -> None:
@@ -82,17 +82,17 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
             self.set_header(name, value)
 
     def get_current_user(self) -> Identity | None:
-        """Who ``prepare`` found; JupyterHub's own look-up would block the loop."""
+        """Return who ``prepare`` found; JupyterHub's own look-up would block the event loop."""
         return self.identity
 
     def compute_etag(self) -> str | None:
-        """No ETags: nothing here may be cached."""
+        """Return no ETag, because nothing here may be cached."""
         return None
 
     async def identify(self) -> Identity | None:
-        """Who asks: by the header's token, else by the browser's cookie; ``None``: nobody.
+        """Return the caller, by the header's token, else by the browser's cookie; ``None`` without either.
 
-        Raises ``Refused`` for a token that is stale or may not reserve, and when the Hub is away.
+        Raises ``Refused`` for a token that is not valid or cannot reserve, and if the Hub does not answer.
         """
         self.token = bearer(self)
         if self.token is not None:
@@ -101,7 +101,7 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
         if cookie is None:
             return None
         if self.request.headers.get("Sec-Fetch-Mode") == "websocket":
-            # JupyterHub would let it pass without the pages' token.
+            # JupyterHub accepts WebSockets without the XSRF token of the pages.
             raise Refused(Code.FORBIDDEN, "This service has no WebSockets.", "Reload the page and try again.")
         try:
             self.check_xsrf_cookie()
@@ -114,7 +114,7 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
         return await self._of_token(cookie.decode("ascii", "replace"), cookie=True)
 
     async def hub_user(self, token: str) -> HubUser | None:
-        """Whose token it is, ``None`` if nobody's."""
+        """Return the owner of a token, ``None`` if the Hub does not know it."""
         return await self.site.auth.tokens.user(token, network(self.peer))
 
     async def _of_token(self, token: str, *, cookie: bool) -> Identity:
@@ -133,28 +133,27 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
         return identity
 
     def limit(self, *, write: bool) -> None:
-        """Count this request against the caller's rate; raises ``RateLimited``."""
+        """Count this request for the caller's rate. Raises ``RateLimited``."""
         (self.site.writes if write else self.site.reads).spend(self.caller)
 
     def answer(self, value: object, status: int = 200) -> None:
-        """Send ``value`` as JSON."""
         self.set_status(status)
         self.set_header("Content-Type", JSON)
         self.finish(ENCODER.encode(value))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Refusals belong in the access log; only defects are worth a traceback."""
+        """Log a traceback for defects only; the access log has the refusals."""
         if isinstance(value, Refused | HTTPError | StoreUnavailable):
             return
         fields = {"request_id": self.request_id, "reservation": self.reservation}
         log.error("request failed", exc_info=(typ, value, tb), extra={"fields": fields})
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """One form for every error, whoever raised it."""
+        """Send every error in the same form, also those of Tornado and JupyterHub."""
         cause = kwargs.get("exc_info", (None, None, None))[1]
         allowed = sorted(self.allowed())
         if status_code == 405 and not allowed:
-            status_code = 404  # there is nothing at the address, whatever the method
+            status_code = 404  # no method is supported, so there is nothing at this address
         error, status = describe(cause, status_code, self.request.method or "", self.request_id)
         self.error_code = error.code
         if status == 405:
@@ -166,7 +165,7 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
         self.show_error(error, status)
 
     def allowed(self) -> Iterable[str]:
-        """The methods that this address answers."""
+        """Return the methods that this address supports."""
         return (
             method
             for method in self.SUPPORTED_METHODS
@@ -174,14 +173,14 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
         )
 
     def show_error(self, error: wire.Error, status: int) -> None:
-        """Send an error; pages show it in their own way."""
+        """Send an error as JSON; pages override this."""
         self.answer(wire.ErrorBody(error=error), status)
 
 
 def describe(
     cause: BaseException | None, status: int, method: str, request_id: str
 ) -> tuple[wire.Error, int]:
-    """What a caller is told about an exception, and the HTTP status."""
+    """Return error and HTTP status for an exception."""
     if isinstance(cause, Refused):
         error = error_of(cause)
         if cause.code is Code.INTERNAL_ERROR:
@@ -213,14 +212,14 @@ def _error(code: Code, message: str, hint: str) -> tuple[wire.Error, int]:
 
 
 class NotFoundHandler(BaseHandler):
-    """Every address that is none of ours."""
+    """Answers every unknown address."""
 
     def prepare(self) -> None:
         raise HTTPError(404)
 
 
 class TooLargeHandler(BaseHandler):
-    """Says that a body was too large; none of it was kept."""
+    """Refuses a request whose body was too large and was discarded."""
 
     def initialize(self, site: Site, size: int, largest: int) -> None:  # type: ignore[override]
         super().initialize(site)
@@ -228,7 +227,6 @@ class TooLargeHandler(BaseHandler):
         self.largest = largest
 
     def prepare(self) -> None:
-        """Whatever the method."""
         raise Refused(
             Code.TOO_LARGE,
             f"The body has {self.size} bytes; the limit is {self.largest}.",
@@ -237,7 +235,7 @@ class TooLargeHandler(BaseHandler):
 
 
 class PageHandler(BaseHandler):
-    """A page for browsers: who is not logged in is sent to the Hub, and comes back."""
+    """A page for browsers: users who are not logged in go to the Hub's login, which leads back."""
 
     csp = (
         "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
@@ -245,7 +243,7 @@ class PageHandler(BaseHandler):
     )
 
     async def prepare(self) -> None:
-        """Find out who asks; afterwards ``self.person`` is him."""
+        """Authenticate: ``self.person`` is the caller afterwards."""
         try:
             self.identity = await self.identify()
         except Refused as refused:
@@ -260,7 +258,7 @@ class PageHandler(BaseHandler):
 
 
 class LoginCallback(BaseHandler, HubOAuthCallbackHandler):
-    """End of the Hub's OAuth dance: sets the cookie and goes back to the page that was asked for."""
+    """The last step of the Hub's OAuth login: sets the cookie, and redirects to the page requested first."""
 
     async def get(self) -> None:
         """``?code=&state=`` from the Hub."""

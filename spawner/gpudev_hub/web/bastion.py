@@ -1,4 +1,4 @@
-"""What the bastion asks, on the gate's listener with a secret of its own. Works while the Hub is down."""
+"""Routes for the bastion, on the gate's listener, with their own secret. They work without the Hub."""
 
 from __future__ import annotations
 

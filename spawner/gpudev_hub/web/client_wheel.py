@@ -1,4 +1,4 @@
-"""The client as a wheel, made from what is installed here, so that ``pip`` can fetch it from the hub."""
+"""The client as a wheel, made from the installed package, so that ``pip`` can install it from the hub."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Wheel(NamedTuple):
 def client_wheel() -> Wheel:
     """Return a wheel of the client library and its commands, with the version and metadata installed here.
 
-    It holds nothing of the hub. Equal installations give equal bytes. Format: the packaging guide's
-    "Binary distribution format", with METADATA as the build back-end wrote it.
+    The wheel has no code of the hub. Equal installations give equal bytes. Format: "Binary distribution
+    format" in the packaging guide, with the METADATA file of the installation.
     """
     found = distribution(NAME)
     stem = f"{NAME}-{found.version}"

@@ -1,4 +1,4 @@
-"""From a request to its route's function and back: authenticate, limit, decode, call, answer."""
+"""Handle requests of routes: authenticate, limit, decode, call the route's function, answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .site import Site
 
 
 class RouteHandler(BaseHandler):
-    """All methods of one address."""
+    """The handler of all routes with the same path."""
 
     def initialize(self, site: Site, routes: dict[str, Route] | None = None) -> None:
         super().initialize(site)
@@ -34,7 +34,7 @@ class RouteHandler(BaseHandler):
         self.gone = False
 
     async def prepare(self) -> None:
-        """Find the route; who asks, and for what, is looked at by ``run``."""
+        """Find the route. ``run`` does everything else."""
         self.route = self.routes.get(self.request.method or "")
         if self.route is None:
             raise HTTPError(405)
@@ -43,14 +43,14 @@ class RouteHandler(BaseHandler):
         return self.routes
 
     async def run(self, **path: str) -> None:
-        """Every method of every route comes through here."""
+        """Answer a request, for every method of every route."""
         route = self.route
         assert route is not None
         await self.authenticate(route, path)
         arguments = {name: path[name] for name in route.names} | self._query(route) | self._body(route)
         work = route.handle(self, **arguments)
         if not route.write:
-            # A long poll ends with its connection; a write that has begun is finished whoever listens.
+            # A long poll ends with its connection. A write is completed even if the client has gone.
             work = self.work = asyncio.ensure_future(work)
         try:
             result = await work
@@ -73,13 +73,12 @@ class RouteHandler(BaseHandler):
     get = post = put = delete = run
 
     def on_connection_close(self) -> None:
-        """The client has gone."""
         self.gone = True
         if self.work is not None:
             self.work.cancel()
 
     async def authenticate(self, route: Route, path: dict[str, str]) -> None:
-        """Find out who asks. Raises ``Refused`` for callers who may not use the route."""
+        """Authenticate the caller. Raises ``Refused`` for callers who may not use the route."""
         access = route.access
         if access is Access.ANYBODY:
             return
@@ -115,7 +114,7 @@ class RouteHandler(BaseHandler):
         return identity
 
     async def _monitor(self) -> bool:
-        """Whether the token is one for monitoring (then it need not be a person's)."""
+        """Return whether the token has the scope for metrics; tokens of Hub services can have it."""
         token = bearer(self)
         user = await self.hub_user(token) if token is not None else None
         if user is None or METRICS not in user.scopes:
@@ -130,7 +129,7 @@ class RouteHandler(BaseHandler):
         self.caller = whose.lower()
 
     def _server(self, id: str) -> Reservation:
-        """The live reservation whose current attempt the token names; works without the Hub."""
+        """Return the live reservation if the token belongs to its current attempt. Works without the Hub."""
         token = bearer(self)
         if token is None:
             raise Refused(Code.UNAUTHENTICATED, "The request has no token.", "Send the server's own token.")

@@ -1,7 +1,6 @@
-"""The pool page's timeline: where every rectangle and label goes. Pure geometry.
+"""Positions of all rectangles and labels in the timeline of the pool page.
 
-Horizontal values are percent of the picture's width, so that one drawing fits every screen; vertical ones are
-pixels.
+Horizontal values are percent of the width, so that the drawing fits every screen. Vertical values are pixels.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from gpudev import wire
 
 WIDTH = 100.0
 HEAD = 24.0
-"""Room for the hours above the first node."""
+"""Space for the hours above the first node."""
 NAME = 28.0
-"""Room for a node's name above its lanes."""
+"""Space for a node's name above its lanes."""
 LANE = 20.0
 """Height of one GPU."""
 FOOT = 4.0
@@ -24,22 +23,22 @@ INSET = 3.0
 THIN = 0.3
 """Least width of a bar."""
 PAST = 0.06
-"""Share of the width that lies before now."""
+"""Share of the width for the time before now."""
 LEAST = timedelta(hours=4)
 MOST = timedelta(hours=48)
 STEPS = tuple(timedelta(hours=hours) for hours in (0.5, 1, 2, 3, 6, 12))
 TICKS = 9
-"""Hours written above the picture, at most about so many."""
+"""Approximate maximum of hours shown above the drawing."""
 
 
 def parse(text: str) -> datetime:
-    """An instant from the wire."""
+    """Return an instant of the API."""
     return datetime.fromisoformat(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of a bar: neighbouring GPUs of one node."""
+    """A part of a bar: adjacent lanes of one node."""
 
     x: float
     y: float
@@ -49,19 +48,19 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stay, in as many boxes as its GPUs have groups of neighbours."""
+    """A reservation on one node: one box for each group of adjacent lanes."""
 
     bar: wire.TimelineBar
     node: str
     boxes: tuple[Box, ...]
     label: Box
-    """Room for its owner and name: in its tallest box, to the right of now."""
+    """Space for owner and name: in the tallest box, to the right of now."""
     later: bool
-    """It goes on beyond the right edge."""
+    """Whether it ends after the right edge."""
 
     @property
     def planned(self) -> bool:
-        """It is a place in the queue: nothing is held yet."""
+        """Whether it is planned: the request waits in the queue and holds no GPUs."""
         return self.bar.state == "queued"
 
 
@@ -84,7 +83,7 @@ class Tick:
     x: float
     at: str
     minor: bool
-    """Left out where there is little room."""
+    """Whether its label is hidden on narrow screens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ class Drawing:
 
 
 def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
-    """The picture of a pool at ``now_text``."""
+    """Return the drawing of a pool at the time ``now_text``."""
     now = parse(now_text)
     ends = [parse(bar.end) for node in pool.nodes for bar in node.bars]
     ahead = min(max(max(ends, default=now) - now, LEAST), MOST)
@@ -125,7 +124,7 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
                 Box(left, y + LANE * first + 1, max(right - left, THIN), LANE * count - 2)
                 for first, count in runs(lanes)
             )
-            # The line of now must not run through a name.
+            # The line for now must not cross a label.
             from_x = max(left, now_x) if right > now_x else left
             tallest = max(boxes, key=lambda box: box.height)
             edge = INSET if tallest.height > LANE else 0.0
@@ -146,10 +145,10 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
 
 
 def _lanes(node: wire.TimelineNode) -> list[tuple[wire.TimelineBar, list[int]]]:
-    """Which lanes each bar is drawn on: lanes stand for a number of GPUs, not for particular ones."""
+    """Return the lanes of each bar. Lanes show how many GPUs are held, not which."""
     free_from = [datetime.min.replace(tzinfo=UTC)] * node.gpus
     placed = []
-    # What is held comes first: it is there already, while a place may be a moment late.
+    # Held GPUs come first, because a planned start may be slightly in the past.
     for bar in sorted(node.bars, key=lambda bar: (bar.state == "queued", bar.start, -bar.gpus, bar.id)):
         start = parse(bar.start)
         free = [lane for lane in range(node.gpus) if free_from[lane] <= start]
@@ -163,7 +162,7 @@ def _lanes(node: wire.TimelineNode) -> list[tuple[wire.TimelineBar, list[int]]]:
 
 
 def _neighbours(free: list[int], count: int) -> list[int] | None:
-    """The smallest group of neighbouring lanes that has room for ``count``."""
+    """Return ``count`` lanes of the smallest group of adjacent lanes that is large enough."""
     groups = [(size, first) for first, size in runs(sorted(free)) if size >= count]
     if not groups:
         return None
@@ -172,7 +171,7 @@ def _neighbours(free: list[int], count: int) -> list[int] | None:
 
 
 def runs(lanes: list[int]) -> list[tuple[int, int]]:
-    """Groups of neighbours as (first, how many)."""
+    """Return groups of consecutive numbers as (first, count)."""
     runs: list[tuple[int, int]] = []
     for lane in lanes:
         if runs and lane == runs[-1][0] + runs[-1][1]:
@@ -183,12 +182,12 @@ def runs(lanes: list[int]) -> list[tuple[int, int]]:
 
 
 def _hours(now: datetime, end: datetime, step: timedelta) -> list[datetime]:
-    """Round times after ``now``, a step apart."""
+    """Return multiples of ``step`` since midnight, after ``now``."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     at = midnight + step * ((now - midnight) // step + 1)
     found = []
     while at < end - step * 0.2:
         found.append(at)
         at += step
-    # The first one would be written over "now".
+    # A tick near now would overlap the word "now".
     return [at for at in found if at - now > step * 0.35]

@@ -1,4 +1,4 @@
-"""Whose request it is, where load balancers stand before the Hub's proxy."""
+"""Client addresses of requests that pass load balancers in front of the Hub's proxy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ Network = IPv4Network | IPv6Network
 
 
 def beyond(chain: str, balancers: Sequence[Network]) -> str:
-    """Return an ``X-Forwarded-For`` without the balancers at its end: each hop appends who called it.
+    """Return an ``X-Forwarded-For`` header without the balancers at its end.
 
-    What comes before the last address that remains is the caller's own claim, and proves nothing.
+    Each hop appends the address of its client, so the last remaining address is the real client. Addresses
+    before it come from the client and prove nothing.
     """
     hops = [hop.strip() for hop in chain.split(",")]
     while len(hops) > 1 and _within(hops[-1], balancers):
@@ -25,5 +26,5 @@ def _within(hop: str, networks: Sequence[Network]) -> bool:
     except ValueError:
         return False
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped  # as a proxy writes it that listens on both kinds
+        address = address.ipv4_mapped  # proxies that listen on IPv6 write IPv4 addresses so
     return any(address in network for network in networks)

@@ -1,4 +1,4 @@
-"""The gate: what the Hub asks before, while and after a server runs. A listener of its own."""
+"""The gate: routes that the Hub calls before, while and after a server runs, on their own listener."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from .routes import Access, Call, route
 
 
 class MintRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """``POST /gate/mint``: an id for a spawn page of this subject's."""
+    """``POST /gate/mint``: create an id for a spawn page of this subject."""
 
     subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class Minted(msgspec.Struct):
-    """Its answer."""
+    """The answer of ``POST /gate/mint``."""
 
     id: str
 
 
 @route("POST", "gate/admit", access=Access.HUB)
 async def admit(call: Call, body: gate.AdmitRequest) -> gate.Admission:
-    """May this server start, and where?"""
+    """Return whether and where a server may start."""
     call.reservation = body.server
     return await call.site.service.gate.admit(body)
 
 
 @route("POST", "gate/name", access=Access.HUB)
 async def name(call: Call, body: gate.NameAsked) -> gate.Admission:
-    """May the Hub keep a server of this name? Names that are no reservation's are limited."""
+    """Return whether the Hub may have a server of this name. Names without a reservation are limited."""
     call.reservation = body.server
     answer = await call.site.service.gate.name(body)
     if answer.verdict is gate.Verdict.REDIRECT:
@@ -47,41 +47,41 @@ async def name(call: Call, body: gate.NameAsked) -> gate.Admission:
 
 @route("POST", "gate/started", access=Access.HUB)
 async def started(call: Call, body: gate.Started) -> None:
-    """The engine built the servers of an attempt."""
+    """Record that the engine built the servers of an attempt."""
     call.reservation = body.server
     call.site.service.gate.started(body)
 
 
 @route("POST", "gate/failed", access=Access.HUB)
 async def failed(call: Call, body: gate.Failed) -> None:
-    """What the engine built for an attempt can't start."""
+    """Record that the servers of an attempt cannot start."""
     call.reservation = body.server
     call.site.service.gate.failed(body)
 
 
 @route("POST", "gate/stop", access=Access.HUB)
 async def stop(call: Call, body: gate.StopAsked) -> gate.StopAnswer:
-    """May the spawner really stop this server?"""
+    """Return whether the spawner may stop a server."""
     call.reservation = body.server
     return await call.site.service.gate.stop_asked(body)
 
 
 @route("POST", "gate/deleted", access=Access.HUB)
 async def deleted(call: Call, body: gate.Deleted) -> None:
-    """A server was deleted in the Hub."""
+    """Record that a server was deleted in the Hub."""
     call.reservation = body.server
     await call.site.service.gate.deleted(body)
 
 
 @route("POST", "gate/mint", access=Access.HUB)
 async def mint(call: Call, body: MintRequest) -> Minted:
-    """An id for a spawn page."""
+    """Create an id for a spawn page."""
     return Minted(id=await call.site.service.mint(body.subject))
 
 
 @route("POST", "gate/picker", access=Access.HUB)
 async def picker(call: Call, body: gate.PickerAsked) -> gate.PickerAnswer:
-    """What the spawn page of this id is to show."""
+    """Return what the spawn page of an id shows."""
     service = call.site.service
     longest = longest_request(service.policy, service.view, body.subject)
     refused = ""
@@ -118,7 +118,7 @@ async def picker(call: Call, body: gate.PickerAsked) -> gate.PickerAnswer:
 
 
 async def _instead(call: Call, body: gate.PickerAsked) -> str | None:
-    """The page to show for an id that no new reservation can be made with."""
+    """Return the page to show instead if no new reservation can be made with the id."""
     minted = call.site.service.view.minted.get(body.server)
     if minted is not None and minted.subject == body.subject:
         return None
@@ -128,13 +128,13 @@ async def _instead(call: Call, body: gate.PickerAsked) -> str | None:
 
 @route("POST", "gate/login", access=Access.HUB)
 async def login(call: Call, body: gate.LoginAsked) -> gate.LoginAnswer:
-    """May this GitHub account log in, and as which user of the Hub?"""
+    """Return whether a GitHub account may log in, and as which user of the Hub."""
     return await _people(call).login(body.github_id, body.login)
 
 
 @route("GET", "gate/people/{name}", access=Access.HUB)
 async def person(call: Call, name: str) -> gate.PersonAnswer:
-    """Does this user of the Hub still have access?"""
+    """Return whether a user of the Hub still has access."""
     return _people(call).access_of(name)
 
 

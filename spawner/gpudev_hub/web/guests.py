@@ -1,4 +1,4 @@
-"""Sharing a server, for the API and for the pages: from a login to a person who may have access."""
+"""Share servers, for the API and the pages: find the person with a login, and check their access."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ async def share(site: Site, record: Reservation, by: Identity, login: str) -> Re
 
 
 async def unshare(site: Site, record: Reservation, actor: str, login: str) -> Reservation:
-    """End the access of the guest with this login; nothing changes if that person is no guest.
+    """End the access of the guest with this login; nothing changes if that person is not a guest.
 
-    Raises ``Refused``, also for a login that neither a user nor an earlier guest has.
+    Raises ``Refused``, also if neither a user nor an earlier guest has this login.
     """
     check_state(record, Action.UNSHARE)
     guest = _guest(site, record, login)
@@ -43,7 +43,7 @@ async def unshare(site: Site, record: Reservation, actor: str, login: str) -> Re
 
 
 async def _was_guest(site: Site, record: Reservation, login: str) -> bool:
-    """Return whether an earlier guest had this login: the request may be a repeated one."""
+    """Return whether an earlier guest had this login, so that the request may be repeated."""
     name = login.lower()
     after: int | None = 0
     while after is not None:
@@ -56,10 +56,11 @@ async def _was_guest(site: Site, record: Reservation, login: str) -> bool:
 
 
 def _guest(site: Site, record: Reservation, login: str) -> Guest | None:
-    """Return the guest whom a login means.
+    """Return the guest with a login.
 
-    That is who has the login now, else who had it when the server was shared, else, if nobody has the login,
-    whose name in the Hub it is: after renames these are different people. Raises ``Refused`` if two had it.
+    After renames, a login can match several people. The order is: the guest who has the login now, who had it
+    when the server was shared, and, if nobody has it now, whose name in the Hub it is. Raises ``Refused`` if
+    two guests had it.
     """
     view, name = site.service.view, login.lower()
     person = site.service.access.people.by_login(login)

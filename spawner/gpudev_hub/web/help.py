@@ -1,4 +1,4 @@
-"""The help page and the client that it tells how to install: for everybody, also before they log in."""
+"""The help page and the download of the client, also for users who are not logged in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Help(Page):
     here = "help"
 
     async def prepare(self) -> None:
-        """Find out who asks, for the navigation; nobody has to be logged in, and the Hub may be away."""
+        """Find out who asks, for the navigation. No login is needed, and the Hub may not answer."""
         try:
             self.identity = await self.identify()
         except Refused:
@@ -33,7 +33,7 @@ class Help(Page):
 
 
 class ClientDownload(BaseHandler):
-    """``/client/NAME.whl``: the client of this hub's version, for ``pip``, which has no token."""
+    """``/client/NAME.whl``: the client in the version of this hub, for ``pip``, which has no token."""
 
     async def get(self, name: str) -> None:
         """Raise ``Refused`` if this hub has another version."""

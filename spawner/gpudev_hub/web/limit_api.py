@@ -1,4 +1,4 @@
-"""The routes of limits, below ``api/v1/``."""
+"""Routes for limits below ``api/v1/``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits on the wire: standings of people, rules of operators, and back."""
+"""Convert limits, rules and values between the service and the API."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ WIRE_NAMES: dict[Name, wire.LimitName] = {
     "gpu_hours_week": "gpu_hours_week",
     "gpu_hours_month": "gpu_hours_month",
 }
-"""The names of limits on the wire, which are those of the policy file."""
+"""The names of limits in the API, which are those of the policy file."""
 
 
 def limit(one: Standing) -> wire.Limit:
-    """Return a limit on the wire: hours for durations, GPU-hours for GPU time."""
+    """Return a limit for the API, with hours for durations and GPU-hours for GPU time."""
     unit = 1 if one.name in ("running_gpus", "queued_requests") else HOUR
     return wire.Limit(
         name=WIRE_NAMES[one.name],
@@ -40,7 +40,7 @@ def limit(one: Standing) -> wire.Limit:
 
 
 def source(scope: str) -> str:
-    """Return where a limit comes from, as people read it."""
+    """Return in words where a limit comes from."""
     kind, _, name = scope.partition(":")
     return {"person": "your own limit", "team": f"limit of {name}"}.get(kind, "default")
 
@@ -56,7 +56,7 @@ def values(of: LimitRule | Allowances) -> dict[wire.LimitName, float]:
 
 
 def rule(of: LimitRule, logins: Mapping[str, str]) -> wire.LimitRule:
-    """Return a rule on the wire. `logins`: by subject."""
+    """Return a rule for the API. `logins`: by subject."""
     return wire.LimitRule(
         scope=of.scope,
         login=logins.get(of.scope.partition(":")[2]),
@@ -69,7 +69,7 @@ def rule(of: LimitRule, logins: Mapping[str, str]) -> wire.LimitRule:
 
 
 def ordered(rules: Iterable[LimitRule]) -> list[LimitRule]:
-    """Return rules in the order in which they are shown: the default first, then teams, then people."""
+    """Return rules in the order to show: the default, then teams, then people."""
 
     def order(rule: LimitRule) -> tuple[bool, bool, str, str]:
         return rule.scope != DEFAULT, rule.scope.startswith("person:"), rule.scope, rule.pool or ""
@@ -78,7 +78,7 @@ def ordered(rules: Iterable[LimitRule]) -> list[LimitRule]:
 
 
 def given(asked: wire.LimitValues) -> dict[Name, int]:
-    """Return the values that an operator gave, as rules have them."""
+    """Return the values from an operator's request in the units of rules."""
     found: dict[Name, int] = {}
     for name, called in WIRE_NAMES.items():
         value: float | None = getattr(asked, called)

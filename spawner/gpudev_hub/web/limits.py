@@ -1,4 +1,4 @@
-"""How often one caller may ask: token buckets, and a bound on open long polls."""
+"""Rate limits per caller with token buckets, and the limit on open long polls."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gpudev_hub.core.model import Millis
 from .settings import Rate
 
 REMEMBERED = 10_000
-"""Callers remembered at once; the one longest unseen is forgotten first."""
+"""Most callers remembered; the least recent caller is forgotten first."""
 
 
 def network(address: str) -> str:
     """Return what counts as one caller: an IPv4 address, or the /64 prefix of an IPv6 address.
 
-    One machine can use every address of a /64. What is no address is returned as it is.
+    One machine can use all addresses of a /64 prefix. Other text is returned unchanged.
     """
     try:
         found = ipaddress.ip_address(address)
@@ -32,7 +32,7 @@ def network(address: str) -> str:
 
 
 class RateLimited(Refused):
-    """Too many requests; ``retry_after`` seconds from now there is room again."""
+    """Too many requests: the caller can try again in ``retry_after`` seconds."""
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(Code.RATE_LIMITED, message, f"Wait {retry_after} s and try again.")
@@ -49,14 +49,14 @@ class Limiter:
         self._buckets: OrderedDict[str, tuple[float, Millis]] = OrderedDict()
 
     def spend(self, caller: str) -> None:
-        """Take one token of ``caller``'s; raises ``RateLimited`` when none is left."""
+        """Take one of the caller's tokens. Raises ``RateLimited`` if none is left."""
         self._buckets[caller] = (self.check(caller) - 1, self._now())
         self._buckets.move_to_end(caller)
         if len(self._buckets) > REMEMBERED:
             self._buckets.popitem(last=False)
 
     def check(self, caller: str) -> float:
-        """Return how many tokens are left, without taking one; raises ``RateLimited`` when none is."""
+        """Return the number of tokens left, without taking one. Raises ``RateLimited`` if none is left."""
         rate, now = self._rate, self._now()
         tokens, since = self._buckets.get(caller, (float(rate.burst), now))
         tokens = min(rate.burst, tokens + max(0, now - since) / 1000 * rate.per_second)
@@ -70,7 +70,7 @@ class Limiter:
 
 
 class Polls:
-    """How many long polls each caller has open."""
+    """Counts the open long polls of each caller."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -78,7 +78,7 @@ class Polls:
 
     @contextmanager
     def one(self, caller: str) -> Iterator[None]:
-        """Count one long poll of ``caller``'s while it lasts; raises ``RateLimited`` above the bound."""
+        """Count a long poll while it is open. Raises ``RateLimited`` above the limit."""
         if self._open[caller] >= self._most:
             raise RateLimited(f"You have {self._open[caller]} long polls open; the limit is {self._most}.", 1)
         self._open[caller] += 1

@@ -1,7 +1,7 @@
-"""Logins of command lines that are under way, and the tokens that they end in.
+"""Logins of command lines that are in progress, and the tokens that they get.
 
-The Hub makes each token for its owner, with the scopes of `SCOPES` and an expiry. Codes, nonces and tokens
-never are in an address of the service, nor in a log.
+The Hub makes each token for its owner, with the scopes of `SCOPES` and an expiry. Addresses and logs of the
+service never have codes, nonces or tokens.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ log = logging.getLogger("gpudev.login")
 LIFE: Final = wire.DAYS * 24 * 3600
 """Seconds for which a token is valid."""
 NOTE: Final = "gpu-dev login"
-"""Start of the note of the tokens; only such tokens are renewed."""
+"""Start of the note of tokens from logins. Other tokens are not renewed."""
 
 
 class Logins:
-    """Logins under way, and what they need: the Hub's tokens and people's SSH keys."""
+    """Logins in progress, with what they need: the Hub's tokens and users' SSH keys."""
 
     def __init__(
         self, hub: HubClient, keys: KeyDirectory, settings: WebSettings, now: Callable[[], Millis]
@@ -50,10 +50,10 @@ class Logins:
         self.starts = Limiter(settings.logins, now, "logins from this address")
         self.failures = Limiter(settings.login_failures, now, "failed logins from this address")
         self.successors: OrderedDict[str, str] = OrderedDict()
-        """Of renewed tokens: id → id of the successor."""
+        """Ids of successors, by the id of the renewed token."""
 
     async def mint(self, owner: Owner, device: str, *, method: str, peer: str) -> wire.LoginResult:
-        """Return a new token of a user who has proved who they are. Raises ``Refused``."""
+        """Return a new token for an authenticated user. Raises ``Refused``."""
         now = datetime.fromtimestamp(self.now() / SECOND, UTC)
         token, made = await self.make(owner, note_of(NOTE, shown_device(device), method, now), LIFE)
         fields = {
@@ -101,10 +101,10 @@ def hub_answers() -> Iterator[None]:
 
 
 def shown_device(device: str) -> str:
-    """Return the name of a machine, as its user gave it, safe to show."""
+    """Return the name of a machine without control characters."""
     return printable(device).strip() or "an unnamed machine"
 
 
 def shown_time(at: datetime | None) -> str | None:
-    """Return a time of the Hub as the API has it."""
+    """Return a time from the Hub for the API."""
     return None if at is None else rfc3339(round(at.timestamp() * SECOND))

@@ -1,6 +1,6 @@
-"""Routes of logins: by a browser on the same machine, by a code to type, or by an SSH key.
+"""Routes for logins: with a browser on the same machine, with a code to type, or with an SSH key.
 
-All three end in a token, which its owner can look up, renew and delete.
+Each login gives a token. Its owner can look it up, renew it and delete it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .site import Site
 log = logging.getLogger("gpudev.login")
 
 REMEMBERED: Final = 4096
-"""Renewed tokens whose successors are remembered."""
+"""Most renewed tokens whose successors are remembered."""
 ROOT: Final = f"{API}/login"
 LIMITED: Final = (Code.RATE_LIMITED, Code.UNAVAILABLE)
 PROOF: Final = (*LIMITED, Code.UNAUTHENTICATED, Code.FORBIDDEN)

@@ -1,6 +1,6 @@
-"""Logins of command lines that wait to be confirmed or collected: codes, each valid once and briefly.
+"""Codes of logins that wait to be confirmed or collected. Each code works once, for a short time.
 
-Everything is in memory: a restart of the service ends the logins under way, and people start them again.
+Codes are only in memory: after a restart of the service, users start their logins again.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ASK_LIFE: Final[Millis] = 10 * MINUTE
 """How long a code that people type is valid."""
 NONCE_LIFE: Final[Millis] = 2 * MINUTE
 INTERVAL: Final = 5
-"""Seconds between two polls, and by how much a poll that comes too early lengthens them."""
+"""Seconds between two polls. A poll that is too early lengthens the interval by as much."""
 LONGEST_INTERVAL: Final = 60
 MOST: Final = 2000
-"""Entries of one kind in all."""
+"""Most entries of one kind."""
 MOST_OF_ONE: Final = 20
-"""Entries of one kind for one address or one user."""
+"""Most entries of one kind for one address or user."""
 LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
-"""Of a code that people type: no vowels, so no words, and no digits to confuse with letters."""
+"""Letters of codes that users type: no vowels, so that no words result, and no digits that look alike."""
 CODE_LENGTH: Final = 8
 
 AGAIN: Final = "Start again with: gpu-dev login"
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 def code_expired() -> Refused:
-    """The refusal of a code that is unknown, used or expired; which of these it is stays secret."""
+    """Return the refusal of a code that is unknown, used or expired, without saying which."""
     return Refused(Code.UNAUTHENTICATED, "This login code is not valid: it was used or has expired.", AGAIN)
 
 
@@ -53,13 +53,13 @@ class Grant:
 
 @dataclass(slots=True)
 class Asked:
-    """A login that waits for its user, who types the code on a page."""
+    """A login that waits until its user types the code on a page."""
 
     user_code: str
     challenge: str
     device: str
     address: str
-    """Network address that asked for it."""
+    """Network address that requested it."""
     asked_at: Millis
     expires_at: Millis
     interval: int = INTERVAL
@@ -79,17 +79,17 @@ class Poll:
 
 
 class _Table(Generic[T]):
-    """Entries by their secrets, each until it expires; refuses more than the bounds."""
+    """Entries by their secrets until they expire, limited in number."""
 
     what: ClassVar[str]
-    """The entries of one user or address."""
+    """What the entries of one user or address are called in a refusal."""
 
     def __init__(self) -> None:
         self._entries: dict[str, tuple[T, str, Millis]] = {}
-        """With the user or address whose they are, and when they expire."""
+        """Entry, its user or address, and when it expires."""
 
     def _add(self, entry: T, of: str, now: Millis, until: Millis) -> str:
-        """Return a new secret for an entry. Raises ``Refused`` above the bounds."""
+        """Return a new secret for an entry. Raises ``RateLimited`` above the limits."""
         self._forget(now)
         count = sum(other == of for _, other, _ in self._entries.values())
         if count >= MOST_OF_ONE or len(self._entries) >= MOST:
@@ -112,16 +112,16 @@ class _Table(Generic[T]):
 
 
 class Grants(_Table[Grant]):
-    """One-use codes of confirmed logins, which the browser carries to the command line that asked."""
+    """Codes of confirmed logins. The browser passes them to the command line, and each works once."""
 
     what = "logins of this user"
 
     def add(self, owner: Owner, challenge: str, device: str, now: Millis) -> str:
-        """Return a new code. Raises ``Refused`` above the bounds."""
+        """Return a new code. Raises ``RateLimited`` above the limits."""
         return self._add(Grant(owner, challenge, device), owner.subject, now, now + GRANT_LIFE)
 
     def redeem(self, code: str, verifier: str, now: Millis) -> Grant:
-        """Return the login that a code stands for. The code is used up, whatever the verifier.
+        """Return the login of a code, and delete the code, even if the verifier is wrong.
 
         Raises ``Refused`` (``unauthenticated``).
         """
@@ -137,7 +137,7 @@ class Asks(_Table[Asked]):
     what = "logins from this address"
 
     def add(self, challenge: str, device: str, address: str, now: Millis) -> tuple[str, Asked]:
-        """Return a secret for polls, and the login with its code. Raises ``Refused`` above the bounds."""
+        """Return a secret for polls, and the login with its code. Raises ``RateLimited`` above the limits."""
         code = _new_code()
         while self._with(code):
             code = _new_code()
@@ -148,15 +148,16 @@ class Asks(_Table[Asked]):
         return next((asked for asked, _, _ in self._entries.values() if asked.user_code == code), None)
 
     def find(self, typed: str, now: Millis) -> Asked | None:
-        """Return the login that waits for this code, as people type it; ``None``: there is none."""
+        """Return the login that waits for a typed code, ``None`` if there is none."""
         self._forget(now)
         asked = self._with(clean_code(typed))
         return asked if asked is not None and asked.owner is None and not asked.denied else None
 
     def poll(self, secret: str, verifier: str, now: Millis) -> Poll:
-        """Return whether the login is confirmed; then it is collected, and the code is used up.
+        """Return whether the login is confirmed, and delete the secret if so.
 
-        Raises ``Refused``: ``unauthenticated`` for an unknown or expired one, ``forbidden`` if refused.
+        Raises ``Refused``: ``unauthenticated`` for an unknown or expired secret, ``forbidden`` if the user
+        refused the login.
         """
         asked = self._get(secret, now)
         if asked is None or not verified(verifier, asked.challenge):
@@ -175,17 +176,17 @@ class Asks(_Table[Asked]):
 
 
 class Nonces(_Table[Millis]):
-    """Random numbers for signatures, each accepted once; known is when each expires."""
+    """Random numbers for signatures, each accepted once. The entries are the times when they expire."""
 
     what = "logins from this address"
 
     def add(self, address: str, now: Millis) -> tuple[str, Millis]:
-        """Return a new one, and when it expires. Raises ``Refused`` above the bounds."""
+        """Return a new number, and when it expires. Raises ``RateLimited`` above the limits."""
         until = now + NONCE_LIFE
         return self._add(until, network(address), now, until), until
 
     def take(self, nonce: str, now: Millis) -> Millis | None:
-        """Use one up; return when it would have expired, ``None`` if it is unknown, used or expired."""
+        """Delete a number; return when it would expire, ``None`` if it is unknown, used or expired."""
         return self._take(nonce, now)
 
 
@@ -197,12 +198,12 @@ def verified(verifier: str, challenge: str) -> bool:
 
 
 def clean_code(typed: str) -> str:
-    """Return a code as it is kept, from what somebody typed: in lower case, with spaces or hyphens."""
+    """Return a typed code in capital letters, without spaces and hyphens."""
     return "".join(typed.split()).replace("-", "").upper()
 
 
 def shown_code(code: str) -> str:
-    """Return a code as people read it: ``BCDF-GHJK``."""
+    """Return a code with a hyphen: ``BCDF-GHJK``."""
     return f"{code[: CODE_LENGTH // 2]}-{code[CODE_LENGTH // 2 :]}"
 
 

@@ -1,4 +1,4 @@
-"""The page where people confirm the login of a command line."""
+"""The page where users confirm the login of a command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATH = re.compile(r"/[A-Za-z0-9/_-]{0,100}")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the link of a command line on the browser's machine asks for."""
+    """What a link from a command line on the browser's machine asks for."""
 
     redirect_uri: str
     state: str
@@ -35,17 +35,17 @@ class Request:
     device: str
 
     def answer(self, **values: str) -> str:
-        """Return the address that tells the command line how it went."""
+        """Return the address that gives the command line the result."""
         return f"{self.redirect_uri}?{urlencode({**values, 'state': self.state})}"
 
 
 class LoginPage(Page):
-    """``/login``: confirm a login that this machine or another one asks for."""
+    """``/login``: confirm a login of this machine or of another machine."""
 
     here = "login"
 
     async def prepare(self) -> None:
-        """Let in browsers only: no token can make another token here."""
+        """Refuse tokens: a token must not make another token here."""
         await super().prepare()
         if self.identity is not None and self.token is not None:
             raise Refused(
@@ -53,17 +53,24 @@ class LoginPage(Page):
             )
 
     async def get(self) -> None:
-        """``?redirect_uri=&state=&code_challenge=&device=``: ask; without them: a field for the code."""
+        """``?redirect_uri=&state=&code_challenge=&device=``: confirm a login; without them: type a code."""
         if not self.request.query_arguments:
             self.show("login.html", stage="code", error="", typed="")
             return
-        self._confirm(self._request(), None)
+        request = self._request()
+        self._confirm(request.device, request=request)
 
     async def post(self) -> None:
-        """The forms of the page: a typed code, or an answer to the question."""
+        """Handle the forms of the page: a typed code, or confirm and refuse."""
         answer = self.get_argument("answer", "")
         if self.get_argument("redirect_uri", ""):
-            self._answer_here(self._request(), answer)
+            request = self._request()
+            if answer == "confirm":
+                grants, now = self.site.logins.grants, self.site.logins.now()
+                code = grants.add(self.person.owner, request.code_challenge, request.device, now)
+                self._done("confirmed", request.device, request.answer(code=code))
+            else:
+                self._done("refused", request.device, request.answer(error="access_denied"))
             return
         typed = self.get_argument("user_code", "")[:64]
         asked = self._find(typed)
@@ -71,7 +78,7 @@ class LoginPage(Page):
             error = "This code is not valid: it was used, has expired, or is mistyped."
             self.show("login.html", 400, stage="code", error=error, typed=typed)
         elif answer == "":
-            self._confirm(None, asked)
+            self._confirm(asked.device, asked=asked)
         elif answer == "confirm":
             asked.owner = self.person.owner
             self._done("confirmed", asked.device)
@@ -79,16 +86,8 @@ class LoginPage(Page):
             asked.denied = True
             self._done("refused", asked.device)
 
-    def _answer_here(self, request: Request, answer: str) -> None:
-        if answer != "confirm":
-            self._done("refused", request.device, request.answer(error="access_denied"))
-            return
-        person, now = self.person.owner, self.site.logins.now()
-        code = self.site.logins.grants.add(person, request.code_challenge, request.device, now)
-        self._done("confirmed", request.device, request.answer(code=code))
-
     def _find(self, typed: str) -> Asked | None:
-        """Return the login that waits for a typed code; wrong codes are limited, by user and address."""
+        """Return the login that waits for a typed code. Wrong codes are limited by user and by address."""
         failures, peer = self.site.logins.failures, network(self.peer)
         subject = self.person.owner.subject
         for caller in (subject, peer):
@@ -100,7 +99,7 @@ class LoginPage(Page):
         return found
 
     def _request(self) -> Request:
-        """Return what a link asks for. Raises ``Refused`` if it is not valid."""
+        """Return what the link asks for. Raises ``Refused`` if it is not valid."""
         request = Request(
             self.get_argument("redirect_uri", "")[:LONGEST_ADDRESS],
             self.get_argument("state", "")[: LONGEST_STATE + 1],
@@ -124,8 +123,7 @@ class LoginPage(Page):
             )
         return request
 
-    def _confirm(self, request: Request | None, asked: Asked | None) -> None:
-        device = request.device if request is not None else asked.device if asked is not None else ""
+    def _confirm(self, device: str, request: Request | None = None, asked: Asked | None = None) -> None:
         self.show(
             "login.html",
             stage="confirm",
@@ -145,9 +143,9 @@ class LoginPage(Page):
 
 
 def loopback(address: str) -> bool:
-    """Return whether an address is a port of ``127.0.0.1`` or ``[::1]``, which this machine alone reaches.
+    """Return whether an address is a port of ``127.0.0.1`` or ``[::1]``, which only this machine reaches.
 
-    Names are refused, ``localhost`` too: whoever controls their resolution could receive the code.
+    Names are refused, also ``localhost``: whoever controls their resolution could receive the code.
     """
     try:
         parts = urlsplit(address)

@@ -1,8 +1,8 @@
-"""Structured logs: one JSON object per line, with request and reservation ids, never with a token.
+"""Structured logs: one JSON object per line, with ids of requests and reservations, and without tokens.
 
-Records carry their fields as ``extra={"fields": {...}}``, or a reservation's id alone as
-``extra={"reservation": ...}``. The access log knows paths, never query strings:
-those of the log-in dance hold one-time codes.
+Records have their fields as ``extra={"fields": {...}}``, or only a reservation's id as
+``extra={"reservation": ...}``. The access log has paths without query strings, because those of a login have
+one-time codes.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from tornado.web import RequestHandler
 
 ACCESS = logging.getLogger("gpudev.access")
 LONGEST = 200
-"""Characters of a path; clients choose them."""
+"""Most characters of a path, which clients choose."""
 LONGEST_MESSAGE = 4000
-"""Characters of a message."""
+"""Most characters of a message."""
 SESSION = re.compile(r"(\bxsrf cookie for )b?'[^']*'")
-"""The session of a browser, in JupyterHub's line about the cookie that protects forms."""
+"""A browser's session in JupyterHub's log line about the XSRF cookie."""
 
 
 class JsonFormatter(logging.Formatter):
     """A log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """``time``, ``level``, ``logger``, ``message``, the record's fields, and a traceback."""
+        """Return ``time``, ``level``, ``logger``, ``message``, the record's fields, and a traceback."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -43,14 +43,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def cut(text: str, longest: int) -> str:
-    """``text``, or its beginning and how much is missing."""
+    """Return the text; if it is too long, its beginning and its length."""
     return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
 
 
 def log_request(handler: RequestHandler, unlogged: int = 0) -> None:
-    """Log who asked for what, how it ended and how long it took.
+    """Log caller, request, status and duration.
 
-    ``unlogged``: requests of strangers that were not logged since the last line about one.
+    ``unlogged``: number of unauthenticated requests since the last logged one that were not logged.
     """
     request = handler.request
     method, path = cut(request.method or "", 16), cut(request.path, LONGEST)

@@ -1,4 +1,4 @@
-"""Everything that is counted and measured: names, meanings and values."""
+"""All metrics: names, descriptions and values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOVES: Final = [
     (None, State.STARTING),
     *((before, after) for before in MOVES for after in sorted(MOVES[before])),
 ]
-"""Changes of state; ``None``: a new request. All are shown: what first appears as 1 has no rate."""
+"""Changes of state; ``None``: a new request. All have samples: one that first appears as 1 has no rate."""
 
 
 class RequestMetrics:
@@ -43,22 +43,21 @@ class RequestMetrics:
         self.seconds: dict[str, Histogram] = {}
 
     def saw(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
         self.requests[route, method, status] += 1
         self.seconds.setdefault(route, Histogram()).saw(seconds)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceCollector(Collector):
-    """Read all metrics from the service at each scrape."""
+    """Reads all metrics from the service at each scrape."""
 
     requests: RequestMetrics
     service: Service
     bastion: Bastion | None
-    """``None``: there are no metrics of a bastion."""
+    """``None``: no metrics of a bastion."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric. Without GitHub, there are none of access."""
+        """Yield every metric; those of access only with GitHub."""
         service, view = self.service, self.service.view
         pools = [pool.name for pool in service.policy.pools]
         yield from _requests(self.requests)
@@ -75,7 +74,7 @@ class ServiceCollector(Collector):
 
 
 Samples = Iterable[tuple[object, float]]
-"""Values by label values: a tuple, or the value of the only label."""
+"""(label values, value) of each sample. The value of a single label need not be a tuple."""
 
 
 def _family(

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the same routes as the handlers."""
+"""The OpenAPI 3.1 document, made from the routes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATH_PARAMETERS = {
 
 
 def document(routes: Iterable[Route], server: str) -> dict[str, Any]:
-    """The document for ``routes``, which are answered below the path ``server``."""
+    """Return the document of routes below the path ``server``."""
     routes = list(routes)
     types = [wire.ErrorBody]
     for route in routes:

@@ -1,11 +1,10 @@
-"""The pages of operators: who holds what, the queue, nodes and limits.
+"""Pages for operators: held GPUs, the queue, nodes and limits.
 
-Every action has a page that says what will happen to whom. `OperatorPage` refuses everyone else.
+Each action has a page that says what will happen to whom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import get_args
 from urllib.parse import quote
 
@@ -27,12 +26,12 @@ ACTIONS: tuple[wire.NodeAction, ...] = get_args(wire.NodeAction)
 
 
 class OperatorPage(Page):
-    """What they share: operators alone may read and use them."""
+    """A page that only operators can read and use."""
 
     here = "operator"
 
     async def prepare(self) -> None:
-        """Raises ``Refused`` (``forbidden``) for everyone who is not an operator."""
+        """Raise ``Refused`` (``forbidden``) for everyone who is not an operator."""
         await super().prepare()
         if self.identity is not None and not self.identity.operator:
             raise Refused(
@@ -42,7 +41,7 @@ class OperatorPage(Page):
             )
 
     def given_reason(self) -> str:
-        """The reason of the form. Raises ``Refused`` if it is missing or too long."""
+        """Return the reason in the form. Raises ``Refused`` if it is missing or too long."""
         found = reason(self.get_argument("reason", ""))
         if not found:
             raise Refused(
@@ -56,13 +55,9 @@ class OperatorPage(Page):
             )
         return found
 
-    def typed(self, *names: str) -> Mapping[str, str]:
-        """What a refused form's fields held, to fill them in again."""
-        return {name: self.get_argument(name, "")[: LONGEST_REASON * 2] for name in names}
-
 
 def changed(what: str) -> Refused:
-    """The refusal of a confirmation whose page said something else than holds now."""
+    """Return the refusal of a confirmation on a page that is out of date."""
     return Refused(
         Code.WRONG_STATE,
         f"{what} has changed since you opened this page. Nothing was done.",
@@ -108,7 +103,6 @@ class OperateReservation(OperatorPage):
     """``/operator/reservations/ID``: end or extend it, with a reason."""
 
     async def find(self, id: str) -> Reservation:
-        """The reservation. Raises ``Refused`` (``not_found``)."""
         record = await self.site.service.reads.find(id)
         if record is None:
             raise Refused(Code.NOT_FOUND, f"There is no reservation {id[:64]}.", "See the operator page.")
@@ -116,7 +110,6 @@ class OperateReservation(OperatorPage):
         return record
 
     async def get(self, id: str) -> None:
-        """What would happen, and the forms."""
         self._render(await self.find(id))
 
     def _render(self, record: Reservation, error: Refused | None = None) -> None:
@@ -128,7 +121,7 @@ class OperateReservation(OperatorPage):
             since=instant(record.admitted_at),
             effects=end_effects(shown.r),
             confirmed=record.state.value,
-            typed=self.typed("hours", "reason"),
+            typed={name: self.get_argument(name, "")[: LONGEST_REASON * 2] for name in ("hours", "reason")},
             asked=self.get_argument("action", ""),
             error=error,
         )
@@ -156,17 +149,15 @@ class OperateReservation(OperatorPage):
 
 
 class OperateNode(OperatorPage):
-    """``/operator/nodes/NAME``: drain it, undrain it, mark it lost."""
+    """``/operator/nodes/NAME``: drain it, undrain it, mark it as lost."""
 
     def find(self, name: str) -> NodeUse:
-        """The node. Raises ``Refused`` (``not_found``)."""
         for use in node_uses(self.site.service.view):
             if use.node.name == name:
                 return use
         raise Refused(Code.NOT_FOUND, f"There is no node {name[:64]}.", "See the operator page.")
 
     async def get(self, name: str) -> None:
-        """What each action would do, and the forms."""
         self._render(name)
 
     def _render(self, name: str, error: Refused | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the operator page says: who uses a node, and what each action does to whom. Pure."""
+"""Texts of the operator pages: who uses a node, and what each action does to whom."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NodeUse:
 
     node: Node
     held: int
-    """GPUs that servers hold, those that are being stopped included."""
+    """GPUs that servers hold, also those that are being stopped."""
     servers: tuple[Use, ...]
     """Servers that start or run."""
     planned: tuple[Use, ...]
@@ -48,12 +48,12 @@ class NodeUse:
 
     @property
     def owners(self) -> list[str]:
-        """Who has servers on it."""
+        """Logins of the owners of its servers."""
         return sorted({use.owner for use in self.servers})
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the servers that are named in a confirmation."""
+        """Identifies the servers named in a confirmation."""
         return " ".join(sorted(use.id for use in self.servers))
 
     def effects(self, action: wire.NodeAction) -> list[str]:
@@ -95,7 +95,7 @@ def _use(view: View, node: Node) -> NodeUse:
             continue
         held += slots
         record = view.reservations.get(claim.reservation)
-        # The server of an earlier attempt, or of a reservation that has ended, may still be there.
+        # A claim may also be of an earlier attempt, or of a reservation that has ended.
         runs = record is not None and record.state in (State.STARTING, State.READY)
         if record is not None and runs and record.attempt == claim.attempt:
             servers[record.id] = Use(record.id, _title(record), record.owner.login)

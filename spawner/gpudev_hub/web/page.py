@@ -1,4 +1,4 @@
-"""What every page shares: the templates, their filters, and the values that all of them need."""
+"""What all pages share: the templates, their filters, and common values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def bar_words(bar: Bar, now: str) -> list[dict[str, str]]:
-    """Return a bar of the timeline in words, in pieces; those with ``name`` may run from right to left."""
+    """Return the label of a bar in pieces. Those with ``name`` may be in right-to-left script."""
     b = bar.bar
     names = [{"text": name, "name": "name"} for name in (b.owner, b.name) if name]
     start, end = ({"text": page_view.clock(parse(at), parse(now)), "at": at} for at in (b.start, b.end))
@@ -64,10 +64,10 @@ TEMPLATES = _templates()
 
 
 class Page(PageHandler):
-    """What all pages share."""
+    """A page that is made from a template."""
 
     here = ""
-    """The entry of the navigation that this page is."""
+    """The current entry of the navigation."""
     store_away = False
     """Whether the database did not answer, so that a part of the page is missing."""
 
@@ -83,13 +83,12 @@ class Page(PageHandler):
 
     @property
     def now(self) -> str:
-        """The service's time."""
         return rfc3339(self.site.service.clock.now())
 
     async def stored(self, reading: Awaitable[T], instead: T) -> T:
-        """Return what is read from the database; ``instead`` while it does not answer: the page says so.
+        """Return what is read from the database, or ``instead`` if it does not answer.
 
-        What is live is in memory, so most of a page can be shown without the database.
+        Live reservations are in memory, so most of a page can be shown without the database.
         """
         try:
             return await reading
@@ -100,7 +99,6 @@ class Page(PageHandler):
             return instead
 
     def show(self, template: str, code: int = 200, **values: Any) -> None:
-        """Send a page."""
         user = self.identity.owner.login if self.identity is not None else ""
         xsrf = self.xsrf_token.decode("ascii") if self.identity is not None else ""
         common = {
@@ -117,9 +115,8 @@ class Page(PageHandler):
         self.finish(TEMPLATES.get_template(template).render(common | {"now": self.now} | values))
 
     def show_error(self, error: wire.Error, status: int) -> None:
-        """As a page."""
         heading = HEADINGS.get(status, "Request refused" if status < 500 else "Service problem")
-        # Every page would say the same, so its button leads to this page again.
+        # Every page has this error, so the button leads to the same page.
         shut_out = error.code == Code.ACCESS_REVOKED
         if shut_out:
             heading = NOT_NOW
@@ -128,7 +125,7 @@ class Page(PageHandler):
         self.show("error.html", status, error=error, status=status, heading=heading, shut_out=shut_out)
 
     def shown(self, record: Reservation) -> page_view.Shown:
-        """A reservation for the templates."""
+        """Return a reservation for the templates."""
         found = self.site.presenter.reservation(record, self.person)
         told = found.mine or self.person.operator
         minutes = armed(record, self.site.service.policy.warn_minutes) if told else ()

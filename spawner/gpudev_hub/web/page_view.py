@@ -1,4 +1,4 @@
-"""What the pages say: from the wire types to words, tones and steps. Pure; the templates only lay it out."""
+"""Texts of the pages: words, tones and steps for the types of the API. Templates do only the layout."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MEANINGS = (
     ("Access revoked", "bad", "Its owner may no longer use this hub. Files in their home are kept."),
     ("Ended by an operator", "wait", "An operator ended it. Its page gives the reason if there is one."),
 )
-"""What the help page says of each word that a reservation's pill may show: (word, tone, meaning)."""
+"""Explanations on the help page of each state that a reservation can show: (word, tone, meaning)."""
 CAUSES = {
     "requested": "Requested",
     "planned": "Planned start moved",
@@ -86,7 +86,7 @@ NOTHING = Markup("")
 
 
 def when(iso: str | None, now: str, seconds: bool = False) -> Markup:
-    """Return an instant as ``<time>``: UTC here, the reader's own zone where scripts run."""
+    """Return an instant as ``<time>`` in UTC; scripts change it to the reader's time zone."""
     if iso is None:
         return Markup("–")
     at = parse(iso)
@@ -97,19 +97,19 @@ def when(iso: str | None, now: str, seconds: bool = False) -> Markup:
 
 
 def clock(at: datetime, now: datetime, seconds: bool = False) -> str:
-    """Return ``14:10 UTC``, or ``14:10:09 UTC``, with the day where it is not today's."""
+    """Return ``14:10 UTC``, or ``14:10:09 UTC``, with the day if it is not today."""
     day = "" if at.date() == now.date() else f"{at.day} {at:%b} "
     return f"{day}{at:%H:%M:%S} UTC" if seconds else f"{day}{at:%H:%M} UTC"
 
 
 def left(iso: str, now: str) -> Markup:
-    """Time from now to ``iso``, counted down by scripts."""
+    """Return the time from now to ``iso``; scripts count it down."""
     seconds = (parse(iso) - parse(now)).total_seconds()
     return Markup('<time datetime="{}" data-left>{}</time>').format(iso, span(seconds))
 
 
 def span(seconds: float) -> str:
-    """``2 h 14 min``; below two minutes in seconds."""
+    """Return ``2 h 14 min``, or seconds below two minutes."""
     seconds = max(0, int(seconds))
     if seconds < 120:
         return f"{seconds} s"
@@ -120,7 +120,7 @@ def span(seconds: float) -> str:
 
 
 def hours(value: float) -> str:
-    """``4 h``, ``1 h 30 min``."""
+    """Return ``4 h``, ``1 h 30 min``."""
     return span(value * 3600)
 
 
@@ -130,24 +130,24 @@ def hours_field(value: float) -> str:
 
 
 def size(gpus: int, nodes: int) -> str:
-    """``4 GPUs``, ``2 × 8 GPUs``."""
+    """Return ``4 GPUs``, ``2 × 8 GPUs``."""
     each = counted(gpus, "GPU")
     return each if nodes == 1 else f"{nodes} × {each}"
 
 
 def ordinal(place: int) -> str:
-    """``1st``, ``12th``."""
+    """Return ``1st``, ``12th``."""
     tail = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
     return f"{place}{tail}"
 
 
 def told(text: wire.Sentence | None, now: str) -> Markup:
-    """A text with its instants as ``<time>``, with a capital letter and a full stop."""
+    """Return a sentence with a capital letter and a full stop, and its instants as ``<time>``."""
     return NOTHING if text is None else Markup(sentence(wire.told(text, lambda at: when(at, now), escape)))  # noqa: S704
 
 
 def slots(allocation: list[wire.NodeSlots]) -> list[str]:
-    """``node-1, GPUs 0–3`` for each node."""
+    """Return ``node-1, GPUs 0–3`` for each node."""
     return [
         f"{part.node}, GPU{'' if len(part.slots) == 1 else 's'} {_ranges(part.slots)}" for part in allocation
     ]
@@ -161,7 +161,7 @@ def _ranges(numbers: list[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One of the three steps of a reservation's way: ``done``, ``now``, ``next`` or ``failed``."""
+    """One of the three steps of a reservation, with its state: ``done``, ``now``, ``next`` or ``failed``."""
 
     name: str
     state: str
@@ -175,9 +175,9 @@ class Shown:
     r: wire.Reservation
     now: str
     stopped: bool
-    """Its server was stopped; the GPUs are kept for the restart window."""
+    """Whether its server was stopped, and the GPUs are kept for the restart window."""
     warn_minutes: tuple[int, ...] = ()
-    """Thresholds, in minutes before the end, that the reader is to be told of; none for strangers."""
+    """Minutes before the end at which the reader is warned; empty for users who may not act on it."""
     subdomains: bool = False
     """Whether JupyterLab is at another address than this page."""
 
@@ -185,7 +185,7 @@ class Shown:
     def lab(self) -> str | None:
         """Address of its JupyterLab while that can be opened.
 
-        A path where possible, so that the link works at whatever address the browser reaches the Hub.
+        Without subdomains it is a path, so that the link works at every address of the Hub.
         """
         if self.r.url is None or self.r.state != "ready" or self.stopped:
             return None
@@ -193,22 +193,19 @@ class Shown:
 
     @property
     def title(self) -> str:
-        """Its name, else its id."""
         return self.r.name or self.r.id
 
     @property
     def size(self) -> str:
-        """In words."""
         return size(self.r.gpus, self.r.nodes)
 
     @property
     def live(self) -> bool:
-        """Not ended."""
         return self.r.state != "ended"
 
     @property
     def extendable(self) -> bool:
-        """Whether asking for more time makes sense."""
+        """Whether it can be extended."""
         return self.r.starts_at is not None and self.r.state in ("starting", "ready")
 
     @property
@@ -224,7 +221,7 @@ class Shown:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the visible end; ``None`` unless it is ready."""
+        """Seconds until the visible end; ``None`` unless it is ready."""
         if self.r.state != "ready" or self.r.ends_at is None:
             return None
         return (parse(self.r.ends_at) - parse(self.now)).total_seconds()
@@ -239,7 +236,7 @@ class Shown:
 
     @property
     def warning(self) -> str | None:
-        """What to say now, if the end is near."""
+        """The warning for now, if the end is near."""
         seconds = self.seconds_left
         if seconds is None or seconds <= 0:
             return None
@@ -247,7 +244,7 @@ class Shown:
 
     @property
     def statement(self) -> Markup:
-        """The one line that matters most."""
+        """The state in one line."""
         r = self.r
         if r.state == "queued":
             if r.planned_start is None:
@@ -267,7 +264,7 @@ class Shown:
 
     @property
     def spoken(self) -> str:
-        """For screen readers, when it changes."""
+        """What screen readers announce when it changes."""
         r = self.r
         if r.state == "queued":
             return f"Waiting, {ordinal(r.position)} in the queue." if r.position else "Waiting."
@@ -275,7 +272,7 @@ class Shown:
 
     @property
     def explanation(self) -> Markup:
-        """Why, as a sentence; empty where the state or outcome says everything."""
+        """The reason as a sentence; empty if there is none."""
         return told(self.r.reason_data, self.now)
 
     @property
@@ -311,13 +308,13 @@ class Happening:
     about: Markup
     by: str
     seconds: bool = False
-    """Shown to the second: there are others within the same minute."""
+    """Whether to show seconds, because others happened in the same minute."""
 
 
 def happenings(
     items: list[wire.HistoryItem], owner: str, now: str, logins: Mapping[str, str]
 ) -> list[Happening]:
-    """Return a reservation's history in words, latest first, without what only machines care for.
+    """Return a reservation's history in words, latest first, without changes that users need not know.
 
     ``owner``: the owner's subject; ``logins``: names to show, by subject.
     """
@@ -338,6 +335,6 @@ def happenings(
 
 
 def level(value: float, most: float) -> tuple[float, bool]:
-    """A meter's level between 0 and 1, and whether it is full."""
+    """Return the level of a meter, from 0 to 1, and whether it is full."""
     share = min(value / most, 1.0) if most > 0 else 0.0
     return round(share, 3), share >= 1

@@ -1,6 +1,6 @@
-"""The pages: the same use cases as the API's, for people with a browser, with or without scripts.
+"""The pages: what the API does, for browsers with and without scripts.
 
-Every form is a POST with the XSRF token and answers 303, or the page again with what was refused and why.
+Each form is a POST with the XSRF token. The answer is a redirect (303), or the page again with the refusal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .site import Site
 from .usage_page import UsagePage
 
 FIELDS = ("gpus", "nodes", "hours", "gpu_type", "name", "image")
-"""What a link or a form may fill in."""
+"""Fields of the picker that a link or a form may fill in."""
 LONGEST_FIELD = 100
 ENDED = 8
 """Ended reservations on the home page."""
@@ -47,10 +47,6 @@ class Home(Page):
     here = "home"
 
     async def get(self) -> None:
-        await self.render_home()
-
-    async def render_home(self, error: Refused | None = None) -> None:
-        """The page; ``error``: what was just refused."""
         service, person = self.site.service, self.person
         subject = person.owner.subject
         own = sorted(
@@ -64,8 +60,6 @@ class Home(Page):
         ended, _ = await self.stored(service.reads.ended(subject, None, ENDED), ([], None))
         self.show(
             "home.html",
-            409 if error else 200,
-            error=error,
             standings=[
                 (one, limit_view.source(one.scope), instant(one.renews))
                 for one in self.site.presenter.standings(subject)
@@ -77,12 +71,12 @@ class Home(Page):
 
 
 class New(Page):
-    """``/new``: a POST mints an id and goes to its spawn page, which is the picker."""
+    """``/new``: a POST creates an id and redirects to its spawn page, which is the picker."""
 
     here = "home"
 
     async def get(self) -> None:
-        """Only says what comes; what the link brought is filled in later."""
+        """Show what comes next. The picker fills in the fields of the link."""
         prefill = self.fields()
         words = ""
         if prefill.get("gpus", "").isdecimal():
@@ -91,12 +85,11 @@ class New(Page):
         self.show("new.html", prefill=prefill, words=words, pending=None)
 
     def fields(self) -> dict[str, str]:
-        """The fields of the picker that a link or a form brought, and nothing else."""
+        """Return the fields of the picker that the link or form has."""
         given = {name: self.get_argument(name, "")[:LONGEST_FIELD] for name in FIELDS}
         return {name: value for name, value in given.items() if value}
 
     async def post(self) -> None:
-        """Mint, and go on to the form."""
         owner = self.person.owner
         minted = await self.site.service.mint(owner.subject)
         fields = self.fields()
@@ -110,7 +103,7 @@ class ReservationPage(Page):
     here = "home"
 
     async def find(self, id: str) -> Reservation | None:
-        """The reservation; raises ``Refused`` if there is none and no form of the caller's for it either."""
+        """Return the reservation, ``None`` for a new id of the caller. Raises ``Refused`` for unknown ids."""
         record = await self.site.service.reads.find(id)
         if record is not None:
             self.reservation = record.id
@@ -123,7 +116,7 @@ class ReservationPage(Page):
         return None
 
     async def get(self, id: str) -> None:
-        """``?open=1``: go to the server as soon as it is ready (for browsers without scripts)."""
+        """``?open=1``: redirect to the server if it is ready, for browsers without scripts."""
         record = await self.find(id)
         if record is None:
             user = quote(self.person.owner.hub_user, safe="@~")
@@ -139,7 +132,7 @@ class ReservationPage(Page):
     async def render_reservation(
         self, record: Reservation, error: Refused | None = None, asked: str = ""
     ) -> None:
-        """The page; ``error``: what was just refused, ``asked``: what for."""
+        """Show the page. ``error``: the refusal of a form, ``asked``: the hours in it."""
         shown = self.shown(record)
         may_act = shown.r.mine or self.person.operator
         history: list[page_view.Happening] | None = None
@@ -188,15 +181,14 @@ class ReservationPage(Page):
 
 
 class ReservationAction(ReservationPage):
-    """``/reservations/ID/extend``, ``/release``, ``/resume``, ``/share`` and ``/unshare``: its forms."""
+    """``/reservations/ID/extend``, ``/release``, ``/resume``, ``/share``, ``/unshare``: forms of the page."""
 
     async def get(self, id: str, action: str) -> None:  # type: ignore[override]
-        """The address of a refused form, reloaded."""
+        """Redirect to the page: a browser reloads the address of a refused form."""
         del action
         self.redirect(f"{self.root}reservations/{quote(id)}", status=303)
 
     async def post(self, id: str, action: str) -> None:
-        """Do what the form asks, or show the page again with the refusal."""
         record = await self.find(id)
         if record is None:
             raise Refused(Code.NOT_FOUND, f"There is no reservation {id[:64]}.")
@@ -261,7 +253,7 @@ class Pool(Page):
 
 
 def _held(pool: wire.TimelinePool) -> list[dict[str, Any]]:
-    """One row per reservation that holds GPUs, the next to end first."""
+    """Return a row for each reservation that holds GPUs, the next to end first."""
     rows: dict[str, dict[str, Any]] = {}
     for node in pool.nodes:
         for bar in node.bars:
@@ -274,13 +266,13 @@ def _held(pool: wire.TimelinePool) -> list[dict[str, Any]]:
 
 
 class Feed(PageHandler):
-    """Data for a script on a page of the Hub or of JupyterLab; it changes nothing."""
+    """Read-only data for scripts on pages of the Hub or of JupyterLab."""
 
     def check_xsrf_cookie(self) -> None:
-        """Check nothing: these pages cannot read the token of the service's pages."""
+        """Check nothing: these scripts cannot read the XSRF token of the service."""
 
     async def prepare(self) -> None:
-        """Like every page, but never a redirect: a script asks."""
+        """Authenticate without a redirect, because a script asks."""
         self.identity = await self.identify()
         if self.identity is None:
             raise Refused(Code.UNAUTHENTICATED, "You are not logged in.", "Reload the page.")
@@ -291,7 +283,7 @@ class LabFeed(Feed):
     """``/reservations/ID/lab``: the reservation for JupyterLab, while its own server does not answer."""
 
     async def get(self, id: str) -> None:
-        """Answer only the owner. Other pages do not know the id, which is random."""
+        """Answer only the owner. The id is random, so other sites cannot guess it."""
         record = await self.site.service.reads.find(id)
         if record is None or record.owner.subject != self.person.owner.subject:
             raise Refused(Code.NOT_FOUND, f"You have no reservation {id[:64]}.")
@@ -300,18 +292,18 @@ class LabFeed(Feed):
 
 
 class PickerNews(msgspec.Struct, kw_only=True):
-    """What the picker's script shows of the present."""
+    """Current data for the picker's script."""
 
     pools: list[wire.PoolAvailability]
     limits: list[str]
-    """Every limit of the reader, in words."""
+    """All limits of the user in words."""
 
 
 class PickerFeed(Feed):
-    """``/picker?hours=``: what the picker says of sizes and limits, kept fresh by its script."""
+    """``/picker?hours=``: sizes and limits for the picker's script."""
 
     async def get(self) -> None:
-        """Raises ``Refused`` for hours that can't be asked for; the page shows the words."""
+        """Raise ``Refused`` for hours that are not possible; the page shows the message."""
         hours = hours_of(self.get_argument("hours", ""))
         service = self.site.service
         subject = self.person.owner.subject
@@ -326,7 +318,7 @@ class PickerFeed(Feed):
 
 
 class Static(BaseHandler, StaticFileHandler):
-    """Style sheet, scripts and icon; revalidated with every page, so that nobody runs last week's."""
+    """Style sheet, scripts and icon. Browsers check for new versions with every page."""
 
     compute_etag = StaticFileHandler.compute_etag
 
@@ -335,12 +327,11 @@ class Static(BaseHandler, StaticFileHandler):
         StaticFileHandler.initialize(self, path)
 
     def set_extra_headers(self, _: str) -> None:
-        """For a file that was found."""
         self.set_header("Cache-Control", "no-cache")
 
 
 class NoPage(Page):
-    """Every other address that is not the API's."""
+    """Answers all other addresses outside the API."""
 
     async def get(self) -> None:
         raise Refused(Code.NOT_FOUND, NO_PAGE, "The link may be out of date.")
@@ -349,7 +340,7 @@ class NoPage(Page):
 
 
 def pages() -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
-    """Regular expressions below the service's prefix, for ``make_public_app``."""
+    """Return addresses below the service's prefix with their handlers, for ``make_public_app``."""
     return [
         ("", Home, {}),
         ("new", New, {}),

@@ -1,4 +1,4 @@
-"""Who may use the hub, for operators, and how they release a mass revocation."""
+"""Routes for operators: who may use the hub, and confirming many revocations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def confirm_revocations(call: Call, body: wire.RevocationsRequest) -> wire
 
 
 def problems(service: Service) -> list[str]:
-    """Return what operators should look at, in sentences."""
+    """Return problems for operators as sentences."""
     return [sentence(problem) for problem in service.access.problems()]
 
 

@@ -1,4 +1,4 @@
-"""From the records of the core to the JSON of the API; nothing else knows both."""
+"""Convert records of the core to types of the API."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from .limit_view import limit
 from .settings import WebSettings
 
 LONGEST_HOURS = 100_000.0
-"""More hours than any policy allows; beyond, arithmetic on milliseconds would overflow."""
+"""More than any policy allows. Larger numbers of milliseconds could overflow."""
 
 
 def millis(hours: float) -> Millis:
-    """Hours from the wire as a duration; raises ``Refused`` for what is no length of time."""
+    """Return hours as a duration. Raises ``Refused`` for numbers that are not positive and finite."""
     if not math.isfinite(hours) or not 0 < hours <= LONGEST_HOURS:
         raise Refused(
             Code.INVALID_HOURS,
@@ -50,7 +50,7 @@ def millis(hours: float) -> Millis:
 
 
 def hours_of(text: str) -> float:
-    """Return the hours that a form's field holds; raises ``Refused`` for what is no length of time."""
+    """Return the hours in a form's field. Raises ``Refused`` for text that is not a length of time."""
     hours = read_hours(text)
     if hours is None:
         raise Refused(Code.INVALID_HOURS, f"{text[:20]!r} is not a length of time.", f"Use {EXAMPLES}.")
@@ -58,12 +58,12 @@ def hours_of(text: str) -> float:
 
 
 def reason(text: str | None) -> str:
-    """Return a person's reason on one line, without characters that control a terminal or text direction."""
+    """Return a reason on one line, without characters that control terminals or text direction."""
     return " ".join(printable(text or "").split())
 
 
 def ask(body: wire.ReserveRequest) -> Ask:
-    """What was asked for, in the core's words."""
+    """Return a request as the core has it."""
     if body.hours is not None:
         millis(body.hours)
     return msgspec.convert(body, Ask, from_attributes=True)
@@ -71,20 +71,20 @@ def ask(body: wire.ReserveRequest) -> Ask:
 
 @dataclass(frozen=True, slots=True)
 class Presenter:
-    """Shows committed state to one kind of reader: people of the project."""
+    """Converts stored state for users of the hub."""
 
     policy: Policy
     view: View
     settings: WebSettings
     home: Callable[[Owner], str]
-    """Where an owner's home is on his servers."""
+    """Returns an owner's home on their servers."""
 
     def mine(self, record: Reservation, reader: Identity) -> bool:
-        """Whether the reader is the reservation's owner."""
+        """Return whether the reader is the reservation's owner."""
         return record.owner.subject == reader.owner.subject
 
     def reservation(self, record: Reservation, reader: Identity) -> wire.Reservation:
-        """A reservation; the ways in are shown to its owner and its guests alone."""
+        """Return a reservation. Only its owner and its guests get addresses and commands to connect."""
         pool = self.policy.pool(record.request.pool)
         mine = self.mine(record, reader)
         held = roles(record, reader.owner.subject, operator=reader.operator)
@@ -138,13 +138,13 @@ class Presenter:
         )
 
     def _reason(self, record: Reservation, reader: Identity) -> Text | None:
-        """To others without the detail, which may quote what its owner's programs have written."""
+        """Return the reason. Other users get no details, which may quote output of the owner's programs."""
         if not (reader.operator or self.mine(record, reader)):
             record = replace(record, detail="", trouble="", notice="")
         return self.view.reason(record)
 
     def _ways_in(self, record: Reservation, reader: Identity) -> tuple[str, str, list[str]]:
-        """JupyterLab, VS Code, and the SSH command for each node, with the names that the reader uses."""
+        """Return addresses of JupyterLab and VS Code, and the SSH command of each node, for the reader."""
         subject = reader.owner.subject
         servers = servers_of(
             record.owner.hub_user, self.settings.public_url, subdomains=self.settings.subdomains
@@ -162,7 +162,7 @@ class Presenter:
         )
 
     def history(self, entries: Iterable[HistoryEntry], cursor: int | None) -> wire.History:
-        """A page of changes of one reservation."""
+        """Return a page of changes of a reservation."""
         items = [
             wire.HistoryItem(
                 at=rfc3339(entry.at),
@@ -183,7 +183,7 @@ class Presenter:
         return wire.History(items=items, next=None if cursor is None else str(cursor))
 
     def logs(self, found: ServerLogs) -> wire.Logs:
-        """A server's start events, one line each, and its last words."""
+        """Return the events of a server's start, one line each, and the ends of its logs."""
         events = []
         for entry in found.events:
             record = entry.change.record
@@ -191,13 +191,13 @@ class Presenter:
                 about = f" ({plain(record.detail, entry.at)})" if record.detail else ""
                 what = plain(because(entry.change.cause.value, entry.change.detail), entry.at)
                 events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}{about}")
-        # Also for who reads the answer with another client: JSON keeps characters that terminals obey.
+        # JSON keeps control characters, so they are removed here for clients that write to a terminal.
         return wire.Logs(events=events, logs={source: coloured(text) for source, text in found.logs.items()})
 
     def availability(
         self, found: Iterable[tuple[PoolOutlook, list[SizeOutlook]]], hold: Millis, reader: Identity
     ) -> wire.Availability:
-        """What is free now, and what would become of the reader's request for each size."""
+        """Return what is free now, and when the reader's request would start for each size."""
         return wire.Availability(
             hours=hold / HOUR,
             pools=[
@@ -236,7 +236,7 @@ class Presenter:
         )
 
     def me(self, reader: Identity) -> wire.Me:
-        """The reader and his limits."""
+        """Return the reader with their limits."""
         subject = reader.owner.subject
         limits = limits_of(self.policy, self.view, subject, self.policy.pools[0].name).values
         own = [r for r in self.view.reservations.values() if r.owner.subject == subject]
@@ -266,7 +266,7 @@ class Presenter:
         return standings(self.policy, self.view, subject, self.view.now())
 
     def limits(self, subject: str) -> list[wire.Limit]:
-        """Return every limit of a person on the wire."""
+        """Return every limit of a person for the API."""
         return [limit(one) for one in self.standings(subject)]
 
     def limits_in_words(self, subject: str) -> list[str]:
@@ -326,7 +326,7 @@ class Presenter:
 
 
 def data_of(text: Text | None) -> wire.Sentence | None:
-    """A text on the wire; nothing where there is nothing to read."""
+    """Return a text for the API, ``None`` if it is empty."""
     if isinstance(text, Sentence):
         return _data(text)
     return _data(say("text", text=text)) if text else None
@@ -357,7 +357,7 @@ def _node(node: Node, bars: list[wire.TimelineBar]) -> wire.TimelineNode:
 
 
 def error_of(refused: Refused) -> wire.Error:
-    """A refusal, on the wire."""
+    """Return a refusal for the API."""
     return wire.Error(
         code=refused.code.value,
         message=refused.message,

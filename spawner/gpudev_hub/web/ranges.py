@@ -1,4 +1,4 @@
-"""Numbers outside their range, in words: msgspec names only the bound that was passed."""
+"""Messages for numbers outside their range. Those of msgspec name only the bound that was exceeded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _SHOWN = 64
 
 
 def outside(error: msgspec.ValidationError, type: Any, value: Any) -> tuple[str, str] | None:
-    """Return the path of the number in ``value`` that is outside its range, and what is wrong in words.
+    """Return the path of the number in ``value`` that is outside its range, and what is wrong.
 
-    The path is empty for ``value`` itself. Returns None for every other error. ``type``: the type that
-    ``value`` was converted to.
+    The path is empty for ``value`` itself. Returns None for other errors. ``type``: the type of ``value``.
     """
     found = _OUTSIDE.fullmatch(str(error))
     if found is None:
@@ -30,7 +29,7 @@ def outside(error: msgspec.ValidationError, type: Any, value: Any) -> tuple[str,
 
 
 def _inside(info: msgspec.inspect.Type, name: str) -> msgspec.inspect.Type:
-    """Return the type of a field, or without a name of the items."""
+    """Return the type of a field, or of the items if there is no name."""
     for one in _choices(info):
         if name and isinstance(one, msgspec.inspect.StructType):
             return next(field.type for field in one.fields if field.encode_name == name)

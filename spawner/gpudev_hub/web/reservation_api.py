@@ -1,4 +1,4 @@
-"""The routes of reservations: what people and their programs may do with them."""
+"""Routes for reservations."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ WhyEnded = Annotated[
 
 
 async def find(call: Call, ref: str, action: Action) -> Reservation:
-    """The reservation that `ref` names: an id, or the name of a live one that the caller may enter.
+    """Return the reservation with an id, or with the name of a live reservation that the caller may enter.
 
-    Raises ``Refused`` if there is none, or if the caller may not do this to it.
+    Raises ``Refused`` if there is none, or if the caller may not do this with it.
     """
     record = await call.site.service.reads.find(ref, call.person.owner.subject)
     if record is None:
@@ -64,13 +64,13 @@ async def find(call: Call, ref: str, action: Action) -> Reservation:
 
 
 def shown(call: Call, record: Reservation) -> wire.Reservation:
-    """A reservation as the caller sees it."""
+    """Return a reservation as the caller may see it."""
     call.reservation = record.id
     return call.site.presenter.reservation(record, call.person)
 
 
 def position(text: str | None) -> int | None:
-    """A page's cursor, as it was handed out."""
+    """Return the number of a cursor. Raises ``Refused``."""
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 18:

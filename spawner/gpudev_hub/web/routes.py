@@ -1,4 +1,4 @@
-"""What a route is: a function, with a decorator and annotations that say all there is to know about it."""
+"""Routes are functions: their decorator and annotations define everything about them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Access(Enum):
     """Who may use a route."""
 
     PERSON = "person"
-    """Anybody whom the Hub knows and who may reserve."""
+    """Every user of the Hub who may reserve."""
     OPERATOR = "operator"
-    """Whoever has the scope for operators, or is an admin of the Hub."""
+    """Callers with the scope for operators, and admins of the Hub."""
     SERVER = "server"
     """The server of the route's reservation, with the token of its current attempt."""
     MONITOR = "monitor"
     """A person, or a token with the Hub's scope for metrics."""
     BASTION = "bastion"
-    """A bastion, with the secret of the bastions."""
+    """The bastion, with its secret."""
     HUB = "hub"
     """The Hub, with the gate's secret."""
     ANYBODY = "anybody"
@@ -53,7 +53,7 @@ Fingerprint = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One query parameter; ``type`` is what msgspec converts and describes it with."""
+    """One query parameter. ``type`` is for conversion and description by msgspec."""
 
     name: str
     type: Any
@@ -61,19 +61,17 @@ class Param:
 
     @property
     def required(self) -> bool:
-        """Whether a request must have it."""
         return self.default is inspect.Parameter.empty
 
     @property
     def schema(self) -> dict[str, Any]:
-        """Its JSON schema, without a description."""
+        """JSON schema without the description."""
         found = msgspec.json.schema(self.type)
         del found["description"]
         return found if self.required or self.default is None else found | {"default": self.default}
 
     @property
     def description(self) -> str:
-        """What it means."""
         return str(msgspec.json.schema(self.type)["description"])
 
 
@@ -86,32 +84,32 @@ class Text:
 
 
 class Call:
-    """One request, as routes and pages know it. Handlers are calls themselves."""
+    """One request, as functions of routes see it. Every handler is one."""
 
     site: Site
     caller = ""
-    """Subject or name for limits and logs."""
+    """Subject or name of the caller, for limits and logs."""
     identity: Identity | None = None
     reserved: Reservation | None = None
     """For ``Access.SERVER``: the live reservation whose server asks."""
     reservation = ""
-    """Id of the reservation that the request turned out to be about (for the log)."""
+    """Id of the reservation that the request is about, for the log."""
     peer: str
-    """Network address that asks."""
+    """Network address of the caller."""
     token: str | None = None
-    """The token of the request's header, once checked; ``None``: it has none."""
+    """Token of the ``Authorization`` header, ``None`` without one."""
     headers: dict[str, str]
-    """Headers to answer with."""
+    """Headers for the answer."""
 
     @property
     def person(self) -> Identity:
-        """Who asks, on pages and on routes of people."""
+        """The caller, on pages and on routes for users."""
         assert self.identity is not None
         return self.identity
 
     @property
     def server(self) -> Reservation:
-        """The reservation whose server asks, on routes of servers."""
+        """The reservation whose server asks, on routes for servers."""
         assert self.reserved is not None
         return self.reserved
 
@@ -122,16 +120,16 @@ H = TypeVar("H", bound=Handle)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One method on one address."""
+    """One method of one address."""
 
     method: str
     path: str
-    """Below the service's prefix, ``{name}`` for parameters."""
+    """Path below the service's prefix, with ``{name}`` for parameters."""
     handle: Handle
     """Its name is the ``operationId`` and the label in metrics, its docstring the summary."""
     access: Access
     codes: tuple[Code, ...]
-    """Error codes beyond those that every route of its access has."""
+    """Error codes in addition to those of all routes with this access."""
     status: int
     media: str
     """Media type of an answer that is ``Text``."""
@@ -140,17 +138,17 @@ class Route:
     takes: Any
     """Type of the request's body; ``None``: it has none."""
     names: tuple[str, ...]
-    """Parameters of the path that the function takes."""
+    """Names of parameters of the path that the function takes."""
     query: tuple[Param, ...]
 
     @property
     def name(self) -> str:
-        """What logs, metrics and the document call it."""
+        """Name in logs, metrics and the document."""
         return self.handle.__name__
 
     @property
     def summary(self) -> str:
-        """What it does, for readers of the document."""
+        """Summary in the document."""
         return inspect.cleandoc(self.handle.__doc__ or "")
 
     @property
@@ -160,12 +158,12 @@ class Route:
 
     @property
     def success(self) -> int:
-        """Status of an answer that is no error."""
+        """Status of a successful answer."""
         return 204 if self.answers is None else self.status
 
     @property
     def all_codes(self) -> tuple[Code, ...]:
-        """Every error code the route may answer, sorted."""
+        """All error codes of the route, sorted."""
         codes = {*self.codes}
         if self.access is not Access.ANYBODY:
             codes |= {Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE}
@@ -180,7 +178,7 @@ class Route:
 
 
 ROUTES: list[Route] = []
-"""Every route, module by module in the order of their import."""
+"""All routes, in the order of import."""
 PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -192,11 +190,11 @@ def route(
     status: int = 200,
     media: str = "text/plain",
 ) -> Callable[[H], H]:
-    """Make a function the route of an address: its decorator.
+    """Return a decorator that makes a function a route.
 
-    The function takes a `Call`, then what it needs of the request: parameters of the path by their names, the
-    body as `body`, and all else from the query. What they and the answer are is said by the annotations.
-    `codes`: of refusals, beyond those that every route of this access has.
+    The function takes a `Call`, then parameters of the path by their names, the body as `body`, and
+    parameters of the query. The annotations define their types and the type of the answer.
+    `codes`: of refusals, in addition to those of all routes with this access.
     """
 
     def define(handle: H) -> H:
@@ -229,23 +227,23 @@ def route(
 
 
 def _present(kind: Any) -> Any:
-    """Return the type of a parameter that is given: ``T`` of ``T | None``."""
+    """Return ``T`` for ``T | None``, and other types unchanged."""
     return next((one for one in get_args(kind) if NoneType in get_args(kind) and one is not NoneType), kind)
 
 
 def routes_of(*modules: ModuleType) -> list[Route]:
-    """Return the routes of modules, each module's in the order of their functions."""
+    """Return the routes of modules, in the order of their functions."""
     return [one for module in modules for one in ROUTES if one.handle.__module__ == module.__name__]
 
 
 def pattern(prefix: str, path: str) -> str:
-    """The regular expression of an address."""
+    """Return the regular expression of an address."""
     escaped = re.escape(prefix + path).replace(r"\{", "{").replace(r"\}", "}")
     return PARAMETER.sub(r"(?P<\1>[^/]+)", escaped)
 
 
 def by_path(routes: Iterable[Route]) -> dict[str, dict[str, Route]]:
-    """Routes by path and method; a route given twice is a defect."""
+    """Return routes by path and method. Raises ``ValueError`` if two have the same."""
     table: dict[str, dict[str, Route]] = {}
     for route in routes:
         methods = table.setdefault(route.path, {})

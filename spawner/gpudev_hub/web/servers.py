@@ -1,4 +1,4 @@
-"""What a running server may ask with its own token; all of it works while the Hub is down."""
+"""Routes for running servers, with their own tokens. They work without the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be set about the service's HTTP side: addresses, limits and rates, with generous defaults."""
+"""Settings of the HTTP listeners: addresses, limits and rates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_PAGE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A token bucket: ``burst`` requests at once, ``per_second`` in the long run."""
+    """A token bucket: ``burst`` requests at once, ``per_second`` on average."""
 
     per_second: float
     burst: int
@@ -21,34 +21,34 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """Everything about the listeners that is not the service's own policy."""
+    """Settings of the listeners that are not in the policy file."""
 
     public_url: str
-    """The Hub as browsers and clients reach it, with its base path: ``http://127.0.0.1:8000/``."""
+    """Public address of the Hub with its base path, like ``http://127.0.0.1:8000/``."""
     prefix: str = "/services/gpudev/"
-    """Path of the service below that host, with both slashes."""
+    """Path of the service on that host, with slashes at both ends."""
     subdomains: bool = False
     """Whether each user's servers are on a subdomain of the public address."""
     lab_shared: bool = True
     """Whether guests of a server can open its JupyterLab."""
     contact: str = ""
-    """Whom users ask for help, as the help page says it; empty: an operator."""
+    """Whom users ask for help, for the help page; empty: an operator."""
     max_body: int = 16 * 1024
-    """Bytes of a request's body; more is answered 413."""
+    """Largest body of a request in bytes; larger bodies are refused with 413."""
     max_polls: int = 64
-    """Long polls that one subject may have open at once."""
+    """Most open long polls of one subject."""
     writes: Rate = field(default=Rate(per_second=5, burst=60))
     """Changes, per subject."""
     reads: Rate = field(default=Rate(per_second=50, burst=500))
-    """Everything else, per subject (a server's token counts as a subject of its own)."""
+    """All other requests, per subject. Each server's token counts as a subject."""
     unknown_names: Rate = field(default=Rate(per_second=0.2, burst=20))
-    """Servers asked for at the Hub by names that are no reservation's, per subject."""
+    """Servers requested at the Hub by names without a reservation, per subject."""
     reports: Rate = field(default=Rate(per_second=0.05, burst=60))
-    """Reports of the agent of one server; each that brings news is stored with its reservation."""
+    """Reports of one server's agent. Each report with news is stored with the reservation."""
     logins: Rate = field(default=Rate(per_second=0.2, burst=30))
-    """Logins of command lines that are started, per network address."""
+    """Started logins of command lines, per network address."""
     login_failures: Rate = field(default=Rate(per_second=0.1, burst=20))
-    """Logins with a wrong code or signature, per network address; codes on the page also per subject."""
+    """Logins with a wrong code or signature, per network address; on the login page also per subject."""
     strangers: Rate = field(default=Rate(per_second=5, burst=200))
-    """Requests without a valid token that are logged, per network address; those without any token are also
-    refused beyond it."""
+    """Logged requests without a valid token, per network address. Above this rate, requests without any token
+    are refused."""

@@ -1,4 +1,4 @@
-"""What every handler works with: the service, authentication, limits and settings."""
+"""What all handlers use: the service, authentication, limits and settings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SshAccessPort(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """What the handlers work with."""
+    """What all handlers use."""
 
     service: Service
     auth: Auth
@@ -47,22 +47,22 @@ class Site:
     access: SshAccessPort
     logins: Logins
     server_token_ok: Callable[[str, int, str], bool]
-    """(reservation, attempt, token) → whether the token is that attempt's; takes the same time for all."""
+    """(reservation, attempt, token) → whether the token belongs to the attempt, in constant time."""
     gate_secret: str
     home: InitVar[Callable[[Owner], str]]
-    """Where an owner's home is on their servers."""
+    """Returns an owner's home on their servers."""
     webhook_secret: str | None = None
-    """What GitHub signs its deliveries with; ``None``: none are taken."""
+    """Secret of GitHub's signatures; ``None``: deliveries are refused."""
     bastion: Bastion | None = None
-    """``None``: there is no bastion, and its routes refuse everybody."""
+    """``None``: there is no bastion, and its routes refuse all requests."""
     bastion_secret: str = ""
     github_check: Callable[[], Awaitable[list[Check]]] | None = None
-    """Checks all that is needed of GitHub; ``None``: this hub has no GitHub."""
+    """Checks what the hub needs of GitHub; ``None``: the hub does not use GitHub."""
     doctor: Callable[[], Awaitable[list[Finding]]] | None = None
-    """Checks the whole installation; ``None``: this hub runs on one machine."""
+    """Checks the whole installation; ``None``: the hub runs on one machine."""
     document: dict[str, Any] = field(default_factory=dict)
     unlogged: int = 0
-    """Requests of strangers that were left out of the access log since the last one that was not."""
+    """Number of unauthenticated requests since the last logged one that were not logged."""
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     presenter: Presenter = field(init=False)
     reads: Limiter = field(init=False)
@@ -83,7 +83,7 @@ class Site:
         self.polls = Polls(settings.max_polls)
 
     def check_access(self, owner: Owner) -> None:
-        """Raise ``Refused`` (``access_revoked``) for somebody who may not use the service now."""
+        """Raise ``Refused`` (``access_revoked``) for users who may not use the hub now."""
         verdict = self.service.access.people.verdict(owner.subject)
         if not verdict.allowed:
             raise Refused(Code.ACCESS_REVOKED, verdict.message, verdict.hint)
@@ -93,7 +93,7 @@ class Site:
         route = getattr(handler, "route", None)
         request = handler.request
         name = route.name if route is not None else type(handler).__name__
-        # Anything may stand there, of any length, and is kept for ever.
+        # Clients choose the method, and metrics keep every value.
         method = request.method if request.method in RequestHandler.SUPPORTED_METHODS else "other"
         self.metrics.saw(name, method, handler.get_status(), request.request_time())
         if not getattr(handler, "caller", ""):

@@ -26,7 +26,7 @@ class Readiness(msgspec.Struct):
 
     ok: bool
     warnings: list[str] = []
-    """What an operator should look at, though everything works: access that GitHub has not confirmed."""
+    """Problems for operators while everything works, such as access that GitHub has not confirmed."""
 
 
 @route("GET", f"{wire.API}/openapi.json", access=Access.ANYBODY)

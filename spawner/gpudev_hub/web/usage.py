@@ -1,4 +1,4 @@
-"""Usage as JSON and CSV: which days, whose, grouped by what."""
+"""Usage as JSON and CSV, for a range of days, an owner, and a kind of group."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from gpudev_hub.times import rfc3339
 from .auth import OPERATE, Identity
 
 DAYS = 30
-"""Days of an answer where ``since`` is left out."""
+"""Days of an answer without ``since``."""
 YEARS = (1970, 2999)
 GROUPS: tuple[wire.UsageBy, ...] = get_args(wire.UsageBy)
 COLUMNS = wire.UsageRow.__struct_fields__[2:]
-"""All but key and label."""
+"""Columns without key and label."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a cell that begins with one of these for a formula."""
+"""Spreadsheets treat cells that begin with one of these as formulas."""
 NO_TEAM = "no team"
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Days that were asked for, both included."""
+    """The requested days, both included."""
 
     first: date
     last: date
 
     @classmethod
     def of(cls, since: date | None, until: date | None, now: date) -> Range:
-        """Return the days; raises ``Refused`` for days that no calendar here has, or the wrong way round."""
+        """Return the range. Raises ``Refused`` for years outside ``YEARS``, and if it is empty."""
         for day in (since, until):
             if day is not None and not YEARS[0] <= day.year <= YEARS[1]:
                 raise Refused(
@@ -61,14 +61,14 @@ class Range:
 
     @property
     def days(self) -> tuple[Day, Day]:
-        """As the sums number them."""
+        """First and last day as numbers of ``core/usage.py``."""
         return day_number(self.first), day_number(self.last)
 
 
 def report(
     service: Service, reader: Identity, by: wire.UsageBy, days: Range, owner: wire.UsageOwner
 ) -> wire.Usage:
-    """Return the sums as the caller may see them. Raises ``Refused``."""
+    """Return the usage that the caller may see. Raises ``Refused``."""
     if owner == "all" and not reader.operator:
         raise Refused(
             Code.FORBIDDEN,
@@ -137,7 +137,7 @@ def _hours(millis: int) -> float:
 
 
 def table(found: wire.Usage) -> str:
-    """Return the rows as CSV that no spreadsheet takes for formulas."""
+    """Return the rows as CSV, without cells that spreadsheets treat as formulas."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow([found.by, "label", *COLUMNS])

@@ -1,7 +1,6 @@
-"""The usage page's chart: where every bar and label goes. Pure geometry.
+"""Positions of all bars and labels in the chart of the usage page.
 
-Horizontal values are percent of the picture's width, so that one drawing fits every screen; vertical ones are
-pixels.
+Horizontal values are percent of the width, so that the chart fits every screen. Vertical values are pixels.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from datetime import date, timedelta
 from gpudev import wire
 
 TOP = 22.0
-"""Room for the number on the highest line."""
+"""Space for the number on the highest line."""
 HEIGHT = 180.0
-"""From the highest line to the base."""
+"""Height from the base to the highest line."""
 FOOT = 24.0
-"""Room for the dates below the base."""
+"""Space for the dates below the base."""
 PERIODS = {1: "day", 7: "week", 28: "4 weeks", 91: "13 weeks"}
-"""Days of one pair of bars, and what they are called."""
+"""Names of periods by their days. One pair of bars shows one period."""
 MOST_BARS = 62
 LABELS = 8
 LINES = 4
 GAP = 0.22
-"""Share of a bar's room that stays empty."""
+"""Share of a bar's space that stays empty."""
 THIN = 0.15
 """Least width of a bar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The days of one pair of bars: held in front of reserved."""
+    """One pair of bars: held GPU-hours in front of reserved GPU-hours."""
 
     first: date
     last: date
@@ -50,7 +49,7 @@ class Label:
     x: float
     day: date
     minor: bool
-    """Left out where there is little room."""
+    """Whether it is hidden on narrow screens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Chart:
     height: float
     base: float
     period: str
-    """The time of one pair of bars, in words."""
+    """Length of a period in words."""
     columns: tuple[Column, ...]
     labels: tuple[Label, ...]
     lines: tuple[Line, ...]

@@ -1,4 +1,4 @@
-"""The page of usage: everyone's own figures, and everybody's for operators."""
+"""The usage page: a user's own usage, and for operators the usage of everyone."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class UsagePage(Page):
 
 
 def _ranges(now: date) -> list[tuple[str, date, date]]:
-    """Ranges that people often ask for."""
+    """Return common ranges with their names."""
     month = now.replace(day=1)
     before = month - timedelta(days=1)
     return [

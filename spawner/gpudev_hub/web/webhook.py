@@ -1,7 +1,7 @@
-"""Deliveries of GitHub's webhook: hints at people whose access may have changed.
+"""Deliveries of GitHub's webhook: hints that the access of a person may have changed.
 
-Nothing in them is believed: GitHub is asked about the person, as in a sweep. Without a configured secret no
-delivery is taken.
+The service does not rely on their content: it asks GitHub about the person, as a sweep does. Without a secret
+in the settings, deliveries are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .limits import network
 
 PATH: Final = "github/webhook"
 MOST_BYTES: Final = 512 * 1024
-"""Largest delivery that is read. GitHub sends up to 25 MB, of events that say nothing about people."""
+"""Largest delivery that is read. GitHub sends up to 25 MB for other kinds of events."""
 
 
 class _Account(msgspec.Struct):
@@ -41,10 +41,10 @@ class Webhook(BaseHandler):
     """``POST github/webhook``."""
 
     def check_xsrf_cookie(self) -> None:
-        """GitHub has no cookies; it signs."""
+        """Check nothing: GitHub sends signatures instead of cookies."""
 
     async def post(self) -> None:
-        """Take a signed delivery: 204, before anything is done about it. Raise ``Refused`` for others."""
+        """Accept a signed delivery with 204, before it is processed. Raises ``Refused`` for others."""
         secret, sweep = self.site.webhook_secret, self.site.service.access.sweep
         if secret is None or sweep is None:
             raise Refused(Code.NOT_FOUND, "This hub takes no deliveries from GitHub.", "")
