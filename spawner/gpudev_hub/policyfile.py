@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from .core.access_model import LimitRule
-from .core.limits.rules import person_scope
+from .core.limits.rules import Name, person_scope
 from .core.model import HOUR, SECOND
 from .core.policy import Allowances, Policy, PoolSettings
 
@@ -38,24 +38,26 @@ class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def on(self, base: Allowances) -> Allowances:
         """Return ``base`` with these limits."""
-        return replace(base, **self._said())
+        return replace(base, **limit_values(self))
 
     def for_one(self, subject: str) -> LimitRule:
         """Return these limits as the rule of one person."""
         rule = LimitRule(person_scope(subject), None, "policy file", 0)
-        return replace(rule, **self._said())  # type: ignore[arg-type]
+        return replace(rule, **limit_values(self))  # type: ignore[arg-type]
 
-    def _said(self) -> dict[str, int]:
-        said = {
-            "hold_per_request": _rounded(self.hours_per_request, HOUR),
-            "hold_with_extensions": _rounded(self.hours_with_extensions, HOUR),
-            "running_gpus": self.running_gpus,
-            "queued_requests": self.queued_requests,
-            "gpu_hours": _rounded(self.gpu_hours, 1),
-            "gpu_hours_week": _rounded(self.gpu_hours_week, 1),
-            "gpu_hours_month": _rounded(self.gpu_hours_month, 1),
-        }
-        return {name: value for name, value in said.items() if value is not None}
+
+def limit_values(limits: Any) -> dict[Name, int]:
+    """Return the limits that are set, in the units of rules. ``limits`` has the fields of ``UserLimits``."""
+    values: dict[Name, int | None] = {
+        "hold_per_request": _rounded(limits.hours_per_request, HOUR),
+        "hold_with_extensions": _rounded(limits.hours_with_extensions, HOUR),
+        "running_gpus": limits.running_gpus,
+        "queued_requests": limits.queued_requests,
+        "gpu_hours": _rounded(limits.gpu_hours, 1),
+        "gpu_hours_week": _rounded(limits.gpu_hours_week, 1),
+        "gpu_hours_month": _rounded(limits.gpu_hours_month, 1),
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

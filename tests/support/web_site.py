@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +32,7 @@ from gpudev_hub.service.hubclient import HubClient
 from gpudev_hub.service.questions import Github
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
+from gpudev_hub.ssh.access import Access
 from gpudev_hub.ssh.keys import PublicKey, RefusedKey
 from gpudev_hub.ssh.launches import ServerTokens
 from gpudev_hub.web import app
@@ -258,7 +259,7 @@ async def running(
     site = Site(
         service=service,
         auth=auth,
-        access=Keys(),
+        access=cast(Access, Keys()),
         settings=settings,
         logins=Logins(hub_client, directory, settings, service.clock.now),
         server_token_ok=TOKENS.verify,

@@ -26,12 +26,13 @@ from .site import Site
 class RouteHandler(BaseHandler):
     """The handler of all routes with the same path."""
 
-    def initialize(self, site: Site, routes: dict[str, Route] | None = None) -> None:
+    route: Route | None = None
+    work: asyncio.Future[Any] | None = None
+    gone = False
+
+    def initialize(self, site: Site, routes: dict[str, Route]) -> None:  # type: ignore[override]
         super().initialize(site)
-        self.routes = routes or {}
-        self.route: Route | None = None
-        self.work: asyncio.Future[Any] | None = None
-        self.gone = False
+        self.routes = routes
 
     async def prepare(self) -> None:
         """Find the route. ``run`` does everything else."""
@@ -61,14 +62,14 @@ class RouteHandler(BaseHandler):
             return
         for name, value in self.headers.items():
             self.set_header(name, value)
+        self.set_status(route.success)
         if isinstance(result, Text):
             self.set_header("Content-Type", result.media)
             self.finish(result.body)
         elif route.answers is None:
-            self.set_status(204)
             self.finish()
         else:
-            self.answer(result, route.status)
+            self.answer(result, route.success)
 
     get = post = put = delete = run
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
 
 from gpudev import wire
 
@@ -29,6 +30,8 @@ MOST = timedelta(hours=48)
 STEPS = tuple(timedelta(hours=hours) for hours in (0.5, 1, 2, 3, 6, 12))
 TICKS = 9
 """Approximate maximum of hours shown above the drawing."""
+
+T = TypeVar("T")
 
 
 def parse(text: str) -> datetime:
@@ -77,11 +80,11 @@ class Lanes:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """A vertical line at a full hour."""
+class Tick(Generic[T]):
+    """A time or day on the horizontal axis."""
 
     x: float
-    at: str
+    at: T
     minor: bool
     """Whether its label is hidden on narrow screens."""
 
@@ -92,7 +95,8 @@ class Drawing:
 
     height: float
     now_x: float
-    ticks: tuple[Tick, ...]
+    ticks: tuple[Tick[str], ...]
+    """Vertical lines at full hours."""
     nodes: tuple[Lanes, ...]
     head: float = HEAD
     lane: float = LANE

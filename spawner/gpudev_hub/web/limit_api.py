@@ -9,6 +9,7 @@ from msgspec import Meta
 from gpudev import wire
 from gpudev_hub.core.access_model import LimitRule
 from gpudev_hub.core.errors import Code
+from gpudev_hub.policyfile import limit_values
 
 from . import limit_view, present
 from .routes import Access, Call, route
@@ -45,7 +46,7 @@ async def set_limits(call: Call, body: wire.SetLimitsRequest) -> wire.LimitsChan
     rule, warnings = await service.limits.set(
         body.scope,
         body.gpu_type,
-        limit_view.given(body.limits),
+        limit_values(body.limits),
         call.person.owner.subject,
         present.reason(body.reason),
     )

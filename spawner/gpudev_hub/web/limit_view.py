@@ -1,4 +1,4 @@
-"""Convert limits, rules and values between the service and the API."""
+"""Convert limits, rules and values of the service for the API."""
 
 from __future__ import annotations
 
@@ -75,13 +75,3 @@ def ordered(rules: Iterable[LimitRule]) -> list[LimitRule]:
         return rule.scope != DEFAULT, rule.scope.startswith("person:"), rule.scope, rule.pool or ""
 
     return sorted(rules, key=order)
-
-
-def given(asked: wire.LimitValues) -> dict[Name, int]:
-    """Return the values from an operator's request in the units of rules."""
-    found: dict[Name, int] = {}
-    for name, called in WIRE_NAMES.items():
-        value: float | None = getattr(asked, called)
-        if value is not None:
-            found[name] = round(value * HOUR) if name.startswith("hold") else round(value)
-    return found

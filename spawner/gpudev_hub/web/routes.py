@@ -130,7 +130,8 @@ class Route:
     access: Access
     codes: tuple[Code, ...]
     """Error codes in addition to those of all routes with this access."""
-    status: int
+    success: int
+    """Status of a successful answer."""
     media: str
     """Media type of an answer that is ``Text``."""
     answers: Any
@@ -155,11 +156,6 @@ class Route:
     def write(self) -> bool:
         """Whether it changes anything."""
         return self.method != "GET"
-
-    @property
-    def success(self) -> int:
-        """Status of a successful answer."""
-        return 204 if self.answers is None else self.status
 
     @property
     def all_codes(self) -> tuple[Code, ...]:
@@ -209,7 +205,7 @@ def route(
             handle=handle,
             access=access,
             codes=codes,
-            status=status,
+            success=204 if answers is NoneType else status,
             media=media,
             answers=None if answers is NoneType else answers,
             takes=takes,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from tornado.web import RequestHandler
 
-from gpudev.wire import SshAccess
 from gpudev_hub.auth.check import Check
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Owner
 from gpudev_hub.core.views.doctor import Finding
 from gpudev_hub.service.service import Service
+from gpudev_hub.ssh.access import Access
 from gpudev_hub.ssh.bastion import Bastion
 
 from .auth import Auth
@@ -25,18 +25,6 @@ from .present import Presenter
 from .settings import WebSettings
 
 
-class SshAccessPort(Protocol):
-    """Who may enter which server (``ssh/access.py``)."""
-
-    async def hosts(self, owner: Owner) -> SshAccess:
-        """The servers that ``owner`` may enter now, and what his SSH client needs for it."""
-        ...
-
-    async def authorized_keys(self, id: str, fingerprint: str) -> list[str]:
-        """Lines for ``authorized_keys`` that let the key in to server ``id`` right now; none: closed."""
-        ...
-
-
 @dataclass(slots=True, kw_only=True)
 class Site:
     """What all handlers use."""
@@ -44,7 +32,7 @@ class Site:
     service: Service
     auth: Auth
     settings: WebSettings
-    access: SshAccessPort
+    access: Access
     logins: Logins
     server_token_ok: Callable[[str, int, str], bool]
     """(reservation, attempt, token) → whether the token belongs to the attempt, in constant time."""

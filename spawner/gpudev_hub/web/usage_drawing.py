@@ -11,6 +11,8 @@ from datetime import date, timedelta
 
 from gpudev import wire
 
+from .drawing import Tick
+
 TOP = 22.0
 """Space for the number on the highest line."""
 HEIGHT = 180.0
@@ -43,16 +45,6 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """A date below the base."""
-
-    x: float
-    day: date
-    minor: bool
-    """Whether it is hidden on narrow screens."""
-
-
-@dataclass(frozen=True, slots=True)
 class Line:
     """A horizontal line at a round number of GPU-hours."""
 
@@ -69,7 +61,8 @@ class Chart:
     period: str
     """Length of a period in words."""
     columns: tuple[Column, ...]
-    labels: tuple[Label, ...]
+    labels: tuple[Tick[date], ...]
+    """Dates below the base."""
     lines: tuple[Line, ...]
 
 
@@ -107,7 +100,7 @@ def draw(days: wire.Usage) -> Chart:
         period=PERIODS.get(step, f"{step} days"),
         columns=columns,
         labels=tuple(
-            Label(round(room * (number + 0.5), 3), periods[number][0], minor=number % (2 * every) != 0)
+            Tick(round(room * (number + 0.5), 3), periods[number][0], minor=number % (2 * every) != 0)
             for number in range(0, len(periods), every)
         ),
         lines=tuple(Line(TOP + HEIGHT * (1 - n / LINES), tick * n) for n in range(LINES + 1)),
