@@ -268,7 +268,5 @@ class LoginCallback(BaseHandler, HubOAuthCallbackHandler):
             if error.status_code < 500:
                 raise
             raise Refused(
-                Code.UNAVAILABLE,
-                f"The login could not be completed: {error.log_message}.",
-                "Log in again.",
+                Code.UNAVAILABLE, f"The login could not be completed: {error.log_message}.", "Log in again."
             ) from error

@@ -112,10 +112,7 @@ def end_effects(r: wire.Reservation) -> list[str]:
     title = r.name or r.id
     what = size(r.gpus, r.nodes)
     if r.state == "queued":
-        return [
-            f"1 request of {r.owner} leaves the queue: {title} ({what}).",
-            "No server runs for it.",
-        ]
+        return [f"1 request of {r.owner} leaves the queue: {title} ({what}).", "No server runs for it."]
     where = listing([part.node for part in r.allocation], "and")
     return [
         f"1 server of {r.owner} ends now: {title} ({what} on {where}).",

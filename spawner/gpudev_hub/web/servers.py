@@ -28,8 +28,7 @@ After = Annotated[int, Meta(ge=0, description="Number of the last notice you kno
 CutAfter = Annotated[
     int,
     Meta(
-        ge=0,
-        description="Number from the previous answer. Without it, the answer does not wait for `cut`.",
+        ge=0, description="Number from the previous answer. Without it, the answer does not wait for `cut`."
     ),
 ]
 WaitForNotice = Annotated[

@@ -1,4 +1,4 @@
-/** Lengths of time as people write them; `gpudev/hours.py` reads the same ones. */
+/** Read lengths of time as people write them, like `gpudev/hours.py`. */
 
 const NUMBER = "(?:[0-9]{1,9}(?:[.,][0-9]{0,9})?|[.,][0-9]{1,9})";
 const SPACES = " \\t\\u00a0\\u202f";
@@ -15,7 +15,7 @@ const BARE_MINUTES = new RegExp(`^${DAYS}${HOURS}([0-5]?[0-9])()$`);
 const UNITS = new RegExp(`^${DAYS}(?:${HOURS})?${MINUTES}${SECONDS}$`);
 
 /**
- * Hours from `4`, `0,5`, `90m`, `1:30`, `1h30`, `2d` and the like; NaN for everything else.
+ * Return hours for text such as `4`, `0,5`, `90m`, `1:30`, `1h30` or `2d`, NaN for other text.
  * @param {string} text
  */
 export function readHours(text) {

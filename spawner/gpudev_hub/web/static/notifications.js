@@ -1,11 +1,11 @@
 /**
- * Notifications of the browser: off until the reader asks for them, and remembered in this browser. Pages and
- * JupyterLab share this module, so that one choice counts for both and nothing is shown twice.
+ * Browser notifications. They are off until the user turns them on, and the choice is stored in this browser.
+ * Pages and JupyterLab share this module, so that one choice counts for both and nothing is shown twice.
  */
 
-/** In localStorage: "on", once the reader has asked. */
+/** Key in localStorage: "on" if the user turned notifications on. */
 const WANTED = "gpudev-notify";
-/** In localStorage: the tags that were shown in this browser, the latest last. */
+/** Key in localStorage: the tags of notifications shown in this browser, the latest last. */
 const SHOWN = "gpudev-notified";
 const REMEMBERED = 50;
 
@@ -32,7 +32,7 @@ function store(key, value) {
   }
 }
 
-/** Why this browser can't notify, in words; an empty string if it can, or might once it is asked. */
+/** Return why this browser cannot notify; an empty string if it can, or if it was not asked yet. */
 export function obstacle() {
   if (!window.isSecureContext)
     return "Your browser allows notifications only over HTTPS. To get them, open this hub at an https address.";
@@ -43,13 +43,13 @@ export function obstacle() {
   return "";
 }
 
-/** Whether they are turned on and allowed. */
+/** Return whether notifications are turned on and allowed. */
 export function notifying() {
   return !obstacle() && Notification.permission === "granted" && stored(WANTED) === "on";
 }
 
 /**
- * Remember whether the reader wants them. Answers whether that could be stored.
+ * Store whether the user wants notifications. Return whether that worked.
  * @param {boolean} on
  */
 export function want(on) {
@@ -57,7 +57,7 @@ export function want(on) {
 }
 
 /**
- * Call back when another tab has changed what the reader wants.
+ * Call back when another tab changes the choice.
  * @param {() => void} changed
  */
 export function onWanted(changed) {
@@ -67,26 +67,26 @@ export function onWanted(changed) {
 }
 
 /**
- * Notify once per tag in this browser, if the reader asked for it.
+ * Notify once per tag in this browser, if the user turned notifications on.
  * @param {string} tag
  * @param {string} title
  * @param {string} body
- * @param {string} [icon] its address
+ * @param {string} [icon] address of the icon
  */
 export async function notify(tag, title, body, icon) {
   if (notifying()) await once(tag, () => show(tag, title, body, icon));
 }
 
 /**
- * Show what has this tag, unless this browser has shown it already.
+ * Show the notification with this tag, unless this browser has shown it already.
  * @param {string} tag
- * @param {() => boolean} show answers whether it was shown
+ * @param {() => boolean} show returns whether it was shown
  * @returns {Promise<void>}
  */
 function once(tag, show) {
   return new Promise((done) => {
-    // Tabs come here at about the same time, and what one stores reaches the others late. So the tab that shows
-    // it keeps the lock until it is closed.
+    // All tabs try this at about the same time, before they see what another tab stores. So the tab that shows
+    // the notification keeps the lock until it is closed.
     navigator.locks.request(`${SHOWN} ${tag}`, { ifAvailable: true }, (lock) => {
       done();
       /** @type {string[]} */
@@ -114,6 +114,6 @@ export function show(tag, title, body, icon) {
     });
     return true;
   } catch {
-    return false; // Browsers of telephones have the name, but show none for a page.
+    return false; // Mobile browsers have `Notification`, but pages cannot use it.
   }
 }

@@ -1,4 +1,4 @@
-/** The button of a reservation's page that turns notifications on and off, and the page's own notifications. */
+/** The button on a reservation's page that turns notifications on and off, and the notifications of the page. */
 
 import { notify as notifyWith, notifying, obstacle, onWanted, show, want } from "./notifications.js";
 
@@ -15,7 +15,7 @@ export function notify(tag, title, body) {
 }
 
 /**
- * Let the reader switch notifications on and off in `place`, or read there why that can't be.
+ * Show a button in `place` that turns notifications on and off, or why that is not possible.
  * @param {HTMLElement} place
  */
 export function offer(place) {
@@ -62,10 +62,10 @@ export function offer(place) {
   }
 
   render();
-  // Another tab, or the browser's settings.
+  // Another tab or the settings of the browser may change the state.
   onWanted(() => render());
   navigator.permissions
     ?.query({ name: "notifications" })
     .then((permission) => permission.addEventListener("change", () => render()))
-    .catch(() => {}); // A browser without that: the next load shows it.
+    .catch(() => {}); // Without this query, the next load shows the state.
 }

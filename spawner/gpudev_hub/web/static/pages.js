@@ -1,4 +1,4 @@
-/** What the pages of the reservation service do beyond links and forms. */
+/** Scripts of the service's pages: copy buttons, labels in the timeline, updates. */
 
 import { follow } from "./reservation.js";
 import { connected, pause, refresh, sleep, visible } from "./refresh.js";
@@ -8,8 +8,8 @@ localise(document);
 setInterval(() => countDown(document), 1000);
 
 /**
- * Commands on the help page name the address by which this browser reaches the Hub, which may be a tunnel's.
- * @param {string} address the configured one
+ * Put the address of this browser's connection into the commands of the help page; it may be a tunnel.
+ * @param {string} address the configured address
  */
 function nameThisAddress(address) {
   const configured = new URL(address).origin;
@@ -21,7 +21,7 @@ function nameThisAddress(address) {
   }
 }
 
-/** Copy buttons: shown only where they can work. */
+/** Show copy buttons if the browser can copy. */
 function offerCopies() {
   for (const button of document.querySelectorAll("button[data-copy]")) {
     if (button instanceof HTMLElement) button.hidden = !navigator.clipboard;
@@ -38,7 +38,7 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (label.textContent = "Copy"), 1600);
 });
 
-/** Whose a bar of a timeline is: pointed to, or reached by keyboard. */
+/** Show the label of the bar that has the pointer or the keyboard focus. */
 for (const kind of ["pointerover", "focusin"]) {
   document.addEventListener(kind, (event) => {
     const bar = event.target instanceof Element ? event.target.closest("svg a[data-parts]") : null;

@@ -1,4 +1,4 @@
-/** The spawn page: presets and slider for the hours, and what is free and what limits leave, kept fresh. */
+/** Scripts of the spawn page: presets and slider for the hours, and current data on free GPUs and limits. */
 
 import { readHours } from "./hours.js";
 import { told } from "./sentences.js";
@@ -11,14 +11,14 @@ import { span, when } from "./times.js";
  * @typedef {{ gpu_type: string, sizes: Size[] }} Pool
  */
 
-/** Seconds between looks. */
+/** Seconds between updates. */
 const EVERY = 10;
 const AFTER_FAILURE = 2;
-/** Milliseconds for the service to answer. */
+/** Milliseconds that the service has to answer. */
 const PATIENCE = 5000;
-/** Milliseconds after the last key before the plan is asked for. */
+/** Milliseconds after the last key until the plan is requested. */
 const TYPING = 250;
-/** Codes of refusals that are about the hours. */
+/** Codes of refusals because of the hours. */
 const ABOUT_HOURS = ["invalid_hours", "quota_exceeded"];
 
 const root = document.body.dataset.root ?? "/";
@@ -32,9 +32,9 @@ const limitsPart = /** @type {HTMLElement} */ (document.getElementById("limits-p
 const limitList = /** @type {HTMLElement} */ (document.getElementById("limits"));
 const cards = /** @type {HTMLElement[]} */ ([...form.querySelectorAll(".g-free")]);
 
-/** What is known for the hours in the field. @type {"plan" | "asking" | "unknown" | "refused"} */
+/** State of the plan for the hours in the field. @type {"plan" | "asking" | "unknown" | "refused"} */
 let known = problem.textContent ? "refused" : "plan";
-/** The hours, as typed, that the cards are about. */
+/** The text of the hours for which the cards show the plan. */
 let about = hours.value;
 /** @type {number | undefined} */
 let timer;
@@ -53,7 +53,7 @@ function show() {
   summarise();
 }
 
-/** What would be reserved, and when it would start. */
+/** Show what would be reserved, and when it would start. */
 function summarise() {
   const card = form.querySelector(".g-size:has(input:checked)");
   const value = number();
@@ -84,7 +84,7 @@ function summarise() {
 }
 
 /**
- * With a capital letter, unless it begins with a name such as node-1, and a full stop.
+ * Return text with a full stop and a capital letter, unless it begins with a name such as node-1.
  * @param {string} text
  */
 function sentence(text) {
@@ -95,7 +95,7 @@ function sentence(text) {
 }
 
 /**
- * When a size would start, though some may be free for others.
+ * Return when a size would start, with the number that is free now although the user would wait.
  * @param {string} start
  * @param {number} free
  */
@@ -127,7 +127,7 @@ function tell(free, size) {
 }
 
 /**
- * Say the same on all cards: the plan is not known (yet), or there is none.
+ * Show on all cards that the plan is not known yet, or that there is none.
  * @param {"asking" | "unknown" | "refused"} why
  * @param {string} words
  */
@@ -141,7 +141,7 @@ function clear(why, words) {
 }
 
 /**
- * Show why the hours can't be asked for; an empty text if they can. A form with such hours is not sent.
+ * Show why the hours are not possible, and stop the form; empty text if they are possible.
  * @param {string} words
  */
 function complain(words) {
@@ -150,7 +150,7 @@ function complain(words) {
   hours.setCustomValidity(text);
 }
 
-/** The hours have changed: what the cards say is about other ones. */
+/** Handle a change of the hours, for which the cards do not show the plan yet. */
 function change() {
   show();
   if (hours.value === about && known !== "asking") return;
@@ -181,13 +181,13 @@ async function update() {
     if (mine === asking) clear("unknown", "unknown now");
   }
   clearTimeout(late);
-  // Else a later look is under way, or comes when the typing ends.
+  // Otherwise a later update is running, or will start after the last key.
   if (mine === asking) timer = setTimeout(update, (known === "unknown" ? AFTER_FAILURE : EVERY) * 1000);
 }
 
 /**
- * Show what the service has answered.
- * @param {string} text the hours that it was asked about
+ * Show the answer of the service.
+ * @param {string} text the requested hours
  * @param {boolean} ok
  * @param {{ pools?: Pool[], limits?: string[], error?: { code: string, message: string } }} answer
  */
@@ -213,7 +213,7 @@ function plan(text, ok, { pools, limits, error }) {
 }
 
 /**
- * Show the limits, if they have changed: a screen reader may be in the list.
+ * Show the limits if they have changed; other updates would disturb screen readers.
  * @param {string[]} lines
  */
 function limited(lines) {

@@ -1,12 +1,12 @@
 /**
- * Links and forms lead away only while the other side answers. Otherwise the page stays, says what does not
- * answer, and goes on by itself as soon as it does: the browser's own error page has no way back.
+ * Follow links and send forms only while Hub and service answer. Otherwise the page stays, names the part that
+ * does not answer, and continues as soon as it answers. An error page of the browser would not continue.
  */
 
-/** Milliseconds for each part to answer; with this the page says within 2 s that one does not. */
+/** Milliseconds that each part has to answer, so that the page shows a failure within 2 s. */
 const PATIENCE = 1200;
 const EVERY = 1000;
-/** Milliseconds that a click is kept: what was wanted long ago may no longer be. */
+/** Milliseconds for which a click is kept. The user may not want it any more after that. */
 const KEPT = 5 * 60_000;
 
 const paths = /** @type {HTMLElement | null} */ (document.querySelector("[data-hub]"))?.dataset ?? {};
@@ -14,13 +14,13 @@ const root = paths.root ?? "/";
 const hub = paths.hub ?? "/hub/";
 
 /**
- * What a click asks for.
+ * The action of a click.
  * @typedef {{ go: () => void, what: string, service: boolean, since: number }} Goal
  */
 
-/** The latest click that waits for an answer. @type {Goal | null} */
+/** The latest click that waits until the parts it needs answer. @type {Goal | null} */
 let wanted = null;
-/** The form that is being sent for good. @type {HTMLFormElement | null} */
+/** The form that is being sent now. @type {HTMLFormElement | null} */
 let sending = null;
 let trying = false;
 
@@ -41,7 +41,7 @@ note.append(words, cancel);
 document.body.append(note);
 
 /**
- * Whether anything but the proxy's "nobody there" comes back.
+ * Return whether an address answers with anything but a server error, as the proxy does for missing parts.
  * @param {string} url
  */
 async function answers(url) {
@@ -57,14 +57,14 @@ async function answers(url) {
   }
 }
 
-/** Whether the Hub answers. */
+/** Return whether the Hub answers. */
 export function hubAnswers() {
   return answers(`${hub}health`);
 }
 
 /**
- * Name the part that does not answer; an empty string if all do.
- * @param {boolean} service whether the reservation service is needed, too
+ * Return the name of the part that does not answer; an empty string if all answer.
+ * @param {boolean} service whether the reservation service is needed as well
  */
 async function away(service) {
   const [first, second] = await Promise.all([
@@ -75,7 +75,7 @@ async function away(service) {
 }
 
 /**
- * Say something, with a button to stop waiting.
+ * Show a note with a button to stop waiting.
  * @param {string} text
  */
 function say(text, button = "Cancel") {
@@ -85,7 +85,7 @@ function say(text, button = "Cancel") {
 }
 
 /**
- * Say something final.
+ * Show a note with a button to close it.
  * @param {string} text
  */
 function close(text) {
@@ -93,7 +93,7 @@ function close(text) {
 }
 
 /**
- * Reach a goal now, or as soon as what it needs answers.
+ * Do the action of a click as soon as the parts it needs answer.
  * @param {Goal} goal
  */
 async function want(goal) {
@@ -129,7 +129,7 @@ export function visit(url) {
   want({
     go: () => location.assign(there),
     what: "This page opens the link",
-    // A server's pages need the Hub alone: it says who asks.
+    // Pages of users' servers need only the Hub, which authenticates users.
     service: there.pathname.startsWith(root),
     since: Date.now(),
   });
@@ -156,7 +156,8 @@ document.addEventListener(
     if (!(form instanceof HTMLFormElement)) return;
     if (form === sending) {
       sending = null;
-      // One click, one request. After the form was read: a disabled button's value is not sent.
+      // Disable the buttons so that a form is sent once, but only after it was read: values of disabled buttons
+      // are not sent.
       setTimeout(() => buttons(form).forEach((button) => (button.disabled = true)));
       return;
     }
@@ -181,7 +182,7 @@ document.addEventListener(
   { capture: true },
 );
 
-// Back from the next page, out of the browser's memory.
+// The browser may show this page from its cache when the user goes back.
 window.addEventListener("pageshow", () => {
   for (const form of document.forms) for (const button of buttons(form)) button.disabled = false;
 });

@@ -1,6 +1,6 @@
 /**
- * Keeps a page of the server's up to date: fetches it again and puts its marked parts in place of the old ones.
- * There is one source of what a page says, the server's templates.
+ * Keep a page up to date: fetch it again and replace its parts with `data-live`. So the templates on the server
+ * are the only source of a page's content.
  */
 
 import { hubAnswers } from "./reach.js";
@@ -9,12 +9,12 @@ import { localise } from "./times.js";
 const xsrf = document.body.dataset.xsrf ?? "";
 const connection = document.getElementById("connection");
 
-/** What the server last sent for each part, before times were rewritten here. @type {Map<string, string>} */
+/** The last HTML from the server for each part, with times in UTC. @type {Map<string, string>} */
 const sent = new Map();
 for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.outerHTML);
 
 /**
- * Fetch from the server. Where it asks for a log-in, the page is loaded again, once the Hub can log anybody in.
+ * Fetch from the server. If a login is needed and the Hub answers, load the page again.
  * @param {string} url
  * @param {AbortSignal} [signal]
  */
@@ -34,16 +34,16 @@ export async function ask(url, signal) {
 }
 
 /**
- * Say whether the server is there.
+ * Show or hide the note that the connection is lost.
  * @param {boolean} works
  */
 export function connected(works) {
   if (connection) connection.hidden = works;
 }
 
-/** Fetch this page again and renew what has changed. */
+/** Fetch this page again and replace the parts that have changed. */
 export async function refresh() {
-  // A refused form's page has the form's address.
+  // After a refused form, the address is the form's address.
   const answer = await ask(document.body.dataset.page ?? location.pathname);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
@@ -61,7 +61,7 @@ export async function refresh() {
 }
 
 /**
- * Put new contents in, and keep what the reader is at: his focus, open details, scrolled drawings.
+ * Replace the content of a part, and keep focus, open details and scroll position.
  * @param {Element} part
  * @param {Element} fresh
  */
@@ -88,7 +88,7 @@ function isTyping(element) {
 }
 
 /**
- * Wait: longer after each failure, with a little chance so that not everybody comes back at once.
+ * Wait longer after each failure, with some randomness so that browsers do not return at the same time.
  * @param {number} failures
  */
 export function pause(failures) {
@@ -101,7 +101,7 @@ export function sleep(seconds) {
   return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 }
 
-/** Until the page is looked at. */
+/** Wait until the page is visible. */
 export function visible() {
   if (!document.hidden) return Promise.resolve();
   return new Promise((resolve) => {

@@ -1,4 +1,4 @@
-/** A reservation's page: follows it by long polls, opens its server, warns before its end. */
+/** Scripts of a reservation's page: follow it by long polls, open its server, warn before its end. */
 
 import { notify, offer } from "./notify.js";
 import { visit } from "./reach.js";
@@ -6,11 +6,11 @@ import { ask, connected, pause, refresh } from "./refresh.js";
 import { now, span, when } from "./times.js";
 
 const WAIT = 25;
-/** Minutes before the end at which the browser notifies, where the service warns then or later. */
+/** Most minutes before the end at which the browser notifies. It does so at the service's next warning. */
 const NOTICE = 15;
 const root = document.body.dataset.root ?? "/";
 
-/** How things stand, as the page last said. */
+/** Return the state that the page shows. */
 function state() {
   return document.getElementById("state")?.dataset ?? {};
 }
@@ -34,7 +34,7 @@ export async function follow(id) {
       const text = await answer.text();
       connected(true);
       failures = 0;
-      // The first answer may be newer than the page, later ones differ also when only the queue has moved.
+      // The first answer may be newer than the page. Others also differ if only the queue has changed.
       if (text !== known) {
         known = text;
         await renew();
@@ -53,15 +53,15 @@ async function renew() {
   const { state: after, url } = state();
   warn();
   if ("mine" in document.body.dataset) await tell(before, after, promise);
-  // Only a server that was waited for here: who comes to look at a running one is left in peace.
+  // Open the server only if it became ready on this page.
   if (url && after === "ready" && (before === "queued" || before === "starting")) visit(url);
 }
 
 /**
- * Notify of a change of state that the owner waits for, or did not make on this page.
+ * Notify about changes of state that the owner waits for, or did not cause on this page.
  * @param {string | undefined} before
  * @param {string | undefined} after
- * @param {string | undefined} promise the guaranteed start until now: another one for each stay in the queue
+ * @param {string | undefined} promise the guaranteed start before the change; it differs each time the reservation waits
  */
 async function tell(before, after, promise) {
   const id = document.body.dataset.reservation ?? "";
@@ -76,16 +76,16 @@ async function tell(before, after, promise) {
   }
 }
 
-/** What people call the reservation. */
+/** Return the name of the reservation. */
 function name() {
   return document.querySelector("h1")?.textContent ?? "";
 }
 
-/** The end that was seen from further away than the notice. */
+/** The end that was further away than the notice when the page last looked. */
 let awaited = "";
 
 /**
- * Notify once when the end comes within the notice.
+ * Notify once when the end is closer than the notice.
  * @param {string} ends
  * @param {number} left seconds
  * @param {number[]} thresholds minutes
@@ -102,7 +102,7 @@ function noticeEnd(ends, left, thresholds) {
   }
 }
 
-/** The note above everything when the end is near. */
+/** Show the warning when the end is near. */
 function warn() {
   const note = document.getElementById("warning");
   if (!note) return;
@@ -112,7 +112,7 @@ function warn() {
   const thresholds = JSON.parse(warnings ?? "[]");
   const words = thresholds.find(([minutes]) => left <= minutes * 60)?.[1];
   note.hidden = words === undefined || left <= 0;
-  // Written once per threshold: each writing is read aloud.
+  // Change the text only once per threshold, because screen readers announce each change.
   if (words !== undefined && note.textContent !== words) note.textContent = words;
   if (ends && "mine" in document.body.dataset)
     noticeEnd(

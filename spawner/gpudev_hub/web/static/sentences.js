@@ -1,4 +1,4 @@
-/** Sentences of the service: the same as `told` of the Python client. */
+/** Write sentences of the API as text, like `told` of the Python client. */
 
 /**
  * @typedef {object} Sentence
@@ -9,7 +9,7 @@
  */
 
 /**
- * The words of a sentence.
+ * Return the words of a sentence.
  * @param {string | Sentence} sentence
  * @param {(iso: string) => string} when writes an instant
  * @returns {string}
@@ -17,7 +17,7 @@
 export function told(sentence, when) {
   if (typeof sentence === "string") return sentence;
   const { template, params, instants } = sentence;
-  // A template has a name after every other brace; quoted text is in the values, which stay as they are.
+  // Templates alternate between text and names in braces. Values are not parsed.
   return template
     .split(/[{}]/)
     .map((piece, i) =>

@@ -1,9 +1,9 @@
 /**
- * The theme of every page: light, dark, or as the system is set. A classic script in the head, so that it runs
- * before the first paint; the choice is made at the foot of the page and kept in this browser.
+ * The theme of all pages: light, dark, or the system's. This is a classic script in the head, so that it runs
+ * before the first paint. Users choose at the foot of the page, and the browser stores the choice.
  */
 (() => {
-  /** JupyterHub's own key and attribute, so that its pages agree with ours. */
+  /** Key and attribute of JupyterHub, so that its pages have the same theme. */
   const KEY = "jupyterhub-bs-theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
   let theme = stored();
@@ -13,7 +13,7 @@
       const found = localStorage.getItem(KEY);
       return found === "light" || found === "dark" ? found : "system";
     } catch {
-      return "system"; // The browser keeps nothing for this site: the choice holds for this page.
+      return "system"; // The browser stores nothing for this site, so the choice is for this page only.
     }
   }
 
@@ -30,13 +30,13 @@
       if (chosen === "system") localStorage.removeItem(KEY);
       else localStorage.setItem(KEY, chosen);
     } catch {
-      // As above.
+      // The browser stores nothing for this site.
     }
   }
 
   apply();
   system.addEventListener("change", apply);
-  // Another tab has chosen.
+  // Another tab changed the choice.
   window.addEventListener("storage", (event) => {
     if (event.key !== KEY && event.key !== null) return;
     theme = stored();

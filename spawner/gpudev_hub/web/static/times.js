@@ -1,8 +1,8 @@
 /**
- * Times in the reader's own zone, and what is left of them. The server writes UTC; without scripts that stays.
+ * Show times in the reader's time zone, and count down. Without scripts, the page has times in UTC.
  */
 
-/** How far the server's clock is ahead of this one, in milliseconds. */
+/** Milliseconds by which the server's clock is ahead of this one. */
 const skew = new Date(document.body.dataset.now ?? Date.now()).getTime() - Date.now();
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -31,13 +31,13 @@ const dayAndClockWithSeconds = new Intl.DateTimeFormat(undefined, {
 });
 const inFull = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long", hourCycle: "h23" });
 
-/** The server's time, in milliseconds. */
+/** Return the server's time in milliseconds. */
 export function now() {
   return Date.now() + skew;
 }
 
 /**
- * An instant as people of this place read it.
+ * Return an instant in the reader's time zone and language.
  * @param {Date} at
  */
 export function when(at, seconds = false) {
@@ -47,7 +47,7 @@ export function when(at, seconds = false) {
 }
 
 /**
- * A length of time: `2 h 14 min`, below two minutes in seconds. No line breaks within it.
+ * Return a length of time without line breaks: `2 h 14 min`, or seconds below two minutes.
  * @param {number} seconds
  */
 export function span(seconds) {
@@ -65,7 +65,7 @@ function breakable(seconds) {
 }
 
 /**
- * The label of a bar, its instants in this zone.
+ * Return the label of a bar, with instants in the reader's time zone.
  * @param {{ text: string, at?: string | null }[]} parts
  */
 export function label(parts) {

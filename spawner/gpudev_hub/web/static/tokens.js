@@ -1,4 +1,4 @@
-/** The tokens page of the Hub: makes and revokes tokens over the Hub's API. */
+/** Scripts of the Hub's tokens page: make and revoke tokens with the Hub's API. */
 
 import { refresh } from "./refresh.js";
 
@@ -16,7 +16,7 @@ function value(id) {
 }
 
 /**
- * Call the Hub; a refusal is thrown as an `Error` with the Hub's words.
+ * Call the Hub. Throws an `Error` with the Hub's message for a refusal.
  * @param {string} method
  * @param {string} url
  * @param {unknown} [body]
@@ -34,13 +34,13 @@ async function call(method, url, body) {
   try {
     words = JSON.parse(text).message;
   } catch {
-    // An answer of the proxy has no message.
+    // Answers of the proxy have no message.
   }
   throw new Error(words || `The Hub answered with status ${answer.status}.`);
 }
 
 /**
- * Perform what a form asks for, and say why where that fails.
+ * Do the action of a form, and show an error if it fails.
  * @param {HTMLFormElement} asked
  * @param {() => Promise<void>} action
  */
@@ -53,7 +53,7 @@ async function perform(asked, action) {
     problem.hidden = false;
     problem.scrollIntoView({ block: "nearest" });
   }
-  // The page's scripts disable the buttons of a form that was sent.
+  // `reach.js` disabled the buttons when the form was sent.
   setTimeout(() => asked.querySelectorAll("button").forEach((button) => (button.disabled = false)));
 }
 
