@@ -23,7 +23,6 @@ from .core.model import Owner
 from .core.policy import Policy
 from .core.ports import Cluster, Store
 from .core.views.doctor import Finding
-from .origins import origin
 from .service.context import Adapters
 from .service.hubclient import HubClient
 from .service.questions import Github
@@ -159,9 +158,7 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
             owner=lambda user: people.owner_of(user.name) or of.owner_of(user),
             seen=service.logged_in,
             now=of.clock.now,
-            prefix=of.web.prefix,
-            host=origin(of.web.public_url) if of.web.subdomains else "",
-            secure=of.web.public_url.startswith("https:"),
+            settings=of.web,
         ),
         access=Access(
             service.view,

@@ -254,7 +254,7 @@ async def running(
             owner=lambda user: service.access.people.owner_of(user.name) or local_owner(user.name),
             seen=service.logged_in,
             now=service.clock.now,
-            prefix=PREFIX,
+            settings=settings,
         )
     site = Site(
         service=service,

@@ -17,7 +17,8 @@ from gpudev_hub.web.auth import Auth
 from gpudev_hub.web.base import PageHandler
 from gpudev_hub.web.pages import pages
 from gpudev_hub.web.routes import Access, Route
-from web_site import PREFIX, Running, local_owner, log_in, running
+from gpudev_hub.web.settings import WebSettings
+from web_site import Running, local_owner, log_in, running
 
 API = wire.API
 ALICE = Owner("local:alice", "alice", "alice")
@@ -146,8 +147,7 @@ def test_cookies_are_for_https_alone_where_the_hub_is(secure: bool) -> None:
         owner=lambda user: local_owner(user.name),
         seen=lambda subject: None,
         now=lambda: 0,
-        prefix=PREFIX,
-        secure=secure,
+        settings=WebSettings(f"{'https' if secure else 'http'}://hub.example/"),
     )
     assert auth.browser.cookie_options == {"samesite": "Lax"} | ({"secure": True} if secure else {})
 

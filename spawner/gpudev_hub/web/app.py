@@ -30,7 +30,6 @@ from . import (
     reservation_api,
     servers,
     system,
-    usage,
     webhook,
 )
 from .base import LoginCallback, NotFoundHandler, TooLargeHandler
@@ -44,7 +43,7 @@ GATE_BODY = 4 << 20
 """Largest body at the gate, in bytes: a bastion lists all its connections in one request."""
 
 
-PUBLIC = routes_of(reservation_api, api, usage, limit_api, login_api, servers, people, system)
+PUBLIC = routes_of(reservation_api, api, limit_api, login_api, servers, people, system)
 """Every route of the public application. Handlers and OpenAPI document are made from this list."""
 GATE = routes_of(gate, bastion)
 METRICS = [replace(one, access=Access.ANYBODY) for one in routes_of(system) if one.name == "metrics"]

@@ -21,7 +21,10 @@ from jupyterhub.services.auth import HubOAuth
 
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Millis, Owner
+from gpudev_hub.origins import origin
 from gpudev_hub.turns import Turns
+
+from .settings import WebSettings
 
 RESERVE = "custom:gpudev:reserve"
 """Hub scope that a token needs to read and manage its owner's reservations."""
@@ -214,27 +217,25 @@ class Auth:
         owner: Callable[[HubUser], Owner],
         seen: Callable[[str], None],
         now: Callable[[], Millis],
-        prefix: str,
-        host: str = "",
-        secure: bool = False,
+        settings: WebSettings,
     ) -> None:
         """``hub_api``: the Hub's REST API as this process reaches it.
 
         ``api_token``: the service's own token for it, which is also the secret of the OAuth client;
         ``owner``: returns the owner of reservations for a user of the Hub;
-        ``seen``: is called with each subject whose token the Hub has just confirmed;
-        ``prefix``: path of the service as browsers see it;
-        ``host``: scheme and host of Hub and service if users' servers have other hosts;
-        ``secure``: whether browsers reach them only by HTTPS.
+        ``seen``: is called with each subject whose token the Hub has just confirmed.
         """
+        secure = settings.public_url.startswith("https:")
+        # With subdomains, users' servers have other hosts, so the address needs the host of the service.
+        host = origin(settings.public_url) if settings.subdomains else ""
         self.tokens = HubTokens(hub_api, now, lambda user: seen(owner(user).subject))
         self.browser = BrowserLogin(
             api_url=hub_api,
             api_token=api_token,
-            base_url=prefix,
+            base_url=settings.prefix,
             hub_prefix="/hub/",
             oauth_client_id="service-gpudev",
-            oauth_redirect_uri=f"{host}{prefix}oauth_callback",
+            oauth_redirect_uri=f"{host}{settings.prefix}oauth_callback",
             cookie_options={"samesite": "Lax"} | ({"secure": True} if secure else {}),
             access_scopes=set(),
         )
