@@ -74,8 +74,6 @@ class Lanes:
     node: wire.TimelineNode
     y: float
     height: float
-    lines: tuple[float, ...]
-    """Upper edges of its GPUs' lanes."""
     bars: tuple[Bar, ...]
 
 
@@ -119,7 +117,6 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
     nodes = []
     for node in pool.nodes:
         y += NAME
-        lines = tuple(y + LANE * gpu for gpu in range(node.gpus))
         height = LANE * node.gpus
         bars = []
         for bar, lanes in _lanes(node):
@@ -134,7 +131,7 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
             edge = INSET if tallest.height > LANE else 0.0
             label = Box(from_x, tallest.y + edge, max(right - from_x, 0.0), tallest.height - edge)
             bars.append(Bar(bar, node.name, boxes, label, parse(bar.end) > start + span))
-        nodes.append(Lanes(node, y, height, lines, tuple(bars)))
+        nodes.append(Lanes(node, y, height, tuple(bars)))
         y += height
     step = next((step for step in STEPS if ahead / step <= TICKS), STEPS[-1])
     return Drawing(

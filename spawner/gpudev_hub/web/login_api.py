@@ -15,6 +15,7 @@ from gpudev import login_wire as wire
 from gpudev.wire import API
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import SECOND, Owner
+from gpudev_hub.origins import origin
 from gpudev_hub.service.hubclient import HubToken
 from gpudev_hub.ssh.keygen import KeygenFailed
 from gpudev_hub.ssh.signatures import signed_by
@@ -23,7 +24,7 @@ from gpudev_hub.times import rfc3339
 from .auth import HubUser
 from .limits import network
 from .login import LIFE, NOTE, hub_answers, shown_time
-from .login_codes import shown_code
+from .login_codes import ASK_LIFE, shown_code
 from .login_lives import is_last, successor_of
 from .routes import Access, Call, route
 from .settings import WebSettings
@@ -41,8 +42,7 @@ NO_SIGNATURE: Final = "No SSH key of this account made the signature."
 
 def page_address(settings: WebSettings) -> str:
     """Return the address of the page where logins are confirmed."""
-    parts = urlsplit(settings.public_url)
-    return f"{parts.scheme}://{parts.netloc}{settings.prefix}{wire.PAGE}"
+    return f"{origin(settings.public_url)}{settings.prefix}{wire.PAGE}"
 
 
 @route("GET", ROOT, access=Access.ANYBODY)
@@ -57,13 +57,12 @@ async def start_login(call: Call, body: wire.LoginCodeRequest) -> wire.LoginCode
     """Start a login without a browser: return a code to type on the page, and a secret to poll with."""
     logins = call.site.logins
     logins.starts.spend(network(call.peer))
-    now = logins.now()
-    secret, asked = logins.asks.add(body.code_challenge, body.device, call.peer, now)
+    secret, asked = logins.asks.add(body.code_challenge, body.device, call.peer, logins.now())
     return wire.LoginCode(
         user_code=shown_code(asked.user_code),
         device_code=secret,
         page=page_address(call.site.settings),
-        expires_in=(asked.expires_at - now) // SECOND,
+        expires_in=ASK_LIFE // SECOND,
         interval=asked.interval,
     )
 

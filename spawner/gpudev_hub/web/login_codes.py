@@ -61,7 +61,6 @@ class Asked:
     address: str
     """Network address that requested it."""
     asked_at: Millis
-    expires_at: Millis
     interval: int = INTERVAL
     polled_at: Millis | None = None
     owner: Owner | None = None
@@ -141,8 +140,8 @@ class Asks(_Table[Asked]):
         code = _new_code()
         while self._with(code):
             code = _new_code()
-        asked = Asked(code, challenge, device, address, now, now + ASK_LIFE)
-        return self._add(asked, network(address), now, asked.expires_at), asked
+        asked = Asked(code, challenge, device, address, now)
+        return self._add(asked, network(address), now, now + ASK_LIFE), asked
 
     def _with(self, code: str) -> Asked | None:
         return next((asked for asked, _, _ in self._entries.values() if asked.user_code == code), None)

@@ -25,7 +25,7 @@ from .present import Presenter
 from .settings import WebSettings
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Site:
     """What all handlers use."""
 
@@ -52,13 +52,6 @@ class Site:
     unlogged: int = 0
     """Number of unauthenticated requests since the last logged one that were not logged."""
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
-    presenter: Presenter = field(init=False)
-    reads: Limiter = field(init=False)
-    writes: Limiter = field(init=False)
-    strangers: Limiter = field(init=False)
-    names: Limiter = field(init=False)
-    reports: Limiter = field(init=False)
-    polls: Polls = field(init=False)
 
     def __post_init__(self, home: Callable[[Owner], str]) -> None:
         settings, service, now = self.settings, self.service, self.service.clock.now

@@ -13,7 +13,7 @@ import msgspec
 from gpudev import wire
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import HOUR
-from gpudev_hub.core.usage import Day, Sums, calendar_day, day_number
+from gpudev_hub.core.usage import Sums, calendar_day, day_number
 from gpudev_hub.core.views.usage import By, Group
 from gpudev_hub.core.words import gpus
 from gpudev_hub.service.service import Service
@@ -59,11 +59,6 @@ class Range:
             )
         return cls(first, last)
 
-    @property
-    def days(self) -> tuple[Day, Day]:
-        """First and last day as numbers of ``core/usage.py``."""
-        return day_number(self.first), day_number(self.last)
-
 
 def report(
     service: Service, reader: Identity, by: wire.UsageBy, days: Range, owner: wire.UsageOwner
@@ -78,9 +73,10 @@ def report(
             f"the permission Operator (scope {OPERATE}) on the Tokens page.",
         )
     subject = None if owner == "all" else reader.owner.subject
-    found = service.usage.sums(By(by), *days.days, subject)
+    first, last = day_number(days.first), day_number(days.last)
+    found = service.usage.sums(By(by), first, last, subject)
     every = Sums()
-    for sums in service.usage.sums(By.POOL, *days.days, subject).values():
+    for sums in service.usage.sums(By.POOL, first, last, subject).values():
         every.add(sums)
     rows = [_row(service, by, group, sums) for group, sums in found.items()]
     if by == "day":

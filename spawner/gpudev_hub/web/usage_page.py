@@ -31,8 +31,10 @@ class UsagePage(Page):
         """``by``, ``since``, ``until`` and ``owner`` as in the API."""
         now = today(self.site.service.clock.now())
         error: Refused | None = None
+        owner: wire.UsageOwner
         try:
-            by, days, owner = self._by(), self._range(now), self._owner()
+            by, days = self._by(), Range.of(self._day("since"), self._day("until"), now)
+            owner = "all" if self.get_argument("owner", "me") == "all" else "me"
             shown = report(self.site.service, self.person, by, days, owner)
         except Refused as refused:
             error, by, days, owner = refused, "day", Range.of(None, None, now), "me"
@@ -65,12 +67,6 @@ class UsagePage(Page):
             f"Usage cannot be grouped by {given[:20]!r}.",
             f"Use one of: {', '.join(GROUPS)}.",
         )
-
-    def _owner(self) -> wire.UsageOwner:
-        return "all" if self.get_argument("owner", "me") == "all" else "me"
-
-    def _range(self, now: date) -> Range:
-        return Range.of(self._day("since"), self._day("until"), now)
 
     def _day(self, name: str) -> date | None:
         given = self.get_argument(name, "")
