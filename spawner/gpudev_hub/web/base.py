@@ -186,28 +186,22 @@ def describe(
         if cause.code is Code.INTERNAL_ERROR:
             error.hint = f"Contact an operator and quote request id {request_id}."
         return error, STATUS[cause.code]
+    hint = SEE_API
     if isinstance(cause, StoreUnavailable):
-        return _error(
-            Code.UNAVAILABLE,
-            "The database of the reservation service does not answer.",
-            "Try again with the same request_id.",
-        )
-    if status == 404:
-        return _error(Code.NOT_FOUND, "There is nothing at this address.", SEE_API)
-    if status == 405:
-        return _error(Code.METHOD_NOT_ALLOWED, f"This address does not support {method}.", SEE_API)
-    if 400 <= status < 500:
+        code, message = Code.UNAVAILABLE, "The database of the reservation service does not answer."
+        hint = "Try again with the same request_id."
+    elif status == 404:
+        code, message = Code.NOT_FOUND, "There is nothing at this address."
+    elif status == 405:
+        code, message = Code.METHOD_NOT_ALLOWED, f"This address does not support {method}."
+    elif 400 <= status < 500:
         words = cause.log_message if isinstance(cause, HTTPError) else None
         code = Code.FORBIDDEN if status == 403 else Code.INVALID_REQUEST
         return wire.Error(code=code, message=words or "The request is malformed."), status
-    return _error(
-        Code.INTERNAL_ERROR,
-        f"Internal error in the reservation service; the log has request id {request_id}.",
-        f"Try again. If it fails again, contact an operator and quote request id {request_id}.",
-    )
-
-
-def _error(code: Code, message: str, hint: str) -> tuple[wire.Error, int]:
+    else:
+        code = Code.INTERNAL_ERROR
+        message = f"Internal error in the reservation service; the log has request id {request_id}."
+        hint = f"Try again. If it fails again, contact an operator and quote request id {request_id}."
     return wire.Error(code=code, message=message, hint=hint), STATUS[code]
 
 

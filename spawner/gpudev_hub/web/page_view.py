@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -307,7 +307,7 @@ class Happening:
     what: str
     about: Markup
     by: str
-    seconds: bool = False
+    seconds: bool
     """Whether to show seconds, because others happened in the same minute."""
 
 
@@ -318,20 +318,19 @@ def happenings(
 
     ``owner``: the owner's subject; ``logins``: names to show, by subject.
     """
+    items = [item for item in items if item.cause_code != "server_seen"]
+    to_the_minute = len("2026-11-23T14:00")
+    minutes = Counter(item.at[:to_the_minute] for item in items)
     found: list[Happening] = []
-    for item in items:
-        if item.cause_code == "server_seen":
-            continue
+    for item in reversed(items):
         by = "" if item.actor in (SERVICE, owner) else logins.get(item.actor, item.actor.rpartition(":")[2])
         words = CAUSES.get(item.cause) or CAUSES.get(item.cause_code, item.cause_code.replace("_", " "))
         more = None if item.cause in CAUSES else item.cause_data
         news = told(more or item.detail_data, now)
         if news.lower().rstrip(".").endswith(words.lower()):
             news = NOTHING
-        found.append(Happening(item.at, words, news, by))
-    to_the_minute = len("2026-11-23T14:00")
-    minutes = Counter(one.at[:to_the_minute] for one in found)
-    return [replace(one, seconds=minutes[one.at[:to_the_minute]] > 1) for one in reversed(found)]
+        found.append(Happening(item.at, words, news, by, minutes[item.at[:to_the_minute]] > 1))
+    return found
 
 
 def level(value: float, most: float) -> tuple[float, bool]:

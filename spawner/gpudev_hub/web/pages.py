@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import msgspec
 from tornado.web import RequestHandler, StaticFileHandler
 
 from gpudev import wire
@@ -148,14 +147,8 @@ class ReservationPage(Page):
         keys = None
         if shown.r.mine and shown.r.ssh_command and shown.r.state == "ready":
             keys = await self.site.access.hosts(self.person.owner)
-        again = {
-            "gpus": shown.r.gpus,
-            "nodes": shown.r.nodes,
-            "hours": page_view.hours_field(shown.r.hours),
-            "gpu_type": shown.r.gpu_type,
-            "name": shown.r.name or "",
-            "image": shown.r.image,
-        }
+        again = {name: getattr(shown.r, name) or "" for name in FIELDS}
+        again["hours"] = page_view.hours_field(shown.r.hours)
         self.show(
             "reservation.html",
             409 if error else 200,
@@ -243,9 +236,7 @@ class Pool(Page):
                     "pool": pool,
                     "drawing": draw(pool, timeline.now),
                     "held": _held(pool),
-                    "free": found.gpus_free,
-                    "total": found.gpus_total,
-                    "up": found.nodes_up,
+                    "outlook": found,
                 }
                 for pool, found in zip(timeline.pools, pools, strict=True)
             ],
@@ -291,14 +282,6 @@ class LabFeed(Feed):
         self.answer(status_of(self.site, record))
 
 
-class PickerNews(msgspec.Struct, kw_only=True):
-    """Current data for the picker's script."""
-
-    pools: list[wire.PoolAvailability]
-    limits: list[str]
-    """All limits of the user in words."""
-
-
 class PickerFeed(Feed):
     """``/picker?hours=``: sizes and limits for the picker's script."""
 
@@ -309,12 +292,9 @@ class PickerFeed(Feed):
         subject = self.person.owner.subject
         hold = hold_for(service.policy, service.view, subject, hours)
         found = service.availability(self.person.owner, hold)
-        self.answer(
-            PickerNews(
-                pools=self.site.presenter.availability(found, hold, self.person).pools,
-                limits=self.site.presenter.limits_in_words(subject),
-            )
-        )
+        presenter = self.site.presenter
+        pools = presenter.availability(found, hold, self.person).pools
+        self.answer({"pools": pools, "limits": presenter.limits_in_words(subject)})
 
 
 class Static(BaseHandler, StaticFileHandler):
