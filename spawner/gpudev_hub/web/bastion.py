@@ -42,7 +42,7 @@ def lines_to_end(found: Iterable[tuple[BastionConnection, str]]) -> str:
 
 def _bastion(call: Call) -> Bastion:
     if call.site.bastion is None:
-        raise Refused(Code.NOT_FOUND, "This hub has no bastion.", "")
+        raise Refused(Code.NOT_FOUND, "This hub has no bastion.")
     return call.site.bastion
 
 
@@ -50,7 +50,7 @@ def _bastion(call: Call) -> Bastion:
 async def bastion_keys(call: Call, fingerprint: Fingerprint) -> Text:
     """Return the authorized_keys line that lets the offered key open its owner's servers; else nothing."""
     if not FINGERPRINT.fullmatch(fingerprint):
-        raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is not a SHA256 fingerprint.", "")
+        raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is not a SHA256 fingerprint.")
     lines = await _bastion(call).authorized_keys(fingerprint)
     return Text("".join(f"{line}\n" for line in lines))
 

@@ -126,7 +126,7 @@ class RouteHandler(BaseHandler):
     def _check_secret(self, secret: str, whose: str) -> None:
         token = bearer(self)
         if token is None or not secret or not hmac.compare_digest(token.encode(), secret.encode()):
-            raise Refused(Code.UNAUTHENTICATED, f"This address accepts only the {whose}'s secret.", "")
+            raise Refused(Code.UNAUTHENTICATED, f"This address accepts only the {whose}'s secret.")
         self.caller = whose.lower()
 
     def _server(self, id: str) -> Reservation:
@@ -189,7 +189,7 @@ class RouteHandler(BaseHandler):
         try:
             value = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refused(Code.INVALID_REQUEST, f"The body is not JSON: {error}.", "") from error
+            raise Refused(Code.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
         try:
             return {"body": msgspec.convert(value, route.takes)}
         except msgspec.ValidationError as error:

@@ -78,38 +78,23 @@ def document(routes: Iterable[Route], server: str) -> dict[str, Any]:
 
 
 def _operation(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    parameters: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "description": PATH_PARAMETERS[name],
-            "schema": {"type": "string", "minLength": 1},
-        }
-        for name in PARAMETER.findall(route.path)
-    ]
-    parameters += [
-        {
-            "name": param.name,
-            "in": "query",
-            "required": param.required,
-            "description": param.description,
-            "schema": param.schema,
-        }
-        for param in route.query
+    text = {"type": "string", "minLength": 1}
+    parameters = [
+        *((name, "path", True, PATH_PARAMETERS[name], text) for name in PARAMETER.findall(route.path)),
+        *((one.name, "query", one.required, one.description, one.schema) for one in route.query),
     ]
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
         "security": SECURITY[route.access],
-        "parameters": parameters,
+        "parameters": [
+            dict(zip(("name", "in", "required", "description", "schema"), one, strict=True))
+            for one in parameters
+        ],
         "responses": _responses(route, schemas),
     }
     if route.takes is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schemas[route.takes]}},
-        }
+        operation["requestBody"] = {"required": True, "content": _json(schemas[route.takes])}
     return operation
 
 
@@ -118,7 +103,7 @@ def _responses(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, An
     if route.answers is Text:
         success["content"] = {route.media: {"schema": {"type": "string"}}}
     elif route.answers is not None:
-        success["content"] = {"application/json": {"schema": schemas[route.answers]}}
+        success["content"] = _json(schemas[route.answers])
     responses = {str(route.success): success}
     by_status: dict[int, list[Code]] = {}
     for code in route.all_codes:
@@ -126,6 +111,10 @@ def _responses(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, An
     for status in sorted(by_status):
         responses[str(status)] = {
             "description": "Error code " + " or ".join(f"`{code}`" for code in by_status[status]) + ".",
-            "content": {"application/json": {"schema": schemas[wire.ErrorBody]}},
+            "content": _json(schemas[wire.ErrorBody]),
         }
     return responses
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

@@ -38,7 +38,7 @@ async def confirm_revocations(call: Call, body: wire.RevocationsRequest) -> wire
     """
     sweep = call.site.service.access.sweep
     if sweep is None:
-        raise Refused(Code.WRONG_STATE, NO_GITHUB, "")
+        raise Refused(Code.WRONG_STATE, NO_GITHUB)
     unknown = set(body.subjects) - set(sweep.held)
     if unknown:
         raise Refused(

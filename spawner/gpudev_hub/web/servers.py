@@ -81,7 +81,6 @@ async def report(call: Call, body: wire.AgentReport) -> None:
         raise Refused(
             Code.FORBIDDEN,
             f"Attempt {body.attempt} of {record.id} reported with the token of attempt {record.attempt}.",
-            "",
         )
     if body.rank >= max(1, len(record.allocation)):
         raise Refused(
@@ -117,6 +116,6 @@ async def notices(
 async def keys(call: Call, fingerprint: Fingerprint) -> Text:
     """Return the authorized_keys lines that let the offered key in; empty if there are none."""
     if not FINGERPRINT.fullmatch(fingerprint):
-        raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is not a SHA256 fingerprint.", "")
+        raise Refused(Code.INVALID_REQUEST, f"{fingerprint[:64]!r} is not a SHA256 fingerprint.")
     lines = await call.site.access.authorized_keys(call.server.id, fingerprint)
     return Text("".join(f"{line}\n" for line in lines))

@@ -47,7 +47,7 @@ class Webhook(BaseHandler):
         """Accept a signed delivery with 204, before it is processed. Raises ``Refused`` for others."""
         secret, sweep = self.site.webhook_secret, self.site.service.access.sweep
         if secret is None or sweep is None:
-            raise Refused(Code.NOT_FOUND, "This hub takes no deliveries from GitHub.", "")
+            raise Refused(Code.NOT_FOUND, "This hub takes no deliveries from GitHub.")
         expected = "sha256=" + hmac.new(secret.encode(), self.request.body, hashlib.sha256).hexdigest()
         given = self.request.headers.get("X-Hub-Signature-256", "")
         if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogateescape")):
