@@ -58,6 +58,7 @@ class ServiceCollector(Collector):
         yield from _requests(self.requests)
         yield from _service(service.metrics)
         yield from _state(service, pools)
+        yield from _nodes(view, pools)
         yield from _reservations(service.metrics, view, pools)
         yield from _usage(service.usage)
         if (sweep := service.access.sweep) is not None:
@@ -150,7 +151,6 @@ def _service(metrics: Metrics) -> Iterator[Metric]:
 
 def _state(service: Service, pools: Sequence[str]) -> Iterator[Metric]:
     view = service.view
-    nodes = [view.nodes[name] for name in sorted(view.nodes)]
     yield _gauge(
         "gpudev_away_seconds",
         "For how long a part that the service needs has not answered; 0: it answers.",
@@ -167,6 +167,10 @@ def _state(service: Service, pools: Sequence[str]) -> Iterator[Metric]:
             [state for state in State if state is not State.ENDED],
         ),
     )
+
+
+def _nodes(view: View, pools: Sequence[str]) -> Iterator[Metric]:
+    nodes = [view.nodes[name] for name in sorted(view.nodes)]
     yield _gauge(
         "gpudev_nodes",
         "Nodes by status.",
