@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Network = IPv4Network | IPv6Network
 
@@ -15,16 +15,17 @@ def beyond(chain: str, balancers: Sequence[Network]) -> str:
     before it come from the client and prove nothing.
     """
     hops = [hop.strip() for hop in chain.split(",")]
-    while len(hops) > 1 and _within(hops[-1], balancers):
+    while len(hops) > 1 and (address := address_of(hops[-1])) is not None:
+        if not any(address in network for network in balancers):
+            break
         hops.pop()
     return ", ".join(hops)
 
 
-def _within(hop: str, networks: Sequence[Network]) -> bool:
+def address_of(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address; an IPv4 address if it is written as IPv6, as by proxies that listen on IPv6."""
     try:
-        address = ip_address(hop)
+        found = ip_address(text)
     except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped  # proxies that listen on IPv6 write IPv4 addresses so
-    return any(address in network for network in networks)
+        return None
+    return found if isinstance(found, IPv4Address) else found.ipv4_mapped or found

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv6Address, IPv6Network
 
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Millis
 
+from .forwarded import address_of
 from .settings import Rate
 
 REMEMBERED = 10_000
@@ -22,13 +23,10 @@ def network(address: str) -> str:
 
     One machine can use all addresses of a /64 prefix. Other text is returned unchanged.
     """
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+    found = address_of(address)
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((int(found) >> 64 << 64, 64)))
+    return address if found is None else str(found)
 
 
 class RateLimited(Refused):

@@ -101,7 +101,8 @@ class _Table(Generic[T]):
         self._forget(now)
         return self._entries.get(secret, (None, "", 0))[0]
 
-    def _take(self, secret: str, now: Millis) -> T | None:
+    def take(self, secret: str, now: Millis) -> T | None:
+        """Return and delete an entry, ``None`` if the secret is unknown, used or expired."""
         found = self._get(secret, now)
         self._entries.pop(secret, None)
         return found
@@ -124,7 +125,7 @@ class Grants(_Table[Grant]):
 
         Raises ``Refused`` (``unauthenticated``).
         """
-        grant = self._take(code, now)
+        grant = self.take(code, now)
         if grant is None or not verified(verifier, grant.challenge):
             raise code_expired()
         return grant
@@ -162,10 +163,10 @@ class Asks(_Table[Asked]):
         if asked is None or not verified(verifier, asked.challenge):
             raise code_expired()
         if asked.denied:
-            self._take(secret, now)
+            self.take(secret, now)
             raise Refused(Code.FORBIDDEN, "The login was refused on the hub's page.", AGAIN)
         if asked.owner is not None:
-            self._take(secret, now)
+            self.take(secret, now)
             return Poll("granted", asked.interval, Grant(asked.owner, asked.challenge, asked.device))
         early = asked.polled_at is not None and now - asked.polled_at < (asked.interval - 1) * SECOND
         asked.polled_at = now
@@ -183,10 +184,6 @@ class Nonces(_Table[Millis]):
         """Return a new number, and when it expires. Raises ``RateLimited`` above the limits."""
         until = now + NONCE_LIFE
         return self._add(until, network(address), now, until), until
-
-    def take(self, nonce: str, now: Millis) -> Millis | None:
-        """Delete a number; return when it would expire, ``None`` if it is unknown, used or expired."""
-        return self._take(nonce, now)
 
 
 def verified(verifier: str, challenge: str) -> bool:

@@ -20,7 +20,6 @@ from .base import SEE_API, PageHandler
 from .drawing import Bar, parse
 
 HERE = Path(__file__).parent
-NOT_NOW = "You cannot use this hub now"
 HEADINGS = {401: "Log in", 403: "Not allowed", 404: "Not found", 429: "Too many requests"}
 NO_PAGE = "There is no page at this address."
 
@@ -99,27 +98,27 @@ class Page(PageHandler):
             return instead
 
     def show(self, template: str, code: int = 200, **values: Any) -> None:
-        user = self.identity.owner.login if self.identity is not None else ""
-        xsrf = self.xsrf_token.decode("ascii") if self.identity is not None else ""
+        person = self.identity
         common = {
             "root": self.root,
             "hub": self.hub_root,
-            "user": user,
-            "operator": self.identity is not None and self.identity.operator,
-            "xsrf": xsrf,
+            "now": self.now,
+            "user": "" if person is None else person.owner.login,
+            "operator": person is not None and person.operator,
+            "xsrf": "" if person is None else self.xsrf_token.decode("ascii"),
             "here": self.here,
             "store_away": self.store_away,
         }
         self.set_status(code)
         self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.finish(TEMPLATES.get_template(template).render(common | {"now": self.now} | values))
+        self.finish(TEMPLATES.get_template(template).render(common | values))
 
     def show_error(self, error: wire.Error, status: int) -> None:
         heading = HEADINGS.get(status, "Request refused" if status < 500 else "Service problem")
         # Every page has this error, so the button leads to the same page.
         shut_out = error.code == Code.ACCESS_REVOKED
         if shut_out:
-            heading = NOT_NOW
+            heading = "You cannot use this hub now"
         if status == 404 and error.hint == SEE_API:
             error = wire.Error(code=error.code, message=NO_PAGE)
         self.show("error.html", status, error=error, status=status, heading=heading, shut_out=shut_out)
