@@ -70,7 +70,7 @@ class Operator(OperatorPage):
 
     async def get(self) -> None:
         service = self.site.service
-        live = sorted(service.view.reservations.values(), key=lambda record: record.seq)
+        live = self.site.presenter.live()
         logins = service.limits.people()
         held = [record for record in live if record.state is not State.QUEUED]
         self.show(

@@ -16,7 +16,6 @@ from gpudev.foreign import uncoloured
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.limits.quota import hold_for
 from gpudev_hub.core.model import Reservation
-from gpudev_hub.core.permissions import Role, roles
 from gpudev_hub.times import instant
 
 from . import guests, limit_view, page_view
@@ -46,16 +45,7 @@ class Home(Page):
     here = "home"
 
     async def get(self) -> None:
-        service, person = self.site.service, self.person
-        subject = person.owner.subject
-        own = sorted(
-            (
-                record
-                for record in service.view.reservations.values()
-                if {Role.OWNER, Role.GUEST} & roles(record, subject, operator=person.operator)
-            ),
-            key=lambda record: (record.owner.subject != subject, record.seq),
-        )
+        service, subject = self.site.service, self.person.owner.subject
         ended, _ = await self.stored(service.reads.ended(subject, None, ENDED), ([], None))
         self.show(
             "home.html",
@@ -63,7 +53,7 @@ class Home(Page):
                 (one, limit_view.source(one.scope), instant(one.renews))
                 for one in self.site.presenter.standings(subject)
             ],
-            live=[self.shown(record) for record in own],
+            live=[self.shown(record) for record in self.site.presenter.live(subject)],
             ended=[self.shown(record) for record in ended],
             pools=service.pools(),
         )

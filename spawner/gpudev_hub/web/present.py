@@ -79,6 +79,13 @@ class Presenter:
     home: Callable[[Owner], str]
     """Returns an owner's home on their servers."""
 
+    def live(self, subject: str | None = None) -> list[Reservation]:
+        """Return live reservations in queue order: a person's own, then those shared with them, or all."""
+        found = list(self.view.reservations.values())
+        if subject is not None:
+            found = [r for r in found if r.owner.subject == subject or r.guest(subject) is not None]
+        return sorted(found, key=lambda r: (subject is not None and r.owner.subject != subject, r.seq))
+
     def mine(self, record: Reservation, reader: Identity) -> bool:
         """Return whether the reader is the reservation's owner."""
         return record.owner.subject == reader.owner.subject
@@ -293,8 +300,7 @@ class Presenter:
                 for part in claim.allocation:
                     if part.node in bars:
                         bars[part.node].append(self._bar(record, len(part.slots), reader, start, end))
-        live = sorted(self.view.reservations.values(), key=lambda record: record.seq)
-        waiting = [record for record in live if record.state is State.QUEUED and record.request.pool == name]
+        waiting = [one for one in self.live() if one.state is State.QUEUED and one.request.pool == name]
         for record in waiting:
             if record.place is not None:
                 for node in record.place.nodes:

@@ -99,10 +99,10 @@ async def list_reservations(
     The first page of ended reservations starts with those that are being stopped.
     """
     subject = None if owner == "all" else call.person.owner.subject
-    live = call.site.service.view.reservations
     if ended:
         page = position(cursor)
-        stopping = [record for record in live.values() if record.state is State.STOPPING and page is None]
+        live = call.site.service.view.reservations.values()
+        stopping = [record for record in live if record.state is State.STOPPING and page is None]
         records, following = await call.site.service.reads.ended(subject, page, limit)
         known = {record.id for record in records}
         records = [
@@ -116,14 +116,7 @@ async def list_reservations(
                 "A cursor can be used only with ended=1.",
                 "Leave cursor out: live reservations have only one page.",
             )
-        records = sorted(
-            (
-                record
-                for record in live.values()
-                if subject is None or record.owner.subject == subject or record.guest(subject) is not None
-            ),
-            key=lambda record: (subject is not None and record.owner.subject != subject, record.seq),
-        )
+        records = call.site.presenter.live(subject)
         following = None
     return wire.ReservationList(
         reservations=[call.site.presenter.reservation(record, call.person) for record in records],
