@@ -30,8 +30,9 @@ AUTHORIZATION = re.compile(r"(?:token|bearer) +([!-~]{1,2048})", re.IGNORECASE)
 SEE_API = "See api/v1/openapi.json."
 ENCODER = msgspec.json.Encoder()
 NOTHING_LOADED = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-SECURITY = {
-    "Content-Security-Policy": NOTHING_LOADED,
+HEADERS = {
+    "Server": "gpudev",
+    "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -75,10 +76,8 @@ class BaseHandler(Call, HubOAuthenticated, RequestHandler):
         # Tornado calls this before `initialize`, and again before it writes an error.
         if not hasattr(self, "request_id"):
             self.request_id = asked if SAFE_REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
-        self.set_header("X-Request-Id", self.request_id)
-        self.set_header("Server", "gpudev")
-        self.set_header("Cache-Control", "no-store")
-        for name, value in (SECURITY | {"Content-Security-Policy": self.csp}).items():
+        own = {"X-Request-Id": self.request_id, "Content-Security-Policy": self.csp}
+        for name, value in (HEADERS | own).items():
             self.set_header(name, value)
 
     def get_current_user(self) -> Identity | None:

@@ -103,7 +103,9 @@ class Presenter:
             url, vscode, ssh = self._ways_in(record, reader)
             url = url if lab else None
         queued = record.state is State.QUEUED
-        reason = self._reason(record, reader)
+        # Other users get no details, which may quote output of the owner's programs.
+        told = record if mine or reader.operator else replace(record, detail="", trouble="", notice="")
+        reason = self.view.reason(told)
         return wire.Reservation(
             id=record.id,
             name=record.request.name,
@@ -143,12 +145,6 @@ class Presenter:
             lab_shared=self.settings.lab_shared,
             simulated=pool.simulated,
         )
-
-    def _reason(self, record: Reservation, reader: Identity) -> Text | None:
-        """Return the reason. Other users get no details, which may quote output of the owner's programs."""
-        if not (reader.operator or self.mine(record, reader)):
-            record = replace(record, detail="", trouble="", notice="")
-        return self.view.reason(record)
 
     def _ways_in(self, record: Reservation, reader: Identity) -> tuple[str, str, list[str]]:
         """Return addresses of JupyterLab and VS Code, and the SSH command of each node, for the reader."""
@@ -191,13 +187,10 @@ class Presenter:
 
     def logs(self, found: ServerLogs) -> wire.Logs:
         """Return the events of a server's start, one line each, and the ends of its logs."""
-        events = []
-        for entry in found.events:
-            record = entry.change.record
-            if isinstance(record, Reservation):
-                about = f" ({plain(record.detail, entry.at)})" if record.detail else ""
-                what = plain(because(entry.change.cause.value, entry.change.detail), entry.at)
-                events.append(f"{rfc3339(entry.at)} {record.state.value}: {what}{about}")
+        events = [
+            f"{one.at} {one.state}: {one.cause}" + (f" ({one.detail})" if one.detail else "")
+            for one in self.history(found.events, None).items
+        ]
         # JSON keeps control characters, so they are removed here for clients that write to a terminal.
         return wire.Logs(events=events, logs={source: coloured(text) for source, text in found.logs.items()})
 
