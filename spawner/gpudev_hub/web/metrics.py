@@ -208,7 +208,7 @@ def _nodes(view: View, pools: Sequence[str]) -> Iterator[Metric]:
     )
     taken: Counter[tuple[str, ...]] = Counter()
     for claim in view.claims.values():
-        taken[claim.pool, claim.state] += sum(len(part.slots) for part in claim.allocation)
+        taken[claim.pool, claim.state] += claim.gpus
     yield _gauge(
         "gpudev_gpus_claimed",
         "GPUs that reservations hold.",

@@ -249,10 +249,9 @@ class Presenter:
             max_running_gpus=limits.running_gpus,
             max_queued=limits.queued_requests,
             running_gpus=sum(
-                len(part.slots)
+                claim.gpus
                 for claim in self.view.claims.values()
                 if claim.subject == subject and claim.state is ClaimState.HELD
-                for part in claim.allocation
             ),
             queued=sum(r.state is State.QUEUED for r in own),
             gpu_types=[pool.name for pool in self.policy.pools],
