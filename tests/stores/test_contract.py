@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,18 +55,31 @@ Make = Callable[[], Store]
 
 DYNAMODB = pytest.param("dynamodb", marks=pytest.mark.dynamodb)
 CHECKPOINTS = pytest.param("dynamodb, a checkpoint after each commit", marks=pytest.mark.dynamodb)
+SQLITE_CHECKPOINTS = "sqlite, a checkpoint after each commit"
 
 
-@pytest.fixture(params=["memory", "sqlite", DYNAMODB, CHECKPOINTS])
-def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Opens the same durable state anew at each call."""
-    if request.param == "sqlite":
+@pytest.fixture(params=["memory", "sqlite", SQLITE_CHECKPOINTS, DYNAMODB, CHECKPOINTS])
+def make(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Make]:
+    """Opens the same durable state anew at each call; nothing fails in the background."""
+    yield _maker(request, tmp_path, monkeypatch)
+    assert [
+        record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR
+    ] == []
+
+
+def _maker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    if "checkpoint" in request.param:
+        monkeypatch.setattr(checkpoint, "is_due", lambda folded: True)
+    if request.param.startswith("sqlite"):
         return lambda: SqliteStore(tmp_path / "service.sqlite")
     if request.param == "memory":
         disk = Disk()
         return lambda: MemoryStore(disk)
-    if "checkpoint" in request.param:
-        monkeypatch.setattr(checkpoint, "is_due", lambda folded: True)
     dynamodb: DynamoDBLocal = request.getfixturevalue("dynamodb")
     table, client = dynamodb.table(), dynamodb.client()
     return lambda: DynamoStore(table, client)

@@ -24,6 +24,12 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
+def save_all(store: SqliteStore) -> None:
+    """Write a checkpoint, which must not fail."""
+    save(store)
+    assert store._ours().checkpoint_n == store._ours().n == store._folded.saved
+
+
 async def test_an_index_that_lags_hides_nothing_that_ended(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,7 +38,7 @@ async def test_an_index_that_lags_hides_nothing_that_ended(
         await store.commit(commit(2 * n - 1, *changed(reservation(f"a{n}", n))))
         await store.commit(commit(2 * n, *changed(ended(reservation(f"a{n}", n), n), gone=True)))
         if n == 2:
-            save(store)
+            save_all(store)
     ended_of = store._backend.ended_of
 
     def behind(subject: str, before: int, page: int) -> Iterator[Item]:
@@ -42,7 +48,7 @@ async def test_an_index_that_lags_hides_nothing_that_ended(
     monkeypatch.setattr(store._backend, "ended_of", behind)
     page, cursor = await store.ended("local:alice", None, 2)
     assert [record.id for record in page] == ["a5", "a4"]
-    save(store)
+    save_all(store)
     page, cursor = await store.ended("local:alice", cursor, 2)
     assert [record.id for record in page] == ["a3", "a2"]
     page, cursor = await store.ended("local:alice", cursor, 2)
@@ -62,13 +68,13 @@ async def test_a_minted_id_that_expired_keeps_its_history_when_it_is_used(
 
     await store.commit(commit(1, *changed(minted)))
     await store.commit(commit(2, *changed(minted, gone=True)))
-    save(store)
+    save_all(store)
     assert await commits(store) == [1, 2]
     await store.commit(commit(3, *changed(reservation("m1"))))
     assert await commits(store) == [1, 2, 3]
-    save(store)
+    save_all(store)
     await store.commit(commit(4, *changed(ended(reservation("m1"), 4), gone=True)))
-    save(store)
+    save_all(store)
     assert await commits(store) == [1, 2, 3, 4]
     with pytest.raises(SlotTaken, match="the id m1 was used before"):
         await store.commit(commit(5, *changed(reservation("m1"))))
@@ -84,9 +90,9 @@ async def test_a_claim_that_outlives_its_reservation_leaves_the_end_alone(store:
     held = claim("a1")
     await store.commit(commit(1, *changed(reservation("a1"), held), take=taken(held)))
     await store.commit(commit(2, *changed(ended(reservation("a1"), 2), gone=True)))
-    save(store)
+    save_all(store)
     await store.commit(commit(3, *changed(held, gone=True), free=taken(held)))
-    save(store)
+    save_all(store)
     assert await store.find("a1") == ended(reservation("a1"), 2)
     entries, _ = await store.history("a1", 0, 10)
     assert [entry.n for entry in entries] == [1, 1, 2, 3]

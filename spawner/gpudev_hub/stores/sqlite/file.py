@@ -242,8 +242,9 @@ def _apply(connection: sqlite3.Connection, write: Write, found: Item) -> None:
     if write.action is Action.DELETE:
         connection.execute("DELETE FROM items WHERE pk = ? AND sk = ?", write.key)
     elif write.action is not Action.CHECK:
-        kept = found if write.action is Action.UPDATE else {"pk": write.key[0], "sk": write.key[1]}
-        item = {name: value for name, value in {**kept, **write.values}.items() if value is not None}
+        kept = found if write.action is Action.UPDATE else {}
+        values = {**kept, **write.values, "pk": write.key[0], "sk": write.key[1]}
+        item = {name: value for name, value in values.items() if value is not None}
         connection.execute(
             "INSERT INTO items VALUES (?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET subject = excluded.subject, item = excluded.item",
