@@ -176,7 +176,7 @@ class Timetable:
     ) -> None:
         """Add a load; a negative number of GPUs removes it."""
         for name in nodes:
-            node = self.node(name)
+            node = self._nodes.get(name) or self.node(name)
             node.profile.add(start, end, gpus)
             if gpus > 0:
                 node.holders[key] = None
