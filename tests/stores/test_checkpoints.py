@@ -126,7 +126,7 @@ async def test_a_service_that_was_replaced_changes_no_checkpoint(dynamodb: Dynam
     await new.commit(commit(3, *changed(reservation("b1", seq=2)), epoch=2))
     save(new)
     head = item_of(client, table, "head", "head")
-    save(old)
+    save(old, fails=True)
     assert item_of(client, table, "head", "head") == head
     with pytest.raises(StaleEpoch):
         await old.commit(commit(3, *changed(reservation("c1"))))

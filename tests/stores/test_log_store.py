@@ -10,6 +10,7 @@ import pytest
 from checkpoint_tables import all_ended, ended, save
 from gpudev_hub.core.model import MintedId
 from gpudev_hub.core.ports import SlotTaken
+from gpudev_hub.stores import checkpoint
 from gpudev_hub.stores.backend import Action, Item, Write
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.stores.writes import MOST_BYTES, MOST_ITEMS, batches
@@ -24,12 +25,6 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-def save_all(store: SqliteStore) -> None:
-    """Write a checkpoint, which must not fail."""
-    save(store)
-    assert store._ours().checkpoint_n == store._ours().n == store._folded.saved
-
-
 async def test_an_index_that_lags_hides_nothing_that_ended(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,7 +33,7 @@ async def test_an_index_that_lags_hides_nothing_that_ended(
         await store.commit(commit(2 * n - 1, *changed(reservation(f"a{n}", n))))
         await store.commit(commit(2 * n, *changed(ended(reservation(f"a{n}", n), n), gone=True)))
         if n == 2:
-            save_all(store)
+            save(store)
     ended_of = store._backend.ended_of
 
     def behind(subject: str, before: int, page: int) -> Iterator[Item]:
@@ -48,7 +43,7 @@ async def test_an_index_that_lags_hides_nothing_that_ended(
     monkeypatch.setattr(store._backend, "ended_of", behind)
     page, cursor = await store.ended("local:alice", None, 2)
     assert [record.id for record in page] == ["a5", "a4"]
-    save_all(store)
+    save(store)
     page, cursor = await store.ended("local:alice", cursor, 2)
     assert [record.id for record in page] == ["a3", "a2"]
     page, cursor = await store.ended("local:alice", cursor, 2)
@@ -68,13 +63,13 @@ async def test_a_minted_id_that_expired_keeps_its_history_when_it_is_used(
 
     await store.commit(commit(1, *changed(minted)))
     await store.commit(commit(2, *changed(minted, gone=True)))
-    save_all(store)
+    save(store)
     assert await commits(store) == [1, 2]
     await store.commit(commit(3, *changed(reservation("m1"))))
     assert await commits(store) == [1, 2, 3]
-    save_all(store)
+    save(store)
     await store.commit(commit(4, *changed(ended(reservation("m1"), 4), gone=True)))
-    save_all(store)
+    save(store)
     assert await commits(store) == [1, 2, 3, 4]
     with pytest.raises(SlotTaken, match="the id m1 was used before"):
         await store.commit(commit(5, *changed(reservation("m1"))))
@@ -90,13 +85,31 @@ async def test_a_claim_that_outlives_its_reservation_leaves_the_end_alone(store:
     held = claim("a1")
     await store.commit(commit(1, *changed(reservation("a1"), held), take=taken(held)))
     await store.commit(commit(2, *changed(ended(reservation("a1"), 2), gone=True)))
-    save_all(store)
+    save(store)
     await store.commit(commit(3, *changed(held, gone=True), free=taken(held)))
-    save_all(store)
+    save(store)
     assert await store.find("a1") == ended(reservation("a1"), 2)
     entries, _ = await store.history("a1", 0, 10)
     assert [entry.n for entry in entries] == [1, 1, 2, 3]
     assert fold(await everything(store)) == hot(await store.reload())
+
+
+async def test_a_start_folds_the_history_since_the_last_checkpoint_only(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3"""
+    monkeypatch.setattr(checkpoint, "LEAST_BYTES", 2_000)
+    for n in range(1, 61):
+        record = reservation(f"a{n}", n)
+        await store.commit(commit(2 * n - 1, *changed(record)))
+        await store.commit(commit(2 * n, *changed(ended(record, n), gone=True)))
+    await store.close()
+    again = SqliteStore(tmp_path / "service.sqlite")
+    assert (await again.open()).reservations == {}
+    assert again._folded.saved > 100
+    assert len(again._folded.ended) < 20
+    assert await all_ended(again, None) == [f"a{n}" for n in range(60, 0, -1)]
+    await again.close()
 
 
 def writes(count: int, size: int) -> list[Write]:

@@ -17,9 +17,11 @@ LAYOUT_1 = Path(__file__).parent / "layout_1.json"
 """Nine commits in a table of the version before checkpoints: a0 and a1 have ended, a0 still holds slots."""
 
 
-def save(store: LogStore) -> None:
-    """Write a checkpoint now."""
+def save(store: LogStore, *, fails: bool = False) -> None:
+    """Write a checkpoint now. A service that cannot write one only logs that, so it is checked here."""
     store._writer.submit(store._save).result()
+    head = store._ours()
+    assert (head.checkpoint_n == head.n == store._folded.saved) is not fails
 
 
 def ended(record: Reservation, at: int) -> Reservation:
