@@ -147,6 +147,15 @@ async def test_looking_at_a_file_of_schema_1_changes_nothing(path: Path) -> None
     assert len([*recorded(path)]) > 20
 
 
+async def test_looking_reads_no_history(path: Path) -> None:
+    """It has hundreds of megabytes in a store that is old, and a start looks twice before it converts."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE history")
+    store = SqliteStore(path)
+    is_as_it_was(await store.read())
+    await store.close()
+
+
 async def test_a_conversion_that_fails_leaves_the_file_as_it_was(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from gpudev_hub.locks import Held, take_lock
 from gpudev_hub.stores.backend import FIRST, LAST, Action, Backend, Item, Key, Unmet, Write
 from gpudev_hub.stores.items import ended_key
 
-from .upgrade import upgrade
+from .upgrade import live, upgrade
 
 SCHEMA: Final = 2
 """Version of the tables, kept in the file as ``user_version``."""
@@ -162,11 +162,15 @@ class SqliteFile(Backend):
             # Without a log, SQLite is told that there is none, so that it makes no files beside the store.
             address = f"file:{quote(self.name)}?{'mode=ro' if logged else 'mode=ro&immutable=1'}"
             there = sqlite3.connect(address, uri=True, timeout=5, isolation_level=None)
-            if self._version(there) == SCHEMA:
+            version = self._version(there)
+            if version == SCHEMA:
                 return there
-            there.backup(memory)
-            there.close()
-        elif logged:
+            self._prepare(memory)
+            with closing(there):
+                for write in live(there) if version else ():
+                    _apply(memory, write, {})
+            return memory
+        if logged:
             # SQLite would remove it.
             raise StoreBehind(
                 f"{self._path} is empty or missing, but its log {self._path.name}-wal exists: put back the "

@@ -20,38 +20,46 @@ from gpudev_hub.stores.backend import Action, Write
 from gpudev_hub.stores.items import HEAD, Head
 
 _TABLES: Final = ("head", "reservations", "claims", "minted", "nodes", "slots", "ended", "history")
-#: Files of the first versions lack these.
-_LATER_TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS others (kind TEXT, key TEXT, record BLOB)",
-    "CREATE TABLE IF NOT EXISTS usage_head (one INTEGER, data BLOB)",
-    "CREATE TABLE IF NOT EXISTS usage_days (day INTEGER, n INTEGER, data BLOB)",
-)
+_LATER_TABLES: Final = ("others", "usage_head", "usage_days")
+"""Files of the first versions lack these."""
 _LIVE: Final = """
 SELECT 'reservation', record FROM reservations UNION ALL SELECT 'claim', record FROM claims UNION ALL
-SELECT 'minted', record FROM minted UNION ALL SELECT 'node', record FROM nodes UNION ALL
-SELECT kind, record FROM others
+SELECT 'minted', record FROM minted UNION ALL SELECT 'node', record FROM nodes
 """
 
 
 def upgrade(connection: sqlite3.Connection) -> Iterator[Write]:
     """Yield everything that the tables of schema 1 hold as items, and then drop these tables."""
-    for statement in _LATER_TABLES:
-        connection.execute(statement)
+    later = _later_tables(connection)
+    (last,) = connection.execute("SELECT n FROM head").fetchone()
+    yield from live(connection)
     connection.execute("CREATE INDEX history_by_n ON history (n)")
+    yield from _history(connection, last)
+    if "usage_head" in later:
+        for (data,) in connection.execute("SELECT data FROM usage_head"):
+            yield usage.put_head(data)
+        for day, n, data in connection.execute("SELECT day, n, data FROM usage_days"):
+            yield usage.put_day(day, n, data)
+    for table in (*_TABLES, *later):
+        connection.execute(f"DROP TABLE {table}")
+
+
+def live(connection: sqlite3.Connection) -> Iterator[Write]:
+    """Yield the live state as items, without the history, which is large. Changes nothing."""
     row = connection.execute("SELECT epoch, n, commit_id, at, next_seq FROM head").fetchone()
     head = replace(Head(*row), guard=secrets.token_hex(8), checkpoint=checkpoint.new_name(row[1]))
-    data = checkpoint.encode(connection.execute(_LIVE), {})
+    records = connection.execute(_LIVE).fetchall()
+    if "others" in _later_tables(connection):
+        records += connection.execute("SELECT kind, record FROM others")
     yield Write(Action.PUT, HEAD, asdict(head))
-    yield from checkpoint.put(head.checkpoint, data)
+    yield from checkpoint.put(head.checkpoint, checkpoint.encode(records, {}))
     owners = connection.execute("SELECT node, slot, reservation, attempt FROM slots")
     yield from writes.put_owners({Slot(node, index): (of, attempt) for node, index, of, attempt in owners})
-    yield from _history(connection, head.n)
-    for (data,) in connection.execute("SELECT data FROM usage_head"):
-        yield usage.put_head(data)
-    for day, n, data in connection.execute("SELECT day, n, data FROM usage_days"):
-        yield usage.put_day(day, n, data)
-    for table in (*_TABLES, "others", "usage_head", "usage_days"):
-        connection.execute(f"DROP TABLE {table}")
+
+
+def _later_tables(connection: sqlite3.Connection) -> list[str]:
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    return [table for table in _LATER_TABLES if table in names]
 
 
 def _history(connection: sqlite3.Connection, last: int) -> Iterator[Write]:
