@@ -31,7 +31,7 @@ USAGE = "usage: gpudev-hub [service | github-check | doctor]"
 
 
 class FileHandler(logging.Handler):
-    """Writes to a file of limited size; a full disk loses lines, but does not stop the service."""
+    """Writes to a file of limited size. On a full disk, lines are lost but the service keeps running."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ class FileHandler(logging.Handler):
 def run_service(serving: Coroutine[Any, Any, None], access_log: Path | None = None) -> int:
     """Run the service process; return its exit code.
 
-    ``access_log``: a file for the log of requests, so that many requests do not push other lines out of the
-    service's log; left out, both go to stderr.
+    ``access_log`` is the file for the log of requests, so that many requests do not push other lines out of
+    the service's log. Without it, both logs go to stderr.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
@@ -68,7 +68,7 @@ def run_service(serving: Coroutine[Any, Any, None], access_log: Path | None = No
 
 
 async def check_github() -> int:
-    """Print every fact about GitHub that the hub needs; return the exit code. Raises ``SettingsError``."""
+    """Check everything that the hub needs from GitHub; return the exit code. Raises ``SettingsError``."""
     settings = GithubSettings.read(os.environ)
     if settings is None:
         raise SettingsError("GPUDEV_GITHUB is not set: it names the JSON file with the settings of GitHub")
@@ -81,7 +81,7 @@ async def check_github() -> int:
 
 
 async def examine() -> int:
-    """Print every fact about the installation; return the exit code. Raises ``SettingsError``."""
+    """Check the installation on Kubernetes; return the exit code. Raises ``SettingsError``."""
     if not os.environ.get("GPUDEV_CLUSTER"):
         raise SettingsError("GPUDEV_CLUSTER is not set: gpudev-hub doctor is for hubs on Kubernetes")
     from . import cluster_service
@@ -90,7 +90,7 @@ async def examine() -> int:
 
 
 def show(found: Sequence[Check | Finding]) -> int:
-    """Print every fact, with what to do; return the exit code: 1 if one does not hold."""
+    """Print the result of each check and what to do; return the exit code, 1 if a check failed."""
     for check in found:
         sys.stdout.write(f"{'ok' if check.ok else 'FAILED':6}  {check.name}: {check.found}\n")
         if check.todo:
@@ -99,7 +99,7 @@ def show(found: Sequence[Check | Finding]) -> int:
 
 
 def main() -> None:
-    """Run ``gpudev-hub``; if ``GPUDEV_CLUSTER`` is set, ``service`` runs the service of a cluster."""
+    """Run ``gpudev-hub``. If ``GPUDEV_CLUSTER`` is set, ``service`` runs the service of a cluster."""
     arguments = sys.argv[1:]
     if not arguments:
         sys.exit(supervisor.run(os.environ))
@@ -111,7 +111,7 @@ def main() -> None:
         if arguments != ["service"]:
             sys.exit(USAGE)
         if os.environ.get("GPUDEV_CLUSTER"):
-            # Needs the extra ``kubernetes``, which a hub on one machine does not have.
+            # This import needs the extra ``kubernetes``, which a hub on one machine does not have.
             from . import cluster_service
 
             sys.exit(run_service(cluster_service.serve(ClusterSettings.read(os.environ))))

@@ -1,4 +1,4 @@
-"""Request bodies that are too large: discarded and refused, so that they do not fill the memory."""
+"""Refuses and discards request bodies that are too large, so that they do not fill the memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tornado.httputil import (
 )
 
 DISCARDED = 128 * 1024 * 1024
-"""Bytes of a too large body that are read and discarded, so that the client can read the answer. After them
-the connection is closed."""
+"""Bytes of a too large body that are read and discarded, so that the client can read the answer. A larger
+body closes the connection."""
 
 
 class Bounded(HTTPMessageDelegate):
-    """Passes on a request whose body is within a limit, and keeps nothing of a larger body."""
+    """Passes on requests whose body is within a limit, and stores no part of a larger body."""
 
     def __init__(self, inner: HTTPMessageDelegate, limit: int, refuse: Callable[[int], None]) -> None:
-        """``refuse``: answers, in place of ``inner``, a request whose body has that many bytes."""
+        """Pass requests to ``inner``. ``refuse`` answers too large requests; it gets the body's size."""
         self._inner = inner
         self._limit = limit
         self._refuse = refuse
@@ -31,10 +31,10 @@ class Bounded(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        """Check the stated size; without one, the body is checked as it arrives."""
+        """Check the stated size. If none is stated, the body is checked as it arrives."""
         length = headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdecimal()):
-            # Tornado accepts some other spellings of numbers, which a proxy may read as another number.
+            # Tornado accepts some unusual spellings of numbers, which a proxy may read as different numbers.
             raise HTTPInputError("Content-Length is not a number")
         if int(length) > self._limit:
             self._over = True
@@ -42,7 +42,7 @@ class Bounded(HTTPMessageDelegate):
         return self._inner.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Count, and pass on while the size is within the limit."""
+        """Count the bytes, and pass them on while the size is within the limit."""
         self._size += len(chunk)
         if not self._over and self._size > self._limit:
             self._over = True

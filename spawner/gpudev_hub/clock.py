@@ -1,7 +1,7 @@
 """The clock: the only place that reads the time.
 
-Time is wall time as read at the start plus the monotonic clock since then. So it never jumps nor goes back
-while a service runs, even if the machine's clock is set.
+The time is the wall time at the start plus the monotonic time since then. So it never jumps or goes back
+while a service runs, even if someone sets the machine's clock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from .core.model import MINUTE, SECOND, Millis
 
 MAX_BEHIND: Final[Millis] = 10 * MINUTE
-"""A clock further behind the last commit than this is wrong: starting with it would break promises."""
+"""Milliseconds. A clock further behind the last commit is wrong: with it, guaranteed starts would move."""
 
 
 class ClockBehind(Exception):
@@ -28,7 +28,7 @@ class Clock:
     def __init__(
         self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """``wall`` and ``monotonic`` return seconds; ``wall`` is read only once for this clock's own time."""
+        """Read ``wall`` once and then count with ``monotonic``. Both return seconds."""
         self._wall = wall
         self._monotonic = monotonic
         self._base = wall() - monotonic()
@@ -37,9 +37,9 @@ class Clock:
         return round((self._base + self._monotonic()) * SECOND)
 
     def on_machine(self, at: Millis) -> Millis:
-        """Return what the machine's clock shows at the instant ``at`` of this clock.
+        """Return the time of the machine's clock at the instant ``at`` of this clock.
 
-        They differ if the machine was suspended, or its clock was set, while this process ran.
+        The two clocks differ if the machine was suspended, or its clock was set, while this process ran.
         """
         return at + round(self._wall() * SECOND) - self.now()
 
@@ -48,7 +48,7 @@ class Clock:
         return self._monotonic()
 
     def start_after(self, last_commit: Millis) -> Millis:
-        """Continue no earlier than the last commit; return how many milliseconds this clock was put forward.
+        """Move this clock forward to the last commit if it is behind; return by how many milliseconds.
 
         Raises ``ClockBehind`` if that is more than ``MAX_BEHIND``.
         """
@@ -57,7 +57,7 @@ class Clock:
         return behind
 
     def behind(self, last_commit: Millis) -> Millis:
-        """Return how far this clock is behind the last commit; 0 if it is not.
+        """Return by how many milliseconds this clock is behind the last commit, at least 0.
 
         Raises ``ClockBehind`` if that is more than ``MAX_BEHIND``.
         """
@@ -70,7 +70,7 @@ class Clock:
         return behind
 
     async def wait(self, event: asyncio.Event, until: Millis | None) -> None:
-        """Return when ``event`` is set, or at the instant ``until`` (a timer may be a millisecond early)."""
+        """Wait until ``event`` is set or the time is ``until``. A timer may be a millisecond early."""
         if event.is_set():
             return
         if until is None:

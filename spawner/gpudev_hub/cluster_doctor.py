@@ -24,13 +24,13 @@ from .service.hubclient import HubClient
 from .stores.dynamodb.store import DynamoStore
 
 NAMESPACE: Final = "gpudev"
-"""The chart's namespace for everything except servers."""
+"""The namespace in which the chart installs everything except servers."""
 OURS: Final = "app.kubernetes.io/managed-by=gpudev"
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Checks everything each time. The caller closes the parts."""
+    """Checks the whole installation on each call. The caller closes the objects that it passes in."""
 
     settings: ClusterSettings
     api: CoreV1Api
@@ -40,10 +40,10 @@ class Doctor:
     github: Callable[[], Awaitable[list[Check]]]
     now: Callable[[], Millis]
     known: Callable[[], Iterable[Node]] | None = None
-    """The nodes as the service knows them, with the ends of capacity blocks; ``None``: as observed now."""
+    """The service's nodes, with the ends of capacity blocks. ``None``: the doctor observes the nodes."""
 
     async def look(self) -> list[Finding]:
-        """Return all findings, in the order in which faults are best corrected."""
+        """Return all findings, in the order in which you should correct faults."""
         store, backups, hub, cluster, github = await asyncio.gather(
             self._store(), self._backups(), self._hub(), self._cluster(), self.github()
         )
@@ -111,7 +111,7 @@ class Doctor:
         """Return the pods of the installation, and the ``Date`` of the answer."""
         what = f"the Kubernetes API does not answer (pods of {NAMESPACE})"
         try:
-            # The library can return the plain answer, although its types say otherwise.
+            # The library can return the raw answer, although its types say otherwise.
             answer: Any = await self.api.list_namespaced_pod(
                 NAMESPACE, label_selector=OURS, _request_timeout=REQUEST_TIMEOUT, _preload_content=False
             )

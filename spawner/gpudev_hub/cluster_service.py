@@ -34,7 +34,7 @@ from .web.auth import HubUser
 from .web.settings import WebSettings
 from .wiring import Installation, serve_installation
 
-ANY = "0.0.0.0"  # noqa: S104 (inside a pod; network policies say who reaches it)
+ANY = "0.0.0.0"  # noqa: S104 (inside a pod, where network policies decide who can connect)
 
 
 def owner_of(user: HubUser) -> Owner:
@@ -43,7 +43,7 @@ def owner_of(user: HubUser) -> Owner:
 
 
 async def load_kubernetes() -> None:
-    """Load the API's address and credentials, from the pod or else from ``KUBECONFIG``."""
+    """Load the address and credentials of the API from the pod, or outside of pods from ``KUBECONFIG``."""
     try:
         config.load_incluster_config()
     except config.ConfigException:
@@ -51,7 +51,7 @@ async def load_kubernetes() -> None:
 
 
 async def examine(settings: ClusterSettings) -> list[Finding]:
-    """Check the installation without the service, with the service's account."""
+    """Check the installation with the service's account. The service itself need not run."""
     await load_kubernetes()
     now = Clock().now
     hub = HubClient(settings.hub_api, settings.word("service-token"))
@@ -68,7 +68,7 @@ async def examine(settings: ClusterSettings) -> list[Finding]:
 
 
 async def serve(settings: ClusterSettings) -> None:
-    """Run the reservation service of this cluster until SIGTERM. Raises what ended it otherwise."""
+    """Run the reservation service of this cluster until SIGTERM. Raises any other cause of its end."""
     await load_kubernetes()
     async with client.ApiClient() as api:
         await _serve(settings, client.CoreV1Api(api))

@@ -1,7 +1,8 @@
 """Settings of a hub on Kubernetes: one JSON file, named by ``GPUDEV_CLUSTER``, that Hub and service read.
 
-Secrets are separate files, in the folder that ``GPUDEV_SECRETS`` names. Who may log in is in a second file
-(``GPUDEV_GITHUB``, see ``github_settings``), which both need as well. ``docs/kubernetes.md`` has an example.
+Secrets are separate files in the folder that ``GPUDEV_SECRETS`` names. A second file says who may log in
+(``GPUDEV_GITHUB``, see ``github_settings``); Hub and service need it, too. ``docs/kubernetes.md`` has an
+example.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 
 class Ec2(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Where the service asks when the capacity blocks of its nodes end."""
+    """The EC2 API, which tells the service when the capacity blocks of its nodes end."""
 
     region: str | None = None
     """``None``: the region of the table."""
@@ -46,36 +47,36 @@ class Ec2(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
 
 
 class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Nodes of one GPU type: the nodes whose label ``gpudev/pool`` is its name."""
+    """Nodes of one GPU type: those whose label ``gpudev/pool`` has the name of the pool."""
 
     name: _Name
     label: str = ""
-    """Shown to people: ``8 × H100 (p5.48xlarge)``."""
+    """Text for people, such as ``8 × H100 (p5.48xlarge)``."""
     gpus_per_node: _Count
     images: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """Images that users may choose from; the first is the default."""
     max_gang: _Count = 2
-    """Most whole nodes of one reservation."""
+    """Maximum number of whole nodes in one reservation."""
     cpus_per_node: _Positive
-    """CPUs of a node for servers, without those for kubelet and system pods. Each server gets its share by
-    GPUs."""
+    """CPUs of a node for servers, without those for kubelet and system pods. A server gets a share in
+    proportion to its GPUs."""
     memory_gib_per_node: _Positive
-    """Memory of a node for servers, shared like the CPUs. A server's share is also its limit."""
+    """Memory of a node for servers, shared like the CPUs. The share of a server is also its limit."""
     disk_gib_per_node: _Positive | None = None
-    """Local disk of a node for what servers write, also in ``/scratch``. Each server has its share by GPUs;
-    the kubelet ends a server that writes more. ``None``: no shares, and one server can fill the disk."""
+    """Local disk of a node for what servers write, including ``/scratch``, shared like the CPUs. The kubelet
+    ends a server that writes more than its share. ``None``: no shares, so one server can fill the disk."""
     shm_fraction: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
-    """Part of a server's memory that ``/dev/shm`` may take."""
+    """Fraction of a server's memory that ``/dev/shm`` may use."""
     startup_seconds: _Positive = 600
     teardown_seconds: _Positive = 300
     simulated: bool = False
-    """Whether the nodes only report GPUs that do not exist (tests)."""
+    """Whether the nodes report simulated GPUs (for tests)."""
     pretended: bool = False
     """The earlier name of ``simulated``."""
 
 
 class Home(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A volume per user that several of their servers on different nodes can mount."""
+    """Homes: one volume per user, which servers of the user on different nodes can mount at the same time."""
 
     storage_class: str
     size: str = "100Gi"
@@ -87,58 +88,58 @@ class BastionAt(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     host: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9.:-]*$")]
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 22
     user: _Name = "jump"
-    """The account in the bastion's image."""
+    """The account for logins in the bastion's image."""
 
 
 class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Everything that Hub and service on Kubernetes must agree on."""
 
     public_url: _Url
-    """The Hub as browsers and clients reach it, with its base path."""
+    """Address of the Hub for browsers and clients, with its base path."""
     hub_api: _Url
-    """The Hub's REST API as the service reaches it: ``http://hub:8081/hub/api``."""
+    """Address of the Hub's REST API for the service, such as ``http://hub:8081/hub/api``."""
     service_url: _Url
-    """The service as Hub, proxy and servers reach it, without a path:
+    """Address of the service for Hub, proxy and servers, without a path, such as
     ``http://gpudev-service.gpudev:8100``."""
     gate_url: _Url
-    """The service's gate as the Hub reaches it."""
+    """Address of the service's gate for the Hub."""
     store: Store
     pools: Annotated[tuple[Pool, ...], msgspec.Meta(min_length=1)]
     """The first is the default pool."""
     home: Home
     ec2: Ec2 = Ec2()
     namespace: _Name = "gpudev-servers"
-    """Of the users' servers."""
+    """Namespace of the users' servers."""
     cluster_domain: str = "cluster.local"
     image_pull_policy: str = "IfNotPresent"
     sudo: bool = False
-    """Whether users may become root in their servers (if the image has ``sudo``)."""
+    """Whether users may become root in their servers, if the image has ``sudo``."""
     grace_seconds: Annotated[int, msgspec.Meta(ge=5, le=300)] = 30
-    """Seconds that a server has to end."""
+    """Seconds in which a server must end."""
     stuck_seconds: Annotated[int, msgspec.Meta(ge=1)] = 60
-    """An attempt has failed if Kubernetes cannot place its pod, or fetch its image, for this long."""
+    """Seconds after which an attempt fails if Kubernetes cannot place its pod or fetch its image."""
     policy_probe: bool = False
     """Whether servers start only where network policies are shown to be enforced: on nodes with a Ready pod
-    of the DaemonSet ``gpudev-policy-probe``, and after each server has tried it."""
+    of the DaemonSet ``gpudev-policy-probe``, and after a check inside each server."""
     bastion: BastionAt | None = None
-    """``None``: clients get the servers' own addresses."""
+    """``None``: clients get the addresses of the servers themselves."""
     subdomains: bool = False
     """Whether each user's servers are on a subdomain of ``public_url``. ``False``: guests have only SSH."""
     public_port: int = 8100
     gate_port: int = 8101
     balancers: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F.:]+/[0-9]{1,3}$")], ...] = ()
     """Networks of the load balancers in front of the Hub's proxy, and of nodes that they forward through.
-    Without them, all users have the balancer's address, and one person's wrong tokens use up the limit for
-    all."""
+    Without them, all users seem to have the balancer's address, so that one person's wrong tokens use up the
+    limit for everyone."""
     metrics_port: int = 8102
     """Metrics without a login; restrict access with a network policy."""
     state: str = "/run/gpudev"
-    """Folder for files of the service that need not outlive it."""
+    """Folder for temporary files of the service."""
     secrets: str = DEFAULT_SECRETS
     policy: PolicyFile = msgspec.field(default_factory=PolicyFile)
     """Limits and times, as in ``GPUDEV_POLICY``."""
     github: GithubSettings | None = None
-    """How people log in; ``read`` takes it from the file in ``GPUDEV_GITHUB``."""
+    """How people log in; ``read`` reads it from the file that ``GPUDEV_GITHUB`` names."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> ClusterSettings:
@@ -161,7 +162,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         return settings
 
     def access(self) -> GithubSettings:
-        """Return how people log in. Raises ``SettingsError`` if that is not set."""
+        """Return how people log in. Raises ``SettingsError`` if this is not set."""
         if self.github is None:
             raise SettingsError(
                 "GPUDEV_GITHUB is not set. On Kubernetes people log in with GitHub, so it must name the JSON "
@@ -181,11 +182,11 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         return value
 
     def word(self, name: str) -> str:
-        """Return a secret that is text. Raises ``SettingsError``."""
+        """Return the secret of that name as text. Raises ``SettingsError``."""
         return self.secret(name).decode().strip()
 
     def balancer_networks(self) -> list[IPv4Network | IPv6Network]:
-        """Return the networks of ``balancers``. Raises ``SettingsError``."""
+        """Return ``balancers`` as networks. Raises ``SettingsError``."""
         try:
             return [ip_network(one) for one in self.balancers]
         except ValueError as error:
@@ -195,12 +196,12 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
 
     @property
     def service_base(self) -> str:
-        """Address of the service's public routes for servers."""
+        """Address of the service's public routes, for servers."""
         return self.service_url.rstrip("/") + PREFIX
 
     @property
     def stop_seconds(self) -> int:
-        """Most seconds for the end of a server: its grace, and the time until its pods are observed gone."""
+        """Maximum seconds for the end of a server: its grace, and the time until its pods are seen gone."""
         return self.grace_seconds + 30
 
     def pool(self, name: str) -> Pool:
@@ -208,7 +209,7 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         return {pool.name: pool for pool in self.pools}[name]
 
     def make_policy(self) -> Policy:
-        """Return the settings that decisions depend on."""
+        """Return the limits and times on which decisions depend."""
         return self.policy.on(
             Policy(
                 pools=tuple(

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 Failpoint = Callable[[str], None]
-"""Called with the name of each place that is passed."""
+"""A function that is called with the name of each place that the process passes."""
 
 BEFORE_COMMIT = "before-commit"
 AFTER_COMMIT = "after-commit"
@@ -17,14 +17,14 @@ PLACES = (BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT)
 
 
 def nothing(place: str) -> None:
-    """Do nothing: the failpoint of production."""
+    """Do nothing. This is the failpoint in production."""
 
 
 def from_environment(environment: Mapping[str, str]) -> Failpoint:
     """Return the failpoint that ``GPUDEV_FAILPOINT`` and ``GPUDEV_FAILPOINT_AT`` ask for.
 
-    The process ends at once, as after ``kill -9``, when it passes that place for the given time (default 1).
-    Without them the result is ``nothing``. Raises ``ValueError`` for an unknown place.
+    The process ends at once, as after ``kill -9``, when it passes that place for the n-th time (default 1).
+    Without these variables, the result is ``nothing``. Raises ``ValueError`` for an unknown place.
     """
     wanted = environment.get("GPUDEV_FAILPOINT")
     if not wanted:

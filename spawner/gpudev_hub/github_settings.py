@@ -26,11 +26,11 @@ _Word = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class MassRevocation(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The brake: if more people than both would lose access at once, all keep it, and an operator is told."""
+    """If more people than both limits would lose access at once, all keep it, and an operator is told."""
 
     people: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5
     percent: Annotated[float, msgspec.Meta(ge=0, le=100)] = 20
-    """Of known people with access."""
+    """Percentage of the known people with access."""
 
 
 class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -48,15 +48,15 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     other_teams: tuple[_Team, ...] = ()
     """Teams that limits and usage may name."""
     blocked: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
-    """Numbers of GitHub accounts that may not enter, whatever GitHub says about them."""
+    """Ids of GitHub accounts that never get access, whatever GitHub says about them."""
     client_secret_file: _Word
     private_key_file: _Word
     webhook_secret_file: _Word | None = None
     sweep_minutes: _Minutes = 5
     outage_grace_hours: Annotated[float, msgspec.Meta(ge=0, le=24 * 14)] = 12
-    """How long known people keep access while GitHub confirms nobody."""
+    """How long known people keep access while GitHub cannot confirm it."""
     revocation_grace_minutes: Annotated[float, msgspec.Meta(ge=0, le=24 * 60)] = 30
-    """How long servers run on after their owner lost access."""
+    """How long servers keep running after their owner lost access."""
     mass_revocation: MassRevocation = msgspec.field(default_factory=MassRevocation)
 
     @classmethod
@@ -86,12 +86,12 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
 
     @property
     def organisation(self) -> str:
-        """The organisation where the GitHub App is installed."""
+        """The organisation in which the GitHub App is installed."""
         return _owner(self.team)
 
     @property
     def teams(self) -> tuple[str, ...]:
-        """All teams in the settings, each once; the team that gives access is the first."""
+        """All teams in the settings, each once. The first is the team that gives access."""
         return tuple(dict.fromkeys((self.team, *self.operator_teams, *self.other_teams)))
 
     @property
@@ -111,7 +111,7 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         )
 
     def on(self, policy: Policy) -> Policy:
-        """Return ``policy`` with the teams that limits may name, and the grace after lost access."""
+        """Return ``policy`` with the teams that limits may name and with the grace after access is lost."""
         grace = round(self.revocation_grace_minutes * MINUTE)
         return replace(policy, teams=self.teams, revocation_grace=grace)
 
@@ -124,7 +124,7 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         return _secret("private_key_file", self.private_key_file)
 
     def webhook_secret(self) -> str | None:
-        """Return the secret that signs webhooks; ``None``: they are not used. Raises ``SettingsError``."""
+        """Return the secret that signs webhooks; ``None`` without webhooks. Raises ``SettingsError``."""
         if self.webhook_secret_file is None:
             return None
         return _secret("webhook_secret_file", self.webhook_secret_file)

@@ -1,4 +1,4 @@
-"""The bastion of one machine: its account, address, secrets and command."""
+"""The bastion of one machine: account, address, secrets and command."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _UNPRIVILEGED = "nobody"
 
 
 def account() -> str:
-    """Return the account that users log in as. Run by an ordinary user, sshd lets in that user only."""
+    """Return the account that users log in as. An sshd of an ordinary user accepts only that user."""
     own = pwd.getpwuid(os.getuid()).pw_name
     return _UNPRIVILEGED if os.getuid() == 0 and _usable(_UNPRIVILEGED) else own
 
 
 def _usable(name: str) -> bool:
-    """Return whether sshd lets this account in; it refuses locked accounts."""
+    """Return whether sshd accepts logins as this account. It refuses locked accounts."""
     done = subprocess.run(["getent", "shadow", name], capture_output=True, text=True, check=False)
     return done.returncode == 0 and not done.stdout.partition(":")[2].startswith("!")
 
@@ -65,6 +65,6 @@ def command(
         "GPUDEV_BASTION_ADDRESS": LOOPBACK,
         "GPUDEV_BASTION_ACCOUNT": preflight.account_pattern(account()),
         "GPUDEV_BASTION_TARGETS": f"{LOOPBACK}:*",
-        # All clients have the same address here.
+        # On one machine, all clients have the same address.
         "GPUDEV_BASTION_PENALTIES": "no",
     }

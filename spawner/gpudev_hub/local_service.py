@@ -31,7 +31,7 @@ def owner_of(user: HubUser) -> Owner:
 
 
 async def serve(settings: Settings) -> None:
-    """Run the reservation service of this machine until SIGTERM. Raises what ended it otherwise."""
+    """Run the reservation service of this machine until SIGTERM. Raises any other cause of its end."""
     ports = settings.ports()
     clock = Clock()
     gpus = find_gpus(settings)

@@ -1,4 +1,4 @@
-"""The local user's command line works without a login: the hub writes a token into their configuration."""
+"""Writes a token into the local user's client configuration, so that the command line needs no login."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .settings import Settings
 
 
 class ConfigUnusable(Exception):
-    """The client configuration cannot be read or written; it was not changed."""
+    """The client configuration cannot be read or written. It was not changed."""
 
 
 class LocalUser:
@@ -23,7 +23,7 @@ class LocalUser:
         self._settings = settings
 
     def check(self) -> dict[str, Any]:
-        """Return the present configuration, with keys of other programs. Raises ``ConfigUnusable``."""
+        """Return the current configuration, including other programs' keys. Raises ``ConfigUnusable``."""
         path = self._settings.config
         try:
             content = json.loads(path.read_text())
@@ -40,7 +40,7 @@ class LocalUser:
     async def prepare(self, hub_api: str, scopes: Collection[str]) -> str | None:
         """Write address, name and a valid token into the configuration.
 
-        Returns the former address, if it differs.
+        Returns the previous address if it was a different one.
         """
         config = self.check()
         ours = {"url": self._settings.url, "user": self._settings.user}

@@ -1,4 +1,4 @@
-"""Locks on files that name the process which holds them."""
+"""Lock files, each of which contains the pid of its holder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Held(Exception):
     """Another process holds the lock."""
 
     def __init__(self, holder: str) -> None:
-        """``holder``: its process number, if it is known."""
+        """``holder`` is the pid of that process, or empty if it is not known."""
         super().__init__(f"process {holder or '?'} holds it")
         self.holder = holder
 
 
 def take_lock(path: Path) -> int:
-    """Make and lock a file, and write our process number into it; return its descriptor.
+    """Create and lock a file, and write the pid of this process into it; return its descriptor.
 
     Closing the descriptor releases the lock. Raises ``Held`` or ``OSError``.
     """
@@ -29,7 +29,7 @@ def take_lock(path: Path) -> int:
         holder = os.read(lock, 64).decode(errors="replace").strip()
         os.close(lock)
         raise Held(holder) from error
-    with suppress(OSError):  # a full disk: the number helps users, the lock holds without it
+    with suppress(OSError):  # disk full: the lock holds without the pid, which only helps users
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock

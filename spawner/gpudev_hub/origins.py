@@ -1,8 +1,8 @@
-"""Addresses of users' servers if each user has their own origin.
+"""Addresses of users' servers if each user has an origin of their own.
 
-Anyone with access to a server can write its pages. On the Hub's origin, such pages could use the Hub and the
-service as the person who opens them. So each user's servers can be on a subdomain. The pages of the Hub and
-of the service stay on the domain itself.
+Anyone with access to a server can change its pages. On the Hub's origin, such pages could use the Hub and the
+service in the name of the person who opens them. So each user's servers can be on a subdomain. The pages of
+the Hub and of the service stay on the domain itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def domain_of(name: str, domain: str, kind: str) -> str:
     if kind != "user":
         return domain
     if name.lower() in TAKEN:
-        # No other user gets this name: JupyterHub adds a hash to each with two hyphens in it.
+        # No other user gets this name: JupyterHub adds a hash to each name with two hyphens.
         return f"{name.lower()}--user.{domain}"
     return str(subdomain_hook_idna(name, domain, kind))
 
@@ -29,7 +29,7 @@ def domain_of(name: str, domain: str, kind: str) -> str:
 def servers_of(hub_user: str, public_url: str, *, subdomains: bool) -> str:
     """Return the address of a user's servers, with a slash at the end.
 
-    ``public_url``: the Hub's address, with its base path.
+    ``public_url`` is the Hub's address, with its base path.
     """
     hub = urlsplit(public_url)
     host = hub.netloc

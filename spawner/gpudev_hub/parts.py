@@ -1,4 +1,4 @@
-"""A part of a hub as a process: started, watched, restarted when it dies, ended."""
+"""Starts, watches, restarts and ends a part of a hub, which is a process."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LONGEST_DELAY = 10.0
 SETTLED = 30.0
 """A part that ran for this many seconds is restarted without a longer delay."""
 REFUSED = 3
-"""Exit code of a part that may not start; its last output says why."""
+"""Exit code of a part that refuses to start; its last output says why."""
 PATIENCE = 10.0
-"""Seconds that a part has to end."""
+"""Seconds in which a part must end; then it is killed."""
 
 
 class Part:
-    """One of proxy, hub, service and bastion. It dies with its supervisor."""
+    """The proxy, hub, service or bastion. Its process dies with the supervisor."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Part:
         self.argv = argv
         self.deaths = 0
         self.refused = False
-        """Whether its last exit code was ``REFUSED``."""
+        """Whether the last exit code was ``REFUSED``."""
         self._env = env
         self._log_path = logs / f"{name}.log"
         self._log = Log(self._log_path)
@@ -53,14 +53,14 @@ class Part:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now."""
+        """The pid of the current process; ``None`` if none runs."""
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep(), name=self.name)
 
     def last_words(self) -> str:
-        """Return the end of its log."""
+        """Return the last lines of the part's log."""
         return tail(self._log_path, 15)
 
     async def _keep(self) -> None:
@@ -87,7 +87,7 @@ class Part:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                # The supervisor passes Ctrl-C on, in the right order.
+                # The supervisor handles Ctrl-C, and ends the parts in the right order.
                 start_new_session=True,
                 preexec_fn=isolation.die_with_parent,
             )
@@ -102,7 +102,7 @@ class Part:
         return await self._process.wait()
 
     async def end(self) -> None:
-        """End the part without a restart."""
+        """End the part, and do not restart it."""
         self._ending.set()
         process = self._process
         if process is not None and process.returncode is None:

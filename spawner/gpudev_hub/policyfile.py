@@ -1,6 +1,6 @@
-"""Limits, warnings and allowances set by an operator: a JSON file, named by ``GPUDEV_POLICY``.
+"""Limits, warnings and allowances that an operator sets in a JSON file, named by ``GPUDEV_POLICY``.
 
-Everything in it is optional and keeps its default if missing. ``docs/operating.md`` has an example.
+Every setting is optional and has a default. ``docs/operating.md`` has an example.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class UserLimits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Limits on one user; ``None``: as for everybody."""
+    """Limits on one user. ``None``: the limit for everyone applies."""
 
     hours_per_request: _Positive | None = None
     hours_with_extensions: _Positive | None = None
     running_gpus: _Count | None = None
     queued_requests: _Count | None = None
     gpu_hours: _GpuHours | None = None
-    """Of all live reservations together."""
+    """GPU-hours of all live reservations together."""
     gpu_hours_week: _GpuHours | None = None
-    """Hold time in one ISO week (UTC)."""
+    """GPU-hours of hold time in one ISO week (UTC)."""
     gpu_hours_month: _GpuHours | None = None
-    """Hold time in one calendar month (UTC)."""
+    """GPU-hours of hold time in one calendar month (UTC)."""
 
     def on(self, base: Allowances) -> Allowances:
-        """Return ``base`` with these limits."""
+        """Return ``base`` with these limits in place of its own."""
         return replace(base, **limit_values(self))
 
     def for_one(self, subject: str) -> LimitRule:
-        """Return these limits as the rule of one person."""
+        """Return these limits as a rule for one person."""
         rule = LimitRule(person_scope(subject), None, "policy file", 0)
         return replace(rule, **limit_values(self))  # type: ignore[arg-type]
 
@@ -61,11 +61,11 @@ def limit_values(limits: Any) -> dict[Name, int]:
 
 
 class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The content of the file."""
+    """The content of the policy file."""
 
     limits: UserLimits = msgspec.field(default_factory=UserLimits)
     users: dict[str, UserLimits] = {}
-    """Other limits for individual users, by subject (``local:alice``)."""
+    """Limits for individual users, by subject (``local:alice``)."""
     contact: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """Whom users ask for help: a name, an address, a channel."""
     default_hours: _Positive | None = None

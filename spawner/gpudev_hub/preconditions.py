@@ -1,4 +1,4 @@
-"""What prevents a hub on this machine from starting, found before anything is started or changed."""
+"""Checks whether a hub can start on this machine, before anything is started or changed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .state import StateUnusable
 from .stores.sqlite.store import SqliteStore
 
 SHORTEST: Final = {"password": 32, "demo-password": 8}
-"""Fewest characters that JupyterHub accepts for passwords."""
+"""Minimum number of characters that JupyterHub accepts for passwords."""
 _KEY_BYTES: Final = 32
 _SQLITE: Final = b"SQLite format 3\0"
 
 
 class GpusMissing(Exception):
-    """Reservations hold GPUs that this machine would not offer."""
+    """Reservations hold GPUs that this machine would no longer offer."""
 
 
 async def check(settings: Settings) -> None:
-    """Return if a hub can start from this state folder, which must be locked.
+    """Check that a hub can start from this state folder, which must be locked.
 
     Raises ``StateUnusable``, ``GpusUnavailable``, ``StoreLocked``, ``StoreUnavailable``, ``StoreEmpty``,
     ``StoreBehind``, ``ClockBehind`` or ``GpusMissing``; the message says what to do.
@@ -69,7 +69,7 @@ def _check_age(claims: Collection[Claim], servers: LocalServers) -> None:
 
 
 def running(servers: LocalServers) -> Iterator[ServerSight]:
-    """Yield every attempt that runs, or may run."""
+    """Yield every attempt that runs or may run."""
     for found in servers.attempts() if servers.root.exists() else []:
         try:
             sight = servers.look(*found)
@@ -110,7 +110,7 @@ def _check_secrets(folder: Path) -> None:
 
 
 def _check_host_ca(key: Path) -> None:
-    """Raise ``StateUnusable`` instead of making a new CA, which would lock users out of their servers."""
+    """Raise ``StateUnusable`` if the CA is damaged. A new CA would lock users out of their servers."""
     public = public_of(key)
     if not key.exists():
         if public.exists():
@@ -144,7 +144,7 @@ def _content(path: Path) -> bytes:
 def _check_gpus(claims: Collection[Claim], gpus: Gpus, policy: Policy, now: Millis) -> None:
     """Raise ``GpusMissing`` if nodes in use are no longer offered, because they would count as lost.
 
-    A single real GPU that fails is left to the service.
+    The failure of a single real GPU is left to the service.
     """
     pools = {pool.name for pool in policy.pools}
     offered = gpus.count()

@@ -1,8 +1,8 @@
-"""What can be set from outside, and where the files of one hub are.
+"""The settings of a hub on one machine, and the paths of its files.
 
-The environment has the settings: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG``,
+The settings are environment variables: ``GPUDEV_PORT``, ``GPUDEV_STATE``, ``GPUDEV_POOL``, ``GPUDEV_CONFIG``,
 ``GPUDEV_POLICY``, ``GPUDEV_GITHUB``, ``GPUDEV_BASTION`` and ``GPUDEV_SUBDOMAINS``. All processes of one hub
-read the same environment, and so agree.
+read the same environment, so their settings agree.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Ports(msgspec.Struct, frozen=True):
     service: _Port
     gate: _Port
     bastion: _Port = 0
-    """0 if the ports were chosen by a version without a bastion."""
+    """0 if a version without a bastion chose the ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +53,22 @@ class Settings:
     """Settings of one hub on this machine."""
 
     port: int
-    """The public port (loopback)."""
+    """The public port, on loopback."""
     state: Path
     pool: tuple[int, int] | None
-    """(nodes, GPUs each) to simulate; ``None``: real GPUs if there are any, else 2 × 8 simulated ones."""
+    """(nodes, GPUs per node) to simulate. ``None``: real GPUs if there are any, else simulated 2 × 8."""
     config: Path
     """The local user's client configuration."""
     user: str
-    """The local user's name in the Hub: the account that everything runs as."""
+    """The local user's name in the Hub. It is the account that runs the hub and all servers."""
     home: Path
     """The local user's home."""
     policy: PolicyFile
     """The operator's limits and times."""
     github: GithubSettings | None = None
-    """How people log in with GitHub; ``None``: with passwords, as the local user or a demo user."""
+    """How people log in with GitHub. ``None``: with passwords, as the local user or a demo user."""
     bastion: int = 0
-    """Whether SSH goes through a bastion: 0 no, 1 with a chosen port, else its port."""
+    """0: SSH uses no bastion. 1: it uses a bastion on a chosen port. Otherwise the port of the bastion."""
     subdomains: bool = False
     """Whether each user's servers are on a subdomain of ``localhost``."""
 
@@ -134,7 +134,7 @@ class Settings:
 
     @property
     def server_python(self) -> Path:
-        """The Python of users' JupyterLabs, in its own environment."""
+        """The Python that runs users' JupyterLabs, in an environment of its own."""
         return CHECKOUT / ".venv-server" / "bin" / "python"
 
     @property
@@ -154,12 +154,12 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """Everything that the service must never lose."""
+        """The database with everything that the service must never lose."""
         return self.state / "service.sqlite"
 
     @property
     def bastion_folder(self) -> Path:
-        """The bastion's secrets, and what it writes."""
+        """The bastion's secrets and the files that it writes."""
         return self.state / "bastion"
 
     def bastion_port(self, ports: Ports) -> int:
@@ -167,12 +167,12 @@ class Settings:
         return ports.bastion if self.bastion == 1 else self.bastion
 
     def account_shell(self) -> tuple[str, str]:
-        """Return name and login shell of the account that everything runs as."""
+        """Return the name and login shell of the account that runs the hub and all servers."""
         account = pwd.getpwuid(os.getuid())
         return account.pw_name, account.pw_shell or "/bin/bash"
 
     def is_local(self, user: str) -> bool:
-        """Return whether a user of the Hub is the account that runs everything, not only one of that name."""
+        """Return whether a Hub user is the account that runs the hub, and not only has the same name."""
         return self.github is None and user == self.user
 
     def home_of(self, user: str) -> Path:
@@ -184,7 +184,7 @@ class Settings:
         return self.state / "envs" / user
 
     def secret(self, name: str) -> str:
-        """Return the secret of that name, created at the first call (0600, in a folder with 0700)."""
+        """Return the secret of that name. The first call creates it (mode 0600, in a folder with 0700)."""
         folder = self.state / "secrets"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / name

@@ -1,4 +1,4 @@
-"""The state folder, locked and tested before anything starts in it, and the ports of this machine."""
+"""Locks and tests the state folder before anything starts in it, and chooses the ports of this machine."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .server import private
 from .settings import LOOPBACK, Ports, Settings, SettingsError
 
 INTERNAL = range(12_000, 20_000)
-"""Ports behind the proxy; below the ports of servers (``hub/local.py``) and of outgoing connections."""
+"""Ports behind the proxy. They are below the ports of servers (``hub/local.py``) and outgoing connections."""
 _PROBE = 1 << 20
-"""Bytes that must fit on the disk before a start."""
+"""Bytes that must be free on the disk before a start."""
 
 
 class StateUnusable(Exception):
-    """The folder cannot be used; the message says why and what to do."""
+    """The state folder cannot be used; the message says why and what to do."""
 
 
 class StateInUse(StateUnusable):
-    """Another hub uses the folder."""
+    """Another hub uses the state folder."""
 
 
 class StateFolder:
-    """The locked state folder. ``close`` removes it if it was created for a start that was refused."""
+    """The locked state folder. ``close`` removes a folder that was created for a refused start."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ``StateInUse`` or ``StateUnusable``."""
+        """Create the folder if necessary, and lock it. Raises ``StateInUse`` or ``StateUnusable``."""
         self._settings = settings
         folder, lock = settings.state, settings.state / "lock"
         self._made = [path for path in (lock, folder, *folder.parents) if not path.exists()]
@@ -49,7 +49,7 @@ class StateFolder:
             raise StateUnusable(_unusable(folder, error)) from error
 
     def furnish(self) -> None:
-        """Create the folders in it. Raises ``StateUnusable``."""
+        """Create the folders in the state folder. Raises ``StateUnusable``."""
         settings, folder = self._settings, self._settings.state
         try:
             folder.chmod(0o700)
@@ -65,7 +65,7 @@ class StateFolder:
         self._made = []
 
     def close(self) -> None:
-        """Unlock the folder, and remove what was created for a start that was refused."""
+        """Unlock the folder, and remove everything that was created for a refused start."""
         for path in self._made:
             try:
                 path.rmdir() if path.is_dir() else path.unlink()
@@ -116,10 +116,10 @@ async def listens(host: str, port: int) -> bool:
 
 
 def choose_ports(settings: Settings) -> Ports:
-    """Return the ports behind the proxy; earlier ones, which running servers use, are kept if free."""
+    """Return the ports behind the proxy. Earlier ports, which running servers use, are kept if free."""
     try:
         before = msgspec.structs.asdict(settings.ports())
-    except SettingsError:  # none, or none that can be read: any will do
+    except SettingsError:  # no earlier ports are known, so choose any
         before = {}
     chosen: dict[str, int] = {}
     for part in Ports.__struct_fields__:

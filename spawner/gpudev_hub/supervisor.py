@@ -1,4 +1,4 @@
-"""``make run``: hub, proxy, service and servers of this machine in the foreground, each restarted alone."""
+"""``make run``: runs hub, proxy, service and servers of this machine, and restarts each separately."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .state import StateFolder, StateInUse, StateUnusable, choose_ports, listens
 log = logging.getLogger(__name__)
 
 USABLE_WITHIN = 90.0
-"""Seconds from start to usable; after them the start fails."""
+"""Seconds after which a start fails if the hub is not usable."""
 PREDECESSOR_PATIENCE = 3.0
-"""Seconds that parts of a supervisor that was just killed have to release port and store."""
+"""Seconds in which the parts of a supervisor that was just killed must release the port and the store."""
 DEATHS = 3
-"""A part that ended this often before the hub was usable will not start."""
+"""The start fails if a part ends this often before the hub is usable."""
 
 
 class Ended(IntEnum):
@@ -53,7 +53,7 @@ class Ended(IntEnum):
 
 
 class CannotRun(Exception):
-    """The hub cannot start; the message says what to do."""
+    """The hub cannot start; the message says why and what to do."""
 
     def __init__(self, code: Ended, message: str) -> None:
         super().__init__(message)
@@ -102,7 +102,7 @@ async def _run(
 ) -> int:
     await _once_left(lambda: _check_port(settings))
     await _once_left(lambda: check(settings))
-    # Until here nothing is changed; from here on things are created and started.
+    # Nothing has been changed so far. The next lines create and start things.
     state.furnish()
     return await Supervisor(settings, user, environment).run()
 
@@ -116,7 +116,7 @@ async def _check_port(settings: Settings) -> None:
 
 
 async def _once_left(attempt: Callable[[], Awaitable[None]]) -> None:
-    """Call ``attempt`` until the parts of a supervisor that was killed just now have let go."""
+    """Retry ``attempt`` while parts of a supervisor that was just killed still hold the port or the store."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PREDECESSOR_PATIENCE
     while True:
@@ -130,7 +130,7 @@ async def _once_left(attempt: Callable[[], Awaitable[None]]) -> None:
 
 def _complain(code: Ended, error: Exception) -> int:
     text = str(error)
-    # A text of several lines quotes a log.
+    # A text with several lines quotes a log, so it is not a sentence.
     sys.stderr.write(f"gpudev-hub: {text if chr(10) in text else sentence(text)}\n")
     return int(code)
 
@@ -166,10 +166,10 @@ class Supervisor:
         self._parts: list[Part] = []
 
     async def run(self) -> int:
-        """Start everything, announce it, wait for Ctrl-C, SIGTERM or the terminal's end, end everything."""
+        """Start everything, wait for Ctrl-C, SIGTERM or the end of the terminal, and end everything."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Under nohup, the end of the terminal must not end the hub.
+            # With nohup, the end of the terminal must not end the hub.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._ending.set)
         isolation.adopt_orphans()
@@ -200,7 +200,7 @@ class Supervisor:
 
     def _make(self, ports: Ports) -> list[Part]:
         settings = self.settings
-        # Parts of one machine must not use an HTTP proxy to reach each other.
+        # Parts of one hub must not use an HTTP proxy to reach each other.
         env = {**self._environment, "PYTHONUNBUFFERED": "1", "NO_PROXY": f"{LOOPBACK},localhost"}
         proxy_env = env | {"CONFIGPROXY_AUTH_TOKEN": settings.secret("proxy-token"), "NODE_ENV": "production"}
         proxy = Part(
@@ -270,7 +270,7 @@ class Supervisor:
         )
 
     async def _prepare_user(self, ports: Ports) -> str | None:
-        """Run ``LocalUser.prepare``, again if the Hub dies during it.
+        """Run ``LocalUser.prepare``; run it again if the Hub dies during the call.
 
         Returns ``None`` after a signal. Raises ``CannotRun`` if the Hub keeps refusing.
         """
@@ -289,7 +289,7 @@ class Supervisor:
         return None
 
     async def _prepare_ssh(self) -> None:
-        """Let the client add its SSH configuration, so that browser users can use ``ssh gpu-NAME``, too."""
+        """Add the client's SSH configuration, so that ``ssh gpu-NAME`` also works for browser users."""
         client = await asyncio.create_subprocess_exec(
             str(_program("gpu-dev")), "ssh-sync", env=self._environment, stdin=asyncio.subprocess.DEVNULL
         )
@@ -332,7 +332,7 @@ class Supervisor:
         )
 
     async def _renew_routes(self, ports: Ports) -> None:
-        """Let the Hub add its routes to a restarted proxy, which has none."""
+        """Ask the Hub to add its routes to a restarted proxy, which has none."""
         headers = {"Authorization": f"token {self.settings.secret('supervisor-token')}"}
         async with httpx.AsyncClient(trust_env=False, timeout=5, headers=headers) as client:
             for _ in range(100):
@@ -355,7 +355,7 @@ class Supervisor:
         """End the parts, and all servers except ``spare``."""
         proxy, service, hub, *more = self._parts
         await asyncio.gather(*(part.end() for part in more))
-        # First end the parts that would treat the end of a server as an event of its own.
+        # First end the parts that would react to the end of a server.
         await asyncio.gather(service.end(), hub.end())
         servers = LocalServers(self.settings.servers)
         ours = [attempt for attempt in servers.attempts() if attempt not in spare]
@@ -364,7 +364,7 @@ class Supervisor:
 
 
 def _say(text: str) -> None:
-    # The encoding of stdout may lack characters of the text: replace them rather than stop the servers.
+    # stdout's encoding may lack characters of the text. Replace them, because an error would end the servers.
     encoding = sys.stdout.encoding
     with suppress(OSError):  # the terminal may be gone
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

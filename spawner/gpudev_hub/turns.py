@@ -1,4 +1,4 @@
-"""Tasks: fair turns for a limited number at once, and their end."""
+"""Cancels tasks, and limits how many run at once, with fair turns for their callers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks, and return when they have ended."""
+    """Cancel tasks, and wait until they have ended."""
     ended = list(tasks)
     for task in ended:
         task.cancel()
@@ -29,7 +29,7 @@ class Turns:
 
     @asynccontextmanager
     async def one(self, caller: str) -> AsyncIterator[None]:
-        """Wait for a place, and hold it."""
+        """Wait for a place, and hold it until the block ends."""
         if self._free:
             self._free -= 1
         else:

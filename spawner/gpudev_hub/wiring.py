@@ -1,4 +1,4 @@
-"""The reservation service and its listeners, put together for an installation."""
+"""Builds and runs the reservation service of an installation, with its listeners."""
 
 from __future__ import annotations
 
@@ -46,53 +46,53 @@ DoctorMaker = Callable[[HubClient, Service], Callable[[], Awaitable[list[Finding
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """What differs between one machine and a cluster."""
+    """Everything that differs between one machine and a cluster."""
 
     clock: Clock
     policy: Policy
-    """Without the settings of GitHub."""
+    """The policy, without the settings for GitHub."""
     store: Store
     cluster: Cluster
     github: GithubParts | None
-    """``None``: everybody whom the Hub knows may get in."""
+    """``None``: every user of the Hub has access."""
     keys: KeyDirectory
     private: Path
-    """The folder of the host CA and of what servers get when they start."""
+    """The folder of the host CA and of the files that servers get when they start."""
     hub_token: str
     """The service's token for the Hub."""
     cookie_secret: bytes
     gate_secret: str
     server_tokens: bytes
-    """Key from which each server's token is made."""
+    """Key from which the token of each server is derived."""
     bastion_secret: str = ""
     owner_of: Callable[[HubUser], Owner]
-    """Returns the owner of reservations for a user of the Hub, if GitHub does not say it."""
+    """Returns the owner of a Hub user's reservations, if GitHub is not used."""
     account: str
     """The account that servers run as."""
     home: Callable[[Owner], str]
-    """Returns an owner's home in a server."""
+    """Returns the path of an owner's home in a server."""
     devices: Callable[[str], dict[str, str]] = lambda _: {}
-    """Returns devices of a node other than GPUs, for a server of several whole nodes, by resource name."""
+    """Returns a node's devices other than GPUs, by resource name, for servers on several whole nodes."""
     hub_api: str
     service_url: str
-    """Where servers reach the service, with its prefix."""
+    """Address of the service for servers, with its prefix."""
     web: WebSettings
     address: str
-    """Where the listeners listen, on these ports."""
+    """The address on which all listeners listen."""
     public_port: int
     gate_port: int
     metrics_port: int | None = None
-    """Metrics without a login; ``None``: no such listener."""
+    """Port for metrics without a login. ``None``: no such listener."""
     balancers: Sequence[Network] = ()
     """Networks of load balancers in front of the proxy."""
     bastion: SshBastion | None = None
-    """How clients reach the bastion; ``None``: no bastion."""
+    """How clients reach the bastion. ``None``: no bastion."""
     doctor: DoctorMaker | None = None
-    """Makes the check of the whole installation."""
+    """Creates the check of the whole installation."""
 
 
 async def serve_installation(of: Installation) -> None:
-    """Run the service until SIGTERM or SIGINT. Raises what ended it otherwise."""
+    """Run the service until SIGTERM or SIGINT. Raises any other cause of its end."""
     hub = HubClient(of.hub_api, of.hub_token)
     ca, tokens = HostCA(of.private), ServerTokens(of.server_tokens)
     service = _service(of, hub, ca, tokens)
@@ -132,7 +132,7 @@ def _service(of: Installation, hub: HubClient, ca: HostCA, tokens: ServerTokens)
 
 
 def access_by(parts: GithubParts, contact: str) -> Github:
-    """Return what the service needs to decide access; ``contact``: whom people without access should ask."""
+    """Return what the service needs to decide access. ``contact`` is whom people without access can ask."""
     settings = parts.settings
     return Github(parts.membership, settings.rules(), settings.sweep, contact, lambda: parts.client.rate)
 
@@ -185,7 +185,7 @@ def _site(of: Installation, service: Service, hub: HubClient, ca: HostCA, tokens
 
 
 def _listeners(of: Installation, site: Site) -> list[tuple[HTTPServer, str, int]]:
-    """Return servers, each with address and port."""
+    """Return HTTP servers, each with an address and a port."""
     public = make_server(make_public_app(site, pages()), behind_proxy=True, balancers=of.balancers)
     gate = make_server(make_gate_app(site), behind_proxy=False)
     listeners = [(public, of.address, of.public_port), (gate, of.address, of.gate_port)]
@@ -198,7 +198,7 @@ def _listeners(of: Installation, site: Site) -> list[tuple[HTTPServer, str, int]
 async def _listen_until_told(service: Service, listeners: Sequence[tuple[HTTPServer, str, int]]) -> None:
     """Start the service, listen on each (server, address, port), and return after SIGTERM or SIGINT.
 
-    Raises what ended it otherwise.
+    Raises any other cause of the end.
     """
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,1 +1,1 @@
-"""Nodes and servers as observed, one module per engine."""
+"""Observes nodes and servers, with one module per engine."""

@@ -1,4 +1,4 @@
-"""EC2's answers about capacity blocks. Pure: reservations and error codes in, records and texts out."""
+"""Reads EC2's answers about capacity blocks. Pure: reservations and error codes in, records and texts out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RIGHT: Final = "ec2:DescribeCapacityReservations"
 UNKNOWN_ID: Final = ("InvalidCapacityReservationId.NotFound", "InvalidCapacityReservationId.Malformed")
 """Error codes with which EC2 refuses a whole request because of one id in it."""
 _GOOD: Final = frozenset({"active", "scheduled", "pending", "payment-pending", "assessing", "delayed"})
-"""States of a reservation that runs or will run. The others are final, or new at AWS."""
+"""States of a reservation that runs or will run. All others are final, or unknown to this version."""
 _DENIED: Final = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 _CREDENTIALS: Final = frozenset(
     {
@@ -37,9 +37,9 @@ class BlockSight:
     """EC2's answer about one capacity block."""
 
     ends_at: Millis | None = None
-    """``None``: not known yet."""
+    """``None`` while the end is not known."""
     over: str = ""
-    """Why nothing new may start on its nodes although its end is known."""
+    """Why nothing new may start on its nodes, although its end is known."""
     trouble: str = ""
     """Why its end cannot be read now."""
 
@@ -67,9 +67,9 @@ def _sight(reservation: Mapping[str, Any]) -> BlockSight:
 
 
 def trouble_of(code: str, region: str) -> str:
-    """Return the text that says why an end cannot be read, and what to do.
+    """Return a text that says why an end cannot be read, and what to do.
 
-    ``code``: EC2's code of the error, or the name of the exception.
+    ``code`` is EC2's error code, or the name of the exception.
     """
     if code in _DENIED:
         return f"give the role of the service the right {RIGHT}"

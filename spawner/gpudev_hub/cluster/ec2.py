@@ -1,7 +1,7 @@
 """Asks EC2 regularly when capacity blocks end: a block that is extended keeps its id.
 
-Only blocks in the labels of nodes are asked for; without any, EC2 is never called. A block's last known end
-stays while EC2 does not answer. Calls are made in a thread, and nothing waits for them.
+Only blocks that labels of nodes name are looked up; without any, EC2 is never called. While EC2 does not
+answer, the last known end of a block stays in use. Calls run in a thread, and nothing waits for them.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .capacity import UNKNOWN_ID, BlockSight, sights_of, trouble_of
 
 PERIOD: Final[Millis] = 5 * MINUTE
 AFTER_TROUBLE: Final[Millis] = 1 * MINUTE
-"""Time until the next question if an end could not be read."""
+"""Milliseconds until the next request if an end could not be read."""
 ANSWER_S: Final = 4.0
-"""Seconds for one answer."""
+"""Timeout of one answer, in seconds."""
 TRIES: Final = 3
-"""Tries by botocore, with pauses in between. A service that stops waits for them, up to about 15 s."""
+"""Attempts by botocore, with pauses in between. A service that stops waits for them, up to about 15 s."""
 
 log = logging.getLogger(__name__)
 
 
 def connect(region: str, endpoint_url: str | None, *, timeout: float = ANSWER_S, tries: int = TRIES) -> Any:
-    """Return a client of EC2, with credentials from boto3's chain. Takes a second: EC2's API is large."""
+    """Return a client of EC2 with credentials from boto3's chain. Takes a second: EC2's API is large."""
     config = Config(
         connect_timeout=timeout,
         read_timeout=timeout,
@@ -45,12 +45,12 @@ def connect(region: str, endpoint_url: str | None, *, timeout: float = ANSWER_S,
 
 
 class CapacityBlocks:
-    """The ends of the wanted blocks (``want``), while ``run`` runs."""
+    """Keeps the ends of the wanted blocks (``want``) up to date while ``run`` runs."""
 
     def __init__(self, connect: Callable[[], Any], region: str, clock: Clock) -> None:
-        """``connect`` is called when the first block is wanted."""
+        """Do not connect yet: ``connect`` is called when the first block is wanted."""
         self.on_change: Callable[[], None] = lambda: None
-        """Called when ``sights`` has changed."""
+        """Callback for changes of ``sights``."""
         self.sights: Mapping[str, BlockSight] = {}
         """The last answer about each block."""
         self._connect = connect
@@ -61,19 +61,19 @@ class CapacityBlocks:
         self._wake = asyncio.Event()
 
     def want(self, ids: AbstractSet[str]) -> None:
-        """Ask for these blocks from now on; for new ones at once."""
+        """Look up these blocks from now on, and new ones immediately."""
         if ids - self._wanted:
             self._wake.set()
         self._wanted = ids
 
     async def run(self) -> None:
-        """Ask every five minutes, or a minute after trouble, until cancelled."""
+        """Ask EC2 every five minutes, or a minute after a failure, until cancelled."""
         while True:
             self._wake.clear()
             try:
                 await self._look(sorted(self._wanted))
             except Exception:
-                # A bug with one answer must not end all questions.
+                # An unexpected answer must not end the requests.
                 log.exception("reading the ends of capacity blocks failed")
             trouble = any(sight.trouble for sight in self.sights.values())
             await self._clock.wait(self._wake, self._clock.now() + (AFTER_TROUBLE if trouble else PERIOD))
@@ -93,7 +93,7 @@ class CapacityBlocks:
             self.on_change()
 
     def _ask(self, ids: Sequence[str]) -> dict[str, BlockSight]:
-        """Ask once, with all pages; if EC2 refuses because it does not know one id, ask for each alone."""
+        """Read all pages for all blocks. If EC2 refuses an unknown id, ask for each block alone."""
         try:
             if self._client is None:
                 self._client = self._connect()

@@ -1,4 +1,4 @@
-"""Nodes and GPUs of this machine, through NVML or simulated, and the policy of their only pool."""
+"""Nodes and GPUs of this machine, read through NVML or simulated, and the policy of their only pool."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gpudev_hub.settings import Settings
 
 SIMULATED = "simulated"
 IMAGES = ("default",)
-"""On one machine every server has the same programs."""
+"""The only image: on one machine, every server has the same programs."""
 
 
 class GpusUnavailable(Exception):
-    """NVML does not answer; nothing is known about the GPUs."""
+    """NVML does not answer, so nothing is known about the GPUs."""
 
 
 class Gpus(Protocol):
@@ -33,7 +33,7 @@ class Gpus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedGpus:
-    """Nodes ``node-1`` … with GPUs that do not exist."""
+    """Simulated GPUs, on nodes named ``node-1``, ``node-2`` and so on."""
 
     nodes: int
     gpus: int
@@ -42,25 +42,25 @@ class SimulatedGpus:
         return {f"node-{number}": self.gpus for number in range(1, self.nodes + 1)}
 
     def model(self) -> str:
-        """Return a name that cannot be mistaken for hardware."""
+        """Return a name that nobody can mistake for hardware."""
         return "simulated GPU"
 
 
 class RealGpus:
-    """The GPUs of this machine: one node, named like the machine."""
+    """The GPUs of this machine, as one node with the name of the machine."""
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
 
     def count(self) -> dict[str, int]:
-        """Ask NVML each time, so that a GPU that fell off the bus is noticed. Raises ``GpusUnavailable``."""
+        """Ask NVML on each call, to notice a GPU that fell off the bus. Raises ``GpusUnavailable``."""
         try:
             return {node_name(): int(self._nvml.nvmlDeviceGetCount())}
         except self._nvml.NVMLError as error:
             raise GpusUnavailable(str(error)) from error
 
     def model(self) -> str:
-        """Return the name of the first GPU: ``NVIDIA H200``. Raises ``GpusUnavailable``."""
+        """Return the name of the first GPU, such as ``NVIDIA H200``. Raises ``GpusUnavailable``."""
         try:
             return str(self._nvml.nvmlDeviceGetName(self._nvml.nvmlDeviceGetHandleByIndex(0)))
         except self._nvml.NVMLError as error:
@@ -68,12 +68,12 @@ class RealGpus:
 
 
 def node_name() -> str:
-    """Return this machine's name as the name of a node."""
+    """Return the name of this machine, in the form of a node's name."""
     return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-") or "node-1"
 
 
 def find_real() -> RealGpus | None:
-    """Return the GPUs of this machine, if it has any and a driver that answers."""
+    """Return the GPUs of this machine; ``None`` if it has none, or no driver that answers."""
     import pynvml
 
     try:

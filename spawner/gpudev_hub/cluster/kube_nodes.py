@@ -1,4 +1,4 @@
-"""Nodes as Kubernetes shows them, read as nodes of pools. Pure: objects of the API in, records out."""
+"""Turns Kubernetes nodes into nodes of pools. Pure: API objects in, records out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .capacity import BlockSight
 from .labels import CAPACITY_RESERVATION, EFA, GPU, HUGE_PAGES, PLACEMENT_GROUP, POOL, UNTIL, ZONE
 
 TOLERATED = frozenset({GPU})
-"""Keys of taints that servers tolerate on nodes without trouble."""
+"""Keys of taints that servers tolerate: healthy nodes have them."""
 _OF_READINESS = frozenset(
     {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/unschedulable"}
 )
-"""Taints that repeat the node's ``Ready`` condition, or its ``unschedulable``."""
+"""Taints that repeat the ``Ready`` condition or ``unschedulable`` of the node."""
 HEALTH: Final = (
     "AcceleratedHardwareReady",
     "KernelReady",
@@ -29,7 +29,7 @@ HEALTH: Final = (
 )
 """Conditions that the EKS node monitoring agent sets. A node without the agent has none of them."""
 PROGRAM_ERRORS: Final = frozenset({13, 31, 43, 45})
-"""XID numbers of NVIDIA's driver that a bug in a user's program causes: the GPU itself works."""
+"""XID error numbers of NVIDIA's driver that bugs in users' programs cause: the GPU itself works."""
 _XID_REASON: Final = re.compile(r"NvidiaXID([0-9]+)(?:Error)?")
 _XID: Final = re.compile(r"XID-?([0-9]+)")
 _LONGEST_REASON: Final = 100
@@ -41,26 +41,26 @@ class NodeFacts:
 
     name: str
     pool: str
-    """Empty: the node belongs to no pool (any more)."""
+    """Empty if the node is not, or no longer, in a pool."""
     group: str
     gpus: int
     """Allocatable."""
     devices: tuple[tuple[str, str], ...]
-    """Other resources for whole nodes, as allocatable shows them: EFA interfaces, huge pages."""
+    """Resources other than GPUs for whole nodes, from ``allocatable``: EFA interfaces, huge pages."""
     ready: str
     """Condition ``Ready``: ``True``, ``False``, or ``Unknown`` while its kubelet does not report."""
     until: Millis | None
-    """The value of the annotation."""
+    """The value of the annotation that says when the node ends."""
     refusals: tuple[str, ...] = ()
-    """What keeps servers away: a cordon, taints."""
+    """What keeps servers off the node: a cordon, taints."""
     unhealthy: tuple[tuple[str, str], ...] = ()
-    """Conditions of ``HEALTH`` that are ``False``, each with its reason."""
+    """The conditions in ``HEALTH`` that are ``False``, each with its reason."""
     block: str = ""
-    """Id of its capacity block; empty: it has none."""
+    """Id of its capacity block; empty without one."""
 
     @property
     def silent(self) -> bool:
-        """Whether the state of its pods is unknown."""
+        """Whether the kubelet does not report, so that the state of its pods is unknown."""
         return self.ready == "Unknown"
 
 
@@ -106,11 +106,11 @@ def nodes_of(
     proven: Collection[str] | None = None,
     blocks: Mapping[str, BlockSight] | None = None,
 ) -> list[Node]:
-    """Return all nodes, also those without a pool.
+    """Return all nodes, including those without a pool.
 
-    ``foreign``: GPUs by node that pods other than servers hold. ``proven``: the nodes where network policies
-    are shown to be enforced; new servers start only there. ``None``: that is not checked. ``blocks``: EC2's
-    answers about capacity blocks.
+    ``foreign`` has, by node, the GPUs that pods other than servers hold. ``proven`` has the nodes that are
+    shown to enforce network policies: new servers start only there. ``None`` means that this is not checked.
+    ``blocks`` has EC2's answers about capacity blocks.
     """
     return [
         _node(
@@ -149,9 +149,9 @@ def _status(node: NodeFacts, *, offered: bool) -> NodeStatus:
 
 
 def _is_fault(condition: Mapping[str, Any]) -> bool:
-    """Return whether a condition reports a fault of the node, and not only of a user's program.
+    """Return whether a condition reports a fault of the node, not only of a user's program.
 
-    The agent replaces the reason by that of the latest finding, and appends to the message.
+    With each finding, the agent replaces the reason of the condition and appends to its message.
     """
     if condition["status"] != "False":
         return False
@@ -166,7 +166,7 @@ def _is_fault(condition: Mapping[str, Any]) -> bool:
 
 
 def _instant(text: str | None) -> Millis | None:
-    """Return the instant of an annotation; ``None`` if it is missing or cannot be read."""
+    """Return the instant in an annotation; ``None`` if it is missing or cannot be parsed."""
     if text is None:
         return None
     try:

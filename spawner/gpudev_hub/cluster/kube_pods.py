@@ -1,4 +1,4 @@
-"""Pods as Kubernetes shows them, read as servers. Pure: objects of the API in, sights out."""
+"""Turns Kubernetes pods into observations of servers. Pure: API objects in, sights out."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .labels import (
 
 _ENDED = ("Succeeded", "Failed")
 _NEVER_THERE = "ContainerStatusUnknown"
-"""The kubelet's reason for the end of a container that it never started."""
+"""The reason that the kubelet gives for the end of a container that it never started."""
 _BY_ITS_NODE = (
     f"{TOLD}, but not by gpudev (usual reasons: it wrote more to the local disk than its share, "
     "or its node is shutting down)"
 )
-"""If a pod ends in time, the kubelet that evicts it does not report the eviction."""
+"""The usual reasons, because a kubelet does not report the eviction of a pod that ends in time."""
 _COMING = ("ContainerCreating", "PodInitializing")
-"""Reasons for waiting that need no message."""
+"""Reasons for waiting that are normal and need no message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +53,21 @@ class PodFacts:
     uid: str
     node: str | None
     gpus: int
-    """Requested by all containers together."""
+    """GPUs that all its containers request together."""
     server: tuple[str, int] | None
-    """(reservation, attempt); ``None``: a probe, or a pod that is not gpudev's."""
+    """(reservation, attempt); ``None`` for a probe or a pod that is not part of gpudev."""
     proves: bool = False
-    """Whether it is a Ready policy probe: network policies are enforced on its node."""
+    """Whether it is a Ready policy probe, which shows that its node enforces network policies."""
     rank: int = 0
     ranks: int = 1
     over: bool = False
-    """Whether its phase is final: the scheduler gives its GPUs to others."""
+    """Whether its phase is final, so that the scheduler gives its GPUs to other pods."""
     gone: bool = False
-    """Whether its processes have certainly ended, or never began."""
+    """Whether its processes have certainly ended, or never started."""
     running: bool = False
     ip: str | None = None
     waiting: str = ""
-    """Why it does not run yet, if people should know."""
+    """Why it does not run yet, if people should know the reason."""
     end: End | None = None
     leaving: bool = False
     """Whether it is being deleted."""
@@ -75,7 +75,7 @@ class PodFacts:
 
 
 def pod_facts(pod: Mapping[str, Any], namespace: str) -> PodFacts | None:
-    """Return the facts of a pod object; ``None`` if it is not relevant. ``namespace``: of the servers."""
+    """Return the facts of a pod object; ``None`` if it is not relevant. Servers are in ``namespace``."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     gpus = _gpus(spec)
     ours = metadata["namespace"] == namespace
@@ -132,8 +132,8 @@ def sight_of(
 ) -> ServerSight:
     """Return what the pods of one attempt show.
 
-    ``silent``: nodes whose kubelet does not report, so that their pods are unknown. ``nodes``: where the
-    attempt's ranks should run, as far as that is known.
+    ``silent`` has the nodes whose kubelet does not report: the state of their pods is unknown. ``nodes`` has
+    the nodes of the attempt's ranks, as far as they are known.
     """
     unheard = sorted({*(pod.node for pod in pods if pod.node and not pod.gone), *nodes} & {*silent})
     if unheard:
@@ -157,12 +157,12 @@ def sight_of(
 
 
 def _told(by_rank: Mapping[int, PodFacts], ranks: int) -> str:
-    """Return what people should know about the pods, each text once."""
+    """Return the texts about the pods that people should know, each text once."""
     told: dict[str, None] = {}
     for rank, pod in sorted(by_rank.items()):
         text = pod.end.reason if pod.end is not None else pod.waiting
         if pod.leaving and text.startswith((TOLD, _NEVER_THERE)):
-            continue  # that it was deleted, perhaps before its container existed, is not a reason
+            continue  # its deletion, perhaps before its container existed, is not a reason
         if text.startswith(TOLD):
             text = _BY_ITS_NODE
         if text:
@@ -203,7 +203,7 @@ def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> str:
 def _end(status: Mapping[str, Any], state: Mapping[str, Any]) -> End:
     """Return the server's own report if it left one, else the reason that Kubernetes gives."""
     if status.get("reason") == "Evicted":
-        # Its own report, if any, only says that it was asked to end. The eviction is the reason.
+        # The server's own report, if any, only says that it was asked to end. The eviction is the reason.
         return End(_join(status))
     terminated = state.get("terminated", {})
     message = terminated.get("message", "")
@@ -226,5 +226,5 @@ def _finished(state: Mapping[str, Any]) -> Millis | None:
 
 
 def _join(said: Mapping[str, Any]) -> str:
-    """Return the reason and the message of an object of the API."""
+    """Return the reason and the message of an API object as one text."""
     return ": ".join(part.strip() for part in (said.get("reason"), said.get("message")) if part)

@@ -1,6 +1,7 @@
-"""The cluster port for Kubernetes: nodes and pods by list and watch. It creates nothing.
+"""The cluster port for Kubernetes: it lists and watches nodes and pods, and creates nothing.
 
-Only ``look`` says that a server is gone: it reads the pods by name, and the nodes must report (invariant 8).
+Only ``look`` proves that a server is gone: it reads the pods by name, and their nodes must report
+(invariant 8).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .kube_pods import PodFacts, foreign_gpus, pod_facts, proven_nodes, sight_of
 from .labels import REQUEST_TIMEOUT, object_name, selector
 
 WATCH_SECONDS: Final = 240
-"""After this time the API server ends a watch normally, and everything is listed again."""
+"""Seconds after which the API server ends a watch normally; then everything is listed again."""
 PAGE: Final = 500
 LOGS_AT_ONCE: Final = 2
-"""Most logs of pods that are read at once."""
+"""Maximum number of pod logs read at once."""
 KEPT: Final[Millis] = 1 * MINUTE
-"""How long ended pods are kept, so that people can see why they ended."""
+"""Milliseconds for which ended pods are kept, so that people can see why they ended."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ _Facts = TypeVar("_Facts", NodeFacts, PodFacts)
 
 
 class KubernetesCluster:
-    """All nodes, also those without a pool, and pods with the label of a reservation."""
+    """Observes all nodes, including those without a pool, and the pods of servers."""
 
     def __init__(
         self,
@@ -49,10 +50,10 @@ class KubernetesCluster:
         *,
         policy_probe: bool = False,
     ) -> None:
-        """``namespace``: of the servers. The caller closes ``api`` and runs ``blocks``.
+        """Observe the servers in ``namespace``. The caller closes ``api`` and runs ``blocks``.
 
-        Without ``blocks``, ends of capacity blocks are not read. ``policy_probe``: only nodes with a Ready
-        policy probe take new servers.
+        Without ``blocks``, the ends of capacity blocks are not read. With ``policy_probe``, new servers start
+        only on nodes with a Ready policy probe.
         """
         self._api = api
         self._namespace = namespace
@@ -65,29 +66,29 @@ class KubernetesCluster:
         self._pods: dict[str, PodFacts] = {}
         """By uid."""
         self._listing: list[set[str]] = []
-        """For each list in progress: nodes (names) and pods (uids) that a watch has brought since it
+        """For each list in progress, the nodes (names) and pods (uids) that a watch reported since it
         began."""
         self._hints: set[tuple[str, int] | None] = set()
-        """Servers to look at; ``None``: the nodes, because EC2 has a new answer about their blocks."""
+        """Servers to look at. ``None`` stands for the nodes, after a new answer of EC2 about their blocks."""
         self._hinted = asyncio.Event()
         self._reading_logs = asyncio.Semaphore(LOGS_AT_ONCE)
 
     # Lists
 
     async def nodes(self) -> list[Node]:
-        """List everything, and return all nodes."""
+        """List nodes and pods, and return all nodes."""
         await self._list()
         return self._seen_nodes()
 
     async def servers(self) -> list[ServerSight]:
-        """Return every server with a pod, as of the last list of pods (``nodes`` makes it)."""
+        """Return every server with a pod, as of the last list of pods, which ``nodes`` makes."""
         sights = [self._sight(*key) for key in sorted({pod.server for pod in self._ours() if pod.server})]
         return [sight for sight in sights if sight.presence is not Presence.ABSENT]
 
     async def look(self, claim: Claim) -> ServerSight:
         names = [part.node for part in claim.allocation]
         try:
-            # By name: a search by label makes the API server go through all pods.
+            # Read by name, because a search by label makes the API server go through all pods.
             found, silent = await asyncio.gather(
                 asyncio.gather(*(self._pod(*claim.key, rank) for rank in range(len(names)))),
                 asyncio.gather(*(self._is_silent(name) for name in names)),
@@ -113,9 +114,9 @@ class KubernetesCluster:
         return node_facts(found).silent
 
     async def _list(self) -> tuple[str, str]:
-        """List everything; return the versions from which to watch nodes and pods.
+        """List nodes and pods; return the versions from which to watch each of them.
 
-        What a watch brings meanwhile is newer than the list, and is kept.
+        Objects that a watch reports meanwhile are newer than the list, so they are kept.
         """
         newer: set[str] = set()
         self._listing.append(newer)
@@ -156,7 +157,7 @@ class KubernetesCluster:
         return sight_of(id, attempt, pods, [node.name for node in self._nodes.values() if node.silent])
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """Delete the objects of pods that ended a while ago."""
+        """Delete the objects of pods that ended long enough ago."""
         for pod in self._ours():
             if pod.server in held or not pod.gone or pod.leaving:
                 continue
@@ -193,7 +194,7 @@ class KubernetesCluster:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self, changes: asyncio.Queue[_Watched | Exception], method: Any, version: str) -> None:
-        """Queue all changes from ``version`` on until the watch ends; then the error that ended it."""
+        """Queue all changes from ``version`` on until the watch ends, then queue the error that ended it."""
         try:
             answer = await method(
                 watch=True,
@@ -211,7 +212,7 @@ class KubernetesCluster:
                 changes.put_nowait((event["type"], event["object"]))
             raise ClusterUnavailable("its time limit was reached")
         except Exception as error:
-            # Pass on every error: otherwise the watcher would wait for ever.
+            # Pass on every error. Otherwise the watcher would wait for ever.
             changes.put_nowait(error)
 
     async def _follow_hints(self, changes: asyncio.Queue[_Watched | Exception]) -> None:
@@ -264,10 +265,10 @@ class KubernetesCluster:
         self._hints.add((id, attempt))
         self._hinted.set()
 
-    # The rest
+    # Ends, logs and calls
 
     async def remove(self, id: str, attempt: int) -> None:
-        """Delete all pods of an attempt, with their grace; ``look`` says when they are gone."""
+        """Delete all pods of an attempt with their grace period; ``look`` tells when they are gone."""
         items, _ = await self._items(
             self._api.list_namespaced_pod, namespace=self._namespace, label_selector=selector(id, attempt)
         )
@@ -277,7 +278,7 @@ class KubernetesCluster:
                 await self._delete(pod)
 
     async def _delete(self, pod: PodFacts) -> None:
-        """Delete with the pod's own grace: a grace of 0 would delete the object before the processes end."""
+        """Delete with the pod's own grace period; 0 would delete the object before the processes end."""
         with suppress(_NotFound):
             await self._call(
                 self._api.delete_namespaced_pod,
@@ -290,7 +291,7 @@ class KubernetesCluster:
         ranks = sorted({pod.rank for pod in self._pods.values() if pod.server == (id, attempt)})
         found: dict[str, str] = {}
         for rank in ranks:
-            # A log may be as large as a node keeps it, several times over in memory.
+            # A log can be as large as its node allows, and reading it takes several times as much memory.
             async with self._reading_logs:
                 try:
                     text = await self._call(
@@ -311,7 +312,7 @@ class KubernetesCluster:
         return dict(facts.devices) if facts is not None else {}
 
     async def _items(self, method: Any, **arguments: Any) -> tuple[list[dict[str, Any]], str]:
-        """Return a whole list, page by page, and its version, never from a cache that may be old."""
+        """Read a whole list page by page, never from a stale cache; return its items and version."""
         items: list[dict[str, Any]] = []
         page = ""
         while True:
@@ -322,7 +323,7 @@ class KubernetesCluster:
                 return items, answer["metadata"]["resourceVersion"]
 
     async def _call(self, method: Any, **arguments: Any) -> Any:
-        """Make one call. Raises ``_NotFound``, ``_NotYet``, and ``ClusterUnavailable`` for other errors."""
+        """Make one call. Raises ``_NotFound``, ``_NotYet`` or, for other errors, ``ClusterUnavailable``."""
         what = f"{method.__name__.replace('_', ' ')} {arguments.get('name', '')}".strip()
         try:
             answer = await method(_request_timeout=REQUEST_TIMEOUT, _preload_content=False, **arguments)
@@ -345,7 +346,7 @@ class _NotFound(Exception):
 
 
 class _NotYet(Exception):
-    """The object cannot answer this in its present state."""
+    """The object cannot answer the call in its current state."""
 
 
 def _refusal(what: str, status: int | None, said: str) -> Exception:
@@ -357,7 +358,7 @@ def _refusal(what: str, status: int | None, said: str) -> Exception:
 
 
 def split_log(text: str, lines: int) -> dict[str, str]:
-    """Return the last lines of each part of a server; its container prints ``part| line``."""
+    """Return the last lines of each part of a server, from the ``part| line`` output of its container."""
     said: dict[str, list[str]] = {}
     for line in text.splitlines():
         part, bar, rest = line.partition("| ")

@@ -1,6 +1,6 @@
 """Labels, names, resources and the time limit of calls on Kubernetes.
 
-The spawner writes them, and the service reads them; both find a server by these alone.
+The spawner writes them and the service reads them. Both find a server only by these.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ EFA: Final = "vpc.amazonaws.com/efa"
 HUGE_PAGES: Final = "hugepages-2Mi"
 
 POOL: Final = "gpudev/pool"
-"""Label of a node: its pool. Nothing is planned on a node without it."""
+"""Label of a node: its pool. Nothing is planned on a node without this label."""
 ZONE: Final = "topology.kubernetes.io/zone"
 PLACEMENT_GROUP: Final = "gpudev/placement-group"
 UNTIL: Final = "gpudev/until"
-"""Annotation of a node: when it ends, RFC 3339. Written by an operator."""
+"""Annotation of a node: when the node ends (RFC 3339). An operator writes it."""
 CAPACITY_RESERVATION: Final = "gpudev/capacity-reservation"
 """Label of a node: the id of its capacity block, ``cr-…``."""
 
@@ -24,21 +24,21 @@ RESERVATION: Final = "gpudev/reservation"
 ATTEMPT: Final = "gpudev/attempt"
 RANK: Final = "gpudev/rank"
 RANKS: Final = "gpudev/ranks"
-"""How many pods this server has, all ranks together."""
+"""Number of pods of this server, one per rank."""
 OWN_POLICY: Final = "gpudev/own-policy"
-"""Label of a pod whose server has its own NetworkPolicy, by which its ranks reach each other."""
+"""Label of a pod whose server has a NetworkPolicy of its own, which lets its ranks reach each other."""
 
 COMPONENT: Final = "app.kubernetes.io/component"
 POLICY_PROBE: Final = "policy-probe"
-"""Component of the pods that are Ready only while network policies are enforced on their node."""
+"""Component of the pods that are Ready only while their node enforces network policies."""
 
 CONTAINER: Final = "server"
-"""The only container of a server's pod."""
+"""Name of the only container of a server's pod."""
 JUPYTER_PORT: Final = 8888
 SSHD_PORT: Final = 2222
 
 REQUEST_TIMEOUT: Final = 10.0
-"""Seconds for one call of the Kubernetes API."""
+"""Timeout of one call of the Kubernetes API, in seconds."""
 
 
 def selector(id: str, attempt: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The cluster port for this machine: its GPUs (or simulated ones) as nodes, launchers as servers."""
+"""The cluster port for this machine: its GPUs, or simulated GPUs, are nodes; launchers are servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOGS = ("jupyter", "sshd", "agent", "launcher")
 
 
 class LocalCluster:
-    """Watches launchers by pidfd, so that the end of a server is observed within milliseconds."""
+    """Watches launchers by pidfd, and so observes the end of a server within milliseconds."""
 
     def __init__(self, servers: LocalServers, gpus: Gpus, pool: str) -> None:
         self._servers = servers
@@ -29,10 +29,10 @@ class LocalCluster:
         self._pool = pool
         self._changed: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self._watched: dict[int, int] = {}
-        """pidfd by pid of the launcher."""
+        """Maps the pid of each launcher to its pidfd."""
 
     async def nodes(self) -> list[Node]:
-        """Return the nodes: simulated ones are always up, real ones while NVML answers."""
+        """Return the nodes. Simulated nodes are always up; real ones are up while NVML answers."""
         try:
             counts = await asyncio.to_thread(self._gpus.count)
         except GpusUnavailable as error:
@@ -63,7 +63,7 @@ class LocalCluster:
             )
 
     async def remove(self, id: str, attempt: int) -> None:
-        """End an attempt and wait until it is gone."""
+        """End an attempt, and wait until its processes are gone."""
         try:
             gone = await self._servers.end(id, attempt)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""The servers of this machine, as their records and ``/proc`` show them, and how to end them.
+"""Observes the servers of this machine through their records and ``/proc``, and ends them.
 
-The service (``local.py``) and the spawner inside the Hub use it independently. A server is gone only if its
-launcher is gone and no process carries its marker.
+The service (``local.py``) and the spawner inside the Hub use this module independently. A server is gone only
+if its launcher is gone and no process has its marker.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from gpudev_hub.server.record import Record
 
 HOST = "127.0.0.1"
 GRACE = 5.0
-"""Seconds that a server has to end before its remaining processes are killed."""
+"""Seconds in which a server must end; after them its remaining processes are killed."""
 _LAUNCHER = "gpudev_hub.server.launcher"
 _KEPT = 100
-"""Folders of ended attempts that are kept for their logs."""
+"""Number of ended attempts whose folders are kept, for their logs."""
 
 
 def clear_private(folder: Path) -> None:
-    """Remove the private folder of a rank whose processes are gone, as its launcher does at its end."""
+    """Remove the private folder of a rank whose processes are gone, as the launcher does when it ends."""
     kept = folder / record.PRIVATE
-    with suppress(OSError, ValueError, KeyError, TypeError):  # otherwise its home is not known
+    with suppress(OSError, ValueError, KeyError, TypeError):  # without spec.json, its home is not known
         gang.cleanup(kept, json.loads((kept / "spec.json").read_text())["env"])
     places.remove(kept)
     shutil.rmtree(kept, ignore_errors=True)
@@ -64,7 +64,7 @@ def open_process(pid: int, start_time: int) -> int | None:
 
 
 async def wait_for_end(pid: int, start_time: int, timeout: float) -> None:
-    """Wait, without polling, until the process is gone, but at most ``timeout`` seconds."""
+    """Wait, without polling, until the process is gone, at most ``timeout`` seconds."""
     descriptor = open_process(pid, start_time)
     if descriptor is None:
         return
@@ -80,10 +80,10 @@ async def wait_for_end(pid: int, start_time: int, timeout: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LocalServers:
-    """All servers of one state folder."""
+    """The servers of one state folder."""
 
     root: Path
-    """``servers/`` in the state folder."""
+    """The folder ``servers/`` in the state folder."""
 
     def folder(self, id: str, attempt: int) -> Path:
         """Return the folder of an attempt; its ranks are ``0``, ``1`` … in it."""
@@ -95,7 +95,7 @@ class LocalServers:
         with os.scandir(self.root) as entries:
             for entry in entries:
                 reservation, _, attempt = entry.name.rpartition("-")
-                # Anything else here is not a server.
+                # Other files and folders are not servers.
                 if reservation and _is_number(attempt) and entry.is_dir(follow_symlinks=False):
                     found.append((reservation, int(attempt)))
         return sorted(found)
@@ -120,7 +120,7 @@ class LocalServers:
         return sorted(found, key=lambda entry: int(entry.name))
 
     def look(self, id: str, attempt: int) -> ServerSight:
-        """Return what is observed of an attempt.
+        """Return what records and processes show of an attempt.
 
         Raises ``OSError`` if its records cannot be read, ``ValueError`` if processes run whose record is not
         valid.
@@ -134,7 +134,7 @@ class LocalServers:
             return ServerSight(id, attempt, Presence.ABSENT, complete=False, detail=str(error))
         running = {rank: found for rank, found in records.items() if found is not None and alive(found)}
         gone = records.keys() - running.keys()
-        # A launcher that is starting, or what a killed launcher left behind.
+        # A launcher is starting, or a killed launcher left these processes behind.
         left = set(processes.marked(prefix).values()) if gone or not records else set()
         reasons = [f.exit.reason for f in records.values() if f is not None and f.exit is not None]
         head = records.get(0)
@@ -159,9 +159,9 @@ class LocalServers:
         )
 
     def unrecorded(self) -> dict[tuple[str, int], int]:
-        """Return the pids, by attempt, of launchers that run from this folder without a record in it.
+        """Return, by attempt, the pids of launchers that run from this folder but have no record in it.
 
-        That happens when the folder was replaced by an older copy.
+        Such launchers exist if the folder was replaced with an older copy.
         """
         found = {}
         for pid, words in processes.command_lines():
@@ -174,16 +174,16 @@ class LocalServers:
         return found
 
     async def end(self, id: str, attempt: int, *, with_hub: bool = False) -> bool:
-        """End all ranks and wait until they are gone; false if a process outlives SIGKILL.
+        """End all ranks and wait until they are gone. Returns false if a process survives SIGKILL.
 
-        ``with_hub``: everything on this machine is being shut down.
+        ``with_hub`` says that the hub on this machine is being shut down, too.
         """
         try:
             records = self.records(id, attempt)
         except ValueError:
-            records = {}  # only markers are left to find the processes
+            records = {}  # the processes can still be found by their markers
         running = [found for found in records.values() if found is not None and alive(found)]
-        # A launcher that was stopped (SIGSTOP) must continue, to end its processes.
+        # A suspended launcher (SIGSTOP) must continue, so that it can end its processes.
         how = signal.SIGUSR1 if with_hub else signal.SIGTERM
         processes.send([found.pid for found in running], how, signal.SIGCONT)
         await asyncio.gather(*(wait_for_end(found.pid, found.start_time, GRACE + 5) for found in running))
@@ -203,20 +203,20 @@ class LocalServers:
         return False
 
     async def sweep(self, id: str, attempt: int) -> None:
-        """Clean up after launchers that were killed; ranks that run are not touched."""
+        """Clean up after launchers that were killed. Ranks that run are not touched."""
         try:
             records = self.records(id, attempt)
         except (OSError, ValueError):
-            return  # whether its launchers run is unknown
+            return  # the launchers of this attempt may still run
         for rank, found in records.items():
             killed = found is not None and found.exit is None and not alive(found)
             if killed and await self._kill_left(record.marker(id, attempt, rank)):
                 clear_private(self.folder(id, attempt) / str(rank))
 
     def prune(self, held: Collection[tuple[str, int]]) -> None:
-        """Delete the folders of attempts that hold no slots, except the latest.
+        """Delete the folders of attempts that hold no slots, except the latest folders.
 
-        What was prepared for servers that never started is removed, too.
+        Private folders of servers that never started are deleted, too.
         """
         over = [attempt for attempt in self.attempts() if attempt not in held]
         for attempt in over:

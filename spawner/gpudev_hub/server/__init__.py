@@ -1,1 +1,1 @@
-"""Programs inside a user's server: the launcher and the agent. They need only the standard library."""
+"""Programs inside a user's server: the launcher and the agent. They import only the standard library."""

@@ -1,9 +1,9 @@
-"""The agent of a server: reports when Jupyter and sshd answer, and writes notices to the user's terminals.
+"""The agent of a server reports when Jupyter and sshd answer, and writes notices to the user's terminals.
 
 ``python -I -m gpudev_hub.server.agent FOLDER`` reads ``FOLDER/agent.json`` (written by ``sshd.py``) and the
-token in the same folder. One thread watches the ports, another waits for notices. If the service is away, the
-agent retries what was not acknowledged, with growing pauses. The answer with the notices also says whose SSH
-connections to end.
+token in the same folder. One thread watches the ports, another waits for notices. While the service does not
+answer, the agent repeats unacknowledged reports, with growing pauses. The answer with the notices also names
+the people whose SSH connections must end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONG_POLL = 30
 _QUICK = 0.1
 """Seconds between checks while the server is starting."""
 _STEADY = 5.0
-"""Seconds between checks once it is up. They read the kernel's table of listeners, without a connection."""
+"""Seconds between checks once the server is up. They do not connect: they read the kernel's listeners."""
 _TOLD = 2000
 """Most characters of a text that the service accepts."""
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
@@ -69,13 +69,13 @@ class Service:
 
 
 def pauses() -> Iterator[float]:
-    """Yield the seconds to wait after each failure, with jitter: not all agents retry at the same moment."""
+    """Yield the seconds to wait after each failure, with jitter so that agents do not retry all at once."""
     for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
-        yield pause * random.uniform(0.8, 1.2)  # noqa: S311 (spreads load, hides nothing)
+        yield pause * random.uniform(0.8, 1.2)  # noqa: S311 (jitter, not a secret)
 
 
 def sshd_answers(port: int) -> bool:
-    """Return whether sshd sends its banner. A connection alone would also succeed with a broken sshd."""
+    """Return whether sshd sends its banner. A broken sshd may still accept connections."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
             return connection.recv(4) == b"SSH-"
@@ -84,18 +84,18 @@ def sshd_answers(port: int) -> bool:
 
 
 def jupyter_answers(url: str) -> bool:
-    """Return whether Jupyter serves its API, at a route without a token."""
+    """Return whether Jupyter answers on an API route that needs no token."""
     try:
         with _OPENER.open(f"{url.rstrip('/')}/api", timeout=5) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
-        return error.code in (401, 403)  # it is up, but this route needs a token too
+        return error.code in (401, 403)  # Jupyter is up, but this route needs a token, too
     except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
 def listens(port: int) -> bool:
-    """Return whether a process listens on a port of this machine, without a connection to it."""
+    """Return whether a process listens on a port of this machine. Does not connect to the port."""
     wanted = f":{port:04X}"
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -145,7 +145,7 @@ def tell(marker: str, text: str) -> int:
 
 
 def _text(file: Path, otherwise: str = "") -> str:
-    """Return what is in a file of the launcher, and ``otherwise`` if there is none."""
+    """Return the content of a file of the launcher, or ``otherwise`` if the file does not exist."""
     try:
         return file.read_text().strip()
     except OSError:
@@ -153,7 +153,7 @@ def _text(file: Path, otherwise: str = "") -> str:
 
 
 class Agent:
-    """Both loops and their shared state."""
+    """The two loops of the agent and their shared state."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -161,15 +161,15 @@ class Agent:
         self.service = Service(folder, self.config)
         self.stop = threading.Event()
         self.lost = threading.Event()
-        """The service was away, so it may have lost the last report."""
+        """The service did not answer, so it may have lost the last report."""
         self.closed_to: dict[str, int] = {}
-        """Users of the Hub who lost JupyterLab here, each with the number of the last such cut."""
+        """Hub users who lost access to JupyterLab here, each with the sequence number of the latest loss."""
         self._answered: set[int] = set()
 
     def look(self) -> tuple[bool | None, bool]:
         """Return whether (Jupyter, sshd) answer. Jupyter is ``None`` on ranks without it.
 
-        Connections are made only until the first answer: each one costs sshd a process and a log line, while
+        It connects only until the first answer: each connection costs sshd a process and a log line, and
         Jupyter needs the processor to start.
         """
         url, port = self.config["jupyter_url"], int(self.config["sshd_port"])
@@ -186,14 +186,14 @@ class Agent:
     def _jupyter(self, url: str) -> bool:
         port, noted = urlsplit(url).port or 80, self.folder / private.ANSWERED
         if not noted.exists():
-            self._answered.discard(port)  # it was restarted
+            self._answered.discard(port)  # the part was restarted
         up = self._up(port, lambda: jupyter_answers(url))
         if up and not noted.exists():
             private.write(noted, "")
         return up
 
     def report_readiness(self) -> None:
-        """Report each change of what answers, until the service has acknowledged it."""
+        """Report when a part starts or stops answering, and retry until the service has acknowledged it."""
         troubles = pauses()
         acknowledged: tuple[tuple[bool | None, bool], str] | None = None
         told = ""
@@ -209,7 +209,7 @@ class Agent:
             if self.lost.is_set():
                 self.lost.clear()
                 acknowledged = None
-            # A start that takes so long is reported, with slower checks.
+            # Report a start that takes this long, and check less often.
             late = time.monotonic() - quiet_since > 20
             if (state, notice) == acknowledged or (starting and not up and not late):
                 self.lost.wait(_STEADY if up else 1.0 if late else _QUICK)
@@ -249,12 +249,12 @@ class Agent:
         return _text(private.trouble(self.folder, name), f"nothing listens on port {port} yet")
 
     def deliver_notices(self) -> None:
-        """Wait for notices and show them. Keeps the end time of the banner up to date."""
+        """Wait for notices, show them, and keep the end time of the banner up to date."""
         troubles = pauses()
         # Kept on disk, so that a restarted agent does not repeat notices.
         kept = self.folder / "notices"
         after = int(kept.read_text()) if kept.exists() else 0
-        cut_after = 0  # an agent that starts checks all connections
+        cut_after = 0  # a new agent checks all connections
         while not self.stop.is_set():
             asked = time.monotonic()
             try:
@@ -279,7 +279,7 @@ class Agent:
                 self.stop.wait(1)  # avoid a busy loop if the service answers at once
 
     def _cut(self, answer: dict[str, Any]) -> None:
-        """End the connections of people who lost access. Raises ``OSError`` if not all could be checked."""
+        """End the connections of people who lost access. Raises ``OSError`` if one cannot be checked."""
         for session in sessions.living(self.folder):
             lost = any(session.of(cut["subject"], cut["fingerprints"]) for cut in answer["cut"])
             if not lost and answer["check"]:
@@ -296,7 +296,7 @@ class Agent:
             private.write(self.folder / private.CUT, json.dumps({"number": number, "users": self.closed_to}))
 
     def _keep_end(self, ends_at: str) -> None:
-        """Write the current end time for the banner; extensions change it."""
+        """Write the current end time for the banner, because extensions change it."""
         seconds = int(datetime.fromisoformat(ends_at).timestamp())
         file = self.folder / "ends"
         if file.read_text().strip() != str(seconds):
@@ -309,7 +309,7 @@ class Agent:
 
 def say(text: str) -> None:
     """Write a line to the log of the server."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 (the launcher logs it)
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 (the launcher logs standard output)
 
 
 def main(argv: list[str]) -> int:

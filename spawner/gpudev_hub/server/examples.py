@@ -1,7 +1,7 @@
-"""The folder with examples that each home gets once.
+"""Copies the folder with examples into each home, once.
 
-A home does not get the folder again, even if the user has deleted or changed it. An empty file below
-``~/.local/share/gpudev`` records that.
+An empty file below ``~/.local/share/gpudev`` records that the home got the folder. A home does not get it
+again, even if the user deletes or changes it.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 FOLDER = "gpu-dev-examples"
 """Name of the folder, in the home and next to this module."""
 MARK = Path(".local/share/gpudev/.examples-given")
-"""Path of the file that records it, below the home. Packages of images have folders next to it."""
+"""Path, below the home, of the file that records the copy. Packages of images have folders next to it."""
 
 
 def give(home: Path) -> None:
     """Copy the examples into ``home`` if it never had them.
 
-    Servers that share the home may do this at the same time. An existing file or folder with the same name is
-    not changed. Raises ``OSError`` if the home cannot be written; the next server tries again.
+    Servers that share the home may call this at the same time. An existing file or folder with the same name
+    is not changed. Raises ``OSError`` if the home cannot be written; the next server tries again.
     """
     mark, target = home / MARK, home / FOLDER
     mark.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # First, so that no server brings back what was deleted after another one gave it.
+        # Record the copy first. Otherwise a second server could restore examples that the user just deleted.
         mark.touch(exist_ok=False)
     except FileExistsError:
         return
@@ -38,7 +38,7 @@ def give(home: Path) -> None:
 
 
 def _copy(target: Path) -> None:
-    """Make the folder beside its place and move it there whole, so that nobody sees half of it."""
+    """Create the folder under a temporary name, then rename it, so that nobody sees an incomplete folder."""
     with tempfile.TemporaryDirectory(prefix=f".{FOLDER}-", dir=target.parent) as temporary:
         copy = Path(temporary) / FOLDER
         copy.mkdir()

@@ -1,4 +1,4 @@
-"""Files with which the ranks of a reservation connect to each other, without changes by the user."""
+"""Writes the files with which the ranks of a reservation connect to each other. Users configure nothing."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def environment(folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[s
         return result
     result["PATH"] = f"{folder}/bin:{env['PATH']}"
     if _one_machine(peers):
-        # The ranks share a host name. Without this, Open MPI treats them as one node, and their shared memory
-        # segments collide.
+        # The ranks share a host name. Without these variables, Open MPI treats them as one node, and their
+        # shared memory segments collide.
         result["OMPI_MCA_btl"] = "self,tcp"
         result["OMPI_MCA_btl_tcp_if_include"] = "lo"
         result["OMPI_MCA_oob_tcp_if_include"] = "lo"
@@ -60,7 +60,7 @@ def prepare(
     limit = f'from="{LOOPBACK},::1" ' if _one_machine(peers) else ""
     private.write(folder / "gang_line", f"{limit}{public}\n")
     private.write(folder / "gang_config", _client_config(folder, launch, user, peers))
-    # In ~/.ssh, these names would be wrong in other servers of the user, which share the home.
+    # Not in ~/.ssh: the user's other servers share the home, and there these names would be wrong.
     (folder / "bin").mkdir(mode=0o700, exist_ok=True)
     config = shlex.quote(f"{folder}/gang_config")
     for name in ("ssh", "scp", "sftp"):
@@ -76,14 +76,14 @@ def prepare(
         try:
             _link_hostfile(folder, Path(env["HOME"]))
         except OSError as error:
-            # With a full home, the user must still be able to connect and free space.
+            # If the home is full, the user must still be able to connect and free space.
             sys.stderr.write(f"~/{HOSTFILE} cannot be created: {error}. Use {folder / HOSTFILE} instead.\n")
 
 
 def cleanup(folder: Path, env: Mapping[str, str]) -> None:
     """Remove ``~/hostfile`` if it belongs to this server."""
     link = Path(env["HOME"]) / HOSTFILE
-    # The private folder must go, even if the home cannot be changed.
+    # The private folder must be removed even if the home cannot be changed.
     with contextlib.suppress(OSError):
         if link.is_symlink() and link.readlink() == folder / HOSTFILE:
             link.unlink()
@@ -96,7 +96,7 @@ def _one_machine(peers: Sequence[Mapping[str, Any]]) -> bool:
 def _names(launch: Mapping[str, Any], rank: int) -> list[str]:
     """Return all names by which ``ssh`` on one rank finds another rank."""
     names = [alias(launch["id"], rank)]
-    # If the reservation is named like a rank (rank-1), the rank takes precedence.
+    # If a reservation has the name of a rank (rank-1), the rank takes precedence.
     if launch["name"] and not re.fullmatch(r"rank-\d+", launch["name"]):
         names.append(alias(launch["name"], rank))
     return [*names, *(f"gpu-{name}" for name in names), f"rank-{rank}"]
@@ -137,14 +137,14 @@ def _client_config(
 
 
 def _link_hostfile(folder: Path, home: Path) -> None:
-    """Create a link, because all servers of the user share the home. A file of the user is not replaced."""
+    """Create a link, because all servers of the user share the home. The user's own file is not replaced."""
     link = home / HOSTFILE
     try:
         if not stat.S_ISLNK(link.lstat().st_mode) or link.readlink() == folder / HOSTFILE:
             return
     except FileNotFoundError:
         pass
-    # Another server may do the same now, and in containers all launchers have the same pid.
+    # Another server may do the same now, and launchers in containers all have the same pid.
     temporary = home / f".{HOSTFILE}.{secrets.token_hex(8)}"
     temporary.symlink_to(folder / HOSTFILE)
     temporary.replace(link)

@@ -1,4 +1,4 @@
-"""Kernel calls that the Python library does not have."""
+"""Kernel calls that Python's standard library lacks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ def _check(result: int, what: str) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent dies. Called between fork and exec."""
+    """Ask the kernel to send SIGKILL to this process when its parent dies. Call it between fork and exec."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of all descendants that lose their parent."""
+    """Make this process the parent of all descendants that lose their parent."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
 def overlay(folder: Path, home: Path | None) -> None:
-    """Change two system files for this process and its descendants only.
-
+    """Replace ``/etc/profile`` and ``/etc/passwd`` for this process and its descendants only.
     Login shells reset ``PATH`` in ``/etc/profile``, so its copy reads the server's ``profile`` at the end.
-    With ``home``, the copy of ``/etc/passwd`` has this home for sshd, rsync and ``~root``. The real home
-    stays in place, because Python may be installed in it.
+    With ``home``, the copy of ``/etc/passwd`` gives the account this home, for sshd, rsync and ``~root``. The
+    real home stays in place, because Python may be installed in it.
 
     Needs root: copies in the private folder are mounted over the real files, in a separate mount namespace.
     Raises ``OSError`` if the kernel does not allow this.
@@ -54,7 +53,7 @@ def overlay(folder: Path, home: Path | None) -> None:
             copy.write_text(text)
             copy.chmod(0o644)
             _check(_libc.mount(bytes(copy), bytes(path), None, _MS_BIND, None), f"bind {path}")
-            # Other accounts may read this file, but nothing else in the folder.
+            # Other accounts may read this file, and no other file in the folder.
             copy.unlink()
 
 

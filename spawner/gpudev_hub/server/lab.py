@@ -1,9 +1,9 @@
 """JupyterLab of a server: started with the user's configuration, and without it if that configuration fails.
 
-No file in a home may end a server, its sessions and jobs, or prevent its start. If JupyterLab ends, it is
-restarted, and the rest keeps running. If it ends or never answers with the user's configuration, it is
-restarted without it; changed files are used at its next start. Only two events end the server: JupyterLab was
-asked to shut down, or it fails without the user's files before it ever worked.
+No file in a home may prevent the start of a server, or end it with its sessions and jobs. If JupyterLab ends,
+it is restarted, and the other parts keep running. If it ends or never answers with the user's configuration,
+it is restarted without that configuration; the next start reads changed files. Only two events end the
+server: JupyterLab was asked to shut down, or it fails without the user's files before it ever answered.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PATIENCE = 40.0
 BRIEF = 60.0
 """If JupyterLab ends twice in a row within these seconds, it is restarted without the configuration."""
 PID = "jupyterlab.pid"
-"""File in the runtime folder with which the user can restart JupyterLab alone."""
+"""File in the runtime folder with the pid of JupyterLab, so that the user can restart JupyterLab alone."""
 FOLDER = "GPUDEV_SERVER_FOLDER"
-"""Environment variable of JupyterLab: the private folder of its server."""
+"""Environment variable that tells JupyterLab the private folder of its server."""
 
 _ASKED = "Shutting down on /api/shutdown request."
 _HUB_AWAY = "Failed to connect to my Hub"
 _FILES = ("jupyter*_config.py", "jupyter*_config.json", "jupyter*_config.d/*.json")
 _NAMED = 3
-"""Most files named in a notice."""
+"""Maximum number of files that a notice names."""
 _READ = 1 << 16
 _SHOWN = 300
 _PREFIX = re.compile(r"^\[[A-Z] [-0-9: .]+ [^\]]+\] ")
@@ -56,21 +56,21 @@ class Ending:
     lived: float
     """Seconds since it was started."""
     hung: bool = False
-    """It was killed because it did not answer."""
+    """Whether it was killed because it did not answer."""
 
 
 class Lab:
-    """Decides how JupyterLab is started next."""
+    """Decides whether the next start of JupyterLab uses the user's configuration."""
 
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         self._home = home
         self._folders = [Path(env.get("JUPYTER_CONFIG_DIR") or home / ".jupyter"), home]
         self.plain = False
-        """Whether it runs, or will be started, without the user's configuration."""
+        """Whether JupyterLab runs, or starts next, without the user's configuration."""
         self.notice = ""
         """Notice for the user, or an empty string."""
         self.worked = False
-        """Whether it has ever answered."""
+        """Whether JupyterLab has ever answered."""
         self._brief = 0
         self._refused: Fingerprint = ()
 
@@ -85,11 +85,11 @@ class Lab:
         return found
 
     def patience(self) -> float | None:
-        """Return the seconds to wait for an answer; ``None`` means no limit."""
+        """Return how many seconds to wait for an answer; ``None`` means no limit."""
         return PATIENCE if not self.plain and self.configuration() else None
 
     def ended(self, ending: Ending) -> Exit | None:
-        """Return the end of the server, or ``None`` to restart JupyterLab as ``plain`` says."""
+        """Return how the server ends, or ``None`` if JupyterLab must be restarted (``plain`` says how)."""
         if ending.code == 0 and _ASKED in ending.said:
             return Exit(0, "JupyterLab was shut down from inside", by_user=True)
         self.worked |= ending.answered
@@ -97,7 +97,7 @@ class Lab:
         if self.plain:
             if not self.worked:
                 return Exit(ending.code or 1, f"JupyterLab {what(ending)}")
-            # If it also fails without the files, the files are not the cause.
+            # If JupyterLab also fails without the files, the files are not the cause.
             if not ending.answered or self._fingerprint() != self._refused:
                 self.plain, self.notice = False, ""
         elif _HUB_AWAY not in ending.said and (not ending.answered or self._brief > 1):
@@ -134,19 +134,19 @@ _QUIET: Final = {"loggers": {"tornado.application": {"level": "WARNING"}}}
 
 
 def command(jupyter: Sequence[str], env: Mapping[str, str], grace: float, plain: Path | None) -> list[str]:
-    """Return the command line of JupyterLab. ``plain``: a folder that replaces the user's configuration."""
+    """Return the command line of JupyterLab. ``plain`` is a folder that replaces the user's configuration."""
     terminal = shells.interactive(env)
     arguments = [
         # The image determines the version, so JupyterLab need not check for updates or ask about news.
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
-        # Jupyter stops its kernels itself, and by default kills them after five seconds.
+        # Jupyter stops its kernels itself; by default it kills them after five seconds.
         f"--KernelManager.shutdown_wait_time={0.9 * grace:g}",
         # The reservation determines when the server ends.
         "--ServerApp.shutdown_no_activity_timeout=0",
-        # Seconds until it asks the Hub again whether a person has access.
+        # Seconds until JupyterLab asks the Hub again whether a person has access.
         "--HubOAuth.cache_max_age=30",
-        # At this level, it logs a request to shut down.
+        # At this level, JupyterLab logs a request to shut down.
         "--ServerApp.log_level=INFO",
         # At INFO, JupyterHub's code writes the browser's session id into the server's log.
         f"--ServerApp.logging_config={_QUIET}",
@@ -161,7 +161,7 @@ def command(jupyter: Sequence[str], env: Mapping[str, str], grace: float, plain:
 
 
 def environment(env: Mapping[str, str], folder: Path, plain: Path | None) -> dict[str, str]:
-    """Return the environment of JupyterLab; its extension reads ``folder``, the server's private one."""
+    """Return the environment of JupyterLab. ``folder``, for its extension, is the server's private folder."""
     return {**env, FOLDER: str(folder), **(_folders(plain) if plain is not None else {})}
 
 
@@ -170,7 +170,7 @@ def _folders(plain: Path) -> dict[str, str]:
 
 
 def what(ending: Ending) -> str:
-    """Return how JupyterLab ended, with the last message of its output."""
+    """Return a phrase that says how JupyterLab ended, with the last message of its output."""
     if ending.hung:
         return f"did not answer within {PATIENCE:g} s"
     if ending.code < 0:
@@ -182,7 +182,7 @@ def what(ending: Ending) -> str:
 
 
 def complaint(said: str) -> str:
-    """Return the line of the output that best explains the end, as printable text; or an empty string."""
+    """Return the output line that best explains the end, as printable text; or an empty string."""
     lines = [text for line in said.splitlines() if (text := printable(line))]
     telling = [line for line in lines if _COMPLAINT.search(line)]
     telling = telling or [line for line in lines if not _CHATTER.match(line)]
@@ -190,9 +190,9 @@ def complaint(said: str) -> str:
 
 
 def blamed(files: Sequence[Path], said: str, home: Path) -> list[Path]:
-    """Return the files that the output names, else all of ``files``.
+    """Return the files that the output points to, or all of ``files`` if there are none.
 
-    The output names a file, quotes a word in it, or names another file in the home.
+    The output may name one of the files, quote a word in it, or name another file in the home.
     """
     named = [path for path in files if str(path) in said]
     if named:

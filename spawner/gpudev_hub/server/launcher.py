@@ -1,14 +1,14 @@
-"""The launcher of one rank: starts Jupyter, sshd and the agent, keeps their logs, and stops all processes.
+"""The launcher of one rank starts Jupyter, sshd and the agent, keeps their logs, and stops all processes.
 
 ``python -I -m gpudev_hub.server.launcher FOLDER`` reads ``FOLDER/private/spec.json`` (written by the
-spawner), becomes a separate session, and exits once its record is on disk. It does not depend on the hub, the
-service or the supervisor. It is the sub-reaper of all processes that users start, and stops them before it
-ends.
+spawner), starts the launcher in a session of its own, and exits once the record is on disk. The launcher does
+not depend on the hub, the service or the supervisor. It is the sub-reaper of all processes that users start,
+and stops them before it ends.
 
-Parts that end are restarted while the rest keeps running. JupyterLab ends the server only if it was asked to
-shut down or could never be started (``lab.py``). SIGTERM ends the server: Jupyter shuts down, sessions get
-SIGHUP, and processes left after the grace period are killed. SIGUSR1 does the same when the hub on this
-machine is shut down.
+Parts that end are restarted while the other parts keep running. JupyterLab ends the server only if it was
+asked to shut down or could never be started (``lab.py``). SIGTERM ends the server: Jupyter shuts down,
+sessions get SIGHUP, and processes left after the grace period are killed. SIGUSR1 does the same, and records
+that the hub on this machine was shut down.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .record import TOLD, Exit, Record
 def environment(
     folder: Path, peers: Sequence[Mapping[str, Any]], env: Mapping[str, str], shared: bool
 ) -> dict[str, str]:
-    """Return the environment of JupyterLab, sessions and the agent. Writes its files to the private folder.
+    """Write the environment's files to the private folder; return the variables of all parts and sessions.
 
     ``shared``: other servers use this machine too.
     """
@@ -45,7 +45,7 @@ def environment(
 
 
 class Launcher:
-    """The main loop, with one thread."""
+    """The main loop; it runs in one thread."""
 
     def __init__(
         self,
@@ -54,9 +54,10 @@ class Launcher:
         logs: Callable[[str], Sink],
         listen: str | None = gang.LOOPBACK,
     ) -> None:
-        """``folder`` is the private folder of the server; ``logs`` returns the log of a part by name.
+        """Prepare the parts of the server.
 
-        ``spec`` is the specification of a rank (see ``hub/local.py``). ``listen`` is the address of sshd;
+        ``folder`` is the private folder of the server; ``logs`` returns the log of a part by name. ``spec``
+        is the specification of a rank (see ``hub/local.py``). sshd listens on the address ``listen``;
         ``None`` means all addresses.
         """
         self.spec = spec
@@ -75,7 +76,7 @@ class Launcher:
         self.deadline = 0.0
         self.hung_up: set[int] = set()
         self.hung = False
-        """JupyterLab was killed because it did not answer."""
+        """Whether JupyterLab was killed because it did not answer."""
         self.told: Exit | None = None
 
     def _part(self, name: str, argv: list[str], env: dict[str, str]) -> Part:
@@ -102,7 +103,7 @@ class Launcher:
 
     @contextmanager
     def _logged(self, what: str) -> Iterator[None]:
-        """Log an ``OSError`` instead of raising it: a full disk does not end the server."""
+        """Log an ``OSError`` instead of raising it, so that a full disk does not end the server."""
         try:
             yield
         except OSError as error:
@@ -147,7 +148,7 @@ class Launcher:
             try:
                 self._run(wake)
             finally:
-                # A late SIGCHLD would be written into the next file with this descriptor: the record.
+                # Otherwise a late SIGCHLD is written into the next file with this descriptor: the record.
                 signal.set_wakeup_fd(-1)
 
     def _run(self, wake: socket.socket) -> None:
@@ -191,7 +192,7 @@ class Launcher:
             processes.send([part.pid], signal.SIGKILL)
 
     def _patience_ends(self, part: Part) -> float | None:
-        """Return when JupyterLab must have answered (monotonic); ``None`` if it has, or without a limit."""
+        """Return by when JupyterLab must answer (monotonic); ``None`` if it has answered or has no limit."""
         if (self.folder / private.ANSWERED).exists() or (patience := self.lab.patience()) is None:
             return None
         return part.started + patience
@@ -258,7 +259,7 @@ class Launcher:
         self._note(part, lab.what(ending), said=False)
 
     def _note(self, part: Part, what: str, said: bool = True) -> None:
-        """Write the event to the log of the part, and to a file for the agent, which reports it."""
+        """Write how the part ended to its log, and to a file for the agent, which reports it."""
         last = part.last_line() if said else ""
         part.log.write(f"{part.name} {what}\n".encode())
         with self._logged(f"the end of {part.name} could not be recorded"):
@@ -267,12 +268,12 @@ class Launcher:
             )
 
     def finish(self, how: Exit) -> None:
-        """Start to end the server. The first reason is recorded."""
+        """Begin to end the server. Only the first reason is recorded."""
         if self.exit is not None:
             return
         self.exit = how
         self.deadline = time.monotonic() + float(self.spec["grace"])
-        # Jupyter stops its kernels and terminals itself. A second SIGTERM would kill it before it is done.
+        # Jupyter stops its kernels and terminals itself. A second SIGTERM would kill it too early.
         if self.jupyter is not None and self.jupyter.pid is not None:
             processes.send([self.jupyter.pid], signal.SIGTERM)
 
@@ -290,7 +291,7 @@ class Launcher:
         shielded = {jupyter} | processes.descendants(jupyter) if jupyter is not None else set()
         connections = {pid for pid in left if processes.is_sshd(pid)}
         if left == connections:
-            # Only connections without a session are left, so nothing can be interrupted.
+            # Only connections without a session are left, so no work is interrupted.
             processes.send(left, signal.SIGKILL)
             return False
         new = left - shielded - connections - self.hung_up
@@ -301,7 +302,7 @@ class Launcher:
 
 
 def _record(spec: dict[str, Any]) -> Record:
-    """Return the record of this process as the launcher of a rank."""
+    """Return the record of this process, the launcher of a rank."""
     launch, rank = spec["launch"], int(spec["rank"])
     place = launch["allocation"][rank]
     me = processes.start_time(os.getpid())

@@ -1,4 +1,4 @@
-"""Logs of the parts of a server: files of limited size, or the log of the container."""
+"""Writes the logs of the parts of a server: to files of limited size, or to the log of the container."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 LIMIT = 1 << 20
-"""Bytes per file. There are at most two files: the current one and the one before it."""
+"""Maximum bytes per file. A log has at most two files: the current one and the one before it."""
 _LINE = 4000
-"""Bytes of a line on a pipe: what the kernel writes atomically (4096) less the prefix."""
+"""Maximum bytes of a line on a pipe: what the kernel writes atomically (4096) less the prefix."""
 
 
 class Sink(Protocol):
@@ -49,7 +49,7 @@ class Lines:
 
 
 class Log:
-    """A file and the one before it (``NAME.1``)."""
+    """A log file of limited size. The file before it is ``NAME.1``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,17 +60,17 @@ class Log:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def write(self, data: bytes) -> None:
-        """Append; a full disk loses log lines, never the server."""
+        """Append data. On a full disk, log lines are lost but the server keeps running."""
         with contextlib.suppress(OSError):
             if self._size + len(data) > LIMIT:
                 self._rotate()
             self._size += os.write(self._file, data[-LIMIT:])
 
     def _rotate(self) -> None:
-        """Continue in a new file, or in the present one, emptied, where none can be made.
+        """Continue in a new file. If none can be created, empty the current file and continue there.
 
-        The present one is closed only once there is a new one: a closed descriptor soon belongs to another
-        file, and writing to it, or closing it again, would damage that one.
+        The current file is closed only after the new one is open. Otherwise its descriptor could soon belong
+        to another file, and a write or a second close would damage that file.
         """
         self._size = 0
         try:
@@ -85,10 +85,10 @@ class Log:
 
 
 def tail(path: Path, lines: int) -> str:
-    """Return the last ``lines`` lines; empty if there is no such log, or it cannot be read.
+    """Return the last ``lines`` lines; empty if the log does not exist or cannot be read.
 
-    A server's user can put anything in the place of its logs: links are not followed, and a named pipe does
-    not keep the caller waiting.
+    The user of a server can replace its logs with anything. So links are not followed, and a named pipe does
+    not block the caller.
     """
     text = b""
     for name in (f"{path.name}.1", path.name):
@@ -98,7 +98,7 @@ def tail(path: Path, lines: int) -> str:
 
 
 def _end(path: Path, size: int) -> bytes:
-    """The last ``size`` bytes of a regular file; of anything else nothing."""
+    """Return the last ``size`` bytes of a regular file; empty for anything else."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         about = os.fstat(descriptor)

@@ -15,15 +15,15 @@ RESTART_MOST = 10.0
 SETTLED = 30.0
 """A part that ran for this many seconds is restarted at once."""
 _KEPT = 16384
-"""Bytes of output kept to explain why it ended."""
+"""Bytes of output kept, to explain why a part ended."""
 _LAST_READS = 16
-"""Most reads after its end: a child process may still write to the same pipe."""
+"""Maximum reads after a part ended, because a child process may still write to the same pipe."""
 _SHOWN = 300
-"""Most characters of its last line that are shown."""
+"""Maximum characters shown of the last line of output."""
 
 
 def or_root(folder: str) -> str:
-    """Return ``folder``, or ``/`` if it cannot be entered: a home that is gone must not keep anybody out."""
+    """Return ``folder``, or ``/`` if it cannot be entered: users must get in even if their home is gone."""
     return folder if os.access(f"{folder}/.", os.X_OK) else "/"
 
 
@@ -38,11 +38,11 @@ class Part:
     log: Sink
     pid: int | None = None
     output: int | None = None
-    """Read end of the pipe for its output and that of its child processes."""
+    """Read end of the pipe for the output of the process and of its children."""
     started: float = 0.0
     delay: float = RESTART_FIRST
     due: float | None = None
-    """When to restart it (monotonic)."""
+    """When to restart the process (monotonic)."""
     _said: bytes = b""
 
     def start(self) -> int:
@@ -64,7 +64,7 @@ class Part:
             raise
         finally:
             os.close(write_end)
-        process.returncode = 0  # the launcher reaps all its children itself
+        process.returncode = 0  # the launcher reaps all children itself
         self.pid = process.pid
         self.output = output
         self.due = None

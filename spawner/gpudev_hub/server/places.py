@@ -1,7 +1,7 @@
 """Separate folders for the sockets and temporary files of each server.
 
-Programs name such files by the account. Without separate folders, two servers of a user on one machine would
-share a terminal multiplexer: a session opened in one would run in the other and end with it.
+Programs name such files after the account. Without separate folders, two servers of a user on one machine
+would share a terminal multiplexer: a session opened in one server would run in the other, and end with it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 _PREFIX = "gpudev-"
 _LONGEST = 40
-"""Most characters: the path of a socket may have 107, and some programs add more than 60."""
+"""Maximum characters of a folder: a socket's path may have 107, and some programs add more than 60."""
 
 
 def environment(folder: Path, shared: bool) -> dict[str, str]:
-    """Create the folders of the server with this private folder. Returns their environment variables.
+    """Create the folders of the server with this private folder; return their environment variables.
 
     ``shared``: other servers use the same ``/tmp``.
     """
@@ -40,7 +40,7 @@ def remove(folder: Path) -> None:
     if not link.is_symlink():
         return
     place = link.readlink()
-    # The user may have changed the link.
+    # The user may have replaced the link.
     if place.parent == Path(tempfile.gettempdir()) and place.name.startswith(_PREFIX):
         shutil.rmtree(place, ignore_errors=True)
     link.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ def _place(folder: Path) -> Path:
     try:
         place = Path(tempfile.mkdtemp(prefix=_PREFIX))
     except OSError as error:
-        sys.stderr.write(f"sockets have long paths, which some programs do not accept: {error}\n")
+        sys.stderr.write(f"the paths of sockets are too long for some programs: {error}\n")
         return folder
     link.unlink(missing_ok=True)
     link.symlink_to(place)

@@ -8,13 +8,13 @@
 ``jupyter_port``, ``sshd_port`` ports of both, on all addresses
 ``env``                         environment of all ranks; overrides that of the container
 ``grace``                       seconds for an orderly end
-``forbidden``                   optional: targets (``HOST:PORT``) that network policies must keep it from,
-                                beside the Kubernetes API; without any, policies are not checked
+``forbidden``                   optional: targets (``HOST:PORT``), besides the Kubernetes API, that network
+                                policies must block; if empty, policies are not checked
 
-It works like the launcher on one machine, with three differences: the output of the parts goes to standard
-output as ``NAME| line``, the end is written to the container's termination log as the JSON of
-``record.Exit``, and all processes get the environment of the container. All servers of a user share the home.
-The only file of this server in it is the link ``~/hostfile``, with the same target in all servers.
+This process works like the launcher on one machine, with three differences: the output of the parts goes to
+standard output as ``NAME| line``, the reason for the end goes to the container's termination log as the JSON
+of ``record.Exit``, and all processes get the environment of the container. All servers of a user share the
+home. The only file of this server there is the link ``~/hostfile``, which has the same target in all servers.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from .record import TOLD, Exit
 
 TERMINATION_LOG = Path("/dev/termination-log")
 PRIVATE = Path("/run/gpudev/private")
-"""In memory, and the same path in every pod, so that ``~/hostfile`` works in all of them."""
+"""The private folder, in memory. Its path is the same in every pod, so ``~/hostfile`` works in each."""
 _SKELETON = Path("/etc/skel")
 _INFINIBAND = Path("/dev/infiniband")
 _REASON = 1000
-"""Most characters of a reason: they always fit into a termination log (4096 bytes)."""
+"""Maximum characters of a reason. They always fit into a termination log (4096 bytes)."""
 _FIELDS = ("launch", "peers", "jupyter", "jupyter_port", "sshd_port", "env", "grace")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -85,7 +85,7 @@ def environment(
     packages = f"{home}/.local/share/gpudev/{image}"
     defaults = {
         "LANG": "C.UTF-8",
-        "PIP_BREAK_SYSTEM_PACKAGES": "1",  # without it, Debian's Python refuses to install into a home
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",  # otherwise Debian's Python refuses to install into a home
         "PYTHONUSERBASE": packages,
         "GPUDEV_NODE": launch["allocation"][rank]["node"],
     }
@@ -106,16 +106,16 @@ def environment(
 
 
 def exit_status(code: int) -> int:
-    """Return the code of an ``Exit`` as a shell does: 128 plus the signal's number for a signal."""
+    """Return the code of an ``Exit`` as a shell reports it: 128 plus the number for a signal."""
     return code if code >= 0 else 128 - code
 
 
 def check_policies(
     forbidden: Sequence[str], container: Mapping[str, str], patience: float = policies.PATIENCE
 ) -> None:
-    """Return once the server's network policies are in force. Raises ``CannotStart`` if they are not.
+    """Wait until the server's network policies are in force. Raises ``CannotStart`` if that takes too long.
 
-    ``container``: its environment, which has the address of the Kubernetes API.
+    ``container`` is the environment of the container; it has the address of the Kubernetes API.
     """
     if not forbidden:
         return
@@ -144,7 +144,7 @@ def _check_home(home: Path) -> None:
             return
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return  # the user must be able to connect and free space
+            return  # if the home is full, the user must be able to connect and free space
         problem = error.strerror
     try:
         found = home.stat()
@@ -160,7 +160,7 @@ def _check_home(home: Path) -> None:
 def furnish(home: Path, skeleton: Path) -> None:
     """Copy the files of a new account into an empty home. A home in use is not changed.
 
-    Another server of the user may do the same now, so nothing is overwritten. Raises ``OSError``.
+    Another server of the user may copy the same files now, so nothing is overwritten. Raises ``OSError``.
     """
     if not skeleton.is_dir() or any(entry.name != "lost+found" for entry in home.iterdir()):
         return
@@ -174,7 +174,7 @@ def furnish(home: Path, skeleton: Path) -> None:
 
 
 def _jupyter(command: list[str], env: Mapping[str, str]) -> list[str]:
-    """Return the command line of Jupyter, preferably next to this Python, which has the right version."""
+    """Return the command line of Jupyter. The one next to this Python comes first: its version is right."""
     own = Path(sys.executable).parent
     program = shutil.which(command[0], path=f"{own}:{env['PATH']}")
     if program is None:
@@ -229,7 +229,7 @@ def _run(argv: list[str], log: Sink) -> Exit:
 
 
 def _report(ended: Exit, log: Sink) -> int:
-    """Write how it ended to the log and to the termination log. Returns the exit status."""
+    """Write how the server ended to the log and to the termination log; return the exit status."""
     log.write(f"ended: {ended.reason}\n".encode())
     fields = asdict(ended) | {"reason": ended.reason[:_REASON]}
     try:
@@ -240,13 +240,13 @@ def _report(ended: Exit, log: Sink) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Run one rank until it ends. Returns the exit status of the container."""
+    """Run one rank until it ends; return the exit status of the container."""
     os.umask(0o022)
     os.set_blocking(sys.stdout.fileno(), False)
     log = Lines("launcher", sys.stdout.fileno())
 
     def told(*_: object) -> None:
-        # The first process of a container gets only signals with a handler. Nothing runs yet.
+        # The first process of a container gets only signals that it handles. No part runs yet.
         os._exit(_report(Exit(0, f"{TOLD} before it had started"), log))
 
     signal.signal(signal.SIGTERM, told)

@@ -1,8 +1,8 @@
-"""Whether the network policies of this server are in force, seen from inside.
+"""Checks from inside a server that its network policies are in force.
 
-A policy probe on the same node belongs to a DaemonSet. Some network plugins enforce policies for such pods,
-and not for pods without a controller, as servers are. Some let a new pod send anything for its first seconds.
-So each server looks for itself, before anything of its user runs.
+The policy probe of the node is not enough, because it belongs to a DaemonSet. Some network plugins enforce
+policies for such pods, but not for pods without a controller, such as servers. Others let a new pod send
+anything for its first seconds. So each server checks its own policies before any code of its user runs.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 PATIENCE: Final = 20.0
-"""Seconds after which policies that are not in force never will be."""
+"""Seconds to wait until policies are in force; after them the check fails."""
 DROPPED: Final = 1.0
-"""Seconds after which a connection that nobody answers counts as dropped."""
+"""Seconds after which an unanswered connection counts as blocked."""
 _PAUSE: Final = 0.2
 
 
 def wait_until_enforced(forbidden: Sequence[str], patience: float = PATIENCE) -> list[str]:
-    """Return once none of these targets (``HOST:PORT``) can be reached, or after ``patience`` seconds.
+    """Wait until these targets (``HOST:PORT``) are all blocked, at most ``patience`` seconds.
 
-    Returns the targets that can be reached still.
+    Returns the targets that can still be reached.
     """
     deadline = time.monotonic() + patience
     while reached := reachable(forbidden):
@@ -43,6 +43,6 @@ def _accepts(target: str) -> bool:
     host, _, port = target.rpartition(":")
     try:
         socket.create_connection((host, port), timeout=DROPPED).close()
-    except OSError:  # also for what has no address
+    except OSError:  # also if the name has no address
         return False
     return True

@@ -1,4 +1,4 @@
-"""Checks, before the start, that this machine and this account can run sshd."""
+"""Checks before the start that this machine and this account can run sshd."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SFTP_SERVERS = (
 
 
 def program(name: str) -> str | None:
-    """Return the path of a system program, regardless of the user's PATH."""
+    """Return the path of a system program. The user's PATH does not matter."""
     return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin")
 
 
 def sftp_server() -> str | None:
-    """Return the path of the sftp server, which sftp and scp need."""
+    """Return the path of the sftp server, which clients' sftp and scp need."""
     return next((path for path in _SFTP_SERVERS if os.access(path, os.X_OK)), None)
 
 
@@ -63,10 +63,10 @@ def problems() -> list[str]:
 
 
 def account_pattern(name: str) -> str:
-    """Return a pattern for ``AllowUsers`` of sshd that matches this account.
+    """Return a pattern that matches this account, for ``AllowUsers`` of sshd.
 
-    Special characters (``@`` precedes a host, a space ends the pattern) are matched as any character. sshd
-    compares bytes.
+    Special characters (``@`` precedes a host, a space ends the pattern) become ``?``, which matches any
+    character. sshd compares bytes.
     """
     return "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "?" * len(letter.encode())
@@ -106,5 +106,5 @@ def _locked(account: str) -> bool:
     try:
         lines = Path("/etc/shadow").read_text().splitlines()
     except OSError:
-        return False  # only root can read it, and only the sshd of root checks it
+        return False  # only root can read it, and only an sshd that runs as root checks it
     return any(entry.startswith(f"{account}:!") for entry in lines)

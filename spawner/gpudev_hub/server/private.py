@@ -9,7 +9,7 @@ from pathlib import Path
 ANSWERED = "answered"
 """File that the agent creates for the launcher once JupyterLab has answered."""
 CUT = "cut"
-"""File that the agent changes for JupyterLab when somebody has lost access to the server."""
+"""File in which the agent tells JupyterLab who has lost access to the server."""
 NOTICE = "notice"
 """File in which the launcher writes a notice to the user, for the agent and the banner."""
 
@@ -17,7 +17,8 @@ NOTICE = "notice"
 def write(path: Path, data: str | bytes, mode: int = 0o600, *, durable: bool = False) -> None:
     """Replace a file atomically; others can never read it, unless ``mode`` allows it.
 
-    ``durable``: a crash of the machine, too, leaves the old data or the new. Raises ``OSError``.
+    With ``durable``, the file has the old or the new data even after a crash of the machine. Raises
+    ``OSError``.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -39,5 +40,5 @@ def line(text: str) -> str:
 
 
 def trouble(folder: Path, name: str) -> Path:
-    """Return the file in which the launcher records for the agent how a part ended last."""
+    """Return the file in which the launcher tells the agent how a part last ended."""
     return folder / f"trouble-{name}"

@@ -11,7 +11,7 @@ from .record import MARKER
 
 
 def stat(pid: int) -> list[str] | None:
-    """Return the fields of ``/proc/PID/stat`` from field 3, the state, on; ``None`` without the process."""
+    """Return the fields of ``/proc/PID/stat`` from field 3 (state) on; ``None`` if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -45,7 +45,7 @@ def marked(prefix: str) -> dict[int, str]:
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
-            continue  # it has ended, or belongs to another account
+            continue  # the process has ended, or belongs to another account
         for line in environment.split(b"\0"):
             if line.startswith(wanted):
                 if start_time(pid) is not None:
@@ -55,12 +55,12 @@ def marked(prefix: str) -> dict[int, str]:
 
 
 def command_lines() -> Iterable[tuple[int, list[str]]]:
-    """The arguments of every process that has any."""
+    """Yield each process that has arguments, with them."""
     for pid in everyone():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
         if words:
             yield pid, words
 
@@ -89,7 +89,7 @@ def is_sshd(pid: int) -> bool:
 
 
 def caught(pid: int) -> set[signal.Signals]:
-    """Return which of SIGHUP and SIGTERM the process has a handler for."""
+    """Return those of SIGHUP and SIGTERM that the process handles."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
@@ -101,8 +101,8 @@ def caught(pid: int) -> set[signal.Signals]:
 def farewell(handled: set[signal.Signals]) -> tuple[signal.Signals, ...]:
     """Return the signals that ask a process to end, from the signals that it handles.
 
-    A program that saves its work on one signal must not be killed by the other. If it handles both, SIGHUP
-    may only reload its settings.
+    A program that saves its work on one of them must not be killed by the other. A program that handles both
+    gets SIGTERM, because its SIGHUP may only reload settings. A program that handles neither gets both.
     """
     if signal.SIGTERM in handled:
         return (signal.SIGTERM,)
@@ -112,7 +112,7 @@ def farewell(handled: set[signal.Signals]) -> tuple[signal.Signals, ...]:
 
 
 def send(pids: Iterable[int], *signals: signal.Signals) -> set[int]:
-    """Send signals to all processes. Returns the processes of other accounts, which cannot be signalled."""
+    """Send signals to all processes; return those of other accounts, which cannot be signalled."""
     refused = set()
     for pid in pids:
         for number in signals:

@@ -34,11 +34,11 @@ class Exit:
     code: int
     """Exit code of Jupyter, negative for a signal; 0 for a server that was asked to stop."""
     reason: str
-    """Text for people."""
+    """Why the server ended, for people to read."""
     by_user: bool = False
-    """Whether the user shut it down from inside (JupyterLab's "Shut Down")."""
+    """Whether the user shut the server down from inside (JupyterLab's "Shut Down")."""
     with_hub: bool = False
-    """Whether it ended because the hub on this machine was shut down."""
+    """Whether the server ended because the hub on this machine was shut down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Record:
     """``None`` on every rank except 0."""
     sshd_port: int
     exit: Exit | None = None
-    """``None`` while it runs, and if the launcher was killed."""
+    """``None`` while the rank runs, and if its launcher was killed."""
 
 
 def marker(id: str, attempt: int, rank: int) -> str:

@@ -1,8 +1,8 @@
 """The shells of a server: each finds the server's programs, and a broken start file does not prevent a login.
 
-Commands over SSH read no start file of the user, so their output is only that of the command. Interactive
+Commands over SSH read no start file of the user, so that such files cannot add to their output. Interactive
 shells read what a login shell reads on Debian. ``/etc/profile`` resets ``PATH``, and start files may add
-folders at its front. So the server's folders are put at the front again afterwards. Three ways are needed to
+folders at its front. So afterwards the server's folders are put at the front again. Three mechanisms together
 reach all shells:
 
 - ``SHELL`` is a wrapper that gives Bash a start file (SSH sessions, terminals of JupyterLab, panes of
@@ -23,7 +23,7 @@ from . import private
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_THE_SESSION = {"TERM", "PWD", "OLDPWD", "SHLVL", "_", "MAIL", "DISPLAY", "XAUTHORITY"}
-"""Variables that sshd sets for each session, or that are wrong in another session."""
+"""Variables that sshd sets for each session, or that would be wrong in another session."""
 _NO_START_FILES = {"zsh": ["-f"], "fish": ["--no-config"], "csh": ["-f"], "tcsh": ["-f"]}
 """Options for shells that would read the user's files even for a command."""
 _LOGIN = {"zsh": ["-l"], "fish": ["-l"]}
@@ -73,14 +73,14 @@ fi
 """
 
 _BASH_ENV = """\
-# Every script in Bash reads this; only login shells need the correction.
+# Every Bash script reads this file, but only login shells need the correction.
 if shopt -q login_shell; then
     gpudev_path={path}
 """
 
 
 def prepare(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Write the start files of the shells into the private folder. Returns their environment.
+    """Write the start files of the shells into the private folder; return their environment.
 
     ``env`` must have ``HOME`` and ``PATH``.
     """
@@ -140,5 +140,5 @@ def _profile(env: Mapping[str, str]) -> str:
 
 
 def _in_home(path: str, home: str) -> bool:
-    """Return whether a start file is in the home, so that commands do not read it."""
+    """Return whether a start file is in the home. Commands do not read such files."""
     return path.startswith(("~", "$HOME", "${HOME}", f"{home.rstrip('/')}/"))

@@ -1,12 +1,13 @@
-"""sshd of one rank: all its files, in one private folder, and its command line.
+"""sshd of one rank: all its files, which are in one private folder, and its command line.
 
 ``launch`` is the JSON of ``core.gate.Launch``. ``peers`` has one ``{"host", "port"}`` per rank, including
-this one: the address of its sshd. With fewer than two peers, there is no pair. ``env`` must have ``HOME``,
-``PATH`` and the marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` is the address of Jupyter on rank 0.
+this one: the address of its sshd. With fewer than two peers, no gang key is written. ``env`` must have
+``HOME``, ``PATH`` and the marker ``GPUDEV_SERVER``; its ``JUPYTERHUB_SERVICE_URL`` is the address of Jupyter
+on rank 0.
 
-To end a server, note: sshd overwrites its environment with its title, so its processes have no marker
-(processes in sessions do). Every connection is a separate session, so there is no process group with all of
-them. Ending the listener does not end the connections.
+Three facts matter when a server ends. sshd overwrites its environment with its title, so its own processes
+have no marker (processes in sessions have one). Every connection is a separate session, so no process group
+has all of them. The end of the listener does not end the connections.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from . import gang, preflight, private, shells
 
 _ENTER = """\
 #!/bin/bash
-# Every session starts here, so that it has the environment of Jupyter.
+# Every session starts with this script, which gives it the environment of Jupyter.
 folder={folder}
-unset LANG # was set for the account's shell, which runs this script
+unset LANG # sshd set it for the account's shell, which runs this script
 set -a
 . "$folder/env"
 set +a
@@ -72,8 +73,8 @@ fi
 """
 
 _KEYS = """\
-# sshd runs this to get the line of authorized_keys for the key with this fingerprint. Prints only complete
-# answers of the service. Otherwise exits with 1, which refuses the login.
+# sshd runs this script to get the authorized_keys line for a fingerprint. It prints only complete answers of
+# the service. Otherwise it exits with 1, and sshd refuses the login.
 LC_ALL=C
 umask 077
 fingerprint=$1
@@ -85,7 +86,7 @@ fi
 offered=$fingerprint
 record() {{
     # For the agent, which ends this connection when the person loses access. The parent of this script's
-    # parent is the connection's own sshd; its start time tells it from a later process with its number.
+    # parent is the connection's own sshd. Its start time tells it from a later process with the same pid.
     local stat connection files=$folder/sessions
     read -r stat < "/proc/$PPID/stat" || return 1
     stat=(${{stat##*) }})
@@ -95,7 +96,7 @@ record() {{
     printf '%s %s %s\\n' "${{stat[19]}}" "$offered" "$1" > "$files/.$$" || return 1
     mv -f "$files/.$$" "$files/$connection"
 }} 2> /dev/null
-# Before the service is asked: if access ends meanwhile, the agent finds the connection by its key.
+# Record the key before the request: if access ends meanwhile, the agent finds the connection by its key.
 record -
 fingerprint=${{fingerprint//%/%25}}
 fingerprint=${{fingerprint//+/%2B}}
@@ -117,7 +118,7 @@ done
 IFS= read -r -N "$length" body <&3 || exit 1
 ((${{#body}} == length)) || exit 1
 if [[ $body =~ \\ subject=([^ ]+) ]]; then
-    # On a full disk, the owner must still get in, to make room.
+    # If the disk is full, the owner must still be able to log in and free space.
     record "${{BASH_REMATCH[1]}}" || [ "${{BASH_REMATCH[1]}}" = {owner} ] || exit 1
 fi
 if [[ $body =~ \\ ends=([0-9]+) ]] && [ "${{BASH_REMATCH[1]}}" != "$(< "$folder/ends")" ]; then
@@ -164,7 +165,7 @@ AcceptEnv GPUDEV_RUN
 ForceCommand {enter}
 Subsystem sftp {sftp}
 """
-# Available and on by default since 9.8. All users and the agent connect from one address here.
+# OpenSSH has these penalties, on by default, since 9.8. All users and the agent connect from one address.
 _NO_PENALTIES = "PerSourcePenalties no\n"
 
 
@@ -181,9 +182,9 @@ def prepare(
     peers: Sequence[Mapping[str, Any]] = (),
     listen: str | None = gang.LOOPBACK,
 ) -> list[str]:
-    """Write the files of sshd of this rank. Returns its argv. Raises ``SshdUnusable``.
+    """Write the files of this rank's sshd and return its argv. Raises ``SshdUnusable``.
 
-    ``listen`` is the address that it listens on; ``None`` means all addresses.
+    sshd listens on the address ``listen``; ``None`` means all addresses.
     """
     absent = preflight.missing()
     if absent:
@@ -292,7 +293,7 @@ def _keys(folder: Path, launch: Mapping[str, Any]) -> str:
 
 
 def _agent(launch: Mapping[str, Any], rank: int, port: int, env: Mapping[str, str]) -> dict[str, object]:
-    """Return the settings of the agent. The token is in a separate file."""
+    """Return the settings of the agent, without the token, which has its own file."""
     return {
         "id": launch["id"],
         "attempt": launch["attempt"],
