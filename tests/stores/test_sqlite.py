@@ -23,6 +23,7 @@ from gpudev_hub.core.commit import Change, Commit
 from gpudev_hub.core.model import HOUR, Claim, Node, Owner, Request, Reservation, Shape
 from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
+from gpudev_hub.stores import items
 from gpudev_hub.stores.sqlite import store as sqlite
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from sqlite_items import change, schema_1, writing
@@ -389,10 +390,19 @@ async def test_looking_at_a_store_changes_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-async def test_a_record_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        b"{",
+        items.compressed([("reservation", "of a later version", "a", True, reservation("a2", 2))]),
+        items.compressed([("of a later version", "released", "a", True, reservation("a2", 2))]),
+    ],
+    ids=["garbage", "cause", "kind"],
+)
+async def test_a_record_that_cannot_be_read_is_said(tmp_path: Path, changes: bytes) -> None:
     path = tmp_path / "service.sqlite"
     await (await store_of(tmp_path, 3)).close()
-    change(path, "history", f"{2:012}", changes=b"{")
+    change(path, "history", f"{2:012}", changes=changes)
     store = SqliteStore(path)
     with pytest.raises(StoreUnavailable, match="holds a record that cannot be read"):
         await store.peek()

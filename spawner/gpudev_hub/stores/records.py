@@ -25,12 +25,15 @@ def encode_cause(change: Change) -> str:
 
 
 def decode_change(kind: str, data: bytes, cause: str, actor: str, gone: bool) -> Change:
-    """Return the change with this encoded record and cause; causes were once ``start_failed: no answer``."""
+    """Return the change with this encoded record and cause; causes were once ``start_failed: no answer``.
+
+    Raises ``msgspec.ValidationError`` for what only a later version knows.
+    """
     if cause.startswith("["):
         word, detail = _CAUSE.decode(cause)
     else:
         old, _, detail = cause.partition(": ")
-        word = Cause(old)
+        word = msgspec.convert(old, Cause)
     return Change(decode(kind, data), word, actor, gone, detail)
 
 
@@ -66,6 +69,6 @@ def decode(kind: str, data: bytes) -> Record:
     """Return the record of that kind that ``encode`` was given; the simulated pool was once ``pretended``."""
     decoder = _DECODERS.get(kind)
     if decoder is None:
-        raise ValueError(f"{kind!r} is not a kind of record")
+        raise msgspec.ValidationError(f"{kind!r} is not a kind of record")
     found: Record = decoder.decode(data.replace(b'"pool":"pretended"', b'"pool":"simulated"'))
     return found
