@@ -1,10 +1,10 @@
-# The rules that come with tflint. Those for AWS are a plug-in; the providers' schemas are checked by `tofu validate`.
+# The built-in rules of tflint. Its rules for AWS are a plug-in, and `tofu validate` checks the schemas of providers.
 plugin "terraform" {
   enabled = true
   preset  = "all"
 }
 
-# One file for each noun; there is no main.tf.
+# Resources are in one file per topic instead of main.tf.
 rule "terraform_standard_module_structure" {
   enabled = false
 }

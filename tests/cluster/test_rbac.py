@@ -260,10 +260,10 @@ def _container(**fields: Any) -> Any:
 
 
 NOT_SERVERS = {
-    "without labels": (lambda pod: pod["metadata"].pop("labels"), "carries the labels"),
+    "without labels": (lambda pod: pod["metadata"].pop("labels"), "must have the labels"),
     "without its attempt": (
         lambda pod: pod["metadata"]["labels"].pop("gpudev/attempt"),
-        "carries the labels",
+        "must have the labels",
     ),
     "out of the policies' sight": (
         lambda pod: pod["metadata"]["labels"].update({"app.kubernetes.io/component": "other"}),
@@ -271,21 +271,21 @@ NOT_SERVERS = {
     ),
     "another account": (
         lambda pod: pod["spec"].update(serviceAccountName="default"),
-        "account is gpudev-server",
+        "account must be gpudev-server",
     ),
     "a token": (
         lambda pod: pod["spec"].update(automountServiceAccountToken=True),
-        "its token is not mounted",
+        "its token must not be mounted",
     ),
     "a token by default": (
         lambda pod: pod["spec"].pop("automountServiceAccountToken"),
-        "its token is not mounted",
+        "its token must not be mounted",
     ),
     "more important": (
         lambda pod: pod["spec"].update(priorityClassName="gpudev-service"),
-        "priority class is gpudev-server",
+        "priority class must be gpudev-server",
     ),
-    "no priority": (lambda pod: pod["spec"].pop("priorityClassName"), "priority class is gpudev-server"),
+    "no priority": (lambda pod: pod["spec"].pop("priorityClassName"), "priority class must be gpudev-server"),
     "privileged": (_container(privileged=True, allowPrivilegeEscalation=True), "privileged"),
     "capabilities": (_container(capabilities={"add": ["SYS_ADMIN"]}), "unrestricted capabilities"),
     "root": (lambda pod: pod["spec"]["securityContext"].update(runAsUser=0), "runAsUser=0"),
@@ -305,9 +305,9 @@ def test_the_hub_can_not_make_other_pods(accounts: Accounts, what: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "body", "said"),
     [
-        ("services", {"type": "LoadBalancer", "ports": [{"port": 22}]}, "is headless"),
-        ("services", {"type": "ClusterIP", "ports": [{"port": 22}]}, "is headless"),
-        ("services", {"type": "ExternalName", "externalName": "example.org"}, "is headless"),
+        ("services", {"type": "LoadBalancer", "ports": [{"port": 22}]}, "must be headless"),
+        ("services", {"type": "ClusterIP", "ports": [{"port": 22}]}, "must be headless"),
+        ("services", {"type": "ExternalName", "externalName": "example.org"}, "must be headless"),
         (
             "services",
             {"clusterIP": "None", "ports": [{"port": 22}], "externalIPs": ["192.0.2.1"]},
@@ -328,46 +328,58 @@ def _spec(**fields: Any) -> Any:
 ANYBODY: Object = {"podSelector": {}}
 OTHERS: Object = {"podSelector": {"matchLabels": {"gpudev/reservation": "b2"}}}
 NOT_OF_ONE_RESERVATION = {
-    "for all pods": (_spec(podSelector={}), "selects the pods of one reservation"),
+    "for all pods": (_spec(podSelector={}), "must select the pods of one reservation"),
     "for pods by another label": (
         _spec(podSelector={"matchLabels": {"gpudev/reservation": "a1", "gpudev/rank": "0"}}),
-        "selects the pods of one reservation",
+        "must select the pods of one reservation",
     ),
     "for pods by an expression": (
         _spec(podSelector={"matchExpressions": [{"key": "gpudev/reservation", "operator": "Exists"}]}),
-        "selects the pods of one reservation",
+        "must select the pods of one reservation",
     ),
     "for pods by both": (
         lambda policy: policy["spec"]["podSelector"].update(
             matchExpressions=[{"key": "gpudev/rank", "operator": "Exists"}]
         ),
-        "selects the pods of one reservation",
+        "must select the pods of one reservation",
     ),
-    "of another's name": (lambda policy: policy["metadata"].update(name="gang-b2-3"), "is called gang-"),
-    "without an attempt": (lambda policy: policy["metadata"].update(name="gang-a1-x"), "is called gang-"),
-    "from another reservation": (_spec(ingress=[{"from": [OTHERS]}]), "and nothing else"),
+    "of another's name": (lambda policy: policy["metadata"].update(name="gang-b2-3"), "must be gang-"),
+    "without an attempt": (lambda policy: policy["metadata"].update(name="gang-a1-x"), "must be gang-"),
+    "from another reservation": (
+        _spec(ingress=[{"from": [OTHERS]}]),
+        "must only let the pods that it selects",
+    ),
     "from a second peer": (
         lambda policy: policy["spec"]["ingress"][0]["from"].append(OTHERS),
-        "and nothing else",
+        "must only let the pods that it selects",
     ),
-    "from all pods": (_spec(ingress=[{"from": [ANYBODY]}]), "and nothing else"),
-    "from everywhere": (_spec(ingress=[{}]), "and nothing else"),
-    "from a network": (_spec(ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]), "and nothing else"),
+    "from all pods": (_spec(ingress=[{"from": [ANYBODY]}]), "must only let the pods that it selects"),
+    "from everywhere": (_spec(ingress=[{}]), "must only let the pods that it selects"),
+    "from a network": (
+        _spec(ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]),
+        "must only let the pods that it selects",
+    ),
     "from another namespace": (
         lambda policy: policy["spec"]["ingress"][0]["from"][0].update(namespaceSelector={}),
-        "and nothing else",
+        "must only let the pods that it selects",
     ),
-    "by a second rule": (lambda policy: policy["spec"]["ingress"].append({}), "and nothing else"),
-    "to everywhere": (_spec(egress=[{}]), "and nothing else"),
-    "to a network": (_spec(egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]), "and nothing else"),
+    "by a second rule": (
+        lambda policy: policy["spec"]["ingress"].append({}),
+        "must only let the pods that it selects",
+    ),
+    "to everywhere": (_spec(egress=[{}]), "must only let the pods that it selects"),
+    "to a network": (
+        _spec(egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]),
+        "must only let the pods that it selects",
+    ),
     "to a second peer": (
         lambda policy: policy["spec"]["egress"][0]["to"].append(ANYBODY),
-        "and nothing else",
+        "must only let the pods that it selects",
     ),
-    "for ever": (lambda policy: policy["metadata"].pop("ownerReferences"), "belongs to a pod"),
+    "for ever": (lambda policy: policy["metadata"].pop("ownerReferences"), "must have a pod as its owner"),
     "of a ConfigMap": (
         lambda policy: policy["metadata"]["ownerReferences"][0].update(kind="ConfigMap"),
-        "belongs to a pod",
+        "must have a pod as its owner",
     ),
 }
 
@@ -385,7 +397,7 @@ def test_the_hub_can_not_have_a_token_made(accounts: Accounts) -> None:
     body["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "default"}
     answer = accounts[HUB].post(f"{SERVERS}/secrets", params=DRY, json=body)
     assert answer.status_code == 422, answer.text
-    assert "of type Opaque" in answer.json()["message"]
+    assert "the type Opaque" in answer.json()["message"]
 
 
 WORKLOADS = {

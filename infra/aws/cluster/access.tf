@@ -19,8 +19,8 @@ resource "aws_eks_access_policy_association" "admin" {
   }
 }
 
-# The management host reads what is in namespaces, but no Secrets. Its group reads nodes and volumes (infra/aws/platform/access.tf).
-# Whoever changes something does so under their own role, through the tunnel (sessions.tf).
+# The management host reads objects in namespaces, but no Secrets. Its group reads nodes and volumes
+# (infra/aws/platform/access.tf). People make changes under their own role, through the tunnel (sessions.tf).
 resource "aws_eks_access_entry" "management" {
   cluster_name      = aws_eks_cluster.this.name
   principal_arn     = aws_iam_role.management.arn

@@ -1,11 +1,11 @@
-# Who asked the Hub for what, from where: one line for each request.
+# Access logs of the Hub: one line for each request, with the address of the client.
 
 resource "aws_s3_bucket" "access_logs" {
-  #checkov:skip=CKV_AWS_18:It holds logs itself.
+  #checkov:skip=CKV_AWS_18:The bucket holds logs itself.
   #checkov:skip=CKV_AWS_21:Logs are written once and never changed.
   #checkov:skip=CKV_AWS_144:A second region is a decision for the whole installation (docs/scale.md).
   #checkov:skip=CKV_AWS_145:The balancer writes only to buckets with S3's own key.
-  #checkov:skip=CKV2_AWS_62:Nothing is to happen when a log arrives.
+  #checkov:skip=CKV2_AWS_62:Nothing reacts to new logs.
   bucket = "${local.name}-access-logs-${local.account}"
 }
 

@@ -1,10 +1,10 @@
 # EKS add-ons, each at the version in the tfvars.
 
 locals {
-  # Nodes become Ready only with these.
+  # Nodes become Ready only with these add-ons.
   network_addons = {
-    # Calico enforces the policies (infra/aws/platform); it learns a new pod's address at once from the annotation.
-    # A p5 node would otherwise keep hundreds of addresses for its many network cards.
+    # Calico enforces network policies (infra/aws/platform). The annotation tells it the address of a new pod at once.
+    # The limits keep a p5 node from reserving hundreds of addresses for its many network cards.
     vpc-cni = {
       enableNetworkPolicy = "false"
       env                 = { ANNOTATE_POD_IP = "true", WARM_IP_TARGET = "2", MINIMUM_IP_TARGET = "10" }
@@ -13,13 +13,13 @@ locals {
     eks-pod-identity-agent = {}
   }
 
-  # These need nodes to run on.
+  # These add-ons need nodes to run on.
   node_addons = {
     coredns                               = {}
     aws-ebs-csi-driver                    = {}
     aws-efs-csi-driver                    = {}
     aws-secrets-store-csi-driver-provider = {}
-    # Reports a node's health as conditions. Nothing acts on them but our service and the operator.
+    # Reports a node's health as conditions. Only the reservation service and operators act on them.
     eks-node-monitoring-agent = {}
   }
 }
@@ -57,7 +57,7 @@ resource "aws_eks_addon" "node" {
   depends_on = [aws_eks_node_group.cpu]
 }
 
-# The network plug-in attaches interfaces and addresses: a right that no other pod, and no node, has.
+# Only the network plug-in may attach interfaces and addresses. Nodes and other pods do not have this right.
 resource "aws_iam_role" "cni" {
   name               = "${local.name}-cni"
   assume_role_policy = data.aws_iam_policy_document.pod_trust.json
@@ -68,7 +68,7 @@ resource "aws_iam_role_policy_attachment" "cni" {
   policy_arn = "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy"
 }
 
-# Trust of every role that a pod gets by Pod Identity.
+# The trust policy of every role that a pod gets through Pod Identity.
 data "aws_iam_policy_document" "pod_trust" {
   statement {
     actions = ["sts:AssumeRole", "sts:TagSession"]

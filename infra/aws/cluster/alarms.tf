@@ -1,12 +1,12 @@
-# Alarms of what CloudWatch measures, and the topic that these and Prometheus (metrics.tf) send to. docs/aws/alarms.md has a
-# paragraph for each: the heading is its name here.
+# Alarms on CloudWatch metrics, and the topic to which CloudWatch and Prometheus (metrics.tf) send alarms. docs/aws/alarms.md has
+# a section for each alarm, with the name of the alarm as its heading.
 
 resource "aws_sns_topic" "alarms" {
-  #checkov:skip=CKV_AWS_26:Alarms name no person and no secret. A key that fails must not keep one from arriving.
+  #checkov:skip=CKV_AWS_26:Alarms contain no names of people and no secrets. A broken key must not block an alarm.
   name = "${local.name}-alarms"
 }
 
-# Each address must confirm the mail that AWS sends it.
+# AWS sends a mail to each address, and its owner must confirm the subscription.
 resource "aws_sns_topic_subscription" "mail" {
   for_each = toset(var.alarm_emails)
 
@@ -21,7 +21,7 @@ resource "aws_sns_topic_policy" "alarms" {
 }
 
 data "aws_iam_policy_document" "alarms" {
-  # Only for this account's alarms, budgets and rules.
+  # Only alarms, budgets and rules of this account may publish.
   statement {
     sid       = "Publish"
     actions   = ["sns:Publish"]
@@ -39,7 +39,7 @@ data "aws_iam_policy_document" "alarms" {
     }
   }
 
-  # Prometheus looks at the topic first.
+  # Prometheus reads the attributes of the topic before it publishes.
   statement {
     sid       = "Look"
     actions   = ["sns:GetTopicAttributes"]
@@ -59,7 +59,7 @@ data "aws_iam_policy_document" "alarms" {
 }
 
 locals {
-  # By the heading in docs/aws/alarms.md. Periods are in seconds; `missing` says what no data means.
+  # Keys are headings in docs/aws/alarms.md. Periods are in seconds. `missing` says how missing data counts.
   alarms = merge(
     {
       "Hub has no healthy proxy" = {
@@ -80,7 +80,7 @@ locals {
         dimensions = { LoadBalancer = aws_lb.bastion.arn_suffix, TargetGroup = aws_lb_target_group.bastion.arn_suffix }
         statistic  = "Minimum", is = "LessThanThreshold", threshold = 1, period = 60, periods = 3, missing = "breaching"
       }
-      # AWS renews it 60 days before its end. A month later, something keeps AWS from that.
+      # AWS renews a certificate 60 days before it expires. If it is not renewed a month later, something blocks the renewal.
       "Certificate ends soon" = {
         namespace  = "AWS/CertificateManager"
         metric     = "DaysToExpiry"
@@ -111,14 +111,14 @@ locals {
         dimensions = { BackupVaultName = aws_backup_vault.homes.name }
         statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 3600, periods = 1, missing = "notBreaching"
       }
-      # A backup that nothing starts does not fail.
+      # A backup that never starts is not reported as failed.
       "Backup of homes failed (none for two days)" = {
         namespace  = "AWS/Backup"
         metric     = "NumberOfBackupJobsCompleted"
         dimensions = { BackupVaultName = aws_backup_vault.homes.name }
         statistic  = "Sum", is = "LessThanThreshold", threshold = 1, period = 86400, periods = 2, missing = "breaching"
       }
-      # Exports are three or four days apart (exports.tf). An alarm sees seven days at most.
+      # Exports are three or four days apart (exports.tf). An alarm can look back seven days at most.
       "Table was not exported" = {
         namespace  = "AWS/Events"
         metric     = "TriggeredRules"

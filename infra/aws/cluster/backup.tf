@@ -1,7 +1,7 @@
-# Homes are backed up every night and kept for 35 days. The table has point-in-time recovery (table.tf) instead.
+# Homes are backed up every night, and backups are kept for 35 days. The table has point-in-time recovery (table.tf) instead.
 
 resource "aws_backup_vault" "homes" {
-  #checkov:skip=CKV_AWS_166:AWS's own key. Backups stay readable when this installation and its key are gone.
+  #checkov:skip=CKV_AWS_166:With AWS's own key, backups stay readable after this installation and its key are deleted.
   name = "${local.name}-homes"
 
   lifecycle {
@@ -17,7 +17,7 @@ resource "aws_backup_plan" "homes" {
     target_vault_name = aws_backup_vault.homes.name
     schedule          = "cron(0 7 * * ? *)" # UTC
     start_window      = 60                  # minutes
-    completion_window = 1440                # minutes: the first one copies everything
+    completion_window = 1440                # minutes; the first backup copies everything
 
     lifecycle {
       delete_after = 35 # days
@@ -46,7 +46,7 @@ data "aws_iam_policy_document" "backup_trust" {
       identifiers = ["backup.amazonaws.com"]
     }
 
-    # Only for this account's backups.
+    # Only backups of this account may use the role.
     condition {
       test     = "StringEquals"
       variable = "aws:SourceAccount"
@@ -55,8 +55,8 @@ data "aws_iam_policy_document" "backup_trust" {
   }
 }
 
-# Of AWSBackupServiceRolePolicyForBackup, what one EFS file system needs. A restore uses AWSBackupDefaultServiceRole, which the
-# console offers.
+# The part of AWSBackupServiceRolePolicyForBackup that one EFS file system needs. For a restore, select
+# AWSBackupDefaultServiceRole in the console.
 resource "aws_iam_role_policy" "backup" {
   name   = "backup"
   role   = aws_iam_role.backup.name

@@ -1,5 +1,5 @@
-# What a month may cost, by the tags that everything has. Activate both as cost allocation tags in the billing console once; until
-# then the budget sees nothing.
+# The monthly budget. It counts resources by two tags, which all of them have. Activate both once as cost allocation tags in the
+# billing console; until then, the budget counts nothing.
 
 resource "aws_budgets_budget" "this" {
   name         = local.name

@@ -1,4 +1,4 @@
-# The control plane. Only the VPC reaches its API; people come through the management host (management.tf).
+# The control plane. Its API is reachable only from the VPC, so people connect through the management host (management.tf).
 
 resource "aws_eks_cluster" "this" {
   name     = local.name
@@ -6,7 +6,7 @@ resource "aws_eks_cluster" "this" {
   role_arn = aws_iam_role.cluster.arn
 
   enabled_cluster_log_types     = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
-  bootstrap_self_managed_addons = false # addons.tf pins each of them
+  bootstrap_self_managed_addons = false # addons.tf pins each add-on
   deletion_protection           = true
 
   vpc_config {
@@ -15,7 +15,7 @@ resource "aws_eks_cluster" "this" {
     endpoint_public_access  = false
   }
 
-  # Who may do what is in access.tf alone: not in a ConfigMap, and not for whoever happened to create the cluster.
+  # Only access.tf gives rights in the cluster. No ConfigMap does, and the creator of the cluster gets no extra rights.
   access_config {
     authentication_mode                         = "API"
     bootstrap_cluster_creator_admin_permissions = false
@@ -29,7 +29,7 @@ resource "aws_eks_cluster" "this" {
     }
   }
 
-  # At the end of standard support a cluster with STANDARD upgrades itself. With EXTENDED it costs more until a person upgrades it.
+  # At the end of standard support, a STANDARD cluster is upgraded automatically. An EXTENDED cluster costs more until you upgrade.
   upgrade_policy {
     support_type = "EXTENDED"
   }
@@ -37,7 +37,7 @@ resource "aws_eks_cluster" "this" {
   depends_on = [aws_iam_role_policy_attachment.cluster, aws_cloudwatch_log_group.cluster]
 }
 
-# EKS would create this group without encryption, and keep its logs for ever.
+# Without this resource, EKS creates the log group without encryption, and keeps its logs for ever.
 resource "aws_cloudwatch_log_group" "cluster" {
   name              = "/aws/eks/${local.name}/cluster"
   retention_in_days = local.log_days

@@ -1,4 +1,4 @@
-# Names in Route 53, and the certificate of the Hub. ssh.DOMAIN is the bastion; *.DOMAIN are the addresses of users' servers.
+# Names in Route 53, and the certificate of the Hub. ssh.DOMAIN is the bastion, and *.DOMAIN are users' servers.
 
 data "aws_route53_zone" "this" {
   name         = var.zone
@@ -15,7 +15,7 @@ resource "aws_acm_certificate" "hub" {
   }
 }
 
-# One record proves both names. It must stay: AWS renews the certificate with it.
+# One record validates both names. Keep it: AWS needs it to renew the certificate.
 locals {
   proof = tolist(aws_acm_certificate.hub.domain_validation_options)[0]
 }
@@ -42,7 +42,7 @@ locals {
 }
 
 resource "aws_route53_record" "this" {
-  #checkov:skip=CKV2_AWS_23:Each leads to a balancer of edge.tf, which checkov does not find behind for_each.
+  #checkov:skip=CKV2_AWS_23:Each record points to a balancer of edge.tf, which checkov does not find behind for_each.
   for_each = local.names
 
   zone_id = data.aws_route53_zone.this.zone_id
@@ -52,6 +52,6 @@ resource "aws_route53_record" "this" {
   alias {
     name                   = each.value.balancer.dns_name
     zone_id                = each.value.balancer.zone_id
-    evaluate_target_health = false # there is nowhere else to send people
+    evaluate_target_health = false # there is no other target
   }
 }

@@ -1,6 +1,6 @@
-# The two doors from outside: HTTPS for the Hub, SSH for the bastion. Both lead to ports of the CPU nodes.
+# The two public entry points: HTTPS for the Hub, SSH for the bastion. Both forward to ports of the CPU nodes.
 
-# The Hub: TLS ends here, with the certificate of dns.tf. There is no port 80.
+# The Hub. TLS ends at this balancer, with the certificate of dns.tf. There is no port 80.
 
 resource "aws_lb" "hub" {
   #checkov:skip=CKV2_AWS_28:Everything behind it needs a login, and the service limits requests itself (docs/threat-model.md).
@@ -10,9 +10,9 @@ resource "aws_lb" "hub" {
   subnets            = [for subnet in aws_subnet.public : subnet.id]
   security_groups    = [aws_security_group.hub_balancer.id]
 
-  # A notebook may be silent for an hour, and must find its kernel again.
+  # The connection of a notebook to its kernel may be idle for an hour.
   idle_timeout               = 4000 # seconds
-  preserve_host_header       = true # names of users' subdomains
+  preserve_host_header       = true # users' subdomains need it
   drop_invalid_header_fields = true
   enable_deletion_protection = true
 
@@ -39,14 +39,14 @@ resource "aws_lb_listener" "hub" {
 }
 
 resource "aws_lb_target_group" "hub" {
-  #checkov:skip=CKV_AWS_378:From here to the nodes the traffic stays in the VPC; the Hub's proxy speaks HTTP.
+  #checkov:skip=CKV_AWS_378:Traffic to the nodes stays in the VPC, and the Hub's proxy speaks HTTP.
   name        = "${local.name}-hub"
   vpc_id      = aws_vpc.this.id
   target_type = "instance"
   protocol    = "HTTP"
   port        = 30080
 
-  # The proxy itself: while the Hub restarts, open notebooks stay connected.
+  # Checks the proxy and not the Hub, so that open notebooks stay connected while the Hub restarts.
   health_check {
     path                = "/_chp_healthz"
     matcher             = "200"
@@ -56,16 +56,16 @@ resource "aws_lb_target_group" "hub" {
   }
 }
 
-# The bastion: connections pass unchanged, with the address of whoever connects. Limits, penalties and the audit log need it.
+# The bastion. Connections keep the address of the client, which limits, penalties and the audit log need.
 
 resource "aws_lb" "bastion" {
-  #checkov:skip=CKV_AWS_91:A network balancer logs TLS connections alone. The bastion logs every connection itself.
+  #checkov:skip=CKV_AWS_91:A network balancer logs only TLS connections. The bastion logs every connection itself.
   name               = "${local.name}-bastion"
   load_balancer_type = "network"
   subnets            = [for subnet in aws_subnet.public : subnet.id]
   security_groups    = [aws_security_group.bastion_balancer.id]
 
-  # A zone whose bastion is away sends people to the other one.
+  # If a zone has no working bastion, clients go to the other zone.
   enable_cross_zone_load_balancing = true
   enable_deletion_protection       = true
 }
@@ -89,7 +89,7 @@ resource "aws_lb_target_group" "bastion" {
   port               = 30022
   preserve_client_ip = true
 
-  # Only nodes with a bastion answer. The checks come from the balancer's subnets, which the bastion exempts from its penalties
+  # Only nodes with a bastion answer. Health checks come from the balancer's subnets, which the bastion exempts from its penalties
   # (output balancer_networks).
   health_check {
     protocol            = "TCP"
@@ -99,9 +99,9 @@ resource "aws_lb_target_group" "bastion" {
   }
 }
 
-# Every CPU node is a target, also those that come later.
+# Every CPU node is a target, including nodes that are added later.
 resource "aws_autoscaling_attachment" "cpu" {
-  #checkov:skip=CKV2_AWS_15:A node without a bastion is healthy all the same; EKS repairs nodes by what kubelet says.
+  #checkov:skip=CKV2_AWS_15:A node without a bastion can be healthy. EKS repairs nodes by the reports of kubelet.
   for_each = {
     hub     = aws_lb_target_group.hub.arn
     bastion = aws_lb_target_group.bastion.arn
@@ -111,7 +111,7 @@ resource "aws_autoscaling_attachment" "cpu" {
   lb_target_group_arn    = each.value
 }
 
-# Who may come in: one of allow_from, and only by these two ports.
+# Only the networks in allow_from may connect, and only to these two ports.
 
 resource "aws_security_group" "hub_balancer" {
   name        = "${local.name}-hub-balancer"
@@ -132,7 +132,7 @@ resource "aws_vpc_security_group_ingress_rule" "hub" {
   to_port           = 443
 }
 
-# Servers, the service and the management host ask the Hub by its public name, too.
+# Servers, the service and the management host also use the Hub's public name.
 resource "aws_vpc_security_group_ingress_rule" "hub_from_vpc" {
   for_each = aws_eip.nat
 
@@ -171,7 +171,7 @@ resource "aws_security_group" "bastion_balancer" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "ssh" {
-  #checkov:skip=CKV_AWS_24:Users are anywhere unless allow_from says otherwise. The bastion takes keys alone, and only forwards.
+  #checkov:skip=CKV_AWS_24:Users connect from anywhere unless allow_from limits it. The bastion accepts only keys, and only forwards.
   for_each = toset(var.allow_from)
 
   security_group_id = aws_security_group.bastion_balancer.id
@@ -191,7 +191,7 @@ resource "aws_vpc_security_group_egress_rule" "ssh_to_bastion" {
   to_port                      = 30022
 }
 
-# By group, which is the balancer's although the packets carry users' addresses.
+# These rules name the balancer's security group. It applies although packets have users' addresses.
 resource "aws_vpc_security_group_ingress_rule" "bastion_from_ssh" {
   security_group_id            = aws_security_group.cpu.id
   description                  = "Bastion, from the balancer"

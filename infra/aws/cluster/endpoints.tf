@@ -3,10 +3,10 @@
 locals {
   interface_endpoints = toset([
     "ecr.api", "ecr.dkr", # images
-    "ec2", "eks", "sts",  # a node joins; the network plug-in attaches addresses
+    "ec2", "eks", "sts",  # nodes join, and the network plug-in attaches addresses
     "eks-auth",           # Pod Identity
     "logs",               # session logs
-    "secretsmanager",     # our keys
+    "secretsmanager",     # keys of gpudev
     "ssm", "ssmmessages", # the management host
   ])
 }

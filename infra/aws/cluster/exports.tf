@@ -1,10 +1,10 @@
-# Twice a week the whole table goes to a bucket. Point-in-time recovery ends with the table; this copy does not.
-# Nothing reads the exports but a person (docs/aws/restore-the-table.md).
+# Twice a week, the whole table is exported to a bucket. The exports remain if the table is deleted; its point-in-time recovery
+# does not. No program reads them: an operator does, for a restore (docs/aws/restore-the-table.md).
 
 resource "aws_s3_bucket" "exports" {
-  #checkov:skip=CKV_AWS_18:Few objects, written by one schedule; CloudTrail has who read the bucket's settings.
+  #checkov:skip=CKV_AWS_18:One schedule writes a few objects. CloudTrail records who read the bucket's settings.
   #checkov:skip=CKV_AWS_144:A second region is a decision for the whole installation (docs/scale.md).
-  #checkov:skip=CKV_AWS_145:S3's own key. The exports stay readable when this installation and its key are gone.
+  #checkov:skip=CKV_AWS_145:With S3's own key, exports stay readable after this installation and its key are deleted.
   bucket = "${local.name}-exports-${local.account}"
 }
 
@@ -85,7 +85,7 @@ data "aws_iam_policy_document" "exports_bucket" {
 }
 
 resource "aws_scheduler_schedule" "export" {
-  #checkov:skip=CKV_AWS_297:What is scheduled is no secret: two names.
+  #checkov:skip=CKV_AWS_297:The schedule contains only two names, which are not secret.
   name                = "${local.name}-export"
   description         = "Exports the table to ${aws_s3_bucket.exports.bucket}"
   schedule_expression = "cron(0 6 ? * SUN,WED *)" # UTC
@@ -106,7 +106,7 @@ resource "aws_scheduler_schedule" "export" {
   }
 }
 
-# DynamoDB writes the summary last. The rule does nothing but count them, for the alarm "Table was not exported".
+# DynamoDB writes the summary of an export last. The rule only counts summaries, for the alarm "Table was not exported".
 resource "aws_s3_bucket_notification" "exports" {
   bucket      = aws_s3_bucket.exports.id
   eventbridge = true
@@ -139,7 +139,7 @@ data "aws_iam_policy_document" "export_trust" {
       identifiers = ["scheduler.amazonaws.com"]
     }
 
-    # Only for this account's schedules.
+    # Only schedules of this account may use the role.
     condition {
       test     = "StringEquals"
       variable = "aws:SourceAccount"

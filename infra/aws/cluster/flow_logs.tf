@@ -1,4 +1,4 @@
-# Who talked to whom in the VPC, by address and port, without content.
+# Connections in the VPC: addresses and ports, without content.
 
 resource "aws_flow_log" "this" {
   vpc_id          = aws_vpc.this.id
@@ -29,7 +29,7 @@ data "aws_iam_policy_document" "flows_trust" {
       identifiers = ["vpc-flow-logs.amazonaws.com"]
     }
 
-    # Only for this account's flow logs.
+    # Only flow logs of this account may use the role.
     condition {
       test     = "StringEquals"
       variable = "aws:SourceAccount"
@@ -52,6 +52,6 @@ data "aws_iam_policy_document" "flows" {
 
   statement {
     actions   = ["logs:DescribeLogGroups"]
-    resources = ["*"] # it lists, so it has no resource of its own
+    resources = ["*"] # a list action has no narrower resource
   }
 }

@@ -1,12 +1,12 @@
-# People's homes: one encrypted file system, a directory with an access point for each person, and a daily backup.
+# Homes: one encrypted file system, with a directory and an access point for each user, and a daily backup.
 
 resource "aws_efs_file_system" "homes" {
-  #checkov:skip=CKV_AWS_184:AWS's own key. Homes stay readable when this installation and its key are gone.
+  #checkov:skip=CKV_AWS_184:With AWS's own key, homes stay readable after this installation and its key are deleted.
   creation_token  = "${local.name}-homes"
   encrypted       = true
   throughput_mode = "elastic"
 
-  # Most of a home is never read again.
+  # Most files of a home are never read again.
   lifecycle_policy {
     transition_to_ia = "AFTER_30_DAYS"
   }
@@ -47,8 +47,8 @@ resource "aws_vpc_security_group_ingress_rule" "homes" {
   to_port                      = 2049
 }
 
-# Nobody mounts the root, where all homes are: only through an access point, which leads to one home and makes every file
-# the server account's; and only encrypted.
+# Mounts must be encrypted and use an access point. An access point shows one home and makes the server account the owner of every
+# file. Nobody can mount the root, which has all homes.
 resource "aws_efs_file_system_policy" "homes" {
   file_system_id = aws_efs_file_system.homes.id
   policy         = data.aws_iam_policy_document.homes.json
@@ -60,7 +60,7 @@ data "aws_iam_policy_document" "homes" {
     actions   = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
     resources = [aws_efs_file_system.homes.arn]
 
-    # Nodes mount without a role of their own; the security group says which machines get this far.
+    # Nodes mount without a role. The security group decides which machines can connect.
     principals {
       type        = "AWS"
       identifiers = ["*"]

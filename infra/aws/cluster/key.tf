@@ -1,4 +1,4 @@
-# One key for what this installation encrypts itself: Kubernetes secrets, logs and management sessions.
+# The key with which this installation encrypts Kubernetes secrets, logs and management sessions.
 
 resource "aws_kms_key" "this" {
   description             = "${local.name}: Kubernetes secrets, logs, management sessions"
@@ -17,7 +17,8 @@ data "aws_iam_policy_document" "key" {
   #checkov:skip=CKV_AWS_111:in a key's policy "*" is the key itself
   #checkov:skip=CKV_AWS_356:in a key's policy "*" is the key itself
 
-  # Leaves it to IAM who may use the key, as AWS does for every new key. Without it nobody could change this policy.
+  # Lets IAM policies decide who may use the key, as AWS does for every new key. Without this statement, nobody could change the
+  # policy.
   statement {
     sid       = "Account"
     actions   = ["kms:*"]

@@ -1,6 +1,6 @@
 #!/bin/bash
 # First start of the management host: kubectl and helm at pinned versions, a kubeconfig for the cluster.
-# shellcheck disable=SC2154 # OpenTofu fills in what is in braces
+# shellcheck disable=SC2154 # OpenTofu replaces the expressions in braces
 set -euo pipefail
 cd "$(mktemp -d)"
 
@@ -19,5 +19,5 @@ aws eks update-kubeconfig --region "${region}" --name "${cluster}" --kubeconfig 
 chmod 644 /etc/kubeconfig # an address and a certificate; the token comes from the host's role
 echo 'export KUBECONFIG=/etc/kubeconfig' >/etc/profile.d/gpudev.sh
 
-# gpu-dev comes from the Hub, which is not there yet at the first start. Its help page (https://${domain}) has the command.
+# The Hub, which provides gpu-dev, does not exist yet at the first start. Its help page (https://${domain}) has the command.
 dnf install --assumeyes python3.12

@@ -1,12 +1,12 @@
-# The management host: how operators reach the private cluster. It has no inbound port and no key; sessions come through SSM
-# (sessions.tf). Two ways to use it:
+# The management host, through which operators reach the private cluster. It has no inbound port and no key: sessions use SSM
+# (sessions.tf). There are two ways to use it:
 #
-# - a shell with kubectl, helm and gpu-dev, which can look but not change;
-# - a tunnel from your machine to the cluster's API, where you are yourself, with the rights of your own role.
+# - a shell with kubectl, helm and gpu-dev, which can read but not change objects;
+# - a tunnel from your machine to the cluster's API, which you use with the rights of your own role.
 
 locals {
-  # An image by its exact name, which is the same in every region. Newer: aws ec2 describe-images --owners amazon
-  # --filters 'Name=name,Values=al2023-ami-2023.*-kernel-6.18-x86_64'. A new name replaces the host; it keeps nothing.
+  # The exact name of an image is the same in every region. To find newer images: aws ec2 describe-images --owners amazon
+  # --filters 'Name=name,Values=al2023-ami-2023.*-kernel-6.18-x86_64'. A new name replaces the host, and its files are lost.
   management_image = "al2023-ami-2023.12.20260914.0-kernel-6.18-x86_64"
 
   # From dl.k8s.io/release/vVERSION/bin/linux/amd64/kubectl.sha256 and get.helm.sh/helm-vVERSION-linux-amd64.tar.gz.sha256sum.
@@ -16,7 +16,7 @@ locals {
 
 data "aws_ami" "management" {
   owners             = ["amazon"]
-  include_deprecated = true # AWS deprecates an image after 90 days; it stays usable
+  include_deprecated = true # AWS deprecates images after 90 days, but they stay usable
 
   filter {
     name   = "name"
@@ -25,7 +25,7 @@ data "aws_ami" "management" {
 }
 
 resource "aws_instance" "management" {
-  #checkov:skip=CKV_AWS_126:a host that is used by hand needs no metrics every minute
+  #checkov:skip=CKV_AWS_126:a host for manual work needs no metrics every minute
 
   ami                    = data.aws_ami.management.id
   instance_type          = "t3.small"
@@ -101,7 +101,7 @@ resource "aws_iam_role_policy" "management" {
   policy = data.aws_iam_policy_document.management.json
 }
 
-# AmazonSSMManagedInstanceCore would also let the host read every parameter of the account.
+# The managed policy AmazonSSMManagedInstanceCore would also let the host read every parameter of the account.
 data "aws_iam_policy_document" "management" {
   #checkov:skip=CKV_AWS_111:the statements with "*" are for actions without a narrower resource
   #checkov:skip=CKV_AWS_356:the statements with "*" are for actions without a narrower resource

@@ -2,7 +2,7 @@
 # alarms to the topic of alarms.tf. infra/aws/dashboard.json shows them in Grafana.
 
 resource "aws_prometheus_workspace" "this" {
-  #checkov:skip=CKV_AWS_352:A managed scraper cannot write to a workspace with a key of ours. No metric names a person.
+  #checkov:skip=CKV_AWS_352:A managed scraper cannot write to a workspace with a customer key. Metrics contain no names of people.
   alias = local.name
 
   logging_configuration {
@@ -10,14 +10,14 @@ resource "aws_prometheus_workspace" "this" {
   }
 }
 
-# Rules that cannot be evaluated, and alarms that cannot be sent.
+# Logs of rules that cannot be evaluated and of alarms that cannot be sent.
 resource "aws_cloudwatch_log_group" "prometheus" {
-  name              = "/aws/vendedlogs/prometheus/${local.name}" # AWS delivers only to names that begin so
+  name              = "/aws/vendedlogs/prometheus/${local.name}" # AWS requires this prefix
   retention_in_days = local.log_days
   kms_key_id        = aws_kms_key.this.arn
 }
 
-# docs/aws/alarms.md has a paragraph for each rule.
+# docs/aws/alarms.md has a section for each rule.
 resource "aws_prometheus_rule_group_namespace" "this" {
   name         = "gpudev"
   workspace_id = aws_prometheus_workspace.this.id
@@ -52,8 +52,8 @@ resource "aws_prometheus_alert_manager_definition" "this" {
   })
 }
 
-# The scraper has addresses of its own, so that the network policies of pods can let it in and nobody else:
-# 10.64.16.16/28, 10.64.16.32/28, ...
+# The scraper has its own addresses, so that the network policies of pods can admit only the scraper: 10.64.16.16/28,
+# 10.64.16.32/28, ...
 resource "aws_subnet" "scraper" {
   for_each = toset(var.zone_ids)
 
@@ -84,7 +84,7 @@ resource "aws_prometheus_scraper" "this" {
 }
 
 resource "aws_security_group" "scraper" {
-  #checkov:skip=CKV2_AWS_5:The scraper has it; checkov does not know that resource.
+  #checkov:skip=CKV2_AWS_5:The scraper uses the group, but checkov does not know that resource.
   name        = "${local.name}-scraper"
   description = "Prometheus: nothing comes in"
   vpc_id      = aws_vpc.this.id
@@ -111,7 +111,7 @@ resource "aws_vpc_security_group_egress_rule" "scraper" {
   to_port                      = each.value
 }
 
-# The cluster's group is that of the control plane, of nodes, and of their pods.
+# The control plane, the nodes and their pods have the cluster's security group.
 resource "aws_vpc_security_group_ingress_rule" "scraper" {
   for_each = local.scraped
 

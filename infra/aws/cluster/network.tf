@@ -1,13 +1,13 @@
-# Nodes lie in private subnets, one for each zone. Public subnets hold only balancers and NAT gateways.
+# Nodes are in private subnets, one for each zone. Public subnets have only balancers and NAT gateways.
 
 locals {
-  # The zones of the CPU nodes, and those of GPU pools elsewhere.
+  # The zones of CPU nodes and of all GPU pools.
   zones = toset(concat(var.zone_ids, [for pool in values(var.pools) : pool.zone_id]))
 
-  # The number in a zone id, 1 to 6, gives each subnet its place: adding a zone moves no other.
+  # The number in a zone id (1 to 6) determines the range of its subnets, so a new zone does not change other subnets.
   zone_number = { for id in local.zones : id => tonumber(regex("\\d$", id)) }
 
-  # Zone ids begin with the region in short: use2 for us-east-2.
+  # Zone ids begin with a short form of the region: use2 for us-east-2.
   region_parts = split("-", var.region)
   directions = {
     north     = "n", east = "e", south = "s", west = "w", central = "c",
@@ -19,12 +19,12 @@ locals {
 resource "aws_vpc" "this" {
   cidr_block           = var.cidr
   enable_dns_support   = true
-  enable_dns_hostnames = true # names of the interface endpoints
+  enable_dns_hostnames = true # for the names of interface endpoints
 
   tags = { Name = local.name }
 }
 
-# EKS and AWS put nothing into this group, and neither do we.
+# Nothing uses the default security group.
 resource "aws_default_security_group" "empty" {
   vpc_id = aws_vpc.this.id
 }
@@ -76,7 +76,7 @@ resource "aws_route_table_association" "public" {
   route_table_id = aws_route_table.public.id
 }
 
-# One NAT gateway for each zone with CPU nodes, so that losing a zone leaves the other one connected.
+# One NAT gateway for each zone with CPU nodes. If a zone fails, the other zone stays connected.
 resource "aws_eip" "nat" {
   for_each = aws_subnet.public
 

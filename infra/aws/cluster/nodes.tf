@@ -1,4 +1,4 @@
-# CPU nodes, one or more in each of two zones: hub, service, bastion, and what the cluster itself needs.
+# CPU nodes, at least one in each of two zones, for the Hub, the service, the bastion and system pods.
 
 resource "aws_eks_node_group" "cpu" {
   cluster_name    = aws_eks_cluster.this.name
@@ -13,14 +13,14 @@ resource "aws_eks_node_group" "cpu" {
   scaling_config {
     min_size     = 2
     desired_size = var.cpu.count
-    max_size     = var.cpu.count + 2 # an update adds a node in each zone before it drains an old one
+    max_size     = var.cpu.count + 2 # an update adds a node in each zone before it drains old nodes
   }
 
   update_config {
     max_unavailable = 1
   }
 
-  # What runs here can move; GPU nodes are never repaired by themselves (pool/main.tf).
+  # Pods on these nodes can move. GPU nodes are never repaired automatically (pool/main.tf).
   node_repair_config {
     enabled = true
   }
@@ -42,7 +42,7 @@ resource "aws_launch_template" "cpu" {
     aws_security_group.cpu.id,
   ]
 
-  # With one hop, only the node itself reaches its metadata and its role: no pod does.
+  # With a limit of one hop, only the node itself can reach its metadata and its role. Pods cannot.
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
@@ -71,7 +71,7 @@ resource "aws_launch_template" "cpu" {
   }
 }
 
-# What the balancers may reach on CPU nodes: rules in edge.tf.
+# Ports of CPU nodes that the balancers may reach. The rules are in edge.tf.
 resource "aws_security_group" "cpu" {
   name        = "${local.name}-cpu"
   description = "CPU nodes: ports that the balancers reach"
@@ -80,7 +80,7 @@ resource "aws_security_group" "cpu" {
   tags = { Name = "${local.name}-cpu" }
 }
 
-# The role of every node, CPU and GPU. Pods never have it; they get theirs from Pod Identity.
+# The role of every CPU and GPU node. Pods cannot use it: they get their own roles from Pod Identity.
 resource "aws_iam_role" "node" {
   name               = "${local.name}-node"
   assume_role_policy = data.aws_iam_policy_document.node_trust.json

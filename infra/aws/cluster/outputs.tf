@@ -1,4 +1,4 @@
-# What infra/aws/platform reads from this root's state, and what the pages of the manual ask for.
+# Outputs that infra/aws/platform reads from this root's state, or that the manual uses.
 
 output "cluster_name" {
   description = "Name of the EKS cluster."
@@ -6,7 +6,7 @@ output "cluster_name" {
 }
 
 output "cluster_endpoint" {
-  description = "Address of the cluster's API, which only the VPC reaches."
+  description = "Address of the cluster's API, which is reachable only from the VPC."
   value       = aws_eks_cluster.this.endpoint
 }
 
@@ -16,7 +16,7 @@ output "cluster_ca" {
 }
 
 output "region" {
-  description = "Region of everything."
+  description = "Region of the installation."
   value       = var.region
 }
 
@@ -59,7 +59,7 @@ output "management_tunnel" {
 }
 
 output "balancer_networks" {
-  description = "Where the balancers' own addresses are: the bastion does not punish their health checks."
+  description = "Networks of the balancers' own addresses. The bastion gives no penalties for their health checks."
   value       = [for subnet in aws_subnet.public : subnet.cidr_block]
 }
 
@@ -69,7 +69,7 @@ output "network" {
 }
 
 output "scraper_networks" {
-  description = "Where Prometheus asks from: the service's network policy lets only these read its metrics."
+  description = "Networks of the Prometheus scraper. The service's network policy lets only these read its metrics."
   value       = [for subnet in aws_subnet.scraper : subnet.cidr_block]
 }
 
@@ -89,7 +89,7 @@ output "registry" {
 }
 
 output "secrets" {
-  description = "Names of all secrets. Each needs a value before gpudev starts, but for the webhook's if there is none."
+  description = "Names of all secrets. Each needs a value before gpudev starts, except the webhook's if webhooks are not used."
   value       = sort([for secret in aws_secretsmanager_secret.this : secret.name])
 }
 

@@ -21,9 +21,9 @@ module "pool" {
   depends_on = [aws_iam_role_policy_attachment.node, aws_eks_addon.network]
 }
 
-# EFA works only between interfaces whose group allows all traffic from and to itself, by name: an address range is not enough.
+# EFA works only between interfaces whose security group allows all traffic from and to itself. Address ranges do not work.
 resource "aws_security_group" "efa" {
-  #checkov:skip=CKV2_AWS_5:The interfaces in pool/main.tf have it, and checkov does not always follow it there.
+  #checkov:skip=CKV2_AWS_5:The interfaces in pool/main.tf use the group, but checkov does not always find them.
   name        = "${local.name}-efa"
   description = "EFA between GPU nodes"
   vpc_id      = aws_vpc.this.id

@@ -20,7 +20,7 @@ addon_versions = {
 
 cpu = { instance_type = "m7i.xlarge", count = 2, release = "1.35.6-20260714" }
 
-# Two nodes are always there. The three others start only if EC2 has capacity at that moment.
+# Two nodes are reserved. The other three start only if EC2 has capacity at that moment.
 reservations = {
   standing = {
     id            = "cr-0123456789abcdef0"

@@ -1,10 +1,10 @@
-# Our images, and copies of the public images that the cluster runs: a public registry that is away, or limits its callers, keeps
-# no pod from starting.
+# gpudev's images, and copies of the public images that the cluster runs. With the copies, pods start even if a public registry
+# does not answer or limits requests.
 
 locals {
   repositories = toset(["gpudev-hub", "gpudev-bastion", "gpudev-server"])
 
-  # AWS needs no login for these three. Docker Hub and GitHub would need one.
+  # AWS can copy from these three registries without a login. Docker Hub and GitHub would need one.
   caches = {
     kubernetes = "registry.k8s.io"
     quay       = "quay.io"
@@ -13,18 +13,18 @@ locals {
 }
 
 resource "aws_ecr_repository" "this" {
-  #checkov:skip=CKV_AWS_136:S3's own encryption: images hold no secrets, and each node that pulls one needs no key.
+  #checkov:skip=CKV_AWS_136:S3's own encryption is enough, because images contain no secrets. Nodes then need no key to pull.
   for_each = local.repositories
 
   name                 = "${local.name}/${each.key}"
-  image_tag_mutability = "IMMUTABLE" # what ran yesterday under a tag is what runs today
+  image_tag_mutability = "IMMUTABLE" # a tag always names the same image
 
   image_scanning_configuration {
     scan_on_push = true
   }
 }
 
-# Tagged images stay: a pool, or a rollback, may name an old one.
+# Tagged images are kept, because a pool or a rollback may use an old image.
 resource "aws_ecr_lifecycle_policy" "this" {
   for_each = aws_ecr_repository.this
 
@@ -54,8 +54,8 @@ resource "aws_ecr_pull_through_cache_rule" "this" {
   upstream_registry_url = each.value
 }
 
-# Nodes pull; only they fill the caches. AmazonEC2ContainerRegistryPullOnly (nodes.tf) lets them fetch an image into a
-# repository that is there; the first image of a name also makes its repository.
+# Only nodes fill the caches, when they pull. AmazonEC2ContainerRegistryPullOnly (nodes.tf) lets them fetch an image into an
+# existing repository. The first image of a name also needs the right to create its repository.
 resource "aws_iam_role_policy" "node_caches" {
   name   = "image-caches"
   role   = aws_iam_role.node.name

@@ -1,5 +1,5 @@
-# One role for each component that uses AWS. A pod gets the role of its service account by EKS Pod Identity; users' servers have
-# an account without one.
+# One role for each component that uses AWS. A pod gets the role of its service account through EKS Pod Identity. The account of
+# users' servers has no role.
 
 locals {
   # Namespace and service account of each component.
@@ -31,7 +31,7 @@ resource "aws_eks_pod_identity_association" "component" {
   role_arn        = aws_iam_role.component[each.key].arn
 }
 
-# Only for the pods of this account in this cluster: an association that somebody makes for another account is refused.
+# Only pods with this service account in this cluster may use the role. An association with another account has no effect.
 data "aws_iam_policy_document" "component_trust" {
   for_each = local.components
 
@@ -82,7 +82,7 @@ data "aws_iam_policy_document" "secrets" {
     resources = [for name in each.value : local.secret_arns[name]]
   }
 
-  # The key decrypts for Secrets Manager alone, and only these secrets.
+  # The key may be used only through Secrets Manager, and only for these secrets.
   statement {
     sid       = "DecryptOwnSecrets"
     actions   = ["kms:Decrypt"]
@@ -102,7 +102,7 @@ data "aws_iam_policy_document" "secrets" {
   }
 }
 
-# The reservation service: its table, and when capacity blocks end.
+# The reservation service uses its table, and reads when capacity blocks end.
 
 resource "aws_iam_role_policy" "service" {
   name   = "service"
@@ -111,7 +111,7 @@ resource "aws_iam_role_policy" "service" {
 }
 
 data "aws_iam_policy_document" "service" {
-  # docs/dynamodb.md, "Rights". No Scan, and nothing that changes the table itself.
+  # See docs/dynamodb.md, "Rights". Scan is not allowed, nor any change of the table itself.
   statement {
     sid = "Records"
     actions = [
@@ -147,7 +147,7 @@ data "aws_iam_policy_document" "service" {
   }
 }
 
-# The EFS driver makes an access point for each home. It cannot delete one: homes stay until a person removes them.
+# The EFS driver creates an access point for each home, but cannot delete it. Homes stay until an operator removes them.
 
 resource "aws_iam_role_policy" "efs" {
   name   = "access-points"
@@ -186,7 +186,7 @@ data "aws_iam_policy_document" "efs" {
     }
   }
 
-  # Only as part of making one.
+  # Tags may be set only when an access point is created.
   statement {
     sid       = "TagAccessPoints"
     actions   = ["elasticfilesystem:TagResource"]
@@ -204,7 +204,7 @@ locals {
   access_points = "arn:aws:elasticfilesystem:${var.region}:${local.account}:access-point/*"
 }
 
-# The EBS driver makes the volume of the Hub's database. AWS's policy limits it to volumes that it tagged itself.
+# The EBS driver creates the volume of the Hub's database. AWS's policy limits the driver to volumes that it tagged itself.
 resource "aws_iam_role_policy_attachment" "ebs" {
   role       = aws_iam_role.component["ebs"].name
   policy_arn = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"

@@ -1,8 +1,8 @@
-# Places for the secrets of hub, service and bastion. A person puts each value in with the AWS command line (docs/install-aws.md),
-# so that no value is ever in this code, its plans or its state. docs/kubernetes.md says what each one is.
+# Secrets of Hub, service and bastion, without values. You set each value with the AWS command line (docs/install-aws.md), so that
+# values are never in this code, its plans or its state. docs/kubernetes.md describes each secret.
 
 locals {
-  # What each component reads: one role each, in roles.tf.
+  # The secrets that each component reads, with its role in roles.tf.
   secret_readers = {
     service = [
       "gate", "service-token", "service-cookies", "server-tokens", "host-ca", "bastion-token",
@@ -19,7 +19,7 @@ locals {
 }
 
 resource "aws_secretsmanager_secret" "this" {
-  #checkov:skip=CKV2_AWS_57:A person rotates them: most are known to two parts, or to GitHub (docs/aws/rotate-keys.md).
+  #checkov:skip=CKV2_AWS_57:Secrets are rotated by hand: two components, or GitHub, know most of them (docs/aws/rotate-keys.md).
   for_each = toset(flatten(values(local.secret_readers)))
 
   name                    = "${local.name}/${each.key}"

@@ -1,6 +1,6 @@
-# How operators come to the management host: two session documents, and a policy that allows only them.
+# How operators connect to the management host: two session documents, and a policy that allows only these.
 
-# A shell. What is typed and shown is logged.
+# A shell. Its input and output are logged.
 resource "aws_ssm_document" "shell" {
   name            = "${local.name}-shell"
   document_type   = "Session"
@@ -23,7 +23,7 @@ resource "aws_ssm_document" "shell" {
   })
 }
 
-# A tunnel to the cluster's API, and to nothing else. The API's audit log has what is done through it, and by whom.
+# A tunnel to the cluster's API only. The API's audit log records each request through the tunnel and who sent it.
 resource "aws_ssm_document" "tunnel" {
   name            = "${local.name}-tunnel"
   document_type   = "Session"
@@ -51,7 +51,7 @@ resource "aws_cloudwatch_log_group" "sessions" {
   kms_key_id        = aws_kms_key.this.arn
 }
 
-# Attach it to the roles of operators who are no administrators of the account.
+# Attach this policy to the roles of operators who are not administrators of the account.
 resource "aws_iam_policy" "operator" {
   name        = "${local.name}-operator"
   description = "Sessions on the management host of ${local.name}"
@@ -59,7 +59,7 @@ resource "aws_iam_policy" "operator" {
 }
 
 data "aws_iam_policy_document" "operator" {
-  # Without the condition, a session that names no document would get a shell that is not logged.
+  # Without this condition, a session without a document would get a shell without a log.
   statement {
     sid     = "StartSession"
     actions = ["ssm:StartSession"]

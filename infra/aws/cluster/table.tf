@@ -1,4 +1,4 @@
-# The state of the reservation service. infra/dynamodb-table.json describes the table; the tests make theirs from the same file.
+# The state of the reservation service. infra/dynamodb-table.json describes the table; tests create tables from the same file.
 
 locals {
   definition = jsondecode(file("${path.module}/../../dynamodb-table.json"))
@@ -7,7 +7,7 @@ locals {
 }
 
 resource "aws_dynamodb_table" "this" {
-  #checkov:skip=CKV_AWS_119:AWS's own key, as the definition says. The table stays readable when this installation and its key are gone.
+  #checkov:skip=CKV_AWS_119:With AWS's own key, the table stays readable after this installation and its key are deleted.
   name         = local.name
   billing_mode = local.table.BillingMode
   hash_key     = local.table_key["HASH"]

@@ -83,7 +83,7 @@ variable "zone_ids" {
   }
 }
 
-# Versions. Nothing takes the newest version by itself.
+# Versions. All are pinned; nothing uses the newest version automatically.
 
 variable "kubernetes_version" {
   description = "Version of the control plane. Nodes may be up to three minor versions older."
@@ -105,7 +105,7 @@ variable "addon_versions" {
   }
 }
 
-# CPU nodes: hub, service, bastion, and what the cluster itself needs
+# CPU nodes: Hub, service, bastion and system pods
 
 variable "cpu" {
   description = "The CPU nodes: instance type, number (over both zones) and AMI release. They are replaced one at a time when the release changes."
@@ -185,7 +185,7 @@ variable "pools" {
 # Edge, alarms and cost
 
 variable "allow_from" {
-  description = "Networks that may reach the Hub (443) and the bastion (22). If it is narrower than everybody, GitHub's webhooks arrive only if you add GitHub's networks: the IPv4 ones of \"hooks\" in https://api.github.com/meta."
+  description = "Networks that may reach the Hub (443) and the bastion (22). If you restrict it, add GitHub's networks for its webhooks: the IPv4 networks of \"hooks\" in https://api.github.com/meta."
   type        = list(string)
   default     = ["0.0.0.0/0"]
 
@@ -206,7 +206,7 @@ variable "alarm_emails" {
 }
 
 variable "budget" {
-  description = "What a month may cost, in US dollars. An alarm tells at 80 % of it, and when the forecast is above it."
+  description = "Budget of a month in US dollars. Alarms are sent at 80 % of it, and when the forecast is above it."
   type        = number
 
   validation {

@@ -1,4 +1,4 @@
-# State lies in S3, locked and encrypted; the bucket is named in test.s3.tfbackend and prod.s3.tfbackend.
+# The state is in S3, locked and encrypted. test.s3.tfbackend and prod.s3.tfbackend name the bucket.
 terraform {
   required_version = ">= 1.10"
 
@@ -26,13 +26,13 @@ locals {
   name    = "gpudev-${var.environment}"
   account = data.aws_caller_identity.current.account_id
 
-  # Everything can be found, and its cost counted, by these two. Launch templates repeat them: what EC2 starts from a template
-  # does not get the provider's tags.
+  # All resources have these two tags, for searches and for the budget. Launch templates repeat them, because resources that EC2
+  # creates from a template do not get the provider's tags.
   tags = {
     project     = "gpudev"
     environment = var.environment
   }
 
-  # Audit, flow and session logs are kept this long.
+  # Retention of audit, flow and session logs.
   log_days = 400
 }

@@ -1,5 +1,5 @@
-# What the management host may look at beside what is in namespaces: nodes, volumes, and what rules for both. It changes nothing,
-# and reads no Secrets. EKS puts the host's role into the group (infra/aws/cluster/access.tf).
+# The objects outside of namespaces that the management host may read: nodes, volumes, and the classes and policies for them. It
+# changes nothing and reads no Secrets. EKS puts the host's role into the group (infra/aws/cluster/access.tf).
 
 resource "kubernetes_cluster_role_v1" "viewers" {
   metadata {

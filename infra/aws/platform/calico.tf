@@ -1,7 +1,7 @@
-# Calico enforces network policies, and does nothing else: addresses and routes stay with the VPC CNI. The VPC CNI's own
-# enforcement does not reliably cover pods without a Deployment, and users' servers are such pods.
+# Calico only enforces network policies; the VPC CNI manages addresses and routes. The VPC CNI's own enforcement does not reliably
+# cover pods without a Deployment, such as users' servers.
 #
-# This chart brings its CRDs, which helm creates but does not upgrade. From 3.32 on they are a chart of their own.
+# This chart contains its CRDs, which helm creates but does not upgrade. From version 3.32 on, they are in a separate chart.
 
 resource "helm_release" "calico" {
   name             = "calico"
@@ -14,12 +14,12 @@ resource "helm_release" "calico" {
 
   values = [yamlencode({
     installation = {
-      registry           = "${local.cluster.registry}/quay/" # our copy of quay.io
+      registry           = "${local.cluster.registry}/quay/" # a copy of quay.io
       kubernetesProvider = "EKS"
       cni                = { type = "AmazonVPC" }
       calicoNetwork      = { bgp = "Disabled" }
 
-      # Typha, which all nodes ask for policies, stays when GPU nodes go.
+      # Typha gives all nodes their policies, so it must not run on GPU nodes, which come and go.
       typhaAffinity = {
         nodeAffinity = {
           requiredDuringSchedulingIgnoredDuringExecution = {
@@ -32,7 +32,7 @@ resource "helm_release" "calico" {
     tigeraOperator = { registry = "${local.cluster.registry}/quay" }
     calicoctl      = { image = "${local.cluster.registry}/quay/calico/ctl" }
 
-    # Policies are Kubernetes' own kind; nobody needs Calico's, nor pictures of the traffic.
+    # gpudev uses only Kubernetes' own policies, so Calico's API and traffic charts are not needed.
     apiServer = { enabled = false }
     goldmane  = { enabled = false }
     whisker   = { enabled = false }

@@ -1,5 +1,5 @@
-# What makes GPUs and EFA interfaces of a node known to Kubernetes: nvidia.com/gpu and vpc.amazonaws.com/efa. The drivers are in
-# the AMI.
+# The device plug-ins, which report the GPUs (nvidia.com/gpu) and EFA interfaces (vpc.amazonaws.com/efa) of a node to Kubernetes.
+# The drivers are in the AMI.
 
 locals {
   on_gpu_nodes = {
@@ -24,7 +24,7 @@ resource "helm_release" "nvidia" {
     affinity    = local.on_gpu_nodes
     tolerations = local.tolerate_gpus
 
-    # It would hand out the devices of EFA to everyone, beside the plug-in that counts them.
+    # Otherwise every server with GPUs gets the EFA devices, although the other plug-in allocates them.
     mofedEnabled = false
   })]
 

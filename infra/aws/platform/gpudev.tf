@@ -1,10 +1,10 @@
-# gpudev itself: our chart, with what this installation is. infra/chart/values.yaml explains every value.
+# gpudev: the chart, with the values of this installation. infra/chart/values.yaml explains every value.
 
 locals {
   chart    = "${path.module}/../../chart"
   registry = local.cluster.registry
 
-  # The chart is a folder, whose version does not change with every file.
+  # The chart is a folder. The hash of its files shows changes, because its version does not change with every file.
   chart_files = sort(setunion(fileset(local.chart, "*.yaml"), fileset(local.chart, "*.json"), fileset(local.chart, "templates/*")))
   chart_hash  = sha256(join("\n", [for file in local.chart_files : "${file} ${filesha256("${local.chart}/${file}")}"]))
 
@@ -17,7 +17,7 @@ locals {
     subdomains = var.subdomains
 
     # Requests come from the balancer, or from a node that it forwards through. Nodes and pods share subnets, so a server can
-    # fake an address here: docs/threat-model.md says what that matters.
+    # forge its address here. docs/threat-model.md describes the consequences.
     balancers = [local.cluster.network]
 
     pools = [
@@ -92,18 +92,18 @@ resource "helm_release" "gpudev" {
         proxy = {
           chp = {
             image                 = { name = "${local.registry}/quay/jupyterhub/configurable-http-proxy" }
-            extraCommandLineFlags = var.subdomains ? ["--host-routing"] : [] # by name as well as by path
+            extraCommandLineFlags = var.subdomains ? ["--host-routing"] : [] # route by name as well as by path
           }
         }
       }
     }),
   ]
 
-  # Not for the pre-pull of servers' images, which takes longer and is not waited for.
+  # Enough for everything except the pre-pull of servers' images, which nothing waits for.
   timeout     = 900
   max_history = 10
 
-  # Policies are in force before the first server starts, devices are known, and no secret is missing.
+  # Before the first server starts, policies must be enforced, devices known and secrets set.
   depends_on = [helm_release.calico, helm_release.nvidia, helm_release.efa, data.aws_secretsmanager_secret_versions.this]
 
   lifecycle {

@@ -1,4 +1,4 @@
-# Figures of each GPU, for dashboards and alarms. Prometheus outside the cluster reads them (infra/aws/cluster/metrics.tf).
+# Metrics of each GPU, for dashboards and alarms. Prometheus, outside the cluster, reads them (infra/aws/cluster/metrics.tf).
 
 resource "helm_release" "dcgm" {
   name      = "dcgm-exporter"
@@ -12,7 +12,7 @@ resource "helm_release" "dcgm" {
     affinity    = local.on_gpu_nodes
     tolerations = local.tolerate_gpus
 
-    # No counters of profiling (DCGM_FI_PROF_…): they keep users from profiling with Nsight, and need SYS_ADMIN.
+    # Leave out profiling counters (DCGM_FI_PROF_…). They prevent users from profiling with Nsight, and need SYS_ADMIN.
     customMetrics = <<-EOT
       DCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %).
       DCGM_FI_DEV_MEM_COPY_UTIL, gauge, Memory utilization (in %).
@@ -31,7 +31,7 @@ resource "helm_release" "dcgm" {
       DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL, counter, Total number of NVLink bandwidth counters for all lanes.
     EOT
 
-    # Root, because it asks kubelet's socket whose each GPU is; nothing more.
+    # Runs as root only to ask kubelet's socket which pod uses each GPU.
     securityContext = {
       runAsNonRoot             = false
       runAsUser                = 0
@@ -39,7 +39,7 @@ resource "helm_release" "dcgm" {
       capabilities             = { add = [], drop = ["ALL"] }
     }
 
-    # There is no Prometheus operator.
+    # The cluster has no Prometheus operator.
     serviceMonitor = { enabled = false }
   })]
 

@@ -1,4 +1,4 @@
-# Where users come in.
+# Addresses for users.
 
 output "hub" {
   description = "Address of the Hub."

@@ -1,5 +1,5 @@
-# Every secret needs a value before anything is installed, or pods wait for it without a word. Only the versions are read here,
-# not the values.
+# Every secret needs a value before the installation. Otherwise pods wait without an error message. Only the versions of secrets
+# are read here, not their values.
 
 locals {
   secret_names = distinct(flatten(regexall("\\{\\{ \\$prefix \\}\\}/([a-z-]+)", file("${local.chart}/templates/secrets-aws.yaml"))))

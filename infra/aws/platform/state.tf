@@ -1,4 +1,4 @@
-# What infra/aws/cluster has made: its outputs, from its state.
+# The outputs of infra/aws/cluster, read from its state.
 
 data "terraform_remote_state" "cluster" {
   backend = "s3"
@@ -12,7 +12,7 @@ data "terraform_remote_state" "cluster" {
   lifecycle {
     postcondition {
       condition     = self.outputs.cluster_name == "gpudev-${var.environment}"
-      error_message = "The state in ${var.cluster_state.bucket} is of ${self.outputs.cluster_name}, but the environment is \"${var.environment}\". Use the tfvars and tfbackend files of one environment."
+      error_message = "The state in ${var.cluster_state.bucket} belongs to ${self.outputs.cluster_name}, but the environment is \"${var.environment}\". Use the tfvars and tfbackend files of one environment."
     }
   }
 }

@@ -1,4 +1,4 @@
-# Volumes for one pod at a time: the Hub's database. Homes are on EFS; the chart has their class.
+# The storage class of volumes for one pod at a time, for the Hub's database. Homes are on EFS, with a class from the chart.
 
 resource "kubernetes_storage_class_v1" "gp3" {
   metadata {
@@ -7,7 +7,7 @@ resource "kubernetes_storage_class_v1" "gp3" {
 
   storage_provisioner    = "ebs.csi.aws.com"
   reclaim_policy         = "Delete"
-  volume_binding_mode    = "WaitForFirstConsumer" # in the zone of the Hub's node
+  volume_binding_mode    = "WaitForFirstConsumer" # creates the volume in the zone of the Hub's node
   allow_volume_expansion = true
 
   parameters = {

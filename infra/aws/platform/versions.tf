@@ -1,4 +1,4 @@
-# State lies in S3, locked and encrypted; the bucket is named in test.s3.tfbackend and prod.s3.tfbackend.
+# The state is in S3, locked and encrypted. test.s3.tfbackend and prod.s3.tfbackend name the bucket.
 terraform {
   required_version = ">= 1.10"
 
@@ -24,8 +24,8 @@ provider "aws" {
   region = local.cluster.region
 }
 
-# The cluster's API is private: it is reached through the tunnel of the management host. Its certificate has the name of the
-# endpoint. Whoever runs this is themselves, with a token of their own role that is good for 15 minutes.
+# The cluster's API is private and is reached through the tunnel of the management host. Its certificate has the name of the
+# endpoint. You use it with a token of your own role, which is valid for 15 minutes.
 locals {
   api_name  = trimprefix(local.cluster.cluster_endpoint, "https://")
   api_ca    = base64decode(local.cluster.cluster_ca)

@@ -1,16 +1,16 @@
 #!/bin/bash
 # User space of AWS's Elastic Fabric Adapter: libfabric with its EFA provider, and the NCCL plugin aws-ofi-nccl.
-# Usage: efa.sh VERSION   (of AWS's EFA installer; there is no default, so that nobody ships one by accident)
+# Usage: efa.sh VERSION   (of AWS's EFA installer; there is no default, so that you choose it deliberately)
 #
-# NEVER RUN by this project's tests: it needs the network, and what it installs needs EFA devices. To see
-# whether it worked, in a server of a pool with EFA:
+# This project's tests NEVER RUN this script: it needs the network, and the installed software needs EFA devices. To check
+# the result, on a server of a pool with EFA:
 #   fi_info -p efa                     lists one domain per device (rdmap*)
 #   ldconfig -p | grep -E 'fabric|nccl-net'    has libfabric and the plugin
 #   NCCL_DEBUG=INFO torchrun ...       says "NET/OFI Selected provider is efa" (not "NET/Socket")
-# Recent installers carry the plugin; after an older one NCCL says NET/Socket, and the plugin is to be built.
-# The kernel's driver and the devices are the node's business: hence --skip-kmod. Open MPI stays Debian's, which
-# mpirun of the users' shells is; Amazon's lies beside it in /opt/amazon.
-# At run time the server's first process sets FI_PROVIDER=efa where it sees /dev/infiniband, and nowhere else.
+# Recent installers contain the plugin. With an older one, NCCL says NET/Socket, and you must build the plugin.
+# The node provides the kernel driver and the devices, hence --skip-kmod. mpirun in users' shells is still Debian's Open MPI;
+# Amazon's is in /opt/amazon.
+# At run time, the server's first process sets FI_PROVIDER=efa only if /dev/infiniband exists.
 set -euo pipefail
 version=${1:?name the version of the EFA installer: --build-arg EFA_VERSION=...}
 

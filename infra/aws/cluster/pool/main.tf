@@ -1,7 +1,7 @@
 # One pool of GPU nodes: one instance type in one zone.
 #
-# A group of nodes never changes. EKS would drain its nodes for 15 minutes and then stop people's servers. A new image comes as a
-# second generation: new nodes beside the old ones, which are drained and removed when they are free.
+# A node group never changes, because EKS would drain its nodes for 15 minutes and then stop users' servers. For a new image, add a
+# second generation of nodes, drain the old nodes, and remove them when they are free.
 
 terraform {
   required_version = ">= 1.10"
@@ -17,11 +17,11 @@ terraform {
 locals {
   full_name = "${var.cluster}-${var.name}"
 
-  # A capacity block is close together by itself. On-demand and reserved nodes are only in a placement group; create the
-  # reservation in this one, or they do not start.
+  # Nodes of a capacity block are always close together. On-demand and reserved nodes are only in a placement group. Create
+  # reservations in this group, or their nodes do not start.
   blocks = toset([for name, group in local.groups : name if try(group.reservation.kind, null) == "block"])
 
-  # kubelet and containerd, and with them every server's /scratch, on the local disks.
+  # Puts the files of kubelet and containerd on the local disks, including every server's /scratch.
   node_config = <<-EOT
     MIME-Version: 1.0
     Content-Type: multipart/mixed; boundary="//"
@@ -86,7 +86,7 @@ resource "aws_launch_template" "this" {
     }
   }
 
-  # With one hop, only the node itself reaches its metadata and its role: no server does.
+  # With a limit of one hop, only the node itself can reach its metadata and its role. Servers cannot.
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
@@ -99,7 +99,7 @@ resource "aws_launch_template" "this" {
 
     ebs {
       volume_type           = "gp3"
-      volume_size           = 100 # GiB: the system. Images and servers' files are on the local disks.
+      volume_size           = 100 # GiB, for the system; images and servers' files are on the local disks
       encrypted             = true
       delete_on_termination = true
     }
@@ -113,7 +113,7 @@ resource "aws_launch_template" "this" {
     }
   }
 
-  # On demand means on demand: not out of some other team's open reservation.
+  # On-demand nodes must not use another team's open reservation.
   capacity_reservation_specification {
     capacity_reservation_preference = each.value.reservation == null ? "none" : null
 
@@ -157,7 +157,7 @@ resource "aws_eks_node_group" "this" {
   version         = regex("^\\d+\\.\\d+", each.value.release)
   release_version = each.value.release
 
-  # EKS sets a block's group to 0 before the block ends, which a minimum would forbid.
+  # EKS sets the group of a capacity block to 0 before the block ends. A higher minimum would prevent that.
   scaling_config {
     min_size     = 0
     desired_size = each.value.count
@@ -182,8 +182,8 @@ resource "aws_eks_node_group" "this" {
     effect = "NO_SCHEDULE"
   }
 
-  # An ordinary bug in somebody's kernel (XID 13 or 31) would reboot the node of everyone on it. The service gives out nothing
-  # new on an unhealthy node, and the operator decides.
+  # Automatic repair would reboot a node, with all its servers, for a bug in one user's kernel (XID 13 or 31). Instead, the
+  # service starts nothing new on an unhealthy node, and an operator decides.
   node_repair_config {
     enabled = false
   }

@@ -1,11 +1,11 @@
-# Network cards of the instance types that a pool may have.
+# Network cards of the instance types that pools support.
 #
 #   cards         network cards
 #   efa           EFA interfaces, at most one for each card
-#   card0_efa     the first card has one; if not, it carries only IP traffic
+#   card0_efa     whether the first card has an EFA interface; if not, it carries only IP traffic
 #
-# From `aws ec2 describe-instance-types --instance-types TYPE --query 'InstanceTypes[].NetworkInfo'`. A type that is missing here
-# is refused: with a card too few, a server that asks for all EFA interfaces of a node would wait for ever.
+# The numbers are from `aws ec2 describe-instance-types --instance-types TYPE --query 'InstanceTypes[].NetworkInfo'`. Other types
+# are refused: with a wrong number, a server that needs all EFA interfaces of a node could wait for ever.
 
 locals {
   types = {
@@ -22,7 +22,7 @@ locals {
     "p6-b300.48xlarge" = { cards = 17, efa = 16, card0_efa = false }
   }
 
-  # The first interface carries the node's address, and EFA too where the card can. The others carry EFA alone and take no address.
+  # The first interface has the node's address, and EFA if the card supports it. The others have only EFA and no address.
   type = local.types[var.instance_type]
   interfaces = [
     for card in range(local.type.cards) : {
