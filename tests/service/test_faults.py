@@ -529,7 +529,9 @@ async def test_after_downtime_the_overdue_are_stopped_and_the_next_start(world: 
     ready = await world.becomes(second.id, "ready")
     assert ready.ends_at == (ready.ready_at or 0) + HOUR
     kinds = [method for method, server in world.hub.calls if server in (first.id, second.id)]
-    assert kinds == ["POST", "DELETE", "POST"]
+    # A pass of the reconciler may ask again for a start whose answer has just come.
+    assert [kind for kind, _ in itertools.groupby(kinds)] == ["POST", "DELETE", "POST"]
+    assert world.cluster.ever == [(first.id, 1), (second.id, 1)], "and each server started once"
 
 
 async def test_a_last_warning_is_repeated_after_a_restart(world: ServiceWorld) -> None:
