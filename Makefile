@@ -1,22 +1,22 @@
 # `make run` and `make test` install what they need; `make help` lists the rest.
 PYTHON ?= python3
 PYTEST_FLAGS ?=
-# Most tests wait for processes; those of one file share a hub and stay together.
+# Most tests wait for processes. Tests of one file share a hub, so they run in the same worker.
 PARALLEL ?= -n 3 --dist loadfile
 
 SHELL := bash
-# With -p Bash takes no start file, function or CDPATH from the environment.
+# With -p, Bash takes no start file, function or CDPATH from the environment.
 .SHELLFLAGS := -peuo pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME BASH_ENV ENV
 
 TOOLS := .tools
-# A kit that runs the real OpenTofu against stand-in providers; no part of this repository.
+# A program that runs the real OpenTofu with stand-in providers. It is not part of this repository.
 GPUDEV_TOFU ?= $(realpath ../shared/tofu/tofu-offline)
 BIN := .venv/bin
 HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
 YARN := $(BIN)/node $(TOOLS)/node/node_modules/@yarnpkg/cli-dist/bin/yarn.js
-# What goes into the wheel, which is what the users' servers get: nothing they do reaches this folder.
+# The files in the wheel. Users' servers run from the wheel, so they cannot change this folder.
 SOURCES := $(shell find gpudev_lib spawner -type f -not -path '*/.*' -not -name '*.pyc')
 
 .PHONY: help setup install run test test-e2e test-browser test-dynamodb prepare-infra test-infra prepare-cluster test-cluster \
@@ -71,7 +71,7 @@ prepare-infra: ## install what checks infra/aws; takes minutes the first time
 	@flock $(TOOLS)/lock $(MAKE) $(TOOLS)/venv.stamp $(TOOLS)/infra.stamp $(TOOLS)/dynamodb.stamp
 
 test-infra: prepare-infra ## check infra/aws: format, types, plans, planted mistakes; needs OpenTofu (GPUDEV_TOFU)
-	@[ -n '$(GPUDEV_TOFU)' ] || echo 'make test-infra: GPUDEV_TOFU names no OpenTofu: NOTHING of infra/aws is planned' >&2
+	@[ -n '$(GPUDEV_TOFU)' ] || echo 'make test-infra: GPUDEV_TOFU names no OpenTofu, so infra/aws is NOT planned' >&2
 	GPUDEV_TOFU='$(GPUDEV_TOFU)' $(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS) tests/infra
 
 check: setup ## check style, spelling, types, imports, unused code and shell scripts, without running anything
@@ -104,7 +104,7 @@ lock: $(TOOLS)/uv.stamp ## update the lock files; versions stay unless LOCK_FLAG
 clean: ## remove installed and cached files; the state of hubs is in another folder and stays
 	rm -rf $(TOOLS) .venv .venv-* .yarn node_modules dist .hypothesis .{import_linter,mypy,pytest,ruff}_cache
 
-# How each part is installed is in tools/install; what it depends on is here.
+# tools/install installs each part. These rules say what each part depends on.
 $(TOOLS)/%.stamp:
 	@TOOLS='$(TOOLS)' PYTHON='$(PYTHON)' bash -p tools/install $*
 $(TOOLS)/system.stamp: tools/system-packages tools/debian-packages

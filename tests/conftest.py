@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings and fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """A runner started in the background of a shell ignores Ctrl-C, and so would everything it starts.
+    """Restore Ctrl-C and the umask.
 
-    Other accounts read what tests of theirs write, whatever the runner's umask.
+    A runner that a shell started in the background ignores Ctrl-C, and so would all its child processes.
+    Tests with other accounts need files that those accounts can read.
     """
     os.umask(0o022)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,7 +29,7 @@ def pytest_configure() -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """CI has everything except GPUs: any other test that is skipped there has tested nothing, and fails."""
+    """Fail skipped tests in CI, which has everything except GPUs. A skipped test proves nothing."""
     report = yield
     if (
         item.get_closest_marker("gpu") is None
@@ -43,7 +44,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def dynamodb() -> Iterator[DynamoDBLocal]:
-    """DynamoDB Local, for the whole run; a test that asks for it is marked ``dynamodb``."""
+    """Run DynamoDB Local for the whole test run. Tests that use it have the mark ``dynamodb``."""
     from dynamodb_local import ENVIRONMENT, DynamoDBLocal
 
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +58,7 @@ def dynamodb() -> Iterator[DynamoDBLocal]:
 
 @pytest.fixture
 def proxy(dynamodb: DynamoDBLocal) -> Iterator[FaultProxy]:
-    """A way to that DynamoDB on which requests and answers can be made to fail."""
+    """Return a proxy to that DynamoDB, on which requests and answers can fail."""
     from dynamodb_proxy import FaultProxy
 
     proxy = FaultProxy(dynamodb.url)

@@ -1,4 +1,4 @@
-"""The settings in the schema of the chart's values, made from the code; run this file to write them anew."""
+"""Writes the settings, as the code defines them, into the schema of the chart's values. Run this file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SCHEMA: Final = Path(__file__).resolve().parents[1] / "infra" / "chart" / "value
 
 
 def with_settings(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema with the settings as Hub and service read them."""
+    """Return the schema with the current settings of Hub and service."""
     _, definitions = msgspec.json.schema_components(
         [ClusterSettings, GithubSettings], ref_template="#/$defs/{name}"
     )
-    # How people log in is a file of its own.
+    # A separate file says how people log in.
     del definitions["ClusterSettings"]["properties"]["github"]
     definitions = json.loads(json.dumps(definitions))
     own = {name: value for name, value in schema["$defs"].items() if name[0].islower()}

@@ -1,8 +1,8 @@
-// What the Hub's proxy itself answers, in place of a part that did not; loaded by proxy-command.
+// Answers of the Hub's proxy itself, for a part of the hub that does not answer. proxy-command loads this file.
 //
-// A bad % escape is the request's fault, not one of the proxy. A proxy that was just restarted knows no routes
-// until the Hub has told it: nothing is missing, it is only not there yet. Programs get JSON, and a client
-// can't fill the log: neither with malformed addresses nor with long ones.
+// A malformed % escape is an error of the request, not of the proxy. A restarted proxy has no routes until the Hub adds
+// them, so an unknown route gets 503 instead of 404. Programs get JSON. Clients cannot fill the log, neither with
+// malformed nor with long addresses.
 
 import { ConfigurableProxy } from "../.tools/node/node_modules/configurable-http-proxy/lib/configproxy.js";
 
@@ -13,8 +13,8 @@ const RETRY_AFTER = "2";
 const page = ConfigurableProxy.prototype.handleProxyError;
 const bare = ConfigurableProxy.prototype._handleProxyErrorDefault;
 
-// For readers while the Hub, which has the error pages, is away: reloads, bookmarks, browsers without scripts.
-// A form is not sent again by itself.
+// The page for people while the Hub, which has the error pages, does not answer: after reloads, for bookmarks, and in
+// browsers without scripts. A form is never sent again automatically.
 ConfigurableProxy.prototype._handleProxyErrorDefault = function (code, kind, req, res) {
   if (kind === "ws" || res.headersSent || !(req.headers.accept ?? "").includes("text/html")) {
     bare.call(this, code, kind, req, res);
@@ -66,7 +66,7 @@ ConfigurableProxy.prototype.handleProxyError = function (code, kind, req, res, e
   if (forReading) {
     res.end(`<!doctype html><title>Bad request</title><h1>Bad request</h1><p>${message} ${hint}</p>`);
   } else {
-    // The service's form of errors and the Hub's, in one.
+    // Combines the error format of the service with that of the Hub.
     res.end(JSON.stringify({ error: { code: name, message, hint }, status, message }));
   }
 };

@@ -73,7 +73,7 @@ def _route(route: Route) -> str:
 
 
 def _types(routes: list[Route]) -> list[type[msgspec.Struct]]:
-    """All types of requests and answers, and those inside them, in the order of their first use."""
+    """Return all types of requests and answers, and the types inside them, in the order of first use."""
     found: dict[type[msgspec.Struct], None] = {}
 
     def add(kind: Any) -> None:
@@ -105,7 +105,7 @@ def _fields(kind: type[msgspec.Struct]) -> str:
 
 
 def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
-    """What the source says below each field."""
+    """Return the docstring below each field in the source."""
     body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
     return {
         field.target.id: " ".join(str(said.value.value).replace("``", "`").split())
@@ -118,7 +118,7 @@ def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _named(kind: Any) -> str:
-    """A type in words."""
+    """Return a type in words."""
     arguments = get_args(kind)
     origin = get_origin(kind)
     if kind is NoneType:
@@ -151,7 +151,7 @@ def _first(text: str | None) -> str:
 
 
 def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command that is not hidden, with its full name."""
+    """Return every command that is not hidden, with its full name."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -221,7 +221,7 @@ def _parameters(function: Callable[..., object]) -> str:
 
 
 def _body(value: object) -> str:
-    """A docstring as Markdown: its list of arguments as a list."""
+    """Return a docstring as Markdown. Its arguments become a list."""
     text = inspect.getdoc(value) or ""
     text = re.sub(r"\n +(\w+): ", r"\n- `\1`: ", text).replace("Args:\n", "\n").replace("``", "`")
     return re.sub(r"\n +", "\n  ", text).replace("\n\n\n", "\n\n")

@@ -1,4 +1,4 @@
-"""What the reference pages say around what is generated from the code."""
+"""Texts of the reference pages around the generated parts."""
 
 from __future__ import annotations
 

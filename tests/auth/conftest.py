@@ -1,4 +1,4 @@
-"""A fake GitHub of its own for each test."""
+"""Fixtures with a separate fake GitHub for each test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CALLBACK = "http://127.0.0.1:9/hub/oauth_callback"
 
 @pytest.fixture
 def app_folder(tmp_path: Path) -> Path:
-    """Where the App's secrets and ``github.json`` lie."""
+    """Return the folder of the App's secrets and ``github.json``."""
     return tmp_path / "app"
 
 
 @pytest.fixture(scope="session")
 def other_key(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The private key of another App."""
+    """Return the private key of another App."""
     path = tmp_path_factory.mktemp("keys") / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", "", "-f", path], check=True)
     return path.read_text()

@@ -1,4 +1,4 @@
-"""A whole hub and a real chromium; every page that a test opens is watched for errors and for its width."""
+"""A whole hub and a real Chromium. Every page that a test opens is checked for errors and for its width."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(stack: Stack) -> Iterator[None]:
-    """Every test leaves the pool as empty as it found it."""
+    """End all reservations after each test, so that the pool is empty again."""
     yield
     for record in stack.api("GET", "reservations?owner=all")["reservations"]:
         stack.api("DELETE", f"reservations/{record['id']}", None, record["owner"])
@@ -48,7 +48,7 @@ def watcher() -> Iterator[Watcher]:
 
 @pytest.fixture
 def login(stack: Stack, browser: Browser, watcher: Watcher) -> Iterator[Callable[..., Page]]:
-    """Opens a browser of one's own, logged in; ``options`` are the context's."""
+    """Open a separate browser with a login. ``options`` are those of the browser context."""
     contexts: list[BrowserContext] = []
 
     def enter(user: str = "alice", **options: object) -> Page:

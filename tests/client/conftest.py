@@ -16,7 +16,7 @@ VARIABLES = ("GPUDEV_URL", "GPUDEV_TOKEN", "JUPYTERHUB_API_TOKEN", "JUPYTERHUB_P
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own: no test sees or touches the developer's files."""
+    """Use a separate home, so that no test reads or changes the developer's files."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
@@ -51,6 +51,6 @@ def client(service: LiveService) -> Iterator[Client]:
 
 @pytest.fixture
 def configured(service: LiveService, monkeypatch: pytest.MonkeyPatch) -> LiveService:
-    """The service, with the environment that leads to it."""
+    """Return the service, and set the environment through which clients find it."""
     service.configure(monkeypatch)
     return service

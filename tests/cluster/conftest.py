@@ -1,4 +1,4 @@
-"""The cluster that these tests run beside."""
+"""Fixtures with the running test cluster."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from people import Person
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Fails, and says how to run the tests, where there is none."""
+    """Return the running cluster. Without one, fail and say how to run the tests."""
     with Cluster.attach() as attached:
         yield attached
 
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """One for each test."""
+    """Return a new namespace for each test."""
     with cluster.namespace() as name:
         yield name
 
 
 @pytest.fixture(scope="session")
 def image(cluster: Cluster) -> str:
-    """The server image with the code of this checkout, on every node."""
+    """Return the server image with the code of this checkout, loaded on every node."""
     made = server_image(cluster.layout)
     cluster.load(made)
     return made.reference
@@ -39,7 +39,7 @@ def image(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
-    """gpudev on the cluster, up; what its parts said stays in the cluster's state folder."""
+    """Return gpudev, running on the cluster. Its logs stay in the cluster's state folder."""
     with tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder:
         try:
             with running_cluster(Path(folder), cluster, image) as running:
@@ -51,14 +51,14 @@ def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
 
 @pytest.fixture
 def clean(stack: ClusterStack) -> Iterator[None]:
-    """Each test leaves the pool as it found it, and every part running."""
+    """Check that each test leaves the pool unchanged and every part running."""
     yield
     stack.clean()
 
 
 @pytest.fixture(scope="session")
 def person(stack: ClusterStack) -> People:
-    """A user with a laptop, and an SSH key at GitHub."""
+    """Return a user with a laptop and with an SSH key at GitHub."""
     known: dict[str, Person] = {}
 
     def find(name: str) -> Person:

@@ -1,4 +1,4 @@
-"""How Hypothesis runs here: the same examples every time; planted bugs are only found, not shrunk."""
+"""Configures Hypothesis: the same examples in every run. Examples that find planted bugs are not shrunk."""
 
 import os
 

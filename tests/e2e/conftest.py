@@ -19,7 +19,7 @@ POLICY = """{
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A hub with 2 × 8 simulated GPUs and times short enough to wait for."""
+    """Run a hub with 2 × 8 simulated GPUs and short times, so that tests need not wait long."""
     with tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder:
         policy = Path(folder) / "policy.json"
         policy.write_text(POLICY)
@@ -33,7 +33,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def person(stack: Stack) -> Callable[[str], Person]:
-    """A user of the hub, logged in; the same one when asked for again."""
+    """Return a user of the hub with a login. A second call with the same name returns the same user."""
     known: dict[str, Person] = {}
 
     def find(name: str) -> Person:

@@ -9,6 +9,6 @@ import pytest
 
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
-    """A temporary folder with a short path: sockets and sshd's lines have limits."""
+    """Return a temporary folder with a short path, because paths of sockets and lines of sshd have limits."""
     with tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)

@@ -1,6 +1,6 @@
-"""Tests of ``infra/aws``. Those that need OpenTofu are skipped unless ``GPUDEV_TOFU`` names it.
+"""Fixtures for tests of ``infra/aws``.
 
-``make test-infra`` sets it.
+Tests that need OpenTofu are skipped unless ``GPUDEV_TOFU`` names it. ``make test-infra`` sets this variable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tofu import SCRATCH, Json, Tofu, alone, fingerprint
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need OpenTofu, so that they can be left out."""
+    """Mark the tests that need OpenTofu, so that a run can leave them out."""
     for item in items:
         if "program" in getattr(item, "fixturenames", ()):
             item.add_marker("tofu")
@@ -23,16 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def program() -> str:
-    """The ``tofu`` to run."""
+    """Return the ``tofu`` program."""
     named = os.environ.get("GPUDEV_TOFU")
     if not named:
-        pytest.skip("GPUDEV_TOFU names no OpenTofu: NOTHING of infra/aws is planned")
+        pytest.skip("GPUDEV_TOFU names no OpenTofu, so infra/aws is NOT planned")
     return named
 
 
 @pytest.fixture(scope="session")
 def plan(program: str) -> Callable[[str, str], Json]:
-    """The plan of a root folder in an environment. Made once for the same content of ``infra``."""
+    """Return the plan of a root folder in an environment. The same ``infra`` is planned only once."""
 
     def made(root: str, environment: str) -> Json:
         kept = SCRATCH / "plans" / f"{root}-{environment}-{fingerprint()}.json"

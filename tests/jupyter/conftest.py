@@ -1,4 +1,4 @@
-"""The real service, asked by the extension of one server's JupyterLab."""
+"""The real service, and the JupyterLab extension of one server that uses it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from ssh_world import World
 
 @pytest.fixture(scope="module")
 def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
-    """A place for server containers, with the service beside them and a user who may enter."""
+    """Return an environment for server containers, with the service and a user who has access."""
     problem = unusable()
     if problem:
         pytest.skip(problem)

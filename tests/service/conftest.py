@@ -1,4 +1,4 @@
-"""One world for each test."""
+"""Fixtures with separate stand-ins for each test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service_world import ServiceWorld
 
 @pytest.fixture
 async def idle_world(tmp_path: Path) -> AsyncIterator[ServiceWorld]:
-    """Cluster and Hub, no service yet."""
+    """Return stand-ins for cluster and Hub, without a service."""
     world = ServiceWorld(tmp_path)
     yield world
     await world.close()
@@ -20,6 +20,6 @@ async def idle_world(tmp_path: Path) -> AsyncIterator[ServiceWorld]:
 
 @pytest.fixture
 async def world(idle_world: ServiceWorld) -> ServiceWorld:
-    """With a running service."""
+    """Return the same stand-ins with a running service."""
     await idle_world.start()
     return idle_world

@@ -8,7 +8,7 @@ from ssh_world import World
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A place for servers, and a home whose ``~/.ssh`` is empty at first."""
+    """Return an environment for servers, and a home with an empty ``~/.ssh``."""
     with pytest.MonkeyPatch.context() as patch, World(tmp_path_factory.mktemp("ssh")) as world:
         patch.setenv("HOME", str(world.home))
         patch.setenv("GPUDEV_CONFIG", str(world.home / ".gpu-dev-config"))
@@ -19,7 +19,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own for one test."""
+    """Use a separate home for one test."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("GPUDEV_CONFIG", raising=False)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)

@@ -1,4 +1,4 @@
-"""A service side with its two listeners, two people, an operator and a Hub, for every test."""
+"""Fixtures for every test: the service with its two listeners, two users, an operator and a Hub."""
 
 from __future__ import annotations
 

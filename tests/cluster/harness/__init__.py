@@ -1,6 +1,6 @@
-"""A real Kubernetes on this machine: ``python -m harness run -- COMMAND`` boots it around a command.
+"""A real Kubernetes on this machine: ``python -m harness run -- COMMAND`` boots it and runs a command in it.
 
-Everything runs in one network, mount and PID namespace of its own, so that the death of one process removes
-it all. ``layout`` says what lies where; ``binaries``, ``images`` and ``server_image`` make what is missing;
-``leader`` is process 1 of the namespaces; ``cluster.Cluster`` is what tests hold in their hands.
+Everything runs in separate network, mount and PID namespaces, so that the death of one process ends it all.
+``layout`` has the paths and addresses. ``binaries``, ``images`` and ``server_image`` build what is missing.
+``leader`` is process 1 of the namespaces. Tests use ``cluster.Cluster``.
 """

@@ -1,4 +1,4 @@
-"""``python -m harness``: boot the test cluster, run something beside it, end it."""
+"""``python -m harness``: boots the test cluster, runs commands in it, and ends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHELL = ["bash", "--norc", "-i"]
 
 
 def main() -> int:
-    """The exit code of the command that was run, 1 if there was none and something failed."""
+    """Run the harness; return the exit code of the command that it ran, or 1 if the harness itself failed."""
     arguments = _parser().parse_args()
     layout = Layout.default()
     try:

@@ -1,4 +1,4 @@
-"""A plain client of the API server: JSON over HTTPS with a token, and lists that are followed."""
+"""A simple client of the API server: JSON over HTTPS with a token, and watches of lists."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .layout import Layout
 Object = dict[str, Any]
 MERGE = {"Content-Type": "application/merge-patch+json"}
 STRATEGIC_MERGE = {"Content-Type": "application/strategic-merge-patch+json"}
-"""Entries of a list are found by their key, such as the type of a condition."""
+"""Content type of patches that find entries of a list by a key, such as the type of a condition."""
 
 
 def client(layout: Layout, kubeconfig: Path) -> httpx.Client:
-    """Speaks with the token of one kubeconfig file; paths begin with ``/api``."""
+    """Return a client with the token of one kubeconfig file. Paths begin with ``/api``."""
     return httpx.Client(
         base_url=SERVER,
         verify=ssl.create_default_context(cafile=str(layout.authority)),
@@ -32,7 +32,7 @@ def client(layout: Layout, kubeconfig: Path) -> httpx.Client:
 
 
 def follow(api: httpx.Client, path: str, act: Callable[[Object], None]) -> None:
-    """Call ``act`` with every object there is and with each as it changes, for ever, outages included."""
+    """Call ``act`` with every existing object and with each change, for ever, even after outages."""
     while True:
         try:
             found = api.get(path).raise_for_status().json()

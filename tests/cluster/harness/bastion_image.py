@@ -1,4 +1,4 @@
-"""The bastion's image: the instructions of its Dockerfile, on the Debian that servers have here too."""
+"""Builds the bastion's image: the instructions of its Dockerfile on the same Debian as servers here."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .server_image import debian_layer, run_packages
 
 FOLDER = FOLDERS / "bastion"
 BASE = "localhost/gpudev-bastion-base:test"
-"""Everything but our own scripts; made where the network is."""
+"""The image without gpudev's own scripts. Its build needs the network."""
 BASTION = "localhost/gpudev-bastion"
 
 
 def bastion_base(layout: Layout) -> Image:
-    """The image without our own scripts."""
+    """Return the image without gpudev's own scripts."""
     return ensure_image(layout, BASE, _base_layers(layout))
 
 
 def bastion_image(layout: Layout, tag: str = "test") -> Image:
-    """The whole image, with the scripts of this checkout. Two tags are two images, of the same layers."""
+    """Return the whole image, with the scripts of this checkout. Images with different tags share layers."""
     code = Layer("bastion", _hash(), _copy)
     config = {
         "User": "1000:1000",
@@ -44,7 +44,7 @@ def _base_layers(layout: Layout) -> list[Layer]:
 
 
 def _copy(root: Path) -> None:
-    """As the two COPY instructions: scripts that run, and the file that they share."""
+    """Copy the scripts and the file that they share, like the two COPY instructions."""
     folder = root / "usr" / "lib" / "gpudev"
     folder.mkdir(parents=True)
     for path in _scripts():

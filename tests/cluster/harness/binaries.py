@@ -1,8 +1,8 @@
-"""Kubernetes, CoreDNS, helm and kwok, built from the Go module proxy at the versions of ``go/*/go.mod``.
+"""Builds Kubernetes, CoreDNS, helm and kwok from the Go module proxy, at the versions of ``go/*/go.mod``.
 
-Each module's binaries are built anew when a file of its has changed. Modules are apart where their
-dependencies clash (kwok needs a newer kubelet library than the kubelet built here); helm stands beside
-Kubernetes because it shares most packages, which are compiled once then.
+The binaries of a module are rebuilt when a file of the module changes. kwok is a separate module because it
+needs a newer kubelet library than the kubelet built here. helm is in the module of Kubernetes because they
+share most packages, which are then compiled once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .layout import Layout
 
 MODULES = Path(__file__).with_name("go")
 NEEDED = ("kubernetes",)
-"""What the tests need; kwok is built when first asked for."""
+"""The binaries that all tests need. kwok is built on first use."""
 COMPILER_FLAGS = "-dwarf=false -l"
-"""No tables for debuggers, no inlining: a third less to compile, for programs that have little to do."""
+"""Flags without debug tables and inlining. Compilation takes a third less, and speed matters little."""
 
 
 class BuildError(Exception):
@@ -31,7 +31,7 @@ class BuildError(Exception):
 
 
 def ensure_binaries(layout: Layout, modules: Iterable[str] = NEEDED) -> None:
-    """Build what is missing or out of date; minutes for the first time, nothing at all later."""
+    """Build what is missing or out of date. The first build takes minutes."""
     for module in modules:
         folder = MODULES / module
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -46,7 +46,7 @@ def ensure_binaries(layout: Layout, modules: Iterable[str] = NEEDED) -> None:
 
 
 def build(folder: Path, layout: Layout) -> None:
-    """All tools of one module, in one call, so that the packages they share are compiled once."""
+    """Build all tools of one module in one call, so that packages they share are compiled once."""
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "auto"}
     command = ["nice", go(folder, layout), "build", "-trimpath", "-buildvcs=false"]
     command += [f"-gcflags=all={COMPILER_FLAGS}", f"-ldflags={link_flags(folder)}"]
@@ -56,7 +56,7 @@ def build(folder: Path, layout: Layout) -> None:
 
 
 def link_flags(folder: Path) -> str:
-    """Without symbols; and with Kubernetes' version, which its clients parse from the server's answer."""
+    """Return linker flags: no symbols, and Kubernetes' version, which clients read from the server."""
     flags = "-s -w"
     if found := re.search(r"k8s\.io/kubernetes v((\d+)\.(\d+)\.\d+)", (folder / "go.mod").read_text()):
         version, major, minor = found.groups()
@@ -66,12 +66,12 @@ def link_flags(folder: Path) -> str:
 
 
 def go(folder: Path, layout: Layout) -> str:
-    """A Go that can build the module: the machine's own, which fetches a newer one, or one fetched here."""
+    """Return a Go that can build the module: the machine's if it can fetch newer ones, or a fetched one."""
     if not shutil.which("go"):
         install("golang-go")
     said = subprocess.run(["go", "version"], capture_output=True, text=True, check=True, cwd="/").stdout
     found = re.search(r"go1\.(\d+)", said)
-    if found and int(found[1]) >= 21:  # the first one that heeds GOTOOLCHAIN
+    if found and int(found[1]) >= 21:  # the first version that supports GOTOOLCHAIN
         return "go"
     wanted = re.search(r"^go (\S+)", (folder / "go.mod").read_text(), re.MULTILINE)
     if not wanted:
@@ -80,7 +80,7 @@ def go(folder: Path, layout: Layout) -> str:
 
 
 def fetched_go(version: str) -> str:
-    """Go's own distribution as a module, fetched by an old Go that does not know yet that it may."""
+    """Fetch Go's own distribution as a module, for an old Go that cannot fetch newer versions itself."""
     architecture = subprocess.run(
         ["go", "env", "GOARCH"], capture_output=True, text=True, check=True, cwd="/"
     ).stdout.strip()
@@ -98,7 +98,7 @@ def fetched_go(version: str) -> str:
         if not found:
             raise BuildError(f"Go {version} could not be fetched ({name}): {done.stdout}{done.stderr}")
     root = Path(found[1])
-    # Modules are unpacked without the right to be run.
+    # Files of unpacked modules are not executable.
     for file in (*root.glob("bin/*"), *root.glob("pkg/tool/*/*")):
         file.chmod(0o755)
     return str(root / "bin" / "go")

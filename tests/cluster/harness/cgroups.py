@@ -1,6 +1,6 @@
-"""The cgroups of the nodes' pods: made before kubelets start, removed after the cluster's death.
+"""Creates the cgroups of the nodes' pods before kubelets start, and removes them after the cluster has ended.
 
-A cgroup is the one thing that no namespace of ours takes away with it.
+Cgroups are the only part of the cluster that does not disappear with its namespaces.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .waiting import wait_for
 
 
 def hierarchies() -> dict[Path, str]:
-    """Every mounted hierarchy and its type (``cgroup`` is version 1, ``cgroup2`` version 2)."""
+    """Return every mounted hierarchy with its type (``cgroup`` is version 1, ``cgroup2`` version 2)."""
     found = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, target, kind, *_ = line.split()
@@ -23,7 +23,7 @@ def hierarchies() -> dict[Path, str]:
 
 
 def make_cgroups(layout: Layout, nodes: list[Node]) -> None:
-    """``/NAME/node-1`` … in every hierarchy, as the kubelet's ``cgroupRoot`` must exist."""
+    """Create ``/NAME/node-1`` … in every hierarchy, because the kubelet's ``cgroupRoot`` must exist."""
     for root, kind in hierarchies().items():
         for path in (root / layout.cgroup, *(root / layout.cgroup / node.name for node in nodes)):
             if kind == "cgroup2":
@@ -35,13 +35,13 @@ def make_cgroups(layout: Layout, nodes: list[Node]) -> None:
 
 
 def _hand_down(folder: Path) -> None:
-    """Version 2: what a folder's children may control is said in the folder."""
+    """Enable controllers for the children of a folder. Version 2 needs that in each folder."""
     for controller in (folder / "cgroup.controllers").read_text().split():
         (folder / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def remove_cgroups(layout: Layout) -> None:
-    """Remove what a dead cluster left; TimedOutError when something still runs in it."""
+    """Remove the cgroups of an ended cluster. Raises ``TimedOutError`` if a process still runs in them."""
     roots = [root / layout.cgroup for root in hierarchies()]
     wait_for(
         f"nothing runs in the cgroups /{layout.cgroup} any more",

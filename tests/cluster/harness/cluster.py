@@ -1,4 +1,4 @@
-"""The running cluster in a test's hands: clients of any account, objects, each part's death and return."""
+"""The running cluster for tests: clients for any account, objects, and stops and restarts of each part."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ INSIDE = "GPUDEV_CLUSTER_INSIDE"
 
 
 class NotInsideError(Exception):
-    """This process does not run in the cluster's namespaces."""
+    """The process does not run in the cluster's namespaces."""
 
 
 class Cluster:
-    """Use as a context manager, in a process that ``python -m harness run`` started."""
+    """The running cluster. Use it as a context manager in a process that ``harness run`` started."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -41,11 +41,11 @@ class Cluster:
         self.processes = Processes(layout)
         self._open = ExitStack()
         self.api = self.client(self.admin)
-        """As the admin. Calls of tests are told from those of what is tested by the user in the audit log."""
+        """Client of the admin. In the audit log, the user tells calls of tests from calls of gpudev."""
 
     @classmethod
     def attach(cls) -> Cluster:
-        """The cluster around this process; NotInsideError where there is none."""
+        """Return the cluster around this process. Raises ``NotInsideError`` without one."""
         if INSIDE not in os.environ:
             raise NotInsideError(
                 "no cluster here: run these tests with `make test-cluster`, or start them with"
@@ -65,24 +65,24 @@ class Cluster:
 
     @property
     def admin(self) -> Path:
-        """The admin's kubeconfig file."""
+        """Return the admin's kubeconfig file."""
         return self.layout.kubeconfigs / f"{ADMIN}.conf"
 
     def kubeconfig(self, namespace: str, account: str, seconds: int = 3600) -> Path:
-        """A kubeconfig file for a ServiceAccount, with a token that the API server issued (TokenRequest)."""
+        """Return a kubeconfig file for a ServiceAccount, with a token from the API server (TokenRequest)."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         answer = self.api.post(path, json={"spec": {"expirationSeconds": seconds}}).raise_for_status()
         token = answer.json()["status"]["token"]
         return write_kubeconfig(self.layout, f"{namespace}.{account}", token, namespace)
 
     def client(self, kubeconfig: Path) -> httpx.Client:
-        """An HTTP client under that account, closed with the cluster object."""
+        """Return an HTTP client with that account. It is closed with the cluster object."""
         return self._open.enter_context(client(self.layout, kubeconfig))
 
     # Objects
 
     def kubectl(self, *arguments: str, kubeconfig: Path | None = None, given: str | None = None) -> str:
-        """What kubectl prints; CalledProcessError, with its words in the notes, when it fails."""
+        """Run kubectl and return its output. Raises ``CalledProcessError`` with the error text as a note."""
         command = [
             str(self.layout.binaries / "kubectl"),
             f"--kubeconfig={kubeconfig or self.admin}",
@@ -97,14 +97,14 @@ class Cluster:
         return done.stdout
 
     def apply(self, *objects: Object) -> None:
-        """Create or change objects, as the admin."""
+        """Create or change objects as the admin."""
         self.kubectl(
             "apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         )
 
     @contextmanager
     def namespace(self, **labels: str) -> Iterator[str]:
-        """A new namespace; afterwards its pods are gone, and the rest of it goes."""
+        """Create a namespace. At the end, wait until its pods are deleted; the rest is deleted later."""
         name = f"test-{secrets.token_hex(4)}"
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         path = f"/api/v1/namespaces/{name}"
@@ -114,18 +114,18 @@ class Cluster:
         try:
             yield name
         finally:
-            # The namespace itself goes in its own time: what matters to the next test are GPUs.
+            # The namespace is deleted in the background. The next test needs only the GPUs.
             self.api.delete(f"{path}/pods", params={"gracePeriodSeconds": 1}).raise_for_status()
             wait_for(f"the pods of {name} are gone", lambda: not self.pods(name))
             self.api.delete(path).raise_for_status()
 
     def pods(self, namespace: str) -> dict[str, Object]:
-        """Pods by name."""
+        """Return the pods of a namespace by name."""
         found = self.api.get(f"/api/v1/namespaces/{namespace}/pods").raise_for_status().json()
         return {pod["metadata"]["name"]: pod for pod in found["items"]}
 
     def wait_for_pod(self, namespace: str, name: str, phase: str = "Running") -> Object:
-        """The pod once it is in that phase (Running: its containers ready too)."""
+        """Wait until the pod has that phase, and return it. If Running, its containers must also be ready."""
 
         def look() -> Object | None:
             pod = self.pods(namespace).get(name)
@@ -137,17 +137,17 @@ class Cluster:
         return wait_for(f"the pod {namespace}/{name} is {phase}", look)
 
     def execute(self, namespace: str, pod: str, *command: str) -> str:
-        """What a command prints in the pod's first container."""
+        """Run a command in the pod's first container and return its output."""
         return self.kubectl("exec", f"--namespace={namespace}", pod, "--", *command)
 
     def load(self, image: Image) -> None:
-        """Bring an image to every node; only the layers that a node lacks."""
+        """Load an image on every node. Only layers that a node lacks are copied."""
         for node in self.nodes:
             nodes.import_image(self.layout, node, image)
 
     @contextmanager
     def without_image(self, name: str, reference: str) -> Iterator[None]:
-        """A node that has not got an image, as far as its kubelet can tell."""
+        """Hide an image from a node's kubelet, as if the node did not have it."""
         images = [*nodes.ctr(self.layout, self.node(name)), "images"]
         kept = "localhost/kept:test"
         for command in (["tag", reference, kept], ["rm", "--sync", reference]):
@@ -161,20 +161,20 @@ class Cluster:
     # Nodes
 
     def node(self, name: str) -> Node:
-        """By its name; KeyError for one that is not of this cluster."""
+        """Return the node of that name. Raises ``KeyError`` if the cluster does not have it."""
         return {node.name: node for node in self.nodes}[name]
 
     def kill_kubelet(self, name: str) -> None:
-        """SIGKILL; its pods' containers run on, as on a lost node."""
+        """Kill the kubelet (SIGKILL). The containers of its pods keep running, as on a lost node."""
         self.processes.end(nodes.kubelet(self.node(name)))
 
     def start_kubelet(self, name: str) -> None:
-        """Start it again, over what it left."""
+        """Restart the kubelet with its previous files."""
         node = self.node(name)
         self.processes.start(nodes.kubelet(node), nodes.kubelet_command(self.layout, node))
 
     def wait_for_node(self, name: str, *, ready: bool = True) -> None:
-        """Until the node is Ready with all its GPUs, or until it is not any more."""
+        """Wait until the node is Ready with all its GPUs, or until it is no longer Ready."""
         node = self.node(name)
         wait_for(
             f"{name} {'is ready' if ready else 'is not ready'}",
@@ -182,7 +182,7 @@ class Cluster:
         )
 
     def delete_node(self, name: str) -> None:
-        """Delete the object. The kubelet does not register again by itself: ``register_again`` makes it."""
+        """Delete the node object. The kubelet registers it again only after ``register_again``."""
         self.api.delete(f"/api/v1/nodes/{name}").raise_for_status()
 
     def register_again(self, name: str) -> None:
@@ -192,27 +192,27 @@ class Cluster:
         self.wait_for_node(name)
 
     def cordon(self, name: str, cordoned: bool = True) -> None:
-        """Let nothing new onto the node, or again."""
+        """Cordon or uncordon the node."""
         self._patch_node(name, {"spec": {"unschedulable": cordoned}})
 
     def taint(self, name: str, *taints: Object) -> None:
-        """Set the node's taints (dicts of key, value and effect) to just these."""
+        """Replace the node's taints with these (dicts of key, value and effect)."""
         self._patch_node(name, {"spec": {"taints": list(taints) or None}})
 
     def set_allocatable(self, name: str, resource: str, count: int) -> None:
-        """As a device plugin that calls devices unhealthy, or well again.
+        """Set the allocatable GPUs, like a device plugin that reports devices as unhealthy or healthy.
 
-        The kubelet, which knows of no plugin here, writes the whole capacity back within two seconds.
+        No plugin is registered here, so the kubelet restores the full capacity within two seconds.
         """
         self._patch_node(name, {"status": {"allocatable": {resource: str(count)}}}, "/status")
 
     def label(self, name: str, **labels: str | None) -> None:
-        """Set labels ``gpudev/…`` of the node, ``-`` for ``_``, or remove them."""
+        """Set or remove labels ``gpudev/…`` of the node. ``_`` in a name becomes ``-``."""
         named = {f"gpudev/{key.replace('_', '-')}": value for key, value in labels.items()}
         self._patch_node(name, {"metadata": {"labels": named}})
 
     def set_condition(self, name: str, type: str, status: str, reason: str) -> None:
-        """As the EKS node monitoring agent: the kubelet leaves conditions alone that it does not know."""
+        """Set a condition like the EKS node monitoring agent. The kubelet keeps conditions of others."""
         condition = {"type": type, "status": status, "reason": reason, "message": f"{reason} was detected"}
         self._patch_node(name, {"status": {"conditions": [condition]}}, "/status", STRATEGIC_MERGE)
 
@@ -224,14 +224,14 @@ class Cluster:
     # The control plane
 
     def stop_api_server(self) -> None:
-        """SIGKILL: connections are refused until ``start_api_server``."""
+        """Kill the API server (SIGKILL). Connections are refused until ``start_api_server``."""
         self.processes.end(control_plane.API_SERVER)
 
     def start_api_server(self) -> None:
-        """Start it again and wait until it is ready.
+        """Restart the API server and wait until it is ready.
 
-        With all else of Kubernetes new, too: after several outages in a row its parts ask again after 30 to
-        60 s only (client-go's reflectors back off), and until then nothing starts.
+        The other parts of Kubernetes are restarted, too. After several outages, client-go's reflectors back
+        off for 30 to 60 s, and until then nothing would start.
         """
         self.processes.start(control_plane.API_SERVER, control_plane.api_server(self.layout))
         wait_for_api(self.api, self.processes)
@@ -243,34 +243,34 @@ class Cluster:
             self.start_kubelet(node.name)
 
     def pause_api_server(self) -> None:
-        """SIGSTOP: connections are taken and never answered, until ``resume_api_server``."""
+        """Suspend the API server (SIGSTOP): it accepts connections, but answers none until it is resumed."""
         self.processes.send(control_plane.API_SERVER, signal.SIGSTOP)
-        # Its other threads stop a moment later, and may answer until then.
+        # Its other threads stop a moment later and may still answer until then.
         wait_for("the API server stands still", lambda: self.processes.stands_still(control_plane.API_SERVER))
 
     def resume_api_server(self) -> None:
-        """SIGCONT, and wait until it is ready."""
+        """Resume the API server (SIGCONT), and wait until it is ready."""
         self.processes.send(control_plane.API_SERVER, signal.SIGCONT)
         wait_for_api(self.api, self.processes)
 
     def restart_controller_manager(self, flags: Sequence[str] = ()) -> None:
-        """With other settings, e.g. ``--node-monitor-grace-period=3s``; without any, with the usual ones."""
+        """Restart the controller manager, with ``flags`` such as ``--node-monitor-grace-period=3s``."""
         self.processes.end(control_plane.CONTROLLER_MANAGER)
         self.processes.start(
             control_plane.CONTROLLER_MANAGER, control_plane.controller_manager(self.layout, flags)
         )
 
-    # What was asked of the API server
+    # Requests to the API server
 
     def audit(self) -> Iterator[dict[str, Any]]:
-        """The requests so far, oldest first (audit.k8s.io/v1 Event, metadata only)."""
+        """Return the requests so far, oldest first (audit.k8s.io/v1 Event, metadata only)."""
         with self.layout.audit_log.open() as file:
             for line in file:
-                if line.endswith("\n"):  # the last one may be half written
+                if line.endswith("\n"):  # the last line may be incomplete
                     yield json.loads(line)
 
     def calls(self, user: str) -> Counter[tuple[str, str]]:
-        """How often a user asked for what: as (verb, resource). A watch counts once, as it begins."""
+        """Count a user's requests by (verb, resource). A watch counts once, when it begins."""
         return Counter(
             (event["verb"], event.get("objectRef", {}).get("resource", event["requestURI"]))
             for event in self.audit()

@@ -1,4 +1,4 @@
-"""The command line of each part of the control plane, and of DNS and the service proxy."""
+"""Command lines of the parts of the control plane, of DNS and of the service proxy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DNS = "coredns"
 _ETCD_URL = "http://127.0.0.1:2379"
 
 NODE_UNKNOWN_AFTER = 8
-"""Seconds without a word from a kubelet until its node is Unknown (40 to 50 in a cluster's defaults)."""
+"""Seconds without a report from a kubelet until its node is Unknown. Kubernetes' default is 40 to 50."""
 
 
 def etcd(layout: Layout) -> list[str]:
-    """Without fsync: what a test cluster stores does not outlive the boot."""
+    """Return etcd's command line, without fsync: the data of a test cluster is needed for one boot only."""
     return [
         "etcd",
         f"--data-dir={layout.run / 'etcd'}",
@@ -35,7 +35,7 @@ def etcd(layout: Layout) -> list[str]:
 
 
 def api_server(layout: Layout) -> list[str]:
-    """RBAC and the admission that a real cluster has, and an audit log of every call's metadata."""
+    """Return the API server's command line: RBAC, usual admission, an audit log of each call's metadata."""
     pki = layout.authority.parent
     policy = layout.run / "audit-policy.json"
     rule = {"level": "Metadata", "omitStages": ["RequestReceived"]}
@@ -56,7 +56,7 @@ def api_server(layout: Layout) -> list[str]:
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         f"--service-cluster-ip-range={SERVICES}",
-        # Pods that say nothing themselves leave a silent node at once: a test must not wait for minutes.
+        # Pods without their own tolerations leave a silent node at once: tests must not wait for minutes.
         "--default-unreachable-toleration-seconds=2",
         "--default-not-ready-toleration-seconds=2",
         "--service-account-issuer=https://kubernetes.default.svc",
@@ -69,12 +69,12 @@ def api_server(layout: Layout) -> list[str]:
 
 
 def scheduler(layout: Layout) -> list[str]:
-    """One of it, so no election."""
+    """Return the scheduler's command line. Only one runs, so it needs no leader election."""
     return [str(layout.binaries / SCHEDULER), *_common(layout, "scheduler")]
 
 
 def controller_manager(layout: Layout, flags: Sequence[str] = ()) -> list[str]:
-    """Quick to call a node Unknown (``NODE_UNKNOWN_AFTER``); later ``flags`` win over earlier ones."""
+    """Return the controller manager's command line. Nodes become Unknown early; the last flag wins."""
     return [
         str(layout.binaries / CONTROLLER_MANAGER),
         *_common(layout, "controller-manager"),
@@ -101,7 +101,7 @@ def _common(layout: Layout, account: str) -> list[str]:
 
 
 def proxy(layout: Layout) -> list[str]:
-    """One for all nodes: they share the network namespace, and with it the table of rules."""
+    """Return the service proxy's command line. Nodes share a network namespace, so they need only one."""
     config = layout.run / "proxy.json"
     content = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -109,7 +109,7 @@ def proxy(layout: Layout) -> list[str]:
         "mode": "nftables",
         "clusterCIDR": str(PODS),
         "clientConnection": {"kubeconfig": str(layout.kubeconfigs / "proxy.conf")},
-        # The connection table is the machine's, not this namespace's: leave it alone.
+        # The limits of connection tracking belong to the machine, not to this namespace. Do not change them.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "healthzBindAddress": "127.0.0.1:10256",
         "metricsBindAddress": "127.0.0.1:10249",
@@ -119,7 +119,7 @@ def proxy(layout: Layout) -> list[str]:
 
 
 def dns(layout: Layout) -> list[str]:
-    """Names of services and pods, and none of the world outside, which cannot be reached from here."""
+    """Return the DNS server's command line. It knows only services and pods: nothing else is reachable."""
     corefile = layout.run / "Corefile"
     corefile.write_text(
         f".:53 {{\n  bind {DNS_ADDRESS}\n  errors\n"

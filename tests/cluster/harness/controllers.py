@@ -1,4 +1,4 @@
-"""What a real cluster has beside Kubernetes: a device plugin's GPUs, and volumes made as they are claimed.
+"""Stand-ins for parts of a real cluster: GPUs of a device plugin, and volumes created for claims.
 
 ``python -m harness controllers`` runs in the cluster's namespaces for as long as the cluster does.
 """
@@ -16,11 +16,11 @@ from .credentials import HARNESS
 from .layout import GPU, HOME_CLASS, Layout, Node, load_nodes
 
 _OWNER = 1000
-"""User and group of a home, as of the servers' processes."""
+"""User and group of homes, the same as those of the servers' processes."""
 
 
 def run(layout: Layout) -> None:
-    """Both loops, for ever."""
+    """Run both loops for ever."""
     api = client(layout, layout.kubeconfigs / f"{HARNESS}.conf")
     nodes = {node.name: node for node in load_nodes(layout)}
     threading.Thread(
@@ -30,7 +30,7 @@ def run(layout: Layout) -> None:
 
 
 def advertise(api: httpx.Client, nodes: dict[str, Node], found: Object) -> None:
-    """Give a node that has just registered its GPUs and EFA; later a test may change its allocatable."""
+    """Give a newly registered node its GPUs and EFA interfaces. Tests may change its allocatable later."""
     name = found["metadata"]["name"]
     if name not in nodes or found["status"]["capacity"].get(GPU, "0") != "0":
         return
@@ -40,7 +40,7 @@ def advertise(api: httpx.Client, nodes: dict[str, Node], found: Object) -> None:
 
 
 def provision(api: httpx.Client, layout: Layout, claim: Object) -> None:
-    """Bind a claim of a home to a folder named after it: claimed again, the home is the same."""
+    """Bind a claim of a home to a folder with its name, so that a new claim gets the same home."""
     meta, spec = claim["metadata"], claim["spec"]
     if spec.get("storageClassName") != HOME_CLASS or spec.get("volumeName") or "deletionTimestamp" in meta:
         return
@@ -66,5 +66,5 @@ def provision(api: httpx.Client, layout: Layout, claim: Object) -> None:
         },
     }
     answer = api.post("/api/v1/persistentvolumes", json=volume)
-    if answer.status_code != httpx.codes.CONFLICT:  # made already, and not bound yet
+    if answer.status_code != httpx.codes.CONFLICT:  # it exists already but is not bound yet
         answer.raise_for_status()

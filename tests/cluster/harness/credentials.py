@@ -1,4 +1,4 @@
-"""Who may talk to the API server: a certificate authority, one token for each part, and kubeconfig files."""
+"""Credentials for the API server: a certificate authority, one token for each part, and kubeconfig files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .layout import API_ADDRESS, API_PORT, API_SERVICE, Layout, Node
 
 ADMIN = "admin"
 HARNESS = "harness"
-"""The harness itself, apart from the admin so that the audit log tells their calls apart."""
+"""User of the harness itself. It differs from the admin, so that the audit log tells their calls apart."""
 SCHEDULER = "system:kube-scheduler"
 CONTROLLER_MANAGER = "system:kube-controller-manager"
 PROXY = "system:kube-proxy"
@@ -41,12 +41,12 @@ def make_credentials(layout: Layout, nodes: list[Node]) -> None:
 
 
 def tokens_file(layout: Layout) -> Path:
-    """The API server's table of tokens."""
+    """Return the file with the API server's table of tokens."""
     return layout.authority.parent / "tokens.csv"
 
 
 def write_kubeconfig(layout: Layout, name: str, token: str, namespace: str = "default") -> Path:
-    """``NAME.conf`` (JSON, which is YAML as well), readable for its owner only."""
+    """Write ``NAME.conf`` as JSON, which is also YAML. Only its owner can read it."""
     content = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -64,7 +64,7 @@ def write_kubeconfig(layout: Layout, name: str, token: str, namespace: str = "de
 
 
 def token_of(kubeconfig: Path) -> str:
-    """The token in a file that ``write_kubeconfig`` wrote."""
+    """Return the token in a file that ``write_kubeconfig`` wrote."""
     return str(json.loads(kubeconfig.read_text())["users"][0]["user"]["token"])
 
 
@@ -75,7 +75,7 @@ def _write_secret(path: Path, content: str) -> None:
 
 
 def _certificates(folder: Path) -> None:
-    """An authority, the API server's certificate, the one it shows to kubelets, a key that signs accounts."""
+    """Create an authority, the API server's certificates for clients and kubelets, and a key for accounts."""
     folder.mkdir(parents=True, mode=0o700)
     _openssl(folder, "req -x509 -subj /CN=gpudev-test-ca -days 30 -noenc -keyout ca.key -out ca.crt")
     names = (
@@ -92,7 +92,7 @@ def _certificates(folder: Path) -> None:
 
 
 def sign(folder: Path, name: str, subject: str, extension: str) -> None:
-    """Make ``NAME.key`` and ``NAME.crt`` in the folder of the authority, signed by it."""
+    """Create ``NAME.key`` and ``NAME.crt``, signed by the authority, in the authority's folder."""
     by = "-CA ca.crt -CAkey ca.key -days 30"
     _openssl(
         folder,
@@ -104,7 +104,7 @@ def _openssl(folder: Path, arguments: str) -> None:
     words = arguments.split()
     if words[0] == "req":
         words += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    # An hour old at once, since a clock that is wrong by minutes is one of the tests.
+    # Valid since an hour ago, because some tests use clocks that are wrong by minutes.
     environment = os.environ | {"LD_PRELOAD": str(faketime()), "FAKETIME": "-1h"}
     done = subprocess.run(
         ["openssl", *words], cwd=folder, env=environment, capture_output=True, text=True, umask=0o077

@@ -1,4 +1,4 @@
-"""What the machine itself must have, from Debian's (or Ubuntu's) packages."""
+"""Installs the Debian or Ubuntu packages that the machine needs."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ CNI_PLUGINS = "/usr/lib/cni"
 
 
 class MissingError(Exception):
-    """A package is neither there nor to be had."""
+    """A package is missing and cannot be installed."""
 
 
 def install(*packages: str) -> None:
-    """Install those that are missing, as root; MissingError when that fails."""
+    """Install missing packages, as root. Raises ``MissingError`` if that fails."""
     if subprocess.run([CHECKOUT / "tools" / "debian-packages", *packages]).returncode != 0:
         raise MissingError("packages of the machine are missing; which ones is said above")
 
 
 def faketime() -> Path:
-    """The library that gives a process another clock, when it is preloaded."""
+    """Return the library that gives a process a different clock when it is preloaded."""
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
     return library

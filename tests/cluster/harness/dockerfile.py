@@ -1,4 +1,4 @@
-"""The instructions of our Dockerfiles: they make the test cluster's images, without a container builder."""
+"""Reads gpudev's Dockerfiles, to build the test cluster's images without a container builder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FOLDERS = CHECKOUT / "infra" / "images"
 
 
 def instructions(image: str, name: str) -> list[str]:
-    """The arguments of every instruction of that name (``RUN``, ``ENV`` …), in order."""
+    """Return the arguments of every instruction of that name (``RUN``, ``ENV`` …), in order."""
     text = path(image).read_text().replace("\\\n", " ")
     return re.findall(rf"^{name} (.*)$", text, re.MULTILINE)
 
 
 def instruction(image: str, name: str) -> str:
-    """The only instruction of that name. ImageError if there are more or none."""
+    """Return the only instruction of that name. Raises ``ImageError`` if there is not exactly one."""
     found = instructions(image, name)
     if len(found) != 1:
         raise ImageError(f"{path(image)} has {len(found)} instructions {name}, where one is expected")
@@ -26,9 +26,9 @@ def instruction(image: str, name: str) -> str:
 
 
 def commands(image: str, first_words: str) -> str:
-    """Those commands of the RUN instructions that begin so, to be run one after the other.
+    """Return a script with those commands of the RUN instructions that begin in this way.
 
-    ImageError if there are none.
+    Raises ``ImageError`` if there are none.
     """
     found = [
         command.strip()
@@ -42,5 +42,5 @@ def commands(image: str, first_words: str) -> str:
 
 
 def path(image: str) -> Path:
-    """The Dockerfile of ``hub``, ``server`` or ``bastion``."""
+    """Return the Dockerfile of ``hub``, ``server`` or ``bastion``."""
     return FOLDERS / image / "Dockerfile"

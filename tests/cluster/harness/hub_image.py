@@ -1,7 +1,7 @@
-"""The images of Hub and service, and of the Hub's proxy, for a cluster that runs them as pods.
+"""Builds the images of Hub and service, and of the Hub's proxy, for a cluster that runs them as pods.
 
-The first follows its Dockerfile, on a Debian with Python in place of ``python:slim``. The second stands in
-for the image that the chart names: the proxy of this checkout, and the Node that it runs on here.
+The first image follows its Dockerfile, on a Debian with Python instead of ``python:slim``. The second
+replaces the image that the chart names: it has the proxy and the Node.js of this checkout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REQUIREMENTS = CHECKOUT / "requirements" / "kubernetes.txt"
 NODE = CHECKOUT / ".venv" / "bin" / "node"
 PROXY_FILES = CHECKOUT / ".tools" / "node"
 HUB_BASE = "localhost/gpudev-hub-base:test"
-"""Everything but our own code; made where the network is."""
+"""The image without gpudev's own code. Its build needs the network."""
 HUB = "localhost/gpudev-hub"
 PROXY = "localhost/configurable-http-proxy"
 _STAND_IN = (
@@ -27,7 +27,7 @@ _STAND_IN = (
     "apt-get install -q -y --no-install-recommends python3\n"
     "ln -s /usr/bin/python3 /usr/local/bin/python\n"
 )
-"""What ``python:slim`` has and Debian's minimum has not."""
+"""Packages that ``python:slim`` has and a minimal Debian lacks."""
 _PATH = "PATH=/opt/gpudev/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXY_FOLDER = "srv/configurable-http-proxy"
 _PROXY_COMMAND = f"""#!/bin/sh
@@ -36,12 +36,12 @@ cd /{_PROXY_FOLDER} && exec ./node node_modules/configurable-http-proxy/bin/conf
 
 
 def hub_base(layout: Layout) -> Image:
-    """The image of Hub and service without our own code."""
+    """Return the image of Hub and service without gpudev's own code."""
     return ensure_image(layout, HUB_BASE, _base_layers(layout))
 
 
 def hub_image(layout: Layout, tag: str) -> Image:
-    """The whole image, with the code of this checkout. Two tags are two images, of the same layers."""
+    """Return the whole image, with the code of this checkout. Images with different tags share layers."""
     wheel = own_wheel()
     install = commands("hub", "uv pip install")
     code = Layer(
@@ -70,13 +70,13 @@ def _base_layers(layout: Layout) -> list[Layer]:
 
 
 def _uv(script: str) -> list[str]:
-    """Commands of the Dockerfile's build stage, whose folders are below ``/tmp`` here."""
+    """Return commands of the Dockerfile's build stage, with its folders below ``/tmp``."""
     stage = "mkdir -p /tmp/src; cd /tmp/src; export PATH=/tmp:$PATH UV_PYTHON_DOWNLOADS=never\n"
     return ["sh", "-euc", stage + script.replace("/out/", "/tmp/out/")]
 
 
 def proxy_image(layout: Layout, tag: str) -> Image:
-    """The Hub's proxy; any user may run it."""
+    """Return the image of the Hub's proxy, which any user may run."""
     key = file_hash(PROXY_FILES / "package-lock.json") + file_hash(NODE) + _PROXY_COMMAND
     return ensure_image(
         layout,

@@ -1,4 +1,4 @@
-"""Images in layers, each layer cached under the hash of what it is made from and of what lies below it."""
+"""Builds images in layers. Each layer is cached under the hash of its inputs and of the layers below it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .oci import Blob, Image, write_layer
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer adds to those below: ``fill(root)`` is called with the root file system to change."""
+    """One layer of an image. ``fill(root)`` is called with the root file system to change."""
 
     name: str
-    """Of its folder; one layer of a name is kept."""
+    """Name of the layer's folder. Only the newest layer of a name is kept."""
     key: str
-    """Anything that changes when its content would."""
+    """A text that changes whenever the content of the layer would change."""
     fill: Callable[[Path], None]
 
 
@@ -34,7 +34,7 @@ class ImageError(Exception):
 def ensure_image(
     layout: Layout, reference: str, layers: Sequence[Layer], config: Mapping[str, Any] | None = None
 ) -> Image:
-    """The image of these layers, lowest first; only those that changed, and those above them, are made anew.
+    """Build the image of these layers, lowest first. Only changed layers and those above them are rebuilt.
 
     ``config`` is the OCI image configuration (Entrypoint, Env, User, WorkingDir …).
     """
@@ -70,7 +70,7 @@ def _ensure_layer(layers: Path, layer: Layer, key: str, below: list[Path]) -> Pa
 
 @contextmanager
 def _overlay(upper: Path, below: list[Path], folder: Path) -> Iterator[Path]:
-    """The layers below with ``upper`` on top, to be written to."""
+    """Mount the layers below with ``upper`` as the writable layer on top."""
     if not below:
         yield upper
         return
@@ -78,7 +78,7 @@ def _overlay(upper: Path, below: list[Path], folder: Path) -> Iterator[Path]:
     work.mkdir()
     merged.mkdir()
     lower = ":".join(str(path) for path in reversed(below))
-    # Without these three, the upper directory would hold marks that only this kernel understands.
+    # Without these three options, the upper directory would contain marks that only this kernel understands.
     options = f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off,index=off"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
     try:
@@ -107,10 +107,10 @@ exec chroot "$root" "$@"
 
 
 def run_in(root: Path, command: Sequence[str], binds: Mapping[Path, str], env: Mapping[str, str]) -> None:
-    """Run a command in a root file system; ``binds`` shows files and folders of the machine at paths there.
+    """Run a command in a root file system. ``binds`` mounts files and folders of the machine there.
 
-    ``/tmp`` is empty and temporary, so that paths below it leave nothing in the layer. The mounts are the
-    command's own and go with it.
+    ``/tmp`` is empty and temporary, so files below it do not get into the layer. Only the command sees the
+    mounts, and they end with it.
     """
     pairs = [part for source, target in binds.items() for part in (str(source), target)]
     inside = ["sh", "-euc", _CHROOT, "sh", str(root), *pairs, "--", *command]

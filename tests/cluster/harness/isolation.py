@@ -1,4 +1,4 @@
-"""What the cluster has of its own: addresses, and whatever its parts would write outside the state folder."""
+"""Isolates the cluster: its own addresses, and its own copies of folders outside the state folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from .layout import DNS_ADDRESS, SERVICES, Layout, Node, host_addresses
 
 _OWN = ("/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet")
-"""Folders that containerd, CNI and kubelets write to, whatever they are told."""
+"""Folders to which containerd, CNI and kubelets always write, whatever their settings."""
 _RUN = ("lock", "netns", "sshd")
 _NODE_SETTINGS = {
     "vm/overcommit_memory": 1,
@@ -18,13 +18,13 @@ _NODE_SETTINGS = {
     "kernel/keys/root_maxkeys": 1000000,
     "kernel/keys/root_maxbytes": 25000000,
 }
-"""What a kubelet sets for the whole machine; here it is shown files that say so already."""
+"""Settings of the whole machine that a kubelet changes. Here it sees files that already have its values."""
 _NETWORK_SETTINGS = {"ipv4/ip_forward": 1, "bridge/bridge-nf-call-iptables": 1}
-"""These belong to the network namespace."""
+"""Settings that belong to the network namespace."""
 
 
 def isolate(layout: Layout, nodes: list[Node]) -> None:
-    """Call once, as process 1 of new mount and network namespaces."""
+    """Set up new mount and network namespaces. Process 1 of the namespaces calls it once."""
     for folder in _OWN:
         Path(folder).mkdir(parents=True, exist_ok=True)
         _mount("-t", "tmpfs", "tmpfs", folder)
@@ -39,7 +39,7 @@ def isolate(layout: Layout, nodes: list[Node]) -> None:
         _mount("--bind", str(shown), f"/proc/sys/{name}")
     bridge = [f"address add {address} dev host0" for address in host_addresses(nodes)]
     lines = ["link set lo up", "link add host0 type bridge", *bridge, "link set host0 up"]
-    # A service's address must have a route before it is turned into a pod's.
+    # A service's address needs a route before it is translated into a pod's address.
     lines.append(f"route add {SERVICES} dev host0")
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
     for name, value in _NETWORK_SETTINGS.items():
@@ -47,29 +47,29 @@ def isolate(layout: Layout, nodes: list[Node]) -> None:
 
 
 def remove_empty_folders() -> None:
-    """Afterwards, outside: folders that were made only to be mounted over."""
+    """Remove, outside of the namespaces, the folders that were created only as mount points."""
     for folder in _OWN:
         if _mounted_over(folder):
-            continue  # another cluster's, which would lose its mount with the folder
+            continue  # another cluster uses the folder and would lose its mount
         try:
             Path(folder).rmdir()
-        except OSError:  # it has something in it, as it had before
+        except OSError:  # the folder has files from before
             pass
 
 
 def _mounted_over(folder: str) -> bool:
-    """Whether any process, whatever its namespaces, has something mounted there."""
+    """Return whether a process in any namespace has a mount there."""
     for mounts in Path("/proc").glob("[0-9]*/mounts"):
         try:
             if f" {folder} " in mounts.read_text():
                 return True
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             pass
     return False
 
 
 def _names(layout: Layout) -> None:
-    """Processes beside the cluster find its services by name."""
+    """Let processes in the namespaces resolve the names of the cluster's services."""
     shown = layout.run / "resolv.conf"
     shown.write_text(
         f"nameserver {DNS_ADDRESS}\nsearch default.svc.cluster.local svc.cluster.local cluster.local\n"

@@ -1,4 +1,4 @@
-"""Simulated nodes beside the real ones, for scale: kwok keeps them alive and plays their pods."""
+"""Simulated nodes, for tests of scale: kwok keeps them alive and simulates their pods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POD_ADDRESSES = list(PODS.subnets(new_prefix=17))[1]
 
 
 def start_kwok(cluster: Cluster) -> None:
-    """Needs ``python -m harness prepare --all`` once, outside: there is no network inside."""
+    """Start kwok. Before, run ``python -m harness prepare --all`` once: there is no network inside."""
     config = cluster.layout.run / "kwok.yaml"
     config.write_text(stages_file(cluster.layout).read_text())
     cluster.processes.start(
@@ -32,7 +32,7 @@ def start_kwok(cluster: Cluster) -> None:
 
 
 def make_simulated_nodes(cluster: Cluster, count: int, *, zone: str = "test-a") -> None:
-    """``count`` nodes named ``fake-1`` … with 8 GPUs and 32 EFA each."""
+    """Create ``count`` nodes, named ``fake-1`` and so on, with 8 GPUs and 32 EFA interfaces each."""
     capacity = {GPU: "8", EFA: "32", "cpu": "192", "memory": "2Ti", "pods": "110"}
     usual = dict(cluster.nodes[0].labels)
     for number in range(1, count + 1):
@@ -48,7 +48,7 @@ def make_simulated_nodes(cluster: Cluster, count: int, *, zone: str = "test-a") 
 
 
 def prepare_kwok(layout: Layout) -> None:
-    """Build kwok, and lay beside it the rules by which its nodes and pods live; it has none by itself."""
+    """Build kwok, and write the rules for its nodes and pods next to it. kwok has no built-in rules."""
     ensure_binaries(layout, ["kwok"])
     module = MODULES / "kwok"
     command = [go(module, layout), "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
@@ -65,5 +65,5 @@ def prepare_kwok(layout: Layout) -> None:
 
 
 def stages_file(layout: Layout) -> Path:
-    """Kept beside the binary."""
+    """Return the file with the rules, next to the binary."""
     return layout.binaries / "kwok-stages.yaml"

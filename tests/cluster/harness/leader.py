@@ -1,4 +1,4 @@
-"""Process 1 of the cluster's namespaces: boots the cluster, then reaps. With its death all of it is gone."""
+"""Process 1 of the cluster's namespaces: boots the cluster, then reaps. The whole cluster ends with it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .waiting import wait_for
 
 
 def lead(layout: Layout, lock: int) -> None:
-    """Never returns. ``lock`` is the file descriptor that tells the world that this cluster lives."""
+    """Boot the cluster; never return. The file descriptor ``lock`` shows others that this cluster runs."""
     os.set_inheritable(lock, False)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -41,7 +41,7 @@ def lead(layout: Layout, lock: int) -> None:
 
 
 def boot(layout: Layout, members: list[Node]) -> None:
-    """From nothing to nodes that are ready and have their GPUs."""
+    """Start everything, until all nodes are ready and have their GPUs."""
     images = [pause_image(layout), base_image(layout)]
     isolate(layout, members)
     make_cgroups(layout, members)
@@ -74,7 +74,7 @@ def boot(layout: Layout, members: list[Node]) -> None:
 
 
 def wait_for_api(api: httpx.Client, processes: Processes) -> None:
-    """Until the API server says that all of it is up; RuntimeError with its last words if it ends instead."""
+    """Wait until the API server is ready. Raises ``RuntimeError`` with its last output if it ends instead."""
 
     def ready() -> bool:
         if not processes.runs(control_plane.API_SERVER):
@@ -88,7 +88,7 @@ def wait_for_api(api: httpx.Client, processes: Processes) -> None:
 
 
 def node_is_ready(api: httpx.Client, node: Node) -> bool:
-    """Registered, Ready, and with its GPUs to give."""
+    """Return whether the node is registered and Ready, and has its GPUs."""
     answer = api.get(f"/api/v1/nodes/{node.name}")
     if not answer.is_success:
         return False
@@ -106,7 +106,7 @@ def _start_containerd(layout: Layout, processes: Processes, node: Node, images: 
 
 
 def _create_base(layout: Layout) -> None:
-    """Roles and classes that every test relies on."""
+    """Create the roles and classes that every test needs."""
     kubectl = [str(layout.binaries / "kubectl"), f"--kubeconfig={layout.kubeconfigs / ADMIN}.conf"]
     base = str(Path(__file__).with_name("base.json"))
     subprocess.run(

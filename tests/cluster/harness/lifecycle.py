@@ -1,4 +1,4 @@
-"""From outside the namespaces: build what is missing, boot, enter, and remove what a dead cluster left."""
+"""Works from outside the namespaces: builds what is missing, boots, enters, and cleans up after a cluster."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--
 _PACKAGE = Path(__file__).parents[1]
 _BRIDGE_RULES = Path("/proc/sys/net/bridge")
 BOOT = 600.0
-"""Seconds for a boot, which on its first time brings a gigabyte of images to each node."""
+"""Seconds for a boot. The first boot copies a gigabyte of images to each node."""
 
 
 class HarnessError(Exception):
-    """What was asked for cannot be, and why."""
+    """The request cannot be fulfilled; the message says why."""
 
 
 def prepare(layout: Layout) -> None:
-    """Whatever a boot needs and does not make itself: packages, binaries, images. Seconds if all is there."""
+    """Prepare what a boot needs: packages, binaries, images. This takes seconds if nothing is missing."""
     if os.geteuid() != 0:
         raise HarnessError(
             "the test cluster needs root, because real kubelets make namespaces, mounts and cgroups; "
@@ -48,8 +48,8 @@ def prepare(layout: Layout) -> None:
 
 @contextmanager
 def _images_made(layout: Layout) -> Iterator[None]:
-    """Made beside what is done meanwhile: they wait for the network, and compilers do not."""
-    # In a namespace of its own, so that no mount outlives it.
+    """Build images while the caller continues. They wait for the network; compilers need the processor."""
+    # In a separate namespace, so that its mounts end with it.
     command = ["unshare", *_NAMESPACES, *_python("images")]
     with subprocess.Popen(command, env=environment(layout)) as making:
         try:
@@ -62,7 +62,7 @@ def _images_made(layout: Layout) -> Iterator[None]:
 
 
 def _load_bridge_rules() -> None:
-    """Services reach pods of the same bridge only if netfilter sees bridges: a module of the kernel."""
+    """Load a kernel module that shows bridges to netfilter. Services need it for pods of the same bridge."""
     if _BRIDGE_RULES.exists():
         return
     done = subprocess.run(["modprobe", "br_netfilter"], capture_output=True, text=True)
@@ -74,7 +74,7 @@ def _load_bridge_rules() -> None:
 
 
 def up(layout: Layout, nodes: list[Node], *, keep: bool) -> None:
-    """Boot a cluster; with ``keep`` it lives on after this process, else it dies with it."""
+    """Boot a cluster. With ``keep``, it keeps running after this process; otherwise it ends with it."""
     began = time.monotonic()
     prepare(layout)
     lock = _take_lock(layout)
@@ -124,7 +124,7 @@ def up(layout: Layout, nodes: list[Node], *, keep: bool) -> None:
 
 
 def down(layout: Layout) -> None:
-    """End the cluster, if one runs, and leave nothing of it."""
+    """End the cluster if one runs, and remove its files."""
     if runs(layout):
         os.kill(leader_pid(layout), 9)
     with _dead(layout):
@@ -133,14 +133,14 @@ def down(layout: Layout) -> None:
 
 
 def sweep(layout: Layout) -> None:
-    """Remove what a dead cluster left: its cgroups, and its run folder. Images stay."""
+    """Remove the cgroups and the run folder of an ended cluster. Images are kept."""
     remove_cgroups(layout)
-    # Were anything still mounted below, it would not be entered.
+    # Does not enter folders that are still mounted below.
     subprocess.run(["rm", "-rf", "--one-file-system", layout.run], check=True)
 
 
 def runs(layout: Layout) -> bool:
-    """Whether a cluster of this state folder lives."""
+    """Return whether a cluster of this state folder runs."""
     lock = _take_lock(layout)
     if lock is None:
         return True
@@ -149,18 +149,18 @@ def runs(layout: Layout) -> bool:
 
 
 def leader_pid(layout: Layout) -> int:
-    """Process 1 of its namespaces, as seen from the machine."""
+    """Return the pid, outside of the namespaces, of process 1 of the cluster."""
     return int(layout.leader.read_text())
 
 
 def check_nodes(layout: Layout, wanted: list[Node]) -> None:
-    """HarnessError when the running cluster's nodes are others than those wanted."""
+    """Raise ``HarnessError`` if the nodes of the running cluster differ from the wanted nodes."""
     if load_nodes(layout) != wanted:
         raise HarnessError("the running cluster has other nodes; end it with `python -m harness down`")
 
 
 def enter(layout: Layout, command: Sequence[str]) -> int:
-    """Run a command beside the cluster, in this working directory and environment; its exit code."""
+    """Run a command inside, with this working directory and environment; return its exit code."""
     at = ("nsenter", "--target", str(leader_pid(layout)), "--net", "--mount", "--pid")
     admin = {"KUBECONFIG": str(layout.kubeconfigs / "admin.conf"), INSIDE: "1"}
     beside = {**environment(layout), **admin}
@@ -171,7 +171,7 @@ def enter(layout: Layout, command: Sequence[str]) -> int:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            continue  # the command has had it too, and decides
+            continue  # the command got the signal, too, and decides
         return code if code >= 0 else 128 - code
 
 
@@ -188,7 +188,7 @@ def _take_lock(layout: Layout) -> int | None:
 
 @contextmanager
 def _dead(layout: Layout) -> Iterator[None]:
-    """Holds the lock of a cluster that has just ended: none can start meanwhile."""
+    """Hold the lock of a cluster that has just ended, so that no cluster can start meanwhile."""
     lock = wait_for("the cluster has ended", lambda: _take_lock(layout), timeout=30)
     try:
         yield
@@ -201,6 +201,6 @@ def _python(*arguments: str) -> list[str]:
 
 
 def environment(layout: Layout) -> dict[str, str]:
-    """With which another process finds this package, and this state folder."""
+    """Return the environment with which another process finds this package and this state folder."""
     path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
     return os.environ | {"GPUDEV_CLUSTER_STATE": str(layout.root), "PYTHONPATH": path}

@@ -1,4 +1,4 @@
-"""One node: a containerd and a kubelet of its own, and the images it has."""
+"""One node: its containerd, its kubelet and its images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNUSED = (
     "io.containerd.tracing.processor.v1.otlp",
 )
 LEASE = 8
-"""Seconds that a kubelet's lease lasts; it renews at a quarter of them, well within NODE_UNKNOWN_AFTER."""
+"""Seconds of a kubelet's lease. It is renewed after a quarter of them, well within NODE_UNKNOWN_AFTER."""
 
 
 def kubelet(node: Node) -> str:
@@ -33,7 +33,7 @@ def containerd(node: Node) -> str:
 
 
 def containerd_command(layout: Layout, node: Node) -> list[str]:
-    """One for each kubelet: two kubelets on one containerd kill each other's pods."""
+    """Return the command of a node's containerd. Kubelets that share one would kill each other's pods."""
     folder = layout.node(node)
     (folder / "cni").mkdir(parents=True, exist_ok=True)
     (folder / "cni" / "10-bridge.conflist").write_text(json.dumps(_network(layout, node)))
@@ -78,7 +78,7 @@ def _network(layout: Layout, node: Node) -> dict[str, Any]:
 
 
 def kubelet_command(layout: Layout, node: Node) -> list[str]:
-    """With an address of its own each can have the usual port, where the API server finds it for exec."""
+    """Return the command of a node's kubelet. It has its own address, so it can use the port for exec."""
     folder = layout.node(node)
     config = folder / "kubelet.json"
     config.write_text(json.dumps(_kubelet_configuration(layout, node), indent=1))
@@ -118,9 +118,9 @@ def _kubelet_configuration(layout: Layout, node: Node) -> dict[str, Any]:
         "failCgroupV1": False,
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
-        # How soon a pod's use of the disk is looked at again.
+        # Interval between checks of a pod's disk usage.
         "volumeStatsAggPeriod": "5s",
-        # The disk is the machine's, and filled by others: no pod is to die of that, no image to be removed.
+        # Other programs also fill the machine's disk. That must not end pods or remove images.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1Mi", "imagefs.available": "1Mi"},
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
@@ -134,7 +134,7 @@ def _kubelet_configuration(layout: Layout, node: Node) -> dict[str, Any]:
 
 
 def import_image(layout: Layout, node: Node, image: Image) -> None:
-    """Bring an image to a node, unpacked: the layers that it lacks, nothing if it has just this image."""
+    """Load an image on a node and unpack it. Only missing layers are copied."""
     record = layout.containerd_root(node) / "imported.json"
     known: dict[str, dict[str, Any]] = json.loads(record.read_text()) if record.exists() else {}
     wanted = {"layers": image.digests, "config": dict(image.config)}
@@ -150,7 +150,7 @@ def import_image(layout: Layout, node: Node, image: Image) -> None:
         try:
             write_archive(image, present, importing.stdin)
         except BrokenPipeError:
-            pass  # it ended early, and says why below
+            pass  # it ended early; its error is reported below
         said, _ = importing.communicate()
     if importing.returncode != 0:
         raise RuntimeError(f"{image.reference} could not be imported on {node.name}: {said.decode()}")
@@ -158,5 +158,5 @@ def import_image(layout: Layout, node: Node, image: Image) -> None:
 
 
 def ctr(layout: Layout, node: Node) -> list[str]:
-    """Command line to a node's containerd, in the namespace of Kubernetes' images."""
+    """Return the start of a command line for a node's containerd, in the namespace of Kubernetes' images."""
     return ["ctr", f"--address={layout.containerd_socket(node)}", "--namespace=k8s.io"]

@@ -1,7 +1,7 @@
-"""Images by hand: a layer is the tar of an overlay's upper directory, an image some JSON beside it.
+"""Writes container images: a layer is the tar of an overlay's upper directory; an image adds some JSON.
 
-After the OCI image specification 1.0 (layer, config, manifest, layout). Layers are not compressed: they
-never leave the machine, so a layer's digest is its diff id as well.
+It follows the OCI image specification 1.0 (layer, config, manifest, layout). Layers never leave the machine,
+so they are not compressed, and the digest of a layer is also its diff id.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Image:
-    """A name with layers, lowest first, and the configuration that containers start with."""
+    """A name, layers (lowest first) and the configuration of containers."""
 
     reference: str
     layers: Sequence[Blob]
@@ -41,15 +41,15 @@ class Image:
 
     @property
     def digests(self) -> list[str]:
-        """Of the layers: two images with the same ones and the same configuration are the same."""
+        """The digests of the layers. Images with the same layers and the same configuration are equal."""
         return [layer.digest for layer in self.layers]
 
 
 def write_layer(upper: Path, target: Path) -> Blob:
-    """Tar an overlay's upper directory, with the overlay's marks of deletion turned into OCI's."""
+    """Tar an overlay's upper directory, and convert the overlay's marks of deleted files into OCI's."""
     with target.open("wb") as raw:
         hashing = _Hashing(raw)
-        # Streaming mode keeps no member in memory and never seeks back.
+        # Streaming mode keeps no members in memory and never seeks.
         with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
             for path in _walk(upper):
                 _add(tar, upper, path)
@@ -77,7 +77,7 @@ def _add(tar: tarfile.TarFile, upper: Path, path: Path) -> None:
 
 
 class _Hashing(io.RawIOBase):
-    """Passes on what is written and hashes it on the way."""
+    """Passes data on and hashes it."""
 
     def __init__(self, target: IO[bytes]) -> None:
         self._target = target
@@ -89,7 +89,7 @@ class _Hashing(io.RawIOBase):
 
 
 def write_archive(image: Image, present: set[str], target: IO[bytes]) -> None:
-    """An OCI archive of the image, without the layers whose digests the reader has already (``present``)."""
+    """Write an OCI archive of the image, without layers that the reader already has (``present``)."""
     layers = [_descriptor("layer.v1.tar", layer.digest, layer.size) for layer in image.layers]
     config = _document(
         {

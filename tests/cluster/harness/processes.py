@@ -1,6 +1,6 @@
 """The cluster's own processes: each has a name, a log file and a file with its process id.
 
-They are nobody's children on purpose: a test may start one that outlives it, and process 1 reaps it then.
+They have no parent on purpose: a test may start a process that outlives the test, and process 1 reaps it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Processes:
-    """Started, signalled and looked after by name."""
+    """Starts, signals and checks processes by name."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._ids = layout.run / "pids"
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Start it in a session of its own; RuntimeError when one of this name runs already."""
+        """Start a process in its own session. Raises ``RuntimeError`` if one of this name already runs."""
         if self.runs(name):
             raise RuntimeError(f"{name} runs already, as process {self.pid(name)}")
         program = command[0] if "/" in command[0] else shutil.which(command[0], path=_PATH)
@@ -50,11 +50,14 @@ class Processes:
         (self._ids / name).write_text(str(pid))
 
     def pid(self, name: str) -> int:
-        """Its process id in the cluster's namespace, alive or dead; FileNotFoundError if never started."""
+        """Return the pid in the cluster's namespace, even after the process ended.
+
+        Raises ``FileNotFoundError`` if it was never started.
+        """
         return int((self._ids / name).read_text())
 
     def runs(self, name: str) -> bool:
-        """Whether it was started and has not ended; a stopped (SIGSTOP) process runs."""
+        """Return whether the process was started and has not ended. A suspended (SIGSTOP) process runs."""
         try:
             pid = self.pid(name)
         except FileNotFoundError:
@@ -62,30 +65,30 @@ class Processes:
         return _state(Path(f"/proc/{pid}/stat")) not in (None, "Z", "X")
 
     def stands_still(self, name: str) -> bool:
-        """Whether SIGSTOP has reached all of its threads."""
+        """Return whether SIGSTOP has reached all threads of the process."""
         threads = Path(f"/proc/{self.pid(name)}/task").glob("*/stat")
         return all(_state(thread) in (None, "T") for thread in threads)
 
     def send(self, name: str, number: signal.Signals) -> None:
-        """Send it a signal; ProcessLookupError when it has ended."""
+        """Send a signal to the process. Raises ``ProcessLookupError`` if it has ended."""
         if not self.runs(name):
             raise ProcessLookupError(f"{name} does not run: {self.last_words(name)}")
         os.kill(self.pid(name), number)
 
     def end(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal it and wait until it is gone; nothing when it is gone already."""
+        """Send a signal and wait until the process is gone. Do nothing if it is already gone."""
         if self.runs(name):
             self.send(name, number)
             wait_for(f"{name} ends on {number.name}", lambda: not self.runs(name), pause=0.02)
 
     def last_words(self, name: str) -> str:
-        """The end of its log."""
+        """Return the end of the process's log."""
         log = self._layout.logs / f"{name}.log"
         return log.read_text(errors="replace")[-3000:] if log.exists() else "it was never started"
 
 
 def _state(stat: Path) -> str | None:
-    """Of a process or a thread, by the kernel's letter; ``None`` if there is no such any more."""
+    """Return the state of a process or thread as the kernel's letter; ``None`` if it is gone."""
     try:
         return stat.read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

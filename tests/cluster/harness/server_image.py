@@ -1,6 +1,6 @@
-"""The users' server image, on Debian in place of the public CUDA image; and the image that pods pause with.
+"""Builds the image of users' servers, on Debian instead of the public CUDA image, and the pause image.
 
-The stages of ``infra/images/server/install.sh`` make it, as they make the image that ships: a layer for each.
+The steps of ``infra/images/server/install.sh`` build it, like the image for production, with one layer each.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ REQUIREMENTS = CHECKOUT / "requirements" / "server.txt"
 WHEELS = CHECKOUT / ".tools" / "wheel"
 UV = CHECKOUT / ".tools" / "bin" / "uv"
 BASE = "localhost/gpudev-base:test"
-"""Everything but our own code."""
+"""The image without gpudev's own code."""
 IMAGE = "localhost/gpudev-server:test"
 PAUSE = "localhost/pause:test"
 _STAND_IN = ("ca-certificates", "python3", "python3-venv")
-"""What the public CUDA image has and Debian's minimum has not."""
+"""Packages that the public CUDA image has and a minimal Debian lacks."""
 
 
 def base_image(layout: Layout) -> Image:
-    """The server image without our own code, which each node has from its first boot on."""
+    """Return the server image without gpudev's own code, which each node has from its first boot on."""
     return ensure_image(layout, BASE, server_layers(layout), _CONFIG)
 
 
 def server_image(layout: Layout) -> Image:
-    """The whole server image, with the code of this checkout."""
+    """Return the whole server image, with the code of this checkout."""
     return ensure_image(layout, IMAGE, [*server_layers(layout), _code(layout)], _CONFIG)
 
 
@@ -44,7 +44,7 @@ _CONFIG = {"Env": ["PATH=/opt/gpudev/bin:/usr/local/sbin:/usr/local/bin:/usr/sbi
 
 
 def server_layers(layout: Layout) -> list[Layer]:
-    """Debian, programs of the system, Python's packages: lowest first."""
+    """Return the layers, lowest first: Debian, system programs, Python packages."""
     script = (SERVER / "install.sh").read_text()
     return [
         debian_layer(),
@@ -58,7 +58,7 @@ def server_layers(layout: Layout) -> list[Layer]:
 
 
 def debian_layer() -> Layer:
-    """Debian's minimum, below every image but the pause."""
+    """Return the layer with a minimal Debian, which is below every image except the pause image."""
     return Layer("debian", _suite(), _debootstrap)
 
 
@@ -97,7 +97,7 @@ def _install_packages(layout: Layout, root: Path) -> None:
 def run_packages(
     layout: Layout, root: Path, script: str, binds: Mapping[Path, str] = MappingProxyType({})
 ) -> None:
-    """Run a shell script that installs packages of the system; what it fetches is kept for the next time."""
+    """Run a shell script that installs system packages. Downloads are cached for the next time."""
     archives = layout.images / "apt"
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     run_in(
@@ -119,7 +119,7 @@ def _install_python(root: Path) -> None:
 
 
 def run_uv(root: Path, command: Sequence[str], binds: Mapping[Path, str]) -> None:
-    """Run a command that installs Python's packages with ``/tmp/uv``, from uv's cache or an index."""
+    """Run a command that installs Python packages with ``/tmp/uv``, from uv's cache or an index."""
     said = subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True).stdout
     cache = Path(said.strip())
     cache.mkdir(parents=True, exist_ok=True)
@@ -152,18 +152,18 @@ def _install_code(root: Path, wheel: Path) -> None:
 
 
 def own_wheel() -> Path:
-    """The one wheel with the code of this checkout."""
+    """Build the wheel with the code of this checkout."""
     (wheel,) = WHEELS.glob("*.whl")
     return wheel
 
 
 def _passed_on(*names: str) -> dict[str, str]:
-    """Those of this process's variables that are set."""
+    """Return those of these variables that are set in this process."""
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _suite() -> str:
-    """The machine's own release: its keyring and its mirror are there."""
+    """Return the machine's own release, whose keyring and mirror are available."""
     return _release("VERSION_CODENAME")
 
 
@@ -175,7 +175,7 @@ def _release(name: str) -> str:
 
 
 def _mirror() -> str:
-    """Where the machine's apt has its release from."""
+    """Return the mirror from which the machine's apt gets its release."""
     said = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(CODENAME) $(COMPONENT) $(SITE)", "Created-By: Packages"],
         capture_output=True,
@@ -209,7 +209,7 @@ int main(void) {
 
 
 def pause_image(layout: Layout) -> Image:
-    """Holds a pod's namespaces; does nothing but reap."""
+    """Fill the layer with the pause program, which holds a pod's namespaces and only reaps processes."""
     return ensure_image(
         layout, PAUSE, [Layer("pause", _PAUSE_SOURCE, _compile_pause)], {"Entrypoint": ["/pause"]}
     )

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with a deadline."""
+"""Waits for a condition, with a deadline."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PATIENCE = 90.0
-"""Seconds that anything may take on a machine that is busy with other things."""
+"""Seconds that a step may take on a busy machine."""
 
 
 class TimedOutError(Exception):
-    """What was waited for did not come."""
+    """The condition was not met in time."""
 
 
 def wait_for(what: str, look: Callable[[], T | None], timeout: float = PATIENCE, pause: float = 0.05) -> T:
-    """The first true answer of ``look``, asked every ``pause`` seconds; TimedOutError when none comes."""
+    """Call ``look`` every ``pause`` seconds; return its first true answer, or raise ``TimedOutError``."""
     deadline = time.monotonic() + timeout
     while True:
         if found := look():

@@ -1,4 +1,4 @@
-"""gpudev installed whole, for all tests of this folder."""
+"""A complete installation of gpudev for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from whole_stack import PARTS, WholeStack, running_whole
 
 @pytest.fixture(scope="session")
 def stack(cluster: Cluster, image: str) -> Iterator[WholeStack]:
-    """Installed and up; what its parts said stays in the cluster's state folder."""
+    """Install gpudev and wait until it is up. Its logs stay in the cluster's state folder."""
     if missing := chart.what_is_missing():
         pytest.skip(missing)
     with (
@@ -33,7 +33,7 @@ def stack(cluster: Cluster, image: str) -> Iterator[WholeStack]:
 
 @pytest.fixture(scope="session")
 def browser(stack: WholeStack) -> Iterator[Browser]:
-    """A real chromium, outside the cluster."""
+    """Return a real Chromium, outside the cluster."""
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield found
@@ -42,7 +42,7 @@ def browser(stack: WholeStack) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def visit(stack: WholeStack, browser: Browser) -> Iterator[Callable[[], Page]]:
-    """Opens a browser of one's own on the login page."""
+    """Open a separate browser on the login page."""
     contexts: list[BrowserContext] = []
 
     def come() -> Page:
