@@ -51,7 +51,7 @@ def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
 
 @pytest.fixture
 def clean(stack: ClusterStack) -> Iterator[None]:
-    """Check that each test leaves the pool unchanged and every part running."""
+    """After each test, restart parts that do not run, and end all reservations."""
     yield
     stack.clean()
 

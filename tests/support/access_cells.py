@@ -1,4 +1,4 @@
-"""One person at a hub with GitHub, and what happens when they try each column of the table of access."""
+"""One person at a hub with GitHub, who tries each column of the access table."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from sessions import send_picker
 
 REFUSED = (401, 403)
 SOON = 5.0
-"""Seconds within which a change of access must have arrived everywhere."""
+"""Seconds within which a change of access must take effect everywhere."""
 MARK = "inside"
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What happened: a word of the table, or what else, and details for whoever reads a failure."""
+    """What happened: a word of the table or another result, and details for failure messages."""
 
     found: str
     detail: str = ""
 
 
 class Visitor:
-    """Somebody with a GitHub account, a key registered there, a browser, and perhaps a server."""
+    """A person with a GitHub account, a key registered there, a browser and, in some tests, a server."""
 
     def __init__(self, stack: GithubStack, login: str, id: int) -> None:
         self.stack = stack
@@ -59,7 +59,7 @@ class Visitor:
         self.access: wire.SshAccess | None = None
         self.sessions: list[subprocess.Popen[str]] = []
 
-    # Beforehand
+    # Preparation
 
     def settle_in(self) -> None:
         """Log in, make a token, reserve, and try the server once."""
@@ -76,7 +76,7 @@ class Visitor:
         assert self.open_lab(self) == 200, self.login
 
     def stay_connected(self) -> None:
-        """Open a session on each way to the server, and leave them open."""
+        """Open a session through each way to the server, and keep all of them open."""
         for bastion in (True, False):
             argv = [*self.ssh_argv(self, bastion=bastion), f"echo {MARK}; exec sleep 600"]
             session = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -106,7 +106,7 @@ class Visitor:
     # Columns
 
     def try_column(self, column: str, other: Visitor) -> Tried:
-        """Try a column; ``other`` has a server, and may get in whatever happens."""
+        """Try a column. ``other`` is a person who has a server and keeps access in every situation."""
         tries: dict[str, Callable[[Visitor], Tried]] = dict(
             zip(
                 COLUMNS,
@@ -127,7 +127,7 @@ class Visitor:
         return tries[column](other)
 
     def log_in(self, _: Visitor) -> Tried:
-        """With a browser that knows nothing."""
+        """Try with a browser without cookies."""
         browser = GithubLogin(self.stack.url)
         try:
             page = browser.log_in(self.login)
@@ -143,7 +143,7 @@ class Visitor:
             browser.close()
 
     def reserve_on_the_page(self, _: Visitor) -> Tried:
-        """With the session that this person has or has not."""
+        """Try with the browser session of this person, if there is one."""
         page = self.browser.http.get("/services/gpudev/")
         if page.status_code in REFUSED or page.url.path == "/hub/login":
             made = self.browser.http.post("/services/gpudev/new", data={})
@@ -158,7 +158,7 @@ class Visitor:
         return self._reserved(new)
 
     def reserve_by_token(self, _: Visitor) -> Tried:
-        """With the token of a command line; whoever has none tries to get one with the SSH key."""
+        """Try with the token of a command line. Without a token, try to get one with the SSH key."""
         token = self.token
         refusal = ""
         if not token:
@@ -181,7 +181,7 @@ class Visitor:
         return ""
 
     def reserve_by_servers_token(self, other: Visitor) -> Tried:
-        """With what ``gpu-dev`` finds in a server; whoever has none must own no reservation."""
+        """Try with ``gpu-dev``'s settings in a server. A person without one must own no reservation."""
         if self.server_token:
             return self._reserve(self.server_token)
         everything = self.stack.api("GET", "reservations?owner=all", None, other.login)["reservations"]
@@ -189,7 +189,7 @@ class Visitor:
         return Tried(f"{len(mine)} reservations", str(mine)) if mine else Tried(NO)
 
     def extend(self, other: Visitor) -> Tried:
-        """With a token, and with that of the server; whoever has neither tries it with the browser."""
+        """Try with a token, and with the token of the server. Without both, try with the browser."""
         if not self.reservation:
             path = f"/services/gpudev/api/v1/reservations/{other.reservation['id']}/extend"
             return _answer(self.browser.http.post(path, json={"hours": 0.25}))
@@ -200,7 +200,7 @@ class Visitor:
         )
 
     def share(self, other: Visitor) -> Tried:
-        """Share the own server with another person, who shares theirs."""
+        """Share this person's server with another person, who shares theirs."""
         tried = []
         if self.reservation:
             guest = f"reservations/{self.reservation['id']}/guests/{other.login}"
@@ -209,7 +209,7 @@ class Visitor:
                 tried.append(_answer(self._call("DELETE", guest, self.token)))
         guest = f"reservations/{other.reservation['id']}/guests/{self.login}"
         answer = self._call("PUT", guest, other.token)
-        # Who never got in is as unknown as who does not exist.
+        # A person who never had access is as unknown as a person who does not exist.
         tried.append(Tried(NO, answer.text) if answer.status_code == 404 else _answer(answer))
         if tried[-1].found == YES:
             tried.append(_answer(self._call("DELETE", guest, other.token)))
@@ -222,11 +222,11 @@ class Visitor:
         return self._enter(other, bastion=False)
 
     def jupyterlab(self, other: Visitor) -> Tried:
-        """Open the own server's, or try another person's."""
+        """Open JupyterLab of this person's server, or try another person's."""
         status = self.open_lab(self if self.reservation else other)
         return Tried(YES if status == 200 else NO if status in (302, 403) else str(status))
 
-    # How
+    # Helpers of the columns
 
     def _call(self, method: str, path: str, token: str, body: object = None) -> httpx.Response:
         address = f"{self.stack.url}/services/gpudev/api/v1/{path}"
@@ -240,7 +240,7 @@ class Visitor:
         return self._reserved(answer.json()["id"]) if tried.found == YES else tried
 
     def _reserved(self, id: str) -> Tried:
-        """Another one of this person's waits, because of the limit; it is cancelled again."""
+        """Check that a second request waits because of the limit, and cancel it."""
         record = self._call("GET", f"reservations/{id}", self.token).json()
         self._call("DELETE", f"reservations/{id}", self.token).raise_for_status()
         mine = record["state"] == "queued" and record["mine"] is True
@@ -296,7 +296,7 @@ def both(tries: Any) -> Tried:
 
 
 def soon(attempt: Callable[[], Tried], expected: str, patience: float) -> Tried:
-    """Try until it is as expected, or for so many seconds."""
+    """Retry until the result is as expected, at most for these seconds."""
     until = time.monotonic() + patience
     while True:
         tried = attempt()

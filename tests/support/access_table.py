@@ -1,4 +1,4 @@
-"""Who may do what in which situation: docs/access.md has this table, tests/e2e/test_access.py tests it."""
+"""The access table of docs/access.md: who may do what in which situation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Row:
     situation: str
     cells: tuple[str, ...]
     says: str
-    """What the login page says; empty where it lets the person in."""
+    """What the login page says; empty if the person gets in."""
 
     def expected(self, column: str) -> str:
         """Return the cell in this column."""

@@ -1,4 +1,4 @@
-"""Calls to AWS that our code makes, as IAM sees them."""
+"""Calls of gpudev to AWS, as IAM sees them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SERVICE: Final = frozenset(
 """What the reservation service asks of its table: ``tests/infra/test_recorded_calls.py`` records it."""
 
 LOOKS: Final = frozenset({"dynamodb:DescribeContinuousBackups", "ec2:DescribeCapacityReservations"})
-"""What else the service asks AWS: whether the table can be restored, and when capacity blocks end."""
+"""Other calls of the service to AWS: whether the table can be restored, and when capacity blocks end."""
 
 _IN_TRANSACTIONS: Final = {
     "Put": "PutItem",
@@ -43,7 +43,7 @@ _IN_TRANSACTIONS: Final = {
 
 
 def of_dynamodb(operation: str, parameters: Mapping[str, Any]) -> Iterator[Call]:
-    """Yield what IAM is asked about one request. A transaction is no action: each of its items is."""
+    """Yield the actions that IAM checks for one request. For a transaction, it checks each item instead."""
     if operation == "TransactWriteItems":
         for item in parameters["TransactItems"]:
             for kind in item:

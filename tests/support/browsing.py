@@ -1,4 +1,4 @@
-"""What tests with a real browser share."""
+"""Helpers for tests with a real browser."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 SLOW = 90_000
-"""Milliseconds that a page may take on a machine that is busy with other things."""
+"""Milliseconds that a page may take on a busy machine."""
 SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
 """A folder: every page is written there as a picture, wide and narrow; ``picker.png`` and ``pool.png`` are
 those in ``docs/images``."""
 OURS = re.compile(r"/(services/gpudev|hub)/")
 JUPYTERLAB = re.compile(r'Window name candidate ".*" already exists')
-"""What JupyterLab says when two tabs open it at the same moment: one of them takes another name."""
+"""JupyterLab's message when two tabs open it at the same moment, so that one of them takes another name."""
 
 
 def picture(page: Page, name: str) -> None:
@@ -40,7 +40,7 @@ def picture(page: Page, name: str) -> None:
 
 
 class Watcher:
-    """What went wrong on the pages of a test."""
+    """Collects errors on the pages of a test."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -81,9 +81,9 @@ def _axe() -> str:
 
 
 def check_accessibility(page: Page, include: str | None = None) -> None:
-    """Assert that axe-core finds nothing serious or critical on ``page`` as it is shown now.
+    """Assert that axe-core finds no serious or critical problem on ``page`` as it is shown now.
 
-    ``include``: a CSS selector; only what it matches is judged. At least one element must match.
+    ``include`` is a CSS selector that limits the check. At least one element must match it.
     """
     if include is not None:
         assert page.locator(include).count(), f"{page.url}: nothing matches {include}"
@@ -92,9 +92,9 @@ def check_accessibility(page: Page, include: str | None = None) -> None:
         page.evaluate(f"(() => {{ const define = undefined, module = undefined; {_axe()} }})()")
     violations = page.evaluate(
         """async (include) => {
-            // During a change of colours there is neither the old nor the new contrast.
+            // Wait for colour transitions, because contrast is wrong during a transition.
             await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
-            // What is hidden, for example in closed details, stands still and would never finish.
+            // Animations of hidden elements, such as in closed details, never finish: ignore them.
             const passing = document.getAnimations().map((animation) => [animation, animation.effect])
                 .filter(([, effect]) => effect.getComputedTiming().endTime !== Infinity)
                 .filter(([, effect]) => effect.target.checkVisibility()).map(([animation]) => animation);

@@ -1,9 +1,9 @@
-"""Our chart, rendered by helm, with and without the jupyterhub chart in it; and the Hub's files out of it.
+"""Renders gpudev's chart with helm, with or without the jupyterhub chart, and extracts the Hub's files.
 
-The jupyterhub chart is no part of this repository: ``GPUDEV_CHART`` names its package, which ``helm pull``
-fetches.
+The jupyterhub chart is not part of this repository: ``GPUDEV_CHART`` names its package, which ``helm pull``
+downloads.
 
-``PYTHONPATH=tests/support .venv/bin/python -m chart`` renders ``tests/manifests/rendered`` again.
+``PYTHONPATH=tests/support .venv/bin/python -m chart`` updates ``tests/manifests/rendered``.
 """
 
 from __future__ import annotations
@@ -30,47 +30,45 @@ EXAMPLE: Final = CHART / "example.yaml"
 NAMESPACE: Final = "gpudev"
 RELEASE: Final = "gpudev"
 KUBERNETES: Final = "1.34.4"
-"""The version to render for, without a cluster to ask."""
+"""The Kubernetes version to render for, because there is no cluster to ask."""
 _IN_POD: Final = "/usr/local/etc/jupyterhub"
 
 
 @dataclass(frozen=True)
 class HubFiles:
-    """What the chart gives to the Hub's process, in a folder instead of a pod's mounts."""
+    """The files that the chart gives to the Hub's process, in a folder instead of a pod's mounts."""
 
     config: Path
-    """The configuration file; the chart's, with the overrides at its end."""
+    """The chart's configuration file, with the overrides at its end."""
     env: Mapping[str, str]
-    """What the pod's environment would be, without Secrets that are not the chart's."""
+    """The environment of the pod, without Secrets that are not in the chart."""
 
 
 def what_is_missing() -> str | None:
-    """Why the whole chart can't be rendered here; ``None`` if it can."""
+    """Return why the whole chart cannot be rendered here; ``None`` if it can."""
     if not os.environ.get(VARIABLE):
-        return f"{VARIABLE} names no package of the jupyterhub chart: NOTHING of that chart is tested"
+        return f"{VARIABLE} names no package of the jupyterhub chart, so that chart is NOT tested"
     return no_helm()
 
 
 def no_helm() -> str | None:
-    """Why nothing can be rendered here; ``None`` if helm is there."""
+    """Return why nothing can be rendered here; ``None`` if helm is available."""
     return (
-        None
-        if helm()
-        else "helm is neither in PATH nor in .tools/cluster/bin: NOTHING of the chart is rendered"
+        None if helm() else "helm is neither in PATH nor in .tools/cluster/bin, so the chart is NOT rendered"
     )
 
 
 def helm() -> str | None:
-    """The helm command, if there is one."""
+    """Return the helm command, if there is one."""
     path = os.pathsep.join([os.environ.get("PATH", ""), str(ROOT / ".tools" / "cluster" / "bin")])
     return shutil.which("helm", path=path)
 
 
 def assemble(folder: Path, package: Path | None = None) -> Path:
-    """Copy our chart into ``folder``: with the package of the jupyterhub chart, or without the need for it.
+    """Copy gpudev's chart into ``folder``, with or without its dependency, the jupyterhub chart.
 
-    The package is unpacked and gets the version that ours asks for. A package made between releases has
-    another one.
+    The package of that chart is unpacked and gets the version that gpudev's chart requires. Packages made
+    between releases have other versions.
     """
     chart = folder / "gpudev"
     shutil.copytree(CHART, chart, ignore=shutil.ignore_patterns("charts", "Chart.lock"))
@@ -88,12 +86,12 @@ def assemble(folder: Path, package: Path | None = None) -> Path:
 
 
 def render(package: str | None, values: Sequence[Path] = (EXAMPLE,), *flags: str) -> list[Object]:
-    """All objects of a release. CalledProcessError, with helm's words in its notes, when helm refuses."""
+    """Return all objects of a release. Raises ``CalledProcessError`` with helm's message as a note."""
     return [item for item in yaml.safe_load_all(render_text(package, values, *flags)) if item]
 
 
 def render_text(package: str | None, values: Sequence[Path] = (EXAMPLE,), *flags: str) -> str:
-    """The same as helm prints it."""
+    """Return the output of helm for a release."""
     with tempfile.TemporaryDirectory() as folder:
         chart = assemble(Path(folder), Path(package) if package else None)
         command = [helm() or "helm", "template", RELEASE, str(chart), f"--namespace={NAMESPACE}"]
@@ -108,7 +106,7 @@ def render_text(package: str | None, values: Sequence[Path] = (EXAMPLE,), *flags
 
 
 def rendered(layer: str) -> str:
-    """What the file of that rendering must contain."""
+    """Return the expected content of the file with that rendering."""
     return (
         f"# Rendered from infra/chart {fingerprint(layer)}; to render it again:\n"
         "# PYTHONPATH=tests/support .venv/bin/python -m chart\n"
@@ -117,9 +115,9 @@ def rendered(layer: str) -> str:
 
 
 def unpack_hub(objects: Sequence[Object], folder: Path, overrides: str = "") -> HubFiles:
-    """Write the Hub's files below ``folder``, readable for this account alone.
+    """Write the Hub's files below ``folder``, readable only for this account.
 
-    ``overrides``: lines of configuration that come last of all, for addresses that are others outside a pod.
+    ``overrides`` are lines at the end of the configuration, for addresses that differ outside a pod.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = one(objects, "ConfigMap", "hub")["data"]
@@ -141,7 +139,7 @@ def unpack_hub(objects: Sequence[Object], folder: Path, overrides: str = "") -> 
 
 
 def _services(objects: Sequence[Object]) -> dict[str, str]:
-    """The variables that Kubernetes makes of the namespace's Services."""
+    """Return the environment variables that Kubernetes makes for the namespace's Services."""
     return {
         f"{item['metadata']['name'].upper().replace('-', '_')}_SERVICE_PORT": str(
             item["spec"]["ports"][0]["port"]
@@ -163,9 +161,9 @@ def _environment(objects: Sequence[Object], secret: Mapping[str, bytes]) -> dict
 
 
 def what_wins(files: HubFiles, env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The configuration as the Hub's classes would get it: of ``JupyterHub``, ``GpuSpawner`` and the log-in.
+    """Return the effective configuration of ``JupyterHub``, ``GpuSpawner`` and the authenticator.
 
-    Each with the sections of the classes that it derives from, the nearest winning, as traitlets has it.
+    As in traitlets, a class also gets the sections of its base classes, and the nearest class wins.
     """
     done = subprocess.run(
         [sys.executable, "-c", _SHOW, files.config],
@@ -199,7 +197,7 @@ print(json.dumps(found, default=repr))
 
 
 def main() -> None:
-    """Render every layer again."""
+    """Update the rendering of every layer."""
     for layer in LAYERS:
         rendering(layer).write_text(rendered(layer))
 

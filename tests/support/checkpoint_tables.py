@@ -1,4 +1,4 @@
-"""Tables with checkpoints, and of the layout before them."""
+"""Tables with checkpoints, and tables of the version before checkpoints."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def names(client: Any, table: str, pk: str) -> list[str]:
 
 
 def layout_1(dynamodb: DynamoDBLocal, client: Any) -> tuple[str, list[dict[str, Any]]]:
-    """A table of the version before checkpoints, and its items."""
+    """Create a table of the version before checkpoints; return its items, too."""
     table = dynamodb.table()
     found = json.loads(LAYOUT_1.read_text())
     for item in found:

@@ -1,4 +1,4 @@
-"""Drives the core as the service does: decisions, commits folded into a history, slots kept by constraint."""
+"""Drives the core like the service: decides, folds commits into a history, and checks owners of slots."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from gpudev_hub.core.policy import Policy, PoolSettings
 from gpudev_hub.core.sentences import because
 from gpudev_hub.core.words import plain
 
-#: 23 Nov 2026, 12:00 UTC.
 NOON: Millis = 1_795_435_200_000
+"""23 Nov 2026, 12:00 UTC."""
 TEARDOWN: Millis = 30 * SECOND
 STARTUP: Millis = 60 * SECOND
 
@@ -62,7 +62,7 @@ def nodes(count: int = 2, gpus: int = 8, pool_name: str = "h100") -> tuple[Node,
 
 @dataclass
 class Folded:
-    """What a store keeps: the live state folded from the history, and the owner of every slot."""
+    """The state in a store: the live state, folded from the history, and the owner of every slot."""
 
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(epoch=1, n=0, at=0, next_seq=1))
     slots: dict[Slot, tuple[str, int]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Folded:
             self._fold(change)
 
     def copy(self) -> Folded:
-        """The same; what is committed to one of them is not in the other."""
+        """Return an independent copy: commits to one are not in the other."""
         now = self.snapshot
         snapshot = Snapshot(now.epoch, now.n, now.at, now.next_seq)
         snapshot.take_tables(now)
@@ -97,7 +97,7 @@ class Folded:
 
 
 class Driver:
-    """A world with a history, and time that moves only when told to."""
+    """A core with a history, and a time that moves only when a test moves it."""
 
     def __init__(self, policy_: Policy | None = None, nodes_: tuple[Node, ...] | None = None) -> None:
         self.policy = policy_ or policy()
@@ -106,7 +106,7 @@ class Driver:
         self.now = NOON
         self.effects: list[Effect] = []
         self.changes = Changes()
-        """Of the last decision."""
+        """The changes of the last decision."""
         self._count = 0
         if nodes_ is None:
             nodes_ = nodes()
@@ -120,7 +120,7 @@ class Driver:
         return not self.world.settled()
 
     def do(self, event: Event) -> Decision:
-        """One decision, committed."""
+        """Make one decision and commit it."""
         try:
             decision = decide(self.world, event, self.now)
             self.effects.extend(decision.effects)
@@ -130,7 +130,7 @@ class Driver:
             self.folded.commit(self.changes, self.now)
 
     def settle(self) -> None:
-        """Compress until nothing is left to be handed on."""
+        """Repeat ``Compress`` until nothing is left to compress."""
         for _ in range(10_000):
             if not self.more:
                 return
@@ -138,17 +138,17 @@ class Driver:
         raise AssertionError("compression does not come to an end")
 
     def go(self, to: Millis) -> None:
-        """Let time pass: ticks at every due instant on the way."""
+        """Move the time forward, with a tick at every due instant."""
         while (due := next_due(self.world, self.now)) is not None and due <= to:
             self.now = due
             self.do(Tick())
         self.now = to
 
     def restart(self) -> None:
-        """Throw the working state away and build it again from what was committed."""
+        """Discard the working state, and rebuild it from the commits."""
         self.world = rebuild(self.policy, self.folded.snapshot, self.now)
 
-    # What happens, in short.
+    # Short forms of common events
 
     def submit(
         self,
@@ -195,7 +195,7 @@ class Driver:
         return decision.reservation
 
     def node(self, name: str, status: NodeStatus) -> None:
-        """One node is seen in another state, the others as they are."""
+        """Observe one node in another state, and all other nodes unchanged."""
         seen = tuple(
             Node(n.name, n.pool, n.gpus, n.group, status if n.name == name else n.status, n.until)
             for n in self.world.nodes.values()
@@ -203,17 +203,17 @@ class Driver:
         self.do(NodesObserved(seen))
 
     def ended(self, id: str) -> Reservation:
-        """The last record of a reservation that has ended."""
+        """Return the last record of a reservation that has ended."""
         records = [c.record for _, _, c in self.folded.history if isinstance(c.record, Reservation)]
         return next(r for r in reversed(records) if r.id == id and not r.live)
 
     def causes(self, id: str) -> list[str]:
-        """Why the reservation changed, in order."""
+        """Return the causes of the reservation's changes, in order."""
         changes = [c for _, _, c in self.folded.history if isinstance(c.record, Reservation)]
         return [plain(because(c.cause.value, c.detail), self.now) for c in changes if c.record.id == id]  # type: ignore[union-attr]
 
     def took(self, kind: type[StartServer | StopServer]) -> list[tuple[str, int]]:
-        """(reservation, attempt) of the effects of this kind so far, which are then forgotten."""
+        """Return (reservation, attempt) of the effects of this kind so far, and forget them."""
         found = [(e.id, e.attempt) for e in self.effects if isinstance(e, kind)]
         self.effects = [e for e in self.effects if not isinstance(e, kind)]
         return found

@@ -1,4 +1,4 @@
-"""DynamoDB Local: one Java process for the tests of a run, a fresh table for each test."""
+"""DynamoDB Local: one Java process for a test run, and a new table for each test."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "NO_PROXY": "127.0.0.1",
 }
-"""What boto3 is to find in its environment: nothing of this machine's."""
+"""Environment for boto3, without settings of this machine."""
 
 _numbers = itertools.count(1)
 
 
 class DynamoDBLocal:
-    """In memory, on a loopback port of its own; it dies with the process that started it."""
+    """Runs in memory, on a separate loopback port. It ends with the process that started it."""
 
     def __init__(self) -> None:
         if not JARS.is_dir():
             raise RuntimeError(f"{JARS} is missing: run `make test-dynamodb`, which fetches it")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        # Where it unpacks a library, which it leaves there.
+        # The folder into which it unpacks a library, which it does not delete.
         self._folder = tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
             [
                 "java",
                 "-Xmx512m",
-                # It shares the machine's cores with what the tests are about, and lives for minutes.
+                # It shares the machine's cores with the tested processes, and runs only for minutes.
                 "-XX:TieredStopAtLevel=1",
                 "-XX:+UseSerialGC",
                 f"-Djava.io.tmpdir={self._folder.name}",
@@ -64,7 +64,7 @@ class DynamoDBLocal:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # It would report its use to its makers.
+            # Turns off reports of its use.
             env={**os.environ, "DDB_LOCAL_TELEMETRY": "0"},
             preexec_fn=die_with_parent,
         )
@@ -79,11 +79,11 @@ class DynamoDBLocal:
         return True
 
     def client(self, url: str | None = None, **options: Any) -> Any:
-        """A client as the service has it; through a proxy at ``url`` if that is given."""
+        """Return a client like the service's. With ``url``, it uses the proxy at that address."""
         return connect(endpoint_url=url or self.url, **options)
 
     def table(self) -> str:
-        """A new table as production has it; returns its name."""
+        """Create a table like the one in production; return its name."""
         name = f"gpudev-{next(_numbers)}"
         definition = json.loads(TABLE.read_text())["create_table"]
         self.client(timeout=20).create_table(TableName=name, **definition)

@@ -1,4 +1,4 @@
-"""Between boto3 and DynamoDB Local: everything that a network and a busy DynamoDB can do to a request."""
+"""A proxy between boto3 and DynamoDB Local: simulates failures of the network and of a busy DynamoDB."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ERRORS = {
 
 
 class FaultProxy:
-    """Give ``url`` to boto3 in place of ``upstream``'s; nothing goes wrong until a test says so."""
+    """A proxy of ``upstream``. Give its ``url`` to boto3. Nothing fails until a test adds a fault."""
 
     def __init__(self, upstream: str, address: str = "127.0.0.1", port: int = 0) -> None:
         self.asked: Counter[str] = Counter()
@@ -70,14 +70,14 @@ class FaultProxy:
         return f"http://{self._address}:{self._port}"
 
     def up(self) -> None:
-        """Listen (again), at the same address."""
+        """Listen, after a stop at the same address."""
         server = _Server((self._address, self._port), _handler(self))
         self._port = server.server_address[1]
         self._server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def down(self) -> None:
-        """Connections are refused from now on, and those there are cut."""
+        """Refuse connections from now on, and close existing ones."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -88,27 +88,27 @@ class FaultProxy:
         self.down()
 
     def next(self, fault: Fault, times: int = 1, operation: str = TRANSACTION) -> None:
-        """The next requests of this operation meet this fault."""
+        """Apply this fault to the next requests of this operation."""
         with self._lock:
             self._faults.setdefault(operation, []).extend([fault] * times)
 
     @property
     def left(self) -> int:
-        """Faults that no request has met yet."""
+        """Return the faults that no request has met yet."""
         with self._lock:
             return sum(map(len, self._faults.values()))
 
     def heal(self) -> None:
-        """Nothing goes wrong any more."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def release(self) -> None:
-        """What is held, and will be, arrives."""
+        """Let held requests arrive, now and in the future."""
         self._released.set()
 
     def wait_landed(self) -> None:
-        """Until one more request that was held has arrived and was answered."""
+        """Wait until one more held request has arrived and is answered."""
         assert self._landed.acquire(timeout=20)
 
     def fault_for(self, operation: str) -> Fault | None:

@@ -1,4 +1,4 @@
-"""EC2 as far as the service asks it: capacity reservations, over HTTP, with failures on demand."""
+"""A fake EC2 for the service: capacity reservations over HTTP, with failures on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 
 
 class Fault(StrEnum):
-    """What happens to every request until it is taken back."""
+    """What happens to every request until the test resets it."""
 
     THROTTLED = "throttled"
     DENIED = "denied"
@@ -59,13 +59,13 @@ class FakeEc2:
     _server: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
-        """Serve at ``url`` from now on."""
+        """Start to serve at ``url``."""
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
-        """Let go of what hangs, and serve no more."""
+        """Release hanging requests, and stop serving."""
         self.released.set()
         if self._server is not None:
             self._server.shutdown()

@@ -1,6 +1,6 @@
-"""What each role of ``infra/aws/cluster`` may do, and what none may.
+"""Rules about what each role of ``infra/aws/cluster`` may do, and what no role may do.
 
-Each rule yields a sentence for each call that is decided otherwise.
+Each rule yields a sentence for each call that IAM would decide differently.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PODS: Final = {
 """Namespace and service account of each role that a pod gets."""
 
 HERE: Final = {"aws:RequestedRegion": REGION, "aws:SecureTransport": "true"}
-"""What AWS says of every call of ours."""
+"""Facts that AWS adds to every call of gpudev."""
 
 INDEX: Final = f"{TABLE}/index/ended-by-subject"
 
@@ -99,11 +99,11 @@ OTHERS: Final = [
     ("secretsmanager:ListSecrets", "*"),
     ("kms:ScheduleKeyDeletion", KEY),
 ]
-"""Calls that no role of ours may make, whatever its policies have."""
+"""Calls that no role of gpudev may make."""
 
 
 def may(policies: Policies, role: str, action: str, resource: str, **context: str) -> Decision:
-    """Return what becomes of a call. In names of condition keys, two underscores are a colon."""
+    """Return how a call is decided. In names of condition keys, two underscores stand for a colon."""
     found = policies.roles[f"{NAME}-{role}"]
     keys = HERE | {key.replace("__", ":"): value for key, value in context.items()}
     return decide(Request(action, resource, keys), *found.policies)
@@ -115,7 +115,7 @@ def secret(name: str) -> str:
 
 
 def tags(role: str, **changed: str) -> dict[str, str]:
-    """Return what EKS Pod Identity says of a pod that asks for a role."""
+    """Return the facts that EKS Pod Identity adds when a pod requests a role."""
     namespace, account = PODS[role]
     said = {
         "eks-cluster-arn": CLUSTER,
@@ -127,7 +127,7 @@ def tags(role: str, **changed: str) -> dict[str, str]:
 
 
 def the_service_may_make_its_calls(policies: Policies) -> Iterator[str]:
-    """To the table, and to look at what is around it."""
+    """Check that the service may use its table, and read the facts about it."""
     calls = [(call.action, f"{TABLE}/index/{call.index}" if call.index else TABLE) for call in SERVICE]
     calls += [(action, TABLE if action.startswith("dynamodb:") else "*") for action in sorted(LOOKS)]
     for action, resource in calls:
@@ -136,7 +136,7 @@ def the_service_may_make_its_calls(policies: Policies) -> Iterator[str]:
 
 
 def the_service_may_do_nothing_else_with_tables(policies: Policies) -> Iterator[str]:
-    """Nothing that reads everything at once, changes a table, or is about another one."""
+    """Check that the service may not scan or change its table, or use another table."""
     never = (
         "Scan", "DeleteTable", "UpdateTable", "CreateTable", "DescribeTable", "CreateBackup", "DeleteBackup",
         "RestoreTableToPointInTime", "UpdateContinuousBackups", "ExportTableToPointInTime", "TagResource",
@@ -153,7 +153,7 @@ def the_service_may_do_nothing_else_with_tables(policies: Policies) -> Iterator[
 
 
 def nobody_else_looks_and_at_nothing_else(policies: Policies) -> Iterator[str]:
-    """What the service looks at around its table: no other role may, and no other table is looked at."""
+    """Check that only the service may read the facts about its table, and only about this table."""
     others = (f"{TABLE}-2", TABLE.replace("prod", "test"), INDEX, "*")
     for action in sorted(LOOKS):
         of_table = action.startswith("dynamodb:")
@@ -168,7 +168,7 @@ def nobody_else_looks_and_at_nothing_else(policies: Policies) -> Iterator[str]:
 
 
 def secrets_are_read_by_those_who_need_them(policies: Policies) -> Iterator[str]:
-    """By nobody else, and by nobody who could change them."""
+    """Check that no other role may read secrets, and that no role may change them."""
     for name, readers in SECRETS.items():
         for role in policies.roles:
             short = role.removeprefix(f"{NAME}-")
@@ -186,7 +186,7 @@ def secrets_are_read_by_those_who_need_them(policies: Policies) -> Iterator[str]
 
 
 def roles_are_for_the_pods_of_their_accounts(policies: Policies) -> Iterator[str]:
-    """Of this cluster, and by nothing but Pod Identity."""
+    """Check that only Pod Identity of this cluster may use the roles of pods."""
     pods = ("Service", "pods.eks.amazonaws.com")
     for role in PODS:
         trust = policies.roles[f"{NAME}-{role}"].trust
@@ -222,7 +222,7 @@ def no_role_may_do_what_people_do(policies: Policies) -> Iterator[str]:
 
 
 def homes_are_mounted_one_at_a_time(policies: Policies) -> Iterator[str]:
-    """Through an access point, over TLS, and never as root. Nodes mount without a role."""
+    """Check that mounts of homes use an access point and TLS, never root. Nodes mount without a role."""
     policy = policies.resources["aws_efs_file_system_policy.homes"]
     context = {
         "aws:SecureTransport": "true",
@@ -253,7 +253,7 @@ def without(context: Mapping[str, str], key: str) -> dict[str, str]:
 
 
 def buckets_need_tls(policies: Policies) -> Iterator[str]:
-    """Whoever asks, and whatever their own policies say. Their policies let nobody read."""
+    """Check that the bucket's policy refuses all readers, whatever the readers' own policies say."""
     who = ("AWS", f"arn:aws:iam::{ACCOUNT}:role/gpudev-admin")
     for name, bucket in (("exports", EXPORTS), ("access_logs", ACCESS_LOGS)):
         policy = policies.resources[f"aws_s3_bucket_policy.{name}"]

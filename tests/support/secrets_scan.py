@@ -1,4 +1,4 @@
-"""Look for the secrets of a hub where none may be: logs, processes, files of others, answers."""
+"""Looks for a hub's secrets where they must not be: logs, processes, other accounts' files, answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stack import Stack
 
 PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+([A-Za-z0-9+/=\s]+)-----END")
 SHORTEST = 16
-"""Bytes of the shortest secret; anything shorter would be found by chance."""
+"""Minimum bytes of a secret. Shorter values would be found by chance."""
 LARGEST = 4 << 20
 """Bytes read of a file."""
 
@@ -38,7 +38,7 @@ class Finding:
 
 
 def secrets_of(stack: Stack) -> list[Secret]:
-    """Everything secret in the state folder and in the configuration of the local user."""
+    """Return all secrets in the state folder and in the configuration of the local user."""
     parts = sorted((stack.settings.state / "secrets").iterdir())
     found = [Secret(f"secrets/{path.name}", path.read_bytes().strip()) for path in parts]
     found.append(Secret("hub/cookie_secret", (stack.settings.hub / "cookie_secret").read_bytes().strip()))
@@ -59,7 +59,7 @@ def secrets_of(stack: Stack) -> list[Secret]:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """All plain files below a folder, but for users' Python environments."""
+    """Yield all plain files below a folder, except users' Python environments."""
     for path in folder.iterdir():
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode) and path.name != "envs":
@@ -69,7 +69,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def read(path: Path) -> bytes:
-    """The beginning of a file; nothing if it has gone."""
+    """Return the beginning of a file; empty if the file is gone."""
     try:
         with path.open("rb") as file:
             return file.read(LARGEST)
@@ -78,7 +78,7 @@ def read(path: Path) -> bytes:
 
 
 def found_in(secrets: Iterable[Secret], places: Mapping[str, bytes]) -> list[Finding]:
-    """Which secrets are in which places."""
+    """Return which secrets are in which places."""
     return sorted(
         Finding(place, secret.name)
         for place, content in places.items()
@@ -88,7 +88,7 @@ def found_in(secrets: Iterable[Secret], places: Mapping[str, bytes]) -> list[Fin
 
 
 def logs_of(stack: Stack) -> dict[str, bytes]:
-    """The logs of every part and of every server."""
+    """Return the logs of every part and every server."""
     return {
         str(path.relative_to(stack.folder)): read(path)
         for path in files(stack.settings.state)

@@ -1,4 +1,4 @@
-"""The reservation service as a process of its own, with a small Hub beside it: killed and started quickly."""
+"""The reservation service as a separate process, with a small Hub. Tests kill and restart it quickly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESERVE = "custom:gpudev:reserve"
 
 
 class SmallHub:
-    """Knows every user (the token of ``alice`` is ``token-of-alice``), and takes up every start and stop."""
+    """A Hub that knows every user (alice's token is ``token-of-alice``) and accepts all starts and stops."""
 
     def __init__(self) -> None:
         self.asked: Counter[tuple[str, str, str]] = Counter()
@@ -59,7 +59,7 @@ class SmallHub:
 
 class _Quiet(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The service was killed in the middle of a question."""
+        """The service was killed during a request."""
 
 
 def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
@@ -87,10 +87,10 @@ def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
 
 
 class ServiceProcess:
-    """``gpudev-hub service`` over one state folder; started and killed as often as a test likes."""
+    """``gpudev-hub service`` with one state folder. A test can start and kill it repeatedly."""
 
     def __init__(self, folder: Path, hub: SmallHub, pool: str = "2x8", policy: object = None) -> None:
-        """``policy``: the content of ``GPUDEV_POLICY``."""
+        """Prepare the service. ``policy`` is the content of the file that ``GPUDEV_POLICY`` names."""
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(("GPUDEV", "JUPYTER"))
         }
@@ -133,34 +133,34 @@ class ServiceProcess:
 
     @property
     def ended(self) -> int | None:
-        """The exit code of the process started last; ``None`` while it runs."""
+        """Return the exit code of the last process; ``None`` while it runs."""
         assert self._process is not None
         return self._process.poll()
 
     def answers(self) -> bool:
-        """Whether it listens and works."""
+        """Return whether the service listens and works."""
         try:
             return httpx.get(f"{self.url}{PREFIX}health/live", trust_env=False, timeout=5).is_success
         except httpx.TransportError:
             return False
 
     def kill(self) -> int:
-        """``kill -9``; returns the exit code."""
+        """Kill the service with SIGKILL; return the exit code."""
         assert self._process is not None
         self._process.kill()
         return self._process.wait(SLOW)
 
     def stop(self) -> int:
-        """An orderly end; returns the exit code."""
+        """Stop the service with SIGTERM; return the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(SLOW)
 
     def close(self) -> None:
-        """End it, also after a failed test."""
+        """End the service, even after a failed test."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
 
     def log(self) -> str:
-        """Everything it has said so far."""
+        """Return the whole output so far."""
         return self._log.read_text() if self._log.exists() else ""

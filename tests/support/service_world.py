@@ -1,7 +1,7 @@
 """A whole reservation service on one loop: real store and real HTTP to a small Hub, servers in memory.
 
-Cluster, Hub and store file outlive the service, as they do in life: ``stop`` and ``start`` come as often as
-a test likes.
+Cluster, Hub and store file outlive the service, as in production. A test can stop and start the service
+repeatedly.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ POLICY = Policy(pools=(POOL,))
 
 
 class Died(BaseException):
-    """What a failpoint raises in place of the end of the process."""
+    """The error that a failpoint raises, instead of ending the process."""
 
 
 class SteppingClock(Clock):
-    """Real time, and more of it when a test says so."""
+    """Real time, which a test can move forward."""
 
     def __init__(self) -> None:
         self._ahead = 0.0
@@ -49,7 +49,7 @@ class SteppingClock(Clock):
         super().__init__(monotonic=lambda: time.monotonic() + self._ahead)
 
     def advance(self, by: Millis) -> None:
-        """So much time passes at once."""
+        """Move the time forward at once."""
         self._ahead += by / 1000
         self._moved.set()
         self._moved = asyncio.Event()
@@ -67,13 +67,13 @@ class SteppingClock(Clock):
 
 
 def in_a_file(folder: Path, failpoint: Failpoint) -> Store:
-    """The store of a machine without a cluster."""
+    """Return the store of a hub on one machine."""
     return SqliteStore(folder / "service.sqlite", failpoint)
 
 
 @dataclass
 class ServiceWorld:
-    """Start it, use ``service``, crash it, start it again."""
+    """The service with its surroundings. A test can start it, use ``service``, crash it and restart it."""
 
     folder: Path
     policy: Policy = POLICY
@@ -96,7 +96,7 @@ class ServiceWorld:
         self._client: HubClient | None = None
 
     def seed(self, seed: int) -> None:
-        """Ids from now on; a process that goes on with the same store needs others."""
+        """Set the seed of new ids. A restarted process with the same store needs different ids."""
         self._random = random.Random(seed)
 
     @property
@@ -127,7 +127,7 @@ class ServiceWorld:
         return self.sshd_answers
 
     async def stop(self) -> None:
-        """The service ends; the rest of the world goes on."""
+        """Stop the service. Cluster, Hub and store keep running."""
         if self._service is not None:
             await self._service.stop()
             self._service = None
@@ -148,21 +148,21 @@ class ServiceWorld:
         return await self.service.submit(owner, replace(ask, **fields))
 
     async def coming_up(self, **ask: Any) -> Reservation:
-        """A reservation of Alice's whose server is there and gets no further; nor does any that follows."""
+        """Return a reservation of alice whose server never becomes ready. Neither do later servers."""
         self.hub.pending = True
         record = await self.reserve(**ask)
         await self.until(lambda: (record.id, 1) in self.cluster.running)
         return record
 
     async def until(self, condition: Callable[[], Any], what: str = "", timeout: float = 10) -> None:
-        """Return when ``condition`` holds."""
+        """Wait until ``condition`` is true."""
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, f"{what or 'the condition'} did not come: {self.describe()}"
             await asyncio.sleep(0.002)
 
     async def becomes(self, id: str, state: str, timeout: float = 10) -> Reservation:
-        """Return when the reservation, live or ended, is in this state."""
+        """Wait until the reservation, live or ended, is in this state."""
         deadline = time.monotonic() + timeout
         while True:
             record = await self.service.reads.find(id)

@@ -1,4 +1,4 @@
-"""What browsers do at a hub, by hand: log-in, the Hub's own calls, the picker's form."""
+"""Requests to a hub like those of a browser: login, the Hub's own calls, the form of the picker."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from hub_users import HubUsers
 
 @contextmanager
 def log_in(hub: HubUsers, user: str) -> Iterator[httpx.Client]:
-    """A session with cookies, as a browser has it after the log-in."""
+    """Return a session with the cookies that a browser has after the login."""
     with closing(hub.browse(user)) as client:
         yield client
 
 
 def hub_api(browser: httpx.Client, method: str, path: str, body: object = None) -> httpx.Response:
-    """The Hub's API as its own pages call it: with cookies."""
+    """Call the Hub's API like the Hub's own pages, with cookies."""
     answer = hub_asked(browser, method, path, body)
     assert answer.is_success, answer.text
     return answer
 
 
 def hub_asked(browser: httpx.Client, method: str, path: str, body: object = None) -> httpx.Response:
-    """The same, whatever the Hub answers."""
+    """Call the Hub's API, and accept any answer."""
     xsrf = next(c.value for c in browser.cookies.jar if c.name == "_xsrf" and c.path.startswith("/hub"))
     return browser.request(
         method,

@@ -1,4 +1,4 @@
-"""How people write lengths of time, and the hours that these are: for Python and for the pages' script."""
+"""Spellings of lengths of time and their hours, for tests of Python and of the pages' script."""
 
 SPELLINGS: dict[str, float | None] = {
     "4": 4,

@@ -1,4 +1,4 @@
-"""Files of the SQLite store, seen and changed behind its back."""
+"""Reads and changes files of the SQLite store without the store."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SCHEMA_1 = Path(__file__).parent / "schema_1.sql"
 
 
 def schema_1(path: Path) -> None:
-    """Make a file of schema 1."""
+    """Create a file of schema 1."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(SCHEMA_1.read_text())
         connection.execute("PRAGMA user_version = 1")
 
 
 def items_of(path: Path, pk: str) -> dict[str, dict[str, Any]]:
-    """All items with this key, by ``sk``."""
+    """Return all items with this key, by ``sk``."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         rows = connection.execute("SELECT sk, item FROM items WHERE pk = ?", (pk,)).fetchall()
     return {sk: msgspec.msgpack.decode(item) for sk, item in rows}
@@ -37,5 +37,5 @@ def change(path: Path, pk: str, sk: str, **values: Any) -> None:
 
 
 def writing(store: SqliteStore) -> sqlite3.Connection:
-    """The connection of the thread that writes, which is the first to open one."""
+    """Return the connection of the thread that writes. This thread opens the first connection."""
     return next(iter(store._file._connections.values()))

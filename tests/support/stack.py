@@ -1,4 +1,4 @@
-"""A whole hub for tests: ``gpudev-hub`` as its users start it, on a free port and in a folder of its own."""
+"""A whole hub for tests: ``gpudev-hub`` as users start it, on a free port and in a separate folder."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COMMANDS = {
 
 
 class Stack(HubUsers):
-    """One state folder; started and stopped as often as a test likes."""
+    """A hub with one state folder. A test can start and stop it repeatedly."""
 
     def __init__(self, folder: Path, pool: str = "2x8", environment: Mapping[str, str] | None = None) -> None:
-        """``folder`` also holds the local user's home and client configuration; keep its path short."""
+        """Prepare a hub. ``folder`` also has the local user's home and settings; keep its path short."""
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
@@ -52,10 +52,10 @@ class Stack(HubUsers):
         self._process: subprocess.Popen[str] | None = None
         self._output = folder / "output"
 
-    # Life
+    # Start and stop
 
     def start(self, *wrapper: str, timeout: float = SLOW) -> None:
-        """Start it and wait until it says that it is ready."""
+        """Start the hub and wait until it prints that it is ready."""
         self.launch(*wrapper)
         try:
             wait_for("gpudev ready", self._ready_or_dead, timeout)
@@ -64,7 +64,7 @@ class Stack(HubUsers):
         assert self.running, f"gpudev-hub ended: {self.output()}"
 
     def launch(self, *wrapper: str) -> None:
-        """Start it and return at once; ``wrapper``: a command that becomes it."""
+        """Start the hub and return at once. ``wrapper`` is a command that runs it with ``exec``."""
         with self._output.open("w") as output:
             self._process = subprocess.Popen(
                 [*wrapper, str(Path(sys.executable).parent / "gpudev-hub")],
@@ -82,12 +82,12 @@ class Stack(HubUsers):
         return "gpudev ready: " in self.output() or not self.running
 
     def output(self) -> str:
-        """What it has printed since its last start."""
+        """Return the output since the last start."""
         return self._output.read_text() if self._output.exists() else ""
 
     @property
     def running(self) -> bool:
-        """Whether the supervisor runs."""
+        """Return whether the supervisor runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -97,14 +97,14 @@ class Stack(HubUsers):
         return self._process.pid
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Ctrl-C, or another signal; returns the exit code."""
+        """Stop the hub with Ctrl-C or another signal; return the exit code."""
         assert self._process is not None
         if self.running:
             self._process.send_signal(number)
         return self._process.wait(SLOW)
 
     def close(self) -> None:
-        """End whatever is left, also after a failed test."""
+        """End all remaining processes, even after a failed test."""
         if self.running:
             try:
                 self.stop()
@@ -120,11 +120,11 @@ class Stack(HubUsers):
     # Parts
 
     def part(self, name: str) -> int:
-        """Pid of ``proxy``, ``hub`` or ``service``; fails if it does not come (back) in time."""
+        """Return the pid of ``proxy``, ``hub`` or ``service``. Fail if the part does not start in time."""
         return wait_for(f"a {name}", lambda: self.find(name))
 
     def find(self, name: str) -> int | None:
-        """The same, or ``None`` while there is none."""
+        """Return the pid of a part, or ``None`` while it does not run."""
         for child in processes.descendants(self.pid):
             try:
                 command = Path(f"/proc/{child}/cmdline").read_text()
@@ -135,7 +135,7 @@ class Stack(HubUsers):
         return None
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Kill a part, or the ``supervisor``, and wait until that process is gone."""
+        """Kill a part or the ``supervisor``, and wait until the process is gone."""
         pid = self.pid if name == "supervisor" else self.part(name)
         os.kill(pid, number)
         if name == "supervisor":
@@ -145,29 +145,29 @@ class Stack(HubUsers):
             wait_for(f"the end of the {name}", lambda: processes.start_time(pid) is None)
 
     def log(self, name: str) -> str:
-        """The log of a part."""
+        """Return the log of a part."""
         path = self.settings.logs / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     # Users
 
     def password(self, user: str) -> str:
-        """As printed at start-up."""
+        """Return the password that the hub prints when it starts."""
         pattern = "log in as .* password (.*)" if user == self.user else "demo user .* password (.*)"
         found = re.search(pattern, self.output())
         assert found is not None, self.output()
         return found[1]
 
     def token_for(self, user: str | None = None) -> str:
-        """A Hub token: the one left in the configuration for the local user, a fresh one for a demo user."""
+        """Return a Hub token: from the configuration for the local user, a new token for a demo user."""
         if user is None or user == self.user:
             return str(json.loads(self.config.read_text())["token"])
         return super().token_for(user)
 
-    # What is there
+    # Servers
 
     def server_processes(self, id: str | None = None) -> dict[int, str]:
-        """Processes of this stack's servers (or of one), by pid, with their markers."""
+        """Return the processes of all servers or of one server, by pid, with their markers."""
         if id is not None:
             return processes.marked(f"{id}/")
         folder = self.settings.servers
@@ -175,11 +175,11 @@ class Stack(HubUsers):
         return {pid: marker for pid, marker in processes.marked("").items() if marker.split("/")[0] in names}
 
     def launcher(self, id: str, rank: int = 0) -> int:
-        """Pid of a rank's launcher."""
+        """Return the pid of a rank's launcher."""
         return int(self.record(id, rank)["pid"])
 
     def record(self, id: str, rank: int = 0) -> dict[str, Any]:
-        """What the launcher of a rank of the latest attempt wrote down. Raises ``FileNotFoundError``."""
+        """Return the record of a rank's launcher in the latest attempt. Raises ``FileNotFoundError``."""
         newest = max(
             self.settings.servers.glob(f"{id}-*"), key=lambda path: int(path.name.rpartition("-")[2])
         )
@@ -191,7 +191,7 @@ class Stack(HubUsers):
 def running_stack(
     folder: Path, pool: str = "2x8", environment: Mapping[str, str] | None = None
 ) -> Iterator[Stack]:
-    """A stack that is ready, and gone at the end."""
+    """Run a hub that is ready, and end it afterwards."""
     stack = Stack(folder, pool, environment)
     try:
         stack.start()

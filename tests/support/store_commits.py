@@ -1,4 +1,4 @@
-"""Commits for the tests of stores, and what a store made of them."""
+"""Commits for tests of stores, and the states that stores must have after them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def claim(id: str, attempt: int = 1, slots: tuple[int, ...] = (0, 1)) -> Claim:
 
 
 def taken(*claims: Claim) -> tuple[tuple[Slot, tuple[str, int]], ...]:
-    """All slots of these."""
+    """Return all slots of these claims."""
     return tuple(
         (Slot(part.node, index), claim.key)
         for claim in claims
@@ -89,7 +89,7 @@ async def everything(store: Store) -> list[HistoryEntry]:
 
 
 def fold(entries: list[HistoryEntry]) -> tuple[object, ...]:
-    """The live state that a history leads to."""
+    """Return the live state after a history."""
     state = LiveState()
     for entry in entries:
         state.apply(entry.change.record, gone=entry.change.gone)

@@ -1,4 +1,4 @@
-"""Terminals of people in tests."""
+"""Terminals of users in tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Terminal:
         self.text = ""
 
     def read_until(self, wanted: str, timeout: float = 30) -> str:
-        """All that appeared so far, once ``wanted`` (a pattern) is in it."""
+        """Wait until the output matches the pattern ``wanted``; return all output so far."""
         deadline = time.monotonic() + timeout
         while not re.search(wanted, self.text):
             left = deadline - time.monotonic()

@@ -1,7 +1,7 @@
-"""OpenTofu on copies of ``infra``, with the program that ``GPUDEV_TOFU`` names.
+"""Runs OpenTofu, the program that ``GPUDEV_TOFU`` names, on copies of ``infra``.
 
-Nothing here applies: plans are made and thrown away. The program may be a real ``tofu`` or one with stand-in
-providers; it never gets credentials.
+It makes plans but never applies them. The program may be a real ``tofu`` or one with stand-in providers. It
+never gets credentials.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _INVENTED: Json = {
 
 
 class Tofu:
-    """One copy of ``infra``, in which commands run."""
+    """A copy of ``infra`` in which commands run."""
 
     def __init__(self, program: str, name: str) -> None:
-        """Make the copy. A name is one folder in every run, so that what ``init`` fetched is kept."""
+        """Make the copy. Its folder depends only on the name, so later runs have the files of ``init``."""
         self.program = program
         self.infra = SCRATCH / name / "infra"
         shutil.rmtree(self.infra, ignore_errors=True)
         shutil.copytree(INFRA, self.infra, ignore=_LEFT_OUT)
         for root in ROOTS:
-            # There is no bucket, and there is no state: every plan is that of a new installation.
+            # Without a bucket there is no state, so every plan is for a new installation.
             (self.folder(root) / "backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
 
     def folder(self, root: str) -> Path:
@@ -60,7 +60,7 @@ class Tofu:
     def give_state(self, cluster: Json) -> None:
         """Let the folder ``platform`` read the outputs that a plan of ``cluster`` has, instead of a bucket.
 
-        What only AWS will know is invented. An output that ``cluster`` does not have stays missing.
+        Values that only AWS knows are invented. Outputs that ``cluster`` does not have stay missing.
         """
         outputs = {
             name: output.get("after", _INVENTED.get(name, f"invented-{name}"))

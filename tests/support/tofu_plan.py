@@ -1,4 +1,4 @@
-"""Reading of a plan, as ``tofu show -json`` has it."""
+"""Reads a plan in the format of ``tofu show -json``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tofu import Json
 
 @dataclass(frozen=True)
 class Planned:
-    """A resource or data source as it will be. What only AWS knows is missing in ``values``."""
+    """A planned resource or data source. Values that only AWS knows are missing in ``values``."""
 
     address: str
     type: str

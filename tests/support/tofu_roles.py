@@ -1,7 +1,7 @@
-"""Every role and policy of ``infra/aws/cluster`` as JSON, before AWS has made anything.
+"""Returns every role and policy of ``infra/aws/cluster`` as JSON, before AWS has created anything.
 
-A plan leaves out what only AWS knows, such as the ids in ARNs. A test of OpenTofu may set them, and shows its
-plan. Even then it leaves the text of a policy out that names a resource to be made; its statements are there.
+A plan does not have values that only AWS knows, such as ids in ARNs. A test of OpenTofu can set them and show
+its plan. Even then, the plan lacks the text of a policy that names a new resource, but it has the statements.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ KNOWN: Final[Mapping[str, Mapping[str, str]]] = {
     "aws_ssm_document.shell": {"arn": arn("ssm", f"document/{NAME}-shell")},
     "aws_ssm_document.tunnel": {"arn": arn("ssm", f"document/{NAME}-tunnel")},
 }
-"""What AWS would say of resources whose ARNs are in policies."""
+"""Values that AWS would give to resources whose ARNs are in policies."""
 
 
 @dataclass
 class Role:
-    """A role of ours."""
+    """A role of gpudev."""
 
     trust: Policy
     policies: list[Policy] = field(default_factory=list)
     attached: set[str] = field(default_factory=set)
-    """ARNs of AWS's own policies, whose text is not here."""
+    """ARNs of AWS's own policies, whose text is not known here."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A second address for a listener, as ``ssh -L`` makes it."""
+"""A second address for a listener, like that of ``ssh -L``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def tunnel(port: int) -> Iterator[int]:
-    """Pass every connection to a free port on to ``port``; yields the free port."""
+    """Forward connections from a free port to ``port``; yield the free port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def copy(source: socket.socket, target: socket.socket) -> None:

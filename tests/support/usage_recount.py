@@ -1,6 +1,6 @@
-"""Usage counted again from a whole history, in another way: every record's life first, then day by day.
+"""Counts usage from a whole history in an independent way: first the life of every record, then day by day.
 
-It shares only the record of the result with `core/usage.py`: days come from `datetime`, and every day is
+It shares only the type of the result with `core/usage.py`. Days come from `datetime`, and every day is
 intersected with every interval.
 """
 
@@ -43,7 +43,7 @@ def _midnight(day: date) -> int:
 
 
 def recount(history: Sequence[Entry], now: int) -> dict[Key, Counted]:
-    """Everything until `now`, with what is still held."""
+    """Return the usage until `now`, including GPUs that are still held."""
     found: dict[Key, Counted] = defaultdict(Counted)
     for versions in _lives(history, Reservation).values():
         _count_reservation(found, versions)

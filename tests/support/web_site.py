@@ -1,4 +1,4 @@
-"""The real service behind its real listeners, over an engine and a Hub in memory."""
+"""The real service with its real listeners, and with an engine and a Hub in memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SECRET = "the-hubs-own-secret-for-the-gate"
 ROOMY = Rate(per_second=10_000, burst=100_000)
 TOKENS = ServerTokens(b"k" * 32)
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Without certificates: all is plain HTTP here, and loading them takes longer than a start of the service."""
+"""A context without certificates: tests use plain HTTP, and loading certificates takes long."""
 POLICY = Policy(
     pools=(
         PoolSettings(
@@ -72,22 +72,22 @@ def new_ids() -> Callable[[], str]:
 
 
 async def checked() -> list[Check]:
-    """What a check of GitHub finds: one fact that holds, and one that does not."""
+    """Return results of a check of GitHub: one that passed and one that failed."""
     return [Check("App", "gpudev"), Check("clock", "900 s behind", "Set the clock.")]
 
 
 async def looked() -> list[Finding]:
-    """What a look at the installation finds, likewise."""
+    """Return results of a check of the installation: one that passed and one that failed."""
     return [Finding("store", "database", "it answers"), Finding("clock", "clock", "2 min behind", "Set it.")]
 
 
 async def _answers(host: str, port: int, alias: str) -> bool:
-    """The probe: every sshd proves who it is."""
+    """Answer the probe as if every sshd proved its identity."""
     return True
 
 
 class Keys:
-    """Lets one key into every server."""
+    """Gives one key access to every server."""
 
     async def hosts(self, owner: Owner) -> SshAccess:
         return SshAccess(
@@ -121,7 +121,7 @@ class Directory:
 
 @dataclass
 class Running:
-    """The listeners, and clients for them."""
+    """The listeners of the service, and clients for them."""
 
     hub: FakeHub
     site: Site
@@ -143,14 +143,14 @@ class Running:
         return _client(self.gate_url, headers=headers)
 
     async def scrape(self) -> str:
-        """What a scraper gets, which has no token."""
+        """Return the metrics that a scraper gets without a token."""
         async with _client(self.metrics_url) as scraper:
             answer = await scraper.get("metrics")
             assert answer.status_code == 200, answer.text
             return answer.text
 
     async def until(self, id: str, seen: Callable[[Reservation], bool]) -> Reservation:
-        """Wait until a reservation is as wanted."""
+        """Wait until a reservation meets a condition."""
         deadline = time.monotonic() + 10
         while True:
             record = await self.service.reads.find(id)
@@ -161,7 +161,7 @@ class Running:
             await self.service.reads.wait_change(id, record.version, 0.2)
 
     async def make_ready(self, id: str) -> None:
-        """Let the agents of a reservation's server say that all is well."""
+        """Report, like the agents of a reservation's server, that all parts answer."""
         record = await self.until(id, lambda record: record.state in (State.STARTING, State.READY))
         for rank in range(len(record.allocation)):
             self.service.readiness.report(
@@ -185,7 +185,7 @@ def _document(prefix: str) -> dict[str, Any]:
 
 @contextmanager
 def _quickly() -> Iterator[None]:
-    """What takes longest at a start of the service is done once for all of them."""
+    """Do the slowest steps of the service's start once for all tests."""
     plain = partial(httpx.AsyncClient, verify=PLAIN)
     with (
         patch.object(httpx, "AsyncClient", plain),
@@ -213,7 +213,7 @@ async def running(
     clock: Clock | None = None,
     **changes: Any,
 ) -> AsyncIterator[Running]:
-    """The service's listeners and a Hub; ``changes``: of ``WebSettings``."""
+    """Run the service's listeners and a Hub. ``changes`` are fields of ``WebSettings``."""
     cluster = MemoryCluster()
     cluster.node_list = list(nodes)
     cluster.log = {"jupyter": "serving\n", "sshd": "listening\n"}
@@ -296,7 +296,7 @@ async def running(
 
 
 async def log_in(run: Running, browser: httpx.AsyncClient, token: str, page: str = "pool") -> httpx.Response:
-    """The dance: our page → the Hub → back with a code → the page."""
+    """Log in as a browser does: service page → Hub → back with a code → service page."""
     sent = await browser.get(page)
     assert sent.status_code == 302
     there = urlsplit(sent.headers["Location"])
