@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -95,9 +95,9 @@ class Folded:
                 continue
             log = self.logs.get(of, Log())
             if n not in log.commits[-1:]:
-                log = replace(log, commits=(*log.commits, n))
+                log = Log((*log.commits, n), log.ended)
             if change.gone and isinstance(change.record, Reservation):
-                log = replace(log, ended=position)
+                log = Log(log.commits, position)
                 ended.append((position, change.record))
             self.logs[of] = log
             self.touched.add(of)

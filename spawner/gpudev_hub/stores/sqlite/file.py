@@ -101,7 +101,9 @@ class SqliteFile(Backend):
             log.warning("%s: the log cannot be written back now: %s", self._path, error)
 
     def get(self, key: Key) -> Item | None:
-        return next(self._items("pk = ? AND sk = ?", *key), None)
+        with self._told():
+            found = self._here().execute("SELECT item FROM items WHERE pk = ? AND sk = ?", key).fetchone()
+        return None if found is None else _DECODER.decode(found[0])
 
     def query(
         self,
