@@ -75,4 +75,4 @@ def test_mutate_asks_for_a_module_and_its_tests() -> None:
     assert "name a module and the tests that guard it: MODULE TEST" in nothing.stderr
     missing = make(*ready, "mutate", "MODULE=spawner/nothing.py", "TESTS=tests/core")
     assert missing.returncode == 2
-    assert "tools/mutate: there is no spawner/nothing.py" in missing.stderr
+    assert "tools/mutate: spawner/nothing.py does not exist" in missing.stderr
