@@ -390,6 +390,16 @@ async def test_looking_at_a_store_changes_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+async def test_looking_at_an_open_store_leaves_it_open(tmp_path: Path) -> None:
+    store = await store_of(tmp_path, 3)
+    assert (await store.peek()).n == 3
+    assert sorted((await store.read()).reservations) == ["a1", "a2", "a3"]
+    change = Change(reservation("a4", 4), Cause.REQUESTED, "a")
+    await store.commit(Commit(1, 4, "c4", 4, (change,)))
+    assert (await store.reload()).n == (await store.peek()).n == 4
+    await store.close()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

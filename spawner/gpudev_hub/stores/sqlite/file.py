@@ -85,6 +85,9 @@ class SqliteFile(Backend):
 
         Locks the file if it exists. Raises ``StoreLocked`` or ``StoreBehind``.
         """
+        if self._opened:
+            yield
+            return
         with self._told(), closing(self._look()) as connection:
             self._connections = {threading.get_ident(): connection}
             self._opened = True
