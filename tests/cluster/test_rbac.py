@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Iterator
 from copy import deepcopy
@@ -481,11 +482,16 @@ def test_not_even_an_admin_evicts_a_server(
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     }
     cluster.api.post(f"{path}/binding", json=binding).raise_for_status()
-    status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
     merge = {"Content-Type": "application/merge-patch+json"}
+    writes = itertools.count()
 
     def runs() -> bool:
-        """Kubernetes itself evicts a pod that does not run; controllers may write its status meanwhile."""
+        """Kubernetes itself evicts a pod that does not run; controllers may write its status meanwhile.
+
+        Each write differs from the last one, so that the controller of budgets looks at the pod again.
+        """
+        ready = {"type": "Ready", "status": "True", "message": f"write {next(writes)}"}
+        status = {"status": {"phase": "Running", "conditions": [ready]}}
         cluster.api.patch(f"{path}/status", json=status, headers=merge).raise_for_status()
         return bool(cluster.api.get(path).json()["status"]["phase"] == "Running")
 
