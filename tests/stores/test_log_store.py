@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from checkpoint_tables import all_ended, ended, save
+from gpudev_hub.core.commit import Change
 from gpudev_hub.core.model import MintedId
 from gpudev_hub.core.ports import SlotTaken
-from gpudev_hub.stores import checkpoint
+from gpudev_hub.stores import checkpoint, records
 from gpudev_hub.stores.backend import Action, Item, Write
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.stores.writes import MOST_BYTES, MOST_ITEMS, batches
@@ -92,6 +93,30 @@ async def test_a_claim_that_outlives_its_reservation_leaves_the_end_alone(store:
     entries, _ = await store.history("a1", 0, 10)
     assert [entry.n for entry in entries] == [1, 1, 2, 3]
     assert fold(await everything(store)) == hot(await store.reload())
+
+
+async def test_history_of_one_reservation_decodes_no_other(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12: a commit may move the planned starts of a whole queue."""
+    queue = [reservation(f"a{i}", i) for i in range(50)]
+    for n in range(1, 4):
+        await store.commit(commit(n, *changed(*queue)))
+    decoded: list[str] = []
+    decode_change = records.decode_change
+
+    def counted(kind: str, data: bytes, cause: str, actor: str, gone: bool) -> Change:
+        decoded.append(kind)
+        return decode_change(kind, data, cause, actor, gone)
+
+    monkeypatch.setattr(records, "decode_change", counted)
+    cursor: int | None = 0
+    for n in range(1, 4):
+        assert cursor is not None
+        entries, cursor = await store.history("a7", cursor, 1)
+        assert [(entry.n, entry.change.record) for entry in entries] == [(n, queue[7])]
+    assert cursor is None
+    assert len(decoded) < 10
 
 
 async def test_a_start_folds_the_history_since_the_last_checkpoint_only(

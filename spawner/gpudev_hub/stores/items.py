@@ -201,19 +201,27 @@ def more_pieces(item: Item) -> list[Key]:
     return [history_key(int(item["sk"]), piece) for piece in range(1, item.get("pieces", 1))]
 
 
-def commits_in(found: Iterable[Item]) -> Iterator[Logged]:
-    """Yield the commits in history items, which are in order; leave out incomplete ones."""
+def commits_in(found: Iterable[Item], naming: str = "") -> Iterator[Logged]:
+    """Yield the commits in history items, which are in order; leave out incomplete ones.
+
+    ``naming``: leave out changes of records that do not have this text, without decoding them.
+    """
+    text = msgspec.json.encode(naming) if naming else b""
     for sk, group in groupby(found, key=lambda item: item["sk"].partition("#")[0]):
         pieces = list(group)
         n, at = int(sk), pieces[0]["at"]
         if len(more_pieces(pieces[0])) != len(pieces) - 1:
             continue
         data = b"".join(piece["changes"] for piece in pieces)
-        entries = [
-            HistoryEntry(n, at, records.decode_change(e.kind, bytes(e.record), e.cause, e.actor, e.gone))
-            for e in _ENTRIES.decode(zlib.decompress(data))
-        ]
-        yield n, len(data), list(enumerate(entries, n * STRIDE))
+        changes = enumerate(_ENTRIES.decode(zlib.decompress(data)), n * STRIDE)
+        yield n, len(data), [(i, _entry_of(n, at, one)) for i, one in changes if text in bytes(one.record)]
+
+
+def _entry_of(n: int, at: Millis, change: Entry) -> HistoryEntry:
+    record = bytes(change.record)
+    return HistoryEntry(
+        n, at, records.decode_change(change.kind, record, change.cause, change.actor, change.gone)
+    )
 
 
 def reservation_in(item: Item) -> Reservation:

@@ -107,7 +107,7 @@ def _entries_of(backend: Backend, reservation: str, commits: list[int]) -> Itera
         found = backend.get_all([items.history_key(n) for n in commits[start : start + _AT_ONCE]])
         found += backend.get_all([key for item in found for key in items.more_pieces(item)])
         found.sort(key=lambda item: str(item["sk"]))
-        for _, _, entries in items.commits_in(found):
+        for _, _, entries in items.commits_in(found, naming=reservation):
             for position, entry in entries:
                 if records.reservation_of(entry.change.record) == reservation:
                     yield position, entry
