@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,12 +42,13 @@ class Log:
     """Position at which the reservation ended."""
 
 
-def owners_of(state: LiveState) -> dict[Slot, ClaimKey]:
-    """Return the owners of all slots, as claims say."""
+def owners_of(state: LiveState, nodes: Collection[str] | None = None) -> dict[Slot, ClaimKey]:
+    """Return the owners of all slots, or of those of some nodes, as claims say."""
     return {
         Slot(part.node, index): claim.key
         for claim in state.claims.values()
         for part in claim.allocation
+        if nodes is None or part.node in nodes
         for index in part.slots
     }
 

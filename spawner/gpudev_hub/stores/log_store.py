@@ -226,7 +226,8 @@ class LogStore:
         if commit.n != head.n + 1:
             raise SlotTaken(f"commit {commit.n} does not follow commit {head.n}, the last one")
         data = items.encode_changes(commit.changes)
-        owners = owners_of(self._folded.state) if commit.take or commit.free else {}
+        nodes = {slot.node for slot, _ in (*commit.take, *commit.free)}
+        owners = owners_of(self._folded.state, nodes) if nodes else {}
         transaction = writes.transaction(commit, head, data, self._folded.new_ids(commit.changes), owners)
         self._failpoint(BEFORE_COMMIT)
         try:

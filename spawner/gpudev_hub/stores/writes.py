@@ -37,7 +37,8 @@ def transaction(
 ) -> list[Write]:
     """Return what the commit writes: the head first, so that its condition is reported first.
 
-    ``data``: its changes, encoded; ``owners``: of all slots, before it. Raises ``CommitTooLarge``.
+    ``data``: its changes, encoded; ``owners``: of all slots of its nodes, before it. Raises
+    ``CommitTooLarge``.
     """
     made = [
         Write(
@@ -84,7 +85,7 @@ def _slots(commit: Commit, owners: Mapping[Slot, ClaimKey]) -> Iterator[Write]:
     """Yield the changed owners of slots, if all slots of their nodes have the owners that are known."""
     free, take = dict(commit.free), dict(commit.take)
     nodes = {slot.node for slot in (*free, *take)}
-    before = {slot: owner for slot, owner in owners.items() if slot.node in nodes and slot not in take} | free
+    before = {slot: owner for slot, owner in owners.items() if slot not in take} | free
     after = {slot: owner for slot, owner in before.items() if slot not in free} | take
     old, new = owners_by_node(before), owners_by_node(after)
     for key, some in groupby(sorted(nodes, key=lambda node: (slots_key(node), node)), key=slots_key):
