@@ -24,6 +24,7 @@ from gpudev_hub.core.model import HOUR, Claim, Node, Owner, Request, Reservation
 from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, StoreUnavailable
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, from_environment, nothing
 from gpudev_hub.stores import items
+from gpudev_hub.stores.sqlite import file
 from gpudev_hub.stores.sqlite import store as sqlite
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from sqlite_items import change, schema_1, writing
@@ -265,6 +266,25 @@ async def test_reading_does_not_wait_for_a_commit(tmp_path: Path) -> None:
     proceed.set()
     await committing
     assert len((await store.ended(None, None, 5))[0]) == 1
+    await store.close()
+
+
+@pytest.mark.parametrize("latest", [False, True])
+async def test_a_read_under_way_does_not_hold_up_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latest: bool
+) -> None:
+    """Writing back waits for an open read, and the next commit would wait for both."""
+    monkeypatch.setattr(file, "_PAGE", 7)
+    store = await store_of(tmp_path, 60)
+    backend = store._file
+    reading = backend.query("history", latest=latest)
+    first = next(reading)
+    (busy, _, _) = writing(store).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not busy
+    numbers = [int(item["sk"]) for item in (first, *reading)]
+    assert numbers == sorted(range(1, 61), reverse=latest)
+    some = [int(item["sk"]) for item in backend.query("history", f"{9:012}", f"{33:012}", latest=latest)]
+    assert some == sorted(range(9, 34), reverse=latest)
     await store.close()
 
 

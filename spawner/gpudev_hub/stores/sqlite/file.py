@@ -29,6 +29,8 @@ _TABLES: Final = (
     ) STRICT""",
     "CREATE INDEX items_by_subject ON items (subject, sk) WHERE subject IS NOT NULL",
 )
+_PAGE: Final = 200
+"""Most items that are read at once."""
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Item)
 
@@ -104,30 +106,40 @@ class SqliteFile(Backend):
             log.warning("%s: the log cannot be written back now: %s", self._path, error)
 
     def get(self, key: Key) -> Item | None:
-        with self._told():
-            found = self._here().execute("SELECT item FROM items WHERE pk = ? AND sk = ?", key).fetchone()
-        return None if found is None else _DECODER.decode(found[0])
+        return next(iter(self._items("pk = ? AND sk = ?", *key)), None)
 
     def query(
-        self,
-        pk: str,
-        first: str = FIRST,
-        last: str = LAST,
-        *,
-        page: int | None = None,  # noqa: ARG002
-        latest: bool = False,
+        self, pk: str, first: str = FIRST, last: str = LAST, *, page: int | None = None, latest: bool = False
     ) -> Iterator[Item]:
         order = "DESC" if latest else "ASC"
-        return self._items(f"pk = ? AND sk BETWEEN ? AND ? ORDER BY sk {order}", pk, first, last)
+        above, below = ">=", "<="
+        most = min(page or _PAGE, _PAGE)
+        while True:
+            where = f"pk = ? AND sk {above} ? AND sk {below} ? ORDER BY sk {order} LIMIT ?"
+            found = self._items(where, pk, first, last, most)
+            yield from found
+            if len(found) < most:
+                return
+            if latest:
+                below, last = "<", found[-1]["sk"]
+            else:
+                above, first = ">", found[-1]["sk"]
 
-    def ended_of(self, subject: str, before: int, page: int) -> Iterator[Item]:  # noqa: ARG002
-        return self._items("subject = ? AND sk < ? ORDER BY sk DESC", subject, ended_key(before)[1])
+    def ended_of(self, subject: str, before: int, page: int) -> Iterator[Item]:
+        end, most = ended_key(before)[1], min(page, _PAGE)
+        while True:
+            found = self._items("subject = ? AND sk < ? ORDER BY sk DESC LIMIT ?", subject, end, most)
+            yield from found
+            if len(found) < most:
+                return
+            end = found[-1]["sk"]
 
-    def _items(self, where: str, *arguments: str) -> Iterator[Item]:
+    def _items(self, where: str, *arguments: str | int) -> list[Item]:
+        """Return items, read at once: ``copy_back`` waits for an open read, and commits for ``copy_back``."""
         select = f"SELECT item FROM items WHERE {where}"  # noqa: S608
         with self._told():
-            for (data,) in self._here().execute(select, arguments):
-                yield _DECODER.decode(data)
+            found = self._here().execute(select, arguments).fetchall()
+        return [_DECODER.decode(data) for (data,) in found]
 
     def write(self, writes: Sequence[Write]) -> None:
         with self._transaction() as connection:
