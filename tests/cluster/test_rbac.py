@@ -312,7 +312,7 @@ def test_the_hub_can_not_make_other_pods(accounts: Accounts, what: str) -> None:
         (
             "services",
             {"clusterIP": "None", "ports": [{"port": 22}], "externalIPs": ["192.0.2.1"]},
-            "no external addresses",
+            "must not have external addresses",
         ),
     ],
 )
