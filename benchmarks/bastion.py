@@ -21,7 +21,8 @@ from typing import Self
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from gpudev_hub.local_bastion import account
-from stack import Stack, running_stack, wait_for
+from hub_users import wait_for
+from stack import Stack, running_stack
 
 PAIRS = 5
 GIGABYTES = 1.0

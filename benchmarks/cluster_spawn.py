@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 
 from benchmarks.spawn import Plain, hub_process, in_pairs, start_ours
 
-from cluster_stack import ADDRESS, NAMESPACE, ClusterStack, running_cluster
+from cluster_stack import ADDRESS, ClusterStack, running_cluster
+from cluster_users import NAMESPACE
 from harness.cluster import Cluster
 from harness.server_image import server_image
 from hub_users import wait_for

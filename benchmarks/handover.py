@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from gpudev_hub.core.commit import Commit
 from gpudev_hub.core.model import Owner, Reservation, State
 from gpudev_hub.core.policy import Allowances
-from service_world import POLICY, MemoryCluster, ServiceWorld
+from memory_cluster import MemoryCluster
+from service_world import POLICY, ServiceWorld
 
 QUEUED = 100
 HANDOVERS = 300

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import httpx
 
-from stack import Stack, running_stack, wait_for
+from hub_users import wait_for
+from stack import Stack, running_stack
 
 ROUNDS = 12
 STEPS = {

@@ -146,7 +146,7 @@ class Player:
         """Decide, hand freed time on, and do what is asked for."""
         decision = decide(self.world, event, self.now)
         effects = decision.effects
-        while decision.more:
+        while not self.world.settled():
             decision = decide(self.world, Compress(1000), self.now)
             effects += decision.effects
         self.world.drain()
