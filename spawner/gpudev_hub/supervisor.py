@@ -240,19 +240,19 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + USABLE_WITHIN
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-            wanted: list[tuple[Part, Callable[[], Awaitable[bool]]]] = [
-                (hub, lambda: _answers(client, f"http://{LOOPBACK}:{ports.hub}/hub/health")),
-                (service, lambda: _answers(client, f"http://{LOOPBACK}:{ports.service}{PREFIX}health/live")),
-                (proxy, lambda: _answers(client, f"{self.settings.url}{PREFIX}health/live")),
-                *((bastion, lambda: listens(LOOPBACK, bastion_port)) for bastion in more),
+            wanted: list[tuple[Part, Callable[[], Awaitable[str]]]] = [
+                (hub, lambda: _problem(client, f"http://{LOOPBACK}:{ports.hub}/hub/health")),
+                (service, lambda: _problem(client, f"http://{LOOPBACK}:{ports.service}{PREFIX}health/live")),
+                (proxy, lambda: _problem(client, f"{self.settings.url}{PREFIX}health/live")),
+                *((bastion, lambda: _not_listening(bastion_port)) for bastion in more),
             ]
-            for part, usable in wanted:
-                while not await usable():
+            for part, look in wanted:
+                while problem := await look():
                     if self._ending.is_set():
                         return False
                     self._give_up_if_hopeless()
                     if loop.time() > deadline:
-                        raise self._not_usable(part, f"did not start within {USABLE_WITHIN:.0f} s")
+                        raise self._not_usable(part, f"did not start within {USABLE_WITHIN:g} s: {problem}")
                     await asyncio.sleep(0.05)
         return True
 
@@ -371,8 +371,14 @@ def _say(text: str) -> None:
         sys.stdout.flush()
 
 
-async def _answers(client: httpx.AsyncClient, url: str) -> bool:
+async def _problem(client: httpx.AsyncClient, url: str) -> str:
+    """Return what is wrong with the answer of an address; empty if it succeeds."""
     try:
-        return (await client.get(url)).is_success
-    except httpx.HTTPError:
-        return False
+        answer = await client.get(url)
+    except httpx.HTTPError as error:
+        return f"{url} does not answer ({str(error) or type(error).__name__})"
+    return "" if answer.is_success else f"{url} answers {answer.status_code} {answer.reason_phrase}"
+
+
+async def _not_listening(port: int) -> str:
+    return "" if await listens(LOOPBACK, port) else f"nothing listens on port {port} of {LOOPBACK}"

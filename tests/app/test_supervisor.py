@@ -246,6 +246,46 @@ def test_a_hub_that_refuses_the_local_user_holds_nothing_up(
         assert found.value.code is Ended.NOT_USABLE
 
 
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_hub_that_only_answers_with_errors_ends_the_start(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(supervisor, "USABLE_WITHIN", 0.5)
+    settings = Stack(short_folder).settings
+    settings.logs.mkdir(parents=True)
+    (settings.logs / "hub.log").write_text("a database is broken\n")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async def errors() -> list[str]:
+        fake = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = fake.sockets[0].getsockname()[1]
+        starting = supervisor.Supervisor(settings, LocalUser(settings), {})
+        ports = Ports(proxy_api=1, hub=port, service=2, gate=3)
+        starting._parts = starting._make(ports)
+        said = []
+        async with fake:
+            for step in (starting._usable, starting._prepare_user):
+                with pytest.raises(supervisor.CannotRun) as found:
+                    await asyncio.wait_for(step(ports), 20)
+                assert found.value.code is Ended.NOT_USABLE
+                said.append(str(found.value).replace(f":{port}/", ":PORT/"))
+        return said
+
+    not_up, no_token = asyncio.run(errors())
+    log = f"the end of {settings.logs / 'hub.log'}:\na database is broken"
+    address = "http://127.0.0.1:PORT/hub"
+    assert not_up == f"the hub did not start within 0.5 s: {address}/health answers {status} No; {log}"
+    assert no_token.startswith(f"the hub gives no token to {settings.user} (")
+    assert f"{status} No" in no_token
+    assert f"{address}/api/users/{settings.user}/tokens" in no_token
+    assert no_token.endswith(log)
+
+
 def test_two_on_one_state_folder(short_folder: Path) -> None:
     first = Stack(short_folder)
     second = Stack(short_folder)
