@@ -250,6 +250,31 @@ async def test_of_a_pair_one_rank_gone_is_an_incomplete_server(engine: Engine, g
     assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_the_end_of_rank_1_is_not_the_end_of_rank_10(engine: Engine, how: signal.Signals) -> None:
+    """Nor of a server whose id only begins with the same letters."""
+    claim = await engine.start("wide", ranks=2)
+    markers = [record.marker("wide", 1, 1), record.marker("wide", 1, 10), record.marker("wider", 1, 1)]
+    own, tenth, wider = [
+        await asyncio.create_subprocess_exec("sleep", "600", env={record.MARKER: marker})
+        for marker in markers
+    ]
+    try:
+        pid = engine.launcher("wide", 1)
+        os.kill(pid, how)
+        await until(lambda: processes.start_time(pid) is None, "the end of rank 1")
+        await engine.servers.sweep("wide", 1)
+        await asyncio.wait_for(own.wait(), 10)
+        assert processes.start_time(tenth.pid) is not None
+        await engine.cluster.remove("wide", 1)
+        await asyncio.wait_for(tenth.wait(), 10)
+        assert (await engine.cluster.look(claim)).presence is Presence.ABSENT
+        assert processes.start_time(wider.pid) is not None
+    finally:
+        wider.kill()
+        await wider.wait()
+
+
 async def test_what_was_prepared_for_a_server_that_never_came_is_removed(engine: Engine) -> None:
     """Its Hub was killed before it had started a launcher."""
     for name in ("never", "held"):

@@ -180,7 +180,7 @@ def test_the_end_is_announced_in_the_terminal_and_leaves_nothing(stack: Stack, p
     assert ended["outcome"] == "expired"
     assert at(ended["ended_at"]) >= at(ended["ends_at"])
     assert (at(ended["ended_at"]) - at(record["ends_at"])).total_seconds() < 15
-    assert processes.marked(f"{record['id']}/") == {}
+    assert processes.marked(record["id"]) == {}
     listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=True).stdout
     for port in (server["jupyter_port"], server["sshd_port"]):
         assert f":{port} " not in listening

@@ -266,7 +266,7 @@ class Game:
             latest = server in live and folder == self.latest(server)
             if not latest and any(folder.glob("*/private")):
                 return False
-            if not latest and processes.marked(f"{server}/{attempt}/"):
+            if not latest and processes.marked(f"{server}/{attempt}"):
                 return False
         return True
 

@@ -169,10 +169,10 @@ class Stack(HubUsers):
     def server_processes(self, id: str | None = None) -> dict[int, str]:
         """Return the processes of all servers or of one server, by pid, with their markers."""
         if id is not None:
-            return processes.marked(f"{id}/")
+            return processes.marked(id)
         folder = self.settings.servers
         names = [entry.name.rpartition("-")[0] for entry in folder.iterdir()] if folder.exists() else []
-        return {pid: marker for pid, marker in processes.marked("").items() if marker.split("/")[0] in names}
+        return {pid: marker for name in names for pid, marker in processes.marked(name).items()}
 
     def launcher(self, id: str, rank: int = 0) -> int:
         """Return the pid of a rank's launcher."""

@@ -125,17 +125,17 @@ class LocalServers:
         Raises ``OSError`` if its records cannot be read, ``ValueError`` if processes run whose record is not
         valid.
         """
-        prefix = f"{id}/{attempt}/"
+        every_rank = f"{id}/{attempt}"
         try:
             records = self.records(id, attempt)
         except ValueError as error:
-            if processes.marked(prefix):
+            if processes.marked(every_rank):
                 raise
             return ServerSight(id, attempt, Presence.ABSENT, complete=False, detail=str(error))
         running = {rank: found for rank, found in records.items() if found is not None and alive(found)}
         gone = records.keys() - running.keys()
         # A launcher is starting, or a killed launcher left these processes behind.
-        left = set(processes.marked(prefix).values()) if gone or not records else set()
+        left = set(processes.marked(every_rank).values()) if gone or not records else set()
         reasons = [f.exit.reason for f in records.values() if f is not None and f.exit is not None]
         head = records.get(0)
         outage = head is not None and (
@@ -187,15 +187,15 @@ class LocalServers:
         how = signal.SIGUSR1 if with_hub else signal.SIGTERM
         processes.send([found.pid for found in running], how, signal.SIGCONT)
         await asyncio.gather(*(wait_for_end(found.pid, found.start_time, GRACE + 5) for found in running))
-        gone = await self._kill_left(f"{id}/{attempt}/")
+        gone = await self._kill_left(f"{id}/{attempt}")
         if gone:
             for rank in self._ranks(id, attempt):
                 clear_private(rank)
         return gone
 
-    async def _kill_left(self, prefix: str) -> bool:
+    async def _kill_left(self, marker: str) -> bool:
         for _ in range(100):
-            left = processes.marked(prefix)
+            left = processes.marked(marker)
             if not left:
                 return True
             processes.send(left, signal.SIGKILL)
@@ -221,7 +221,7 @@ class LocalServers:
         over = [attempt for attempt in self.attempts() if attempt not in held]
         for attempt in over:
             prepared = [rank for rank in self._ranks(*attempt) if (rank / record.PRIVATE).exists()]
-            if prepared and not processes.marked(f"{attempt[0]}/{attempt[1]}/"):
+            if prepared and not processes.marked(f"{attempt[0]}/{attempt[1]}"):
                 for rank in prepared:
                     clear_private(rank)
         ended = [self.folder(*attempt) for attempt in over]

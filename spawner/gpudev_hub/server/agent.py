@@ -112,9 +112,7 @@ def listens(port: int) -> bool:
 def terminals(marker: str) -> set[str]:
     """Return the terminals of processes of this server: SSH sessions, Jupyter terminals, and tmux in them."""
     found = set()
-    for pid, whole in processes.marked(marker).items():
-        if whole != marker:
-            continue  # rank 10 also starts with the marker of rank 1
+    for pid in processes.marked(marker):
         fields = processes.stat(pid)
         if fields is None:
             continue

@@ -37,9 +37,12 @@ def everyone() -> Iterable[int]:
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
-def marked(prefix: str) -> dict[int, str]:
-    """Return processes with a server marker that starts with ``prefix``, and their markers."""
-    wanted = f"{MARKER}={prefix}".encode()
+def marked(marker: str) -> dict[int, str]:
+    """Return processes of a rank, and their markers.
+
+    ``marker`` without a rank stands for all ranks of an attempt, and an id alone for all attempts.
+    """
+    wanted = f"{MARKER}={marker}/".encode()
     found: dict[int, str] = {}
     for pid in everyone():
         try:
@@ -47,7 +50,7 @@ def marked(prefix: str) -> dict[int, str]:
         except OSError:
             continue  # the process has ended, or belongs to another account
         for line in environment.split(b"\0"):
-            if line.startswith(wanted):
+            if (line + b"/").startswith(wanted):  # of rank 1, and not of rank 10
                 if start_time(pid) is not None:
                     found[pid] = line.split(b"=", 1)[1].decode(errors="replace")
                 break
