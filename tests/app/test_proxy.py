@@ -13,7 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
 
+from gpudev_hub.web.app import make_server
 from hub_users import free_port, wait_for
 
 
@@ -103,6 +106,32 @@ def test_a_part_that_does_not_listen_is_unavailable(proxy: Proxy) -> None:
     status, media, said = proxy.ask(b"/user/gone/api/status")
     assert (status, media) == (503, "application/json")
     assert '"code":"unavailable"' in said
+
+
+async def test_the_service_sees_the_address_that_the_proxy_saw(proxy: Proxy) -> None:
+    class Peer(RequestHandler):
+        def get(self) -> None:
+            self.finish(f"peer={self.request.remote_ip}")
+
+    server = make_server(Application([(".*", Peer)]), behind_proxy=True)
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    body = {"target": f"http://127.0.0.1:{sockets[0].getsockname()[1]}"}
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            route = f"http://127.0.0.1:{proxy.api}/api/routes/peer"
+            made = await client.post(route, json=body, headers={"Authorization": "token secret"})
+            assert made.status_code == 201
+            claimed = [
+                ("X-Forwarded-For", "10.0.0.1"),
+                ("X-Forwarded-For", "10.0.0.2"),
+                ("X-Real-Ip", "10.0.0.3"),
+            ]
+            answer = await client.get(f"http://127.0.0.1:{proxy.port}/peer", headers=claimed)
+        assert answer.text == "peer=127.0.0.1"
+    finally:
+        server.stop()
+        await server.close_all_connections()
 
 
 @pytest.mark.parametrize("path", [b"/%", b"/%zz", b"/hub/api/%E0%A4%A", b"//[", b"/services/gpudev/api/%ff"])

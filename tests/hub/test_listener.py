@@ -1,4 +1,4 @@
-"""Bodies that the Hub's listener refuses."""
+"""What the Hub's listener refuses and does not believe."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ taken: list[int] = []
 class Taking(RequestHandler):
     def post(self) -> None:
         taken.append(len(self.request.body))
+
+    def get(self) -> None:
+        self.finish(str(self.request.remote_ip))
 
 
 @pytest.fixture
@@ -56,3 +59,10 @@ async def test_a_body_without_end_is_cut_off(url: str) -> None:
             answer = await client.post(url, content=body(DISCARDED + 1), headers=headers)
             assert answer.is_success
     assert taken == []
+
+
+async def test_a_client_can_not_choose_the_address_in_the_log(url: str) -> None:
+    # The proxy appends the last address.
+    claimed = {"X-Real-Ip": "10.0.0.1", "X-Forwarded-For": "10.0.0.2, 10.0.0.3"}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(url, headers=claimed)).text == "10.0.0.3"

@@ -1,13 +1,23 @@
-"""The Hub's HTTP server with a limit on bodies. JupyterHub accepts 100 MiB, without a setting."""
+"""The Hub's HTTP server: it limits bodies, and clients cannot choose the address in the log.
+
+JupyterHub accepts bodies of 100 MiB, without a setting.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from tornado import httpserver
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, ResponseStartLine
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
 
 from gpudev_hub.bodies import DISCARDED, Bounded
 
@@ -15,6 +25,15 @@ LARGEST: Final = 256 * 1024
 """Bytes of a body; the largest that people and programs send to a Hub are lists of users."""
 
 log = logging.getLogger(__name__)
+
+
+class _Request(Bounded):
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        # Tornado prefers it to X-Forwarded-For. Only clients set it: the proxy does not.
+        headers.pop("X-Real-Ip", None)
+        return super().headers_received(start_line, headers)
 
 
 class BoundedServer(httpserver.HTTPServer):
@@ -32,7 +51,7 @@ class BoundedServer(httpserver.HTTPServer):
             request_conn.write_headers(ResponseStartLine("HTTP/1.1", 413, "Content Too Large"), headers, body)
             request_conn.finish()
 
-        return Bounded(super().start_request(server_conn, request_conn), LARGEST, refuse)
+        return _Request(super().start_request(server_conn, request_conn), LARGEST, refuse)
 
 
 def limit_bodies() -> None:
