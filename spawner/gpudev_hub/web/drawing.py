@@ -58,8 +58,6 @@ class Bar:
     boxes: tuple[Box, ...]
     label: Box
     """Space for owner and name: in the tallest box, to the right of now."""
-    later: bool
-    """Whether it ends after the right edge."""
 
     @property
     def planned(self) -> bool:
@@ -130,7 +128,7 @@ def draw(pool: wire.TimelinePool, now_text: str) -> Drawing:
             tallest = max(boxes, key=lambda box: box.height)
             edge = INSET if tallest.height > LANE else 0.0
             label = Box(from_x, tallest.y + edge, max(right - from_x, 0.0), tallest.height - edge)
-            bars.append(Bar(bar, node.name, boxes, label, parse(bar.end) > start + span))
+            bars.append(Bar(bar, node.name, boxes, label))
         nodes.append(Lanes(node, y, height, tuple(bars)))
         y += height
     step = next((step for step in STEPS if ahead / step <= TICKS), STEPS[-1])
