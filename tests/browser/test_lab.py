@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from browsing import SLOW, Watcher, check_accessibility
 from hub_users import wait_for
@@ -161,6 +161,31 @@ def test_warnings_are_answered_once_for_all_tabs(stack: Stack, login: Callable[.
     for each in (page, other):
         expect(each.locator(DIALOG)).to_have_count(0, timeout=SOON)
         expect(status(each)).to_contain_text(re.compile(r"1\sh"))
+
+
+def test_the_dialogs_follow_the_warnings_of_the_policy(stack: Stack, login: Callable[..., Page]) -> None:
+    """Its last two: here 16 and 7 minutes of another policy, which the server tells instead of its own."""
+    record = reserve(stack, gpus=1, hours=0.25 + A_LITTLE_OVER, name="other-policy")
+    page = login()
+
+    def tell(server: WebSocketRoute) -> None:
+        """Pass messages on, with other warnings in them."""
+        service = server.connect_to_server()
+        server.on_message(service.send)
+
+        def changed(message: str | bytes) -> None:
+            said = json.loads(message)
+            if said["reservation"] is not None:
+                said["warn_minutes"] = [45, 16, 7]
+            server.send(json.dumps(said))
+
+        service.on_message(changed)
+
+    page.route_web_socket(re.compile("/gpudev/live"), tell)
+    open_lab(page, record)
+    expect(heading(page, "other-policy: less than 16 minutes left")).to_be_visible(timeout=60_000)
+    expect(status(page)).to_have_attribute("data-level", "near")
+    stack.api("DELETE", f"reservations/{record['id']}", None, "alice")
 
 
 def test_an_operator_ends_it_and_the_queue_refuses(stack: Stack, login: Callable[..., Page]) -> None:

@@ -3,6 +3,7 @@
 import { element, say } from "./elements.js";
 import { showEnd, showStopped } from "./end.js";
 import { Link } from "./link.js";
+import { lastWarnings } from "./notifications.js";
 import { Panel, trouble } from "./panel.js";
 import { loadLab } from "./shared.js";
 import { Warning } from "./warning.js";
@@ -21,9 +22,10 @@ function status(link) {
   const time = left === null ? "" : left > 0 ? `${span(left)} left` : "ending";
   const doubt = !link.connected ? "server does not answer" : !link.answers ? "service does not answer" : "";
   const minutes = left === null ? Infinity : left / 60;
+  const [last, first = last] = lastWarnings(link.warnMinutes);
   return {
     text: [title(r), time, doubt].filter(Boolean).join(" · "),
-    level: minutes <= 5 ? "bad" : minutes <= 15 || doubt ? "near" : "",
+    level: minutes <= (last ?? 0) ? "bad" : minutes <= (first ?? 0) || doubt ? "near" : "",
   };
 }
 

@@ -16,5 +16,5 @@ export async function toggle() {
     return obstacle() || "Your browser did not allow notifications, so they stay off.";
   }
   if (!want(true)) return "Your browser does not store settings for this site, so notifications stay off.";
-  return "Notifications are on: one 15 minutes before the end, and one at the end. Keep this tab open.";
+  return "Notifications are on: one shortly before the end, and one at the end. Keep this tab open.";
 }

@@ -1,14 +1,10 @@
-/** The dialog at 15 and at 5 minutes left, answered once for all tabs. */
+/** The dialog at the last two warnings before the end, answered once for all tabs. */
 
 import { button, element, say, showDialog } from "./elements.js";
 import { moreTime } from "./more.js";
+import { lastWarnings } from "./notifications.js";
 import { notify } from "./notify.js";
 import { span, title, when } from "./words.js";
-
-/** Minutes left at which the dialog opens, the shorter first. */
-const THRESHOLDS = [5, 15];
-/** The threshold for which there is a notification, too. */
-const NOTIFIED = 15;
 
 export class Warning {
   /** @type {HTMLDialogElement | null} */
@@ -33,8 +29,8 @@ export class Warning {
   /** Open, close or renew the dialog, as the time left wants it. */
   update() {
     const { reservation: r, left } = this.#link;
-    const armed = THRESHOLDS.filter((minutes) => this.#link.warnMinutes.includes(minutes));
-    const near = left === null || left <= 0 ? undefined : armed.find((minutes) => left <= minutes * 60);
+    const last = lastWarnings(this.#link.warnMinutes);
+    const near = left === null || left <= 0 ? undefined : last.find((minutes) => left <= minutes * 60);
     if (!r?.ends_at || left === null || near === undefined || r.state !== "ready") {
       this.#close();
       return;
@@ -46,7 +42,7 @@ export class Warning {
     }
     if (about !== this.#shown) {
       this.#close();
-      this.#open(about, r, near);
+      this.#open(about, r, near, near === last.at(-1));
     }
     say(this.#text, `It ends at ${when(r.ends_at)}, in ${span(left)}. Save your work, or extend.`);
   }
@@ -55,8 +51,9 @@ export class Warning {
    * @param {string} about
    * @param {import("./words.js").Reservation} r
    * @param {number} minutes
+   * @param {boolean} first whether a notification is shown, too
    */
-  #open(about, r, minutes) {
+  #open(about, r, minutes, first) {
     const more = moreTime(this.#link);
     const later = button("Not now", () => this.#dialog?.close());
     const heading = `${title(r)}: less than ${minutes} minutes left`;
@@ -70,7 +67,7 @@ export class Warning {
     });
     this.#dialog = dialog;
     this.#shown = about;
-    if (minutes === NOTIFIED) {
+    if (first) {
       notify(`${r.id}-${minutes}-${r.ends_at}`, heading, "Save your work, or extend the reservation.");
     }
   }

@@ -32,6 +32,15 @@ function store(key, value) {
   }
 }
 
+/**
+ * Return the last two warnings before the end, the shorter first. Those interrupt the user: the first of them by a
+ * notification, and both by a dialog in JupyterLab.
+ * @param {number[]} minutes before the end, of all warnings
+ */
+export function lastWarnings(minutes) {
+  return [...minutes].sort((one, other) => one - other).slice(0, 2);
+}
+
 /** Return why this browser cannot notify; an empty string if it can, or if it was not asked yet. */
 export function obstacle() {
   if (!window.isSecureContext)

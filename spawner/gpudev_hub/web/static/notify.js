@@ -56,8 +56,8 @@ export function offer(place) {
       news ??
       (problem ||
         (state
-          ? "This browser notifies you when your turn comes, 15 minutes before the end, and at the end."
-          : "When your turn comes, 15 minutes before the end, and at the end. Keep this page open in a tab."));
+          ? "This browser notifies you when your turn comes, shortly before the end, and at the end."
+          : "When your turn comes, shortly before the end, and at the end. Keep this page open in a tab."));
     place.hidden = false;
   }
 

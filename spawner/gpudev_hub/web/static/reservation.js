@@ -1,13 +1,12 @@
 /** Scripts of a reservation's page: follow it by long polls, open its server, warn before its end. */
 
+import { lastWarnings } from "./notifications.js";
 import { notify, offer } from "./notify.js";
 import { visit } from "./reach.js";
 import { ask, connected, pause, refresh } from "./refresh.js";
 import { now, span, when } from "./times.js";
 
 const WAIT = 25;
-/** Most minutes before the end at which the browser notifies. It does so at the service's next warning. */
-const NOTICE = 15;
 const root = document.body.dataset.root ?? "/";
 
 /** Return the state that the page shows. */
@@ -81,17 +80,17 @@ function name() {
   return document.querySelector("h1")?.textContent ?? "";
 }
 
-/** The end that was further away than the notice when the page last looked. */
+/** The end that was further away than the notification when the page last looked. */
 let awaited = "";
 
 /**
- * Notify once when the end is closer than the notice.
+ * Notify once, at the first of the last warnings.
  * @param {string} ends
  * @param {number} left seconds
  * @param {number[]} thresholds minutes
  */
 function noticeEnd(ends, left, thresholds) {
-  const minutes = Math.max(...thresholds.filter((threshold) => threshold <= NOTICE));
+  const minutes = Math.max(...lastWarnings(thresholds));
   if (left > minutes * 60) {
     awaited = ends;
   } else if (awaited === ends && left > 0) {
