@@ -339,6 +339,17 @@ async def test_hints_ask_about_one_person_and_many_of_them_wake_the_sweep(world:
     await world.until(lambda: world.org.listed > before, "a sweep")
 
 
+async def test_a_team_that_github_does_not_show_is_told(world: World) -> None:
+    """A renamed team of operators must not become an empty team in silence."""
+    world.org.problems.append("GitHub shows no team pytorch/ops: check its name")
+    await world.sweep.once()
+    (problem,) = world.service.access.problems()
+    assert problem.startswith("GitHub shows no team pytorch/ops: check its name; until then")
+    world.org.problems.clear()
+    await world.sweep.once()
+    assert world.service.access.problems() == []
+
+
 async def test_a_late_sweep_and_a_rate_limit_are_told(world: World) -> None:
     await world.come(1)
     await world.until(lambda: world.sweep.sweeps)

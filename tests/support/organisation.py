@@ -23,6 +23,8 @@ class Organisation:
     teams: dict[str, set[int]] = field(default_factory=dict)
     unlisted: set[int] = field(default_factory=set)
     """Members whom the lists leave out: a page went missing, or they joined just now."""
+    problems: list[str] = field(default_factory=list)
+    """Texts about teams that the lists count as empty."""
     silent: str = ""
     """Why nothing is answered."""
     silent_about: set[int] = field(default_factory=set)
@@ -56,6 +58,7 @@ class Organisation:
             push={number: self.accounts[number] for number in self.push & known},
             operators=frozenset(self.operators),
             teams={team: frozenset(members) for team, members in self.teams.items()},
+            problems=tuple(self.problems),
         )
 
 

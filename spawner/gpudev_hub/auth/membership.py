@@ -45,8 +45,6 @@ class GithubMembership:
     def __init__(self, client: GithubClient) -> None:
         self._client = client
         self._settings = client.settings
-        self.problems: dict[str, str] = {}
-        """Why teams count as empty, by team; never the team that gives access."""
 
     async def facts(self, id: int) -> Facts:
         """Return what GitHub says about an account, by its current login; compares numbers."""
@@ -72,11 +70,14 @@ class GithubMembership:
         """Return the members of all teams, and the people with push permission."""
         settings = self._settings
         members: dict[str, dict[int, str]] = {}
+        problems: list[str] = []
         for team in settings.teams:
             found = await self._client.pages(f"{_team_path(team)}/members")
-            if found is None and team == settings.team:
-                raise self._unseen_team(team)
-            self._note(team, found is None)
+            if found is None:
+                unseen = self._unseen_team(team)
+                if team == settings.team:
+                    raise unseen
+                problems.append(str(unseen))
             members[team] = {one.id: one.login for one in _read(found or [], list[Account])}
         pushers = await self.pushers()
         if pushers is None:
@@ -88,6 +89,7 @@ class GithubMembership:
             push={one.id: one.login for one in collaborators if one.permissions.get("push") is True},
             operators=operators,
             teams={team: frozenset(found) for team, found in members.items()},
+            problems=tuple(problems),
         )
 
     async def pushers(self) -> list[Any] | None:
@@ -137,21 +139,9 @@ class GithubMembership:
         reply = await self._client.get(f"{_team_path(team)}/memberships/{login}")
         if reply.found:
             return _read(reply.data, _Member).state == "active"
-        unseen = False
-        try:
+        if team == self._settings.team:
             await self.see_team(team)
-        except GithubRefused:
-            if team == self._settings.team:
-                raise
-            unseen = True
-        self._note(team, unseen)
         return False
-
-    def _note(self, team: str, unseen: bool) -> None:
-        if unseen:
-            self.problems[team] = str(self._unseen_team(team))
-        else:
-            self.problems.pop(team, None)
 
     def _unseen_team(self, team: str) -> GithubRefused:
         return GithubRefused(

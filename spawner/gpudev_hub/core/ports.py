@@ -305,6 +305,8 @@ class Lists:
     operators: AbstractSet[int]
     teams: Mapping[str, AbstractSet[int]]
     """Members by configured team (``ORGANISATION/SLUG``)."""
+    problems: tuple[str, ...] = ()
+    """Teams that count as empty because GitHub does not show them: a text for each, without a period."""
 
 
 class Membership(Protocol):

@@ -74,6 +74,8 @@ class Sweep:
         """Subjects who would have lost access in the last sweep without the brake."""
         self.trouble = ""
         """Why the last sweep was not complete."""
+        self.unseen: tuple[str, ...] = ()
+        """Why teams counted as empty in the last lists from GitHub."""
         self.retry_at: Millis | None = None
         """When GitHub allows requests again, if it limits them now."""
         self.sweeps = 0
@@ -190,6 +192,7 @@ class Sweep:
             found.append(f"access was last compared with GitHub at {moment(last, now)}{why}")
         if self.retry_at is not None and self.retry_at > now:
             found.append(f"GitHub limits requests until {moment(self.retry_at, now)}")
+        found.extend(f"{problem}; until then its members count as not in it" for problem in self.unseen)
         return found
 
     def _failed(self, why: str, retry_at: Millis | None) -> bool:
@@ -203,7 +206,7 @@ class Sweep:
             self._count(lost)
         asked_at = self._clock.now()
         lists = await self._membership.lists()
-        self.retry_at, self.trouble = None, ""
+        self.retry_at, self.trouble, self.unseen = None, "", lists.problems
         found = review(self._view.people, lists, asked_at, self._rules, self._released)
         for seen in found.seen:
             await self._ask(seen)
