@@ -111,20 +111,6 @@ locals {
         dimensions = { BackupVaultName = aws_backup_vault.homes.name }
         statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 3600, periods = 1, missing = "notBreaching"
       }
-      # A backup that never starts is not reported as failed.
-      "Backup of homes failed (none for two days)" = {
-        namespace  = "AWS/Backup"
-        metric     = "NumberOfBackupJobsCompleted"
-        dimensions = { BackupVaultName = aws_backup_vault.homes.name }
-        statistic  = "Sum", is = "LessThanThreshold", threshold = 1, period = 86400, periods = 2, missing = "breaching"
-      }
-      # Exports are three or four days apart (exports.tf). An alarm can look back seven days at most.
-      "Table was not exported" = {
-        namespace  = "AWS/Events"
-        metric     = "TriggeredRules"
-        dimensions = { RuleName = aws_cloudwatch_event_rule.exported.name }
-        statistic  = "Sum", is = "LessThanThreshold", threshold = 1, period = 86400, periods = 5, missing = "breaching"
-      }
     },
     {
       for zone, gateway in aws_nat_gateway.this : "NAT gateway has no ports left (${zone})" => {
@@ -154,4 +140,53 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   period              = each.value.period
   evaluation_periods  = each.value.periods
   treat_missing_data  = each.value.missing
+}
+
+# Events that must happen, and how many days may pass without one. A day without an event has no figure. CloudWatch would look for
+# older figures instead, and the alarm would be days late. Therefore the expression fills in 0.
+resource "aws_cloudwatch_metric_alarm" "missed" {
+  for_each = {
+    # A backup that never starts is not reported as failed.
+    "Backup of homes failed (none for two days)" = {
+      namespace  = "AWS/Backup"
+      metric     = "NumberOfBackupJobsCompleted"
+      dimensions = { BackupVaultName = aws_backup_vault.homes.name }
+      days       = 2
+    }
+    # Exports are three or four days apart (exports.tf). An alarm can look back seven days at most.
+    "Table was not exported" = {
+      namespace  = "AWS/Events"
+      metric     = "TriggeredRules"
+      dimensions = { RuleName = aws_cloudwatch_event_rule.exported.name }
+      days       = 5
+    }
+  }
+
+  alarm_name        = "${local.name}: ${each.key}"
+  alarm_description = "What to do: docs/aws/alarms.md, \"${split(" (", each.key)[0]}\""
+  alarm_actions     = [aws_sns_topic.alarms.arn]
+  ok_actions        = [aws_sns_topic.alarms.arn]
+
+  metric_query {
+    id          = "each_day"
+    expression  = "FILL(events, 0)"
+    return_data = true
+  }
+
+  metric_query {
+    id = "events"
+
+    metric {
+      namespace   = each.value.namespace
+      metric_name = each.value.metric
+      dimensions  = each.value.dimensions
+      stat        = "Sum"
+      period      = 86400
+    }
+  }
+
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  evaluation_periods  = each.value.days
+  treat_missing_data  = "breaching"
 }

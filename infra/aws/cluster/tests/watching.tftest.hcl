@@ -14,7 +14,7 @@ run "alarms" {
   command = plan
 
   assert {
-    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.this) : alarm.alarm_actions == toset([aws_sns_topic.alarms.arn])])
+    condition     = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.this), values(aws_cloudwatch_metric_alarm.missed)) : alarm.alarm_actions == toset([aws_sns_topic.alarms.arn])])
     error_message = "Every alarm must be sent."
   }
 
@@ -24,12 +24,22 @@ run "alarms" {
   }
 
   assert {
-    condition     = alltrue([for name in ["Backup of homes failed (none for two days)", "Table was not exported"] : aws_cloudwatch_metric_alarm.this[name].treat_missing_data == "breaching"])
+    condition     = toset(keys(aws_cloudwatch_metric_alarm.missed)) == toset(["Backup of homes failed (none for two days)", "Table was not exported"])
+    error_message = "Both copies must be watched."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.missed) : alarm.treat_missing_data == "breaching" && alarm.threshold == 1])
     error_message = "A copy that was not made must be told."
   }
 
   assert {
-    condition     = aws_cloudwatch_metric_alarm.this["Table was not exported"].dimensions["RuleName"] == "gpudev-prod-exported" && aws_s3_bucket_notification.exports.eventbridge
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.missed) : [for query in alarm.metric_query : query.expression if query.return_data == true] == ["FILL(events, 0)"]])
+    error_message = "A day without a copy must count at once, as 0."
+  }
+
+  assert {
+    condition     = contains(flatten([for query in aws_cloudwatch_metric_alarm.missed["Table was not exported"].metric_query : [for metric in query.metric : metric.dimensions["RuleName"]]]), "gpudev-prod-exported") && aws_s3_bucket_notification.exports.eventbridge
     error_message = "The alarm of exports must count what arrives in the bucket."
   }
 
@@ -39,7 +49,7 @@ run "alarms" {
   }
 
   assert {
-    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.this) : alarm.period * alarm.evaluation_periods <= 604800])
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.this) : alarm.period * alarm.evaluation_periods <= 604800]) && alltrue([for alarm in values(aws_cloudwatch_metric_alarm.missed) : alarm.evaluation_periods <= 7])
     error_message = "CloudWatch looks back seven days at most."
   }
 
