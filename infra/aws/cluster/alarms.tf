@@ -87,18 +87,6 @@ locals {
         dimensions = { CertificateArn = aws_acm_certificate.hub.arn }
         statistic  = "Minimum", is = "LessThanThreshold", threshold = 30, period = 86400, periods = 1, missing = "notBreaching"
       }
-      "Table throttles reads" = {
-        namespace  = "AWS/DynamoDB"
-        metric     = "ReadThrottleEvents"
-        dimensions = { TableName = aws_dynamodb_table.this.name }
-        statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 300, periods = 2, missing = "notBreaching"
-      }
-      "Table throttles writes" = {
-        namespace  = "AWS/DynamoDB"
-        metric     = "WriteThrottleEvents"
-        dimensions = { TableName = aws_dynamodb_table.this.name }
-        statistic  = "Sum", is = "GreaterThanThreshold", threshold = 0, period = 300, periods = 2, missing = "notBreaching"
-      }
       "Homes are slow" = {
         namespace  = "AWS/EFS"
         metric     = "PercentIOLimit"
@@ -142,23 +130,36 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   treat_missing_data  = each.value.missing
 }
 
-# Events that must happen, and how many days may pass without one. A day without an event has no figure. CloudWatch would look for
-# older figures instead, and the alarm would be days late. Therefore the expression fills in 0.
-resource "aws_cloudwatch_metric_alarm" "missed" {
+# Events, of which there is no figure while none happens. CloudWatch would look for older figures instead, so an alarm about missing
+# events would be days late. And an alarm about DynamoDB would never end: CloudWatch ignores missing data there, whatever is
+# configured. Therefore the expression fills in 0.
+resource "aws_cloudwatch_metric_alarm" "events" {
   for_each = {
     # A backup that never starts is not reported as failed.
     "Backup of homes failed (none for two days)" = {
       namespace  = "AWS/Backup"
       metric     = "NumberOfBackupJobsCompleted"
       dimensions = { BackupVaultName = aws_backup_vault.homes.name }
-      days       = 2
+      is         = "LessThanThreshold", threshold = 1, period = 86400, periods = 2
     }
     # Exports are three or four days apart (exports.tf). An alarm can look back seven days at most.
     "Table was not exported" = {
       namespace  = "AWS/Events"
       metric     = "TriggeredRules"
       dimensions = { RuleName = aws_cloudwatch_event_rule.exported.name }
-      days       = 5
+      is         = "LessThanThreshold", threshold = 1, period = 86400, periods = 5
+    }
+    "Table throttles reads" = {
+      namespace  = "AWS/DynamoDB"
+      metric     = "ReadThrottleEvents"
+      dimensions = { TableName = aws_dynamodb_table.this.name }
+      is         = "GreaterThanThreshold", threshold = 0, period = 300, periods = 2
+    }
+    "Table throttles writes" = {
+      namespace  = "AWS/DynamoDB"
+      metric     = "WriteThrottleEvents"
+      dimensions = { TableName = aws_dynamodb_table.this.name }
+      is         = "GreaterThanThreshold", threshold = 0, period = 300, periods = 2
     }
   }
 
@@ -168,7 +169,7 @@ resource "aws_cloudwatch_metric_alarm" "missed" {
   ok_actions        = [aws_sns_topic.alarms.arn]
 
   metric_query {
-    id          = "each_day"
+    id          = "all"
     expression  = "FILL(events, 0)"
     return_data = true
   }
@@ -181,12 +182,13 @@ resource "aws_cloudwatch_metric_alarm" "missed" {
       metric_name = each.value.metric
       dimensions  = each.value.dimensions
       stat        = "Sum"
-      period      = 86400
+      period      = each.value.period
     }
   }
 
-  comparison_operator = "LessThanThreshold"
-  threshold           = 1
-  evaluation_periods  = each.value.days
-  treat_missing_data  = "breaching"
+  comparison_operator = each.value.is
+  threshold           = each.value.threshold
+  evaluation_periods  = each.value.periods
+  # Of a metric without any figure there is nothing to fill.
+  treat_missing_data = each.value.is == "LessThanThreshold" ? "breaching" : "notBreaching"
 }

@@ -14,7 +14,7 @@ run "alarms" {
   command = plan
 
   assert {
-    condition     = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.this), values(aws_cloudwatch_metric_alarm.missed)) : alarm.alarm_actions == toset([aws_sns_topic.alarms.arn])])
+    condition     = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.this), values(aws_cloudwatch_metric_alarm.events)) : alarm.alarm_actions == toset([aws_sns_topic.alarms.arn])])
     error_message = "Every alarm must be sent."
   }
 
@@ -24,22 +24,22 @@ run "alarms" {
   }
 
   assert {
-    condition     = toset(keys(aws_cloudwatch_metric_alarm.missed)) == toset(["Backup of homes failed (none for two days)", "Table was not exported"])
-    error_message = "Both copies must be watched."
+    condition     = toset(keys(aws_cloudwatch_metric_alarm.events)) == toset(["Backup of homes failed (none for two days)", "Table was not exported", "Table throttles reads", "Table throttles writes"])
+    error_message = "Copies and throttles must be watched."
   }
 
   assert {
-    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.missed) : alarm.treat_missing_data == "breaching" && alarm.threshold == 1])
+    condition     = alltrue([for name in ["Backup of homes failed (none for two days)", "Table was not exported"] : aws_cloudwatch_metric_alarm.events[name].treat_missing_data == "breaching" && aws_cloudwatch_metric_alarm.events[name].threshold == 1])
     error_message = "A copy that was not made must be told."
   }
 
   assert {
-    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.missed) : [for query in alarm.metric_query : query.expression if query.return_data == true] == ["FILL(events, 0)"]])
-    error_message = "A day without a copy must count at once, as 0."
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.events) : [for query in alarm.metric_query : query.expression if query.return_data == true] == ["FILL(events, 0)"]])
+    error_message = "A period without events must count as 0."
   }
 
   assert {
-    condition     = contains(flatten([for query in aws_cloudwatch_metric_alarm.missed["Table was not exported"].metric_query : [for metric in query.metric : metric.dimensions["RuleName"]]]), "gpudev-prod-exported") && aws_s3_bucket_notification.exports.eventbridge
+    condition     = contains(flatten([for query in aws_cloudwatch_metric_alarm.events["Table was not exported"].metric_query : [for metric in query.metric : metric.dimensions["RuleName"]]]), "gpudev-prod-exported") && aws_s3_bucket_notification.exports.eventbridge
     error_message = "The alarm of exports must count what arrives in the bucket."
   }
 
@@ -49,7 +49,7 @@ run "alarms" {
   }
 
   assert {
-    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.this) : alarm.period * alarm.evaluation_periods <= 604800]) && alltrue([for alarm in values(aws_cloudwatch_metric_alarm.missed) : alarm.evaluation_periods <= 7])
+    condition     = alltrue([for alarm in values(aws_cloudwatch_metric_alarm.this) : alarm.period * alarm.evaluation_periods <= 604800]) && alltrue([for alarm in values(aws_cloudwatch_metric_alarm.events) : alarm.evaluation_periods <= 7])
     error_message = "CloudWatch looks back seven days at most."
   }
 
@@ -59,7 +59,7 @@ run "alarms" {
   }
 
   assert {
-    condition     = alltrue([for name in ["reads", "writes"] : aws_cloudwatch_metric_alarm.this["Table throttles ${name}"].dimensions["TableName"] == "gpudev-prod"])
+    condition     = alltrue([for name in ["reads", "writes"] : contains(flatten([for query in aws_cloudwatch_metric_alarm.events["Table throttles ${name}"].metric_query : [for metric in query.metric : metric.dimensions["TableName"]]]), "gpudev-prod")])
     error_message = "Throttling of the table must be told."
   }
 
