@@ -60,3 +60,10 @@ def test_what_makes_no_sense_stops_the_start_and_is_named(tmp_path: Path, text: 
     path.write_text(text)
     with pytest.raises(SettingsError, match=f"(?s)GPUDEV_POLICY names .*{why}"):
         Settings.read({"GPUDEV_POLICY": str(path), "HOME": str(tmp_path)})
+
+
+def test_a_file_that_is_missing_is_said_without_a_number(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=r"names /nowhere, which cannot be used: No such file or directory$"
+    ):
+        Settings.read({"GPUDEV_POLICY": "/nowhere", "HOME": str(tmp_path)})

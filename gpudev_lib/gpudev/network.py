@@ -82,7 +82,10 @@ def _failure(url: str, error: httpx.RequestError) -> NetworkError:
         )
     what = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     proxy = proxy_of(url)
-    hint = "Check that the hub is running and the address is right: gpu-dev config get url"
+    hint = (
+        "Check that the hub is running, and that its address is right."
+        " To use another address: gpu-dev login --url URL"
+    )
     if "CERTIFICATE_VERIFY_FAILED" in what:
         name = _authorities_variable()
         hint = (

@@ -74,7 +74,7 @@ def locate(api: Api, ref: str) -> tuple[str, int]:
         raise NotFound(
             f"Reservation {label(record)} has no node {number}: its {record.nodes} nodes are numbered from 0."
             if record.nodes > 1
-            else f"Reservation {label(record)} has only one node, so there is no node {number}.",
+            else f"Reservation {label(record)} has only one node, so there is no {ref}.",
             hint=f"Show its nodes with: gpu-dev show {label(record)}",
         )
     return record.id, int(number)

@@ -7,6 +7,7 @@ any thread and after a fork.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from gpudev.errors import (
     GpuDevError,
     InvalidRequest,
     NetworkError,
+    NotLoggedIn,
     Unavailable,
     UnexpectedAnswer,
     from_answer,
@@ -123,7 +125,13 @@ class ServiceClient:
             elif answer.is_success and (renewed := self._keeper.renewed(used)):
                 self._token = renewed
         if not answer.is_success:
-            raise _refused(answer, self.url)
+            refused = _refused(answer, self.url)
+            if isinstance(refused, NotLoggedIn) and used == os.environ.get("GPUDEV_TOKEN"):
+                # After another login, this token would still be used.
+                refused.hint = (
+                    "The token is from GPUDEV_TOKEN. Correct it, or unset it and run `gpu-dev login`."
+                )
+            raise refused
         return answer
 
     def _exchange(

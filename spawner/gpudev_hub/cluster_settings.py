@@ -19,6 +19,7 @@ from .core.policy import Policy, PoolSettings
 from .github_settings import GithubSettings
 from .policyfile import PolicyFile
 from .settings import PREFIX, SettingsError
+from .settings_error import cause
 
 DEFAULT_SECRETS = "/etc/gpudev/secrets"
 
@@ -47,7 +48,10 @@ class Ec2(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
 
 
 class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Nodes of one GPU type: those whose label ``gpudev/pool`` has the name of the pool."""
+    """Nodes of one GPU type: those whose label ``gpudev/pool`` has the name of the pool.
+
+    On AWS, ``infra/aws/platform/gpudev.tf`` makes these from its variable ``pools``.
+    """
 
     name: _Name
     label: str = ""
@@ -151,7 +155,9 @@ class ClusterSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
         try:
             found = msgspec.json.decode(Path(path).read_bytes(), type=cls)
         except (OSError, msgspec.MsgspecError) as error:
-            raise SettingsError(f"GPUDEV_CLUSTER names {path!r}, which cannot be used: {error}") from error
+            raise SettingsError(
+                f"GPUDEV_CLUSTER names {path!r}, which cannot be used: {cause(error)}"
+            ) from error
         settings = msgspec.structs.replace(
             found,
             secrets=environment.get("GPUDEV_SECRETS") or found.secrets,

@@ -17,7 +17,7 @@ import msgspec
 from .core.decisions.access_sweep import Rules
 from .core.model import HOUR, MINUTE, Millis
 from .core.policy import Policy
-from .settings_error import SettingsError
+from .settings_error import SettingsError, cause
 
 _Url = Annotated[str, msgspec.Meta(pattern="^https?://[^/?#@ ]+(/[^?# ]*)?$")]
 _Team = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$")]
@@ -71,7 +71,9 @@ class GithubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         try:
             found = msgspec.json.decode(Path(path).expanduser().read_bytes(), type=cls)
         except (OSError, msgspec.MsgspecError) as error:
-            raise SettingsError(f"GPUDEV_GITHUB names {path}, which cannot be used: {error}") from error
+            raise SettingsError(
+                f"GPUDEV_GITHUB names {path}, which cannot be used: {cause(error)}"
+            ) from error
         for name, team in (
             ("repository", found.repository),
             *(("operator_teams", team) for team in found.operator_teams),

@@ -21,6 +21,7 @@ import msgspec
 from .github_settings import GithubSettings
 from .policyfile import PolicyFile, read_policy
 from .settings_error import SettingsError as SettingsError
+from .settings_error import cause
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The checkout of ``make run``, with ``hub-config/`` and ``.venv-server``."""
@@ -96,7 +97,9 @@ class Settings:
             try:
                 policy = read_policy(Path(path).expanduser())
             except (OSError, ValueError) as error:
-                raise SettingsError(f"GPUDEV_POLICY names {path}, which cannot be used: {error}") from error
+                raise SettingsError(
+                    f"GPUDEV_POLICY names {path}, which cannot be used: {cause(error)}"
+                ) from error
         github = GithubSettings.read(environment)
         bastion = environment.get("GPUDEV_BASTION") or "0"
         if not bastion.isdecimal() or int(bastion) > _LAST_PORT:

@@ -17,6 +17,7 @@ from fault_proxy import Fault
 from gpudev import sshkeys
 from gpudev.cli.app import COMMANDS, main
 from gpudev.client import Client
+from gpudev.errors import NotLoggedIn
 from gpudev_hub.auth.check import Check
 from gpudev_hub.core.model import CapacityBlock, NodeStatus
 from gpudev_hub.core.views.doctor import Finding
@@ -122,17 +123,17 @@ def test_a_pair_shows_the_way_to_each_node(run: Run, service: LiveService) -> No
     assert run("reserve", "--gpus", "8", "--nodes", "2", "-n", "pair") == 0
     assert re.findall(r"^  (SSH.*?) +(ssh .*)$", run.out, re.MULTILINE) == [
         ("SSH", "ssh gpu-pair"),
-        ("SSH node 1", "ssh gpu-pair-1"),
+        ("SSH rank 1", "ssh gpu-pair-1"),
     ]
     assert run("show", "pair") == 0
     assert re.search(r"^SSH +ssh gpu-pair *$", run.out, re.MULTILINE)
-    assert re.search(r"^SSH node 1 +ssh gpu-pair-1 *$", run.out, re.MULTILINE)
+    assert re.search(r"^SSH rank 1 +ssh gpu-pair-1 *$", run.out, re.MULTILINE)
     for variable in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "NNODES"):
         assert variable in run.out
     run("cancel", "pair")
     run("reserve", "-n", "one")
     assert run("show", "one") == 0
-    assert "node 1" not in run.out
+    assert "SSH rank" not in run.out
     assert "MASTER_ADDR" not in run.out
 
 
@@ -142,6 +143,9 @@ def test_a_node_that_is_not_there_is_said(run: Run, service: LiveService) -> Non
     assert "Reservation pair has no node 2: its 2 nodes are numbered from 0." in run.err
     assert run("ssh", "other-1") == 3
     assert "no reservation 'other-1'" in run.err
+    run("reserve", "-n", "single", "--no-wait")
+    assert run("ssh", "single-1") == 3
+    assert "Reservation single has only one node, so there is no single-1." in run.err
     here = service.run.cluster.running
     here["k1", 1] = replace(here["k1", 1], sshd={0: ("127.0.0.1", 2)})
     service.call(service.run.service.reconcile())
@@ -619,6 +623,29 @@ def test_login_makes_a_token_with_just_these_scopes(
     assert run("config", "list") == 0
     assert token not in run.out
     assert "github_user = octo" in run.out
+
+
+def test_a_token_in_the_environment_is_named_where_it_is_in_the_way(
+    run: Run, service: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUDEV_TOKEN", "stale")
+    assert run("list") == 5
+    assert "The token is from GPUDEV_TOKEN." in run.err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("opensesame\n"))
+    assert run("login", "--user", "alice", "--password-stdin") == 0
+    assert "GPUDEV_TOKEN is set, and is used instead of the saved token." in run.err
+    assert run("list") == 5
+    monkeypatch.delenv("GPUDEV_TOKEN")
+    assert run("list") == 0
+
+
+def test_a_token_in_an_argument_is_not_called_the_environments(
+    service: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUDEV_TOKEN", "another")
+    with Client(service.url, "stale") as client, pytest.raises(NotLoggedIn) as caught:
+        client.reservations()
+    assert "GPUDEV_TOKEN" not in str(caught.value)
 
 
 def test_a_wrong_password_stores_nothing(

@@ -45,7 +45,7 @@ def test_it_gives_up_when_patience_is_over_and_says_what_to_do(service: LiveServ
         with pytest.raises(gpudev.NetworkError, match="cannot be reached") as caught:
             api.me()
         assert time.monotonic() - began < 3
-        assert "config get url" in str(caught.value)
+        assert "gpu-dev login --url URL" in str(caught.value)
         assert caught.value.exit_code == 6
     finally:
         service.start()

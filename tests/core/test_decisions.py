@@ -783,7 +783,7 @@ def test_an_extension_under_a_minute_is_refused() -> None:
     d = Driver()
     d.submit("alice", 2, 1)
     d.ready("r1")
-    with pytest.raises(Refused, match=r"an extension by 0\.0155556 h; the shortest is 1 min") as caught:
+    with pytest.raises(Refused, match="an extension by 56 s; the shortest is 1 min") as caught:
         d.do(Extend("r1", "local:alice", 56 * SECOND))
     assert caught.value.code is Code.INVALID_HOURS
     # As a refusal offers a minute.
@@ -815,8 +815,22 @@ def test_an_extension_asked_for_twice_is_granted_once() -> None:
     assert len(d.get("r1").extensions) == 8, "a record does not grow for ever"
     d.end("r1")
     extend(MINUTE, "extension-9")
-    with pytest.raises(Refused, match="Only a reservation that has started"):
+    with pytest.raises(Refused, match="It can no longer be extended"):
         extend(MINUTE, "extension-10")
+
+
+def test_a_reservation_that_cannot_be_extended_is_called_by_its_name() -> None:
+    d = Driver()
+    d.submit("bob", 8, nodes=2, name="big")
+    d.submit("alice", 1, name="later")
+    for ref, said in (
+        ("r2", "Reservation later is queued. Only a reservation that has started can be extended."),
+        ("r1", "Reservation big is stopping. It can no longer be extended."),
+    ):
+        if ref == "r1":
+            d.ready(ref)
+            d.end(ref)
+        assert refused(d, ref, 1).message == said
 
 
 def test_extensions_have_a_limit_in_all() -> None:

@@ -90,7 +90,7 @@ def test_defaults_are_resolved() -> None:
         (Ask(hours=math.nan), Code.INVALID_HOURS, "nan is not a number of hours."),
         (Ask(hours=math.inf), Code.INVALID_HOURS, "inf is not a number of hours."),
         (Ask(hours=1e308), Code.INVALID_HOURS, "1e+308 is not a number of hours."),
-        (Ask(hours=0.001), Code.INVALID_HOURS, "You asked for 0.001 hours; the shortest hold time is 1 min."),
+        (Ask(hours=0.001), Code.INVALID_HOURS, "You asked for 3 s; the shortest hold time is 1 min."),
         (Ask(gpu_type="b200"), Code.UNKNOWN_GPU_TYPE, "There is no GPU type 'b200'."),
         (Ask(image="evil"), Code.INVALID_IMAGE, "Pool h100 has no image 'evil'."),
         (Ask(name="../etc"), Code.INVALID_NAME, "'../etc' is not a valid name."),

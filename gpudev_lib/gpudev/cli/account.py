@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -87,6 +88,8 @@ def login_command(
     login_, place, expires_at = login.store(hub, token, tell=say)
     until = "" if expires_at is None else f" It is valid until {expires_at[:10]}."
     echo(f"Logged in to {hub} as {login_}. The token is saved in {place}.{until}")
+    if os.environ.get("GPUDEV_TOKEN"):
+        say("GPUDEV_TOKEN is set, and is used instead of the saved token. To use the saved token, unset it.")
 
 
 def _by_flow(hub: str, account: str | None, key: Path | None, *, no_browser: bool) -> str:

@@ -67,8 +67,8 @@ def _facts(found: wire.GithubCheck | wire.Doctor, *, as_json: bool) -> None:
 def access(confirm_revocations: bool, yes: bool, as_json: bool) -> None:
     """List everybody who has logged in with GitHub, and whether they have access.
 
-    If too many people would lose access at once, nobody does: these people are listed as held. Check the
-    team, the repository and the GitHub App first. If they are correct, use --confirm-revocations.
+    If too many people would lose access at once, all of them keep it and are listed as held. Check the team,
+    the repository and the GitHub App first. If they are correct, use --confirm-revocations.
     """
     client = connect()
     found = client.api.people()

@@ -74,7 +74,7 @@ def announce(record: wire.Reservation) -> None:
     for name, value in (
         ("JupyterLab", view.url),
         ("SSH", view.ssh_command),
-        *((f"SSH node {node}", command) for node, command in enumerate(view.node_ssh_commands, 1)),
+        *((f"SSH rank {rank}", command) for rank, command in enumerate(view.node_ssh_commands, 1)),
         ("VS Code", view.vscode_url),
     ):
         if value:

@@ -103,7 +103,11 @@ def logs_command(name: str, as_json: bool) -> None:
 @click.option("-t", "--hours", type=hours, help="Hold time to check (4, 90m, 1:30, 2d). Default: 4.")
 @json_option
 def avail_command(hours: float | None, as_json: bool) -> None:
-    """Show free GPUs, and when each size could start."""
+    """Show free GPUs, and when each size could start.
+
+    FREE NOW counts the reservations of a size that have room now for the whole hold time, before your limits.
+    OF counts those that fit into the empty pool.
+    """
     availability = connect().api.availability(hours)
     if as_json:
         emit(availability)

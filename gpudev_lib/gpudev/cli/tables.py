@@ -101,8 +101,8 @@ def reservation(record: wire.Reservation, *, now: datetime) -> RenderableType:
     row("hold time", words.hours(record.hours))
     row("JupyterLab", view.url)
     row("SSH", view.ssh_command)
-    for node, command in enumerate(view.node_ssh_commands, 1):
-        row(f"SSH node {node}", command)
+    for rank, command in enumerate(view.node_ssh_commands, 1):
+        row(f"SSH rank {rank}", command)
     row("variables", words.RANK_VARIABLES if view.node_ssh_commands else None)
     row("VS Code", view.vscode_url)
     row("server", record.server)

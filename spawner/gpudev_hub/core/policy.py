@@ -38,8 +38,11 @@ class PoolSettings:
     """Shown to people: ``8 simulated GPUs``."""
     simulated: bool = False
     startup: Millis = 60 * SECOND
+    """How long a server may take until it is ready."""
     teardown: Millis = 30 * SECOND
+    """How long a server may take to stop."""
     restart_window: Millis = 10 * MINUTE
+    """How long the GPUs of a server that its user stopped are kept."""
     stop_overrun: Millis = 60 * SECOND
     """A server that still runs this long after its hard end is a logged cause."""
     max_gang: int = 2
@@ -61,6 +64,8 @@ class Policy:
     teams: tuple[str, ...] = ()
     """Teams (``org/slug``) that may have limits of their own."""
     warn_minutes: tuple[int, ...] = (30, 15, 5)
+    """Minutes before the end at which owners are warned. The dialog of JupyterLab opens only at those that
+    ``gpudev_lib/jupyterlab/static/warning.js`` names, too."""
     start_attempts: int = 3
     restart_attempts: int = 3
     revocation_grace: Millis = 30 * MINUTE

@@ -138,7 +138,7 @@ def resolve_hours(hours: float, least: Millis) -> Millis:
     if millis < least:
         raise Refused(
             Code.INVALID_HOURS,
-            f"You asked for {hours:g} hours; the shortest hold time is {duration(least)}.",
+            f"You asked for {duration(millis)}; the shortest hold time is {duration(least)}.",
             f"Use --hours {math.ceil(least / HOUR * 100) / 100:g} or more.",
         )
     return millis

@@ -110,7 +110,7 @@ class RouteHandler(BaseHandler):
                 Code.FORBIDDEN,
                 f"Only operators can do this; this token of {identity.owner.login} is not an operator token.",
                 f"Operators can make a token with the permission Operator (scope {OPERATE}) on the Tokens "
-                "page, and set it as GPUDEV_TOKEN for gpu-dev.",
+                "page (URL/hub/token), and set it as GPUDEV_TOKEN for gpu-dev.",
             )
         return identity
 

@@ -70,7 +70,7 @@ def report(
             f"Only operators can see the usage of all users; this token of {reader.owner.login} is not an "
             "operator token.",
             "To see your own usage, leave out --all (in the API, owner=all). Operators can make a token with "
-            f"the permission Operator (scope {OPERATE}) on the Tokens page.",
+            f"the permission Operator (scope {OPERATE}) on the Tokens page (URL/hub/token).",
         )
     subject = None if owner == "all" else reader.owner.subject
     first, last = day_number(days.first), day_number(days.last)

@@ -36,20 +36,14 @@ def extend(turn: Turn, event: Extend) -> Reservation:
     if is_repeated(reservation, event.request_id, event.by):
         return reservation
     if event.by < SHORTEST - SECOND:  # a minute in hours, as refusals offer it, is rounded down
+        asked = duration(event.by) if event.by > 0 else f"{event.by / HOUR:g} h"
         raise Refused(
             Code.INVALID_HOURS,
-            f"You asked for an extension by {event.by / HOUR:g} h; the shortest is {duration(SHORTEST)}.",
+            f"You asked for an extension by {asked}; the shortest is {duration(SHORTEST)}.",
             "Use a longer time, for example --hours 1.",
         )
     if reservation.state not in (State.STARTING, State.READY) or reservation.hard_end is None:
-        raise Refused(
-            Code.WRONG_STATE,
-            f"Reservation {reservation.id} is {reservation.state}. "
-            "Only a reservation that has started can be extended.",
-            "Cancel it, and make a new request with more hours."
-            if reservation.state is State.QUEUED
-            else "Make a new reservation.",
-        )
+        raise _too_early_or_late(reservation)
     live = world.of_owner(reservation.owner.subject)
     allowed, limit = quota.longest_extension(world.policy, world, reservation, live, now)
     key = demand_key(reservation.id, reservation.attempt)
@@ -128,6 +122,17 @@ def _longest(turn: Turn, reservation: Reservation, limit: Millis) -> Millis:
     if plan.longest_grantable(key, turn.now, end + minutes, world.promise_of) - end == minutes:
         return minutes
     return longest
+
+
+def _too_early_or_late(reservation: Reservation) -> Refused:
+    name = reservation.request.name or reservation.id
+    if reservation.state is State.QUEUED:
+        why = "Only a reservation that has started can be extended."
+        hint = "Cancel it, and make a new request with more hours."
+    else:
+        why = "It can no longer be extended."
+        hint = "Make a new reservation."
+    return Refused(Code.WRONG_STATE, f"Reservation {name} is {reservation.state}. {why}", hint)
 
 
 def _refusal(reservation: Reservation, by: Millis, longest: Millis, why: str) -> Refused:

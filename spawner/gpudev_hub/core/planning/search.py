@@ -1,4 +1,7 @@
-"""The exact search for the earliest place of a demand."""
+"""The exact search for the earliest place of a demand.
+
+Of nodes that are free equally early, ``NodeCapacity.preference`` decides which.
+"""
 
 from gpudev_hub.core.model import Millis, Place
 
