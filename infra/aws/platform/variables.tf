@@ -49,7 +49,8 @@ variable "tags" {
 variable "pools" {
   description = <<-EOT
     What users may reserve of each pool of infra/aws/cluster. The first pool is the default. CPUs, memory and disk are what
-    servers share by their GPUs: less than the node has, because kubelet and system pods need some.
+    servers share by their GPUs: less than the node has, because kubelet and system pods need some. gpudev.tf passes them on,
+    under the names of Pool in spawner/gpudev_hub/cluster_settings.py.
       images               tags of gpudev-server, the default first
       max_nodes            most whole nodes of one reservation
       memory_gib, disk_gib of a node, in GiB
@@ -89,7 +90,7 @@ variable "subdomains" {
 }
 
 variable "policy" {
-  description = "Limits and times, as in docs/limits.md. Operators also change limits at run time."
+  description = "Limits and times, as in the policy file of docs/operating.md. Operators also change limits at run time (docs/limits.md)."
   type        = any
   default     = {}
 }

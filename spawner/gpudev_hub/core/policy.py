@@ -64,8 +64,7 @@ class Policy:
     teams: tuple[str, ...] = ()
     """Teams (``org/slug``) that may have limits of their own."""
     warn_minutes: tuple[int, ...] = (30, 15, 5)
-    """Minutes before the end at which owners are warned. The dialog of JupyterLab opens only at those that
-    ``gpudev_lib/jupyterlab/static/warning.js`` names, too."""
+    """Minutes before the end at which owners are warned; JupyterLab opens a dialog at the last two."""
     start_attempts: int = 3
     restart_attempts: int = 3
     revocation_grace: Millis = 30 * MINUTE
