@@ -32,7 +32,7 @@ setup: ## install everything into .tools, .venv and .venv-server (quick if nothi
 install: $(TOOLS)/system.stamp $(TOOLS)/venv.stamp $(TOOLS)/server.stamp $(TOOLS)/node.stamp
 	@:
 
-run: setup ## run hub, reservation service and servers on this machine, in the foreground (GITHUB=fake: log in there)
+run: setup ## run hub, reservation service and servers on this machine, in the foreground (GITHUB=fake: log in with a fake GitHub)
 	@# The users' own `make` must not inherit the flags of this one.
 	@case '$(GITHUB)' in \
 		'') set -- $(BIN)/gpudev-hub ;; \
@@ -58,7 +58,7 @@ test-cluster: prepare-cluster $(TOOLS)/dynamodb.stamp ## test on a real Kubernet
 	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) --ignore=tests/cluster/outside --ignore=tests/cluster/faults \
 		--ignore=tests/cluster/whole tests/cluster
 
-test-whole: ## test all of it in pods of that Kubernetes: install, use, upgrade, remove
+test-whole: ## test whole installations on that Kubernetes: install, use, upgrade, remove
 test-faults: ## test failures of every part on that Kubernetes
 test-whole test-faults: prepare-cluster $(TOOLS)/dynamodb.stamp
 	$(HARNESS) run -- $(BIN)/pytest $(PYTEST_FLAGS) tests/cluster/$(@:test-%=%)

@@ -72,7 +72,8 @@ def locate(api: Api, ref: str) -> tuple[str, int]:
             raise error from None
     if int(number) >= record.nodes:
         raise NotFound(
-            f"Reservation {label(record)} has no node {number}: its {record.nodes} nodes are numbered from 0."
+            f"Reservation {label(record)} has {record.nodes} nodes, so there is no {ref}. The last node is"
+            f" {label(record)}-{record.nodes - 1}."
             if record.nodes > 1
             else f"Reservation {label(record)} has only one node, so there is no {ref}.",
             hint=f"Show its nodes with: gpu-dev show {label(record)}",

@@ -140,7 +140,7 @@ def test_a_pair_shows_the_way_to_each_node(run: Run, service: LiveService) -> No
 def test_a_node_that_is_not_there_is_said(run: Run, service: LiveService) -> None:
     run("reserve", "--gpus", "8", "--nodes", "2", "-n", "pair")
     assert run("ssh", "pair-2") == 3
-    assert "Reservation pair has no node 2: its 2 nodes are numbered from 0." in run.err
+    assert "Reservation pair has 2 nodes, so there is no pair-2. The last node is pair-1." in run.err
     assert run("ssh", "other-1") == 3
     assert "no reservation 'other-1'" in run.err
     run("reserve", "-n", "single", "--no-wait")
@@ -673,6 +673,12 @@ def test_a_pasted_token_is_checked_before_it_is_stored(
     monkeypatch.setattr(sys, "stdin", io.StringIO((service.token if good else "stale") + "\n"))
     assert run("login", "--token-stdin") == code
     assert (home / "config.json").exists() == good
+
+
+def test_a_timeout_that_is_not_a_number_is_named(run: Run, service: LiveService) -> None:
+    assert run("reserve", "--timeout", "soon") == 2
+    assert "'soon' is not a number of seconds." in run.err
+    assert run.json("list")["reservations"] == []
 
 
 def test_config(run: Run, home: Path) -> None:

@@ -56,8 +56,8 @@ def ssh_command(name: str, cmd: tuple[str, ...]) -> None:
 
     NAME-1 is the second node of a reservation with several nodes.
 
-    The shell on the server runs a single argument as a command line. Several arguments are a command and its
-    arguments, and are passed unchanged. `gpu-dev` exits with the status of the command.
+    A single argument is a command line: the shell on the server runs it. Of several arguments, the first is a
+    program, and it gets the others unchanged. `gpu-dev` exits with the status of the command.
     """
     from gpudev import processes, remote
 

@@ -94,9 +94,8 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
     for name in reversed(get_args(wire.LimitName)):
         kind: Any = hours if name.startswith("hours") else click.IntRange(min=0, max=1_000_000)
         option = f"--{name.replace('_', '-')}"
-        command = click.option(option, name, type=kind, help=f"{TITLES[name][0].upper()}{TITLES[name][1:]}.")(
-            command
-        )
+        title = TITLES[name].replace("this week", "in any week").replace("this month", "in any month")
+        command = click.option(option, name, type=kind, help=f"{title[0].upper()}{title[1:]}.")(command)
     return command
 
 

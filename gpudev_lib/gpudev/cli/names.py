@@ -1,4 +1,4 @@
-"""Types of arguments and options: NAME with completion, and HOURS."""
+"""Types of arguments and options: NAME with completion, HOURS and SECONDS."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def hours(value: str) -> float:
     if found is None:
         raise click.BadParameter(f"{value!r} is not a length of time. Use a value such as {EXAMPLES}.")
     return found
+
+
+def seconds(value: str) -> float:
+    """Return a number of seconds. The library checks the range."""
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number of seconds. Use a number such as 600.") from None
 
 
 reservation_name = click.argument("name", shell_complete=_complete)

@@ -7,7 +7,7 @@ import sys
 import click
 
 from gpudev.cli.app import INTERRUPTED
-from gpudev.cli.names import hours, reservation_name
+from gpudev.cli.names import hours, reservation_name, seconds
 from gpudev.cli.output import announce, connect, emit, json_option, say
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
@@ -17,7 +17,7 @@ from gpudev.words import label
 
 TIMEOUT = click.option(
     "--timeout",
-    type=float,
+    type=seconds,
     metavar="SECONDS",
     help="Stop waiting after this time. Your place in the queue is kept.",
 )
