@@ -259,7 +259,8 @@ def environment_of_the_pod(folder: Path, address: str) -> dict[str, str]:
         )
     )
     variables = {entry["name"]: str(folder / entry["value"][1:]) for entry in container["env"]}
-    return {"PATH": os.environ["PATH"], "KUBECONFIG": str(kubeconfig)} | ENVIRONMENT | variables
+    machine = {"PATH": os.environ["PATH"], "HOME": str(folder), "KUBECONFIG": str(kubeconfig)}
+    return machine | ENVIRONMENT | variables
 
 
 def rules(account: str) -> Iterator[tuple[str | None, Object]]:

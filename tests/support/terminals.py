@@ -19,7 +19,9 @@ class Terminal:
         argv = ["ssh", "-F", str(world.config), *arguments]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execvpe("ssh", argv, {"PATH": os.environ["PATH"], "TERM": "xterm"})
+            # ssh may run gpu-dev, which must not use the home of the account.
+            environment = {"PATH": os.environ["PATH"], "HOME": str(world.home), "TERM": "xterm"}
+            os.execvpe("ssh", argv, environment)
         self.text = ""
 
     def read_until(self, wanted: str, timeout: float = 30) -> str:

@@ -70,7 +70,7 @@ def test_the_offered_client_installs_without_the_hub(tmp_path: Path) -> None:
     said = subprocess.run(
         [sys.executable, "here/bin/gpu-dev", "--version"],
         cwd=tmp_path,
-        env={"PYTHONPATH": "here"},
+        env={"PYTHONPATH": "here", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
