@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
+
+import msgspec
 
 Item = dict[str, Any]
 """Values by attribute: texts, integers, bytes or lists of integers; ``pk`` and ``sk`` are the key."""
@@ -46,6 +50,19 @@ class Unmet(Exception):
         super().__init__(f"the condition of write {index} failed: {found}")
         self.index = index
         self.found = found
+
+
+class Unreadable(Exception):
+    """An item is not what a store writes. The message names the item and gives the reason."""
+
+
+@contextmanager
+def reading(key: Key) -> Iterator[None]:
+    """Raise ``Unreadable`` if what is read inside is not what a store writes; ``key``: of its item."""
+    try:
+        yield
+    except (msgspec.MsgspecError, zlib.error, ValueError) as error:
+        raise Unreadable(f"item {' '.join(key)}: {error}") from error
 
 
 class Backend(Protocol):

@@ -19,7 +19,7 @@ from gpudev_hub.core.live_state import ClaimKey, LiveState
 from gpudev_hub.core.model import Reservation
 
 from . import items, records
-from .backend import FIRST, LAST, Action, Backend, Write
+from .backend import FIRST, LAST, Action, Backend, Write, reading
 from .items import HEAD, SCHEMA, STRIDE, Head, change_head
 from .writes import batches
 
@@ -133,6 +133,13 @@ class Folded:
         self.bytes, self.checkpoint_bytes = 0, size
 
 
+class _Piece(msgspec.Struct):
+    """An item of a checkpoint."""
+
+    pieces: int
+    data: bytes
+
+
 class _Data(msgspec.Struct, array_like=True):
     records: list[tuple[str, msgspec.Raw]]
     logs: dict[str, Log]
@@ -159,17 +166,19 @@ def put(name: str, data: bytes) -> Iterator[Write]:
 
 
 def read(backend: Backend, head: Head) -> Folded:
-    """Return the state of the checkpoint that the head names. Raises ``NotWhole``."""
+    """Return the state of the checkpoint that the head names. Raises ``NotWhole`` or ``Unreadable``."""
     folded = Folded(head.checkpoint_n)
     if not head.checkpoint:
         return folded
-    found = list(backend.query(_KEY, f"{head.checkpoint}#", f"{head.checkpoint}#{LAST}"))
-    if not found or found[0]["pieces"] != len(found):
+    stored = backend.query(_KEY, f"{head.checkpoint}#", f"{head.checkpoint}#{LAST}")
+    found = [items.values_of(item, items.key_in(item), _Piece) for item in stored]
+    if not found or found[0].pieces != len(found):
         raise NotWhole(f"checkpoint {head.checkpoint} has {len(found)} items")
-    data = b"".join(item["data"] for item in found)
-    there = _DECODER.decode(zlib.decompress(data))
-    for kind, raw in there.records:
-        folded.state.set_record(records.decode(kind, bytes(raw)))
+    data = b"".join(piece.data for piece in found)
+    with reading((_KEY, head.checkpoint)):
+        there = _DECODER.decode(zlib.decompress(data))
+        for kind, raw in there.records:
+            folded.state.set_record(records.decode(kind, bytes(raw)))
     folded.logs, folded.checkpoint_bytes = there.logs, len(data)
     return folded
 
@@ -189,12 +198,13 @@ def save(backend: Backend, head: Head, folded: Folded) -> Head:
         for position, record in folded.unsaved()
     ]
     settled = folded.settled()
-    before = {item["pk"]: item for item in backend.get_all([items.log_key(of) for of in settled])}
+    stored = backend.get_all([items.log_key(of) for of in settled])
+    before = {item["pk"]: items.log_in(item) for item in stored}
     for of in settled:
         key, log = items.log_key(of), folded.logs[of]
-        known = before.get(key[0], {})
-        commits = sorted({*known.get("commits", ()), *log.commits})
-        ended = known.get("ended") if log.ended is None else log.ended
+        known = before.get(key[0], items.Log())
+        commits = sorted({*known.commits, *log.commits})
+        ended = known.ended if log.ended is None else log.ended
         made.append(Write(Action.PUT, key, {"commits": commits, "ended": ended}))
     write_all(backend, head, made)
     logs = folded.kept_logs()

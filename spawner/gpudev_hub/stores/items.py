@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -28,7 +28,7 @@ from gpudev_hub.core.live_state import ClaimKey
 from gpudev_hub.core.model import Millis, Reservation
 
 from . import records
-from .backend import Action, Backend, Item, Key, Unmet, Write
+from .backend import Action, Backend, Item, Key, Unmet, Write, reading
 
 HEAD: Final[Key] = ("head", "head")
 SCHEMA: Final = 2
@@ -40,6 +40,7 @@ ITEM_BYTES: Final = 390_000
 SLOT_ITEMS: Final = 16
 """Items that hold the owners of all slots, so that a transaction has room for any number of nodes."""
 
+_T = TypeVar("_T")
 Logged = tuple[int, int, list[tuple[int, HistoryEntry]]]
 """A commit in the history: its number, its bytes, and its changes with their positions."""
 
@@ -56,18 +57,57 @@ class Head:
     guard: str = ""
     """Changed whenever the state is read again: a write sent before has no effect after that."""
     schema: int = SCHEMA
-    checkpoint: str = ""
+    checkpoint: Annotated[str, msgspec.Meta(pattern=r"^([0-9]+-|$)")] = ""
     """Name of the checkpoint from which the live state is folded; empty: there is none yet."""
 
     @classmethod
     def read(cls, item: Item) -> Head:
-        """Return the head in this item."""
-        return msgspec.convert(item, cls)
+        """Return the head in this item. Raises ``Unreadable``."""
+        return values_of(item, HEAD, cls)
 
     @property
     def checkpoint_n(self) -> int:
         """Number of the last commit in the checkpoint."""
         return int(self.checkpoint.partition("-")[0] or "0")
+
+
+class Log(msgspec.Struct):
+    """The item that stays of a reservation for ever."""
+
+    commits: list[int] = []
+    ended: int | None = None
+
+
+class Ended(msgspec.Struct):
+    """The item of the last record of an ended reservation."""
+
+    position: int
+    record: str
+
+
+class Piece(msgspec.Struct):
+    """An item of the history."""
+
+    at: Millis
+    changes: bytes
+    pieces: int = 1
+    """How many items the commit has; only in its first one."""
+
+
+def key_in(item: Item) -> Key:
+    """Return the key of this item."""
+    return item["pk"], item["sk"]
+
+
+def values_of(item: Item, key: Key, type_: type[_T]) -> _T:
+    """Return the values of the item with this key. Raises ``Unreadable`` if they are not of this type."""
+    with reading(key):
+        return msgspec.convert(item, type_)
+
+
+def log_in(item: Item) -> Log:
+    """Return what is known of a reservation that is in this item. Raises ``Unreadable``."""
+    return values_of(item, key_in(item), Log)
 
 
 def read_head(backend: Backend) -> Head:
@@ -135,14 +175,17 @@ def owner_in(text: str) -> ClaimKey:
     return reservation, int(attempt)
 
 
-def slots_in(item: Item) -> Iterable[Owned]:
-    """Yield the owners of slots in one of their items."""
-    for name in item:
+def slots_in(item: Item) -> list[Owned]:
+    """Return the owners of slots in one of their items. Raises ``Unreadable``."""
+    found: list[Owned] = []
+    for name, text in item.items():
         kind, _, node = name.partition("#")
         if kind == "node":
-            for owned in item[name].split():
-                index, _, owner = owned.partition("=")
-                yield Slot(node, int(index)), owner_in(owner)
+            with reading(key_in(item)):
+                for owned in msgspec.convert(text, str).split():
+                    index, _, owner = owned.partition("=")
+                    found.append((Slot(node, int(index)), owner_in(owner)))
+    return found
 
 
 def log_key(reservation: str) -> Key:
@@ -197,24 +240,33 @@ def put_history(n: int, at: Millis, data: bytes) -> Iterator[Write]:
 
 
 def more_pieces(item: Item) -> list[Key]:
-    """Return the keys of the items that belong to this first one of a commit."""
-    return [history_key(int(item["sk"]), piece) for piece in range(1, item.get("pieces", 1))]
+    """Return the keys of the items that belong to this first one of a commit. Raises ``Unreadable``."""
+    key = key_in(item)
+    with reading(key):
+        return [history_key(int(key[1]), i) for i in range(1, msgspec.convert(item, Piece).pieces)]
 
 
 def commits_in(found: Iterable[Item], naming: str = "") -> Iterator[Logged]:
     """Yield the commits in history items, which are in order; leave out incomplete ones.
 
-    ``naming``: leave out changes of records that do not have this text, without decoding them.
+    ``naming``: leave out changes of records that do not have this text, without decoding them. Raises
+    ``Unreadable``.
     """
     text = msgspec.json.encode(naming) if naming else b""
-    for sk, group in groupby(found, key=lambda item: item["sk"].partition("#")[0]):
+    for _, group in groupby(found, key=lambda item: item["sk"].partition("#")[0]):
         pieces = list(group)
-        n, at = int(sk), pieces[0]["at"]
-        if len(more_pieces(pieces[0])) != len(pieces) - 1:
-            continue
-        data = b"".join(piece["changes"] for piece in pieces)
+        if len(more_pieces(pieces[0])) == len(pieces) - 1:
+            yield _commit_in(pieces, text)
+
+
+def _commit_in(items: list[Item], text: bytes) -> Logged:
+    first, *_ = pieces = [values_of(item, key_in(item), Piece) for item in items]
+    data = b"".join(piece.changes for piece in pieces)
+    with reading(key_in(items[0])):
+        n = int(items[0]["sk"])
         changes = enumerate(_ENTRIES.decode(zlib.decompress(data)), n * STRIDE)
-        yield n, len(data), [(i, _entry_of(n, at, one)) for i, one in changes if text in bytes(one.record)]
+        entries = [(i, _entry_of(n, first.at, one)) for i, one in changes if text in bytes(one.record)]
+    return n, len(data), entries
 
 
 def _entry_of(n: int, at: Millis, change: Entry) -> HistoryEntry:
@@ -224,6 +276,8 @@ def _entry_of(n: int, at: Millis, change: Entry) -> HistoryEntry:
     )
 
 
-def reservation_in(item: Item) -> Reservation:
-    """Return the record of an ended reservation's item."""
-    return records.decode_reservation(item["record"].encode())
+def ended_in(item: Item) -> tuple[int, Reservation]:
+    """Return the position and the last record of an ended reservation's item. Raises ``Unreadable``."""
+    found = values_of(item, key_in(item), Ended)
+    with reading(key_in(item)):
+        return found.position, records.decode_reservation(found.record.encode())

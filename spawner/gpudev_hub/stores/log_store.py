@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
-
-import msgspec
 
 from gpudev_hub.core.commit import Commit, HistoryEntry, Snapshot
 from gpudev_hub.core.model import Millis, Reservation
@@ -25,7 +22,7 @@ from gpudev_hub.core.usage import SavedUsage, UsageDay, UsageHead
 from gpudev_hub.failpoints import AFTER_COMMIT, BEFORE_COMMIT, Failpoint
 
 from . import checkpoint, items, reads, usage, writes
-from .backend import Backend, Unmet, Write
+from .backend import Backend, Unmet, Unreadable, Write
 from .checkpoint import Folded, NotWhole, owners_of
 from .items import SCHEMA, Head, change_head, read_head
 
@@ -119,9 +116,10 @@ class LogStore:
         def readable() -> _T:
             try:
                 return work(*args, **kwargs)
-            except (msgspec.MsgspecError, zlib.error) as error:
+            except Unreadable as error:
                 raise StoreUnavailable(
-                    f"{self._backend.name} holds a record that cannot be read: {error}"
+                    f"{self._backend.name} holds a record that cannot be read: {error}. If a later version "
+                    "of gpudev wrote it, run that version. If it is damaged, restore a backup"
                 ) from error
 
         if self._closed:
@@ -214,7 +212,7 @@ class LogStore:
         try:
             self._head = checkpoint.save(self._backend, self._ours(), self._folded)
             checkpoint.remove_older(self._backend, self._head)
-        except (StoreUnavailable, Unmet) as error:
+        except (StoreUnavailable, Unmet, Unreadable) as error:
             log.warning("%s: no checkpoint was written: %s", self._backend.name, error)
             self._folded.bytes = 0
         except Exception:

@@ -14,7 +14,7 @@ from gpudev_hub.core.ports import Page
 from . import checkpoint, items, records
 from .backend import Backend
 from .checkpoint import Folded, Log, NotWhole, check_owners
-from .items import HEAD, STRIDE, Head
+from .items import STRIDE, Head
 
 _T = TypeVar("_T")
 _AT_ONCE = 100
@@ -59,8 +59,7 @@ def ended(
         stored = backend.query("ended", last=items.ended_key(first - 1)[1], page=limit + 1, latest=True)
     else:
         stored = backend.ended_of(subject, first, limit + 1)
-    saved = ((item["position"], items.reservation_in(item)) for item in stored)
-    return _page(chain(unsaved, saved), limit)
+    return _page(chain(unsaved, map(items.ended_in, stored)), limit)
 
 
 def _page(found: Iterable[tuple[int, _T]], limit: int) -> Page[_T]:
@@ -79,10 +78,11 @@ def find(backend: Backend, folded: Folded, reservation: str) -> Reservation | No
         if record.id == reservation:
             return record
     log = backend.get(items.log_key(reservation))
-    if log is None or "ended" not in log:
+    position = None if log is None else items.log_in(log).ended
+    if position is None:
         return None
-    item = backend.get(items.ended_key(log["ended"]))
-    return None if item is None else items.reservation_in(item)
+    item = backend.get(items.ended_key(position))
+    return None if item is None else items.ended_in(item)[1]
 
 
 def history(
@@ -96,8 +96,8 @@ def history(
     else:
         # In this order nothing is missed when a checkpoint moves commits from one to the other.
         log = folded.logs.get(reservation, Log())
-        saved = backend.get(items.log_key(reservation)) or {}
-        commits = sorted({*saved.get("commits", ()), *log.commits})
+        saved = backend.get(items.log_key(reservation))
+        commits = sorted({*(items.log_in(saved).commits if saved else ()), *log.commits})
         found = _entries_of(backend, reservation, commits[bisect_left(commits, first) :])
     return _page((one for one in found if one[0] > after), limit)
 
@@ -123,12 +123,9 @@ def seek(backend: Backend, at: Millis) -> int:
 
     By binary search: numbers of commits have no gaps, and time goes up with them.
     """
-    head = backend.get(HEAD)
-    last: int = 0 if head is None else head["n"]
 
     def at_of(n: int) -> Millis:
-        item = backend.get(items.history_key(n))
-        assert item is not None, f"commit {n} of {last} has no history"
-        return int(item["at"])
+        key = items.history_key(n)
+        return items.values_of(backend.get(key) or {}, key, items.Piece).at
 
-    return (1 + bisect_left(range(1, last + 1), at, key=at_of)) * STRIDE - 1
+    return (1 + bisect_left(range(1, items.read_head(backend).n + 1), at, key=at_of)) * STRIDE - 1

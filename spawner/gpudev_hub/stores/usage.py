@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import date
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -30,8 +30,8 @@ from gpudev_hub.core.usage import (
     months,
 )
 
-from .backend import Action, Backend, Key, Write
-from .items import HEAD, compressed
+from .backend import Action, Backend, Item, Key, Write, reading
+from .items import HEAD, compressed, key_in, values_of
 from .writes import batches
 
 _KEY: Final[Key] = ("usage", "head")
@@ -39,6 +39,15 @@ _Row = tuple[str, str, int, int, int, int, int, int, int, int, int, int, dict[st
 """The key of a row, and its sums in the order of the fields of ``Sums``."""
 _ROWS: Final = msgspec.json.Decoder(list[_Row])
 _SUMS: Final = attrgetter(*(field.name for field in fields(Sums)))
+
+
+class _HeadItem(msgspec.Struct):
+    head: bytes
+
+
+class _DayItem(msgspec.Struct):
+    n: int
+    rows: bytes
 
 
 def encode_day(saved: UsageDay) -> bytes:
@@ -60,9 +69,10 @@ def encode_head(head: UsageHead) -> bytes:
 
 def decode_head(data: bytes) -> UsageHead:
     """Return the head that ``encode_head`` was given."""
-    values = msgspec.json.decode(zlib.decompress(data))
-    claims = {(reservation, attempt): claim for reservation, attempt, claim in values["claims"]}
-    return msgspec.convert({**values, "claims": claims}, UsageHead)
+    values = msgspec.json.decode(zlib.decompress(data), type=dict[str, Any])
+    claims = msgspec.convert(values.get("claims"), list[tuple[str, int, Any]])
+    values["claims"] = {(reservation, attempt): claim for reservation, attempt, claim in claims}
+    return msgspec.convert(values, UsageHead)
 
 
 def transactions(head: UsageHead, days: Sequence[UsageDay], epoch: int, most: int) -> list[list[Write]]:
@@ -102,11 +112,18 @@ def _fitting(what: str, data: bytes, most: int) -> bytes:
 
 
 def load(backend: Backend) -> SavedUsage | None:
-    """Return everything that was saved: by key, month by month."""
+    """Return everything that was saved: by key, month by month. Raises ``Unreadable``."""
     found = backend.get(_KEY)
     if found is None:
         return None
-    head = decode_head(found["head"])
+    data = values_of(found, _KEY, _HeadItem).head
+    with reading(_KEY):
+        head = decode_head(data)
     days = (item for month in months(head.first, head.last) for item in backend.query(f"usage#{month}"))
-    decoded = (decode_day(day_number(date.fromisoformat(d["sk"])), d["n"], d["rows"]) for d in days)
-    return SavedUsage(head, tuple(decoded))
+    return SavedUsage(head, tuple(map(_day_in, days)))
+
+
+def _day_in(item: Item) -> UsageDay:
+    found = values_of(item, key_in(item), _DayItem)
+    with reading(key_in(item)):
+        return decode_day(day_number(date.fromisoformat(item["sk"])), found.n, found.rows)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from gpudev_hub.core.ports import OutcomeUnknown, StoreUnavailable
-from gpudev_hub.stores.backend import FIRST, LAST, Action, Backend, Item, Key, Unmet, Write
+from gpudev_hub.stores.backend import FIRST, LAST, Action, Backend, Item, Key, Unmet, Write, reading
 
 from .calls import ERRORS, Fault, Patience, fault_of
 
@@ -199,8 +199,9 @@ def typed_key(key: Key) -> Item:
 
 
 def plain(item: Item) -> Item:
-    """Return an item of the API with plain values."""
-    return {name: _plain(value) for name, value in item.items()}
+    """Return an item of the API with plain values. Raises ``Unreadable``."""
+    with reading((item.get("pk", {}).get("S", ""), item.get("sk", {}).get("S", ""))):
+        return {name: _plain(value) for name, value in item.items()}
 
 
 def _typed(value: Any) -> Item:
@@ -211,4 +212,6 @@ def _typed(value: Any) -> Item:
 
 def _plain(typed: Item) -> Any:
     ((kind, value),) = typed.items()
+    if kind not in ("L", *_TYPES):
+        raise ValueError(f"no store writes values of the type {kind}")
     return [_plain(one) for one in value] if kind == "L" else _TYPES[kind](value)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from gpudev_hub.core.commit import Owned, Slot
 from gpudev_hub.core.live_state import ClaimKey, key_of
 from gpudev_hub.stores import checkpoint, items, records, writes
-from gpudev_hub.stores.backend import Action, Backend, Item, Write
+from gpudev_hub.stores.backend import Action, Backend, Item, Write, reading
 from gpudev_hub.stores.checkpoint import Folded, Log, NotWhole, check_owners
 from gpudev_hub.stores.items import Head
 from gpudev_hub.stores.reads import commits_from
@@ -27,10 +29,11 @@ def upgrade(backend: Backend, head: Head) -> Head:
     """
     folded, owners = Folded(head.n), dict[Slot, ClaimKey]()
     for item in backend.query("hot"):
-        if "record" in item:
-            kind = item["sk"].partition("#")[0]
-            folded.state.set_record(records.decode(kind, item["record"].encode()))
-        owners.update(_slots_in(item))
+        with reading(items.key_in(item)):
+            if "record" in item:
+                kind, data = item["sk"].partition("#")[0], msgspec.convert(item["record"], str)
+                folded.state.set_record(records.decode(kind, data.encode()))
+            owners.update(_slots_in(item))
     _check_last(head, folded, backend)
     check_owners(folded.state, owners)
     state = folded.state
@@ -41,7 +44,8 @@ def upgrade(backend: Backend, head: Head) -> Head:
     )
     for item in backend.get_all([items.log_key(of) for of in sorted(live)]):
         of = item["pk"].partition("#")[2]
-        folded.logs[of] = Log(tuple(item.get("commits", ())), item.get("ended"))
+        log = items.log_in(item)
+        folded.logs[of] = Log(tuple(log.commits), log.ended)
     used = [
         Write(Action.PUT, items.log_key(of), {"commits": [*folded.logs[of].commits], "n": head.n})
         for of in sorted(state.reservations)
@@ -75,4 +79,4 @@ def _slots_in(item: Item) -> Iterator[Owned]:
     node = item["sk"].partition("#")[2]
     for name in item:
         if name[0] == "s" and name[1:].isdigit():
-            yield Slot(node, int(name[1:])), items.owner_in(item[name])
+            yield Slot(node, int(name[1:])), items.owner_in(msgspec.convert(item[name], str))

@@ -16,7 +16,7 @@ import msgspec
 
 from gpudev_hub.core.ports import OutcomeUnknown, StoreBehind, StoreLocked, StoreUnavailable
 from gpudev_hub.locks import Held, take_lock
-from gpudev_hub.stores.backend import FIRST, LAST, Action, Backend, Item, Key, Unmet, Write
+from gpudev_hub.stores.backend import FIRST, LAST, Action, Backend, Item, Key, Unmet, Write, reading
 from gpudev_hub.stores.items import ended_key
 
 from .upgrade import live, upgrade
@@ -136,10 +136,10 @@ class SqliteFile(Backend):
 
     def _items(self, where: str, *arguments: str | int) -> list[Item]:
         """Return items, read at once: ``copy_back`` waits for an open read, and commits for ``copy_back``."""
-        select = f"SELECT item FROM items WHERE {where}"  # noqa: S608
+        select = f"SELECT pk, sk, item FROM items WHERE {where}"  # noqa: S608
         with self._told():
             found = self._here().execute(select, arguments).fetchall()
-        return [_DECODER.decode(data) for (data,) in found]
+        return [_decoded(*row) for row in found]
 
     def write(self, writes: Sequence[Write]) -> None:
         with self._transaction() as connection:
@@ -251,6 +251,11 @@ class SqliteFile(Backend):
                     "Free some space, try again"
                 ) from error
             raise StoreUnavailable(f"{self._path}: {_said(error)}; nothing was changed") from error
+
+
+def _decoded(pk: str, sk: str, data: bytes) -> Item:
+    with reading((pk, sk)):
+        return {**_DECODER.decode(data), "pk": pk, "sk": sk}
 
 
 def _size(path: Path) -> int:
