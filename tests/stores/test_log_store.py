@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from checkpoint_tables import all_ended, ended, save
-from gpudev_hub.core.commit import Change
+from gpudev_hub.core.commit import Change, HistoryEntry
 from gpudev_hub.core.model import MintedId
 from gpudev_hub.core.ports import SlotTaken
-from gpudev_hub.stores import checkpoint, records
-from gpudev_hub.stores.backend import Action, Item, Write
+from gpudev_hub.stores import checkpoint, items, records
+from gpudev_hub.stores.backend import Action, Item, Key, Write
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.stores.writes import MOST_BYTES, MOST_ITEMS, batches
 from store_commits import changed, claim, commit, everything, fold, hot, reservation, taken
@@ -117,6 +118,34 @@ async def test_history_of_one_reservation_decodes_no_other(
         assert [(entry.n, entry.change.record) for entry in entries] == [(n, queue[7])]
     assert cursor is None
     assert len(decoded) < 10
+
+
+async def test_a_page_of_history_reads_no_more_than_it_shows(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = reservation("a1")
+    versions = [replace(record, version=version) for version in range(80)]
+    for n in range(1, 9):
+        await store.commit(commit(n, *changed(*versions[10 * n - 10 : 10 * n])))
+    read: list[Key] = []
+    get_all, entry_of = store._backend.get_all, items._entry_of
+    decoded = 0
+
+    def counted(n: int, at: int, change: items.Entry) -> HistoryEntry:
+        nonlocal decoded
+        decoded += 1
+        return entry_of(n, at, change)
+
+    def recorded(keys: Sequence[Key]) -> list[Item]:
+        read.extend(keys)
+        return get_all(keys)
+
+    monkeypatch.setattr(store._backend, "get_all", recorded)
+    monkeypatch.setattr(items, "_entry_of", counted)
+    entries, _ = await store.history("a1", 0, 2)
+    assert [entry.change.record for entry in entries] == versions[:2]
+    assert len(read) == 4
+    assert decoded == 3
 
 
 async def test_a_start_folds_the_history_since_the_last_checkpoint_only(

@@ -41,8 +41,11 @@ SLOT_ITEMS: Final = 16
 """Items that hold the owners of all slots, so that a transaction has room for any number of nodes."""
 
 _T = TypeVar("_T")
-Logged = tuple[int, int, list[tuple[int, HistoryEntry]]]
-"""A commit in the history: its number, its bytes, and its changes with their positions."""
+Logged = tuple[int, int, Iterator[tuple[int, HistoryEntry]]]
+"""A commit in the history: its number, its bytes, and its changes with their positions.
+
+Changes are decoded when they are read.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +253,7 @@ def commits_in(found: Iterable[Item], naming: str = "") -> Iterator[Logged]:
     """Yield the commits in history items, which are in order; leave out incomplete ones.
 
     ``naming``: leave out changes of records that do not have this text, without decoding them. Raises
-    ``Unreadable``.
+    ``Unreadable``, also while the changes are read.
     """
     text = msgspec.json.encode(naming) if naming else b""
     for _, group in groupby(found, key=lambda item: item["sk"].partition("#")[0]):
@@ -260,13 +263,18 @@ def commits_in(found: Iterable[Item], naming: str = "") -> Iterator[Logged]:
 
 
 def _commit_in(items: list[Item], text: bytes) -> Logged:
-    first, *_ = pieces = [values_of(item, key_in(item), Piece) for item in items]
-    data = b"".join(piece.changes for piece in pieces)
     with reading(key_in(items[0])):
-        n = int(items[0]["sk"])
-        changes = enumerate(_ENTRIES.decode(zlib.decompress(data)), n * STRIDE)
-        entries = [(i, _entry_of(n, first.at, one)) for i, one in changes if text in bytes(one.record)]
-    return n, len(data), entries
+        n, pieces = int(items[0]["sk"]), [msgspec.convert(item, Piece) for item in items]
+        data = b"".join(piece.changes for piece in pieces)
+        changes = _ENTRIES.decode(zlib.decompress(data))
+    return n, len(data), _entries_of(n, pieces[0].at, changes, text)
+
+
+def _entries_of(n: int, at: Millis, changes: list[Entry], text: bytes) -> Iterator[tuple[int, HistoryEntry]]:
+    with reading(history_key(n)):
+        for position, change in enumerate(changes, n * STRIDE):
+            if text in bytes(change.record):
+                yield position, _entry_of(n, at, change)
 
 
 def _entry_of(n: int, at: Millis, change: Entry) -> HistoryEntry:

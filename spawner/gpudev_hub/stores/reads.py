@@ -18,7 +18,7 @@ from .items import STRIDE, Head
 
 _T = TypeVar("_T")
 _AT_ONCE = 100
-"""Commits of one reservation that are read at once."""
+"""Most commits of one reservation that are read at once."""
 
 
 def read_whole(backend: Backend, head: Head) -> Folded:
@@ -98,13 +98,17 @@ def history(
         log = folded.logs.get(reservation, Log())
         saved = backend.get(items.log_key(reservation))
         commits = sorted({*(items.log_in(saved).commits if saved else ()), *log.commits})
-        found = _entries_of(backend, reservation, commits[bisect_left(commits, first) :])
+        found = _entries_of(backend, reservation, commits[bisect_left(commits, first) :], limit + 2)
     return _page((one for one in found if one[0] > after), limit)
 
 
-def _entries_of(backend: Backend, reservation: str, commits: list[int]) -> Iterator[tuple[int, HistoryEntry]]:
-    for start in range(0, len(commits), _AT_ONCE):
-        found = backend.get_all([items.history_key(n) for n in commits[start : start + _AT_ONCE]])
+def _entries_of(
+    backend: Backend, reservation: str, commits: list[int], most: int
+) -> Iterator[tuple[int, HistoryEntry]]:
+    """Yield the changes of a reservation in these commits; ``most``: how many are probably read."""
+    at_once = min(most, _AT_ONCE)
+    for start in range(0, len(commits), at_once):
+        found = backend.get_all([items.history_key(n) for n in commits[start : start + at_once]])
         found += backend.get_all([key for item in found for key in items.more_pieces(item)])
         found.sort(key=lambda item: str(item["sk"]))
         for _, _, entries in items.commits_in(found, naming=reservation):
