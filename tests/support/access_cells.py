@@ -222,7 +222,7 @@ class Visitor:
         return self._enter(other, bastion=False)
 
     def jupyterlab(self, other: Visitor) -> Tried:
-        """Open JupyterLab of this person's server, or try another person's."""
+        """Open JupyterLab of this person's server, or try that of another person."""
         status = self.open_lab(self if self.reservation else other)
         return Tried(YES if status == 200 else NO if status in (302, 403) else str(status))
 
@@ -274,7 +274,7 @@ class Visitor:
         return ["ssh", "-F", str(config), *options, f"gpu-{host.reservation['id']}"]
 
     def open_lab(self, host: Visitor) -> int:
-        """Open a person's JupyterLab in this person's browser; the status of its API then."""
+        """Open a person's JupyterLab in this person's browser; return the status of its API."""
         server = host.reservation["url"].removesuffix("/lab")
         self.browser.http.get(f"{server}/lab")
         return self.browser.http.get(f"{server}/api/status", follow_redirects=False).status_code

@@ -12,7 +12,7 @@ class Call:
     """One kind of call to the service's table."""
 
     action: str
-    """As IAM names it: ``dynamodb:Query``."""
+    """IAM's name of the action: ``dynamodb:Query``."""
     index: str = ""
     """Index of the table; empty: the table itself."""
 
@@ -29,7 +29,7 @@ SERVICE: Final = frozenset(
         Call("dynamodb:ConditionCheckItem"),
     }
 )
-"""What the reservation service asks of its table: ``tests/infra/test_recorded_calls.py`` records it."""
+"""Calls of the reservation service to its table; ``tests/infra/test_recorded_calls.py`` records them."""
 
 LOOKS: Final = frozenset({"dynamodb:DescribeContinuousBackups", "ec2:DescribeCapacityReservations"})
 """Other calls of the service to AWS: whether the table can be restored, and when capacity blocks end."""

@@ -24,11 +24,11 @@ ARGUMENTS = [
 SLOW = 90_000
 """Milliseconds that a page may take on a busy machine."""
 SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
-"""A folder: every page is written there as a picture, wide and narrow; ``picker.png`` and ``pool.png`` are
-those in ``docs/images``."""
+"""A folder for pictures of every page, wide and narrow. ``picker.png`` and ``pool.png`` are those in
+``docs/images``."""
 OURS = re.compile(r"/(services/gpudev|hub)/")
 JUPYTERLAB = re.compile(r'Window name candidate ".*" already exists')
-"""JupyterLab's message when two tabs open it at the same moment, so that one of them takes another name."""
+"""JupyterLab's message when two tabs open at the same moment, and one of them takes another name."""
 
 
 def picture(page: Page, name: str) -> None:

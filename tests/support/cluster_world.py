@@ -12,7 +12,7 @@ from gpudev_hub.core.model import NodeSlots
 
 
 def settings_of(**fields: Any) -> ClusterSettings:
-    """One pool of p5.48xlarge, and what ``fields`` say."""
+    """Return settings with one pool of p5.48xlarge; ``fields`` replaces or adds fields."""
     found: dict[str, Any] = {
         "public_url": "https://gpudev.example",
         "hub_api": "http://hub:8081/hub/api",
@@ -43,7 +43,7 @@ def settings_of(**fields: Any) -> ClusterSettings:
 def launch_of(
     gpus: int = 8, nodes: int = 1, devices: tuple[dict[str, str], ...] = (), id: str = "a1"
 ) -> Launch:
-    """Attempt 3 of alice's reservation ``a1``."""
+    """Return the launch of attempt 3 of alice's reservation."""
     return Launch(
         id=id,
         attempt=3,

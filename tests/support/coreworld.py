@@ -116,7 +116,7 @@ class Driver:
 
     @property
     def more(self) -> bool:
-        """Whether a `Compress` should follow."""
+        """Return whether a `Compress` should follow."""
         return not self.world.settled()
 
     def do(self, event: Event) -> Decision:

@@ -52,7 +52,7 @@ class FaultProxy:
         self.asked: Counter[str] = Counter()
         """Requests by operation."""
         self.answers: dict[bytes, tuple[int, dict[str, str], bytes]] = {}
-        """The last one to each request."""
+        """The last answer to each request."""
         self.arrived = threading.Event()
         """A request is held."""
         self._upstream = urlsplit(upstream).netloc
@@ -70,7 +70,7 @@ class FaultProxy:
         return f"http://{self._address}:{self._port}"
 
     def up(self) -> None:
-        """Listen, after a stop at the same address."""
+        """Listen; after ``down``, at the same address."""
         server = _Server((self._address, self._port), _handler(self))
         self._port = server.server_address[1]
         self._server = server
@@ -151,7 +151,7 @@ class _Server(ThreadingHTTPServer):
             _cut(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever asked has hung up."""
+        """Ignore clients that have hung up."""
 
 
 def _cut(connection: socket.socket) -> None:

@@ -53,9 +53,9 @@ class FakeEc2:
     """The ids of every request that arrived, in order."""
     url: str = ""
     arrived: threading.Event = field(default_factory=threading.Event)
-    """A request has arrived."""
+    """Set when a request has arrived."""
     released: threading.Event = field(default_factory=threading.Event)
-    """Set: requests that hang are let go."""
+    """Once set, hanging requests are released."""
     _server: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
@@ -123,7 +123,7 @@ def _error(status: int, code: str, message: str) -> tuple[int, str]:
 
 @contextmanager
 def serve(fake: FakeEc2) -> Iterator[FakeEc2]:
-    """Serve it on this machine."""
+    """Yield a fake EC2 that serves on this machine."""
     fake.start()
     try:
         yield fake
@@ -135,7 +135,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever asked has hung up."""
+        """Ignore clients that have hung up."""
 
 
 def _handler(fake: FakeEc2) -> type[BaseHTTPRequestHandler]:

@@ -24,53 +24,53 @@ RESERVE = "custom:gpudev:reserve"
 
 
 class FakeHub:
-    """It starts servers in ``cluster`` once ``service`` lets it; ``up`` listens."""
+    """Starts servers in ``cluster`` if ``service`` admits them. Nothing listens before ``up``."""
 
     def __init__(self, cluster: MemoryCluster) -> None:
         self.cluster = cluster
         self.service: Service | None = None
         self.users: set[str] = set()
-        """Names of the users it knows."""
+        """Names of known users."""
         self.failure: str | tuple[int, str] | None = None
-        """How it fails: status and message, or ``500`` | ``garbage`` | ``slow`` | ``reset``."""
+        """The failure of all requests: status and message, or ``500``, ``garbage``, ``slow``, ``reset``."""
         # Who a token belongs to
         self.tokens: dict[str, dict[str, Any]] = {}
-        """What ``GET /user`` answers to each token."""
+        """The answer of ``GET /user`` for each token."""
         self.models: dict[str, dict[str, Any]] = {}
-        """What the Hub says of the tokens, by id."""
+        """The Hub's models of tokens, by id."""
         self.ids: dict[str, str] = {}
-        """The token of each id, where a test knows it."""
+        """The tokens that tests know, by id."""
         self.codes: dict[str, str] = {}
         """The token for each code of an OAuth login."""
         self.numbers = itertools.count(1)
         self.asked = 0
-        """How often somebody asked whose a token is."""
+        """How often the owner of a token was requested."""
         self.delay = 0.0
-        """Seconds that each such answer takes."""
+        """Seconds before each such answer."""
         self.at_once = 0
         self.most_at_once = 0
         self.passwords = {"alice": "opensesame"}
         self.password_form = True
-        """Whether the page for logging in asks for a password."""
+        """Whether the login page asks for a password."""
         self.made: list[dict[str, Any]] = []
-        """What was asked for with each new token."""
+        """The request for each new token."""
         # Servers
         self.refuses: str | None = None
-        """The spawner fails with these words."""
+        """If set, the spawner fails with this message."""
         self.stops = True
-        """Whether a server that it says it has stopped really ends."""
+        """Whether a server really ends when the Hub reports it as stopped."""
         self.before_answer: Callable[[str], Awaitable[None]] | None = None
-        """What happens between a start and the answer that it runs."""
+        """Called between the start of a server and the answer."""
         self.before_stop: Callable[[], Awaitable[None]] | None = None
-        """What happens before a DELETE is done."""
+        """Called before a DELETE is carried out."""
         self.reports = True
-        """Whether servers come up so far that their agents report."""
+        """Whether servers start far enough for their agents to report."""
         self.pending = False
-        """Whether every start is answered that it is under way."""
+        """Whether each start is answered with 202: it is still under way."""
         self.rows: dict[str, int] = {}
         """Servers that the Hub runs, with their attempts."""
         self.forgotten: set[str] = set()
-        """Servers that were removed from it."""
+        """Servers that were removed from the Hub."""
         self.calls: list[tuple[str, str]] = []
         """Method and name of each request for a server."""
         self.shares: dict[str, set[str]] = {}
@@ -85,7 +85,7 @@ class FakeHub:
         return f"http://127.0.0.1:{self.port}/hub/api"
 
     def up(self) -> None:
-        """Listen (again)."""
+        """Listen, also again after ``down``."""
         if not self._sockets:
             self._sockets = bind_sockets(self.port, "127.0.0.1")
         routes: list[tuple[str, type[RequestHandler]]] = [
@@ -105,7 +105,7 @@ class FakeHub:
         self._server.add_sockets(self._sockets)
 
     async def down(self) -> None:
-        """Connections are refused from now on."""
+        """Refuse connections from now on."""
         if self._server is not None:
             self._server.stop()
             await self._server.close_all_connections()
@@ -124,7 +124,7 @@ class FakeHub:
         life: timedelta | None = None,
         client: str = "JupyterHub",
     ) -> str:
-        """Make a token of a user's. ``client``: what it was made for, as the Hub describes it."""
+        """Make a token of a user. ``client``: its OAuth client, as the Hub describes it."""
         now = datetime.now(UTC)
         token_id = f"a{next(self.numbers)}"
         self.users.add(name)
@@ -151,17 +151,17 @@ class FakeHub:
         return token
 
     def add_tokens(self, *models: dict[str, Any]) -> None:
-        """Tokens whose secrets nobody here has."""
+        """Add tokens of which only the models are known, not the secrets."""
         self.models |= {model["id"]: model for model in models}
 
     def tokens_of(self, user: str) -> list[dict[str, Any]]:
-        """What the Hub says of all tokens of a user."""
+        """Return the Hub's models of all tokens of a user."""
         return [model for model in self.models.values() if model["user"] == user]
 
     # Servers
 
     async def spawn(self, user: str, id: str) -> int:
-        """The spawner's start; the status of the answer."""
+        """Start a server like the spawner; return the status of the answer."""
         assert self.service is not None
         asked = AdmitRequest(self.subject_of(user), user, user, id, form=False)
         admission = await self.service.gate.admit(asked)
@@ -182,13 +182,13 @@ class FakeHub:
         return 201
 
     async def report(self, id: str, attempt: int, ranks: int = 1) -> None:
-        """The agents of a server find it well."""
+        """Report, like the agents of a server, that all parts answer."""
         assert self.service is not None
         for rank in range(ranks):
             self.service.readiness.report(id, attempt, rank, Report(True if rank == 0 else None, True, ""))
 
     async def stop(self, id: str, *, user: bool) -> bool:
-        """The spawner's stop; whether it stopped."""
+        """Stop a server like the spawner; return whether it stopped."""
         assert self.service is not None
         if id not in self.rows:
             return False
@@ -202,14 +202,14 @@ class FakeHub:
         return True
 
     async def deleted(self, user: str, id: str) -> None:
-        """What the spawner says of a server that was deleted: by the service, or in the Hub."""
+        """Report to the gate, like the spawner, that a server was deleted by the service or in the Hub."""
         assert self.service is not None
         self.forgotten.add(id)
         await self.service.gate.deleted(DeletedServer(self.subject_of(user), id))
 
 
 def xsrf(session: str | None) -> str:
-    """The token that the forms of a browser's session must send."""
+    """Return the token that the forms of a browser's session must send."""
     return f"xsrf-{session or 'nobody'}"
 
 
@@ -251,7 +251,7 @@ class _Self(_Handler):
 
 
 class _OfTheService(_Handler):
-    """What the service asks with its token, and the Hub's own page with its session."""
+    """Requests of the service with its token, and of the Hub's own page with its session."""
 
     def prepare(self) -> None:
         if isinstance(self.hub.failure, tuple):

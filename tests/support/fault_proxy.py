@@ -1,4 +1,4 @@
-"""Between a client and a real service: lost and broken answers, and answers that no real service gives."""
+"""A proxy between a client and a real service. It loses, breaks or replaces answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 SHORT_POLL = 0.2
-"""Seconds after which a long poll is answered, so that what a test edits is seen soon."""
+"""Seconds after which a long poll is answered, so that clients soon see what a test changes."""
 _OWN_HEADERS = {"connection", "content-length", "date", "server", "transfer-encoding"}
 Headers = list[tuple[str, str]]
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests of `method` to paths that contain `path`."""
+    """A fault of the next `times` requests of `method` to paths that contain `path`."""
 
     kind: str
     """``drop``: done, then the connection closes without an answer; ``truncate``: done, half the answer;
@@ -36,14 +36,14 @@ class Fault:
 
 @dataclass
 class Answer:
-    """What is answered instead of what the service says."""
+    """An answer instead of the service's."""
 
     content: object
     status: int = 200
 
 
 class FaultProxy:
-    """Passes requests on by the start of their paths; nothing goes wrong until a test says so."""
+    """Passes requests on by the start of their paths. Nothing fails until a test adds a fault."""
 
     def __init__(self) -> None:
         self.services: dict[str, str] = {}
@@ -51,11 +51,11 @@ class FaultProxy:
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         self.instead: dict[tuple[str, str], Callable[[bytes], Answer]] = {}
-        """Method and end of the path → what is answered to the request, which is not passed on."""
+        """Method and end of the path → the answer to the request, which is not passed on."""
         self.edit: Callable[[Any], None] = lambda document: None
         """Changes the document of each answer."""
         self.now: Callable[[], float] = time.time
-        """Seconds since 1970, which each answer tells."""
+        """The time in each answer, in seconds since 1970."""
         self._shown = threading.Event()
         self._shown.set()
         self._hidden = 0
@@ -67,7 +67,7 @@ class FaultProxy:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listen, and after a `stop` at the same address."""
+        """Listen; after a `stop`, at the same address."""
         server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
         server.daemon_threads = True
         self._server = server
@@ -81,11 +81,11 @@ class FaultProxy:
         self._server.server_close()
 
     def count(self, method: str, part: str) -> int:
-        """The number of requests of this method so far with this in their path."""
+        """Return how many requests of this method so far have this text in their path."""
         return sum(m == method and part in path for m, path in self.requests)
 
     def fault_for(self, method: str, path: str) -> Fault | None:
-        """The fault that this request meets."""
+        """Return the fault that applies to this request."""
         for fault in self.faults:
             if fault.times > 0 and fault.method == method and fault.path in path:
                 fault.times -= 1
@@ -94,7 +94,7 @@ class FaultProxy:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Answer no GET within the block: of what happens meanwhile, clients see only how it ends."""
+        """Hold all GETs until the end of the block, so that clients see only the last state."""
         self._shown.clear()
         try:
             yield
@@ -103,7 +103,7 @@ class FaultProxy:
             self._shown.set()
 
     def _visible(self, target: str, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
-        """The answer to a GET that does not fall into a block of `hidden`."""
+        """Return the answer to a GET that was made outside all blocks of `hidden`."""
         while True:
             self._shown.wait(20)
             before = self._hidden
@@ -112,7 +112,7 @@ class FaultProxy:
                 return answer
 
     def answer(self, method: str, target: str, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
-        """The answer to a request: of the service, edited, or what is said instead of it."""
+        """Return the answer to a request: the edited one of the service, or its replacement."""
         path, target = urlsplit(target).path, _small(target)
         for (wanted, end), say in self.instead.items():
             if wanted == method and path.endswith(end):
@@ -143,7 +143,7 @@ class FaultProxy:
 
 
 def _small(target: str) -> str:
-    """The same request, which waits no longer than `SHORT_POLL` and asks for pages of two entries."""
+    """Return the request with a wait of at most `SHORT_POLL` and pages of two entries."""
     path, _, query = target.partition("?")
     pairs = [pair.split("=", 1) for pair in query.split("&") if pair]
     small = [f"{n}={min(float(v), SHORT_POLL)}" if n == "wait" else f"{n}={v}" for n, v in pairs]

@@ -1,4 +1,4 @@
-"""What comes through ports that ``ssh`` forwards, and VS Code's way to a server."""
+"""Checks of ports that ``ssh`` forwards, and a session like that of VS Code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ sed 's/port /listeningOn==/' listener.log
 
 
 def connects(port: int) -> bool:
-    """Whether something listens on a port of this machine."""
+    """Return whether something listens on a port of this machine."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -37,9 +37,9 @@ def connects(port: int) -> bool:
 
 
 def greet(port: int, socks_to: int | None = None, host: str = "127.0.0.1") -> bytes:
-    """What is heard from a port, or from port ``socks_to`` of ``host`` if it is a SOCKS proxy's.
+    """Return the first bytes from a port. ``socks_to``: ask the SOCKS proxy there for this port of ``host``.
 
-    Nothing if the proxy may not connect there: ``ssh -D`` hangs up then.
+    The answer is empty if the proxy may not connect there, because ``ssh -D`` then closes the connection.
     """
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         if socks_to is not None:
@@ -56,10 +56,10 @@ def greet(port: int, socks_to: int | None = None, host: str = "127.0.0.1") -> by
 def heard_as_vs_code(
     ssh: Callable[..., list[str]], host: str, environment: Mapping[str, str] | None = None
 ) -> bytes:
-    """Do as VS Code's Remote-SSH; returns what its server says: ``CODE``.
+    """Connect like VS Code's Remote-SSH; return the answer of its server: ``CODE``.
 
-    A script on standard input starts a detached listener and tells its port, which the same connection's
-    ``-D`` leads to. ``ssh``: makes the command of arguments.
+    A script on standard input starts a detached listener and prints its port. The same connection has ``-D``,
+    which leads there. ``ssh`` makes the command from its arguments.
     """
     socks = free_port()
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""``make run GITHUB=fake``: the hub of this machine, and beside it a fake GitHub that people log in with."""
+"""``make run GITHUB=fake``: the hub of this machine, with a fake GitHub for logins."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def announcement(github: FakeGithub) -> str:
-    """Who can log in, and what each shows."""
+    """Return the text that lists GitHub's accounts."""
     accounts = "\n".join(f"  {account.login:8} {account.name}" for account in github.state.accounts.values())
     return (
         f"fake GitHub: {github.url}\n"

@@ -29,10 +29,10 @@ app.main()
 
 
 class GithubStack(GithubUsers, Stack):
-    """A ``Stack`` with ``github`` beside it."""
+    """A ``Stack`` with a fake GitHub, ``github``."""
 
     def __init__(self, folder: Path, pool: str = "2x8", *, bastion: bool = False, **settings: Any) -> None:
-        """``settings``: of ``GPUDEV_GITHUB``, beside or instead of what the fake GitHub wrote."""
+        """Prepare both. ``settings`` adds or replaces settings of ``GPUDEV_GITHUB``."""
         super().__init__(folder, pool, {"GPUDEV_BASTION": "1"} if bastion else None)
         self.github: FakeGithub = make_github(
             folder=folder / "app", callback_urls=[f"{self.url}/hub/oauth_callback"]
@@ -45,7 +45,7 @@ class GithubStack(GithubUsers, Stack):
         self.github.start()
 
     def launch(self, *wrapper: str) -> None:
-        """Start it with a Hub configuration of its own, where ``block`` puts people."""
+        """Start the hub with a separate Hub configuration, which has the users that ``block`` blocks."""
         config = self.folder / "hub-config" / "jupyterhub_config.py"
         config.parent.mkdir(exist_ok=True)
         blocked = self.folder / "blocked"
@@ -91,7 +91,7 @@ class GithubStack(GithubUsers, Stack):
 def running_github_stack(
     folder: Path, pool: str = "2x8", *, bastion: bool = False, **settings: Any
 ) -> Iterator[GithubStack]:
-    """One that is ready, and gone at the end."""
+    """Run a hub with a fake GitHub that is ready, and end both afterwards."""
     stack = GithubStack(folder, pool, bastion=bastion, **settings)
     try:
         stack.start()

@@ -1,4 +1,4 @@
-"""Log-in with the fake GitHub as a browser does it, without one."""
+"""Logs in with the fake GitHub like a browser."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ class GithubLogin:
     """One browser: its cookies at the hub and at GitHub."""
 
     def __init__(self, hub: str) -> None:
-        """``hub``: the hub's address, without a slash at the end."""
+        """Open the browser. ``hub`` is the hub's address, without a slash at the end."""
         self.hub = hub
         self.http = httpx.Client(
             base_url=hub, trust_env=False, verify=NO_TLS, timeout=60, follow_redirects=True
         )
 
     def begin(self, next: str = "/services/gpudev/") -> httpx.Response:
-        """Go to GitHub; its page asks for the account, or the browser is sent back at once."""
+        """Go to GitHub; return its page, which asks for the account, or the page after the redirect back."""
         return self.http.get("/hub/oauth_login", params={"next": next})
 
     def choose(self, page: httpx.Response, login: str, decision: str = "authorize") -> httpx.Response:
-        """Choose an account on GitHub's page; returns where that leads to."""
+        """Choose an account on GitHub's page; return the next page."""
         fields = {html.unescape(name): html.unescape(value) for name, value in HIDDEN.findall(page.text)}
         fields |= {"login": login, "decision": decision}
         return self.http.post(str(page.url.copy_with(query=None)), data=fields)
 
     def log_in(self, login: str) -> httpx.Response:
-        """Log in as one of GitHub's accounts; returns the page that this ends on."""
+        """Log in as one of GitHub's accounts; return the last page."""
         return self.choose(self.begin(), login)
 
     def close(self) -> None:
         self.http.close()
 
     def name(self) -> str:
-        """The Hub's name of whoever is logged in."""
+        """Return the name in the Hub of the user who is logged in."""
         return str(self.http.get("/hub/api/user").raise_for_status().json()["name"])
 
     def make_token(self, scopes: list[str], seconds: int) -> str:
-        """Make a token of the Hub, as its page does it."""
+        """Make a token of the Hub like its page."""
         found = XSRF.search(self.http.get("/hub/token").text)
         assert found is not None
         made = self.http.post(

@@ -14,12 +14,12 @@ REPOSITORY = "pytorch/pytorch"
 
 
 class GithubUsers(HubUsers):
-    """Mixed into a hub of any engine, before it; users are named by their logins at GitHub."""
+    """A mixin for a hub of any engine, to be named before it. Users have the names of their GitHub logins."""
 
     github: FakeGithub
 
     def register(self, login: str, name: str = "") -> None:
-        """Make an account that may enter; nothing for one that is there."""
+        """Make an account that may enter, unless it exists."""
         control = self.github.control
         if any(account.login == login for account in self.github.state.accounts.values()):
             return
@@ -28,24 +28,24 @@ class GithubUsers(HubUsers):
         control.collaborator(REPOSITORY, login, "write")
 
     def newcomer(self) -> str:
-        """Register an account that may enter and never has; returns its login."""
+        """Register an account that may enter but never has; return its login."""
         login = f"new-{len(self.github.state.accounts)}"
         self.register(login, "newcomer")
         return login
 
     def browser(self) -> GithubLogin:
-        """A browser without cookies."""
+        """Return a browser without cookies."""
         return GithubLogin(self.url)
 
     def browse(self, user: str) -> httpx.Client:
-        """A browser in which that user has logged in."""
+        """Return a browser in which that user has logged in."""
         browser = self.browser()
         answer = browser.log_in(user)
         assert answer.status_code == 200, answer.text
         return browser.http
 
     def token_for(self, user: str | None = None) -> str:
-        """A Hub token of a user's, with the scopes that ``gpu-dev login`` asks for."""
+        """Return a Hub token of a user, with the scopes that ``gpu-dev login`` requests."""
         name = user or self.user
         if name not in self._tokens:
             browser = self.browser()

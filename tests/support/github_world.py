@@ -1,4 +1,4 @@
-"""What tests of access by GitHub share."""
+"""Helpers for tests of access by GitHub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Now:
 
 
 async def until(seen: Callable[[], bool]) -> None:
-    """Wait for something that another task does."""
+    """Wait until another task has made the condition true."""
     async with asyncio.timeout(30):
         while not seen():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

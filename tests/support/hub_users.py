@@ -1,4 +1,4 @@
-"""What users do at a hub over HTTP, and waiting for it; for hubs of any engine."""
+"""What users do over HTTP with a hub of any engine, and functions that wait for the results."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from gpudev.login import by_password
 
 T = TypeVar("T")
 SLOW = 90.0
-"""Seconds that anything may take on a machine that is busy with other things."""
+"""Seconds that anything may take on a busy machine."""
 LOOK_AGAIN: Final = 0.2
-"""Seconds between two looks; each costs the parts that are waited for some of the CPU that they need."""
+"""Seconds between two checks. Each check takes CPU from the parts that the test waits for."""
 NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients of what speaks plain HTTP: httpx would read all public authorities for each client."""
+"""For clients of plain HTTP: without it, httpx loads all public certificates for each client."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port on which nothing listens now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> T:
-    """The first true answer of ``look``; fails with ``what`` when there is none in time."""
+    """Return the first true answer of ``look``. Fail with ``what`` if there is none in time."""
     deadline = time.monotonic() + timeout
     while True:
         found = look()
@@ -43,21 +43,21 @@ def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> 
 
 
 class HubUsers:
-    """Users of one hub, with the API in their names."""
+    """The users of one hub, and calls of the API in their names."""
 
     def __init__(self, folder: Path, url: str, user: str) -> None:
-        """``folder``: for what the test keeps; ``user``: the one meant where none is named."""
+        """Prepare the users. ``folder`` is for files of the test; ``user`` is the default user."""
         self.folder = folder
         self.url = url
         self.user = user
         self._tokens: dict[str, str] = {}
 
     def password(self, user: str) -> str:
-        """What the user logs in with."""
+        """Return the user's password."""
         raise NotImplementedError
 
     def browse(self, user: str) -> httpx.Client:
-        """A browser in which that user has filled in the log-in form."""
+        """Return a browser in which that user has filled in the login form."""
         client = httpx.Client(
             base_url=self.url, follow_redirects=True, trust_env=False, verify=NO_TLS, timeout=60
         )
@@ -69,18 +69,18 @@ class HubUsers:
         return client
 
     def token_for(self, user: str | None = None) -> str:
-        """A Hub token of the user's, made when first asked for."""
+        """Return a Hub token of the user, made at the first call."""
         name = user or self.user
         if name not in self._tokens:
             self._tokens[name] = by_password(self.url, name, self.password(name))
         return self._tokens[name]
 
     def forget_tokens(self) -> None:
-        """The next are new ones, as after a login: the service asks the Hub whose they are."""
+        """Let later calls make new tokens, as after a login. The service asks the Hub who owns them."""
         self._tokens.clear()
 
     def client(self, user: str | None = None) -> httpx.Client:
-        """An HTTP client of the API with that user's token."""
+        """Return an HTTP client of the API with that user's token."""
         return httpx.Client(
             base_url=f"{self.url}/services/gpudev/api/v1/",
             headers={"Authorization": f"token {self.token_for(user)}"},
@@ -90,14 +90,14 @@ class HubUsers:
         )
 
     def api(self, method: str, path: str, body: object = None, user: str | None = None) -> Any:
-        """Call the API; the answer must be a success."""
+        """Call the API; return the answer, which must be a success."""
         with self.client(user) as client:
             answer = client.request(method, path, json=body)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
     def reserve(self, user: str | None = None, **ask: object) -> dict[str, Any]:
-        """``POST reservations``; returns as soon as it is acknowledged."""
+        """Reserve with ``POST reservations``; return as soon as the request is acknowledged."""
         found: dict[str, Any] = self.api("POST", "reservations", {"gpus": 1, "hours": 1} | ask, user)
         return found
 
@@ -120,11 +120,11 @@ class HubUsers:
             raise AssertionError(f"{error}; last seen: {last}; {self.said()}") from None
 
     def log(self, name: str) -> str:
-        """All that a part has said."""
+        """Return the log of a part."""
         raise NotImplementedError
 
     def said(self) -> str:
-        """The last words of hub and service, but for what they were asked."""
+        """Return the last lines of the logs of hub and service, without the requests."""
         words = []
         for name in ("hub", "service"):
             lines = [line for line in self.log(name).splitlines() if "gpudev.access" not in line]
@@ -132,7 +132,7 @@ class HubUsers:
         return "\n".join(words)
 
     def jupyter(self, reservation: Mapping[str, Any], user: str | None = None) -> int:
-        """Status that the server's JupyterLab answers through the proxy."""
+        """Return the status of the answer of the server's JupyterLab through the proxy."""
         url = f"{reservation['url'].removesuffix('/lab')}/api/status"
         headers = {"Authorization": f"token {self.token_for(user)}"}
         try:

@@ -18,7 +18,7 @@ Statement: TypeAlias = Mapping[str, Any]
 
 
 class Decision(Enum):
-    """What becomes of a request."""
+    """The decision about a request."""
 
     ALLOWED = "allowed"
     DENIED = "denied by a statement"
@@ -32,11 +32,11 @@ class Request:
     action: str
     """``dynamodb:Query``."""
     resource: str
-    """ARN of what the call is about; ``*`` for calls that are about nothing in particular."""
+    """ARN of the resource of the call; ``*`` for calls without one."""
     context: Mapping[str, str] = field(default_factory=dict)
     """Condition keys of the call. Keys that it does not have are left out."""
     principal: tuple[str, str] = ("", "")
-    """(kind, name) of who calls, for policies of resources and of trust: ``("AWS", "arn:aws:iam::…")``."""
+    """(kind, name) of the caller, for policies of resources and of trust: ``("AWS", "arn:aws:iam::…")``."""
 
 
 def decide(request: Request, *policies: Policy) -> Decision:
@@ -81,7 +81,7 @@ def applies(statement: Statement, request: Request) -> bool:
 
 
 def _principal(wanted: Any, caller: tuple[str, str]) -> bool:
-    """A policy of an identity names no principal; its identity is the one who calls."""
+    """Return whether the caller is a principal. Policies of identities name none."""
     if wanted is None or wanted == "*":
         return True
     kind, name = caller
@@ -89,7 +89,7 @@ def _principal(wanted: Any, caller: tuple[str, str]) -> bool:
 
 
 def _element(statement: Statement, name: str, asked: str, prepare: Callable[[str], str]) -> bool:
-    """``Action`` and ``NotAction``, ``Resource`` and ``NotResource``; trust has no resource."""
+    """Return whether ``Action`` or ``Resource`` fits, or its negation. Trust policies have no resource."""
     if name in statement:
         return any(like(prepare(one), asked) for one in _many(statement[name]))
     if f"Not{name}" in statement:
@@ -100,7 +100,7 @@ def _element(statement: Statement, name: str, asked: str, prepare: Callable[[str
 
 
 def like(pattern: str, text: str) -> bool:
-    """Return whether a text is as a pattern says: ``*`` is any characters, ``?`` is exactly one."""
+    """Return whether a text matches a pattern: ``*`` is any characters, ``?`` is exactly one."""
     parts = (".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern)
     return re.fullmatch("".join(parts), text, re.DOTALL) is not None
 
@@ -131,7 +131,7 @@ def condition(operator: str, key: str, values: Sequence[str], context: Mapping[s
 
 
 def _arn_like(pattern: str, arn: str) -> bool:
-    """Part by part: a wildcard does not reach over a colon, but for the last part, which may have some."""
+    """Compare ARNs part by part. A wildcard matches no colon, except in the last part."""
     wanted, given = pattern.split(":", 5), arn.split(":", 5)
     return len(wanted) == len(given) and all(map(like, wanted, given))
 
@@ -146,9 +146,9 @@ _OPERATORS: Final[Mapping[str, tuple[Callable[[str, str], bool], bool]]] = {
     "ArnEquals": (_arn_like, False),
     "Bool": (lambda wanted, given: wanted.lower() == given.lower(), False),
 }
-"""How a value of the policy compares with that of the request; whether the operator means the opposite."""
+"""The comparison of an operator, and whether the operator negates it."""
 
 
 def _many(value: Any) -> list[Any]:
-    """Policies write one of a kind without a list."""
+    """Return a list: policies may have a single value instead."""
     return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -47,7 +47,7 @@ def gpu_templates(plan: Json) -> list[Planned]:
 
 
 def pools_are_in_their_placement_group(plan: Json) -> Iterator[str]:
-    """Each pool has one cluster placement group, and nodes that say so. None of our tfvars has a block."""
+    """Check that each pool has one cluster placement group, and that its nodes have the label of it."""
     names = {
         group.values["name"]
         for group in planned(plan, "aws_placement_group")
@@ -63,14 +63,14 @@ def pools_are_in_their_placement_group(plan: Json) -> Iterator[str]:
 
 
 def gpu_nodes_are_tainted(plan: Json) -> Iterator[str]:
-    """What tolerates nothing stays away from GPU nodes."""
+    """Check that pods without tolerations cannot run on GPU nodes."""
     for nodes in gpu_groups(plan):
         if [each["key"] for each in nodes.values["taint"]] != ["nvidia.com/gpu"]:
             yield f"{nodes.address} has no taint nvidia.com/gpu"
 
 
 def only_cpu_nodes_are_repaired(plan: Json) -> Iterator[str]:
-    """Repair would reboot a GPU node for a bug in somebody's kernel."""
+    """Check that only CPU nodes are repaired: repair would reboot a GPU node because of a user's mistake."""
     for nodes in planned(plan, "aws_eks_node_group"):
         wanted = not nodes.address.startswith("module.pool")
         enabled = [each["enabled"] for each in nodes.values["node_repair_config"]] == [True]
@@ -79,7 +79,7 @@ def only_cpu_nodes_are_repaired(plan: Json) -> Iterator[str]:
 
 
 def versions_are_pinned(plan: Json) -> Iterator[str]:
-    """No image and no add-on is the newest of the day."""
+    """Check that images and add-ons have fixed versions."""
     for nodes in planned(plan, "aws_eks_node_group"):
         if not nodes.values.get("release_version"):
             yield f"{nodes.address} takes the newest image"
@@ -97,7 +97,7 @@ def versions_are_pinned(plan: Json) -> Iterator[str]:
 
 
 def what_costs_money_is_tagged(plan: Json) -> Iterator[str]:
-    """The budget and the bill find instances and disks by their tags, which templates must repeat."""
+    """Check that templates repeat the tags by which the budget and the bill find instances and disks."""
     for template in planned(plan, "aws_launch_template"):
         tagged = {each["resource_type"]: each["tags"] for each in template.values["tag_specifications"]}
         for kind in ("instance", "volume"):
@@ -106,7 +106,7 @@ def what_costs_money_is_tagged(plan: Json) -> Iterator[str]:
 
 
 def metadata_is_out_of_reach_of_pods(plan: Json) -> Iterator[str]:
-    """Instance metadata requires tokens, and answers one hop away only."""
+    """Check that instance metadata requires tokens, and answers over one hop only."""
     for each in planned(plan, "aws_launch_template", "aws_instance"):
         options = each.values["metadata_options"] or [{}]
         if options[0].get("http_tokens") != "required":
@@ -116,7 +116,7 @@ def metadata_is_out_of_reach_of_pods(plan: Json) -> Iterator[str]:
 
 
 def disks_are_encrypted(plan: Json) -> Iterator[str]:
-    """Every disk that an instance starts with."""
+    """Check that every disk with which an instance starts is encrypted."""
     for template in planned(plan, "aws_launch_template"):
         for device in template.values["block_device_mappings"] or [{"ebs": [{}]}]:
             if device["ebs"][0].get("encrypted") != "true":
@@ -127,7 +127,7 @@ def disks_are_encrypted(plan: Json) -> Iterator[str]:
 
 
 def logs_are_encrypted_and_end(plan: Json) -> Iterator[str]:
-    """A key that does not exist yet is missing in the plan; a key that nobody named is null."""
+    """Check that logs are encrypted and end. A plan lacks keys that are not created yet."""
     for group in planned(plan, "aws_cloudwatch_log_group"):
         if not group.values.get("retention_in_days"):
             yield f"{group.address} is kept for ever"
@@ -136,7 +136,7 @@ def logs_are_encrypted_and_end(plan: Json) -> Iterator[str]:
 
 
 def local_disks_become_one(plan: Json) -> Iterator[str]:
-    """kubelet and containerd of GPU nodes are on the local disks."""
+    """Check that kubelet and containerd of GPU nodes use the local disks."""
     for template in gpu_templates(plan):
         data = base64.b64decode(template.values["user_data"] or "").decode()
         if "Content-Type: application/node.eks.aws" not in data or "strategy: RAID0" not in data:
@@ -144,7 +144,7 @@ def local_disks_become_one(plan: Json) -> Iterator[str]:
 
 
 def the_cluster_is_private(plan: Json) -> Iterator[str]:
-    """Its API has no public address, and its administrators are those of the access entries."""
+    """Check that the API has no public address, and that only access entries name administrators."""
     for cluster in planned(plan, "aws_eks_cluster"):
         if cluster.values["vpc_config"][0]["endpoint_public_access"] is not False:
             yield f"{cluster.address} has a public endpoint"
@@ -157,7 +157,7 @@ def the_cluster_is_private(plan: Json) -> Iterator[str]:
 
 
 def no_instance_is_public(plan: Json) -> Iterator[str]:
-    """Only balancers and NAT gateways have public addresses."""
+    """Check that only load balancers and NAT gateways have public addresses."""
     for subnet in planned(plan, "aws_subnet"):
         if subnet.values.get("map_public_ip_on_launch"):
             yield f"{subnet.address} gives public addresses"
@@ -172,14 +172,14 @@ def no_instance_is_public(plan: Json) -> Iterator[str]:
 
 
 def only_ssh_and_https_are_open(plan: Json) -> Iterator[str]:
-    """Nothing else is open to every address."""
+    """Check that no other port is open to every address."""
     for source, address, ports in _ingress(plan):
         if source in ANYWHERE and not (ports and ports <= OPEN_PORTS):
             yield f"{address} opens {sorted(ports) or 'everything'} to {source}"
 
 
 def _ingress(plan: Json) -> Iterator[tuple[str, str, set[int]]]:
-    """Yield from where, by which rule, and to which ports (all, if empty)."""
+    """Yield source, rule and ports of all rules for incoming connections. No ports: all of them."""
     for rule in planned(plan, "aws_vpc_security_group_ingress_rule"):
         for key in ("cidr_ipv4", "cidr_ipv6"):
             yield rule.values.get(key) or "", rule.address, _ports(rule.values)
@@ -206,21 +206,21 @@ def _ports(rule: Json) -> set[int]:
 
 
 def no_secret_is_in_the_state(plan: Json) -> Iterator[str]:
-    """A person puts each value in. What OpenTofu makes or reads is in its state, for everybody who plans."""
+    """Check that OpenTofu makes and reads no secret: everyone who plans can read its state."""
     made = ("aws_secretsmanager_secret_version", "aws_ssm_parameter", "aws_iam_access_key", "aws_key_pair")
     for each in planned(plan, *made, "random_password", "tls_private_key"):
         yield f"{each.address} puts a secret into the state"
 
 
 def policies_are_narrow(plan: Json) -> Iterator[str]:
-    """No policy of ours has a wildcard that it need not have."""
+    """Check that no policy has an unnecessary wildcard."""
     for statement in statements(plan):
         if problem := _too_wide(statement):
             yield f"{statement.address}, statement {statement.sid}: {problem}"
 
 
 def _too_wide(statement: Statement) -> str | None:
-    """Say what of a statement could be narrower."""
+    """Return what could be narrower in a statement, if anything."""
     if not statement.allows or (statement.address, statement.sid) in EVERY_ACTION:
         return None
     if statement.not_actions:

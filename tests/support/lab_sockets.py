@@ -1,4 +1,4 @@
-"""Terminals of JupyterLab, as a browser that is logged in opens them."""
+"""Opens terminals of JupyterLab like a browser that is logged in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 @asynccontextmanager
 async def web_socket(request: HTTPRequest) -> AsyncIterator[WebSocketClientConnection]:
-    """A connection that is closed after the block."""
+    """Open a connection; it is closed after the block."""
     socket = await websocket_connect(request)
     assert socket.protocol is not None
     assert socket.protocol.stream is not None
@@ -29,7 +29,7 @@ async def web_socket(request: HTTPRequest) -> AsyncIterator[WebSocketClientConne
 
 @asynccontextmanager
 async def terminal(browser: httpx.Client, server: str) -> AsyncIterator[WebSocketClientConnection]:
-    """A terminal of JupyterLab, open in this browser during the block."""
+    """Open a terminal of JupyterLab in this browser; it is closed after the block."""
     made = await asyncio.to_thread(browser.post, f"{server}/api/terminals", headers=xsrf(browser, server))
     made.raise_for_status()
     path = urlsplit(server).path

@@ -1,4 +1,4 @@
-"""What must be true of a store after any crash, whoever wrote to it: read from its history alone."""
+"""Checks of a store after a crash. They need only its history, so they hold for every writer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAY_MOVE_A_PROMISE = {
 
 @dataclass
 class Ledger:
-    """A store as read, judged when made."""
+    """The content of a store. Creating it checks the content."""
 
     snapshot: Snapshot
     history: list[HistoryEntry]
@@ -39,18 +39,18 @@ class Ledger:
     """Every reservation as it was when acknowledged, by id."""
 
     def record(self, id: str) -> Reservation | None:
-        """The last record of a reservation."""
+        """Return the last record of a reservation."""
         return self.snapshot.reservations.get(id) or self.ended.get(id)
 
     def by_request(self) -> dict[tuple[str, str], str]:
-        """Id of the one reservation of every (subject, request id)."""
+        """Return the id of the reservation of each (subject, request id)."""
         made = [(r.owner.subject, r.request_id) for r in self.requested.values() if r.request_id]
         assert [key for key, count in Counter(made).items() if count > 1] == [], "made twice"
         return {(r.owner.subject, r.request_id): r.id for r in self.requested.values() if r.request_id}
 
 
 async def read_ledger(database: Path) -> Ledger:
-    """Open the store that no service has open, and judge what is in it: invariants 1, 3, 4, 5 and 12."""
+    """Open a store that no service has open, and check its content: invariants 1, 3, 4, 5 and 12."""
     store = SqliteStore(database)
     snapshot = await store.open()
     history, _ = await store.history(None, 0, 10_000_000)
@@ -72,7 +72,7 @@ def _numbers(ledger: Ledger) -> None:
 
 
 def _fold(ledger: Ledger) -> None:
-    """12: the live state is what the history says."""
+    """Check 12: the history gives the live state."""
     folded = LiveState()
     ended: dict[str, Reservation] = {}
     for entry in ledger.history:
@@ -112,7 +112,7 @@ def _ids_and_promises(ledger: Ledger) -> None:
 
 
 def _slots(ledger: Ledger, database: Path) -> None:
-    """1: the owners that the conditions are on are those of the claims."""
+    """Check 1: the owners in the conditions of writes are those of the claims."""
     found = items_of(database, "slots").values()
     rows = [(slot.node, slot.index, *owner) for item in found for slot, owner in slots_in(item)]
     held = [

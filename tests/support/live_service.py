@@ -43,7 +43,7 @@ def _owner(name: str) -> Owner:
 
 
 class LiveService(FaultProxy):
-    """Alice's way to the service; ``token`` is hers, ``operators`` that of an operator."""
+    """The service as alice reaches it. ``token`` is hers, ``operators`` is that of an operator."""
 
     user = "alice"
     token = "alices-token"
@@ -58,7 +58,7 @@ class LiveService(FaultProxy):
         self.edit = self._edit
         self.now = lambda: NOW
         self.agents = True
-        """Whether servers come up by themselves."""
+        """Whether servers become ready without a call of the test."""
         self._in_the_way: list[str] = []
 
     def lead_to(self, run: Running) -> None:
@@ -79,48 +79,48 @@ class LiveService(FaultProxy):
         run.hub.person(self.operators, "olga", scopes=OPERATE)
 
     def configure(self, monkeypatch: pytest.MonkeyPatch, token: str | None = None) -> None:
-        """Lead commands here, as Alice or with this token."""
+        """Set the environment for commands that use this service, as alice or with this token."""
         monkeypatch.setenv("GPUDEV_URL", self.url)
         monkeypatch.setenv("GPUDEV_TOKEN", token or self.token)
 
     def call(self, what: Coroutine[Any, Any, T]) -> T:
-        """Do it where the service runs."""
+        """Run a coroutine in the service's loop; return its result."""
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(20)
 
     # What happens at the service
 
     def reserve_as(self, user: str, gpus: int = 8, **wanted: Any) -> str:
-        """The id of a new reservation of another user's, which waits or is ready; ``wanted``: of ``Ask``."""
+        """Reserve as another user; return the id once it waits or is ready. ``wanted``: fields of ``Ask``."""
         ask = Ask(gpus=gpus, nodes=wanted.pop("nodes", None), hours=wanted.pop("hours", 4))
         made = self.call(self.run.service.submit(_owner(user), replace(ask, **wanted)))
         return self.call(self.run.until(made.id, self._settled)).id
 
     def _settled(self, record: Reservation) -> bool:
-        """Whether nothing happens to a reservation by itself as long as the clock stands still."""
+        """Return whether a reservation stays as it is while the clock stands still."""
         waits = record.place is None or record.place.start > self.run.service.clock.now()
         return record.state is State.READY or (record.state is State.QUEUED and waits)
 
     def fill(self) -> None:
-        """Bob takes all GPUs: what is reserved from now on waits."""
+        """Reserve all GPUs as bob, so that later requests wait."""
         self._in_the_way.append(self.reserve_as("bob", 8, nodes=2))
         assert self.run.service.view.reservations[self._in_the_way[0]].state is State.READY
 
     def make_way(self) -> None:
-        """Bob releases what he took."""
+        """Release the GPUs that bob reserved."""
         for other in self._in_the_way:
             self.call(self.run.service.end(other, "local:bob", None))
             self.call(self.run.gone(other))
         self._in_the_way.clear()
 
     def make_ready(self, id: str) -> wire.Reservation:
-        """Give way to a reservation that waits: clients that follow it see next that it is ready."""
+        """Make room for a waiting reservation. The next state that clients see is ready."""
         with self.hidden():
             self.make_way()
             self.call(self.run.until(id, lambda record: record.state is State.READY))
         return self.reservations[id]
 
     async def report(self) -> None:
-        """The agents of all servers, which find them well."""
+        """Report, like the agents of all servers, that all parts answer."""
         service = self.run.service
         while True:
             for record in [*service.view.reservations.values()] if self.agents else ():
@@ -131,26 +131,26 @@ class LiveService(FaultProxy):
             await asyncio.sleep(0.01)
 
     def let_go(self, id: str) -> None:
-        """The first server of a reservation ends at last, which was among ``cluster.kept``."""
+        """Let the first server of a reservation end that ``cluster.kept`` kept."""
         self.run.cluster.kept.remove(id)
         self.call(self.run.cluster.remove(id, 1))
 
     # What it says
 
     def get(self, path: str) -> Any:
-        """What the service itself answers to Alice."""
+        """Return the service's own answer to alice."""
         headers = [("Host", "localhost"), ("Authorization", f"token {self.token}")]
         _, _, content = self._forward("GET", f"{PREFIX}{wire.API}/{path}", headers, b"")
         return json.loads(content)
 
     @property
     def access(self) -> wire.SshAccess:
-        """What Alice's SSH client needs."""
+        """Return what alice's SSH client needs."""
         return msgspec.convert(self.get("ssh"), wire.SshAccess)
 
     @property
     def reservations(self) -> dict[str, wire.Reservation]:
-        """All of Alice's reservations, live and ended, as she sees them."""
+        """Return all of alice's reservations, live and ended, as the API shows them."""
         found: list[Any] = []
         for path in ("reservations", "reservations?ended=true"):
             page = self.get(path)
@@ -166,19 +166,19 @@ class LiveService(FaultProxy):
         return record
 
     def ended(self, id: str) -> wire.Reservation:
-        """Alice's reservation, once it has ended."""
+        """Wait until alice's reservation has ended, and return it."""
         self.call(self.run.gone(id))
         return self.reservations[id]
 
     def change(self, id: str, **values: Any) -> wire.Reservation:
-        """Say this of a reservation from now on."""
+        """Change fields of a reservation in all later answers."""
         if "reason" in values:
             values.setdefault("reason_data", None)
         self._changes.setdefault(id, {}).update(msgspec.to_builtins(values))
         return self.reservations[id]
 
     def say(self, method: str, path: str, content: object, status: int = 200) -> None:
-        """Answer this to all requests of the route."""
+        """Give this answer to all requests of the route."""
         self.instead[method, path] = lambda _: Answer(content, status)
 
     def refuse(self, status: int, code: str, message: str, hint: str = "") -> None:
@@ -195,7 +195,7 @@ class LiveService(FaultProxy):
 
 @contextmanager
 def live_service(**options: Any) -> Iterator[LiveService]:
-    """The service and its proxy, until the end of the block; ``options``: of ``running``."""
+    """Run the service and its proxy until the end of the block. ``options`` are those of ``running``."""
     started: list[LiveService] = []
     ready, over = threading.Event(), asyncio.Event()
     options.setdefault("policy", POLICY)

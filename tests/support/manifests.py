@@ -1,8 +1,8 @@
-"""The objects that our chart makes, as plain objects, for tests that read, apply or enforce them.
+"""The Kubernetes objects of the chart, for tests that read, apply or enforce them.
 
 helm is not on every machine, so these are rendered beforehand (``tests/manifests/rendered``).
-``tests/manifests`` checks that they are of the chart as it is, ``tests/cluster/test_rendering.py`` that helm
-renders the same.
+``tests/manifests`` checks that they are up to date, ``tests/cluster/test_rendering.py`` that helm renders the
+same.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Object = dict[str, Any]
 
 
 def load(layer: str = "kubernetes") -> list[Object]:
-    """All objects of an installation with the values of that layer, and the release's namespace."""
+    """Return all objects of an installation with the values of that layer, and the release's namespace."""
     return [*read(CHART / "namespace.yaml"), *read(rendering(layer))]
 
 
 def rendering(layer: str) -> Path:
-    """The file of a rendering."""
+    """Return the file of a rendering."""
     return RENDERED / f"{layer}.yaml"
 
 
 def fingerprint(layer: str) -> str:
-    """A digest of everything that decides what helm renders."""
+    """Return a digest of everything that decides what helm renders."""
     digest = hashlib.sha256()
     for path in (CHART / "Chart.yaml", CHART / "values.yaml", *LAYERS[layer], *sorted(templates())):
         digest.update(f"{path.relative_to(ROOT)}\n".encode())
@@ -45,23 +45,23 @@ def fingerprint(layer: str) -> str:
 
 
 def templates() -> list[Path]:
-    """The chart's templates."""
+    """Return the chart's templates."""
     return [path for path in (CHART / "templates").iterdir() if path.is_file()]
 
 
 def read(path: Path) -> list[Object]:
-    """All objects of one file."""
+    """Return all objects of one file."""
     return [item for item in yaml.safe_load_all(path.read_text()) if item]
 
 
 def read_one(path: Path) -> Object:
-    """The one object of a file."""
+    """Return the one object of a file."""
     (found,) = read(path)
     return found
 
 
 def hub_values(*files: Path) -> Object:
-    """The values of the jupyterhub chart: ours, and over them those of further files."""
+    """Return the values of the jupyterhub chart: gpudev's, overridden by those of further files."""
     found: Object = {}
     for path in (CHART / "values.yaml", *files):
         found = merged(found, read_one(path).get("jupyterhub", {}))
@@ -79,12 +79,12 @@ def merged(under: Object, over: Mapping[str, Any]) -> Object:
 
 
 def of_kind(objects: Iterable[Object], *kinds: str) -> list[Object]:
-    """Those of these kinds."""
+    """Return the objects of these kinds."""
     return [item for item in objects if item["kind"] in kinds]
 
 
 def one(objects: Iterable[Object], kind: str, name: str, namespace: str | None = None) -> Object:
-    """The one object of that name; ValueError if there are more or none."""
+    """Return the one object of that name. Raises ``ValueError`` if there are several or none."""
     found = [item for item in of_kind(objects, kind) if key(item) == (kind, namespace, name)]
     if len(found) != 1:
         raise ValueError(f"{len(found)} objects are {kind} {namespace}/{name}, where one was expected")
@@ -92,12 +92,12 @@ def one(objects: Iterable[Object], kind: str, name: str, namespace: str | None =
 
 
 def key(item: Object) -> tuple[str, str | None, str]:
-    """Kind, namespace and name."""
+    """Return kind, namespace and name of an object."""
     return item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]
 
 
 def pod_templates(objects: Iterable[Object]) -> dict[str, Object]:
-    """Pod templates of workloads, by ``Kind/name``."""
+    """Return the pod templates of workloads, by ``Kind/name``."""
     return {
         f"{item['kind']}/{item['metadata']['name']}": item["spec"]["template"]
         for item in of_kind(objects, "Deployment", "DaemonSet", "StatefulSet", "Job")
@@ -105,13 +105,13 @@ def pod_templates(objects: Iterable[Object]) -> dict[str, Object]:
 
 
 def containers(pod: Mapping[str, Any]) -> Iterator[Object]:
-    """All containers of a pod's ``spec``, the initial ones first."""
+    """Yield all containers of a pod's ``spec``, the init containers first."""
     yield from pod.get("initContainers", ())
     yield from pod["containers"]
 
 
 def labels_of_the_chart(component: str) -> dict[str, str]:
-    """Of its pods: the old names, which its Services select by, and the new ones."""
+    """Return the labels of the chart's pods: the old names, which Services select by, and the new ones."""
     return {
         "app": "jupyterhub",
         "component": component,
@@ -121,7 +121,7 @@ def labels_of_the_chart(component: str) -> dict[str, str]:
 
 
 def policy_probe(image: str) -> list[Object]:
-    """The policy probe, which only clusters with that setting have, with an image that nodes have already."""
+    """Return the policy probe, which is optional, with an image that nodes already have."""
     names = ("gpudev-policy-probe", "policy-probe")
     found = [item for item in load("aws") if item["metadata"]["name"] in names]
     for template in pod_templates(found).values():
@@ -131,5 +131,5 @@ def policy_probe(image: str) -> list[Object]:
 
 
 def surroundings() -> list[Object]:
-    """What a cluster needs before Hub and service run in it or beside it: everything but the workloads."""
+    """Return what a cluster needs before Hub and service run: everything except the workloads."""
     return [item for item in load() if item["kind"] not in ("Deployment", "DaemonSet")]

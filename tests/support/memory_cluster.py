@@ -1,4 +1,4 @@
-"""An engine in memory: nodes, servers and launches that exist because a test says so."""
+"""An engine in memory: tests create its nodes, servers and launches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POOL = "h100"
 
 
 class MemoryCluster:
-    """Nodes and servers that exist because a test says so."""
+    """A cluster whose nodes and servers tests create."""
 
     def __init__(self, nodes: int = 2, gpus: int = 8) -> None:
         self.node_list = [Node(f"node-{i + 1}", POOL, gpus, "zone-a") for i in range(nodes)]
@@ -24,20 +24,20 @@ class MemoryCluster:
         self.deaf = False
         """Whether the watch reports nothing."""
         self.ends: dict[tuple[str, int], ServerSight] = {}
-        """How servers ended, as long as anything tells."""
+        """How servers ended, until that is forgotten."""
         self.lasting = False
-        """Whether servers that are to end stay."""
+        """Whether servers keep running when they should end."""
         self.kept: set[str] = set()
-        """Reservations whose servers stay, whoever ends them."""
+        """Reservations whose servers keep running when they should end."""
         self.log: dict[str, str] = {}
-        """What logs say, instead of a line that repeats."""
+        """The logs, instead of a repeated line."""
         self.removed: list[tuple[str, int]] = []
         self.ever: list[tuple[str, int]] = []
         self._watchers: list[asyncio.Queue[ServerSight]] = []
         self._ports = itertools.count(20_000)
 
     def launch(self, id: str, attempt: int, ranks: int) -> None:
-        """Servers appear; the same ones again if they are there."""
+        """Add a running server, unless it exists."""
         if (id, attempt) in self.running:
             return
         sshd = {rank: ("127.0.0.1", next(self._ports)) for rank in range(ranks)}
@@ -57,7 +57,7 @@ class MemoryCluster:
         one_rank: bool = False,
         user_stopped: bool = False,
     ) -> None:
-        """The server ends, or one rank of it."""
+        """End the server, or one rank of it."""
         if one_rank:
             sight = replace(
                 self.running[id, attempt], complete=False, detail=detail, user_stopped=user_stopped
@@ -70,12 +70,12 @@ class MemoryCluster:
         self.report(sight)
 
     def end(self, id: str, attempt: int, detail: str) -> None:
-        """The server ends as asked, unless a test keeps it."""
+        """End the server on request, unless a test keeps it."""
         if not self.lasting and id not in self.kept:
             self.kill(id, attempt, detail)
 
     def report(self, sight: ServerSight) -> None:
-        """What its watch says, true or not."""
+        """Report this to everyone who watches, whether it is true or not."""
         if not self.deaf:
             for watcher in self._watchers:
                 watcher.put_nowait(sight)
@@ -106,7 +106,7 @@ class MemoryCluster:
         self.end(id, attempt, "removed")
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """How a server ended is forgotten, unless it holds slots."""
+        """Forget how servers ended, except those that hold slots."""
         self.ends = {key: sight for key, sight in self.ends.items() if key in held}
 
     async def watch(self) -> AsyncIterator[ServerSight]:
@@ -134,7 +134,7 @@ class Launches:
         self.delay = 0.0
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
-        """There is nothing to clear away."""
+        """Do nothing: these launches leave nothing behind."""
 
     async def make(self, reservation: Reservation) -> Launch:
         await asyncio.sleep(self.delay)

@@ -1,4 +1,4 @@
-"""The store in memory: for tests, and the plainest statement of what a store does."""
+"""The store in memory: for tests, and as the shortest description of what a store does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gpudev_hub.stores.records import reservation_of
 
 @dataclass
 class Disk:
-    """What outlives a ``MemoryStore``."""
+    """The state that outlives a ``MemoryStore``."""
 
     state: Snapshot = field(default_factory=lambda: Snapshot(epoch=0, n=0, at=0, next_seq=1))
     slots: dict[Slot, tuple[str, int]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class MemoryStore:
         self._epoch: int | None = None
 
     async def peek(self) -> LastCommit:
-        """The last commit; nothing is changed."""
+        """Return the last commit; change nothing."""
         self._check_lock()
         return LastCommit(self._disk.state.n, self._disk.state.at)
 
@@ -56,12 +56,12 @@ class MemoryStore:
         return self._copy()
 
     async def reload(self) -> Snapshot:
-        """The live state again, under the epoch already taken."""
+        """Return the live state again, under the epoch already taken."""
         self._check_epoch()
         return self._copy()
 
     async def check(self) -> None:
-        """Raises ``StaleEpoch`` if another service has taken over."""
+        """Raise ``StaleEpoch`` if another service has taken over."""
         self._check_epoch()
 
     async def commit(self, commit: Commit) -> None:
@@ -91,7 +91,7 @@ class MemoryStore:
         state.n, state.at, state.next_seq = commit.n, commit.at, commit.next_seq(state.next_seq)
 
     async def ended(self, subject: str | None, before: int | None, limit: int) -> Page[Reservation]:
-        """Ended reservations, latest first."""
+        """Return ended reservations, latest first."""
         found = [
             (position, reservation)
             for position, reservation in enumerate(self._disk.ended.values(), 1)
@@ -103,11 +103,11 @@ class MemoryStore:
         return [reservation for _, reservation in page], page[-1][0] if len(found) > limit else None
 
     async def find(self, reservation: str) -> Reservation | None:
-        """The last record of a reservation, live or ended."""
+        """Return the last record of a reservation, live or ended."""
         return self._disk.state.reservations.get(reservation) or self._disk.ended.get(reservation)
 
     async def history(self, reservation: str | None, after: int, limit: int) -> Page[HistoryEntry]:
-        """History in commit order."""
+        """Return the history in commit order."""
         found = [
             (position, entry)
             for position, entry in enumerate(self._disk.history, 1)
@@ -118,7 +118,7 @@ class MemoryStore:
         return [entry for _, entry in page], page[-1][0] if len(found) > limit else None
 
     async def seek(self, at: Millis) -> int:
-        """The cursor before the first change at ``at`` or later."""
+        """Return the cursor before the first change at ``at`` or later."""
         return bisect_left(self._disk.history, at, key=lambda entry: entry.at)
 
     async def save_usage(self, head: UsageHead, days: Sequence[UsageDay]) -> None:
@@ -129,7 +129,7 @@ class MemoryStore:
         self._disk.usage_head = usage.encode_head(head)
 
     async def load_usage(self) -> SavedUsage | None:
-        """The saved usage sums."""
+        """Return the saved usage sums."""
         self._check_epoch()
         if self._disk.usage_head is None:
             return None
@@ -137,7 +137,7 @@ class MemoryStore:
         return SavedUsage(usage.decode_head(self._disk.usage_head), tuple(days))
 
     async def close(self) -> None:
-        """Let go of the disk."""
+        """Release the disk."""
         if self._epoch is not None:
             self._epoch = None
             self._disk.locked = False

@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' text format, read as Prometheus reads them."""
+"""Reads metrics in Prometheus' text format like Prometheus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def families(text: str) -> dict[str, str]:
-    """Kinds of all metrics by name, those without a value too; a counter's name ends in ``_total``."""
+    """Return the kinds of all metrics by name, with or without a value. Counters end in ``_total``."""
     found = {}
     for family in text_string_to_metric_families(text):
         found[f"{family.name}_total" if family.type == "counter" else family.name] = family.type
@@ -14,7 +14,7 @@ def families(text: str) -> dict[str, str]:
 
 
 def value(text: str, name: str, **labels: str) -> float:
-    """The value of one sample. KeyError if there is none with exactly these labels."""
+    """Return the value of one sample. Raises ``KeyError`` if none has exactly these labels."""
     samples = {
         (sample.name, frozenset(sample.labels.items())): float(sample.value)
         for family in text_string_to_metric_families(text)

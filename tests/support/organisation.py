@@ -1,4 +1,4 @@
-"""GitHub's word on who may get in, in memory; it answers as a test says, or not at all."""
+"""The answers of GitHub about access, in memory. A test sets them, or lets GitHub not answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RULES = Rules("pytorch/metamates", "pytorch/pytorch", 12 * HOUR, most_people=2, 
 
 @dataclass
 class Organisation:
-    """A ``Membership``: logins by id, and who is in the team and may push."""
+    """A ``Membership``: logins by id, and the ids that are in the team or may push."""
 
     accounts: dict[int, str] = field(default_factory=dict)
     team: set[int] = field(default_factory=set)
@@ -22,18 +22,18 @@ class Organisation:
     operators: set[int] = field(default_factory=set)
     teams: dict[str, set[int]] = field(default_factory=dict)
     unlisted: set[int] = field(default_factory=set)
-    """Members whom the lists leave out: a page went missing, or they joined just now."""
+    """Members who are missing in the lists, as if a page was lost or they have just joined."""
     problems: list[str] = field(default_factory=list)
     """Texts about teams that the lists count as empty."""
     silent: str = ""
-    """Why nothing is answered."""
+    """If set, GitHub does not answer, for this reason."""
     silent_about: set[int] = field(default_factory=set)
     retry_at: Millis | None = None
     asked: list[int] = field(default_factory=list)
     listed: int = 0
 
     def join(self, id: int, login: str) -> None:
-        """Somebody who may get in."""
+        """Add a person who may enter."""
         self.accounts[id] = login
         self.team.add(id)
         self.push.add(id)
@@ -63,5 +63,5 @@ class Organisation:
 
 
 def github(organisation: Organisation, rules: Rules = RULES, period: Millis = 5 * MINUTE) -> Github:
-    """Access by this organisation."""
+    """Return the access that this organisation decides."""
     return Github(organisation, rules, period, contact="#gpu-help")

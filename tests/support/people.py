@@ -1,4 +1,4 @@
-"""People with a laptop: a home, a configuration, ``gpu-dev`` and ``ssh`` of their own, beside a hub."""
+"""Users with a laptop: each has a home, a configuration, ``gpu-dev`` and ``ssh``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GPU_DEV = str(Path(sys.executable).parent / "gpu-dev")
 
 
 class Person:
-    """One user of a hub, in a home of his own, so that nobody's ``~/.ssh`` is shared."""
+    """One user of a hub, with a separate home, so that users do not share ``~/.ssh``."""
 
     def __init__(self, stack: HubUsers, name: str) -> None:
         self.stack = stack
@@ -32,7 +32,7 @@ class Person:
         }
 
     def login(self) -> None:
-        """``gpu-dev login`` with the password printed at start-up."""
+        """Run ``gpu-dev login`` with the password that the hub printed when it started."""
         self.run(
             "login",
             "--user",
@@ -44,12 +44,12 @@ class Person:
         )
 
     def login_with_token(self) -> None:
-        """``gpu-dev login`` with a token from the hub's page, where there are no passwords."""
+        """Run ``gpu-dev login`` with a token from the hub's page, for hubs without passwords."""
         token = self.stack.token_for(self.name)
         self.run("login", "--url", self.stack.url, "--token-stdin", input=f"{token}\n")
 
     def make_key(self) -> str:
-        """A key pair of his own, as ssh finds it; returns the public part."""
+        """Make a key pair where ssh finds it; return the public key."""
         folder = self.home / ".ssh"
         folder.mkdir(mode=0o700, exist_ok=True)
         subprocess.run(
@@ -72,7 +72,7 @@ class Person:
     def run(
         self, *arguments: str, check: bool = True, input: str = "", timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """``gpu-dev`` with these arguments."""
+        """Run ``gpu-dev`` with these arguments."""
         done = subprocess.run(
             [GPU_DEV, *arguments],
             env=self.environment,
@@ -87,11 +87,11 @@ class Person:
         return done
 
     def json(self, *arguments: str) -> Any:
-        """The one JSON document that a command prints."""
+        """Run a command, and return the JSON document that it prints."""
         return json.loads(self.run(*arguments, "--json").stdout)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """``gpu-dev`` in the background, its output piped."""
+        """Start ``gpu-dev`` in the background, with pipes for its output."""
         return subprocess.Popen(
             [GPU_DEV, *arguments],
             env=self.environment,
@@ -103,13 +103,13 @@ class Person:
         )
 
     def ssh_argv(self, *arguments: str) -> list[str]:
-        """Plain OpenSSH with this person's configuration and nothing else."""
+        """Return a command of plain OpenSSH with only this person's configuration."""
         return ["ssh", "-F", str(self.ssh_config), "-o", "BatchMode=yes", *arguments]
 
     def ssh(
         self, *arguments: str, check: bool = True, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """``ssh``, which may ask nothing."""
+        """Run ``ssh``; it fails instead of asking anything."""
         done = subprocess.run(
             self.ssh_argv(*arguments),
             env=self.environment,
@@ -123,7 +123,7 @@ class Person:
         return done
 
     def release(self, name: str) -> None:
-        """Cancel or release, and wait until it has ended."""
+        """Cancel or release a reservation, and wait until it has ended."""
         record = self.json("show", name)
         self.run("cancel", name, "--yes")
         self.stack.wait_state(record["id"], "ended", self.name)

@@ -30,13 +30,13 @@ SLOT = "…"
 
 @dataclass(frozen=True)
 class Turn:
-    """A phrase that is not to be used."""
+    """A phrase that texts must not use."""
 
     pattern: str
     """Regular expression; a space stands for any white space, and letters for both cases."""
     reason: str
     example: str
-    """A text that has it."""
+    """A text with this phrase."""
 
     def compiled(self) -> re.Pattern[str]:
         return re.compile(self.pattern.replace(" ", r"\s+"), re.IGNORECASE | re.MULTILINE)
@@ -229,7 +229,7 @@ _COMPILED = [(turn, turn.compiled()) for turn in TURNS]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to rewrite, and where."""
+    """A text to rewrite, and its place."""
 
     path: Path
     line: int
@@ -241,14 +241,14 @@ class Finding:
 
 
 def turns_in(text: str) -> Iterator[tuple[int, str, str]]:
-    """Each turned phrase of a text: its offset, the phrase and the reason."""
+    """Yield each turned phrase of a text: its offset, the phrase and the reason."""
     for turn, pattern in _COMPILED:
         for match in pattern.finditer(text):
             yield match.start(), " ".join(match[0].split()), turn.reason
 
 
 def long_sentences_in(text: str) -> Iterator[tuple[int, str, str]]:
-    """Each sentence that is too long: its offset, its first words and its length."""
+    """Yield each sentence that is too long: its offset, its first words and its length."""
     for match in _SENTENCE.finditer(text):
         words = [word for word in match[0].split() if re.search(r"\w|…", word)]
         if len(words) > LONGEST_SENTENCE:
@@ -257,10 +257,9 @@ def long_sentences_in(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def findings(path: Path, *, long: bool = False) -> list[Finding]:
-    """What is to be rewritten in a file, in the order of its lines.
+    """Return what to rewrite in a file, in the order of its lines.
 
-    Raises:
-        ValueError: the file is of a kind that is not read here.
+    Raises ``ValueError`` for kinds of files that cannot be read here.
     """
     read = _makefile if path.name == "Makefile" else READERS.get(path.suffix)
     if read is None:
@@ -274,7 +273,7 @@ def findings(path: Path, *, long: bool = False) -> list[Finding]:
 
 
 def files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files among these paths and below them that can be read here."""
+    """Yield the files among and below these paths that can be read here."""
     for path in paths:
         if path.is_dir():
             for below in sorted(path.rglob("*")):
@@ -285,7 +284,7 @@ def files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _blanked(pattern: str, text: str) -> str:
-    """The text with each match replaced by slots, line by line, so that offsets and lines stay."""
+    """Return the text with each match replaced by slots, line by line, so that offsets and lines stay."""
     return re.sub(pattern, lambda match: re.sub(r"[^\n]", SLOT, match[0]), text)
 
 
@@ -294,14 +293,14 @@ def _erased(pattern: str, text: str) -> str:
 
 
 def _markdown(text: str) -> Iterator[tuple[int, str]]:
-    """Markdown without code, comments and addresses of links."""
+    """Return Markdown without code, comments and addresses of links."""
     text = _erased(r"(?ms)^[ >]*(```|~~~).*?^[ >]*\1[^\n]*|<!--.*?-->", text)
     text = _blanked(r"``.+?``|`[^`]+`", text)
     yield 1, _erased(r"(?<=\])\([^)\s]*\)", text)
 
 
 def _html(text: str) -> Iterator[tuple[int, str]]:
-    """A template without comments, scripts, statements and tags; attributes that are shown stay."""
+    """Return a template without comments, scripts, statements and tags, but with visible attributes."""
     text = _erased(r"(?s)\{#.*?#\}|<!--.*?-->|<(script|style|svg)\b.*?</\1>", text)
     shown = re.compile(r"(?s)\b(?:title|aria-label|placeholder|alt|content)=\"([^\"]*)\"")
     for match in shown.finditer(text):
@@ -310,12 +309,12 @@ def _html(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _drawing(text: str) -> Iterator[tuple[int, str]]:
-    """The text of a drawing."""
+    """Return the text of a drawing."""
     yield 1, _erased(r"(?s)<[^>]*>", text)
 
 
 def _script(text: str) -> Iterator[tuple[int, str]]:
-    """The strings of JavaScript or TypeScript, with slots for values."""
+    """Return the strings of JavaScript or TypeScript, with slots for values."""
     token = re.compile(
         r"(?s)//[^\n]*|/\*.*?\*/|\"((?:\\.|[^\"\\\n])*)\"|'((?:\\.|[^'\\\n])*)'|`((?:\\.|[^`\\])*)`"
     )
@@ -326,7 +325,7 @@ def _script(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _python(text: str) -> Iterator[tuple[int, str]]:
-    """The strings of Python that are not docstrings, with slots for values."""
+    """Return the strings of Python that are not docstrings, with slots for values."""
     tree = ast.parse(text)
     left_out: set[int] = set()
     for node in ast.walk(tree):
@@ -350,7 +349,7 @@ def _python(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _notebook(text: str) -> Iterator[tuple[int, str]]:
-    """The cells of a notebook; lines are counted from its first cell."""
+    """Return the cells of a notebook; lines are counted from its first cell."""
     line = 1
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
@@ -360,7 +359,7 @@ def _notebook(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _makefile(text: str) -> Iterator[tuple[int, str]]:
-    """What `make help` prints."""
+    """Return what `make help` prints."""
     for number, line in enumerate(text.splitlines(), 1):
         if match := re.match(r"[a-z0-9-]+:.*## (.*)", line):
             yield number, match[1]
@@ -377,7 +376,7 @@ READERS: dict[str, Callable[[str], Iterator[tuple[int, str]]]] = {
     ".py": _python,
     ".ipynb": _notebook,
 }
-"""By the suffix of a file's name: what people read of it, each text with the line it begins in."""
+"""By suffix of the file's name: the function that returns the texts that people read, with their lines."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What tests read from a plan."""
+"""Reads from a plan for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server containers without a kubelet: same first process, account, folders and limits, by ``unshare``."""
+"""Server containers without a kubelet, by ``unshare``: same first process, account, folders and limits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
 
 
 def unusable() -> str:
-    """Why there can be no such containers here; empty if there can."""
+    """Return why containers cannot run here; empty if they can."""
     if os.getuid() != 0:
         return "containers are made by root"
     done = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
@@ -64,7 +64,7 @@ def unusable() -> str:
 
 
 def peers_of(id: str, ranks: int) -> list[dict[str, Any]]:
-    """Names as the cluster's DNS has them; ports differ, since all ranks share this machine's addresses."""
+    """Return the ranks as the cluster's DNS names them. Ports differ, since ranks share addresses here."""
     if ranks == 1:
         return [{"host": "127.0.0.1", "port": free_port()}]
     names = [id, *(f"{id}-{rank}" for rank in range(1, ranks))]
@@ -72,7 +72,7 @@ def peers_of(id: str, ranks: int) -> list[dict[str, Any]]:
 
 
 class Pod:
-    """One rank's container. Nothing runs before ``start``; what ``files`` holds may be changed until then."""
+    """The container of one rank. Nothing runs before ``start``; tests may change ``files`` until then."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Pod:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Run it, whatever comes of it."""
+        """Start the container; do not wait for it."""
         if not (self.files / "spec.json").exists():
             self.write_spec(json.dumps(self.spec))
         (self.files / "env").write_text("\n".join(f"{name}={value}" for name, value in self.env.items()))
@@ -140,18 +140,18 @@ class Pod:
             )
 
     def write_spec(self, text: str, mode: int = 0o440) -> None:
-        """As a Secret's volume shows it: root's, readable for the pod's group."""
+        """Write the specification like a Secret's volume: owned by root, readable for the pod's group."""
         path = self.files / "spec.json"
         path.write_text(text)
         os.chown(path, 0, UID)
         path.chmod(mode)
 
     def log(self) -> str:
-        """All that it said."""
+        """Return the container's output."""
         return (self.files / "log").read_text(errors="replace")
 
     def says(self, text: str) -> None:
-        """Wait until it has said this."""
+        """Wait until the output has this text."""
         eventually(lambda: text in self.log() or self.over())
         assert text in self.log(), self.log()
 
@@ -160,7 +160,7 @@ class Pod:
         return self.process.poll() is not None
 
     def first(self) -> int:
-        """Its first process, as this machine numbers it."""
+        """Return the pid of the first process, as this machine counts."""
         (pid,) = self._children()
         return pid
 
@@ -170,11 +170,11 @@ class Pod:
         return [int(pid) for pid in children.split()]
 
     def terminate(self) -> None:
-        """What a kubelet does first to end a container."""
+        """Send SIGTERM, like a kubelet that ends a container."""
         os.kill(self.first(), signal.SIGTERM)
 
     def ended(self, timeout: float = 20) -> tuple[int, dict[str, Any]]:
-        """Its exit status and termination log, once it has ended."""
+        """Wait for the end; return the exit status and the termination log."""
         assert self.process is not None
         try:
             code = self.process.wait(timeout)
@@ -194,7 +194,7 @@ class Pod:
 
 
 class Pods:
-    """Containers of one account over one ``World``."""
+    """The containers of one account, with one ``World``."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -202,7 +202,7 @@ class Pods:
         self._homes: list[Path] = []
 
     def home(self) -> Path:
-        """An empty volume of the user's."""
+        """Return an empty home volume."""
         home = Path(tempfile.mkdtemp(prefix="gpudev-home-"))
         os.chown(home, UID, UID)
         self._homes.append(home)
@@ -211,7 +211,7 @@ class Pods:
     def make(
         self, id: str, *, name: str | None = None, ranks: int = 1, home: Path | None = None
     ) -> list[Pod]:
-        """Containers of a new reservation, not started, and ``~/.ssh`` of its user up to date."""
+        """Make the containers of a new reservation, not started, and update the user's ``~/.ssh``."""
         record = self.world.reserve(id, gpus=8 if ranks > 1 else 2, nodes=ranks, name=name)
         launch = msgspec.json.decode(msgspec.json.encode(asyncio.run(self.world.launches.make(record))))
         peers = peers_of(id, ranks)
@@ -224,7 +224,7 @@ class Pods:
         return pods
 
     def up(self, id: str, **more: Any) -> list[Pod]:
-        """The same, and all of it answers."""
+        """Make and start the containers of a new reservation, and wait until all parts answer."""
         pods = self.make(id, **more)
         for pod in pods:
             pod.start()
@@ -241,7 +241,7 @@ class Pods:
 
 
 def within(seconds: float, what: Callable[[], Any]) -> Any:
-    """The result of ``what``, which must not take longer."""
+    """Return the result of ``what``, or fail after this time."""
     started = time.monotonic()
     result = what()
     took = time.monotonic() - started

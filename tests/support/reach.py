@@ -1,6 +1,6 @@
-"""Who reaches whom through nftables rules: a network namespace for each address, and real connections.
+"""Tries connections through nftables rules, with a network namespace for each address.
 
-Run by ``reached`` as a program, as root, in namespaces of its own: whatever happens, nothing of it stays.
+``reached`` runs it as a program, as root, in separate namespaces, so that nothing remains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ISOLATED = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "
 def reached(
     rules: str, addresses: Mapping[str, str], tries: Sequence[tuple[str, str, int]]
 ) -> list[tuple[str, str, int]]:
-    """Those of the tries (from, to, TCP port) that connect. The names are of ``addresses``, or addresses."""
+    """Return the tries (from, to, TCP port) that connect. Names are keys of ``addresses``, or addresses."""
     given = json.dumps({"rules": rules, "addresses": dict(addresses), "tries": list(tries)})
     done = subprocess.run(
         [*_ISOLATED, sys.executable, str(Path(__file__)), "route"],

@@ -40,7 +40,7 @@ SECRETS: Final = {
     "bastion-host-key": {"bastion"},
     "bastion-host-certificate": {"bastion"},
 }
-"""Who reads which secret, as docs/kubernetes.md says."""
+"""The readers of each secret, as in docs/kubernetes.md."""
 
 PODS: Final = {
     "service": ("gpudev", "gpudev-service"),
@@ -213,7 +213,7 @@ def roles_are_for_the_pods_of_their_accounts(policies: Policies) -> Iterator[str
 
 
 def no_role_may_do_what_people_do(policies: Policies) -> Iterator[str]:
-    """``OTHERS``."""
+    """Check that no role may make the calls in ``OTHERS``."""
     context = HERE | {"aws:RequestTag/efs.csi.aws.com/cluster": "true"}
     for action, resource in OTHERS:
         for name, role in policies.roles.items():

@@ -97,7 +97,7 @@ def logs_of(stack: Stack) -> dict[str, bytes]:
 
 
 def pids_of(stack: Stack) -> dict[int, str]:
-    """Every process of the hub and of its servers, with a name for it."""
+    """Return the pids of all processes of the hub and of its servers, with names."""
     named = {stack.pid: "supervisor"}
     for pid in processes.descendants(stack.pid):
         named[pid] = "other"
@@ -110,18 +110,18 @@ def pids_of(stack: Stack) -> dict[int, str]:
 
 
 def processes_of(stack: Stack, what: str) -> dict[str, bytes]:
-    """``cmdline`` or ``environ`` of every process, by a name with the pid."""
+    """Return ``cmdline`` or ``environ`` of every process, by a name with the pid."""
     return {f"{name} {pid}": read(Path(f"/proc/{pid}/{what}")) for pid, name in pids_of(stack).items()}
 
 
 def unpacked(wheel: bytes) -> dict[str, bytes]:
-    """The files in a wheel, by a name."""
+    """Return the files in a wheel, by name."""
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
         return {f"wheel: {name}": archive.read(name) for name in archive.namelist()}
 
 
 def readable_by_others(stack: Stack) -> dict[str, bytes]:
-    """Files that another account of the machine can open; ``output`` is what the terminal showed."""
+    """Return the files that other accounts can open, except ``output``, which the terminal shows."""
     found = {}
     for path in files(stack.folder):
         inner = [parent for parent in path.parents if stack.folder in (parent, *parent.parents)]

@@ -43,7 +43,7 @@ class SmallHub:
         self._server.server_close()
 
     def answer(self, method: str, path: list[str], token: str) -> tuple[int, object]:
-        """Status and body."""
+        """Return status and body of the answer."""
         match path:
             case ["user"] if token.startswith("token-of-"):
                 name = token.removeprefix("token-of-")
@@ -59,7 +59,7 @@ class SmallHub:
 
 class _Quiet(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The service was killed during a request."""
+        """Ignore that the service was killed during a request."""
 
 
 def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
@@ -113,7 +113,7 @@ class ServiceProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start it and return at once."""
+        """Start the service and return at once."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gpudev_hub.app", "service"],
@@ -126,7 +126,7 @@ class ServiceProcess:
             )
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the service and wait until it answers."""
         self.launch()
         wait_for(f"the service; it said: {self.log()}", lambda: self.answers() or self.ended is not None)
         assert self.ended is None, self.log()

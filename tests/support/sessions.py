@@ -1,4 +1,4 @@
-"""Requests to a hub like those of a browser: login, the Hub's own calls, the form of the picker."""
+"""Requests to a hub like those of a browser: login, the Hub's own calls and the form of the picker."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def hub_asked(browser: httpx.Client, method: str, path: str, body: object = None
 
 
 def reserve_in_picker(browser: httpx.Client, name: str, profile: str | None = None) -> str:
-    """Reserve for an hour with the spawn page's form, by default its first size; the reservation's id."""
+    """Reserve an hour with the spawn page's form, by default its first size; return the reservation's id."""
     made, posted = send_picker(browser, name, profile)
     assert posted.status_code == 200, posted.text
     return made
 
 
 def send_picker(browser: httpx.Client, name: str, profile: str | None = None) -> tuple[str, httpx.Response]:
-    """The same, with the page that comes; that of a request that waits may also be an error page."""
+    """Send the spawn page's form; return the next page. For a waiting request, it may be an error page."""
     page = browser.get("/services/gpudev/")
     found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
     assert found is not None
@@ -61,7 +61,7 @@ def send_picker(browser: httpx.Client, name: str, profile: str | None = None) ->
 
 
 def profiles(page: str) -> list[str]:
-    """Sizes that a spawn page offers, by the names that its form sends."""
+    """Return the sizes on a spawn page, by the names that its form sends."""
     fields = [tag for tag in re.findall(r"<input[^>]*>", page) if 'name="profile"' in tag]
     found = [re.search(r'value="([^"]+)"', tag) for tag in fields]
     assert found, page

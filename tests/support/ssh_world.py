@@ -1,6 +1,6 @@
-"""Real servers without a hub: sshd, agent, a Jupyter that answers, a service that knows their routes.
+"""Real servers without a hub: sshd, agent, a small Jupyter, and a service with their routes.
 
-The service is a plain HTTP server over the real ``Access``, tokens and launches; only its state is a dict.
+The service is a plain HTTP server with the real ``Access``, tokens and launches. Its state is a dict.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from gpudev_hub.web.bastion import CutsAsked, SessionEvents, lines_to_end
 Value = TypeVar("Value")
 OWNER = Owner("local:me", "me", "me")
 OTHER = Owner("local:alice", "alice", "alice")
-"""Has a key made by the service."""
+"""Has a key that the service made."""
 BASTION_CODE = Path(__file__).parents[2] / "infra" / "images" / "bastion" / "bastion"
 POLICY = Policy((PoolSettings("simulated", 8, ("default",), simulated=True),))
 PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
@@ -69,7 +69,7 @@ def free_port() -> int:
 
 
 def eventually(what: Callable[[], Any], timeout: float = 20) -> Any:
-    """The first true value of ``what()``; fails when there is none in time."""
+    """Return the first true value of ``what()``. Fail if there is none in time."""
     deadline = time.monotonic() + timeout
     while True:
         value = what()
@@ -81,7 +81,7 @@ def eventually(what: Callable[[], Any], timeout: float = 20) -> Any:
 
 @dataclass
 class Live:
-    """The state that access is decided from."""
+    """The state from which access is decided."""
 
     reservations: dict[str, Reservation] = field(default_factory=dict)
     sights: dict[str, ServerSight] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Live:
 
 
 class StandIn:
-    """The server routes of the service over real HTTP, at a port that outlives stopping and starting."""
+    """The service's routes for servers over real HTTP. The port stays the same after a restart."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -99,10 +99,10 @@ class StandIn:
         self.reports: list[dict[str, Any]] = []
         self.notices: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
-        """Told by the bastion."""
+        """Reported by the bastion."""
         self.lookups = 0
         self.override: tuple[int, bytes] | None = None
-        """Answer of the key look-up, when it is to be a bad one."""
+        """If set, the broken answer to each look-up of keys."""
         self.delay = 0.0
         self.changed = threading.Condition()
         self.cuts = Cuts()
@@ -187,7 +187,7 @@ class StandIn:
             self.changed.notify_all()
 
     def bastion(self, what: str, query: dict[str, str], body: bytes) -> bytes:
-        """What the service answers a bastion."""
+        """Return the service's answer to a bastion."""
         if what == "keys":
             self.lookups += 1
             return self.world.bastion_keys(query["fingerprint"])
@@ -235,7 +235,7 @@ def wire_time(at: Millis) -> str:
 
 
 class Jupyter:
-    """Answers ``/api`` below its base, as Jupyter does."""
+    """Answers ``/api`` below its base like Jupyter."""
 
     def __init__(self) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -258,7 +258,7 @@ class Jupyter:
 
 
 class Rank:
-    """sshd and agent of one rank, as the launcher starts them."""
+    """sshd and agent of one rank, started like by the launcher."""
 
     def __init__(
         self,
@@ -373,7 +373,7 @@ class Door:
             )
 
     def events(self) -> list[dict[str, Any]]:
-        """Its audit log."""
+        """Return the audit log."""
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -383,10 +383,10 @@ class Door:
 
 
 class World:
-    """One account's servers, the service beside them, and the user's ``~/.ssh``."""
+    """The servers of one account, the service, and the user's ``~/.ssh``."""
 
     def __init__(self, folder: Path, user: str | None = None, *, bastion: bool = False) -> None:
-        """``user``: the account that servers run as; ``None``: this one. ``bastion``: clients use it."""
+        """Prepare it. ``user``: the servers' account, or this one. ``bastion``: clients use a bastion."""
         self.folder = folder
         self.home = folder / "home"
         (self.home / ".ssh").mkdir(mode=0o700, parents=True)
@@ -413,7 +413,7 @@ class World:
             bastion=self.address if bastion else None,
         )
         self.refused: dict[str, str] = {}
-        """Why people may not enter, by subject."""
+        """Reasons why people may not enter, by subject."""
         self.bastion = Bastion(
             self.live,
             directory,
@@ -454,19 +454,19 @@ class World:
             self.loop.close()
 
     def ask(self, question: Callable[[], Coroutine[Any, Any, list[Value]]]) -> list[Value]:
-        """An answer of the service's one loop; nothing once the world has ended."""
+        """Return an answer of the service's loop; empty after the end of this ``World``."""
         with self.asking:
             if self.loop.is_closed():
                 return []
             return asyncio.run_coroutine_threadsafe(question(), self.loop).result(20)
 
     def bastion_keys(self, fingerprint: str) -> bytes:
-        """The lines for a key."""
+        """Return the lines of ``authorized_keys`` for a key."""
         lines = self.ask(lambda: self.bastion.authorized_keys(fingerprint))
         return "".join(f"{line}\n" for line in lines).encode()
 
     def bastion_cuts(self, asked: CutsAsked) -> bytes:
-        """Connections to end; waits for some."""
+        """Return the connections to end; wait until there are some."""
         deadline = time.monotonic() + asked.wait
         while True:
             found = self.ask(lambda: self.bastion.to_end(asked.connections))
@@ -475,7 +475,7 @@ class World:
             time.sleep(0.1)
 
     def door(self, port: int | None = None, **env: str) -> Door:
-        """A bastion, as its image starts it."""
+        """Start a bastion like its image."""
         door = Door(self, port or self.address.port, env)
         self.doors.append(door)
         eventually(lambda: "Server listening" in door.log.read_text() or door.process.poll() is not None)
@@ -484,7 +484,7 @@ class World:
     def reserve(
         self, id: str, *, gpus: int = 2, nodes: int = 1, name: str | None = None, owner: Owner = OWNER
     ) -> Reservation:
-        """A reservation that holds its slots; nothing runs yet."""
+        """Add a reservation that holds its slots. Nothing runs yet."""
         at = now()
         record = Reservation(
             id=id,
@@ -517,7 +517,7 @@ class World:
         shell: str | None = None,
         owner: Owner = OWNER,
     ) -> list[Rank]:
-        """The same with its servers, and ``~/.ssh`` up to date."""
+        """Add a reservation, start its servers, and update ``~/.ssh``."""
         record = self.reserve(id, gpus=gpus, nodes=nodes, name=name, owner=owner)
         launch = msgspec.json.decode(msgspec.json.encode(asyncio.run(self.launches.make(record))))
         peers = [{"host": "127.0.0.1", "port": free_port()} for _ in range(nodes)]
@@ -528,43 +528,43 @@ class World:
         return self.ranks[id]
 
     def change(self, id: str, **fields: Any) -> None:
-        """Another state of a reservation."""
+        """Change fields of a reservation."""
         self.live.reservations[id] = replace(self.live.reservations[id], **fields)
 
     def stop(self, id: str) -> None:
-        """End the servers of a reservation, and it."""
+        """End a reservation and its servers."""
         for rank in self.ranks.pop(id):
             rank.stop()
         self.live.reservations.pop(id, None)
         self.live.sights.pop(id, None)
 
     def wire_access(self, person: Owner = OWNER) -> wire.SshAccess:
-        """What ``GET ssh`` answers."""
+        """Return the answer of ``GET ssh``."""
         return asyncio.run(self.access.hosts(person))
 
     def wire_bastion(self, port: int, user: str) -> wire.SshBastion:
-        """A bastion of this machine."""
+        """Return the address of a bastion on this machine."""
         return wire.SshBastion(host="127.0.0.1", port=port, user=user, host_key_alias=HOST_KEY_ALIAS)
 
     def sync(self) -> None:
-        """What ``gpu-dev`` does with it."""
+        """Update ``~/.ssh`` like ``gpu-dev``."""
         from gpudev import ssh
 
         ssh.sync(self.wire_access())
 
     @property
     def config(self) -> Path:
-        """For ``ssh -F``: OpenSSH looks for ``~`` in the account's record, not in ``$HOME``."""
+        """Return the file for ``ssh -F``, which is necessary because OpenSSH ignores ``$HOME``."""
         return self.home / ".ssh" / "gpudev" / "config"
 
     def argv(self, *arguments: str) -> list[str]:
-        """``ssh`` with the user's settings."""
+        """Return a command of ``ssh`` with the user's settings."""
         return ["ssh", "-F", str(self.config), *arguments]
 
     def run(
         self, program: str, *arguments: str, input: str | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """``ssh``, ``scp``, ``sftp`` with the user's settings; without a terminal, so any prompt fails."""
+        """Run ``ssh``, ``scp`` or ``sftp`` with the user's settings. Without a terminal, prompts fail."""
         return subprocess.run(
             [program, "-F", str(self.config), *arguments],
             input=input,

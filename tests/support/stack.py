@@ -92,7 +92,7 @@ class Stack(HubUsers):
 
     @property
     def pid(self) -> int:
-        """The supervisor's."""
+        """Return the pid of the supervisor."""
         assert self._process is not None
         return self._process.pid
 
