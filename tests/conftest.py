@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Generator, Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -28,32 +28,46 @@ def pytest_configure() -> None:
     os.umask(0o022)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.addaudithook(_require_home)
-
-
-def _require_home(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse to start these programs without ``HOME``: they would change files in the account's real home."""
-    if event not in ("subprocess.Popen", "os.exec", "os.posix_spawn"):
-        return
-    (program, argv), environment = arguments[:2], arguments[-1]
-    names = {Path(os.fsdecode(word)).name for word in (program, *argv)}
-    if environment is None or not names & _NEED_HOME or environment.keys() & {"HOME", b"HOME"}:
-        return
-    refusal = f"{argv} would use the real home: add HOME to its environment"
-    if event == "os.exec":  # in a forked process, which must not go on with the tests
-        os.write(2, f"{refusal}\n".encode())
-        os._exit(127)
-    raise AssertionError(refusal)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def separate_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Use a separate home in all tests and their child processes. Only the folder of caches is shared."""
+    """Use a separate home in all tests and their child processes. Only the folder of caches is shared.
+
+    A test that starts one of some programs without ``HOME`` fails: they would use the home of the account.
+    """
+    # No audit hook: with one, CPython may crash when threads set ``__class__`` (its issue 120198).
+    start: Callable[..., None] = subprocess.Popen.__init__
+    execute: Callable[..., NoReturn] = os.execve
+
+    def checked_start(
+        self: subprocess.Popen[Any], args: Any, *more: Any, env: Any = None, **options: Any
+    ) -> None:
+        if refusal := _refusal(args, env):
+            raise AssertionError(refusal)
+        start(self, args, *more, env=env, **options)
+
+    def checked_execute(path: Any, args: Any, env: Any) -> NoReturn:
+        if refusal := _refusal(args, env):  # in a forked process, which must not go on with the tests
+            os.write(2, f"{refusal}\n".encode())
+            os._exit(127)
+        execute(path, args, env)
+
     with pytest.MonkeyPatch.context() as patch:
         if "XDG_CACHE_HOME" not in os.environ:
             patch.setenv("XDG_CACHE_HOME", str(Path.home() / ".cache"))
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr(subprocess.Popen, "__init__", checked_start)
+        patch.setattr(os, "execve", checked_execute)
         yield
+
+
+def _refusal(args: Any, environment: Any) -> str | None:
+    words = [args] if isinstance(args, str | bytes | os.PathLike) else [*args]
+    names = {Path(os.fsdecode(word)).name for word in words}
+    if environment is None or not names & _NEED_HOME or environment.keys() & {"HOME", b"HOME"}:
+        return None
+    return f"{args} would use the real home: add HOME to its environment"
 
 
 @pytest.hookimpl(wrapper=True)
