@@ -35,7 +35,6 @@ from harness.cluster import Cluster
 from harness.layout import API_ADDRESS, HOME_CLASS
 from hub_users import wait_for
 from manifests import surroundings
-from people import Person
 
 ADDRESS: Final = API_ADDRESS
 """Of the machine, as pods see it."""
@@ -79,9 +78,6 @@ def pool(image: str, **fields: Any) -> dict[str, Any]:
         "simulated": True,
         **fields,
     }
-
-
-People = Callable[[str], Person]
 
 
 class ClusterStack(ClusterUsers):

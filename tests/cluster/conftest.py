@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster_stack import ClusterStack, People, running_cluster
+from cluster_stack import ClusterStack, running_cluster
+from cluster_users import ClusterUsers
 from harness.cluster import Cluster
 from harness.server_image import server_image
-from people import Person
 
 
 @pytest.fixture(scope="session")
@@ -50,23 +50,7 @@ def stack(cluster: Cluster, image: str) -> Iterator[ClusterStack]:
 
 
 @pytest.fixture
-def clean(stack: ClusterStack) -> Iterator[None]:
+def clean(stack: ClusterUsers) -> Iterator[None]:
     """After each test, restart parts that do not run, and end all reservations."""
     yield
     stack.clean()
-
-
-@pytest.fixture(scope="session")
-def person(stack: ClusterStack) -> People:
-    """Return a user with a laptop and with an SSH key at GitHub."""
-    known: dict[str, Person] = {}
-
-    def find(name: str) -> Person:
-        if name not in known:
-            known[name] = Person(stack, name)
-            stack.allow(name, known[name].make_key())
-            known[name].login_with_token()
-            known[name].run("ssh-config", "enable")
-        return known[name]
-
-    return find

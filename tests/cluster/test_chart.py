@@ -1,19 +1,13 @@
-"""Our chart with the jupyterhub chart in it: objects, the configuration that wins, and a hub that boots.
+"""Our chart with the jupyterhub chart in it: objects, and the configuration that wins.
 
-Needs helm and the package of the jupyterhub chart (``GPUDEV_CHART``), and no cluster.
+Needs helm and the package of the jupyterhub chart (``GPUDEV_CHART``), and no cluster. ``whole`` installs it.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
@@ -21,14 +15,12 @@ import chart
 from cluster_world import settings_of
 from gpudev_hub.cluster.labels import JUPYTER_PORT
 from harness_policies import Endpoint, ruleset
-from hub_users import free_port, wait_for
 from manifests import LAYERS, Object, containers, key, load, of_kind, one, pod_templates
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(chart.what_is_missing() is not None, reason=chart.what_is_missing() or ""),
 ]
-BIN = Path(sys.executable).parent
 
 
 def render(*values: Path) -> list[Object]:
@@ -320,61 +312,3 @@ def test_servers_find_the_hub_and_nobody_gets_in_unasked(
     assert log_in["oauth_callback_url"] == "https://gpudev.example/hub/oauth_callback"
     assert (log_in["client_id"], log_in["scope"], log_in["enable_pkce"]) == ("Iv23liTheApp", [], True)
     assert wins["JupyterHub"]["admin_access"] is False
-
-
-# A hub
-
-
-@contextmanager
-def running(command: list[Any], log: Path, env: dict[str, str], cwd: Path) -> Iterator[None]:
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=env, cwd=cwd)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def test_a_hub_boots_from_it_with_addresses_alone_overridden(
-    objects: list[Object], tmp_path: Path, site: dict[str, str]
-) -> None:
-    public, api, port, nobody = free_port(), free_port(), free_port(), free_port()
-    # The Hub looks for the service when it starts: here, and not in the names of the machine's network.
-    settings = settings_of(service_url=f"http://127.0.0.1:{nobody}")
-    Path(site["GPUDEV_CLUSTER"]).write_bytes(msgspec.json.encode(settings))
-    overrides = f"""
-c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api}"
-c.JupyterHub.hub_bind_url = c.JupyterHub.hub_connect_url = "http://127.0.0.1:{port}"
-c.JupyterHub.db_url = "sqlite:///{tmp_path}/jupyterhub.sqlite"
-"""
-    files = chart.unpack_hub(objects, tmp_path / "hub", overrides)
-    path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    env = os.environ | path | dict(files.env) | site
-    proxy = [BIN / "configurable-http-proxy", "--ip=127.0.0.1", f"--port={public}"]
-    proxy += ["--api-ip=127.0.0.1", f"--api-port={api}", f"--default-target=http://127.0.0.1:{port}"]
-    log = tmp_path / "hub.log"
-    with (
-        running(proxy, tmp_path / "proxy.log", env, tmp_path),
-        running([BIN / "jupyterhub", "--config", files.config], log, env, tmp_path),
-        httpx.Client(base_url=f"http://127.0.0.1:{public}") as client,
-    ):
-        wait_for("the hub answers through its proxy", lambda: answers(client))
-        token = {"Authorization": "token service-token-0123456789abcdef"}
-        found = client.get("/hub/api/user", headers=token).raise_for_status().json()
-        assert (found["kind"], found["name"]) == ("service", "gpudev"), "the service is known by its secret"
-        assert "GitHub" in client.get("/hub/login").text
-    said = log.read_text()
-    assert "not recognized" not in said, said
-    assert "Traceback" not in said, said
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/hub/health").is_success
-    except httpx.TransportError:
-        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import nbformat
 import pytest
 
 from gpudev_hub.cluster.gpus import find_real
-from people import Person
+from people import People, Person
 from stack import Stack
 
 pytestmark = [
@@ -20,8 +19,6 @@ pytestmark = [
     pytest.mark.timeout(420),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-People = Callable[[str], Person]
 
 NOTEBOOK = "gpu-dev-examples/first-steps.ipynb"
 EXECUTE = f"jupyter nbconvert --to notebook --execute --stdout {NOTEBOOK}"

@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,11 @@ import pytest
 
 from gpudev_hub.server import processes
 from hub_users import wait_for
-from people import GPU_DEV, Person
+from people import GPU_DEV, People, Person
 from sessions import hub_api, hub_asked, log_in, reserve_in_picker
 from stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
-
-People = Callable[[str], Person]
 
 
 @pytest.fixture(autouse=True)

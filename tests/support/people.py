@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,7 @@ class Person:
         record = self.json("show", name)
         self.run("cancel", name, "--yes")
         self.stack.wait_state(record["id"], "ended", self.name)
+
+
+People = Callable[[str], Person]
+"""Find a person by name."""

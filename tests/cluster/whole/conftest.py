@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 import chart
 from browsing import ARGUMENTS, CHROMIUM, SLOW
 from harness.cluster import Cluster
+from people import People, Person
 from whole_stack import PARTS, WholeStack, running_whole
 
 
@@ -29,6 +30,22 @@ def stack(cluster: Cluster, image: str) -> Iterator[WholeStack]:
         finally:
             for part in PARTS:
                 (cluster.layout.root / f"whole-{part}.log").write_text(running.log(part))
+
+
+@pytest.fixture(scope="session")
+def person(stack: WholeStack) -> People:
+    """Return a user with a laptop and with an SSH key at GitHub."""
+    known: dict[str, Person] = {}
+
+    def find(name: str) -> Person:
+        if name not in known:
+            known[name] = Person(stack, name)
+            stack.allow(name, known[name].make_key())
+            known[name].login_with_token()
+            known[name].run("ssh-config", "enable")
+        return known[name]
+
+    return find
 
 
 @pytest.fixture(scope="session")

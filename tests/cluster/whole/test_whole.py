@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 import subprocess
@@ -16,15 +17,14 @@ from playwright.sync_api import Page, expect
 
 from browsing import SLOW, choose, picture
 from checks import uids
-from cluster_stack import People
 from cluster_users import NAMESPACE
 from gpudev_hub.core.views.doctor import CHECKS
 from harness.cluster import Cluster
 from harness.layout import API_ADDRESS, API_PORT, HOME_CLASS
-from hub_users import wait_for
+from hub_users import NO_TLS, wait_for
 from live_ssh import live_session
 from manifests import ROOT
-from people import Person
+from people import People, Person
 from pod_identity import AGENT
 from sessions import log_in
 from whole_stack import HOME, NEXT_TAG, PARTS, TAG, WholeStack
@@ -115,6 +115,15 @@ def test_ssh_leads_through_the_bastion_to_the_same_home(held: Held) -> None:
 def test_the_service_has_its_rights_in_aws_from_pod_identity(stack: WholeStack) -> None:
     """It has no other credentials, and nobody else gets any."""
     assert set(stack.identity.given) == {(HOME, "gpudev-service")}
+
+
+def test_the_hub_knows_the_service_by_its_secret(stack: WholeStack, cluster: Cluster) -> None:
+    secret = cluster.api.get(f"/api/v1/namespaces/{HOME}/secrets/gpudev-shared").raise_for_status().json()
+    token = base64.b64decode(secret["data"]["service-token"]).decode().strip()
+    headers = {"Authorization": f"token {token}"}
+    answer = httpx.get(f"{stack.url}/hub/api/user", headers=headers, trust_env=False, verify=NO_TLS)
+    found = answer.raise_for_status().json()
+    assert (found["kind"], found["name"]) == ("service", "gpudev")
 
 
 def test_the_hub_and_the_service_complain_of_nothing(stack: WholeStack, held: Held) -> None:

@@ -1,4 +1,4 @@
-"""The bastion as pods from our manifest: ``ssh`` from outside, through them, to servers that are pods."""
+"""The installed bastion: ``ssh`` from outside the cluster, through its pods, to servers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from typing import Any
 
 import pytest
 
-import bastion_pods
-from cluster_stack import ADDRESS, ClusterStack, People
 from forwards import connects, greet, heard_as_vs_code
-from harness.cluster import Cluster
 from harness.layout import API_ADDRESS, API_PORT, API_SERVICE
 from hub_users import SLOW, free_port, wait_for
-from people import Person
+from people import People, Person
+from whole_stack import HOME, WholeStack
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 OWNER, OTHER = "erin", "frank"
@@ -35,30 +33,30 @@ Servers = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def bastion(
-    cluster: Cluster, stack: ClusterStack, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """The pods of the manifest, up, and a service that tells clients of them."""
-    with bastion_pods.deployed(cluster, stack, tmp_path_factory.mktemp("bastion")) as host:
-        stack.kill("service")
-        stack.start_part("service", settings={"bastion": {"host": host, "port": 22, "user": "jump"}})
-        stack.wait_until_up()
-        yield
-        stack.clean()
-        stack.restart("service")
-
-
-@pytest.fixture(scope="module")
-def servers(bastion: None, stack: ClusterStack, person: People) -> Servers:
-    """A ready server of each of two people, whose ``ssh`` knows it."""
+def servers(stack: WholeStack, person: People) -> Iterator[Servers]:
+    """A ready server of each of two people, whose ``ssh`` knows it; ended after the last test."""
     started = [
         person(name).begin("reserve", "--gpus", "1", "--hours", "1", "--name", name)
         for name in (OWNER, OTHER)
     ]
-    for process in started:
-        said = process.communicate(timeout=2 * SLOW)
-        assert process.returncode == 0, said
-    return {name: person(name).json("show", name) for name in (OWNER, OTHER)}
+    try:
+        for process in started:
+            said = process.communicate(timeout=2 * SLOW)
+            assert process.returncode == 0, said
+        yield {name: person(name).json("show", name) for name in (OWNER, OTHER)}
+    finally:
+        stack.clean()
+
+
+def pods(stack: WholeStack) -> list[str]:
+    """Names of the bastion's pods."""
+    return [pod["metadata"]["name"] for pod in stack.parts("bastion")]
+
+
+def connections(stack: WholeStack) -> list[str]:
+    """Users' connections that the bastion's pods carry now."""
+    command = ("ls", "/run/gpudev/connections")
+    return [one for pod in pods(stack) for one in stack.cluster.execute(HOME, pod, *command).split()]
 
 
 def gateway(owner: Person) -> str:
@@ -67,7 +65,7 @@ def gateway(owner: Person) -> str:
     return next(line.split()[1] for line in hosts.read_text().splitlines() if "ProxyJump" in line)
 
 
-def address(stack: ClusterStack, record: dict[str, Any]) -> str:
+def address(stack: WholeStack, record: dict[str, Any]) -> str:
     (pod,) = stack.pods(record["id"])
     return str(pod["status"]["podIP"])
 
@@ -102,9 +100,9 @@ def run(owner: Person, *command: str, given: str = "") -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_pods_have_no_token_and_no_rights_of_root(cluster: Cluster, servers: Servers) -> None:
-    pods = bastion_pods.pods(cluster)
-    assert len(pods) == 2
+def test_the_pods_have_no_token_and_no_rights_of_root(stack: WholeStack) -> None:
+    found = pods(stack)
+    assert len(found) == 2
     looks = (
         "id -u",
         "ls -d /var/run/secrets/kubernetes.io",
@@ -112,7 +110,7 @@ def test_the_pods_have_no_token_and_no_rights_of_root(cluster: Cluster, servers:
         "grep CapEff /proc/1/status",
     )
     command = ("bash", "-c", f"exec 2>&1; {'; '.join(looks)}")
-    said = cluster.execute(bastion_pods.HOME, pods[0], *command).splitlines()
+    said = stack.cluster.execute(HOME, found[0], *command).splitlines()
     assert said[0] == "1000"
     assert "No such file" in said[1]
     assert "Read-only file system" in said[2]
@@ -159,7 +157,7 @@ def test_a_terminal(person: People, servers: Servers) -> None:
         os.close(terminal)
 
 
-def test_ports_of_the_server(stack: ClusterStack, person: People, servers: Servers) -> None:
+def test_ports_of_the_server(stack: WholeStack, person: People, servers: Servers) -> None:
     """``-L`` and ``-D`` to its sshd, entered a second time through that; ``-D`` through the bastion alone."""
     erin, port, socks, door = person(OWNER), free_port(), free_port(), free_port()
     own, others = address(stack, servers[OWNER]), address(stack, servers[OTHER])
@@ -183,7 +181,7 @@ def test_the_way_of_vs_code(person: People, servers: Servers) -> None:
 
 
 def test_the_agent_is_forwarded_to_the_server_only(
-    cluster: Cluster, person: People, servers: Servers, tmp_path: Path
+    stack: WholeStack, person: People, servers: Servers, tmp_path: Path
 ) -> None:
     erin, agent = person(OWNER), tmp_path / "agent"
     key = erin.home / ".ssh" / "id_ed25519"
@@ -201,12 +199,12 @@ def test_the_agent_is_forwarded_to_the_server_only(
     assert done.stdout.split()[1] == key.with_suffix(".pub").read_text().split()[1]
     # The client that goes through the bastion asks for none there; any other one would be refused.
     assert done.stderr.count("Requesting authentication agent forwarding") == 1
-    for pod in bastion_pods.pods(cluster):
+    for pod in pods(stack):
         look = ("/usr/sbin/sshd", "-T", "-f", "/run/gpudev/sshd_config")
-        assert "allowagentforwarding no" in cluster.execute(bastion_pods.HOME, pod, *look).splitlines()
+        assert "allowagentforwarding no" in stack.cluster.execute(HOME, pod, *look).splitlines()
 
 
-def test_several_sessions_over_one_connection(cluster: Cluster, person: People, servers: Servers) -> None:
+def test_several_sessions_over_one_connection(stack: WholeStack, person: People, servers: Servers) -> None:
     """The user's own ``ControlMaster``."""
     erin, command = person(OWNER), "echo $SSH_CONNECTION"
     # The path of a socket must be short.
@@ -215,32 +213,33 @@ def test_several_sessions_over_one_connection(cluster: Cluster, person: People, 
         shared = [*path, "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
         try:
             first = erin.ssh(*shared, HOST, command).stdout.encode()
-            before = set(bastion_pods.connections(cluster))
-            with ExitStack() as stack:
-                sessions = [stack.enter_context(background(erin, *shared, HOST, command)) for _ in range(5)]
+            before = set(connections(stack))
+            with ExitStack() as opened:
+                sessions = [opened.enter_context(background(erin, *shared, HOST, command)) for _ in range(5)]
                 assert [process.communicate()[0] for process in sessions] == [first] * 5
-            assert set(bastion_pods.connections(cluster)) <= before
+            assert set(connections(stack)) <= before
         finally:
             erin.ssh(*path, "-O", "exit", HOST, check=False)
 
 
-def test_fifty_sessions_at_once(cluster: Cluster, person: People, servers: Servers) -> None:
+def test_fifty_sessions_at_once(stack: WholeStack, person: People, servers: Servers) -> None:
     """Each with a connection to the bastion of its own."""
     erin = person(OWNER)
-    with ExitStack() as stack:
+    with ExitStack() as opened:
         open_ones: list[subprocess.Popen[bytes]] = []
         while len(open_ones) < SESSIONS:
-            group = [stack.enter_context(background(erin, HOST, "echo in; read")) for _ in range(10)]
+            group = [opened.enter_context(background(erin, HOST, "echo in; read")) for _ in range(10)]
             assert [first_bytes(process, 3) for process in group] == [b"in\n"] * 10
             open_ones += group
         assert all(process.poll() is None for process in open_ones)
-        assert len(bastion_pods.connections(cluster)) >= SESSIONS
+        assert len(connections(stack)) >= SESSIONS
 
 
-def test_nothing_else(stack: ClusterStack, person: People, servers: Servers) -> None:
+def test_nothing_else(stack: WholeStack, person: People, servers: Servers) -> None:
     """Another's server, other ports of the own one, the Kubernetes API, the metadata, the gate; a shell."""
     erin = person(OWNER)
     own, others = address(stack, servers[OWNER]), address(stack, servers[OTHER])
+    (service,) = stack.parts("service")
     targets = (
         f"{others}:2222",
         f"{others}:8888",
@@ -251,7 +250,7 @@ def test_nothing_else(stack: ClusterStack, person: People, servers: Servers) -> 
         f"{API_SERVICE}:443",
         "kubernetes.default.svc:443",
         "169.254.169.254:80",
-        f"{ADDRESS}:8101",
+        f"{service['status']['podIP']}:8101",
     )
     with ExitStack() as tried:
         asked = {
@@ -270,7 +269,7 @@ def test_nothing_else(stack: ClusterStack, person: People, servers: Servers) -> 
 
 
 def test_who_loses_access_is_cut_and_gets_in_no_more(
-    stack: ClusterStack, person: People, servers: Servers
+    stack: WholeStack, person: People, servers: Servers
 ) -> None:
     """GitHub tells of it; the service looks, and ends live connections of that person alone."""
     erin, frank = person(OWNER), person(OTHER)
