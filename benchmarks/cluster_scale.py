@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 from kubernetes_asyncio import client, config
 
 from dynamodb_local import ENVIRONMENT, DynamoDBLocal
+from fakehub import Servers
 from gpudev_hub.clock import Clock
 from gpudev_hub.cluster.kubernetes import KubernetesCluster
 from gpudev_hub.cluster.labels import ATTEMPT, CONTAINER, GPU, RANK, RANKS, RESERVATION, object_name, selector
@@ -56,7 +57,7 @@ NAMESPACE = "gpudev-servers"
 """The only namespace in which that account may delete pods."""
 
 
-class SimulatedServers(KubernetesCluster):
+class SimulatedServers(KubernetesCluster, Servers):
     """Observe pods as the service does, and create and delete them as an administrator."""
 
     def __init__(self, api: client.CoreV1Api, namespace: str, admin: Cluster) -> None:
@@ -91,8 +92,11 @@ class SimulatedServers(KubernetesCluster):
         self.running.add((id, attempt))
         self.hint(id, attempt)
 
-    def kill(self, id: str, attempt: int, _: str) -> None:
-        """Delete it."""
+    def runs(self, id: str, attempt: int) -> bool:
+        return (id, attempt) in self.running
+
+    def end(self, id: str, attempt: int, _detail: str, /) -> None:
+        """Delete the pod."""
         self._admin.api.delete(self._path, params={"labelSelector": selector(id, attempt)}).raise_for_status()
         self.running.discard((id, attempt))
 

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -17,16 +17,29 @@ from gpudev_hub.core.gate import AdmitRequest, StopAsked, Verdict
 from gpudev_hub.core.gate import Deleted as DeletedServer
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
-from memory_cluster import MemoryCluster
 
 TOKEN = "the-services-token"
 RESERVE = "custom:gpudev:reserve"
 
 
+class Servers(Protocol):
+    """What a ``FakeHub`` starts and ends."""
+
+    def launch(self, id: str, attempt: int, ranks: int) -> None:
+        """Start a server, unless it runs."""
+
+    def runs(self, id: str, attempt: int) -> bool:
+        """Return whether it was started and not ended."""
+        ...
+
+    def end(self, id: str, attempt: int, detail: str, /) -> None:
+        """End it."""
+
+
 class FakeHub:
     """Starts servers in ``cluster`` if ``service`` admits them. Nothing listens before ``up``."""
 
-    def __init__(self, cluster: MemoryCluster) -> None:
+    def __init__(self, cluster: Servers) -> None:
         self.cluster = cluster
         self.service: Service | None = None
         self.users: set[str] = set()
@@ -171,7 +184,7 @@ class FakeHub:
         if self.pending:
             self.cluster.launch(id, launch.attempt, len(launch.allocation))
             return 202
-        if self.rows.get(id) == launch.attempt and (id, launch.attempt) in self.cluster.running:
+        if self.rows.get(id) == launch.attempt and self.cluster.runs(id, launch.attempt):
             raise HTTPError(400, log_message=f"{user}:{id} is already running")
         self.cluster.launch(id, launch.attempt, len(launch.allocation))
         self.rows[id] = launch.attempt

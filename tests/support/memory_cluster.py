@@ -69,6 +69,10 @@ class MemoryCluster:
             self.ends[id, attempt] = sight
         self.report(sight)
 
+    def runs(self, id: str, attempt: int) -> bool:
+        """Return whether a server runs."""
+        return (id, attempt) in self.running
+
     def end(self, id: str, attempt: int, detail: str) -> None:
         """End the server on request, unless a test keeps it."""
         if not self.lasting and id not in self.kept:
