@@ -82,7 +82,12 @@ class KubernetesCluster:
 
     async def servers(self) -> list[ServerSight]:
         """Return every server with a pod, as of the last list of pods, which ``nodes`` makes."""
-        sights = [self._sight(*key) for key in sorted({pod.server for pod in self._ours() if pod.server})]
+        by_server: dict[tuple[str, int], list[PodFacts]] = {}
+        for pod in self._pods.values():
+            if pod.server is not None:
+                by_server.setdefault(pod.server, []).append(pod)
+        silent = self._silent_nodes()
+        sights = [sight_of(*key, pods, silent) for key, pods in sorted(by_server.items())]
         return [sight for sight in sights if sight.presence is not Presence.ABSENT]
 
     async def look(self, claim: Claim) -> ServerSight:
@@ -154,7 +159,10 @@ class KubernetesCluster:
 
     def _sight(self, id: str, attempt: int) -> ServerSight:
         pods = [pod for pod in self._pods.values() if pod.server == (id, attempt)]
-        return sight_of(id, attempt, pods, [node.name for node in self._nodes.values() if node.silent])
+        return sight_of(id, attempt, pods, self._silent_nodes())
+
+    def _silent_nodes(self) -> list[str]:
+        return [node.name for node in self._nodes.values() if node.silent]
 
     async def forget_ended(self, held: Collection[tuple[str, int]]) -> None:
         """Delete the objects of pods that ended long enough ago."""
