@@ -102,6 +102,27 @@ def refusal(page: Page, watcher: Watcher, status: int, heading: str, *said: str)
         expect(page.get_by_role("main")).to_contain_text(words)
 
 
+def shut_out(page: Page, *said: str) -> None:
+    """A page of the service says all that, or the login page if the Hub has asked again already."""
+    page.goto("/services/gpudev/")
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_have_text(re.compile("^(You cannot use this hub now|Log in)$"))
+    for words in said:
+        expect(page.get_by_role("main")).to_contain_text(words)
+
+
+def logged_out(page: Page, *said: str) -> None:
+    """The Hub sends its pages to the login page, which says all that, as soon as it has asked again."""
+
+    def sent() -> bool:
+        page.goto("/hub/token")
+        return "/hub/login" in page.url
+
+    wait_for("the Hub to ask again", sent)
+    for words in said:
+        expect(page.get_by_role("alert")).to_contain_text(words)
+
+
 def test_a_member_with_push_gets_in_and_reserves(
     stack: GithubStack, visit: Callable[[], Page], watcher: Watcher
 ) -> None:
@@ -234,23 +255,13 @@ def test_whoever_lost_access_reads_why_where_they_are(
     to_github(other)
     choose(other, login)
     refusal(other, watcher, 403, "You cannot use this hub", "not a member of pytorch/metamates")
-    page.goto("/services/gpudev/")
-    # The Hub may have asked already: then it is the login page that says it.
-    heading = page.get_by_role("heading", level=1)
-    expect(heading).to_have_text(re.compile("^(You cannot use this hub now|Log in)$"))
-    for words in ("was revoked: not a member of pytorch/metamates", "who runs this hub."):
-        expect(page.get_by_role("main")).to_contain_text(words)
+    shut_out(page, "was revoked: not a member of pytorch/metamates", "who runs this hub.")
     look(page, "revoked-page", layout=True)
     stack.block(unwanted)
-    page.goto("/hub/token")
-    page.wait_for_url("**/hub/login*")
-    expect(page.get_by_role("alert")).to_contain_text("was revoked: not a member of pytorch/metamates")
+    logged_out(page, "was revoked: not a member of pytorch/metamates")
     look(page, "revoked-login", layout=True)
     blocked.goto("/services/gpudev/")
-    blocked.goto("/hub/token")
-    blocked.wait_for_url("**/hub/login*")
-    expect(blocked.get_by_role("alert")).to_contain_text("The operators of this hub have blocked ben.")
-    expect(blocked.get_by_role("alert")).to_contain_text("Ask them why.")
+    logged_out(blocked, "The operators of this hub have blocked ben.", "Ask them why.")
     look(blocked, "blocked-login")
     blocked.get_by_role("link", name="Log in with GitHub").click()
     refusal(blocked, watcher, 403, "You cannot use this hub", "have blocked ben.", "Ask them why.")
@@ -274,15 +285,14 @@ def test_when_the_grace_of_an_outage_is_over_everybody_reads_so(
         wait_for(
             "the end of the grace", lambda: httpx.get(me, headers=headers, trust_env=False).is_client_error
         )
-        inside.goto("/services/gpudev/")
-        inside.wait_for_url("**/hub/login*")
-        alert = inside.get_by_role("alert")
-        expect(alert).to_contain_text(f"GitHub has not confirmed the access of ada for more than {GRACE} s.")
-        expect(alert).to_contain_text(
-            "This does not mean that your access was refused. Try again in a few minutes."
+        said = (
+            f"GitHub has not confirmed the access of ada for more than {GRACE} s.",
+            "This does not mean that your access was refused. Try again in a few minutes.",
+            "who runs this hub.",
         )
-        expect(alert).to_contain_text("who runs this hub.")
+        shut_out(inside, *said)
         look(inside, "grace-over-page")
+        logged_out(inside, *said)
         choose(page, "ada")
         refusal(
             page,
