@@ -28,7 +28,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 def test_what_is_said_counts_and_the_rest_stays(tmp_path: Path) -> None:
     said = policy(
         tmp_path,
-        '{"limits": {"running_gpus": 4, "hours_per_request": 1.5}, "warn_minutes": [1, 2],'
+        '{"limits": {"running_gpus": 4, "hours_per_request": 1.5}, "warn_minutes": [1, 2, 1],'
         ' "users": {"local:alice": {"running_gpus": 32}}, "restart_window_seconds": 5,'
         ' "node_grace_seconds": 0}',
     )

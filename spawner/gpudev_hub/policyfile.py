@@ -83,7 +83,7 @@ class PolicyFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             default_hold=_rounded(self.default_hours, HOUR) or policy.default_hold,
             allowances=self.limits.on(policy.allowances),
             personal={subject: limits.for_one(subject) for subject, limits in self.users.items()},
-            warn_minutes=tuple(sorted(self.warn_minutes, reverse=True))
+            warn_minutes=tuple(sorted({*self.warn_minutes}, reverse=True))
             if self.warn_minutes is not None
             else policy.warn_minutes,
             node_grace=policy.node_grace

@@ -164,19 +164,21 @@ def test_warnings_are_answered_once_for_all_tabs(stack: Stack, login: Callable[.
 
 
 def test_the_dialogs_follow_the_warnings_of_the_policy(stack: Stack, login: Callable[..., Page]) -> None:
-    """Its last two: here 16 and 7 minutes of another policy, which the server tells instead of its own."""
+    """Its last two: here 16 and 1 minutes of another policy, which the server tells instead of its own."""
     record = reserve(stack, gpus=1, hours=0.25 + A_LITTLE_OVER, name="other-policy")
     page = login()
+    close = False
 
     def tell(server: WebSocketRoute) -> None:
-        """Pass messages on, with other warnings in them."""
+        """Pass messages on, with other warnings in them, and if the end is close, with another time left."""
         service = server.connect_to_server()
         server.on_message(service.send)
 
         def changed(message: str | bytes) -> None:
             said = json.loads(message)
             if said["reservation"] is not None:
-                said["warn_minutes"] = [45, 16, 7]
+                said["warn_minutes"] = [45, 16, 1]
+                said["seconds_left"] = 50 if close else said["seconds_left"]
             server.send(json.dumps(said))
 
         service.on_message(changed)
@@ -185,6 +187,10 @@ def test_the_dialogs_follow_the_warnings_of_the_policy(stack: Stack, login: Call
     open_lab(page, record)
     expect(heading(page, "other-policy: less than 16 minutes left")).to_be_visible(timeout=60_000)
     expect(status(page)).to_have_attribute("data-level", "near")
+    close = True
+    stack.api("POST", f"reservations/{record['id']}/extend", {"hours": 1}, "alice")
+    expect(heading(page, "other-policy: less than 1 minute left")).to_be_visible(timeout=SOON)
+    expect(status(page)).to_have_attribute("data-level", "bad")
     stack.api("DELETE", f"reservations/{record['id']}", None, "alice")
 
 

@@ -56,7 +56,7 @@ export class Warning {
   #open(about, r, minutes, first) {
     const more = moreTime(this.#link);
     const later = button("Not now", () => this.#dialog?.close());
-    const heading = `${title(r)}: less than ${minutes} minutes left`;
+    const heading = `${title(r)}: less than ${minutes === 1 ? "1 minute" : `${minutes} minutes`} left`;
     const { dialog } = showDialog(heading, [
       this.#text,
       more.whole,
