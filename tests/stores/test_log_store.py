@@ -11,7 +11,7 @@ import pytest
 from checkpoint_tables import all_ended, ended, save
 from gpudev_hub.core.commit import Change, HistoryEntry
 from gpudev_hub.core.model import MintedId
-from gpudev_hub.core.ports import SlotTaken
+from gpudev_hub.core.ports import SlotTaken, StoreUnavailable
 from gpudev_hub.stores import checkpoint, items, records
 from gpudev_hub.stores.backend import Action, Item, Key, Write
 from gpudev_hub.stores.sqlite.store import SqliteStore
@@ -146,6 +146,21 @@ async def test_a_page_of_history_reads_no_more_than_it_shows(
     assert [entry.change.record for entry in entries] == versions[:2]
     assert len(read) == 4
     assert decoded == 3
+
+
+async def test_a_commit_without_its_first_item_is_not_called_damaged(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DynamoDB may show some items of a transaction before the others."""
+    made = commit(1, *changed(reservation("a1")))
+    monkeypatch.setattr(items, "ITEM_BYTES", len(items.encode_changes(made.changes)) - 1)
+    await store.commit(made)
+    assert store._backend.get(items.history_key(1, piece=1)) is not None
+    store._backend.write([Write(Action.DELETE, items.history_key(1))])
+    for page in ((None, 0, 9), ("a1", 0, 9)):
+        assert await store.history(*page) == ([], None)
+    with pytest.raises(StoreUnavailable, match=r"is not consistent: .* the history lacks it"):
+        await store.reload()
 
 
 async def test_a_start_folds_the_history_since_the_last_checkpoint_only(

@@ -256,9 +256,10 @@ def commits_in(found: Iterable[Item], naming: str = "") -> Iterator[Logged]:
     ``Unreadable``, also while the changes are read.
     """
     text = msgspec.json.encode(naming) if naming else b""
-    for _, group in groupby(found, key=lambda item: item["sk"].partition("#")[0]):
+    for sk, group in groupby(found, key=lambda item: item["sk"].partition("#")[0]):
         pieces = list(group)
-        if len(more_pieces(pieces[0])) == len(pieces) - 1:
+        # While a transaction is being applied, the first item may be the one that is not visible yet.
+        if pieces[0]["sk"] == sk and len(more_pieces(pieces[0])) == len(pieces) - 1:
             yield _commit_in(pieces, text)
 
 
