@@ -688,7 +688,16 @@ def test_config(run: Run, home: Path) -> None:
     assert run("config", "get", "hours") == 0
     assert run.out == "2.5\n"
     assert run("config", "set", "gpu_type", "") == 0
-    assert run("config", "get", "gpu_type") == 3
+    assert run("config", "get", "gpu_type") == 1
+    assert run.out == ""
+    assert "gpu_type is not set in " in run.err
+    assert "Set it with: gpu-dev config set gpu_type VALUE" in run.err
+    assert run("config", "get", "token") == 1
+    assert "Log in with: gpu-dev login" in run.err
+    assert run("config", "get", "colour") == 2
+    assert "gpu-dev has no setting 'colour'." in run.err
+    (home / "config.json").write_text('{"colour": "red"}')
+    assert run("config", "get", "colour") == 0
 
 
 def test_a_token_is_not_sent_to_another_hub(

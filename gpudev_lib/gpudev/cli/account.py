@@ -14,7 +14,7 @@ import click
 from gpudev import config
 from gpudev.cli.browser import browser_here, open_page
 from gpudev.cli.output import echo, emit, json_option, say
-from gpudev.errors import GpuDevError, InvalidRequest, NotFound, NotLoggedIn, UnexpectedAnswer
+from gpudev.errors import GpuDevError, InvalidRequest, NotLoggedIn, UnexpectedAnswer
 from gpudev.hours import EXAMPLES, read_hours
 
 
@@ -214,13 +214,17 @@ def config_command() -> None:
 @config_command.command("get")
 @click.argument("key")
 def get(key: str) -> None:
-    """Print one setting."""
+    """Print one setting. Exits with 1 if it is not set."""
     content = config.load()
     if key == "token" and (token := config.stored_token()):
         echo(token)
         return
     if key not in content:
-        raise NotFound(f"{key} is not set in {config.path()}.", hint=_known())
+        if key not in config.KEYS:
+            raise _no_setting(key)
+        how = "gpu-dev login" if key in config.WRITTEN else f"gpu-dev config set {key} VALUE"
+        step = "Log in" if key in config.WRITTEN else "Set it"
+        raise GpuDevError(f"{key} is not set in {config.path()}.", hint=f"{step} with: {how}", code="not_set")
     value = content[key]
     if isinstance(value, str):
         echo(value)
@@ -272,7 +276,7 @@ def _checked(key: str, value: str) -> str | float | None:
             hint="Paste it to: gpu-dev login --token-stdin",
         )
     if key not in config.KEYS:
-        raise InvalidRequest(f"gpu-dev has no setting {key!r}.", hint=_known())
+        raise _no_setting(key)
     if value == "":
         return None
     if key == "url":
@@ -287,5 +291,6 @@ def _checked(key: str, value: str) -> str | float | None:
     return value
 
 
-def _known() -> str:
-    return f"Settings: {', '.join(key for key in config.KEYS if key not in config.WRITTEN[1:])}."
+def _no_setting(key: str) -> InvalidRequest:
+    known = ", ".join(key for key in config.KEYS if key not in config.WRITTEN[1:])
+    return InvalidRequest(f"gpu-dev has no setting {key!r}.", hint=f"Settings: {known}.")
