@@ -23,6 +23,7 @@ import gpudev
 from fault_proxy import Answer
 from gpudev import ssh, sshfiles, wire
 from live_service import LiveService
+from patient_gpu_dev import patient_gpu_dev
 from ssh_world import World
 
 pytestmark = pytest.mark.integration
@@ -366,7 +367,8 @@ def test_ssh_sync_keeps_the_servers_of_each_configuration_file(
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"url": service.url, "token": service.token}))
     monkeypatch.setenv("GPUDEV_CONFIG", str(other))
-    assert subprocess.run([GPU_DEV, "ssh-sync"], check=False).returncode == 0
+    program = patient_gpu_dev(tmp_path, monkeypatch)
+    assert subprocess.run([program, "ssh-sync"], check=False).returncode == 0
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(sshfiles.folder().parent))
     assert other in ssh.known_accounts()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from gpudev import clock, ssh, wire
 from gpudev.cli import sync
 from gpudev.client import Client
 from live_service import NO_ACCESS, LiveService
-
-GPU_DEV = Path(sys.executable).with_name("gpu-dev")
+from patient_gpu_dev import patient_gpu_dev
 
 
 @pytest.fixture
@@ -29,6 +27,7 @@ def service(configured: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    patient_gpu_dev(home, monkeypatch)
     configured.fill()
     Client().reserve(2, name="big", wait=False)
     assert configured.access.closed == [wire.SshClosed(alias="gpu-big", id="k2")]
@@ -187,7 +186,7 @@ def test_services_that_are_silent_hold_up_nobody_for_long(
         start = time.monotonic()
         assert sync.main() == 0
         took = time.monotonic() - start
-    assert 0.2 < took < 1.5
+    assert 0.2 < took < 5.0, "one after the other they take 9 s"
     assert "The SSH settings for gpu-nosuch may be out of date." in capfd.readouterr().err
 
 
