@@ -429,11 +429,15 @@ def test_cancel_with_json(run: Run, service: LiveService) -> None:
 
 def test_the_name_of_ssh_will_do(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "one")
-    run("reserve", "-n", "gpu-two")
+    run("reserve", "-n", "gpu-gpu-two")
+    run("reserve", "-n", "gpu-three")
     assert run.json("show", "gpu-one")["name"] == "one"
     assert run.json("show", "gpu-two")["name"] == "gpu-two"
     assert run.json("show", "gpu-gpu-two")["name"] == "gpu-two"
-    assert run("show", "gpu-three") == 3
+    for name in ("three", "gpu-three"):
+        assert run.json("show", name)["name"] == "three"
+        assert run("reserve", "-n", name) == 4
+    assert run("show", "gpu-four") == 3
 
 
 def test_cancel_names_what_it_found(run: Run, service: LiveService) -> None:

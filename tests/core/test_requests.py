@@ -96,6 +96,7 @@ def test_defaults_are_resolved() -> None:
         (Ask(name="../etc"), Code.INVALID_NAME, "'../etc' is not a valid name."),
         (Ask(name="a;b"), Code.INVALID_NAME, "'a;b' is not a valid name."),
         (Ask(name=""), Code.INVALID_NAME, "'' is not a valid name."),
+        (Ask(name="gpu-"), Code.INVALID_NAME, "'gpu-' is not a valid name."),
         (
             Ask(name="a" * 300),
             Code.INVALID_NAME,
@@ -124,6 +125,22 @@ def test_nodes_are_joined_within_a_group() -> None:
 @pytest.mark.parametrize("word", ["a", "a1", "my-run-2", "a" * 30])
 def test_words(word: str) -> None:
     assert check_name(word) == word
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("gpu-demo", "demo"),
+        ("gpu-" + "a" * 30, "a" * 30),
+        ("gpu-gpu-demo", "gpu-demo"),
+        ("gpu", "gpu"),
+        ("gpu-8x", "gpu-8x"),
+        ("gpus-demo", "gpus-demo"),
+    ],
+)
+def test_a_name_with_the_prefix_of_ssh_names_is_the_name_after_it(asked: str, name: str) -> None:
+    """Otherwise its SSH name would be gpu-gpu-demo."""
+    assert check_name(asked) == name
 
 
 @pytest.mark.parametrize("word", ["", "1a", "-a", "a-", "a--b", "A", "a_b", "ä", "a\n", "a b", "a" * 31])

@@ -74,6 +74,16 @@ async def test_a_blocked_one_has_no_number_in_the_queue(world: ServiceWorld) -> 
     assert answer.message == f"Reservation {minted} is blocked: node-1 is drained and node-2 is drained."
 
 
+async def test_the_form_may_name_it_with_the_prefix_of_ssh_names(world: ServiceWorld) -> None:
+    await world.reserve(BOB, gpus=8, nodes=2)
+    minted = await world.service.mint(ALICE.subject)
+    for _ in range(2):
+        assert (await admit(world, minted, gpus=2, name="gpu-demo")).verdict is Verdict.QUEUED
+    assert world.service.view.reservations[minted].request.name == "demo"
+    other = await admit(world, minted, gpus=2, name="gpu-other")
+    assert "the name demo, not gpu-other" in other.message
+
+
 async def test_a_queued_one_waits_and_other_options_conflict(world: ServiceWorld) -> None:
     await world.reserve(BOB, gpus=8, nodes=2)
     minted = await world.service.mint(ALICE.subject)

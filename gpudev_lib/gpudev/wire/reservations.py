@@ -28,7 +28,10 @@ class ReserveRequest(Request):
     gpu_type: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     """GPU type. Default: the default pool."""
     name: Annotated[str, msgspec.Meta(max_length=512)] | None = None
-    """Name of the reservation. Default: two words that the service chooses."""
+    """Name of the reservation, without the prefix `gpu-` of its SSH name: the service removes the prefix.
+
+    Default: two words that the service chooses.
+    """
     image: Annotated[str, msgspec.Meta(max_length=512)] | None = None
     """Image of the server. Default: the default image of the pool."""
     request_id: RequestId | None = None

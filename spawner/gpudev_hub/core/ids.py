@@ -8,6 +8,8 @@ from .errors import Code, Refused
 
 LONGEST = 30
 """Longest id and longest name."""
+PREFIX = "gpu-"
+"""What SSH names of reservations start with."""
 ENTROPY = 9
 """Random bytes that ``mint`` needs."""
 
@@ -29,7 +31,13 @@ def is_id(text: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return the name. Raises ``Refused``, with the rules for names, if it is not valid."""
+    """Return the name, without ``PREFIX``: people also type the SSH name.
+
+    Raises ``Refused``, with the rules for names, if it is not valid.
+    """
+    short = name.removeprefix(PREFIX)
+    if is_word(short):
+        return short
     if is_word(name):
         return name
     if len(name) > LONGEST:

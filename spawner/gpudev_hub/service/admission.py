@@ -24,6 +24,7 @@ from gpudev_hub.core.gate import (
     StopAsked,
     Verdict,
 )
+from gpudev_hub.core.ids import PREFIX
 from gpudev_hub.core.model import HOUR, ClaimState, Owner, Reservation, State
 from gpudev_hub.core.ports import Cluster, LaunchMaker, Store, StoreUnavailable
 from gpudev_hub.core.request import Ask
@@ -285,7 +286,11 @@ def differs(record: Reservation, ask: Ask) -> str:
             ask.hours is not None and round(ask.hours * HOUR) != request.hold - record.extended,
         ),
         (request.pool, f"{ask.gpu_type}", ask.gpu_type not in (None, request.pool)),
-        (f"the name {request.name}", f"{ask.name}", ask.name not in (None, request.name)),
+        (
+            f"the name {request.name}",
+            f"{ask.name}",
+            ask.name not in (None, request.name, f"{PREFIX}{request.name}"),
+        ),
         (f"the image {request.image}", f"{ask.image}", ask.image not in (None, request.image)),
     ]
     return "; ".join(f"{ours}, not {theirs}" for ours, theirs, other in pairs if other)

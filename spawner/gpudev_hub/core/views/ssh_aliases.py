@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from gpudev_hub.core.ids import PREFIX
 from gpudev_hub.core.model import Reservation, State
 
 _LOGIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -25,17 +26,17 @@ def aliases(records: Iterable[Reservation], shared: Iterable[Reservation] = ()) 
     taken: set[str] = set()
     found: dict[str, list[str]] = {}
     for record in ordered:
-        name = f"gpu-{record.request.name or record.id}"
-        found[record.id] = [f"gpu-{record.id}" if name in taken else name]
+        name = f"{PREFIX}{record.request.name or record.id}"
+        found[record.id] = [f"{PREFIX}{record.id}" if name in taken else name]
         taken.add(found[record.id][0])
     for record in ordered:
         for rank in range(1, record.request.shape.nodes):
             name = f"{found[record.id][0]}-{rank}"
-            found[record.id].append(f"gpu-{record.id}-{rank}" if name in taken else name)
+            found[record.id].append(f"{PREFIX}{record.id}-{rank}" if name in taken else name)
             taken.add(found[record.id][-1])
     for record in _by_age(shared):
         names = next((n for first in _of_guest(record) if not taken & {*(n := _nodes(first, record))}), None)
-        found[record.id] = names or _nodes(f"gpu-{record.id}", record)
+        found[record.id] = names or _nodes(f"{PREFIX}{record.id}", record)
         taken.update(found[record.id])
     return found
 
@@ -50,8 +51,8 @@ def _of_guest(record: Reservation) -> list[str]:
     if name is None:
         return []
     login = record.owner.login.lower()
-    with_login = [f"gpu-{login}-{name}"] if _LOGIN.fullmatch(login) else []
-    return [f"gpu-{name}", *with_login]
+    with_login = [f"{PREFIX}{login}-{name}"] if _LOGIN.fullmatch(login) else []
+    return [f"{PREFIX}{name}", *with_login]
 
 
 def _nodes(first: str, record: Reservation) -> list[str]:
