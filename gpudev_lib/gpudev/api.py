@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterator
+from numbers import Real
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -207,10 +208,11 @@ def _user(login: str) -> str:
 
 def number_of_hours(hours: float | str) -> float:
     """Return hours from a number or a text such as ``90m``. Raises `InvalidHours`."""
-    number = read_hours(hours) if isinstance(hours, str) else hours
-    if not isinstance(number, int | float) or not math.isfinite(number):  # JSON has no such numbers
+    number: object = read_hours(hours) if isinstance(hours, str) else hours
+    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
+        # JSON has no such numbers.
         raise InvalidHours(f"{hours!r} is not a length of time.", hint=f"Use a value such as {EXAMPLES}.")
-    return number
+    return float(number)
 
 
 def _params(**given: object) -> dict[str, str]:

@@ -10,9 +10,10 @@ import httpx
 
 from gpudev import config, wire
 from gpudev.api import Api, new_request_id, number_of_hours
+from gpudev.arguments import check_timeout, text, whole_number
 from gpudev.progress import Progress
 from gpudev.renewal import StoredToken
-from gpudev.reservation import Reservation, WaitTimeout, check_timeout
+from gpudev.reservation import Reservation, WaitTimeout
 from gpudev.service_client import PATIENCE
 
 
@@ -66,12 +67,12 @@ class Client:
         """See `gpudev.reserve`."""
         check_timeout(timeout)
         request = wire.ReserveRequest(
-            gpus=gpus,
-            nodes=nodes,
+            gpus=whole_number("gpus", gpus),
+            nodes=whole_number("nodes", nodes),
             hours=self._defaults.hours if hours is None else number_of_hours(hours),
-            gpu_type=gpu_type or self._defaults.gpu_type,
-            name=name,
-            image=image,
+            gpu_type=text("gpu_type", gpu_type) or self._defaults.gpu_type,
+            name=text("name", name),
+            image=text("image", image),
             request_id=new_request_id(),
         )
         reservation = Reservation(self.api, self.api.reserve(request))

@@ -11,18 +11,10 @@ from typing import Any, Self
 
 from gpudev import clock, copies, display, panels, remote, wire, words
 from gpudev.api import LONGEST_POLL, Api, number_of_hours
-from gpudev.errors import GpuDevError, InvalidRequest, NetworkError
+from gpudev.arguments import check_timeout
+from gpudev.errors import GpuDevError, NetworkError
 from gpudev.progress import Progress
 from gpudev.service_client import pauses
-
-
-def check_timeout(seconds: float | None) -> None:
-    """Raise `InvalidRequest` for a negative number of seconds, or NaN."""
-    if seconds is not None and not seconds >= 0:
-        raise InvalidRequest(
-            f"The timeout is {seconds:g} seconds, which is not possible.",
-            hint="Use 0 or more, or leave it out.",
-        )
 
 
 class WaitTimeout(GpuDevError, TimeoutError, code="wait_timeout", exit_code=7):

@@ -45,7 +45,9 @@ def connect() -> Client:
     """Return a client of the configured hub that reports slow answers on standard error."""
     from gpudev.client import Client
 
-    return Client(tell=say)
+    client = Client(tell=say)
+    client.api.names_options = True
+    return client
 
 
 def say(text: str) -> None:
