@@ -219,6 +219,8 @@ async def test_whoever_the_site_blocks_is_out_whatever_the_service_says() -> Non
     with gate(said()) as client:
         found = make(client, blocked_users={"ada"})
         assert await found.refresh_user(user()) is False
+    for away in (GateClient(NOBODY, ""), Broken()):
+        assert await make(away, blocked_users={"ada"}).refresh_user(user()) is False  # type: ignore[arg-type]
     with pytest.raises(Exception, match="have blocked ada"):
         found.check_blocked_users("ada", {})
     assert found.check_blocked_users("ben", {}) is True

@@ -133,13 +133,15 @@ class GitHubAppAuthenticator(GitHubOAuthenticator):
 
         While the service or GitHub does not answer, everybody stays logged in.
         """
-        try:
-            answer = await self.gate.person(user.name)
-        except Exception:
-            self.log.exception("the access of %s could not be checked; it stays as it is", user.name)
-            return True
+        answer: PersonAnswer | None
         if user.name in self.blocked_users:
             answer = PersonAnswer(Entry.REFUSED, message=blocked(user.name), hint=ASK_WHY)
+        else:
+            try:
+                answer = await self.gate.person(user.name)
+            except Exception:
+                self.log.exception("the access of %s could not be checked; it stays as it is", user.name)
+                return True
         if answer is None or answer.verdict is Entry.UNAVAILABLE:
             return True
         if answer.verdict is Entry.REFUSED:
