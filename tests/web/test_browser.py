@@ -194,6 +194,8 @@ async def test_pages_read_hours_in_every_spelling() -> None:
             f"reservations/{made.id}/extend", data={"hours": "soon", "_xsrf": xsrf[1]}
         )
         assert "&#39;soon&#39; is not a length of time" in refused.text
+        short = await browser.post(f"reservations/{made.id}/extend", data={"hours": "1s", "_xsrf": xsrf[1]})
+        assert "<p>Use a longer time, for example 1 hour.</p>" in short.text
         long = await browser.post(f"reservations/{made.id}/extend", data={"hours": "99", "_xsrf": xsrf[1]})
         assert long.status_code == 409
         assert re.search(r'name="hours" value="45\.5">Extend by 45 h 30 min<', long.text), long.text
