@@ -15,7 +15,7 @@ import pytest
 from checkpoint_tables import ended, layout_1, save
 from dynamodb_local import DynamoDBLocal
 from gpudev_hub.core.model import MintedId
-from gpudev_hub.core.ports import StoreUnavailable
+from gpudev_hub.core.ports import OutcomeUnknown, StoreUnavailable
 from gpudev_hub.stores import items
 from gpudev_hub.stores.backend import Action, Write
 from gpudev_hub.stores.dynamodb.store import DynamoStore
@@ -155,6 +155,21 @@ async def read_without_damage(store: LogStore, read: Read) -> None:
     """Read once: what fails later fails because of the damage."""
     if read is not opened:
         assert await read(store) is not None
+
+
+async def test_a_commit_without_a_readable_head_may_have_been_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await filled(lambda: SqliteStore(tmp_path / "service.sqlite"))
+
+    def lost(writes: object) -> None:
+        raise OutcomeUnknown("the answer was lost")
+
+    damage(store, *items.HEAD, epoch="x")
+    monkeypatch.setattr(store._backend, "write", lost)
+    with pytest.raises(OutcomeUnknown, match=r"the answer was lost \(commit 4\)"):
+        await store.commit(commit(4, *changed(NODE)))
+    await store.close()
 
 
 async def test_an_item_of_a_file_that_is_no_map_is_named(tmp_path: Path) -> None:

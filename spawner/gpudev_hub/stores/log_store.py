@@ -256,7 +256,7 @@ class LogStore:
         """Return whether the head says so. If not, it may still be made, until the state is read again."""
         try:
             head = read_head(self._backend)
-        except StoreUnavailable:
+        except (StoreUnavailable, Unreadable):
             return False
         if head.commit_id != commit.id and head.epoch != commit.epoch:
             raise self._stale(head, commit.epoch)
