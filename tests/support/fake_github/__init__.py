@@ -1,8 +1,8 @@
-"""A small GitHub over real HTTP: REST, GitHub App, OAuth with a login page, webhooks, failures on demand.
+"""Serve a small GitHub over real HTTP: REST, a GitHub App, OAuth with a login page, webhooks, and failures.
 
-``python -m fake_github --port 9000 --folder FOLDER`` runs it. In tests: ``make_github(folder=tmp_path)``,
-then ``start()`` and ``stop()``; ``github.control`` changes everything while it runs, and so does
-``POST /_control/OPERATION`` with the arguments as JSON.
+Run it with ``python -m fake_github --port 9000 --folder FOLDER``. In tests, call
+``make_github(folder=tmp_path)``, then ``start()`` and ``stop()``. To change accounts, rights or failures
+while it runs, use ``github.control``, or send ``POST /_control/OPERATION`` with the arguments as JSON.
 """
 
 from .control import Control, Rule, Seen

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--callback", action="append", default=[], help="callback URL (repeatable)")
     parser.add_argument("--hook", default="", help="webhook URL of the App")
     asked = parser.parse_args()
-    # Blocked before the server's thread starts, which inherits it.
+    # Block the signals before the server's thread starts, because the thread inherits this mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     github = make_github(
         asked.organisation, port=asked.port, folder=asked.folder, callback_urls=asked.callback

@@ -1,4 +1,4 @@
-"""Routes of the GitHub App: itself, its installations, its webhook and the tokens of its users."""
+"""Routes of the GitHub App: the App, its installations, its webhook and the tokens of its users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests, and people with ``POST /_control/OPERATION``, change: accounts, rights, App, failures."""
+"""Change accounts, rights, the App and failures, from tests or with ``POST /_control/OPERATION``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .state import Account, App, Installation, NotKnown, Organisation, Repositor
 
 @dataclass(slots=True)
 class Rule:
-    """How some requests fail. What is left empty stays as it is."""
+    """How matching requests fail. A field with its default value changes nothing."""
 
     path: str = ".*"
-    """A regular expression for the whole path, with ``/api/v3`` before it for the API."""
+    """A regular expression for the whole path. Paths of the API begin with ``/api/v3``."""
     method: str = ""
     times: int = -1
-    """How often the rule applies; -1: until it is removed."""
+    """How many requests the rule applies to; -1: all, until the rule is removed."""
     skip: int = 0
-    """How many matching requests pass before it applies."""
+    """How many matching requests succeed before the rule applies."""
     status: int = 0
     body: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -32,12 +32,12 @@ class Rule:
     drop: bool = False
     """Close the connection without an answer."""
     cut: int = -1
-    """Send only the first so many bytes of the answer, with the length of all."""
+    """Send only this many bytes of the answer, with the ``Content-Length`` of the whole answer."""
     fewer: int = 0
-    """Leave out so many items at the end of a list."""
+    """Leave out this many items at the end of a list."""
 
     def applies(self, method: str, path: str) -> bool:
-        """Whether the rule is for this request; counts it."""
+        """Return whether the rule applies to this request, and count the request."""
         if self.method not in ("", method) or not re.fullmatch(self.path, path) or self.times == 0:
             return False
         if self.skip > 0:
@@ -50,7 +50,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request that came in, without its credentials."""
+    """A received request, without its credentials."""
 
     method: str
     path: str
@@ -61,7 +61,7 @@ class Seen:
 
 
 class Control:
-    """Every operation that ``/_control`` offers, by the name of the method."""
+    """The operations of ``/_control``: each public method is one."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -73,7 +73,7 @@ class Control:
     # Accounts.
 
     def account(self, login: str, *, name: str = "", id: int | None = None) -> Account:
-        """Register an account. Raises ``ValueError`` if somebody has this login."""
+        """Register an account. Raises ``ValueError`` if the login is taken."""
         if any(found.login.lower() == login.lower() for found in self._state.accounts.values()):
             raise ValueError(f"the login {login} is taken")
         account = Account(self._state.new_id() if id is None else id, login, name)
@@ -81,7 +81,7 @@ class Control:
         return account
 
     def rename(self, login: str, to: str) -> None:
-        """Give an account another login; the old one is free at once. No webhook tells of it."""
+        """Rename an account. The old login is free at once. No webhook reports the change."""
         account = self._state.by_login(login)
         if any(
             found.login.lower() == to.lower() and found is not account
@@ -91,7 +91,7 @@ class Control:
         account.login = to
 
     def delete(self, login: str) -> None:
-        """Delete an account: its id is gone for ever, its login becomes free."""
+        """Delete an account. Its id is never used again; its login becomes free."""
         account = self._state.by_login(login)
         del self._state.accounts[account.id]
 
@@ -99,7 +99,7 @@ class Control:
         self._state.by_login(login).suspended = suspended
 
     def add_key(self, login: str, key: str) -> int:
-        """Add a public key; returns its id."""
+        """Add a public key; return its id."""
         number = self._state.new_id()
         self._state.by_login(login).keys.append((number, key))
         return number
@@ -109,7 +109,7 @@ class Control:
         account.keys = [entry for entry in account.keys if containing not in entry[1]]
 
     def sso(self, login: str, *, session: bool) -> None:
-        """Whether the user's tokens have a SAML session."""
+        """Set whether the user's tokens have a SAML session."""
         self._state.by_login(login).sso_session = session
 
     # Organisations, teams and repositories.
@@ -127,7 +127,7 @@ class Control:
         self._state.organisation(org).members[self._state.by_login(login).id] = role
 
     def leave_org(self, org: str, login: str) -> None:
-        """Take an account out of an organisation, its teams and its repositories' collaborators."""
+        """Remove an account from an organisation and its teams."""
         organisation, account = self._state.organisation(org), self._state.by_login(login)
         organisation.members.pop(account.id, None)
         for team in self._state.teams.values():
@@ -152,7 +152,7 @@ class Control:
         self._team_event("deleted", team)
 
     def join(self, org: str, slug: str, login: str, *, state: str = "active", role: str = "member") -> None:
-        """Add an account to a team and its organisation; ``pending``: invited only."""
+        """Add an account to a team and its organisation. State ``pending``: invited, but not a member yet."""
         team, account = self._state.team(org, slug), self._state.by_login(login)
         team.members[account.id] = TeamMember(state, role)
         if state == "active":
@@ -175,7 +175,7 @@ class Control:
         return found
 
     def team_role(self, org: str, slug: str, repository: str, role: str | None) -> None:
-        """What a team may do in a repository; ``None``: nothing."""
+        """Set the role of a team in a repository; ``None`` removes it."""
         team = self._state.team(org, slug)
         name = self._state.repository(*repository.split("/")).full_name
         if role is None:
@@ -186,7 +186,7 @@ class Control:
             self._team_event("added_to_repository", team)
 
     def collaborator(self, repository: str, login: str, role: str | None) -> None:
-        """Direct rights of an account in a repository; ``None``: none."""
+        """Set the role of an account as a direct collaborator of a repository; ``None`` removes it."""
         found, account = self._state.repository(*repository.split("/")), self._state.by_login(login)
         if role is None:
             found.collaborators.pop(account.id, None)
@@ -204,7 +204,7 @@ class Control:
     # The App.
 
     def install(self, org: str, permissions: dict[str, str] | None = None) -> Installation:
-        """Install the App in an organisation with the permissions that it asks for, or others."""
+        """Install the App in an organisation, by default with the permissions that the App asks for."""
         asked = self._state.app.permissions if permissions is None else permissions
         found = Installation(self._state.new_id(), self._state.organisation(org).login, dict(asked))
         self._state.installations[found.id] = found
@@ -222,7 +222,7 @@ class Control:
         self._installation_event("suspend" if suspended else "unsuspend", found)
 
     def permissions(self, org: str, permissions: dict[str, str], *, missing_status: int = 404) -> None:
-        """The permissions that the organisation grants, and what teams answer without Members: read."""
+        """Set the granted permissions, and the status of teams without *Members: read*."""
         found = self._installation(org)
         found.permissions = dict(permissions)
         found.missing_permission_status = missing_status
@@ -237,7 +237,7 @@ class Control:
             token.expires_at = 0
 
     def revoke_authorisation(self, login: str) -> None:
-        """The user withdraws the login from the App."""
+        """Revoke the App's authorisation, as a user does in the settings of their account."""
         account = self._state.by_login(login)
         self._state.authorised.discard(account.id)
         kept = {text: token for text, token in self._state.user_tokens.items() if token.account != account.id}
@@ -255,24 +255,24 @@ class Control:
         return self._state.app
 
     def deliver(self, event: str, payload: dict[str, Any]) -> None:
-        """Send a webhook delivery, true or not."""
+        """Send a webhook delivery, whether or not it is true."""
         hooks.deliver(self._state, event, payload)
 
     # Failures.
 
     def fail(self, **fields: Any) -> Rule:
-        """Add a rule (``Rule``)."""
+        """Add a rule with these fields of ``Rule``."""
         rule = Rule(**fields)
         self.rules.append(rule)
         return rule
 
     def outage(self, *, times: int = -1, path: str = ".*") -> Rule:
-        """Answer 503 as GitHub's front does when all behind it is down."""
+        """Answer 503 with a page in HTML, like GitHub's load balancer during an outage."""
         body = "<html><body><h1>Unicorn!</h1><p>No server is currently available.</p></body></html>"
         return self.fail(path=path, times=times, status=503, body=body, headers={"Content-Type": "text/html"})
 
     def secondary_limit(self, *, status: int = 403, retry_after: int | None = None, times: int = -1) -> Rule:
-        """Refuse API requests for a secondary limit, with or without ``retry-after``."""
+        """Refuse API requests because of a secondary limit, with or without ``retry-after``."""
         body = '{"message": "You have exceeded a secondary rate limit. Please wait a few minutes."}'
         headers = {"Content-Type": "application/json"}
         if retry_after is not None:
@@ -282,7 +282,7 @@ class Control:
     def rate_limit(
         self, *, kind: str = "installation", remaining: int = 0, reset_in: float = 3600, status: int = 403
     ) -> None:
-        """Set what is left of every hourly limit of a kind (``installation``, ``user``, ``address``)."""
+        """Set what is left of every hourly limit of one kind: ``installation``, ``user`` or ``address``."""
         limit = self._state.limits[kind]
         self._state.limit_status = status
         names = set(map(str, self._state.installations)) | {"app", "client"}
@@ -296,11 +296,11 @@ class Control:
             window.reset_at = self._state.now() + reset_in
 
     def clock(self, offset: float) -> None:
-        """Set GitHub's clock that many seconds ahead of this machine's."""
+        """Set GitHub's clock this many seconds ahead of the machine's."""
         self._state.clock_offset = offset
 
     def heal(self) -> None:
-        """Take back every failure, limit and clock offset."""
+        """Remove every failure, limit and clock offset."""
         self.rules.clear()
         self._state.windows.clear()
         self._state.limit_status = 403

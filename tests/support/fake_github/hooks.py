@@ -1,4 +1,4 @@
-"""Webhook deliveries: signed, sent once, and never repeated by themselves."""
+"""Webhook deliveries: signed, sent once, and repeated only on request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import httpx
 from .state import Delivery, State
 
 _TIME_LIMIT = 10
-"""Seconds that GitHub gives a receiver."""
+"""Seconds in which a receiver must answer."""
 ALWAYS = ("github_app_authorization", "installation", "installation_target", "ping")
-"""Events that every App gets without asking for them."""
+"""Events that every App receives without subscribing to them."""
 
 
 def deliver(state: State, event: str, payload: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def deliver(state: State, event: str, payload: dict[str, Any]) -> None:
 
 
 def deliver_again(state: State, earlier: Delivery) -> None:
-    """A redelivery has the same GUID and body, and an id of its own."""
+    """Send a delivery again, with the same GUID and body and a new id."""
     again = Delivery(
         state.new_id(), earlier.guid, earlier.event, earlier.action, earlier.body, redelivery=True
     )
@@ -44,7 +44,7 @@ def deliver_again(state: State, earlier: Delivery) -> None:
 
 
 def signature(secret: str, body: bytes) -> str:
-    """The value of ``X-Hub-Signature-256``."""
+    """Return the value of ``X-Hub-Signature-256``."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 

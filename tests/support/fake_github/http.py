@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request; header names in lower case. ``base`` is the address the client used."""
+    """A request. Header names are in lower case; ``base`` is the address that the client used."""
 
     method: str
     path: str
@@ -22,7 +22,7 @@ class Request:
     base: str
 
     def fields(self) -> dict[str, Any]:
-        """The body's fields, sent as JSON or as a form."""
+        """Return the fields of the body, which is JSON or a form."""
         if "json" in self.headers.get("content-type", ""):
             try:
                 found = json.loads(self.body or b"{}")
@@ -51,7 +51,7 @@ class Answer:
 
 
 class Failed(Exception):
-    """An error that GitHub answers as JSON."""
+    """An error, answered as JSON."""
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)

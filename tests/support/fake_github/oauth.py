@@ -1,4 +1,4 @@
-"""GitHub's pages: login with OAuth and PKCE, tokens of users, public keys as text."""
+"""GitHub's pages outside the API: login with OAuth and PKCE, tokens of users, public keys as text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STYLE = (
 
 
 def answer(state: State, request: Request) -> Answer:
-    """The answer to a request outside the API."""
+    """Return the answer to a request outside the API."""
     match request.method, request.path:
         case "GET", "/login/oauth/authorize":
             return _ask(state, request, request.query)
@@ -62,7 +62,7 @@ def _keys(state: State, login: str) -> Answer:
 
 
 def _refusal(state: State, asked: Mapping[str, str]) -> Answer | None:
-    """What is wrong with a request for a login."""
+    """Return what is wrong with a request for a login."""
     if asked.get("client_id") != state.app.client_id:
         return _page(404, "Not found", "<p>There is no GitHub App with this client id.</p>")
     if _target(state, asked) not in state.app.callback_urls:
@@ -91,7 +91,7 @@ def _redirect(target: str, asked: Mapping[str, str], fields: Mapping[str, str]) 
 
 
 def _session(state: State, request: Request) -> int | None:
-    """The account that this browser is signed in as."""
+    """Return the account that this browser is signed in as."""
     for cookie in request.headers.get("cookie", "").split(";"):
         name, _, value = cookie.strip().partition("=")
         if name == SESSION and state.sessions.get(value) in state.accounts:
@@ -169,7 +169,7 @@ def _back(state: State, asked: Mapping[str, str], account: int) -> Answer:
 
 
 def _access_token(state: State, request: Request) -> Answer:
-    """OAuth errors come with status 200, as GitHub does it."""
+    """Exchange a code or a refresh token. Like GitHub, answer errors of OAuth with status 200."""
     asked = request.fields()
     found = _token_fields(state, asked)
     if "json" in request.headers.get("accept", ""):

@@ -1,4 +1,4 @@
-"""Makes a fake GitHub from a description of an organisation, and the files that its App's owner has."""
+"""Make a fake GitHub from the description of an organisation, and write the files of its App's owner."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AccountFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class OrganisationFile(msgspec.Struct, forbid_unknown_fields=True):
-    """One organisation with the teams and the repository that decide who gets in."""
+    """One organisation, with the teams and the repository that decide who may use the hub."""
 
     team: str
     repository: str
@@ -50,9 +50,9 @@ def make_github(
     folder: Path | None = None,
     callback_urls: Sequence[str] = (),
 ) -> FakeGithub:
-    """A fake GitHub of that organisation with the App installed; not started.
+    """Return a fake GitHub, not started yet, with that organisation and the App installed in it.
 
-    ``folder``: where the App's secrets are kept, and where ``github.json`` for ``GPUDEV_GITHUB`` is written.
+    ``folder`` keeps the App's secrets, and gets ``github.json`` for ``GPUDEV_GITHUB``.
     """
     said = msgspec.json.decode(description.read_bytes(), type=OrganisationFile)
     key = _private_key(folder)
@@ -113,7 +113,7 @@ def _private_key(folder: Path | None) -> rsa.RSAPrivateKey:
 
 @cache
 def _new_key() -> rsa.RSAPrivateKey:
-    """One for the whole process: a key takes a tenth of a second to make."""
+    """Return the same key in the whole process, because creating one takes a tenth of a second."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 

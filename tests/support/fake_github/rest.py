@@ -1,4 +1,4 @@
-"""GitHub's REST API: limits, versions and conditional requests around the routes."""
+"""GitHub's REST API: applies limits, versions and conditional requests to all routes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSIONS = ("2022-11-28", "2026-03-10")
 
 
 def answer(state: State, request: Request) -> Answer:
-    """The answer to a request below the API's address."""
+    """Return the answer to a request to the API."""
     window: Window | None = None
     try:
         _check_form(request)
@@ -35,7 +35,7 @@ def answer(state: State, request: Request) -> Answer:
 
 
 def limit_headers(window: Window) -> dict[str, str]:
-    """The headers that every counted answer has."""
+    """Return the headers of every answer that counts against a limit."""
     return {
         "X-RateLimit-Limit": str(window.limit),
         "X-RateLimit-Remaining": str(window.remaining),
@@ -69,7 +69,7 @@ def _count(state: State, asker: Caller) -> Window:
 
 
 def _conditional(request: Request, asker: Caller, reply: Answer, window: Window | None) -> Answer:
-    """Tag the answer. The tag depends on the token: a new token's first request costs a full answer."""
+    """Tag the answer. Tags depend on the token, so the first request of a new token gets a full answer."""
     if request.method != "GET" or reply.status != 200 or request.path == "/rate_limit":
         return reply
     link = reply.headers.get("Link", "")

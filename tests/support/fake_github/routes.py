@@ -46,7 +46,7 @@ def _keys(state: State, request: Request, asker: Caller, login: str) -> Answer:
 
 
 def _by_sso(state: State, asker: Caller, organisations: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Leave out organisations that want a SAML session which the user's token lacks, and say so."""
+    """Leave out organisations that need a SAML session which the token lacks; name them in a header."""
     account = asker.account
     if account is None:
         raise Failed(403, "Resource not accessible by integration")
@@ -100,7 +100,7 @@ def _team_model(state: State, team: Team) -> dict[str, Any]:
 
 
 def _visible_team(state: State, asker: Caller, org: str, slug: str) -> Team:
-    """A team as the caller may see it. Raises ``Failed``."""
+    """Return a team. Raises ``Failed`` if the caller may not see it."""
     organisation = state.organisation(org)
     if asker.kind == "user" and asker.account is not None:
         if organisation.saml and not asker.account.sso_session:
@@ -174,7 +174,7 @@ def _team_repository(
 
 
 def _flags(role: str) -> dict[str, bool]:
-    """The ``permissions`` of a role."""
+    """Return the ``permissions`` of a role."""
     names = {"pull": "read", "triage": "triage", "push": "write", "maintain": "maintain", "admin": "admin"}
     return {flag: RANKS[role] >= RANKS[needed] for flag, needed in names.items()}
 
@@ -198,7 +198,7 @@ def _visible_repository(state: State, asker: Caller, owner: str, name: str) -> R
 
 
 def _only_collaborator_readers(asker: Caller, owner: str) -> None:
-    """Collaborators are told to installations with Metadata: read. Raises ``Failed``."""
+    """Raise ``Failed`` unless the caller is an installation with *Metadata: read*."""
     if asker.kind == "address":
         raise Failed(401, "Requires authentication")
     if asker.installation is None or asker.installation.org.lower() != owner.lower():

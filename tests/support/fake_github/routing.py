@@ -1,4 +1,4 @@
-"""Finds the route of a request, and what routes share: pages of lists and models."""
+"""Find the route of a request; functions that routes share, for pages of lists and models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def route(method: str, path: str) -> Callable[[Handler], Handler]:
 
 
 def answer(state: State, request: Request, asker: Caller) -> Answer:
-    """Raises ``Failed`` or ``NotKnown``."""
+    """Return the answer of the request's route. Raises ``Failed`` or ``NotKnown``."""
     for method, pattern, handler in _ROUTES:
         match = pattern.fullmatch(request.path)
         if match and method == request.method:
@@ -52,7 +52,7 @@ def user_model(account: Account) -> dict[str, Any]:
 
 
 def pages(request: Request, items: list[Any], default: int = 30) -> Answer:
-    """One page of a list, with the ``Link`` header of GitHub."""
+    """Return one page of a list, with GitHub's ``Link`` header."""
     try:
         size = max(1, min(100, int(request.query.get("per_page", default))))
         page = max(1, int(request.query.get("page", "1")))

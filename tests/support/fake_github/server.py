@@ -1,4 +1,4 @@
-"""Serves the fake GitHub over HTTP from a thread of its own."""
+"""Serve the fake GitHub over HTTP, in a separate thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONTROL = "/_control/"
 
 
 class FakeGithub:
-    """A GitHub at ``url`` with its API at ``api_url``; ``control`` changes it while it runs."""
+    """A GitHub at ``url``, with its API at ``api_url``. ``control`` changes it while it runs."""
 
     def __init__(self, state: State, port: int = 0, address: str = "127.0.0.1") -> None:
         self.state = state
@@ -51,7 +51,7 @@ class FakeGithub:
         self._thread.join()
 
     def requests(self, path: str = "") -> list[Seen]:
-        """The requests so far whose path contains ``path``."""
+        """Return the requests so far whose path contains ``path``."""
         return [seen for seen in self.control.seen if path in seen.path]
 
     def _run(self) -> None:
@@ -70,7 +70,7 @@ class FakeGithub:
         self._loop.close()
 
     def answer(self, request: Request) -> Answer:
-        """The answer without failures."""
+        """Return the answer before a rule changes it."""
         if request.path.startswith(f"{API}/"):
             inner = dataclasses.replace(request, path=request.path.removeprefix(API), base=request.base + API)
             return rest.answer(self.state, inner)
@@ -80,7 +80,7 @@ class FakeGithub:
             return failed.answer
 
     def operate(self, name: str, fields: dict[str, Any]) -> Answer:
-        """One operation of ``Control``, or what it shows of requests and state."""
+        """Run one operation of ``Control``, or return the requests or the state."""
         if name == "requests":
             return Answer(body=[dataclasses.asdict(seen) for seen in self.control.seen])
         if name == "accounts":
@@ -106,7 +106,7 @@ class _Handler(RequestHandler):
         return
 
     def compute_etag(self) -> None:
-        """GitHub's tags are those of ``rest``."""
+        """Return no tag: ``rest`` sets GitHub's tags."""
         return
 
     async def prepare(self) -> None:
@@ -156,7 +156,7 @@ class _Handler(RequestHandler):
     def _see(self, request: Request, status: int) -> None:
         control = self.github.control
         tagged = "if-none-match" in request.headers
-        # A code or a token in the query would be a secret.
+        # Leave out other parameters, because codes and tokens are secrets.
         query = "&".join(
             f"{name}={value}" for name, value in request.query.items() if name in ("page", "per_page")
         )
@@ -203,6 +203,6 @@ def _spoil(answer: Answer, rule: Rule) -> None:
     elif rule.fewer and isinstance(answer.body, list):
         answer.body = answer.body[: -rule.fewer]
     if rule.body is not None or rule.fewer or rule.headers:
-        # The tag is that of the good answer.
+        # The tag belongs to the unchanged answer.
         answer.headers.pop("ETag", None)
     answer.headers.update(rule.headers)

@@ -1,4 +1,4 @@
-"""What the fake GitHub knows: accounts, organisations, teams, repositories, one GitHub App and its tokens."""
+"""The state of the fake GitHub: accounts, organisations, teams, repositories, one App and its tokens."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 HOUR = 3600
 RANKS = {"none": 0, "read": 1, "triage": 2, "write": 3, "maintain": 4, "admin": 5}
 PERMISSION_OF = {"triage": "read", "maintain": "write"}
-"""What ``permission`` shows of a role that has no value of its own."""
+"""The value of ``permission`` for roles that it cannot name."""
 
 
 @dataclass(slots=True)
 class Account:
-    """A user. The id never changes and never comes back; the login may change and be taken by another."""
+    """A user. The id never changes and is never reused. The login may change, and others may then take it."""
 
     id: int
     login: str
@@ -30,7 +30,7 @@ class Account:
 
 @dataclass(slots=True)
 class TeamMember:
-    """``pending`` members were invited and have not accepted."""
+    """A member of a team. ``pending``: invited, but not a member yet."""
 
     state: str = "active"
     role: str = "member"
@@ -46,7 +46,7 @@ class Team:
     parent: str | None = None
     members: dict[int, TeamMember] = field(default_factory=dict)
     repositories: dict[str, str] = field(default_factory=dict)
-    """Role by full repository name."""
+    """The team's role by full repository name."""
 
 
 @dataclass(slots=True)
@@ -100,12 +100,12 @@ class Installation:
     permissions: dict[str, str]
     suspended: bool = False
     missing_permission_status: int = 404
-    """What teams answer without Members: read. GitHub hides them (404) or says 403."""
+    """The status of teams without *Members: read*: GitHub hides them (404) or refuses (403)."""
 
 
 @dataclass(slots=True)
 class InstallationToken:
-    """A token of an installation, good for an hour."""
+    """A token of an installation, valid for an hour."""
 
     installation: int
     permissions: dict[str, str]
@@ -114,7 +114,7 @@ class InstallationToken:
 
 @dataclass(slots=True)
 class UserToken:
-    """A token that a user gave the App by logging in."""
+    """A token that the App got when a user logged in."""
 
     account: int
     expires_at: float
@@ -155,20 +155,20 @@ class Delivery:
     body: bytes
     redelivery: bool = False
     status_code: int = 0
-    """0: nothing was sent or nobody answered."""
+    """The receiver's status; 0: not sent, or not answered."""
 
 
 class NotKnown(LookupError):
-    """There is no such thing here."""
+    """The named object does not exist."""
 
 
 class State:
-    """Everything, with GitHub's own clock. Changed by ``Control`` and read by the handlers."""
+    """All state, and GitHub's own clock. ``Control`` changes it, and the handlers read it."""
 
     def __init__(self, app: App, start: int) -> None:
         self.app = app
         self.clock_offset = 0.0
-        """Seconds by which this GitHub's clock is ahead of the machine's."""
+        """Seconds by which GitHub's clock is ahead of the machine's."""
         self.accounts: dict[int, Account] = {}
         self.organisations: dict[str, Organisation] = {}
         self.teams: dict[tuple[str, str], Team] = {}
@@ -187,14 +187,14 @@ class State:
         self._ids = itertools.count(start)
 
     def now(self) -> float:
-        """GitHub's time in seconds."""
+        """Return GitHub's time in seconds."""
         return time.time() + self.clock_offset
 
     def new_id(self) -> int:
         return next(self._ids)
 
     def by_login(self, login: str) -> Account:
-        """The account that has this login now, in any case. Raises ``NotKnown``."""
+        """Return the account with this login, in upper or lower case. Raises ``NotKnown``."""
         for account in self.accounts.values():
             if account.login.lower() == login.lower():
                 return account
@@ -219,7 +219,7 @@ class State:
             raise NotKnown(slug) from None
 
     def team_members(self, team: Team) -> dict[int, tuple[TeamMember, bool]]:
-        """Members by account id, those of child teams included, each with whether it is inherited."""
+        """Return members by account id, each with whether a child team adds it."""
         found = {number: (member, False) for number, member in team.members.items()}
         for child in self.teams.values():
             if child.org == team.org and child.parent == team.slug:
@@ -229,7 +229,7 @@ class State:
         return {number: entry for number, entry in found.items() if number in self.accounts}
 
     def role(self, account: Account, repository: Repository) -> str:
-        """The highest role over direct, team and organisation rights; outsiders of a public one read."""
+        """Return an account's highest role: direct, by teams, by the organisation, or *read* if public."""
         base = repository.custom_roles
         roles = ["none" if repository.private else "read"]
         if account.id in repository.collaborators:
@@ -238,20 +238,20 @@ class State:
         if organisation is not None and organisation.members.get(account.id) == "admin":
             roles.append("admin")
         for team in self.teams.values():
-            # A child team has the rights of its parents, whose members include the child's.
+            # A child team has its parents' rights, because the parents' members include those of the child.
             member = self.team_members(team).get(account.id)
             if member is not None and member[0].state == "active":
                 roles.append(team.repositories.get(repository.full_name, "none"))
         return max(roles, key=lambda role: RANKS[base.get(role) or role])
 
     def permission(self, account: Account, repository: Repository) -> tuple[str, str]:
-        """``permission`` (admin, write, read, none) and ``role_name`` of an account."""
+        """Return ``permission`` (admin, write, read, none) and ``role_name`` of an account."""
         role = self.role(account, repository)
         base = repository.custom_roles.get(role, role)
         return PERMISSION_OF.get(base, base), role
 
     def window(self, kind: str, actor: str) -> Window:
-        """The current window of an actor of that kind."""
+        """Return the rate limit of an actor of that kind; begin a new hour if the last one is over."""
         found = self.windows.get(f"{kind}:{actor}")
         if found is None or found.reset_at <= self.now():
             found = Window(self.limits[kind], 0, self.now() + HOUR)
@@ -259,7 +259,7 @@ class State:
         return found
 
     def new_user_token(self, account: int) -> tuple[str, UserToken]:
-        """A token of eight hours with a refresh token."""
+        """Create a token that is valid for eight hours, with a refresh token."""
         token = f"ghu_{secrets.token_urlsafe(27)}"
         entry = UserToken(account, self.now() + 8 * HOUR, f"ghr_{secrets.token_urlsafe(57)}")
         self.user_tokens[token] = entry

@@ -1,4 +1,4 @@
-"""Who asks: App JWTs, installation tokens and user tokens."""
+"""Find out who sent a request: App JWTs, installation tokens and user tokens."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .http import Failed, Request
 from .state import HOUR, Account, Installation, InstallationToken, State, Window
 
 LONGEST = 600
-"""Seconds that an App JWT may be good for."""
+"""The longest time in seconds until an App JWT expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who sent a request.
 
-    ``kind``: ``app``, ``installation``, ``user``, ``client`` (client id and secret) or ``address`` (nobody).
+    ``kind``: ``app``, ``installation``, ``user``, ``client`` (id and secret), ``address`` (no credentials).
     """
 
     kind: str
@@ -31,12 +31,12 @@ class Caller:
     account: Account | None = None
 
     def may(self, permission: str) -> bool:
-        """Whether an installation token has a permission; other callers are judged elsewhere."""
+        """Return whether an installation token has a permission; true for other callers."""
         return self.permissions is None or permission in self.permissions
 
 
 def caller(state: State, request: Request) -> Caller:
-    """Raises ``Failed`` for credentials that are wrong, expired or of a suspended installation."""
+    """Return who sent the request. Raises ``Failed`` if credentials are wrong, expired or suspended."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         check_client(state, request)
@@ -65,7 +65,7 @@ def _installation(state: State, token: str, entry: InstallationToken) -> Caller:
         raise Failed(401, "Bad credentials")
     if installation.suspended:
         raise Failed(403, "This installation has been suspended")
-    # An owner who takes a permission away takes it from the tokens that exist, too.
+    # When an owner removes a permission, existing tokens lose it, too.
     permissions = {
         name: level for name, level in entry.permissions.items() if name in installation.permissions
     }
@@ -73,7 +73,7 @@ def _installation(state: State, token: str, entry: InstallationToken) -> Caller:
 
 
 def check_jwt(state: State, token: str) -> None:
-    """Verify an App JWT: RS256, ``iss`` the App, ``iat`` not ahead, ``exp`` at most ten minutes ahead."""
+    """Verify an App JWT: RS256, ``iss`` is the App, ``iat`` is past, ``exp`` at most ten minutes ahead."""
     try:
         claims = jwt.decode(
             token,
@@ -105,7 +105,7 @@ def check_jwt(state: State, token: str) -> None:
 def new_installation_token(
     state: State, installation: Installation, permissions: dict[str, str]
 ) -> tuple[str, float]:
-    """A token of one hour in the long form: ``ghs_APPID_`` and something that looks like a JWT."""
+    """Create a token for one hour, in the long form: ``ghs_APPID_`` and text that looks like a JWT."""
     parts = (secrets.token_urlsafe(24), secrets.token_urlsafe(220), secrets.token_urlsafe(64))
     token = f"ghs_{state.app.id}_{'.'.join(parts)}"
     expires_at = state.now() + HOUR
@@ -114,7 +114,7 @@ def new_installation_token(
 
 
 def check_client(state: State, request: Request) -> None:
-    """Basic authentication with the App's client id and secret. Raises ``Failed``."""
+    """Check basic authentication with the App's client id and secret. Raises ``Failed``."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     try:
         name, _, secret = base64.b64decode(text, validate=True).decode().partition(":")
@@ -126,7 +126,7 @@ def check_client(state: State, request: Request) -> None:
 
 
 def window_of(state: State, asker: Caller) -> Window:
-    """The hourly limit that a caller's requests count against."""
+    """Return the hourly limit that a caller's requests count against."""
     if asker.kind in ("app", "client"):
         return state.window("installation", asker.kind)
     return state.window(asker.kind, asker.name)
