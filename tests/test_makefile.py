@@ -48,6 +48,14 @@ def test_a_registry_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     assert registry in done.stderr
 
 
+def test_a_failed_installation_leads_to_the_page_about_certificates(tmp_path: Path) -> None:
+    tools = str(tmp_path / "tools")
+    done = make(f"TOOLS={tools}", "PYTHON=false", "-o", f"{tools}/system.stamp", f"{tools}/uv.stamp")
+    assert done.returncode == 2
+    assert "setup: Installing uv failed." in done.stderr
+    assert 'docs/quick-start.md, "Start the hub"' in done.stderr
+
+
 def test_another_github_than_the_fake_one_is_no_setting_of_make() -> None:
     done = make("run", "GITHUB=real")
     assert done.returncode == 2

@@ -202,7 +202,9 @@ def _at(ref: str, *rest: str) -> str:
 
 def _user(login: str) -> str:
     if login in ("", ".", ".."):
-        raise InvalidRequest(f"{login!r} is not the login of a user.")
+        raise InvalidRequest(
+            f"{login!r} is not the login of a user.", hint="Give the login of a user of this hub."
+        )
     return quote(login, safe="")
 
 

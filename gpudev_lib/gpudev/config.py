@@ -169,7 +169,7 @@ def resolve(url: str | None = None, token: str | None = None) -> Settings:
     chosen = clean_url(url) if url else env_url or file_url
     if chosen is None:
         raise NotLoggedIn(
-            "No hub is configured.",
+            f"No hub is configured in {file}.",
             hint="Log in with: gpu-dev login --url URL\nOr set GPUDEV_URL and GPUDEV_TOKEN.",
         )
     found = token or os.environ.get("GPUDEV_TOKEN")

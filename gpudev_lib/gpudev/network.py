@@ -62,23 +62,28 @@ def client(
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Raise `NetworkError` if the connection to the hub fails, `InvalidRequest` for an invalid address."""
+def explained(url: str, *, reads: bool = False) -> Iterator[None]:
+    """Raise `NetworkError` if the connection to the hub fails, `InvalidRequest` for an invalid address.
+
+    `reads`: the request changes nothing at the hub.
+    """
     try:
         yield
     except httpx.RequestError as error:
-        raise _failure(url, error) from error
+        raise _failure(url, error, reads) from error
     except (httpx.InvalidURL, UnicodeError) as error:
         raise InvalidRequest(
             f"{url} is not the address of a hub.", hint="Use an address such as https://hub.example.org"
         ) from error
 
 
-def _failure(url: str, error: httpx.RequestError) -> NetworkError:
+def _failure(url: str, error: httpx.RequestError, reads: bool) -> NetworkError:
     if isinstance(error, httpx.TimeoutException):
         return NetworkError(
             f"{reached(url)} did not answer in time.",
-            hint="The request may have taken effect. Check with `gpu-dev list` before you try again.",
+            hint="Try again in a minute. If the error remains, check that the hub is running."
+            if reads
+            else "The request may have taken effect. Check with `gpu-dev list` before you try again.",
         )
     what = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     proxy = proxy_of(url)

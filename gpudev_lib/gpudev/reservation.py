@@ -12,7 +12,7 @@ from typing import Any, Self
 from gpudev import clock, copies, display, panels, remote, wire, words
 from gpudev.api import LONGEST_POLL, Api, number_of_hours
 from gpudev.arguments import check_timeout
-from gpudev.errors import GpuDevError, NetworkError
+from gpudev.errors import GpuDevError, InvalidRequest, NetworkError
 from gpudev.progress import Progress
 from gpudev.service_client import pauses
 
@@ -246,6 +246,11 @@ class Reservation:
         after `timeout` seconds. After a timeout or an interrupt, all processes of the command are stopped.
         """
         check_timeout(timeout)
+        if not remote.line(cmd).strip():  # ssh would open a shell
+            raise InvalidRequest(
+                f"The command for reservation {words.label(self._record)} is empty.",
+                hint='Use a command line such as "nvidia-smi", or a list such as ["python", "train.py"].',
+            )
         return remote.run(self._host(), cmd, check=check, capture=capture, input=input, timeout=timeout)
 
     def upload(self, local: str | Path, remote_path: str = ".") -> None:

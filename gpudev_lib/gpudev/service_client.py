@@ -162,7 +162,7 @@ class ServiceClient:
             ) from error
         except TypeError as error:
             raise InvalidRequest(f"The request contains a value that cannot be sent: {error}.") from error
-        with network.explained(self.url):
+        with network.explained(self.url, reads=method == "GET"):
             answer = self._http.request(
                 method,
                 path,

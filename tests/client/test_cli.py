@@ -113,6 +113,15 @@ def test_refusals_have_exit_codes_and_json(
     assert run.out == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("quotas", "No such command 'quotas'. Did you mean 'quota'?"), ("xyz", "No such command 'xyz'.")],
+)
+def test_a_mistyped_command_gets_a_suggestion(run: Run, typed: str, told: str) -> None:
+    assert run(typed) == 2
+    assert run.err.rstrip().endswith(f"Error: {told}")
+
+
 def test_watching_needs_a_terminal(run: Run, service: LiveService) -> None:
     assert run("list", "--watch") == 2
     assert "--watch needs a terminal" in run.err
@@ -371,9 +380,23 @@ def test_tables_fit(run: Run, service: LiveService, width: int, monkeypatch: pyt
     run("reserve", "-g", "8", "--nodes", "2", "--no-wait")
     service.run.cluster.kept.add("k1")
     run("cancel", "k1")
-    for args in (("list",), ("list", "--all"), ("list", "--ended"), ("avail",), ("show", "k1")):
-        assert run(*args) == 0
+    for command in ("list", "list --all", "list --ended", "avail", "show k1", "quota", "usage", "node list"):
+        assert run(*command.split()) == 0
         assert max(map(len, run.out.splitlines())) <= width
+
+
+def test_no_word_of_a_table_is_cut(run: Run, service: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpudev.cli.output.WIDE", 40)
+    run("reserve", "-n", "demo", "-g", "2")
+    assert run("quota") == 0
+    assert run.out.splitlines()[0].strip() == "GPUs at once"
+    assert "  type h100 · used 2 · of 1000 · left" in run.out
+    assert run("usage") == 0
+    assert re.match(r"2030-01-01 *\n  held 0.0 h · reserved 8.0 h", run.out)
+    monkeypatch.setattr("gpudev.cli.output.WIDE", 30)
+    assert run("node", "list") == 0
+    assert run.out.startswith("node-1")
+    assert "  state up · gpus 2 of 8 held" in run.out
 
 
 def test_avail(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,8 +415,10 @@ def test_avail(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert run("avail", "--hours", "3") == 0
         assert (
             "refused: You asked for 48 GPU-hours, and your other reservations have 0: "
-            "48 in total; your limit is 40."
+            "48 in total; your limit is 40"
         ) in " ".join(run.out.split())
+        assert run("avail", "--hours", "100") == 0
+        assert "your limit for one request is 24 h, or now for" in " ".join(run.out.split())
         first, second = service.run.cluster.node_list
         service.run.cluster.node_list = [first, replace(second, status=NodeStatus.DRAINED, reason="fan")]
         service.call(service.run.service.reconcile())
@@ -423,7 +448,9 @@ def test_cancel_several_goes_on_after_a_failure(run: Run, service: LiveService) 
 def test_cancel_with_json(run: Run, service: LiveService) -> None:
     run("reserve", "-n", "one")
     assert run("cancel", "one", "nobody", "--json") == 3
-    (record,) = json.loads(run.out)["reservations"]
+    printed = json.loads(run.out)
+    (record,), (error,) = printed["reservations"], printed["errors"]
+    assert (error["code"], "'nobody'" in error["message"]) == ("not_found", True)
     assert (record["name"], record["state"], service.ended("k1").outcome) == ("one", "stopping", "released")
 
 
@@ -713,8 +740,22 @@ def test_a_token_is_not_sent_to_another_hub(
     assert run("config", "set", "url", service.url) == 0
     assert "token" in (home / "config.json").read_text(), "the same hub"
     assert run("config", "set", "url", "https://other.example") == 0
-    assert "The token of the other hub was removed." in run.err
+    assert f"The token for {service.url} was removed from this machine." in run.err
+    assert run.err.endswith("Log in with: gpu-dev login\n")
     assert "token" not in (home / "config.json").read_text()
+
+
+def test_an_empty_url_removes_the_token_too(
+    run: Run, service: LiveService, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GPUDEV_TOKEN")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{service.token}\n"))
+    assert run("login", "--token-stdin") == 0
+    assert run("config", "set", "url", "") == 0
+    assert run.err.endswith("Log in with: gpu-dev login --url URL\n")
+    monkeypatch.delenv("GPUDEV_URL")
+    assert run("list") == 5
+    assert f"No hub is configured in {home / 'config.json'}." in run.err
 
 
 def test_the_library_and_the_command_take_as_many_gpus(run: Run, service: LiveService) -> None:

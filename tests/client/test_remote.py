@@ -75,6 +75,12 @@ def test_a_string_goes_to_the_shell_and_a_list_word_for_word(box: gpudev.Reserva
     assert box.run(["echo", "a  b", "$HOME;'\""], capture=True).stdout == "a  b $HOME;'\"\n"
 
 
+@pytest.mark.parametrize("command", ["", "  ", []])
+def test_an_empty_command_opens_no_shell(box: gpudev.Reservation, command: str | list[str]) -> None:
+    with pytest.raises(gpudev.InvalidRequest, match="The command for reservation demo is empty"):
+        box.run(command)
+
+
 def test_output_appears_as_it_comes(box: gpudev.Reservation, capsys: pytest.CaptureFixture[str]) -> None:
     result = box.run("echo out; echo err >&2; cat", input="in\n")
     assert (result.returncode, result.stdout) == (0, "")

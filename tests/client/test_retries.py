@@ -7,6 +7,7 @@ import socket
 import time
 from fractions import Fraction
 
+import httpx
 import pytest
 
 import gpudev
@@ -49,6 +50,19 @@ def test_it_gives_up_when_patience_is_over_and_says_what_to_do(service: LiveServ
         assert caught.value.exit_code == 6
     finally:
         service.start()
+
+
+def test_only_a_request_that_changes_something_may_have_taken_effect() -> None:
+    def late(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("late", request=request)
+
+    api = Api("http://hub.test", "t", patience=0, transport=httpx.MockTransport(late))
+    with pytest.raises(gpudev.NetworkError, match="did not answer in time") as read:
+        api.me()
+    with pytest.raises(gpudev.NetworkError, match="did not answer in time") as changed:
+        api.release("k1")
+    assert read.value.hint.startswith("Try again in a minute.")
+    assert changed.value.hint.startswith("The request may have taken effect.")
 
 
 def test_an_extension_is_not_granted_twice_when_its_answer_is_lost(

@@ -49,8 +49,11 @@ def test_share_and_unshare(run: Run, service: LiveService) -> None:
     assert run("share", "demo", "stranger") == 3
     assert run("unshare", "demo", "bob") == 0
     assert "demo is no longer shared with bob." in run.out
+    assert run("unshare", "demo", "bob") == 0
+    assert run.out == "demo was not shared with bob, so nothing changed.\n"
     assert [guest.login for guest in service.only.guests] == ["carol"]
     assert run("share", "demo", "") == 2
+    assert "Give the login of a user" in run.err
     service.run.hub.users.add("a/../b")
     assert run("share", "demo", "a/../b") == 0, "quoted, whatever it holds"
     assert service.only.guests[-1].login == "a/../b"

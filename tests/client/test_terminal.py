@@ -133,6 +133,8 @@ def test_a_running_server_is_not_released_without_a_question(service: LiveServic
     )
     with terminal("cancel", "demo") as shown:
         shown.expect("Release it")
+        shown.type("perhaps\r")
+        shown.expect("'perhaps' is neither yes nor no. Answer y or n.")
         shown.type("\r")
         assert shown.exit_code() == 0
     asked = service.only.state

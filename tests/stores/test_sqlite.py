@@ -454,7 +454,9 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, statement: 
     with pytest.raises(StoreUnavailable, match=message):
         await SqliteStore(path).open()
     path.write_bytes(b"not a database at all, by any means" * 100)
-    with pytest.raises(StoreUnavailable, match="file is not a database"):
+    with pytest.raises(
+        StoreUnavailable, match=r"database .*service\.sqlite cannot be used: file is not a database"
+    ):
         await SqliteStore(path).open()
     with pytest.raises(StoreUnavailable, match="cannot be opened: No such file or directory"):
         await SqliteStore(tmp_path / "nowhere" / "service.sqlite").open()

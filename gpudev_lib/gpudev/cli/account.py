@@ -241,9 +241,10 @@ def set_(key: str, value: str) -> None:
     An empty value removes the setting. Another url also removes the token, which is for one hub only.
     """
     checked = _checked(key, value)
-    if key == "url" and checked != config.load().get("url") and config.stored_token():
+    if key == "url" and checked != (old := config.load().get("url")) and config.stored_token():
         config.forget_token()
-        say("The token of the other hub was removed. Log in with `gpu-dev login`.")
+        say(f"The token for {old or 'the previous hub'} was removed from this machine.")
+        say(f"Log in with: gpu-dev login{'' if checked else ' --url URL'}")
 
     def change(content: dict[str, Any]) -> None:
         if checked is None:

@@ -9,7 +9,7 @@ import click
 from gpudev import wire
 from gpudev.cli import tables
 from gpudev.cli.limits import limits_group
-from gpudev.cli.output import connect, console, echo, emit, json_option, say
+from gpudev.cli.output import confirm, connect, console, echo, emit, json_option, say
 
 
 @click.group()
@@ -79,7 +79,7 @@ def access(confirm_revocations: bool, yes: bool, as_json: bool) -> None:
             return
         if not yes and sys.stdin.isatty():
             say(f"About to lose access: {', '.join(person.login for person in held)}.")
-            if not click.confirm(f"Revoke the access of {len(held)} people?", err=True):
+            if not confirm(f"Revoke the access of {len(held)} people?"):
                 echo("Nothing was changed.")
                 return
         found = client.api.confirm_revocations([person.subject for person in held])

@@ -8,7 +8,7 @@ import click
 
 from gpudev import clock, words
 from gpudev.cli.names import hours, reservation_name, reservation_names
-from gpudev.cli.output import complain, connect, echo, emit, json_option
+from gpudev.cli.output import complain, confirm, connect, described, echo, emit, json_option
 from gpudev.cli.sync import after_change
 from gpudev.errors import GpuDevError
 from gpudev.reservation import Reservation
@@ -27,11 +27,11 @@ def cancel_command(names: tuple[str, ...], yes: bool, reason: str | None, as_jso
     """Release running reservations, or cancel queued ones.
 
     On a terminal, the command asks before it releases a running server. Files in your home stay. With --json
-    it does not ask, and prints the changed reservations in the list `reservations`.
+    it does not ask, and prints the changed reservations in the list `reservations`, and errors in `errors`.
     """
     client = connect()
-    code = 0
     found: list[Reservation] = []
+    errors: list[GpuDevError] = []
     for name in names:
         try:
             reservation = client.get(name)
@@ -41,11 +41,12 @@ def cancel_command(names: tuple[str, ...], yes: bool, reason: str | None, as_jso
                 _cancel(reservation, yes, reason)
         except GpuDevError as error:
             complain(error, as_json=False)
-            code = code or error.exit_code
+            errors.append(error)
     if as_json:
-        emit({"reservations": [reservation.record for reservation in found]})
+        records = [reservation.record for reservation in found]
+        emit({"reservations": records, "errors": [described(error) for error in errors]})
     after_change(client.api)
-    return code
+    return errors[0].exit_code if errors else 0
 
 
 def _cancel(reservation: Reservation, yes: bool, reason: str | None) -> None:
@@ -55,7 +56,7 @@ def _cancel(reservation: Reservation, yes: bool, reason: str | None) -> None:
         whose = "" if reservation.record.mine else f" (owner: {reservation.owner})"
         what = "Its programs will end; files in the home stay. Release it?"
         text = f"{called}{whose} is {reservation.state}. {what}"
-        if not click.confirm(text, err=True):
+        if not confirm(text):
             echo(f"{called} was not released.")
             return
     before = reservation.state
@@ -114,8 +115,12 @@ def share_command(name: str, login: str, as_json: bool) -> None:
 @json_option
 def unshare_command(name: str, login: str, as_json: bool) -> None:
     """End another user's access to a server. Their connections end within seconds."""
-    reservation = connect().get(name).unshare(login)
+    reservation = connect().get(name)
+    had_access = login.lower() in (guest.lower() for guest in reservation.guests)
+    reservation = reservation.unshare(login)
     if as_json:
         emit(reservation.record)
+    elif not had_access:
+        echo(f"{words.label(reservation.record)} was not shared with {login}, so nothing changed.")
     else:
         echo(f"{words.label(reservation.record)} is no longer shared with {login}.")

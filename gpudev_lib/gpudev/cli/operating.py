@@ -9,7 +9,7 @@ import msgspec
 
 from gpudev import clock, wire, words
 from gpudev.cli import tables
-from gpudev.cli.output import connect, console, echo, emit, json_option
+from gpudev.cli.output import confirm, connect, console, echo, emit, json_option
 
 
 class NodeSummary(msgspec.Struct, kw_only=True):
@@ -120,7 +120,7 @@ def lost(name: str, yes: bool) -> None:
     client = connect()
     if not yes and sys.stdin.isatty():
         text = f"All reservations on {name} will end. Is {name} permanently lost?"
-        if not click.confirm(text, err=True):
+        if not confirm(text):
             echo(f"{name} was not changed.")
             return
     client.api.operate_node(name, "lost")

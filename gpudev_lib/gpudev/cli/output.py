@@ -55,15 +55,35 @@ def say(text: str) -> None:
     click.echo(text, file=sys.stderr)
 
 
+def described(error: GpuDevError) -> dict[str, str]:
+    """Return an error as the commands print it in JSON."""
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
 def complain(error: GpuDevError, *, as_json: bool) -> None:
     """Write an error: what went wrong, and what to do next."""
     if as_json:
-        emit({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        emit({"error": described(error)})
     click.secho(f"Error: {error.message}", file=sys.stderr, fg="red")
     if error.hint:
         say(error.hint)
     for note in getattr(error, "__notes__", ()):
         say(note)
+
+
+def confirm(text: str, *, default: bool = False) -> bool:
+    """Ask a question on standard error until the answer is yes or no. Raises `click.Abort` for Ctrl-C."""
+    choices = "Y/n" if default else "y/N"
+    while True:
+        answer: str = click.prompt(f"{text} [{choices}]", default="", show_default=False, err=True)
+        match answer.strip().lower():
+            case "":
+                return default
+            case "y" | "yes":
+                return True
+            case "n" | "no":
+                return False
+        say(f"{answer!r} is neither yes nor no. Answer y or n.")
 
 
 def announce(record: wire.Reservation) -> None:

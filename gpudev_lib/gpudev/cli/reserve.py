@@ -8,7 +8,7 @@ import click
 
 from gpudev.cli.app import INTERRUPTED
 from gpudev.cli.names import hours, reservation_name, seconds
-from gpudev.cli.output import announce, connect, emit, json_option, say
+from gpudev.cli.output import announce, confirm, connect, emit, json_option, say
 from gpudev.cli.sync import after_change
 from gpudev.client import Client
 from gpudev.progress import for_stream
@@ -88,7 +88,7 @@ def _keep_or_cancel(reservation: Reservation) -> None:
     keep = True
     if sys.stdin.isatty() and sys.stderr.isatty():
         try:
-            keep = click.confirm(f"\nKeep the reservation {called}?", default=True, err=True)
+            keep = confirm(f"\nKeep the reservation {called}?", default=True)
         except click.Abort:
             say("")
     if keep:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,12 +24,31 @@ def _table(*columns: str) -> Table:
     return table
 
 
+class _Plain:
+    """A table of plain text. Where its words do not fit into the columns, each row is a few lines."""
+
+    def __init__(self, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        self._columns = columns
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = _table(*self._columns)
+        for row in self._rows:
+            table.add_row(*map(Text, row))
+        # `Measurement.get` would limit the result to the width of the terminal.
+        if table.__rich_measure__(console, options).minimum <= options.max_width:
+            yield table
+            return
+        for first, *others in self._rows:
+            yield Text(first, "bold")
+            pairs = zip(self._columns[1:], others, strict=True)
+            facts = (f"{name.lower()} {value}".replace("\n", ", ") for name, value in pairs if value)
+            yield Padding(Text(" · ".join(facts)), (0, 0, 0, 2))
+
+
 def plain(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> RenderableType:
-    """Return a table of plain text."""
-    table = _table(*columns)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+    """Return a table of plain text, for terminals of any width."""
+    return _Plain(columns, list(rows))
 
 
 def reservations(
@@ -140,7 +160,7 @@ def _start(size: wire.SizeAvailability, now: datetime) -> list[str]:
     earliest = words.parse_time(size.earliest_start)
     why = words.told(size.reason_data, now)
     if size.refused is not None:
-        first = f"refused: {why or size.refused.message}"
+        first = f"refused: {(why or size.refused.message).rstrip('.')}"
     elif earliest is None:
         first = why or "unknown: no node is up"
     else:

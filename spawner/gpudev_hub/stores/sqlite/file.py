@@ -250,7 +250,9 @@ class SqliteFile(Backend):
                     f"the disk that holds {self._path} is full; nothing was changed. "
                     "Free some space, try again"
                 ) from error
-            raise StoreUnavailable(f"{self._path}: {_said(error)}; nothing was changed") from error
+            raise StoreUnavailable(
+                f"the database {self._path} cannot be used: {_said(error)}; nothing was changed"
+            ) from error
 
 
 def _decoded(pk: str, sk: str, data: bytes) -> Item:
