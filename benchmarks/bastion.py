@@ -77,7 +77,7 @@ def send(stack: Stack, config: Path, size: int) -> float:
 
 
 class Good:
-    """A user who logs in again and again, and a client of the API, while something else happens."""
+    """A user who logs in repeatedly, and a client of the API, in the background of a measurement."""
 
     def __init__(self, stack: Stack, config: Path) -> None:
         self.logins: list[tuple[bool, float]] = []
@@ -131,7 +131,7 @@ class Good:
 
 
 def flooded(port: int, source: str, seconds: float) -> str:
-    """Send wrong keys; returns how they ended."""
+    """Send wrong keys; return how many ended in which way."""
     arguments = [str(port), source, account(), str(RATE), str(seconds)]
     command = [sys.executable, "-m", "benchmarks.wrong_keys", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

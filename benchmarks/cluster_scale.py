@@ -76,7 +76,7 @@ class SimulatedServers(KubernetesCluster, Servers):
             "metadata": {"name": object_name(id, attempt), "labels": labels},
             "spec": {
                 "nodeName": record.allocation[0].node,
-                # Gone at once: what is measured is the service.
+                # Delete it at once, because only the service is measured.
                 "terminationGracePeriodSeconds": 0,
                 "containers": [
                     {
@@ -201,12 +201,12 @@ def main() -> None:
             cluster.apply(*surroundings())
             for node in cluster.nodes:
                 cluster.cordon(node.name)
-            # kwok on two cores can't keep up with 200 leases, and silent nodes are not what is measured.
+            # On two cores, kwok cannot renew 200 leases in time. Do not count these nodes as silent.
             cluster.restart_controller_manager(["--node-monitor-grace-period=3600s"])
             start_kwok(cluster)
             make_simulated_nodes(cluster, NODES)
             figures = asyncio.run(measure(Path(folder), cluster, database))
-            # Elsewhere the next user of the cluster would find the pods of nodes that nobody plays any more.
+            # Otherwise pods of nodes that are no longer simulated would stay in the cluster.
             cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods").raise_for_status()
         print(json.dumps(figures, indent=1, ensure_ascii=False))
     finally:

@@ -19,7 +19,7 @@ from gpudev_hub.core.planning.plan import Demand, Plan, PlanNode
 NODES, QUEUED, ROUNDS = map(int, sys.argv[1:]) if sys.argv[1:] else (4, 1_000, 9)
 PROBES = 200
 RELEASES = 4
-SLICE_S = 0.015  # of the 20 ms, so that what is begun can be finished
+SLICE_S = 0.015  # of the 20 ms, so that the current step can finish in time
 SHAPES = ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2))
 WEIGHTS = (40, 10, 20, 20, 10)
 LENGTHS: dict[str, Callable[[random.Random], Millis]] = {

@@ -70,14 +70,14 @@ def first_answer(folder: Path, base: str) -> float:
 
 
 def decided_at(client: httpx.Client, id: str, cause: str) -> float:
-    """Wall time of a reservation's first change for this cause."""
+    """Return the wall time of a reservation's first change for this cause."""
     items = client.get(f"reservations/{id}/history", params={"limit": 50}).json()["items"]
     at = next(item["at"] for item in items if item["cause"].partition(":")[0] == cause)
     return datetime.fromisoformat(at).timestamp()
 
 
 def hand_over(stack: Stack, client: httpx.Client, old: str) -> tuple[str, dict[str, float]]:
-    """Release ``old`` with one waiting behind it; the next one's id, and milliseconds of each step."""
+    """Release ``old`` while a request waits; return the request's id, and milliseconds of each step."""
     waiting = stack.reserve(gpus=1)
     new = waiting["id"]
     folder = stack.settings.servers / f"{new}-1" / "0"
@@ -105,7 +105,7 @@ def hand_over(stack: Stack, client: httpx.Client, old: str) -> tuple[str, dict[s
 
 
 def left_the_queue(stack: Stack, id: str, version: int) -> float:
-    """Wall time at which who waits is told that it starts."""
+    """Return the wall time at which the waiting client learns that its server starts."""
     with stack.client() as client:
         while True:
             now = client.get(f"reservations/{id}", params={"wait": 20, "version": version}).json()
@@ -115,7 +115,7 @@ def left_the_queue(stack: Stack, id: str, version: int) -> float:
 
 
 def measure(rounds: int) -> list[dict[str, float]]:
-    """Milliseconds of each step, one record a round; one round beforehand warms the disk cache."""
+    """Return milliseconds of each step, one record a round. An extra first round warms the disk cache."""
     with (
         tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
         running_stack(Path(folder), pool="1x1") as stack,
@@ -132,7 +132,7 @@ def measure(rounds: int) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Print a table: milliseconds of each step, median and most."""
+    """Print a table: milliseconds of each step, median and maximum."""
     found = measure(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)
     print(f"{f'ms, {len(found)} rounds':<70} {'median':>7} {'most':>7}")
     for step, text in STEPS.items():

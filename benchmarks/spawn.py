@@ -55,7 +55,7 @@ c.JupyterHub.load_roles = [
 
 
 class Plain:
-    """JupyterHub as it comes."""
+    """JupyterHub with its default spawner."""
 
     def __init__(self, url: str, token: str) -> None:
         self.http = httpx.Client(
@@ -63,7 +63,7 @@ class Plain:
         )
 
     def start(self, name: str) -> float:
-        """Seconds until a new server answers."""
+        """Return the seconds until a new server answers."""
         began = time.monotonic()
         self.http.post(f"/hub/api/users/plain/servers/{name}")
         address = f"/user/plain/{name}/api/status"
@@ -71,7 +71,7 @@ class Plain:
         return time.monotonic() - began
 
     def end(self, name: str) -> None:
-        """Stop it."""
+        """Stop the server."""
         self.http.request("DELETE", f"/hub/api/users/plain/servers/{name}", json={"remove": True})
         wait_for("its end", lambda: name not in self._servers())
 
@@ -82,7 +82,7 @@ class Plain:
 
 @contextmanager
 def plain_hub(folder: Path, stack: Stack) -> Iterator[Plain]:
-    """A hub with the plain spawner, on the same JupyterLab."""
+    """Run a hub with the plain spawner and the same JupyterLab."""
     port, token = free_port(), secrets.token_hex(32)
     folder.mkdir()
     config = folder / "config.py"
@@ -96,7 +96,7 @@ def plain_hub(folder: Path, stack: Stack) -> Iterator[Plain]:
 
 @contextmanager
 def hub_process(config: Path, plain: Plain, **variables: str) -> Iterator[Plain]:
-    """The hub of a configuration file, up; what it said is shown if what is measured does not come."""
+    """Run a hub with a configuration file. If the measurement fails, show the hub's output."""
     programs = Path(sys.executable).parent
     folder = config.parent
     with (folder / "log").open("w") as log:
@@ -127,7 +127,7 @@ def hub_process(config: Path, plain: Plain, **variables: str) -> Iterator[Plain]
 
 
 def start_ours(stack: HubUsers, client: httpx.Client) -> tuple[float, float]:
-    """Seconds until a new server of ours answers, and until it is READY; it is gone afterwards."""
+    """Return the seconds until a new server of gpudev answers, and until READY. End the server."""
     began = time.monotonic()
     asked = client.post("reservations", json={"gpus": 1, "hours": 1}).json()
     address = f"{stack.url}/user/{stack.user}/{asked['id']}/api/status"
@@ -144,14 +144,14 @@ def start_ours(stack: HubUsers, client: httpx.Client) -> tuple[float, float]:
 
 
 def start_plain(other: Plain, name: str) -> float:
-    """Seconds until a new server of the plain hub answers; it is gone afterwards."""
+    """Return the seconds until a new server of the plain hub answers. End the server."""
     taken = other.start(name)
     other.end(name)
     return taken
 
 
 def measure(pairs: int) -> dict[str, float]:
-    """Both, side by side on this machine."""
+    """Measure both hubs on this machine."""
     with (
         tempfile.TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
         running_stack(Path(folder) / "ours") as stack,
@@ -164,7 +164,7 @@ def measure(pairs: int) -> dict[str, float]:
 def in_pairs(
     pairs: int, start_ours: Callable[[], tuple[float, float]], start_plain: Callable[[str], float]
 ) -> dict[str, float]:
-    """Medians in seconds, and of the ratios; one pair beforehand warms the disk cache."""
+    """Return the medians in seconds and of the ratios. An extra first pair warms the disk cache."""
     found: list[tuple[float, float, float]] = []
     for pair in range(pairs + 1):
         if pair % 2:

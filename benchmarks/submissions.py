@@ -1,8 +1,8 @@
 """Durable acknowledged submissions per second, over HTTP, from 16 clients, into a full pool, on SQLite.
 
-The service runs in a process of its own, with its real store, queue and HTTP side; the engine and the Hub
-behind it are in memory and limits are raised. ``python -m benchmarks.submissions [FOLDER]``: FOLDER (default:
-the folder for temporary files) says which disk is measured.
+The service runs in a separate process, with its real store, queue and HTTP server. Engine and Hub are in
+memory, and limits are raised. ``python -m benchmarks.submissions [FOLDER]``: FOLDER chooses the disk; the
+default is the folder for temporary files.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pathlib import Path
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 CLIENTS = 16
 EACH = 63
-"""Submissions of each client: the queue grows to a thousand."""
+"""Submissions of each client. Together they fill the queue with a thousand requests."""
 RUNS = 3
 PATH = "/services/gpudev/api/v1/reservations"
 
 
 async def serve(folder: Path) -> None:
-    """The service, until its standard input ends; prints its port."""
+    """Run the service until its standard input ends; print its port."""
     sys.path.insert(0, str(SUPPORT))
     from gpudev_hub.core.policy import Allowances
     from gpudev_hub.stores.sqlite.store import SqliteStore
@@ -43,7 +43,7 @@ async def serve(folder: Path) -> None:
 
 
 class Client:
-    """One keep-alive connection, as cheap as can be: the machine is to be the service's."""
+    """One keep-alive connection that uses as little CPU time as possible, to leave it to the service."""
 
     def __init__(self, port: int, token: str) -> None:
         self._port = port
@@ -53,7 +53,7 @@ class Client:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
     async def submit(self, **fields: object) -> float:
-        """One submission; returns the seconds it took to be acknowledged."""
+        """Submit a request; return the seconds until it was acknowledged."""
         body = json.dumps(fields)
         started = time.perf_counter()
         self._writer.write(
@@ -72,7 +72,7 @@ class Client:
 
 
 async def load(port: int) -> tuple[float, list[float]]:
-    """Fill the pool, then submit from all clients at once; returns (submissions per second, latencies)."""
+    """Fill the pool, then submit from all clients at once; return submissions per second and latencies."""
     clients = [Client(port, f"token-{n}") for n in range(CLIENTS)]
     for client in clients:
         await client.connect()
@@ -91,7 +91,7 @@ async def load(port: int) -> tuple[float, list[float]]:
 
 
 def measure(where: str | None) -> tuple[float, list[float]]:
-    """One run with a service and a store of its own."""
+    """Measure once, with a new service and a new store."""
     with tempfile.TemporaryDirectory(dir=where) as folder:
         command = [sys.executable, "-m", "benchmarks.submissions", "--serve", folder]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
@@ -104,7 +104,7 @@ def measure(where: str | None) -> tuple[float, list[float]]:
 
 
 def main() -> None:
-    """Three runs; the median is the figure."""
+    """Measure three times, and print the run with the median."""
     if sys.argv[1:2] == ["--serve"]:
         asyncio.run(serve(Path(sys.argv[2])))
         return

@@ -1,16 +1,16 @@
-"""What trouble costs the queue: a trace is played through `decide` without faults, with flaps, with silences.
+"""Effect of faults on the queue: run a trace through `decide` without faults, with flaps, and with silences.
 
-``python -m benchmarks.trouble TRACE.csv [REQUESTS]``; the trace is a pod list as Alibaba publishes it
-(cluster-trace-gpu-v2023). A row with GPUs that were used for half an hour or more becomes a request.
-Requests come in the order of `creation_time`, stretched so that what is really used is 90 % of the pool.
-`deletion_time - scheduled_time`, at most 20 h, is the time really used; asked for is 1 to 3 times that, in
-whole hours, at most 24. Shared GPUs count as one; one in four of those with 8 GPUs asks for two whole nodes.
-200 owners without a limit; a pool of 4 nodes of 8 GPUs. A server is ready 90 s after its start, and gone 20 s
-after its release.
+Run ``python -m benchmarks.trouble TRACE.csv [REQUESTS]``. The trace is a pod list as published by Alibaba
+(cluster-trace-gpu-v2023). Each row that used GPUs for half an hour or more becomes a request. Requests come
+in the order of `creation_time`, stretched so that servers use 90 % of the pool. The time of use is
+`deletion_time - scheduled_time`, at most 20 h. The hold time is 1 to 3 times that, in whole hours, at most
+24. Shared GPUs count as one. One in four requests for 8 GPUs becomes a request for two whole nodes. There are
+200 owners without limits, and a pool of 4 nodes with 8 GPUs. A server is ready 90 s after its start, and gone
+20 s after its release.
 
-A flap: one node is seen down for 60 s, each 12 h. A silence: the cluster does not answer for three minutes,
-each 12 h; after two of them its nodes are unknown, after the third all is seen again. Compared are planned
-starts just before and just after, of those that were not to start meanwhile.
+In a flap, one node is down for 60 s, every 12 h. In a silence, the cluster does not answer for three minutes,
+every 12 h: its nodes are unknown after two minutes, and seen again after three. The benchmark compares
+planned starts before and after each fault, except those that come during the fault.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ STARTS_IN: Millis = 90 * SECOND
 STOPS_IN: Millis = 20 * SECOND
 OWNERS = 200
 SHORTEST = 1800.0
-"""Seconds of use; what is shorter is no reservation."""
+"""Seconds of use. Rows with less are left out."""
 BEGIN: Millis = 1_800_000_000_000
 POOL = PoolSettings("h100", GPUS, ("base",), startup=10 * MINUTE, teardown=5 * MINUTE)
 POLICY = Policy((POOL,), allowances=Allowances(running_gpus=10**6, queued_requests=10**6))
@@ -73,7 +73,7 @@ POLICY = Policy((POOL,), allowances=Allowances(running_gpus=10**6, queued_reques
 
 @dataclass(frozen=True)
 class Ask:
-    """A request, and for how long its server is really used."""
+    """A request, and how long its server is used."""
 
     at: Millis
     shape: Shape
@@ -83,7 +83,7 @@ class Ask:
 
 
 def read(path: Path, count: int) -> list[Ask]:
-    """So many requests of the trace, drawn by chance, at the pool's load."""
+    """Return a random sample of the trace, stretched in time to the pool's load."""
     rng = random.Random(1)
     rows: list[tuple[float, Shape, Millis]] = []
     with path.open() as lines:
@@ -109,7 +109,7 @@ def read(path: Path, count: int) -> list[Ask]:
 
 @dataclass
 class Played:
-    """What was seen."""
+    """The results of a run."""
 
     waits: list[Millis] = field(default_factory=list)
     broken: int = 0
@@ -122,7 +122,7 @@ class Played:
 
 
 class Player:
-    """The core, a cluster that answers, and the trace."""
+    """Plays the trace through the core, with a simulated cluster."""
 
     def __init__(self, asks: list[Ask]) -> None:
         self.world = WorkingState(POLICY)
@@ -143,7 +143,7 @@ class Player:
         heapq.heappush(self._later, (at, self._count, then))
 
     def do(self, event: Event) -> None:
-        """Decide, hand freed time on, and do what is asked for."""
+        """Decide an event, fill freed time, and carry out the effects."""
         decision = decide(self.world, event, self.now)
         effects = decision.effects
         while not self.world.settled():

@@ -1,4 +1,4 @@
-"""Wrong keys offered to sshd at a fixed rate, by a client that costs a fraction of what ``ssh`` does."""
+"""Offer wrong keys to sshd at a fixed rate, with much less CPU time than ``ssh`` needs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def _read_plain(reader: asyncio.StreamReader) -> bytes:
 
 
 async def offer(host: str, port: int, source: str, user: str) -> str:
-    """Offer a random key once; returns what came of it."""
+    """Offer a random key once; return how the connection ended."""
     try:
         async with asyncio.timeout(40):
             reader, writer = await asyncio.open_connection(host, port, local_addr=(source, 0))
@@ -127,7 +127,7 @@ async def _offer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, use
 
 
 async def flood(port: int, source: str, user: str, rate: int, seconds: float) -> Counter[str]:
-    """Offer ``rate`` wrong keys a second from one address; returns how many ended how."""
+    """Offer ``rate`` wrong keys a second from one address; return how many ended in which way."""
     loop = asyncio.get_running_loop()
     begun, tasks = loop.time(), []
     for number in range(round(rate * seconds)):

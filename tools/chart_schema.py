@@ -1,4 +1,4 @@
-"""Writes the settings, as the code defines them, into the schema of the chart's values. Run this file."""
+"""Write the settings, as the code defines them, into the schema of the chart's values. Run this file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_settings(schema: dict[str, Any]) -> dict[str, Any]:
     _, definitions = msgspec.json.schema_components(
         [ClusterSettings, GithubSettings], ref_template="#/$defs/{name}"
     )
-    # A separate file says how people log in.
+    # Settings of the login are in a separate file.
     del definitions["ClusterSettings"]["properties"]["github"]
     definitions = json.loads(json.dumps(definitions))
     own = {name: value for name, value in schema["$defs"].items() if name[0].islower()}

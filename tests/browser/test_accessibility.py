@@ -1,4 +1,4 @@
-"""axe-core finds nothing serious on any page: narrow and wide, light and dark."""
+"""axe-core finds no serious problem on any page: narrow and wide, light and dark."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(
 
 OURS = "/services/gpudev/"
 NAME = "abcdefghijklmnopqrstuvwxyz-123"
-"""As long as a name may be."""
+"""The longest allowed name."""
 RIGHT_TO_LEFT = "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET} <b>"
 
 
 def judge(page: Page) -> None:
-    """Look at a page in both widths and schemes; nothing may be wider than the screen either."""
+    """Check a page in both widths and colour schemes. Nothing may be wider than the screen."""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         for width in (1280, 390):
@@ -42,7 +42,7 @@ def judge(page: Page) -> None:
 
 
 def judge_all(page: Page, *addresses: str) -> None:
-    """The same for the pages at these addresses."""
+    """Check the pages at these addresses."""
     for address in addresses:
         page.goto(address)
         judge(page)
@@ -113,7 +113,7 @@ def test_pages_of_a_busy_pool(stack: Stack, login: Callable[..., Page]) -> None:
 
 @contextmanager
 def held_up(pid: int) -> Iterator[None]:
-    """Let a process do nothing for a while."""
+    """Suspend a process."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -126,7 +126,7 @@ def test_a_reservations_page_while_it_starts_and_when_it_is_stopped(
 ) -> None:
     watcher.expected |= {502, 503, 504}
     page = login()
-    stack.api("GET", "me", None, "alice")  # known to the service while the Hub is held up
+    stack.api("GET", "me", None, "alice")  # so that the service knows the user while the Hub is suspended
     with held_up(stack.part("hub")):
         held = stack.reserve("alice", gpus=1, hours=1, name="passing")
         page.goto(f"{OURS}reservations/{held['id']}")
@@ -150,11 +150,11 @@ PASSED: list[dict[str, Any]] = [
     *({"state": "ended", "server": None, "outcome": outcome} for outcome in ("expired", "failed", "idle")),
     {"state": "queued", "server": None, "position": None, "planned_start": None, "starts_at": None},
 ]
-"""What reservations rarely are, or for an instant: stopping, ended by itself, blocked."""
+"""States that are rare or short: stopping, ended without a release, blocked."""
 
 
 def test_a_reservations_page_in_rare_states(stack: Stack, login: Callable[..., Page]) -> None:
-    """From the page's template, with a reservation that was changed on its way."""
+    """The pages are rendered from the template, with a changed reservation."""
     held = stack.reserve("alice", gpus=1, hours=1, name=NAME)
     ready = msgspec.convert(stack.wait_state(held["id"], "ready", "alice"), wire.Reservation)
     page = login()
@@ -190,7 +190,7 @@ def test_a_reservations_page_in_rare_states(stack: Stack, login: Callable[..., P
             content_type="text/html",
         )
 
-    # Without the answers that its script waits for, the page stays as it is.
+    # The page's script gets no answers, so the page does not change.
     page.route("**/api/v1/**", lambda route: None)
     page.route("**/stand-in/*", serve)
     judge_all(page, *(f"{OURS}stand-in/{number}" for number in range(len(PASSED))))
@@ -198,7 +198,7 @@ def test_a_reservations_page_in_rare_states(stack: Stack, login: Callable[..., P
 
 
 def test_pages_of_operators(stack: Stack, login: Callable[..., Page], watcher: Watcher) -> None:
-    """With a drained node, a blocked request, and a reason in an alphabet that is written from the right."""
+    """They show a drained node, a blocked request, and a reason that is written from right to left."""
     watcher.expected |= {409}
     held = stack.reserve("alice", gpus=2, hours=1, name=NAME)
     stack.wait_state(held["id"], "ready", "alice")
@@ -269,11 +269,11 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "spawn_pending.html": {"spawner": {"name": "abc"}},
     "stop_pending.html": {"spawner": {"name": "abc"}},
 }
-"""Pages that are shown for an instant, or only with what a site adds; with what they are made from."""
+"""Pages that are shown for a moment or only at some sites, each with the values of its template."""
 
 
 def test_pages_of_the_hub_that_come_and_go(stack: Stack, login: Callable[..., Page]) -> None:
-    """From the Hub's templates, below the Hub's address, so that they load what they load there."""
+    """The Hub's templates are rendered at an address of the Hub, so that the pages find their files."""
     page = login()
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(picker.TEMPLATES), autoescape=True)
     common = {
@@ -290,7 +290,7 @@ def test_pages_of_the_hub_that_come_and_go(stack: Stack, login: Callable[..., Pa
         name = route.request.url.rpartition("/")[2]
         text = environment.get_template(name).render(common | STAND_INS[name])
         found = re.findall(r'<meta http-equiv="refresh" content="([^;]*);', text)
-        # axe-core wants no other delay: nobody can stop it who reads slowly.
+        # axe-core accepts no other delay, because slow readers cannot stop it.
         assert found in ([], ["0"]), name
         shown[name] = found
         route.fulfill(body=re.sub(r'<meta http-equiv="refresh"[^>]*>', "", text), content_type="text/html")

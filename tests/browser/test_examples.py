@@ -1,4 +1,4 @@
-"""The first notebook, in JupyterLab."""
+"""The first notebook of the examples, in JupyterLab."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stack import Stack
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(400)]
 
 ZONE = "Asia/Kathmandu"
-"""Hours and minutes differ from those of any server."""
+"""A time zone whose hours and minutes differ from the server's."""
 
 
 def test_the_notebook_shows_the_end_in_the_time_zone_of_the_browser(

@@ -1,4 +1,4 @@
-"""Log-in with GitHub in a real browser, through the whole web flow, and what others see instead."""
+"""Login with GitHub in a real browser, and the pages that people without access see."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from hub_users import wait_for
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(400)]
 
 GRACE = 4
-"""Seconds of grace in an outage of GitHub, for the test of its end."""
+"""Seconds for which access continues in an outage of GitHub, short enough to test its end."""
 SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
-"""A folder: every page is written there as a picture, wide and narrow, light and dark."""
+"""A folder for pictures of every page, wide and narrow, light and dark."""
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[GithubStack]:
-    """One hub for all tests here, instead of the one with passwords."""
+    """Run one hub with GitHub for all tests here, instead of the hub with passwords."""
     with (
         TemporaryDirectory(prefix="gh-", ignore_cleanup_errors=True) as folder,
         running_github_stack(Path(folder)) as running,
@@ -43,7 +43,7 @@ def _healed(stack: GithubStack) -> Iterator[None]:
 
 @pytest.fixture
 def visit(stack: GithubStack, browser: Browser, watcher: Watcher) -> Iterator[Callable[[], Page]]:
-    """Opens a browser of one's own on the login page."""
+    """Return a function that opens a separate browser on the login page."""
     contexts: list[BrowserContext] = []
 
     def come() -> Page:
@@ -62,22 +62,22 @@ def visit(stack: GithubStack, browser: Browser, watcher: Watcher) -> Iterator[Ca
 
 
 def to_github(page: Page) -> None:
-    """Begin a login."""
+    """Begin a login, as far as GitHub's page."""
     page.get_by_role("link", name="Log in with GitHub").click()
     expect(page.get_by_role("heading", name="Sign in to the fake GitHub")).to_be_visible()
 
 
 def choose(page: Page, login: str) -> None:
-    """Choose an account at GitHub."""
+    """Choose an account on GitHub's page."""
     page.get_by_role("radio", name=re.compile(rf"^{login}\b")).check()
     page.get_by_role("button", name="Sign in and authorize").click()
 
 
 def look(page: Page, name: str, *, layout: bool = False) -> None:
-    """Check that a page is not too wide, and keep pictures of it if they are wanted.
+    """Check that a page is not too wide, and save pictures of it if a folder is set.
 
-    ``layout``: the first page of its layout, checked in both widths and schemes, also for accessibility. The
-    other pages differ from it in words only: those can be too long on a narrow screen.
+    ``layout``: also check accessibility, in both widths and colour schemes. Other pages with the same layout
+    differ only in their text, which can be too long for a narrow screen.
     """
     for scheme in ("light", "dark") if layout or SHOTS else ("light",):
         page.emulate_media(color_scheme=scheme)
@@ -94,7 +94,7 @@ def look(page: Page, name: str, *, layout: bool = False) -> None:
 
 
 def refusal(page: Page, watcher: Watcher, status: int, heading: str, *said: str) -> None:
-    """The page says all that: why, and what to do."""
+    """Check that the page has this status and contains all these texts."""
     watcher.expected.add(status)
     expect(page.get_by_role("heading", level=1)).to_have_text(heading)
     expect(page.locator(".g-pill")).to_have_text(str(status))
@@ -103,7 +103,7 @@ def refusal(page: Page, watcher: Watcher, status: int, heading: str, *said: str)
 
 
 def shut_out(page: Page, *said: str) -> None:
-    """A page of the service says all that, or the login page if the Hub has asked again already."""
+    """Check that the service's page has these texts, or the login page if the Hub has asked again."""
     page.goto("/services/gpudev/")
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_have_text(re.compile("^(You cannot use this hub now|Log in)$"))
@@ -112,7 +112,7 @@ def shut_out(page: Page, *said: str) -> None:
 
 
 def logged_out(page: Page, *said: str) -> None:
-    """The Hub sends its pages to the login page, which says all that, as soon as it has asked again."""
+    """Wait until the Hub redirects to the login page with these texts, which happens when it asks again."""
 
     def sent() -> bool:
         page.goto("/hub/token")
@@ -241,9 +241,9 @@ def test_suspended_accounts_and_an_app_that_github_does_not_accept(
 def test_whoever_lost_access_reads_why_where_they_are(
     stack: GithubStack, visit: Callable[[], Page], watcher: Watcher
 ) -> None:
-    """On the service's pages at once; at the login page after the Hub has asked again.
+    """The service's pages say so at once, and the login page after the Hub has asked again.
 
-    Somebody whom an operator has blocked reads so, too, and no other account of theirs is meant.
+    A user whom an operator has blocked is told so, and is not asked to use another account.
     """
     login, unwanted, page, other, blocked = stack.newcomer(), "ben", visit(), visit(), visit()
     for browser, account in ((page, login), (blocked, unwanted)):

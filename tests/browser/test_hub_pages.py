@@ -1,4 +1,4 @@
-"""The Hub's own pages: tokens are made and revoked; capitals and right-to-left text break nothing."""
+"""The Hub's own pages: tokens, and names with capitals or right-to-left text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RIGHT_TO_LEFT = "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}\N{RIGHT-TO-LEFT OVE
 
 
 def scopes_of(stack: Stack, token: str) -> set[str]:
-    """What the Hub says that a token may do; nothing if it knows no such token."""
+    """Return the scopes of a token; none if the Hub does not know it."""
     headers = {"Authorization": f"token {token}"}
     answer = httpx.get(f"{stack.url}/hub/api/user", headers=headers, trust_env=False, timeout=30)
     return set(answer.json()["scopes"]) if answer.is_success else set()
 
 
 def made(page: Page) -> str:
-    """The token that the page shows."""
+    """Return the token that the page shows."""
     expect(page.locator("#token-made")).to_be_visible()
     return page.locator("#token-value").text_content() or ""
 

@@ -1,4 +1,4 @@
-"""From log-in to release, as people do it: with scripts and without, alone and in the queue."""
+"""Users' ways from login to release: with and without scripts, alone and in the queue."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LAB = re.compile(r"/user/alice/[a-z0-9-]+/lab")
 
 
 def only(stack: Stack, user: str = "alice") -> dict[str, object]:
-    """The one live reservation of a user."""
+    """Return the only live reservation of a user."""
     (record,) = stack.api("GET", "reservations", None, user)["reservations"]
     return dict(record)
 
 
 def seen(stack: Stack, user: str, file: str) -> str | None:
-    """What a file in a demo user's home says, once it is there."""
+    """Return the content of a file in a demo user's home once it is complete; ``None`` before."""
     path: Path = stack.settings.home_of(user) / file
     return path.read_text().strip() if path.exists() and path.read_text().endswith("\n") else None
 
@@ -47,7 +47,7 @@ def test_login_picker_lab_terminal_extension_release(
     page.wait_for_url(LAB, timeout=SLOW)
     page.locator(".jp-LauncherCard", has_text="Terminal").click()
     lab = json.loads(page.locator("#jupyter-config-data").text_content() or "")
-    assert lab["news"] == {"disabled": True}, "nobody is asked whether to get news"
+    assert lab["news"] == {"disabled": True}, "no prompt about news"
     terminal = page.locator(".jp-Terminal .xterm-helper-textarea")
     terminal.wait_for(state="attached")
     page.locator(".jp-Terminal").click()
@@ -101,7 +101,7 @@ def test_without_scripts(stack: Stack, login: Callable[..., Page]) -> None:
     page.get_by_role("button", name="Reserve GPUs").click()
     expect(page.get_by_text("16 free now")).to_be_visible()
     choose(page, "1 GPU", "0.5", "plain")
-    # The form's answer leads to the reservation's page, and that to the server, by reloading itself.
+    # The form leads to the reservation's page. This page reloads itself, and then leads to the server.
     page.wait_for_url(LAB, timeout=SLOW)
 
     page.goto(f"/services/gpudev/reservations/{only(stack)['id']}")
@@ -122,7 +122,7 @@ def test_a_stopped_server_is_started_again_or_released(stack: Stack, login: Call
     page = login()
     page.goto(f"/services/gpudev/reservations/{held['id']}")
     expect(page.get_by_role("link", name="Open JupyterLab")).to_be_visible()
-    # What "Stop" in the Hub does.
+    # As the button "Stop" in the Hub does.
     page.goto("/hub/token")
     status = page.evaluate(
         """(id) => fetch(`/hub/api/users/alice/servers/${id}`, {
@@ -160,7 +160,7 @@ def test_an_outage_is_said_and_survived(stack: Stack, login: Callable[..., Page]
 
 
 def test_through_a_tunnel_at_another_port(stack: Stack, login: Callable[..., Page]) -> None:
-    user, lab = "carol", re.compile(r"/user/carol/[a-z0-9-]+/lab")  # who has no open tabs
+    user, lab = "carol", re.compile(r"/user/carol/[a-z0-9-]+/lab")  # this user has no open tabs
     with tunnel(stack.port) as port:
         there = f"http://localhost:{port}"
         visited = []
@@ -190,14 +190,14 @@ def test_through_a_tunnel_at_another_port(stack: Stack, login: Callable[..., Pag
 
 
 def answered(page: Page, what: str) -> None:
-    """The page has stayed, and says what does not answer, within 2 s of now."""
+    """Check that the page stays, and shows within 2 s what does not answer."""
     expect(page.locator(".g-away")).to_contain_text(f"{what} does not answer", timeout=2_000)
 
 
 def test_clicks_wait_for_a_hub_that_is_away(
     stack: Stack, login: Callable[..., Page], watcher: Watcher
 ) -> None:
-    """A Hub that hangs, and one that is dead: the page stays, says so, and goes on when the Hub is back."""
+    """If the Hub hangs or is dead, the page stays, says so, and continues when the Hub is back."""
     watcher.expected |= {502, 503, 504}
     page = login()
     note = page.locator(".g-away")
@@ -241,7 +241,7 @@ def test_clicks_wait_for_a_hub_that_is_away(
 
 
 def test_home_shows_an_end_by_itself(stack: Stack, login: Callable[..., Page]) -> None:
-    owner = stack.user  # of whom nothing has ended yet
+    owner = stack.user  # this user has no ended reservations yet
     held = stack.reserve(owner, gpus=1, hours=1, name="brief")
     stack.wait_state(held["id"], "ready", owner)
     page = login(owner)

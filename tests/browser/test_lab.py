@@ -1,4 +1,4 @@
-"""The reservation inside JupyterLab: time left, more time, the end; in two tabs, and with parts away."""
+"""The reservation in JupyterLab: time left, extension and end, in two tabs, and while parts do not answer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from stack import Stack
 pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(300)]
 
 SOON = 20_000
-"""Milliseconds in which JupyterLab shows what happens elsewhere, on a busy machine."""
+"""Milliseconds until JupyterLab shows a change made elsewhere, on a busy machine."""
 LONGEST = "a-name-of-thirty-letters-is-ok"
 A_LITTLE_OVER = 0.6 / 60
-"""Hours; a reservation so much longer than a threshold is warned at once."""
+"""Hours. A reservation that is this much longer than a threshold soon reaches it."""
 PANEL = ".gpudev-panel"
 DIALOG = "dialog.gpudev-dialog"
 
@@ -53,7 +53,7 @@ def status(page: Page) -> Locator:
 
 
 def heading(page: Page, text: str) -> Locator:
-    """Return the heading of a dialog, of whichever size the page is."""
+    """Return the heading of a dialog on a page of any size."""
     return page.locator(DIALOG).get_by_role("heading", name=text)
 
 
@@ -69,14 +69,14 @@ def paused(stack: Stack, part: str) -> Iterator[None]:
 
 
 def no_question(page: Page) -> None:
-    """Neither Jupyter's question about news, nor JupyterHub's about a restart."""
+    """Check that neither Jupyter asks about news, nor JupyterHub about a restart."""
     expect(page.get_by_text("official Jupyter news")).to_have_count(0)
     expect(page.locator(".jp-Dialog")).to_have_count(0)
 
 
 @pytest.fixture(autouse=True)
 def _of_jupyter(watcher: Watcher) -> Iterator[None]:
-    """What JupyterLab's own scripts say while its server is away is no problem of a page."""
+    """Expect errors of JupyterLab's own scripts while its server does not answer."""
     yield
     watcher.problems[:] = [problem for problem in watcher.problems if "Invalid response: 50" not in problem]
 
@@ -295,7 +295,7 @@ def test_notifications_are_asked_for_and_can_be_forbidden(stack: Stack, login: C
     """
     page.add_init_script(asked)
     open_lab(page, record)
-    assert page.evaluate("window.asked") == 0, "nobody is asked when the page opens"
+    assert page.evaluate("window.asked") == 0, "no prompt when the page opens"
     status(page).click()
     panel = page.locator(PANEL)
     panel.get_by_role("button", name="Turn notifications on").click()

@@ -1,4 +1,4 @@
-"""The page that confirms the login of a command line, in a real browser, narrow and wide."""
+"""The page that confirms a login of the command line, in a real browser, narrow and wide."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.timeout(
 
 
 def look(page: Page, name: str) -> None:
-    """The page fits, is accessible, and is kept as a picture if pictures are wanted."""
+    """Check that the page fits and is accessible; save a picture of it if a folder is set."""
     for width in (1280, 390, 360):
         page.set_viewport_size({"width": width, "height": 844})
         wider = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -33,7 +33,7 @@ def look(page: Page, name: str) -> None:
 def begin(
     stack: Stack, way: Callable[[Login, Callable[[str], bool]], LoginResult]
 ) -> tuple[Callable[[], str], Callable[[], LoginResult], list[str]]:
-    """Start a login in another thread; return its page, its result and what it says."""
+    """Start a login in another thread; return its page, its future result and its messages."""
     said: list[str] = []
     opened: queue.SimpleQueue[str] = queue.SimpleQueue()
 

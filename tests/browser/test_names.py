@@ -1,4 +1,4 @@
-"""Names as people write them: the longest, in capitals, from right to left."""
+"""Unusual names: the longest one, with capitals, and from right to left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEBREW = "\u05e9\u05dc\u05d5\u05dd 12"
 
 
 def replaced(word: str, by: str) -> Callable[[Route], None]:
-    """Serve pages with a word replaced, as the service would if it were called so."""
+    """Serve pages with a word replaced, as if the service used the other name."""
 
     def serve(route: Route) -> None:
         answer = route.fetch()

@@ -1,4 +1,4 @@
-"""Notifications of the browser: asked for by a button, one per event in any number of tabs."""
+"""Notifications of the browser: a button turns them on. Each event has one, with any number of tabs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECORDED = """
 
 
 class Told:
-    """The notifications of a browser's pages, in order."""
+    """Records the notifications of a browser's pages, in order."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -44,17 +44,17 @@ class Told:
         return [shown["title"] for shown in self.all]
 
     def wait(self, *titles: str) -> dict[str, Any]:
-        """Wait for one with one of these titles."""
+        """Wait for a notification with one of these titles."""
 
         def found() -> dict[str, Any] | None:
-            self.page.evaluate("1")  # lets the messages of the pages in
+            self.page.evaluate("1")  # lets Playwright receive messages of the pages
             return next((shown for shown in self.all if shown["title"] in titles), None)
 
         return wait_for(" or ".join(titles), found)
 
 
 def both(page: Page, address: str) -> Page:
-    """Open the address in ``page`` and in a second tab; returns that."""
+    """Open the address in ``page`` and in a second tab; return the second tab."""
     page.goto(address)
     other = page.context.new_page()
     other.goto(address)
@@ -68,7 +68,7 @@ def test_a_turn_is_told_once_to_who_asked_for_it(stack: Stack, login: Callable[.
     told = Told(page)
     other = both(page, f"/services/gpudev/reservations/{waiting['id']}")
     expect(page.get_by_role("button", name="Notify me")).to_be_visible()
-    assert told.titles == [], "nobody is asked at load"
+    assert told.titles == [], "no prompt at load"
     page.get_by_role("button", name="Notify me").click()
     expect(page.get_by_role("button", name="Turn notifications off")).to_be_visible()
     expect(other.get_by_role("button", name="Turn notifications off")).to_be_visible()
@@ -77,7 +77,7 @@ def test_a_turn_is_told_once_to_who_asked_for_it(stack: Stack, login: Callable[.
     stack.api("DELETE", f"reservations/{held['id']}", None, "bob")
     shown = told.wait("train: your turn has come")
     assert shown["body"] in ("Your server is starting.", "Your server is ready.")
-    for tab in (page, other):  # each goes to the server once it has said what it had to
+    for tab in (page, other):  # each tab opens the server after its notification
         tab.wait_for_url(lambda url: "/reservations/" not in url, timeout=SLOW)
     assert told.titles.count("train: your turn has come") == 1
 
@@ -100,7 +100,7 @@ def test_the_end_is_told_before_it_comes_and_when_it_comes(stack: Stack, login: 
     assert told.titles.count("train: 15 min left") == 1
 
     stack.api("DELETE", f"reservations/{made['id']}", None, "alice")
-    # The page may look again only when it is over.
+    # The page may check again only after the end.
     last = told.wait("train is ending", "train has ended")
     assert last["body"].rstrip(".") == "Released"
     for tab in (page, other):

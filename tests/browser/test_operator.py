@@ -1,4 +1,4 @@
-"""The operator page in a browser: kept fresh by its script, and whole without scripts."""
+"""The operator page in a browser: its script updates it, and it also works without scripts."""
 
 from __future__ import annotations
 

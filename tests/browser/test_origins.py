@@ -1,4 +1,4 @@
-"""A page of one user's server cannot act as the person who opens it."""
+"""A page of a user's server cannot act as the guest who opens it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async ({ hub, reservation }) => {
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[Stack]:
-    """A hub where each user has an origin of their own."""
+    """Run a hub where each user has a separate origin."""
     with (
         TemporaryDirectory(prefix="gd-", ignore_cleanup_errors=True) as folder,
         running_stack(Path(folder), environment={"GPUDEV_SUBDOMAINS": "1"}) as running,
@@ -87,7 +87,7 @@ def log_in(stack: Stack, browser: Browser, user: str) -> Page:
 
 
 def attacked(stack: Stack, browser: Browser) -> tuple[Page, dict[str, Any], dict[str, Any]]:
-    """Let alice open the JupyterLab that bob shares with her, and run a hostile script of that page's."""
+    """Let alice open the JupyterLab that bob shares, and run a hostile script in that page."""
     own = stack.reserve("alice", name="own")
     bobs = stack.reserve("bob", name="trap")
     stack.wait_state(own["id"], "ready", "alice")
@@ -125,7 +125,7 @@ def test_a_hostile_page_of_a_shared_server_cannot_act_as_its_guest(apart: Stack,
 
 
 def test_the_same_page_could_without_subdomains(stack: Stack, browser: Browser, watcher: Watcher) -> None:
-    """Shows that the attack works where nothing stops it: one machine, whose users are not isolated."""
+    """The attack works without separate origins, as on one machine, where users are not isolated."""
     page, _, found = attacked(stack, browser)
     assert found["use a window"] == "alice", found
     page.context.close()
@@ -143,7 +143,7 @@ def test_pages_links_and_logins_work_with_subdomains(apart: Stack, browser: Brow
     assert page.evaluate("location.host") == host
     config = json.loads(page.locator("#jupyter-config-data").text_content() or "")
     assert json.loads(config["gpudev"])["root"] == f"{apart.url}/services/gpudev/"
-    # The address of a server that is not running leads to the Hub, which knows the person.
+    # The address of a server that does not run leads to the Hub, where the user is logged in.
     apart.api("DELETE", f"reservations/{record['id']}", None, "carol")
     apart.wait_state(record["id"], "ended", "carol")
     page.goto(ready["url"])

@@ -1,4 +1,4 @@
-"""What holds for every page: it fits, it has no errors, it runs nobody's script, a link reserves nothing."""
+"""Rules for every page: it fits, has no errors and runs no script from a name; a link reserves nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = "<img src=x onerror=alert(1)>"
 
 @pytest.fixture
 def busy(stack: Stack) -> dict[str, str]:
-    """A pool with something of everything in it, by name."""
+    """Fill the pool with reservations in all states; return their addresses by name."""
     found = {}
     for user, name, ask in (
         ("alice", "train-llama", {"gpus": 4, "hours": 2}),
@@ -74,7 +74,7 @@ def test_every_page_fits_and_has_no_errors(
     page.get_by_role("radio", name="2 GPUs").check(force=True)
     expect(page.locator(".g-size:has(input:checked)")).to_contain_text("or now for up to 2 h")
     expect(page.locator("#summary")).to_contain_text("For up to 2 h")
-    # Playwright takes any space for any other; a line must not break within the length of time.
+    # Playwright treats all spaces as equal. A line must not break between number and unit.
     assert "For up to 2\N{NO-BREAK SPACE}h" in (page.locator("#summary").text_content() or "")
     page.get_by_role("button", name="1 h", exact=True).click()
     expect(page.get_by_text("1 free now")).to_be_visible()
@@ -86,7 +86,7 @@ def test_every_page_fits_and_has_no_errors(
 
 
 def test_the_plan_is_never_about_other_hours(login: Callable[..., Page], watcher: Watcher) -> None:
-    """While hours are typed, where they can't be reserved, and while the service does not answer."""
+    """This holds while hours are typed, if they cannot be reserved, and while the service does not answer."""
     watcher.expected |= {400, 409, 503}
     page = login()
     page.get_by_role("button", name="New reservation").click()
@@ -155,7 +155,7 @@ def test_names_and_links_run_no_script(stack: Stack, login: Callable[..., Page],
     choose(page, "2 GPUs", "1", SCRIPT)
     expect(page.locator("#refused")).to_contain_text("is not a valid name")
     expect(page.locator("#refused")).to_contain_text(SCRIPT)
-    # Everything is as it was filled in.
+    # The form keeps what was filled in.
     expect(page.get_by_label("Name")).to_have_value(SCRIPT)
     expect(page.get_by_role("radio", name="2 GPUs", exact=False).first).to_be_checked()
     choose(page, "2 GPUs", SCRIPT)

@@ -1,4 +1,4 @@
-"""The pool's page on every screen: the timeline fits, names can be read, and every value has its label."""
+"""The pool's page on screens of all sizes: the timeline fits, names are readable, and values have labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCROLLS_SIDEWAYS = """() => [...document.querySelectorAll("*")]
 
 @pytest.fixture
 def crowded(stack: Stack) -> str:
-    """Short and long reservations side by side; returns the id of one with a bar too narrow for its name."""
+    """Make short and long reservations; return the id of one whose bar is too narrow for its name."""
     stack.reserve("alice", gpus=2, hours=2, name=LONGEST)
     short = stack.reserve("bob", gpus=1, hours=0.9, name="short")
     stack.reserve("carol", gpus=4, hours=24, name="long")
@@ -51,7 +51,7 @@ def test_every_bar_can_be_read(stack: Stack, login: Callable[..., Page], crowded
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert page.evaluate(SCROLLS_SIDEWAYS) == []
     assert page.evaluate(CROSSED) == []
-    # Too narrow for a name: it is not cut to a letter, and said in full where the keyboard gets to.
+    # The bar is too narrow for its name, so the name is hidden, and shown in full when the bar has focus.
     expect(bar.locator(".g-bar-label span")).to_be_hidden()
     told = page.locator("[data-told]")
     expect(told).to_be_visible()

@@ -1,4 +1,4 @@
-"""Light, dark or as the system is set: one choice for the pages of service and Hub, without a flash."""
+"""Light, dark or the system's theme: one choice for all pages of service and Hub, without a flash."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ new MutationObserver((_, observer) => {
 
 
 def is_dark(page: Page) -> None:
-    """Wait until the page's ground is dark."""
+    """Wait until the page's background is dark."""
     wait_for("a dark page", lambda: page.evaluate(BRIGHTNESS) < 60)
 
 
 def is_light(page: Page) -> None:
-    """Wait until the page's ground is light."""
+    """Wait until the page's background is light."""
     wait_for("a light page", lambda: page.evaluate(BRIGHTNESS) > 200)
 
 
@@ -46,7 +46,7 @@ def test_the_choice_holds_on_every_page_from_its_first_paint(
     is_light(page)
     page.emulate_media(color_scheme="dark")
     is_dark(page)
-    # By keyboard alone.
+    # Use the keyboard only.
     theme.focus()
     page.keyboard.type("Li")
     expect(theme).to_have_value("light")
@@ -98,7 +98,7 @@ def test_help_is_one_link_away_also_before_the_log_in(
         page.goto(address)
         page.get_by_role("navigation").get_by_role("link", name="Help").click()
         page.wait_for_url("**/services/gpudev/help")
-        # The address that this browser reaches the hub by.
+        # It shows the address that this browser uses.
         expect(page.get_by_text("gpu-dev login --url").first).to_contain_text(stack.url)
     page.get_by_role("link", name="Log out").click()
     page.get_by_role("heading", name="Log in").wait_for()

@@ -1,4 +1,4 @@
-"""Between parts of gpudev and the API server: connections that are cut, and a cache that is behind."""
+"""A proxy in front of the API server that cuts or refuses watches, or answers from an old cache."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ TOO_MANY: Final = {
 
 
 class ApiProxy:
-    """What kubeconfig files of ``kubeconfig`` lead to; nothing goes wrong until a test says so."""
+    """A proxy for clients with a ``kubeconfig`` file. It passes requests on until a test sets a fault."""
 
     def __init__(self, authority: Path, folder: Path) -> None:
-        """``authority``: certificate of the API server's. ``folder``: for the kubeconfig files."""
+        """``authority``: the file with the API server's authority. ``folder``: for the kubeconfig files."""
         self._authority = authority
         self._folder = folder
         self._port = 0
@@ -71,7 +71,7 @@ class ApiProxy:
         self._loop.close()
 
     def kubeconfig(self, direct: Path) -> Path:
-        """A copy of a kubeconfig file that leads here, and is as private."""
+        """Return a copy of a kubeconfig file, as private as the original, with the address of this proxy."""
         content = json.loads(direct.read_text())
         content["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{self._port}"}
         path = self._folder / direct.name
@@ -79,20 +79,20 @@ class ApiProxy:
         path.write_text(json.dumps(content))
         return path
 
-    # What goes wrong
+    # Faults
 
     def cut(self, expired: int = 0) -> int:
-        """Cut all watches; returns how many. So many of the next ones can't go on where those ended."""
+        """Cut all watches; return how many. The next ``expired`` watches cannot resume where these ended."""
         return asyncio.run_coroutine_threadsafe(self._cut(expired), self._loop).result(30)
 
     @property
     def watching(self) -> int:
-        """Watches that go on."""
+        """The number of open watches."""
         return len(self._watches)
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """New watches are answered that there are too many requests."""
+        """Answer new watches with 429, too many requests."""
         self._refusing = True
         try:
             yield
@@ -101,9 +101,9 @@ class ApiProxy:
 
     @contextmanager
     def behind(self) -> Iterator[None]:
-        """The cache stands still: as the API promises it no more, a list of version 0 is an old one.
+        """Freeze the cache: the API allows an old answer to a list with resource version 0.
 
-        Watches bring nothing then; afterwards they bring it all. A list without a version is right.
+        Meanwhile watches deliver nothing; then they deliver everything. A list without a version is current.
         https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list
         """
         self._loop.call_soon_threadsafe(self._current.clear)
@@ -112,7 +112,7 @@ class ApiProxy:
         finally:
             self._loop.call_soon_threadsafe(self._current.set)
 
-    # In the thread
+    # In the proxy's thread
 
     async def _open(self) -> None:
         self._current.set()
@@ -173,7 +173,7 @@ class ApiProxy:
     async def _stream(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         out = web.StreamResponse(headers={"Content-Type": answer.content_type})
         await out.prepare(request)
-        # Kept, because a request whose client has hung up has none any more.
+        # Keep the transport: after the client has disconnected, the request has none.
         transport = request.transport
         assert isinstance(transport, asyncio.Transport)
         self._watches.add(transport)
@@ -182,7 +182,7 @@ class ApiProxy:
                 await self._current.wait()
                 await out.write(chunk)
         except (ConnectionError, aiohttp.ClientError):
-            pass  # cut, on one side or the other
+            pass  # the client or the API server has closed it
         finally:
             self._watches.discard(transport)
         return out

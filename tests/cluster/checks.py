@@ -1,4 +1,4 @@
-"""What must hold of servers whatever happens to the parts around them."""
+"""Checks that must hold for servers whatever happens to other parts. Numbers are those of the invariants."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from gpudev_hub.cluster.labels import ATTEMPT
 from hub_users import wait_for
 
 CONVERGED = 60.0
-"""Seconds after which everything must be as it was to be; on two cores that all parts share."""
+"""Seconds until the state must be as expected, on two cores that all parts share."""
 
 
 def uids(stack: ClusterUsers, id: str) -> dict[str, str]:
-    """Pods of a reservation, and which they are."""
+    """Return the uids of a reservation's pods by name."""
     return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in stack.pods(id)}
 
 
 def attempts(stack: ClusterUsers, record: dict[str, Any]) -> set[int]:
-    """Of which attempts a reservation has pods."""
+    """Return the attempts of which a reservation has pods."""
     return {int(pod["metadata"]["labels"][ATTEMPT]) for pod in stack.pods(record["id"])}
 
 
 def ready(stack: ClusterUsers, user: str = "alice", **ask: object) -> dict[str, Any]:
-    """A reservation whose server is ready."""
+    """Reserve, and wait until the server is ready."""
     return stack.wait_state(stack.reserve(user, **ask)["id"], "ready", user)
 
 
 def all_ready(stack: ClusterUsers, **asks: dict[str, int]) -> list[dict[str, Any]]:
-    """Reservations whose servers are ready, one for each user; they start side by side."""
+    """Reserve for several users at once, and wait until all servers are ready."""
     asked = [(stack.reserve(user, **ask)["id"], user) for user, ask in asks.items()]
     return [stack.wait_state(reservation, "ready", user) for reservation, user in asked]
 
 
 def untouched(stack: ClusterUsers, record: dict[str, Any], before: dict[str, str]) -> None:
-    """The same pods, ready, with Jupyter answering, and nothing lost of the reservation."""
+    """Check that pods and reservation are the same as before, and that Jupyter answers."""
     after = stack.wait_state(record["id"], "ready", record["owner"], CONVERGED)
     assert uids(stack, record["id"]) == before
     assert after["allocation"] == record["allocation"]
@@ -48,7 +48,7 @@ def untouched(stack: ClusterUsers, record: dict[str, Any], before: dict[str, str
 
 
 def one_owner_each(stack: ClusterUsers) -> None:
-    """1: no slot is two reservations', and no node is asked for more GPUs than it has, bound or not yet."""
+    """1: check that no slot has two owners, and that pods, bound or not, fit the GPUs of their node."""
     slots: Counter[tuple[str, int]] = Counter()
     for record in stack.api("GET", "reservations?owner=all")["reservations"]:
         for part in record["allocation"] or ():
@@ -71,19 +71,19 @@ def _planned_on(pod: dict[str, Any]) -> str:
 
 
 def history(stack: ClusterUsers, id: str, user: str) -> list[dict[str, Any]]:
-    """What has happened to a reservation."""
+    """Return the history of a reservation."""
     found: list[dict[str, Any]] = stack.api("GET", f"reservations/{id}/history", None, user)["items"]
     return found
 
 
 def failed_starts(stack: ClusterUsers, record: dict[str, Any]) -> list[str]:
-    """Why starts of it came to nothing."""
+    """Return the causes of a reservation's failed starts."""
     causes = [entry["cause"] for entry in history(stack, record["id"], record["owner"])]
     return [cause for cause in causes if cause.startswith("start_failed")]
 
 
 def again(stack: ClusterUsers, record: dict[str, Any], before: dict[str, str]) -> dict[str, Any]:
-    """The reservation once all its pods are others than before, and it is ready."""
+    """Wait until all pods of a reservation are new and it is ready; return it."""
 
     def look() -> dict[str, Any] | None:
         found = stack.record(record["id"], record["owner"])
@@ -95,7 +95,7 @@ def again(stack: ClusterUsers, record: dict[str, Any], before: dict[str, str]) -
 
 
 def asked_until_acknowledged(stack: ClusterUsers, user: str, word: str) -> dict[str, Any]:
-    """A reservation of 2 GPUs, asked for with one request id until it is acknowledged."""
+    """Reserve 2 GPUs, and retry with the same request id until the request is acknowledged."""
     ask = {"gpus": 2, "hours": 1, "request_id": f"{word}-{time.monotonic_ns()}"}
 
     def asked() -> dict[str, Any] | None:
@@ -107,14 +107,14 @@ def asked_until_acknowledged(stack: ClusterUsers, user: str, word: str) -> dict[
 
 
 def the_only_one(stack: ClusterUsers, record: dict[str, Any]) -> None:
-    """3: what was asked for again is there once."""
+    """3: check that the retried request made one reservation."""
     mine = stack.api("GET", "reservations", None, record["owner"])["reservations"]
     assert [r["id"] for r in mine if r["state"] != "ended"] == [record["id"]]
 
 
 @contextmanager
 def nft_table(*chains: Sequence[str]) -> Iterator[None]:
-    """Rules of nftables' in the cluster's network, one sequence of lines for each chain."""
+    """Apply nftables rules in the cluster's network. Each argument has the lines of one chain."""
     lines = ["table ip gpudev_test {"]
     for number, rules in enumerate(chains):
         lines += [f"chain chain{number} {{", *rules, "}"]

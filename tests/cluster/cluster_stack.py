@@ -1,7 +1,7 @@
-"""gpudev on the test cluster: hub, proxy and service as processes beside it, each under its own account.
+"""gpudev on the test cluster: hub, proxy and service run as processes beside it, each with its own account.
 
-They run in the cluster's namespaces, on an address that pods reach, and not in pods, so that a test can kill
-each of them like any process and read what it says.
+They run in the cluster's namespaces, on an address that pods can reach. They are not pods, so that a test can
+kill each process and read its output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hub_users import wait_for
 from manifests import surroundings
 
 ADDRESS: Final = API_ADDRESS
-"""Of the machine, as pods see it."""
+"""The machine's address, as pods see it."""
 BIN: Final = Path(sys.executable).parent
 HERE: Final = Path(__file__).parent
 
@@ -53,9 +53,9 @@ import os
 if patience := os.environ.get("GPUDEV_TEST_HTTP_TIMEOUT"):
     c.GpuSpawner.http_timeout = int(patience)
 """
-"""Where things are beside the cluster; nothing of what the product relies on.
+"""Addresses for parts beside the cluster. These settings change nothing that the product relies on.
 
-``GPUDEV_TEST_HTTP_TIMEOUT``: seconds that a Jupyter has to answer, for a test that would wait for minutes.
+``GPUDEV_TEST_HTTP_TIMEOUT``: seconds in which Jupyter must answer, so that a test need not wait for minutes.
 """
 
 
@@ -64,7 +64,7 @@ MISSING: Final = "localhost/is-nowhere:1"
 
 
 def pool(image: str, **fields: Any) -> dict[str, Any]:
-    """The pool of the test cluster's nodes; small servers, since all of them share one machine."""
+    """Return the pool of the test cluster's nodes. Servers are small, because all share one machine."""
     return {
         "name": "h100",
         "label": "8 simulated GPUs",
@@ -81,25 +81,25 @@ def pool(image: str, **fields: Any) -> dict[str, Any]:
 
 
 class ClusterStack(ClusterUsers):
-    """Started and stopped as often as a test likes; its parts, too."""
+    """An installation beside the cluster. A test can start and stop it, and each part, at any time."""
 
     def __init__(
         self, folder: Path, cluster: Cluster, image: str, settings: Mapping[str, Any] | None = None
     ) -> None:
-        """``settings``: fields of ``ClusterSettings`` that differ."""
+        """``settings``: fields of ``ClusterSettings`` that differ from the defaults of the tests."""
         super().__init__(folder, f"http://{ADDRESS}:8000", cluster)
         self._hub_config = HERE / "hub_config.py"
         self._hub_environment = {"GPUDEV_TEST_OVERRIDES": OVERRIDES}
         if package := os.environ.get(chart.VARIABLE):
-            # As the chart configures it; without its package the same function does it alone.
+            # With the JupyterHub chart's package, use the chart's configuration, else only gpudev's.
             files = chart.unpack_hub(chart.render(package), folder / "chart", OVERRIDES)
             self._hub_config = files.config
             self._hub_environment = dict(files.env)
         self.dynamodb = DynamoDBLocal()
         self.faults = FaultProxy(self.dynamodb.url)
-        """Between the service and its table: what it does to requests is a test's to say."""
+        """A proxy between the service and its table, in which a test can set faults."""
         self.ec2 = FakeEc2()
-        """Capacity blocks; there are none until a test makes some."""
+        """An EC2 with capacity blocks. It has none until a test adds some."""
         self.ec2.start()
         self.secrets = folder / "secrets"
         self.secrets.mkdir(parents=True)
@@ -135,21 +135,21 @@ class ClusterStack(ClusterUsers):
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
         self._kubeconfigs: dict[str, Path] = {}
         self.lead: Callable[[Path], Path] | None = None
-        """What parts that start from now on get in place of their kubeconfig file."""
+        """If set, returns the kubeconfig file that a starting part gets instead of its own."""
 
-    # Life
+    # Start and stop
 
     def start(self) -> None:
         """Start everything and wait until it works."""
         for name in ("proxy", "hub", "service"):
             self.start_part(name)
         self.wait_until_up()
-        # Their first log-in needs every part, also where a test lets one of them die first.
+        # Log the users in now: the first login needs every part, and a test may kill one.
         for user in ("alice", "bob", "carol", "dave"):
             self.token_for(user)
 
     def answers(self, name: str) -> bool:
-        """The same of a part that must run."""
+        """Return whether users get an answer from the part, which must run."""
         assert self.runs(name), "it ended"
         return super().answers(name)
 
@@ -159,9 +159,9 @@ class ClusterStack(ClusterUsers):
         environment: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start ``proxy``, ``hub`` or ``service``, or one more service (``service-2``); returns at once.
+        """Start ``proxy``, ``hub``, ``service``, or a second service (``service-2``); return at once.
 
-        ``settings``: fields that differ for this part.
+        ``settings``: fields that differ for this part only.
         """
         config = self.folder / f"{name}.json"
         config.write_text(json.dumps(self.settings | {**(settings or {})}))
@@ -174,9 +174,9 @@ class ClusterStack(ClusterUsers):
         self._run(name, self._command(name), {**self._environment(name), **common, **(environment or {})})
 
     def kubeconfig(self, name: str) -> Path:
-        """Of the Hub's account, or of a service's."""
+        """Return the kubeconfig file of the Hub's or the service's account."""
         account = {"hub": "hub", "service": "gpudev-service"}[name.partition("-")[0]]
-        # One token for all of its life: a part starts while the API server is away, too.
+        # Get the token once, because a part must also start while the API server is down.
         if account not in self._kubeconfigs:
             self._kubeconfigs[account] = self.cluster.kubeconfig("gpudev", account, 3 * 3600)
         return self._kubeconfigs[account]
@@ -223,28 +223,28 @@ class ClusterStack(ClusterUsers):
         self._parts[name].wait(60)
 
     def send(self, name: str, number: signal.Signals) -> None:
-        """Stop or continue a part."""
+        """Send a signal to a part, for example to suspend or resume it."""
         self._parts[name].send_signal(number)
 
     def runs(self, name: str) -> bool:
-        """Whether the part's process lives."""
+        """Return whether the part's process runs."""
         return self._parts[name].poll() is None
 
     def end_extra(self, name: str) -> None:
-        """Kill a part that is one too many, if it was started, and forget it."""
+        """Kill and forget an extra part, if it was started."""
         if name in self._parts:
             if self.runs(name):
                 self.kill(name)
             del self._parts[name]
 
     def lose_hub_database(self) -> None:
-        """While the Hub does not run."""
+        """Delete the Hub's database. The Hub must not run."""
         for path in self.folder.glob("jupyterhub.sqlite*"):
             path.unlink()
         self.forget_tokens()
 
     def restart(self, *names: str) -> None:
-        """Kill and start parts, and wait until all works."""
+        """Kill and start these parts, and wait until everything works."""
         for name in names:
             self.kill(name)
         for name in names:
@@ -252,17 +252,17 @@ class ClusterStack(ClusterUsers):
         self.wait_until_up()
 
     def told_time(self) -> datetime:
-        """What time the service thinks it is."""
+        """Return the time of the service's clock."""
         answer = httpx.get(f"{self.url}/services/gpudev/health/live", trust_env=False, timeout=5)
         return parsedate_to_datetime(answer.headers["Date"])
 
     def log(self, name: str) -> str:
-        """All that a part has said."""
+        """Return the whole log of a part."""
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def close(self) -> None:
-        """End every part, and everything of users."""
+        """End every part, and delete all objects of users."""
         for process in self._parts.values():
             if process.poll() is None:
                 process.kill()
@@ -279,7 +279,7 @@ class ClusterStack(ClusterUsers):
         wait_for("the pods' end", lambda: not self.pods())
 
     def clean(self) -> None:
-        """Start what does not run, too."""
+        """Start parts that do not run, then end all reservations."""
         for name in [name for name in self._parts if not self.runs(name)]:
             self.start_part(name)
         super().clean()
@@ -287,7 +287,7 @@ class ClusterStack(ClusterUsers):
 
 @contextmanager
 def running_cluster(folder: Path, cluster: Cluster, image: str) -> Iterator[ClusterStack]:
-    """gpudev on the cluster, up; ended afterwards."""
+    """Run gpudev on the cluster, and end it afterwards."""
     cluster.apply(*surroundings())
     with patch.dict(os.environ, AWS):
         stack = ClusterStack(folder, cluster, image)

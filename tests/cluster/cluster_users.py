@@ -1,4 +1,4 @@
-"""Users of a gpudev on the test cluster, and the servers that they have there; wherever its parts run."""
+"""Users of an installation on the test cluster, and their servers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hub_users import NO_TLS, wait_for
 
 NAMESPACE: Final = "gpudev-servers"
 PARTS: Final = {"hub": "hub/api/", "service": "services/gpudev/health/ready"}
-"""An address of each part that answers 200 once it works; the service's once all that it needs does, too."""
+"""For each part, an address that answers 200 once it works: the service also needs its dependencies."""
 
 
 class ClusterUsers(GithubUsers):
-    """Mixed into what installs gpudev there."""
+    """Base class of the installations on the test cluster."""
 
     def __init__(self, folder: Path, url: str, cluster: Cluster) -> None:
         super().__init__(folder, url, "alice")
@@ -26,22 +26,22 @@ class ClusterUsers(GithubUsers):
     # Users
 
     def token_for(self, user: str | None = None) -> str:
-        """As of whoever may enter: an account is made for a name that has none."""
+        """Return a token of a user who may use the hub. Create the account if there is none."""
         self.register(user or self.user)
         return super().token_for(user)
 
     def browse(self, user: str) -> httpx.Client:
-        """The same in a browser."""
+        """Return a browser of that user."""
         self.register(user)
         return super().browse(user)
 
     def allow(self, user: str, public: str) -> None:
-        """Give a user an SSH key at GitHub."""
+        """Add an SSH key to a user's GitHub account."""
         self.register(user)
         self.github.control.add_key(user, public)
 
     def answers(self, name: str) -> bool:
-        """Whether users get an answer from that part."""
+        """Return whether users get an answer from the part."""
         url = f"{self.url}/{PARTS[name.partition('-')[0]]}"
         try:
             answer = httpx.get(url, trust_env=False, verify=NO_TLS, timeout=5)
@@ -50,7 +50,7 @@ class ClusterUsers(GithubUsers):
         return answer.status_code == 200
 
     def wait_until_up(self) -> None:
-        """Until users get answers from both, and the service finds nothing away."""
+        """Wait until Hub and service answer users, and the service reports no missing dependency."""
         for name in PARTS:
             try:
                 wait_for(name, lambda name=name: self.answers(name), 120)  # type: ignore[misc]
@@ -60,7 +60,7 @@ class ClusterUsers(GithubUsers):
     # Servers
 
     def pods(self, id: str | None = None) -> list[dict[str, Any]]:
-        """Pods of servers, or of one reservation, by name."""
+        """Return the pods of all servers, or of one reservation, sorted by name."""
         found = self.cluster.pods(NAMESPACE)
         return [
             pod
@@ -69,12 +69,12 @@ class ClusterUsers(GithubUsers):
         ]
 
     def record(self, id: str, user: str | None = None) -> dict[str, Any]:
-        """The reservation as the API shows it now."""
+        """Return the reservation as the API shows it now."""
         found: dict[str, Any] = self.api("GET", f"reservations/{id}", None, user)
         return found
 
     def end(self, id: str, user: str | None = None) -> None:
-        """Release it and wait for its end."""
+        """Release a reservation, and wait until it has ended."""
         self.api("DELETE", f"reservations/{id}", None, user)
         self.wait_state(id, "ended", user)
 

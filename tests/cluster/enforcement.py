@@ -1,4 +1,4 @@
-"""In place of a network plug-in: nftables enforce NetworkPolicies, as pods come and go."""
+"""Enforces NetworkPolicies with nftables, as a network plug-in would, while pods come and go."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hub_users import wait_for
 from manifests import labels_of_the_chart
 
 LOOK_AGAIN: Final = 0.2
-"""Seconds between two looks at pods and policies."""
+"""Seconds between two checks of pods and policies."""
 DNS: Final = [Endpoint("kube-system", {"k8s-app": "kube-dns"}, DNS_ADDRESS)]
-"""CoreDNS, which is no pod here."""
+"""CoreDNS, which is not a pod here."""
 SERVICE: Final = {"app.kubernetes.io/name": "gpudev", "app.kubernetes.io/component": "service"}
 BESIDE: Final = [
     Endpoint("gpudev", labels_of_the_chart("hub"), ADDRESS),
@@ -28,12 +28,12 @@ BESIDE: Final = [
     Endpoint("gpudev", SERVICE, ADDRESS),
     *DNS,
 ]
-"""What stands in for pods beside the cluster."""
+"""Processes beside the cluster that count as pods."""
 
 
 @dataclass(frozen=True)
 class _Gaps:
-    """Where policies are not enforced."""
+    """Exceptions: where policies are not enforced."""
 
     off: frozenset[str] = frozenset()
     directions: tuple[Direction, ...] = tuple(DIRECTIONS)
@@ -41,13 +41,13 @@ class _Gaps:
 
 
 class Enforcement:
-    """Use as a context manager; afterwards nothing is enforced."""
+    """Enforces policies. Use it as a context manager; afterwards nothing is enforced."""
 
     def __init__(
         self, cluster: Cluster, namespace: str | None = NAMESPACE, beside: Sequence[Endpoint] = BESIDE
     ) -> None:
-        """``namespace``: whose policies; by default the servers', because the rest of gpudev has one address
-        beside the cluster. ``None``: everybody's. ``beside``: what is no pod."""
+        """``namespace``: enforce its policies; by default those of the servers, because the other parts share
+        one address beside the cluster. ``None``: all namespaces. ``beside``: endpoints that are not pods."""
         self._cluster = cluster
         self._api = cluster.client(cluster.admin)
         self._of = f"namespaces/{namespace}/" if namespace else ""
@@ -72,9 +72,9 @@ class Enforcement:
     def change(
         self, *, off: Collection[str] = (), only: Direction | None = None, controlled_only: bool = False
     ) -> None:
-        """Enforce nothing for pods on the nodes ``off``, or only not one direction; return once that is so.
+        """Stop enforcement on the nodes ``off``, in both directions or ``only`` one; wait for the effect.
 
-        ``controlled_only``: nor for pods without a controller, as a plug-in that knows pods by those.
+        ``controlled_only``: also for pods without a controller, like a plug-in that finds pods that way.
         """
         wanted = _Gaps(frozenset(off), tuple(DIRECTIONS) if only is None else (only,), controlled_only)
         self._wanted = wanted
@@ -89,7 +89,7 @@ class Enforcement:
                 self._loaded = (text, gaps)
 
     def _rules(self, gaps: _Gaps) -> str | None:
-        """``None``: the API does not answer."""
+        """Return the rules; ``None`` if the API does not answer."""
         pods = self._items(f"/api/v1/{self._of}pods")
         policies = self._items(f"/apis/networking.k8s.io/v1/{self._of}networkpolicies")
         if pods is None or policies is None:
@@ -97,7 +97,7 @@ class Enforcement:
         there = [
             pod
             for pod in pods
-            # The address of one that has ended may be another one's.
+            # Another pod may have the address of a pod that has ended.
             if pod["status"].get("podIP") and pod["status"]["phase"] not in ("Succeeded", "Failed")
         ]
         endpoints = [*self._beside, *map(_endpoint, there)]

@@ -1,8 +1,8 @@
-"""NetworkPolicies as nftables rules: the bridge plug-in of the test cluster enforces none itself.
+"""Turns NetworkPolicies into nftables rules, because the test cluster's bridge plug-in enforces none.
 
-A pure function of manifests and of who has which address. The rules stand in for what a cluster's network
-plug-in does: an address that a policy selects sends or gets only what some policy allows; answers pass.
-Traffic of nodes is let through, as Kubernetes lets it. When pods change, a new text is loaded (``nft -f -``).
+The rules are a pure function of manifests and addresses. Like a network plug-in, they let an address that a
+policy selects send or receive only what a policy allows. Answers pass. Traffic of nodes passes, as in
+Kubernetes. When pods change, the new rules are loaded (``nft -f -``).
 
 Traffic between pods of one bridge passes these rules only with ``net.bridge.bridge-nf-call-iptables`` = 1.
 """
@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 Object = dict[str, Any]
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: Final[Mapping[Direction, str]] = {"egress": "saddr", "ingress": "daddr"}
-"""On which side of a packet the selected pod is."""
+"""The side of a packet on which the selected pod is, by direction."""
 
 TABLE: Final = "gpudev_policies"
 _NAME: Final = "kubernetes.io/metadata.name"
@@ -25,7 +25,7 @@ _NAME: Final = "kubernetes.io/metadata.name"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A pod, or what stands in for one (a hub beside the cluster): who it is, and its IPv4 address."""
+    """A pod, or a process beside the cluster that counts as one, with its IPv4 address."""
 
     namespace: str
     labels: Mapping[str, str]
@@ -37,10 +37,10 @@ class Endpoint:
 def ruleset(
     objects: Iterable[Object], endpoints: Sequence[Endpoint], spared: Collection[tuple[str, Direction]] = ()
 ) -> str:
-    """What ``nft -f -`` takes: replaces the table with one that enforces the NetworkPolicies of ``objects``.
+    """Return input for ``nft -f -``: a new table with rules for the NetworkPolicies in ``objects``.
 
-    Namespaces among the objects give their labels. ``spared``: what is not restricted.
-    ValueError for what is not understood, rather than to enforce less than is written.
+    Namespaces in ``objects`` provide labels. ``spared``: addresses that are not restricted, by direction.
+    Raises ``ValueError`` for a policy that it cannot translate, so that no part of a policy is ignored.
     """
     found = list(objects)
     policies = [item for item in found if item["kind"] == "NetworkPolicy"]
@@ -68,7 +68,7 @@ def ruleset(
     hooks = [
         _base("forward", ["jump enforce"]),
         _base("input", ["jump enforce"]),
-        # The node itself reaches every pod; what stands in for a pod on it does not.
+        # The node can reach every pod. Processes on the node that count as pods cannot.
         _base("output", [f"ip saddr {{ {known} }} jump enforce"] if known else []),
     ]
     enforce = _chain("enforce", ["ct state established,related accept", *jumps])
@@ -77,7 +77,7 @@ def ruleset(
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a label selector matches; an empty one matches everything."""
+    """Return whether a label selector matches. An empty selector matches everything."""
     exact = all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())
     return exact and all(_holds(term, labels) for term in selector.get("matchExpressions", ()))
 
@@ -114,7 +114,7 @@ def _lines(
     endpoints: Sequence[Endpoint],
     namespaces: Mapping[str, Mapping[str, str]],
 ) -> Iterator[str]:
-    """What one rule of a policy allows, one line for each peer and port."""
+    """Return what one rule of a policy allows, one line for each peer and port."""
     side = "saddr" if direction == "ingress" else "daddr"
     peers = rule.get("from" if direction == "ingress" else "to")
     for condition, target in _peers(peers, side, policy["metadata"]["namespace"], endpoints, namespaces):
@@ -131,7 +131,7 @@ def _peers(
     endpoints: Sequence[Endpoint],
     namespaces: Mapping[str, Mapping[str, str]],
 ) -> Iterator[tuple[str, Endpoint | None]]:
-    """Conditions on the other side's address, and who it is if that is known."""
+    """Return conditions on the peer's address, each with the endpoint if it is known."""
     if not peers:
         yield "", None
         return
@@ -158,7 +158,7 @@ def _block(block: Mapping[str, Any], side: str) -> str:
 
 
 def _port(port: Mapping[str, Any] | None, named: Endpoint | None, policy: Object) -> str | None:
-    """The condition on the port; ``None``: it is a named one that this endpoint does not have."""
+    """Return the condition on the port; ``None`` if this endpoint has no port of that name."""
     if port is None:
         return ""
     protocol = port.get("protocol", "TCP").lower()

@@ -1,4 +1,4 @@
-"""The Hub of the cluster tests where the chart is not to be had."""
+"""The Hub's configuration in cluster tests without the JupyterHub chart."""
 
 import os
 

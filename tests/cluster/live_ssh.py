@@ -15,7 +15,7 @@ _ECHO: Final = "while read -r word; do echo got $word; done"
 
 
 class LiveSession:
-    """A program on the server that repeats what it is told."""
+    """A program on the server that repeats each word it reads."""
 
     def __init__(self, owner: Person, host: str) -> None:
         self._process = subprocess.Popen(
@@ -29,11 +29,11 @@ class LiveSession:
 
     @property
     def runs(self) -> bool:
-        """Whether ``ssh`` runs; it ends when its connection does."""
+        """Return whether ``ssh`` runs. It ends with its connection."""
         return self._process.poll() is None
 
     def answers(self) -> bool:
-        """Whether the program answers through this connection."""
+        """Return whether the program answers through this connection."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         word = str(time.monotonic_ns())
@@ -45,19 +45,19 @@ class LiveSession:
         return self._process.stdout.readline() == f"got {word}\n"
 
     def wait_for_end(self) -> str:
-        """What ``ssh`` says when the connection has ended."""
+        """Wait until the connection has ended; return the output of ``ssh``."""
         wait_for("the end of the connection", lambda: not self.runs, SLOW)
         return self._process.communicate()[1]
 
     def close(self) -> None:
-        """End it."""
+        """End the session."""
         self._process.kill()
         self._process.communicate()
 
 
 @contextmanager
 def live_session(owner: Person, host: str) -> Iterator[LiveSession]:
-    """One that answers, ended afterwards."""
+    """Open a session that answers, and end it afterwards."""
     session = LiveSession(owner, host)
     try:
         assert session.answers()

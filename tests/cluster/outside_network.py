@@ -1,7 +1,7 @@
-"""What is outside the cluster: a network of its own, for users and their browsers, GitHub, and DynamoDB.
+"""A network outside the cluster, for users, their browsers, GitHub and DynamoDB.
 
-Their packets to pods are forwarded by the cluster's machine, so network policies apply to them; those of
-processes beside the cluster would pass as a node's own.
+The cluster's machine forwards their packets to pods, so network policies apply. Packets of processes beside
+the cluster would count as traffic of the node.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-# Out of 203.0.113.0/24, which RFC 5737 sets aside for documentation: to policies it is the internet.
+# Addresses of 203.0.113.0/24, which RFC 5737 reserves for documentation. To policies they are the internet.
 _GATEWAY: Final = "203.0.113.1"
 USERS: Final = "203.0.113.2"
 GITHUB: Final = "203.0.113.3"
@@ -25,12 +25,12 @@ _PEER: Final = "inside"
 _NEW_NETWORK: Final = 0x40000000
 """``CLONE_NEWNET``."""
 _CLUSTER: Final = "/proc/1/ns/net"
-"""Of process 1, which leads the cluster."""
+"""The network of process 1, which leads the cluster."""
 
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """Move this thread, and all that it starts, out of the cluster's network; what listens there stays."""
+    """Move this thread and its new processes out of the cluster's network. Open listeners stay inside."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_NETWORK) != 0:
         raise OSError(ctypes.get_errno(), "no network of its own can be made for this process")
@@ -52,7 +52,7 @@ def outside() -> Iterator[None]:
 
 
 def in_cluster(*command: str) -> list[str]:
-    """The command line for the same in the cluster's network."""
+    """Return the command line that runs a command in the cluster's network."""
     return ["nsenter", f"--net={_CLUSTER}", "--", *command]
 
 

@@ -1,7 +1,7 @@
-"""EKS Pod Identity on the test cluster: the webhook that equips pods, and the agent that gives credentials.
+"""EKS Pod Identity on the test cluster: the webhook that changes pods, and the agent with the credentials.
 
-After https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html. The agent has the address that it
-has on every node of EKS, and gives credentials only for a token that the API server made for it.
+It follows https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html. The agent listens on the same
+address as on nodes of EKS. It gives credentials only for a token that the API server made for the agent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.layout import API_ADDRESS
 AGENT: Final = "169.254.170.23"
 AUDIENCE: Final = "pods.eks.amazonaws.com"
 ACCESS_KEY: Final = "ASIAPODIDENTITY"
-"""Of every credential that the agent gives: who signs with it has been to the agent."""
+"""Part of every credential from the agent. A request that is signed with it used the agent."""
 _WEBHOOK_PORT: Final = 9443
 _NAME: Final = "eks-pod-identity-token"
 _FOLDER: Final = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount"
@@ -33,7 +33,7 @@ _NEW_PODS: Final = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CR
 
 
 class PodIdentity:
-    """Which accounts have a role, and who was given its credentials."""
+    """The accounts with a role, and the accounts that got its credentials."""
 
     def __init__(self, cluster: Cluster, accounts: set[tuple[str, str]], region: str) -> None:
         """``accounts``: pairs of namespace and service account."""
@@ -46,7 +46,7 @@ class PodIdentity:
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": f"{_FOLDER}/{_NAME}",
         }
         self.given: list[tuple[str, str]] = []
-        """Accounts whose pods have got credentials, in order."""
+        """The accounts whose pods got credentials, in order."""
 
     def review(self, asked: Object) -> Object:
         """Answer an AdmissionReview of a new pod."""
@@ -71,7 +71,7 @@ class PodIdentity:
         return [{"op": "add", "path": path, "value": value} for path, value in changes.items()]
 
     def credentials(self, token: str) -> Object | None:
-        """For a token of a pod's; ``None`` if it is not valid, or its account has no role."""
+        """Return credentials for a pod's token; ``None`` if it is not valid or its account has no role."""
         review = {"spec": {"token": token, "audiences": [AUDIENCE]}}
         answer = self._api.post("/apis/authentication.k8s.io/v1/tokenreviews", json=review)
         status = answer.raise_for_status().json()["status"]
@@ -90,7 +90,7 @@ class PodIdentity:
 
 @contextmanager
 def pod_identity(cluster: Cluster, region: str, *accounts: tuple[str, str]) -> Iterator[PodIdentity]:
-    """Both, in the network of the caller, which must be the cluster's."""
+    """Run the webhook and the agent in the caller's network, which must be the cluster's."""
     found = PodIdentity(cluster, set(accounts), region)
     subprocess.run(["ip", "address", "add", f"{AGENT}/32", "dev", "lo"], check=True)
     pki = cluster.layout.authority.parent

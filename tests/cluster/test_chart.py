@@ -1,6 +1,7 @@
-"""Our chart with the jupyterhub chart in it: objects, and the configuration that wins.
+"""gpudev's chart with the JupyterHub chart in it: objects, and the configuration that takes effect.
 
-Needs helm and the package of the jupyterhub chart (``GPUDEV_CHART``), and no cluster. ``whole`` installs it.
+These tests need helm and the package of the JupyterHub chart (``GPUDEV_CHART``), but no cluster. The tests in
+``whole`` install the chart.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ pytestmark = [
 
 
 def render(*values: Path) -> list[Object]:
-    """Everything of a release of the example, with more values over it."""
+    """Render the example's release, with changed values."""
     return chart.render(os.environ[chart.VARIABLE], [chart.EXAMPLE, *values])
 
 
@@ -35,13 +36,13 @@ def everything() -> list[Object]:
 
 @pytest.fixture(scope="module")
 def objects(everything: list[Object]) -> list[Object]:
-    """Of the jupyterhub chart, without ours."""
+    """Return the objects of the JupyterHub chart, without those of gpudev."""
     ours = {key(item) for item in load()}
     return [item for item in everything if key(item) not in ours]
 
 
 def installed(objects: list[Object]) -> list[Object]:
-    """In the namespace of the release, which helm gives what names none."""
+    """Return the object with the release's namespace if it names none, as helm does."""
     return [item | {"metadata": {"namespace": chart.NAMESPACE, **item["metadata"]}} for item in objects]
 
 
@@ -52,7 +53,7 @@ def hub(objects: list[Object]) -> Object:
 
 @pytest.fixture
 def site(tmp_path: Path) -> dict[str, str]:
-    """What the Hub's pod has from elsewhere: settings, and its part of the secrets."""
+    """Return what the Hub's pod gets from outside the chart: settings, and the Hub's secrets."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     for name in ("gate", "service-token"):
@@ -77,7 +78,7 @@ def site(tmp_path: Path) -> dict[str, str]:
 
 
 def test_it_makes_a_hub_and_a_proxy_and_nothing_else(objects: list[Object]) -> None:
-    """No culler, no scheduler, no image puller, and above all no rights: those are ours."""
+    """It makes no culler, scheduler or image puller, and no rights: gpudev's chart makes those."""
     assert {key(item)[::2] for item in objects} == {
         ("ConfigMap", "hub"),
         ("Deployment", "hub"),
@@ -119,7 +120,7 @@ def test_the_hub_has_the_settings_and_its_part_of_the_secrets(objects: list[Obje
 
 
 def test_both_pass_the_standard_of_their_namespace(objects: list[Object]) -> None:
-    """What ``restricted`` of PodSecurity asks for, and resources."""
+    """They meet PodSecurity's level ``restricted``, and state their resources."""
     templates = pod_templates(objects)
     assert set(templates) == {"Deployment/hub", "Deployment/proxy"}
     for template in templates.values():
@@ -136,7 +137,7 @@ def test_both_pass_the_standard_of_their_namespace(objects: list[Object]) -> Non
 
 
 def test_the_charts_policies_and_ours_agree(objects: list[Object]) -> None:
-    """Who sends is allowed to send, and who gets is allowed to get: checked on the rules made of both."""
+    """For each connection, one chart allows the sender and the other the receiver."""
     labels = {
         component: pod_templates(objects)[f"Deployment/{component}"]["metadata"]["labels"]
         for component in ("hub", "proxy")
@@ -175,7 +176,7 @@ def test_the_charts_policies_and_ours_agree(objects: list[Object]) -> None:
 
 
 def test_who_may_reach_a_pod_may_reach_it_by_its_service(objects: list[Object]) -> None:
-    """The VPC CNI lets through to a Service's address only who selects by labels that it asks for."""
+    """The VPC CNI lets a policy reach a Service's address only by the labels that the Service selects."""
     everything = [*load(), *installed(objects)]
     services = [
         item for item in of_kind(everything, "Service") if item["spec"].get("clusterIP", "") != "None"
@@ -197,14 +198,14 @@ def test_who_may_reach_a_pod_may_reach_it_by_its_service(objects: list[Object]) 
 
 
 def test_a_load_balancer_finds_the_proxy(objects: list[Object]) -> None:
-    """It ends TLS and leads to one port of the nodes."""
+    """It ends TLS and sends requests to one port of the nodes."""
     spec = one(objects, "Service", "proxy-public")["spec"]
     assert spec["type"] == "NodePort"
     assert spec["ports"] == [{"name": "http", "port": 80, "targetPort": "http", "nodePort": 30080}]
 
 
 def test_a_changed_setting_restarts_the_hub_and_nothing_else(tmp_path: Path) -> None:
-    """The Hub's own keys are made up at each rendering without a cluster, so they are given here."""
+    """Without a cluster, each rendering makes new keys for the Hub, so the test sets them."""
     keys = tmp_path / "keys.yaml"
     keys.write_text(
         "jupyterhub:\n"
@@ -223,7 +224,7 @@ def test_a_changed_setting_restarts_the_hub_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_on_aws_the_hub_has_its_part_of_the_secrets() -> None:
-    """At the paths where it has them elsewhere, and readable for the account that it runs as."""
+    """They have the same paths as elsewhere, and the Hub's account can read them."""
     pod = hub(chart.render(os.environ[chart.VARIABLE], LAYERS["aws"]))["template"]["spec"]
     (container,) = pod["containers"]
     drivers = {volume["name"]: volume["csi"] for volume in pod["volumes"] if "csi" in volume}
@@ -233,7 +234,7 @@ def test_on_aws_the_hub_has_its_part_of_the_secrets() -> None:
     assert paths == {"/etc/gpudev/secrets", "/etc/gpudev/github"}
     context = pod["securityContext"]
     assert (context["supplementalGroups"], context["fsGroup"], context["runAsNonRoot"]) == ([0], 1000, True)
-    # Its own keys (cookies, the proxy's token) are the one Secret left.
+    # Only its own keys (cookies, the proxy's token) stay in a Secret.
     secrets = {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
     assert secrets == {"hub"}
 
@@ -256,7 +257,7 @@ def chains_of(text: str) -> dict[str, list[str]]:
 def test_what_the_product_relies_on_wins_over_the_chart(
     objects: list[Object], tmp_path: Path, site: dict[str, str]
 ) -> None:
-    """The chart's lines come first, then ``hub.config``, then ``extraConfig`` by name: ours is the last."""
+    """The chart's lines apply first, then ``hub.config``, then ``extraConfig`` by name, gpudev's last."""
     wins = chart.what_wins(chart.unpack_hub(objects, tmp_path / "hub"), site)
     hub, spawner = wins["JupyterHub"], wins["GpuSpawner"]
     assert "GpuSpawner" in hub["spawner_class"]

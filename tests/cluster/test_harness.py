@@ -1,4 +1,4 @@
-"""The test cluster is a real one: GPUs are counted, pods talk and have names, its parts die and return."""
+"""The test cluster behaves like a real one: it counts GPUs, connects pods, and its parts can be restarted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 
 def pod(namespace: str, name: str, node: str, *command: str, gpus: int = 0, **spec: object) -> Object:
-    """Pinned to a node by label, so that the scheduler and the kubelet both count its GPUs."""
+    """Return a pod for one node, selected by label, so that scheduler and kubelet both count its GPUs."""
     container: Object = {
         "name": "main",
         "image": BASE,

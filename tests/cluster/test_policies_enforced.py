@@ -1,4 +1,4 @@
-"""Our NetworkPolicies on real connections: what is allowed passes, what is not is dropped."""
+"""gpudev's NetworkPolicies on real connections: allowed ones pass, and all others are dropped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALICE, CAROL = (launch_of(nodes=2, id=name) for name in ("alice", "carol"))
 
 
 def server(launch: Launch, rank: int = 0) -> dict[str, str]:
-    """As the spawner writes them."""
+    """Return the server's pod and policies as the spawner writes them."""
     labels: dict[str, str] = pods.pod(launch, rank, settings_of(), "home")["metadata"]["labels"]
     return labels
 
@@ -117,7 +117,7 @@ DENIED = [
 
 
 def policies_of_pairs() -> list[Object]:
-    """What the Hub makes beside their pods."""
+    """Return the policies that the Hub makes for pairs."""
     made = [pods.network_policy(launch, {"uid": "of rank 0's pod"}) for launch in (ALICE, CAROL)]
     for policy in made:
         policy["metadata"]["namespace"] = settings_of().namespace
@@ -125,7 +125,7 @@ def policies_of_pairs() -> list[Object]:
 
 
 def policies_of_the_chart() -> list[Object]:
-    """What our values add to the chart's policies of Hub and proxy."""
+    """Return what gpudev's values add to the chart's policies of Hub and proxy."""
     values = hub_values()
     parts = {"hub": values["hub"]["networkPolicy"], "proxy": values["proxy"]["chp"]["networkPolicy"]}
     return [
@@ -150,5 +150,5 @@ def test_allowed_connections_pass_and_the_others_are_dropped() -> None:
 
 
 def test_without_the_rules_all_of_them_pass() -> None:
-    """Else what is denied above would prove nothing."""
+    """Otherwise the denied connections above would prove nothing."""
     assert reached(ruleset([], []), ADDRESSES, ALLOWED + DENIED) == ALLOWED + DENIED

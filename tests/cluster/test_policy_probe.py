@@ -1,4 +1,4 @@
-"""Servers start only where network policies are enforced: probes on real nodes, and each server by itself."""
+"""Servers start only where network policies are enforced: probes check the nodes, and each server checks."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixt
 NAME = "gpudev-policy-probe"
 METADATA = "169.254.169.254"
 SOON = 20.0
-"""Seconds within which the service knows what a probe finds; it looks every 5 s."""
+"""Seconds until the service knows the result of a probe. It checks every 5 s."""
 
 
 @pytest.fixture(scope="module")
 def enforcement(cluster: Cluster, stack: ClusterStack) -> Iterator[Enforcement]:
-    """The probes of the chart on every node, policies enforced, and a Hub and a service that heed both."""
+    """Run the chart's probes on every node, enforce policies, and let Hub and service use both."""
     image = bastion_image(cluster.layout)
     cluster.load(image)
     with ExitStack() as undo:
@@ -55,7 +55,7 @@ def enforcement(cluster: Cluster, stack: ClusterStack) -> Iterator[Enforcement]:
 
 @pytest.fixture(autouse=True)
 def enforced(enforcement: Enforcement, clean: None) -> Iterator[None]:
-    """Whatever a test took away is there again before its reservations are ended."""
+    """Enforce all policies again after a test, before its reservations are ended."""
     yield
     enforcement.change()
 
@@ -64,7 +64,7 @@ SLICE = "gpudev-service-for-probes"
 
 
 def endpoints() -> Object:
-    """Lead the service's name to the service beside the cluster."""
+    """Return objects that resolve the service's name to the process beside the cluster."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -86,7 +86,7 @@ def endpoints() -> Object:
 
 
 def delete(cluster: Cluster) -> None:
-    """All that ``enforcement`` applied."""
+    """Delete the objects that ``enforcement`` applied."""
     for kind, name in (
         ("daemonset", NAME),
         ("service", NAME),
@@ -100,7 +100,7 @@ def delete(cluster: Cluster) -> None:
 
 @contextmanager
 def metadata() -> Iterator[None]:
-    """Something that answers at the address of the instance metadata."""
+    """Answer at the address of the instance metadata."""
     address = ["ip", "address"]
     subprocess.run([*address, "add", f"{METADATA}/32", "dev", "host0"], check=True)
     server = socket.create_server((METADATA, 80))
@@ -124,7 +124,7 @@ def metadata() -> Iterator[None]:
 
 
 def proving(cluster: Cluster) -> set[str]:
-    """Nodes whose probe is Ready."""
+    """Return the nodes whose probe is Ready."""
     return {
         pod["spec"]["nodeName"]
         for name, pod in cluster.pods(NAMESPACE).items()
@@ -135,7 +135,7 @@ def proving(cluster: Cluster) -> set[str]:
 
 
 def probe_on(cluster: Cluster, node: str) -> str:
-    """Name of its pod."""
+    """Return the name of the probe's pod."""
     return next(
         name
         for name, pod in cluster.pods(NAMESPACE).items()
@@ -144,12 +144,12 @@ def probe_on(cluster: Cluster, node: str) -> str:
 
 
 def said(cluster: Cluster, node: str) -> str:
-    """The log of the probe there."""
+    """Return the log of the node's probe."""
     return cluster.kubectl("logs", f"--namespace={NAMESPACE}", probe_on(cluster, node))
 
 
 def failing(stack: ClusterStack) -> dict[str, float]:
-    """The metric, by node."""
+    """Return the values of the metric by node."""
     text = httpx.get(f"http://{ADDRESS}:8102/metrics", trust_env=False).text
     lines = [line for line in text.splitlines() if line.startswith("gpudev_policy_probe_failing{")]
     return {line.split('"')[1]: float(line.split()[-1]) for line in lines}
@@ -161,7 +161,7 @@ def node_of(record: dict[str, Any]) -> str:
 
 
 def test_servers_start_where_policies_are_enforced(stack: ClusterStack, cluster: Cluster) -> None:
-    """Of one node and of two; each has looked itself, and the probes are not taken for servers."""
+    """Servers of one and of two nodes start. Each checks by itself, and probes do not count as servers."""
     pair = ready(stack, "alice", gpus=8, nodes=2)
     for pod in stack.pods(pair["id"]):
         log = cluster.kubectl("logs", f"--namespace={NAMESPACE}", pod["metadata"]["name"])
@@ -181,7 +181,7 @@ def test_nothing_new_starts_where_they_are_not_enforced(
     enforcement.change(off={open_node})
     wait_for("the service to know", lambda: failing(stack) == {open_node: 1, other: 0}, SOON)
     assert proving(cluster) == {other}
-    # It says what is wrong: in a look or two, on a machine that is busy.
+    # The probe reports what is wrong. On a busy machine, that takes a check or two.
     for target in (f"{METADATA}:80", f"{API_SERVICE}:443", "gpudev-service.gpudev:8101"):
         wait_for(
             f"{target} in its log",
@@ -204,12 +204,12 @@ def test_nothing_new_starts_where_they_are_not_enforced(
 def test_a_connection_that_a_node_lets_in_is_found_there(
     cluster: Cluster, enforcement: Enforcement, stack: ClusterStack
 ) -> None:
-    """Also where the node lets nothing out that is forbidden: other probes knock."""
+    """This works even if the node lets no forbidden connection out, because other probes try to connect."""
     enforcement.change(off={"node-1"}, only="ingress")
     wait_for("node-1 alone to be found out", lambda: proving(cluster) == {"node-2"}, SOON)
     address = cluster.pods(NAMESPACE)[probe_on(cluster, "node-2")]["status"]["podIP"]
     last = f"policy-probe: A connection from the probe {address} was let in."
-    # What else it said came in the moment before the rules were whole.
+    # Other messages come from the moment before all rules were loaded.
     wait_for("its last word", lambda: said(cluster, "node-1").splitlines()[-1] == last, SOON)
     enforcement.change()
     wait_for("node-1 is trusted again", lambda: proving(cluster) == {"node-1", "node-2"}, CONVERGED)
@@ -218,12 +218,12 @@ def test_a_connection_that_a_node_lets_in_is_found_there(
 def test_a_plug_in_that_leaves_out_pods_without_a_controller_is_found_out(
     stack: ClusterStack, cluster: Cluster, enforcement: Enforcement
 ) -> None:
-    """The probes are Ready then, for a DaemonSet has made them; each server looks for itself."""
+    """The probes are Ready, because a DaemonSet controls them. Each server finds it by its own check."""
     enforcement.change(controlled_only=True)
     record = stack.reserve("dave", gpus=1)
 
     def found_out() -> list[str]:
-        """Told by the Hub, whose start failed, or by Kubernetes, whose pod ended: whoever is first."""
+        """Return whether the start failed for this reason, as the Hub or the ended pod reports."""
         causes = [entry["cause"] for entry in history(stack, record["id"], "dave")]
         return [cause for cause in causes if "the network policies of this server are not enforced" in cause]
 
@@ -234,7 +234,7 @@ def test_a_plug_in_that_leaves_out_pods_without_a_controller_is_found_out(
 
 
 def test_a_service_that_restarts_moves_nobody(stack: ClusterStack, cluster: Cluster) -> None:
-    """The probes ask it, and are not Ready without an answer for a minute: a restart takes seconds."""
+    """The probes are not Ready after a minute without an answer of the service. A restart takes seconds."""
     holding = [ready(stack, user, gpus=8) for user in ("alice", "bob")]
     waiting = stack.reserve("carol", gpus=8)
     stack.restart("service")

@@ -1,4 +1,4 @@
-"""What each account may do on a real API server, and what it is refused: rights, admission, eviction."""
+"""What a real API server allows and refuses each account: rights, admission, eviction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOME = "/api/v1/namespaces/gpudev"
 SYSTEM = "/api/v1/namespaces/kube-system"
 NAMESPACES = ("gpudev", "gpudev-servers", "kube-system", "default")
 DRY = {"dryRun": "All"}
-"""Everything but storing: rights and admission are asked as for real."""
+"""Check rights and admission as in a real request, but store nothing."""
 
 SERVICE = ("gpudev", "gpudev-service")
 HUB = ("gpudev", "hub")
@@ -37,7 +37,7 @@ Rights = set[tuple[str, str]]
 
 
 class Accounts:
-    """Clients of the API under each account."""
+    """Clients of the API, one for each account."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -49,7 +49,7 @@ class Accounts:
         return self._clients[account]
 
     def rights(self, account: Account, namespace: str) -> Rights:
-        """(resource, verb) of everything it may do there beyond what every account may."""
+        """Return (resource, verb) of all rights there that not every account has."""
         mine = self._reviewed(account, namespace)
         return mine - self._reviewed(("default", "default"), namespace)
 
@@ -69,7 +69,7 @@ class Accounts:
 
 @pytest.fixture(scope="module")
 def accounts(cluster: Cluster) -> Accounts:
-    """Once the manifests are applied and their policies in force."""
+    """Return the accounts once the manifests are applied and the policies in force."""
     cluster.apply(*surroundings(), *of_kind(policy_probe("localhost/bastion"), "ServiceAccount"))
     found = Accounts(cluster)
     wait_for(
@@ -88,7 +88,7 @@ def accounts(cluster: Cluster) -> Accounts:
 
 
 def server() -> Object:
-    """A pod as the spawner makes it, that nothing will ever place."""
+    """Return a pod as the spawner makes it, for a node that does not exist."""
     made: Object = pods.pod(launch_of(), 0, settings_of(), "home")
     made["spec"]["schedulerName"] = "nobody"
     return made
@@ -145,7 +145,7 @@ def test_each_account_may_do_this_and_no_more(accounts: Accounts, account: Accou
 
 
 REFUSED = [
-    # A user in his server, who has somehow got a token of its account.
+    # A user in a server who got a token of the server's account.
     (SERVER, "GET", f"{SERVERS}/secrets"),
     (SERVER, "GET", f"{SERVERS}/secrets/a1-3"),
     (SERVER, "GET", f"{SERVERS}/pods"),
@@ -161,14 +161,14 @@ REFUSED = [
     (PREPULL, "GET", "/api/v1/nodes"),
     (PROBE, "GET", f"{SERVERS}/pods"),
     (PROBE, "GET", "/api/v1/nodes"),
-    # Whoever has broken out of the bastion's sshd.
+    # An attacker who has broken out of the bastion's sshd.
     (BASTION, "GET", f"{HOME}/secrets"),
     (BASTION, "GET", f"{HOME}/secrets/gpudev-bastion"),
     (BASTION, "GET", f"{HOME}/pods"),
     (BASTION, "GET", f"{SERVERS}/pods"),
     (BASTION, "POST", f"{SERVERS}/pods"),
     (BASTION, "GET", "/api/v1/nodes"),
-    # The service looks and ends; it makes nothing, and reads no secret by the API.
+    # The service observes and deletes. It creates nothing, and reads no secret through the API.
     (SERVICE, "POST", f"{SERVERS}/pods"),
     (SERVICE, "PATCH", f"{SERVERS}/pods/a1-3"),
     (SERVICE, "DELETE", f"{SERVERS}/pods"),
@@ -185,7 +185,7 @@ REFUSED = [
     (SERVICE, "PATCH", "/api/v1/nodes/node-1"),
     (SERVICE, "DELETE", "/api/v1/nodes/node-1"),
     (SERVICE, "POST", f"{SERVERS}/serviceaccounts/gpudev-server/token"),
-    # The Hub makes servers among the servers, and has no business elsewhere.
+    # The Hub creates servers in their namespace, and has no rights elsewhere.
     (HUB, "GET", f"{HOME}/secrets"),
     (HUB, "GET", f"{HOME}/secrets/gpudev-service"),
     (HUB, "GET", f"{HOME}/pods"),
@@ -207,7 +207,7 @@ REFUSED = [
     (HUB, "POST", f"{SERVERS}/serviceaccounts/gpudev-server/token"),
     (HUB, "POST", f"{SERVERS}/serviceaccounts"),
     (HUB, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/gpudev-servers/rolebindings"),
-    # Policies it makes for the servers' namespace alone, and changes none: they go with the pods.
+    # It creates policies in the servers' namespace only and changes none: they are deleted with the pods.
     (HUB, "GET", POLICIES),
     (HUB, "PATCH", f"{POLICIES}/nothing-else"),
     (HUB, "DELETE", f"{POLICIES}/nothing-else"),
@@ -228,11 +228,11 @@ def test_refused(accounts: Accounts, account: Account, method: str, path: str) -
     assert "cannot" in answer.json()["message"], "by its rights, whatever the object"
 
 
-# What the Hub may make
+# What the Hub may create
 
 
 def test_the_hub_makes_servers(accounts: Accounts) -> None:
-    """Exactly as the spawner writes them: nothing that admission refuses."""
+    """Admission accepts them exactly as the spawner writes them."""
     for nodes in (1, 2):
         for rank in range(nodes):
             pod: Object = changed(
@@ -419,23 +419,23 @@ def test_our_workloads_pass_the_standard_of_their_namespace(
     assert answer.status_code == 201, answer.text
 
 
-# What is ended, and by whom
+# What may be deleted, and by whom
 
 
 @pytest.fixture
 def pod(cluster: Cluster) -> Iterator[Object]:
-    """A server's pod, made by the admin, that no node has."""
+    """Create a server's pod as the admin, for a node that does not exist."""
     yield from _made(cluster, server())
 
 
 @pytest.fixture
 def stranger(cluster: Cluster) -> Iterator[Object]:
-    """A pod in the servers' namespace that is no server."""
+    """Create a pod in the servers' namespace that is not a server."""
     yield from _made(cluster, changed(server(), lambda pod: pod["metadata"].update(name="other", labels={})))
 
 
 def _made(cluster: Cluster, body: Object) -> Iterator[Object]:
-    # A name of its own: the cluster may have servers.
+    # Use a unique name, because the cluster may have servers.
     body["metadata"]["name"] = f"rights-{body['metadata']['name']}"
     path = f"{SERVERS}/pods/{body['metadata']['name']}"
     cluster.api.post(f"{SERVERS}/pods", json=body).raise_for_status()
@@ -461,14 +461,14 @@ def test_others_are_not_bound_by_that(cluster: Cluster, stranger: Object, accoun
 
 @pytest.fixture
 def unlabelled(cluster: Cluster) -> Iterator[Object]:
-    """A server's pod without its reservation: a service that runs meanwhile would remove it as an orphan."""
+    """Remove the reservation's label from a pod, so that no running service deletes it as an orphan."""
     without = changed(server(), lambda pod: pod["metadata"]["labels"].pop("gpudev/reservation"))
     yield from _made(cluster, without)
 
 
 @pytest.fixture
 def node(cluster: Cluster) -> Iterator[str]:
-    """A node that only the API knows."""
+    """Create a node that exists only in the API."""
     name = "to-be-drained"
     body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     cluster.api.post("/api/v1/nodes", json=body).raise_for_status()
@@ -478,7 +478,7 @@ def node(cluster: Cluster) -> Iterator[str]:
 
 @pytest.mark.usefixtures("accounts")
 def test_not_even_an_admin_evicts_a_server(cluster: Cluster, unlabelled: Object, node: str) -> None:
-    """``kubectl drain`` as documented: it waits until the reservation has ended."""
+    """``kubectl drain`` as documented waits until the reservation has ended."""
     path = f"{SERVERS}/pods/{unlabelled['metadata']['name']}"
     binding = {
         "apiVersion": "v1",
@@ -487,7 +487,7 @@ def test_not_even_an_admin_evicts_a_server(cluster: Cluster, unlabelled: Object,
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     }
     cluster.api.post(f"{path}/binding", json=binding).raise_for_status()
-    # Kubernetes evicts a pod that does not run, whatever the budget says.
+    # Kubernetes ignores the budget for a pod that does not run.
     status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
     merge = {"Content-Type": "application/merge-patch+json"}
     cluster.api.patch(f"{path}/status", json=status, headers=merge).raise_for_status()

@@ -1,4 +1,4 @@
-"""Our chart without the jupyterhub chart in it: what helm makes of it and refuses, what Kubernetes takes."""
+"""gpudev's chart without the JupyterHub chart: what helm renders and refuses, and what Kubernetes accepts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_helm_makes_what_the_other_tests_read(layer: str) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_kubernetes_takes_every_object(cluster: Cluster, layer: str) -> None:
-    """Unknown fields are refused, too, which helm knows nothing of. The driver's own kind is not there."""
+    """Kubernetes also refuses unknown fields, which helm does not check. The driver's kind is left out."""
     cluster.apply(*surroundings())
     objects = [item for item in load(layer) if item["kind"] != "SecretProviderClass"]
     for item in of_kind(objects, "StorageClass"):
-        item["metadata"]["name"] += "-on-aws"  # this cluster has one of that name, for its own disks
+        item["metadata"]["name"] += "-on-aws"  # this cluster has an object of that name, for its own disks
     given = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     said = cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", given=given)
     assert len(said.splitlines()) == len(objects)
@@ -69,7 +69,7 @@ def test_bad_values_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def refused(folder: Path, values: str, *flags: str) -> str:
-    """What helm says when it refuses these values over the example's."""
+    """Return helm's error for the example with these values."""
     file = folder / "values.yaml"
     file.write_text(values)
     with pytest.raises(subprocess.CalledProcessError) as caught:

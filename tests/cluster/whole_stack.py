@@ -1,4 +1,4 @@
-"""gpudev as its operators install it: from our chart, with all parts in pods, used from outside."""
+"""gpudev as operators install it: from its chart, with all parts in pods, used from outside."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ PARTS: Final = {
     "service": "app.kubernetes.io/name=gpudev,app.kubernetes.io/component=service",
     "bastion": "app.kubernetes.io/name=gpudev,app.kubernetes.io/component=bastion",
 }
-"""How the pods of each part are found."""
+"""The label selector of each part's pods."""
 TAG: Final = "test"
 NEXT_TAG: Final = "test-next"
-"""Another name for the same images, to upgrade to."""
+"""A second tag of the same images, as the target of an upgrade."""
 _HTTPS: Final = 443
-"""The port that policies let the Hub and the service reach anywhere."""
+"""The port that policies let the Hub and the service reach at any address."""
 _LITTLE: Final = {"requests": {"cpu": "50m"}}
-"""All parts, and the servers, share the two cores of one machine."""
+"""Small requests, because all parts and servers share the two cores of one machine."""
 _PAGE: Final = ROOT / "docs" / "kubernetes.md"
 
 
@@ -56,7 +56,7 @@ class WholeStack(ClusterUsers):
     """One release of the chart; installed, changed and removed with helm."""
 
     def __init__(self, folder: Path, cluster: Cluster, identity: PodIdentity, image: str) -> None:
-        """``image``: of the servers."""
+        """``image``: the image of the servers."""
         node = cluster.nodes[0].address
         super().__init__(folder, f"http://{node}:30080", cluster)
         self.identity = identity
@@ -105,20 +105,20 @@ class WholeStack(ClusterUsers):
                 "proxy": {"chp": {"image": {"name": PROXY, "tag": TAG}, "resources": _LITTLE}},
             },
         }
-        """Of this site, as ``site.yaml`` has them."""
+        """The values of this site, as in ``site.yaml``."""
 
     def _github_settings(self) -> Object:
-        """What the fake GitHub wrote, with the paths of secrets in pods."""
+        """Return the settings that the fake GitHub wrote, with the paths of secrets in pods."""
         found: Object = json.loads((self.folder / "github" / "github.json").read_text())
         for name in ("client_secret_file", "private_key_file"):
             del found[name]  # the chart's values have them
         return found | {"webhook_secret_file": "/etc/gpudev/github/webhook-secret"}
 
-    # Life
+    # Install and remove
 
     def prepare(self) -> None:
-        """What an operator does once before the first installation, by the commands of docs/kubernetes.md."""
-        # The chart makes it; the harness has one for tests without the chart.
+        """Prepare the first installation with the commands of docs/kubernetes.md, as an operator does."""
+        # The chart creates it. The harness creates one for tests without the chart.
         self.cluster.kubectl("delete", "storageclass", HOME_CLASS)
         self.cluster.kubectl("apply", "-f", str(CHART / "namespace.yaml"))
         script = ["set -eu", f"export TMPDIR={self.folder}", *secret_commands(_PAGE.read_text())]
@@ -133,14 +133,14 @@ class WholeStack(ClusterUsers):
         assert done.returncode == 0, done.stderr
 
     def install(self, changes: Mapping[str, Any] | None = None) -> None:
-        """Install or upgrade with the site's values, and ``changes`` over them, and wait until it works."""
+        """Install or upgrade with the site's values and these changes, and wait until it works."""
         site = self.folder / "site.yaml"
         site.write_text(json.dumps(merged(self.values, changes or {})))
         self.helm("upgrade", "--install", chart.RELEASE, str(self._chart), f"--values={site}", "--wait")
         self.wait_until_up()
 
     def helm(self, *arguments: str) -> str:
-        """What helm prints; CalledProcessError, with its words in the notes, when it fails."""
+        """Run helm and return its output. Raises ``CalledProcessError`` with the error text as a note."""
         command = [chart.helm() or "helm", *arguments, f"--namespace={HOME}"]
         if "--wait" in arguments:
             command.append("--timeout=180s")
@@ -153,15 +153,15 @@ class WholeStack(ClusterUsers):
         return done.stdout
 
     def close(self) -> None:
-        """End what runs outside the cluster."""
+        """End the processes outside the cluster."""
         self.faults.close()
         self.dynamodb.close()
         self.github.stop()
 
-    # What is there
+    # State
 
     def parts(self, name: str) -> list[Object]:
-        """The pods of ``hub``, ``proxy``, ``service`` or ``bastion`` that are not ending."""
+        """Return the pods of ``hub``, ``proxy``, ``service`` or ``bastion`` that are not ending."""
         answer = self.cluster.api.get(
             f"/api/v1/namespaces/{HOME}/pods", params={"labelSelector": PARTS[name]}
         )
@@ -169,43 +169,43 @@ class WholeStack(ClusterUsers):
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
     def epoch(self) -> int:
-        """How many services have opened the table so far; told by the running one's log."""
+        """Return how many services have opened the table so far, from the log of the running service."""
         found = re.findall(r"epoch (\d+)", self.log("service"))
         assert found, self.log("service")
         return int(found[0])
 
     def revision(self) -> int:
-        """Of the release; each installation, upgrade and rollback makes the next one."""
+        """Return the revision of the release. Each installation, upgrade and rollback adds one."""
         (newest,) = json.loads(self.helm("history", chart.RELEASE, "--max=1", "--output=json"))
         return int(newest["revision"])
 
     def lose_hub_database(self) -> None:
-        """Empty the Hub's disk, as of a claim that was deleted and made again."""
+        """Empty the Hub's disk, as if its claim was deleted and created again."""
         disk = self.cluster.layout.homes / HOME / "hub-db-dir"
         for path in disk.iterdir():
             path.unlink()
 
     def kernels(self, reservation: Mapping[str, Any]) -> set[str]:
-        """Ids of the kernels that run in a server."""
+        """Return the ids of the kernels that run in a server."""
         url = f"{reservation['url'].removesuffix('/lab')}/api/kernels"
         headers = {"Authorization": f"token {self.token_for(reservation['owner'])}"}
         answer = httpx.get(url, headers=headers, trust_env=False, verify=NO_TLS, timeout=30)
         return {kernel["id"] for kernel in answer.raise_for_status().json()}
 
     def log(self, name: str) -> str:
-        """What the pods of a part have said."""
+        """Return the logs of a part's pods."""
         return self.cluster.kubectl(
             "logs", f"--namespace={HOME}", f"--selector={PARTS[name]}", "--tail=-1", "--all-containers"
         )
 
     def state(self) -> str:
-        """Pods and events of the release, for whoever looks why it is not ready."""
+        """Return pods and events of the release, to find out why it is not ready."""
         looks = (["get", "pods", "-owide"], ["get", "events", "--sort-by=.lastTimestamp"])
         return "\n".join(self.cluster.kubectl(f"--namespace={HOME}", *look) for look in looks)
 
 
 def secret_commands(page: str) -> list[str]:
-    """The commands of the page's section "Secrets", a text for each block."""
+    """Return the commands in the page's section "Secrets", one text for each block."""
     section = page.partition("\n## Secrets\n")[2].partition("\n### ")[0]
     found = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     assert found, "docs/kubernetes.md has no commands for secrets"
@@ -214,7 +214,7 @@ def secret_commands(page: str) -> list[str]:
 
 @contextmanager
 def running_whole(folder: Path, cluster: Cluster, image: str) -> Iterator[WholeStack]:
-    """gpudev installed and up, network policies in force, and this process outside the cluster."""
+    """Install gpudev with enforced network policies, and move this process outside the cluster."""
     layout = cluster.layout
     for made in (
         *(hub_image(layout, tag) for tag in (TAG, NEXT_TAG)),

@@ -1,4 +1,4 @@
-"""Parts that die or go away while servers start and run. The numbers are those of the invariants."""
+"""Parts die or stop answering while servers start and run. Numbers are those of the invariants."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixt
 
 
 def test_the_service_dies_between_two_steps_of_a_reservation(stack: ClusterStack) -> None:
-    """3, 10: what the client was told, or asks for again with the same request id, is there once."""
+    """3, 10: an acknowledged or retried request makes one reservation."""
     running = ready(stack, "bob", gpus=8)
     before = uids(stack, running["id"])
     for place in (BEFORE_COMMIT, AFTER_COMMIT, BEFORE_ANSWER, BEFORE_EFFECT):
         stack.kill("service")
-        # The first commit of a service says that it has compared people with GitHub.
+        # The first commit of a service records that it has compared users with GitHub.
         at = "2" if place in (BEFORE_COMMIT, AFTER_COMMIT) else "1"
         stack.start_part("service", {"GPUDEV_FAILPOINT": place, "GPUDEV_FAILPOINT_AT": at})
         record = _asked_across_a_death(stack, place)
@@ -50,7 +50,7 @@ def test_the_service_dies_between_two_steps_of_a_reservation(stack: ClusterStack
 
 
 def _asked_across_a_death(stack: ClusterStack, place: str) -> dict[str, Any]:
-    """A reservation, asked for until it is acknowledged; the service has died once, and lives again."""
+    """Retry a request until it is acknowledged. The service dies once meanwhile, and is restarted."""
     ask = {"gpus": 2, "hours": 1, "request_id": f"at-{place}-{time.monotonic_ns()}"}
     deaths: list[str] = []
 
@@ -67,14 +67,14 @@ def _asked_across_a_death(stack: ClusterStack, place: str) -> dict[str, Any]:
 
     record = wait_for("an answer", asked, CONVERGED)
     if not deaths:
-        # The failpoint is one that comes after the answer.
+        # This failpoint comes after the answer.
         wait_for("its death", lambda: not stack.runs("service"), CONVERGED)
         stack.start_part("service")
     return record
 
 
 def test_the_hub_dies_in_the_middle_of_a_start(stack: ClusterStack) -> None:
-    """The pod goes on; the next Hub adopts it: one pod, and one attempt."""
+    """The pod continues, and the next Hub adopts it: there is one pod and one attempt."""
     record = stack.reserve("alice", gpus=2)
     wait_for("its pod", lambda: stack.pods(record["id"]))
     before = uids(stack, record["id"])
@@ -87,7 +87,7 @@ def test_the_hub_dies_in_the_middle_of_a_start(stack: ClusterStack) -> None:
 
 
 def test_the_hub_dies_before_a_pod_has_an_address(stack: ClusterStack, cluster: Cluster) -> None:
-    """The next Hub waits for the address, and not at the one that it made up when it was asked to start."""
+    """The next Hub waits for the pod's address instead of using the one that it guessed."""
     nodes = ("node-1", "node-2")
     for node in nodes:
         cluster.kill_kubelet(node)
@@ -108,11 +108,11 @@ def test_the_hub_dies_before_a_pod_has_an_address(stack: ClusterStack, cluster: 
 
 
 def test_a_hub_restarts_while_servers_run(stack: ClusterStack) -> None:
-    """5, 8: routes stay, servers stay."""
+    """5, 8: routes and servers stay."""
     record = ready(stack, gpus=2)
     before = uids(stack, record["id"])
     stack.kill("hub")
-    # The server asks the Hub who this is; that it is reached at all is the route.
+    # That the server answers proves the route. It asks the Hub who the user is.
     assert stack.jupyter(record) != 0
     stack.start_part("hub")
     stack.wait_until_up()
@@ -120,7 +120,7 @@ def test_a_hub_restarts_while_servers_run(stack: ClusterStack) -> None:
 
 
 def test_the_api_server_is_away_for_a_minute(stack: ClusterStack, cluster: Cluster) -> None:
-    """8: nothing is concluded from silence; what was asked meanwhile starts when it is back."""
+    """8: the service concludes nothing from silence. Requests made meanwhile start when the API is back."""
     record, pair = all_ready(stack, alice={"gpus": 2}, bob={"gpus": 4})
     before, others = uids(stack, record["id"]), uids(stack, pair["id"])
     said = len(stack.log("hub"))
@@ -129,7 +129,7 @@ def test_the_api_server_is_away_for_a_minute(stack: ClusterStack, cluster: Clust
     try:
         asked = stack.reserve("carol", gpus=2)
         assert asked["state"] in ("queued", "starting"), "the queue works without the cluster"
-        # KubeSpawner's watch ends for good then, and says so to nobody.
+        # KubeSpawner's watch then ends for good, without a message.
         wait_for("the watch to give up", lambda: "never recovered" in stack.log("hub")[said:], 120)
         wait_for("a minute", lambda: time.monotonic() - begun > 60, 70)
         assert stack.jupyter(record) == 200, "who works is not disturbed"
@@ -143,7 +143,7 @@ def test_the_api_server_is_away_for_a_minute(stack: ClusterStack, cluster: Clust
 
 
 def test_somebodys_pod_has_the_name_already(stack: ClusterStack, cluster: Cluster) -> None:
-    """A 409 deletes nothing: the start is another attempt's, and the stranger's pod lives."""
+    """After a 409 nothing is deleted: the next attempt starts, and the other user's pod stays."""
     first, second = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     stranger = {
@@ -165,7 +165,7 @@ def test_somebodys_pod_has_the_name_already(stack: ClusterStack, cluster: Cluste
 
 
 def _harmless(spec: dict[str, Any]) -> dict[str, Any]:
-    """A pod that passes the namespace's rules, holds no GPU, and does nothing."""
+    """Return a pod that passes the namespace's rules, holds no GPU and does nothing."""
     (container,) = spec["containers"]
     return {
         "securityContext": spec["securityContext"],
@@ -183,7 +183,7 @@ def _harmless(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_pod_of_a_pair_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster) -> None:
-    """2: the gang starts again as a whole, on the same nodes, with the same end."""
+    """2: the whole gang restarts on the same nodes, and ends at the same time."""
     record = ready(stack, "alice", gpus=8, nodes=2)
     for rank in (0, 1):
         before = uids(stack, record["id"])
@@ -197,10 +197,10 @@ def test_a_pod_of_a_pair_is_deleted_by_hand(stack: ClusterStack, cluster: Cluste
 
 
 def test_a_worker_of_a_pair_dies(stack: ClusterStack, cluster: Cluster) -> None:
-    """2"""
+    """2: the whole gang restarts."""
     record = ready(stack, "bob", gpus=8, nodes=2)
     before = uids(stack, record["id"])
-    # Process 1 of its container, killed from the node: the pod fails.
+    # Kill process 1 of its container from the node, so that the pod fails.
     cluster.execute(NAMESPACE, sorted(before)[1], "sh", "-c", "kill -TERM 1")
     after = again(stack, record, before)
     assert after["allocation"] == record["allocation"]
@@ -208,7 +208,7 @@ def test_a_worker_of_a_pair_dies(stack: ClusterStack, cluster: Cluster) -> None:
 
 
 def test_a_pod_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster) -> None:
-    """The server comes back on the same GPUs; nobody else got them meanwhile."""
+    """The server comes back on the same GPUs. No other user gets them meanwhile."""
     record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
@@ -220,7 +220,7 @@ def test_a_pod_is_deleted_by_hand(stack: ClusterStack, cluster: Cluster) -> None
 
 
 def test_dynamodb_answers_late_after_it_has_committed(stack: ClusterStack) -> None:
-    """3, 11: an outcome that is unknown is found out from the head; once is once."""
+    """3, 11: the service reads the head to find an unknown outcome, and commits once."""
     running = ready(stack, "bob", gpus=2)
     before = uids(stack, running["id"])
     stack.faults.next(Fault.ANSWER_LATE)

@@ -1,4 +1,4 @@
-"""The Hub as it really is: started at the wrong moment, wrong about a server, without its database."""
+"""A Hub that starts at a bad moment, is wrong about a server, or has lost its database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixt
 
 
 def test_it_starts_while_the_api_server_is_away(stack: ClusterStack, cluster: Cluster) -> None:
-    """8: what it can't see it does not end, and what starts meanwhile is no failed start."""
+    """8: it ends no server that it cannot see, and starts made meanwhile do not fail."""
     record = ready(stack, gpus=2)
     before = uids(stack, record["id"])
     cluster.stop_api_server()
@@ -46,11 +46,11 @@ def test_it_starts_while_the_api_server_is_away(stack: ClusterStack, cluster: Cl
 
 
 def test_it_starts_while_a_jupyter_is_too_busy_to_answer(stack: ClusterStack) -> None:
-    """8: it gives the server up, and is told to take it over again: the same pod, the same end."""
+    """8: it forgets the server, and the service lets it adopt the server again: same pod, same end."""
     record = ready(stack, gpus=2)
     before = uids(stack, record["id"])
     (pod,) = stack.pods(record["id"])
-    # As one whose queue of connections is full; one that hangs is waited for by JupyterHub for five minutes.
+    # Refuse connections, like a full queue. JupyterHub would wait five minutes for a Jupyter that hangs.
     busy = f"ip daddr {pod['status']['podIP']} tcp dport 8888 reject with tcp reset"
     with nft_table(("type filter hook output priority 0", busy)):
         stack.kill("hub")
@@ -63,7 +63,7 @@ def test_it_starts_while_a_jupyter_is_too_busy_to_answer(stack: ClusterStack) ->
 
 
 def test_it_says_stopped_and_the_pod_lives(stack: ClusterStack, cluster: Cluster) -> None:
-    """8, 10: its word frees nothing; the pod is ended without it, and then its user may start it again."""
+    """8, 10: its report frees no GPUs. The service ends the pod; then the user may start the server again."""
     record, _ = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
@@ -90,7 +90,7 @@ def test_it_says_stopped_and_the_pod_lives(stack: ClusterStack, cluster: Cluster
 
 
 def test_its_user_stops_a_start_that_has_no_pod_yet(stack: ClusterStack, cluster: Cluster) -> None:
-    """The wish is recorded: the server does not come up by itself, and its GPUs are kept for a while."""
+    """The stop is recorded: the server does not restart, and its GPUs are kept for a while."""
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -126,14 +126,14 @@ def _reason(stack: ClusterStack, id: str) -> str | None:
 
 
 def test_its_database_is_lost(stack: ClusterStack, cluster: Cluster) -> None:
-    """5, 8: servers run on, and are reached again as soon as their users have logged in."""
+    """5, 8: servers continue, and users reach them again after they log in."""
     record, other, lost = all_ready(stack, alice={"gpus": 2}, bob={"gpus": 4}, dave={"gpus": 8})
     before, others, lone = (uids(stack, mine["id"]) for mine in (record, other, lost))
     stack.kill("hub")
     stack.lose_hub_database()
     stack.start_part("hub")
     wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)
-    # A server that ends now can't be started for a user that the Hub does not know.
+    # A server that ends now cannot be restarted, because the Hub does not know its user.
     cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{next(iter(lone))}").raise_for_status()
     wait_for("it gone", lambda: not uids(stack, lost["id"]), CONVERGED)
     for mine, pods in ((record, before), (other, others)):
@@ -148,7 +148,7 @@ def test_its_database_is_lost(stack: ClusterStack, cluster: Cluster) -> None:
 
 
 def test_it_says_pending_and_then_the_start_fails(stack: ClusterStack) -> None:
-    """It answers after ten seconds, and gives up after fifteen what can't go on: the cause is told."""
+    """It answers after ten seconds and gives up after fifteen. The user is told the cause."""
     said = len(stack.log("hub"))
     record = stack.reserve("alice", gpus=8, image=MISSING)
     wait_for("its failure", lambda: failed_starts(stack, record), CONVERGED)
@@ -158,7 +158,7 @@ def test_it_says_pending_and_then_the_start_fails(stack: ClusterStack) -> None:
 
 
 def test_it_hangs_while_servers_run(stack: ClusterStack) -> None:
-    """A Hub that takes requests and answers none: the queue goes on, and starts follow when it is back."""
+    """The Hub accepts requests and answers none: the queue continues; starts follow when it is back."""
     record = ready(stack, gpus=4)
     before = uids(stack, record["id"])
     stack.forget_tokens()
@@ -168,7 +168,7 @@ def test_it_hangs_while_servers_run(stack: ClusterStack) -> None:
     try:
         asked = stack.reserve("alice", gpus=2)
         assert asked["state"] in ("queued", "starting")
-        # The start that the Hub was asked for is given up, and comes twice when it is back.
+        # The service gives up its start request and repeats it, so the Hub gets it twice.
         wait_for("the service to notice", lambda: "the Hub does not answer" in stack.log("service")[said:])
     finally:
         stack.send("hub", signal.SIGCONT)

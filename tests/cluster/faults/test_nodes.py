@@ -1,4 +1,4 @@
-"""Nodes and pods as a cluster really has them: silent, gone, cordoned, short of GPUs, stuck, too greedy."""
+"""Faults of nodes and pods: silent, gone, cordoned, short of GPUs, stuck, or using too much."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 
 @pytest.fixture(autouse=True)
 def mended(cluster: Cluster, clean: None) -> Iterator[None]:
-    """Whatever a test did to nodes is undone before its reservations are ended."""
+    """Undo what a test did to nodes, before its reservations are ended."""
     yield
     for node in cluster.nodes:
         cluster.cordon(node.name, False)
@@ -37,7 +37,7 @@ def node_of(record: dict[str, Any]) -> str:
 def shown(
     stack: ClusterStack, record: dict[str, Any], server: str, within: float = CONVERGED
 ) -> dict[str, Any]:
-    """The reservation once its server is shown so."""
+    """Wait until the reservation shows its server in this state; return it."""
 
     def look() -> dict[str, Any] | None:
         found = stack.record(record["id"], record["owner"])
@@ -49,10 +49,10 @@ def shown(
 def test_a_node_is_silent_for_a_while(
     stack: ClusterStack, cluster: Cluster, namespace: str, image: str
 ) -> None:
-    """8: unknown frees nothing and kills nothing, however long; who needs the node is told so.
+    """8: an unknown node frees no GPUs and ends no server, however long. Waiting users are told why.
 
-    The node counts as silent after 8 s here, and 2 s later pods are evicted that do not tolerate that (after
-    50 s and five minutes by Kubernetes' own settings): as somebody else's pod shows.
+    Here a node counts as silent after 8 s, and pods that do not tolerate that are evicted 2 s later. By
+    default, Kubernetes waits 50 s and five minutes. A pod of another program shows that evictions happen.
     """
     record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     before = uids(stack, record["id"])
@@ -82,12 +82,12 @@ def test_a_node_is_silent_for_a_while(
 
 
 def _told_to_go(pods: Iterable[dict[str, Any]]) -> bool:
-    """Whether all are, as far as they are not gone already."""
+    """Return whether all of these pods are gone or told to end."""
     return all("deletionTimestamp" in pod["metadata"] for pod in pods)
 
 
 def test_a_node_is_deleted(stack: ClusterStack, cluster: Cluster) -> None:
-    """A node that is gone takes its servers along: told so, and nobody else is harmed."""
+    """The servers of a deleted node end, their users are told, and other servers are not affected."""
     record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     before = uids(stack, other["id"])
     lost = node_of(record)
@@ -116,7 +116,7 @@ def test_a_node_is_cordoned_while_servers_run_there(stack: ClusterStack, cluster
     elsewhere = ready(stack, "bob", gpus=2)
     assert node_of(elsewhere) != closed
     untouched(stack, record, before)
-    # What runs there runs on to its end, also when it has to be started again.
+    # Servers there continue to their end, and may also restart there.
     cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{next(iter(before))}").raise_for_status()
     assert again(stack, record, before)["allocation"] == record["allocation"]
     assert not failed_starts(stack, record)
@@ -125,7 +125,7 @@ def test_a_node_is_cordoned_while_servers_run_there(stack: ClusterStack, cluster
 
 
 def test_a_node_that_is_not_well_gets_nothing_new(stack: ClusterStack, cluster: Cluster) -> None:
-    """As the EKS node monitoring agent reports it; a bug in a user's program is no reason."""
+    """The EKS node monitoring agent reports it. A bug in a user's program does not count."""
     record = ready(stack, "alice", gpus=2)
     before = uids(stack, record["id"])
     ill, condition = node_of(record), "AcceleratedHardwareReady"
@@ -147,7 +147,7 @@ def test_a_node_that_is_not_well_gets_nothing_new(stack: ClusterStack, cluster: 
 
 
 def test_the_end_of_a_capacity_block_is_known_across_a_restart(stack: ClusterStack, cluster: Cluster) -> None:
-    """It is read from EC2; while that refuses, the last known end holds, and an unknown one is no end."""
+    """The end comes from EC2. While EC2 refuses, the last known end holds; an unknown end is not an end."""
     record = ready(stack, "alice", gpus=2)
     before = uids(stack, record["id"])
     node, other = (named.name for named in cluster.nodes[:2])
@@ -197,7 +197,7 @@ def _size(stack: ClusterStack, gpus: int) -> dict[str, Any]:
 def test_a_foreign_pod_takes_gpus_of_a_node(
     stack: ClusterStack, cluster: Cluster, namespace: str, image: str
 ) -> None:
-    """1: somebody else's pod is counted, whatever we had planned there; nothing of ours is harmed."""
+    """1: GPUs of another program's pod count as used, even if planned. No server is affected."""
     with_room = stack.api("GET", "availability")["pools"][0]["sizes"]
     assert next(s for s in with_room if (s["gpus"], s["nodes"]) == (8, 2))["free_now"] == 1
     cluster.apply(_foreign(namespace, image, "node-1", 6))
@@ -219,7 +219,7 @@ def test_a_foreign_pod_takes_gpus_of_a_node(
 def test_a_foreign_pod_is_quicker_than_a_start(
     stack: ClusterStack, cluster: Cluster, namespace: str, image: str
 ) -> None:
-    """1: the planned GPUs are gone when the pod is made: another node has it, with the cause logged."""
+    """1: the planned GPUs are used when the pod is made. It moves to another node; the cause is logged."""
     stack.kill("service")
     cluster.apply(_foreign(namespace, image, "node-1", 8))
     cluster.wait_for_pod(namespace, "stranger")
@@ -253,7 +253,7 @@ def _foreign(namespace: str, image: str, node: str, gpus: int) -> dict[str, Any]
 
 
 def test_a_pod_that_can_not_go_keeps_its_gpus(stack: ClusterStack, cluster: Cluster) -> None:
-    """8: a slot returns only when its server is seen gone; the next in line starts then."""
+    """8: a slot is free only when its server is seen to be gone. Then the next request starts."""
     record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     (pod,) = stack.pods(record["id"])
@@ -262,7 +262,7 @@ def test_a_pod_that_can_not_go_keeps_its_gpus(stack: ClusterStack, cluster: Clus
     cluster.api.patch(path, json=hold, headers=MERGE).raise_for_status()
     try:
         stack.api("DELETE", f"reservations/{record['id']}", None, "alice")
-        # Its processes have ended, which the kubelet says: that is enough, though the object stays.
+        # The kubelet reports that its processes have ended. That is enough, although the object stays.
         after = stack.wait_state(waiting["id"], "ready", "carol", CONVERGED)
         assert uids(stack, record["id"]), "the test is about a pod that is still there"
         assert node_of(after) == node_of(record)
@@ -279,7 +279,7 @@ def test_allocatable_changes_under_running_servers(stack: ClusterStack, cluster:
     node = node_of(record)
 
     def seen() -> bool:
-        # Said anew for each look: the kubelet may have taken it back since the last one.
+        # Repeat the change for each check, because the kubelet may have reset it.
         cluster.set_allocatable(node, "nvidia.com/gpu", 4)
         return bool(_size(stack, 2)["free_now"] == 5)
 
@@ -292,7 +292,7 @@ def test_allocatable_changes_under_running_servers(stack: ClusterStack, cluster:
 
 
 def test_a_pod_that_nobody_can_end_keeps_its_gpus(stack: ClusterStack, cluster: Cluster) -> None:
-    """8: asked to go and never gone, since its node is silent: even the object's end would free nothing."""
+    """8: its node is silent, so it never ends. Even deleting the object would free no GPUs."""
     record, other = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     lost = node_of(record)
     (pod,) = uids(stack, record["id"])
@@ -317,9 +317,9 @@ def test_a_pod_that_nobody_can_end_keeps_its_gpus(stack: ClusterStack, cluster: 
 
 
 def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Cluster) -> None:
-    """Nobody else notices. With cgroups of version 2 the server comes back, and says what happened to it.
+    """Other servers are not affected. With cgroups of version 2, the server restarts and shows the reason.
 
-    With version 1 the kernel ends the greedy process alone, and the server lives.
+    With version 1, the kernel ends only the process that takes the memory, and the server continues.
     """
     record, neighbour = all_ready(stack, alice={"gpus": 1}, bob={"gpus": 1})
     before, others = uids(stack, record["id"]), uids(stack, neighbour["id"])
@@ -338,7 +338,7 @@ def test_a_server_that_takes_too_much_memory(stack: ClusterStack, cluster: Clust
 
 
 def test_a_server_that_writes_more_than_its_share_of_the_disk(stack: ClusterStack, cluster: Cluster) -> None:
-    """Nobody else notices. It comes back with what is at home, and says what happened to it."""
+    """Other servers are not affected. The server restarts with its home, and shows the reason."""
     record, neighbour = all_ready(stack, alice={"gpus": 1}, bob={"gpus": 1})
     before, others = uids(stack, record["id"]), uids(stack, neighbour["id"])
     (pod,) = before
@@ -346,6 +346,6 @@ def test_a_server_that_writes_more_than_its_share_of_the_disk(stack: ClusterStac
     after = again(stack, record, before)
     assert after["allocation"] == record["allocation"]
     causes = [entry["cause"] for entry in history(stack, record["id"], "alice")]
-    # By the kubelet's words, or by ours if the server ended so quickly that the kubelet has none.
+    # The text is the kubelet's, or gpudev's if the server ended before the kubelet wrote one.
     assert any("ephemeral local storage" in cause or "local disk" in cause for cause in causes), causes
     untouched(stack, neighbour, others)

@@ -1,4 +1,4 @@
-"""Starts that can't go on: images that are nowhere, pods that are deleted before they run."""
+"""Starts that cannot succeed: missing images, and pods that are deleted before they run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixt
 
 @pytest.fixture(scope="module", autouse=True)
 def impatient(stack: ClusterStack, image: str) -> Iterator[None]:
-    """Three starts may take 12 s each, and wait for 5 s when they can't go on."""
+    """Allow three starts of 12 s each, and 5 s for a start that is stuck."""
     different: dict[str, dict[str, Any]] = {
         "hub": {"stuck_seconds": 5},
         "service": {"pools": [pool(image, startup_seconds=12)]},
@@ -32,7 +32,7 @@ def impatient(stack: ClusterStack, image: str) -> Iterator[None]:
 
 
 def test_an_image_that_is_nowhere(stack: ClusterStack) -> None:
-    """It is said which and why, it fails for good, and it holds up nobody."""
+    """The message names the image and the reason. The reservation fails, and delays no other."""
     record = stack.reserve("alice", gpus=8, image=MISSING)
     told = wait_for(
         "the reason", lambda: "ErrImageNeverPull" in (stack.record(record["id"])["reason"] or ""), CONVERGED
@@ -54,7 +54,7 @@ def test_a_pod_is_deleted_while_it_starts(stack: ClusterStack, cluster: Cluster)
 
 
 def test_one_worker_of_a_pair_never_gets_ready(stack: ClusterStack, cluster: Cluster, image: str) -> None:
-    """2: all or nothing: it says which and why, fails for good after some tries, and leaves no half."""
+    """2: all or nothing. The message names pod and reason. After some tries it fails; no pod is left."""
     with cluster.without_image("node-2", image):
         record = stack.reserve("alice", gpus=8, nodes=2)
         told = wait_for(

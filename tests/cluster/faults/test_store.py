@@ -1,4 +1,4 @@
-"""The table away, slow or somebody else's; and a machine's clock that jumps."""
+"""Faults of the table (down, slow, taken over by another service), and clocks that jump."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from hub_users import wait_for
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("clean")]
 
 NEW_SERVICE = {8100: 8110, 8101: 8111}
-"""Where a second service listens, for the ports of the first."""
+"""Ports of the second service, by the port of the first."""
 
 
 def test_dynamodb_is_away_for_a_while(stack: ClusterStack) -> None:
-    """11: nothing is admitted, which is said; servers run on; what was asked before is still there."""
+    """11: requests are refused with the reason. Servers continue, and earlier requests are kept."""
     record, _ = all_ready(stack, alice={"gpus": 8}, bob={"gpus": 8})
     waiting = stack.reserve("carol", gpus=8)
     before = uids(stack, record["id"])
@@ -53,7 +53,7 @@ def test_dynamodb_is_away_for_a_while(stack: ClusterStack) -> None:
             assert f"The login of {newcomer} could not be saved." in page.text
             assert stack.jupyter(record) == 200, "who works is not disturbed"
             assert stack.record(waiting["id"], "carol")["state"] == "queued", "reading needs no store"
-            # A server that ends while nothing can be written.
+            # End a server while nothing can be written.
             stack.cluster.api.delete(
                 f"/api/v1/namespaces/gpudev-servers/pods/{next(iter(before))}"
             ).raise_for_status()
@@ -69,7 +69,7 @@ def test_dynamodb_is_away_for_a_while(stack: ClusterStack) -> None:
 
 
 def test_dynamodb_refuses_for_a_while(stack: ClusterStack) -> None:
-    """Once asked for, once there; servers do not notice."""
+    """A retried request makes one reservation; servers are not affected."""
     running = ready(stack, "bob", gpus=2)
     before = uids(stack, running["id"])
     for user, fault in (("alice", Fault.THROTTLED), ("carol", Fault.CONFLICT), ("dave", Fault.LOST)):
@@ -84,7 +84,7 @@ def test_dynamodb_refuses_for_a_while(stack: ClusterStack) -> None:
 
 
 def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:
-    """4: it can't write a word, harms nothing of what the new one has made, and ends."""
+    """4: it can write nothing, changes nothing that the new service made, and ends."""
     first = ready(stack, "alice", gpus=8)
     before = uids(stack, first["id"])
     stack.send("service", signal.SIGSTOP)
@@ -123,7 +123,7 @@ def test_an_old_service_wakes_up_beside_a_new_one(stack: ClusterStack) -> None:
 
 @contextmanager
 def _led_to_the_new_one() -> Iterator[None]:
-    """Whoever asks the first service's ports gets the second one's, as a Service of Kubernetes' does it."""
+    """Redirect the first service's ports to the second service, like a Service of Kubernetes."""
     leads = [f"ip daddr {ADDRESS} tcp dport {a} dnat to {ADDRESS}:{b}" for a, b in NEW_SERVICE.items()]
     with nft_table(
         ("type nat hook output priority -90", *leads), ("type nat hook prerouting priority -110", *leads)
@@ -133,7 +133,7 @@ def _led_to_the_new_one() -> Iterator[None]:
 
 @pytest.fixture
 def clock(stack: ClusterStack) -> Iterator[Path]:
-    """The service on a clock of its own: the file says by how much it is wrong."""
+    """Run the service with its own clock. The file has the difference to the machine's clock."""
     offset = stack.folder / "clock"
     offset.write_text("+0")
     stack.kill("service")
@@ -153,7 +153,7 @@ def clock(stack: ClusterStack) -> Iterator[Path]:
 
 
 def test_the_wall_clock_jumps(stack: ClusterStack, clock: Path) -> None:
-    """9: under a running service nothing ends early, and nothing begins late."""
+    """9: while the service runs, nothing ends too early and nothing starts too late."""
     record = ready(stack, gpus=2, hours=0.0167)
     before = uids(stack, record["id"])
     for offset in ("+300", "-300"):

@@ -1,4 +1,4 @@
-"""Watches that are cut, and a list that is old: what is seen late is seen in the end, and harms nobody."""
+"""Cut watches and outdated lists: the parts see every change in the end, and no server is affected."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PARTS = ("hub", "service")
 def proxy(
     stack: ClusterStack, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiProxy]:
-    """The Hub and the service see the cluster through it; afterwards directly, as before."""
+    """Let the Hub and the service use the API through the proxy; afterwards directly again."""
     with ApiProxy(cluster.layout.authority, tmp_path_factory.mktemp("proxy")) as proxy:
-        # Also a part that a test, or the end of one, starts again.
+        # This also applies to parts that are restarted by a test or after it.
         stack.lead = proxy.kubeconfig
         try:
             stack.restart(*PARTS)
@@ -37,12 +37,12 @@ def proxy(
 
 
 def test_watches_are_cut_while_servers_start_and_end(stack: ClusterStack, proxy: ApiProxy) -> None:
-    """8: a list says what the watch could not; nothing starts twice, and nobody is disturbed."""
+    """8: a list replaces the lost watch. No server starts twice, and no other server is affected."""
     running = ready(stack, "bob", gpus=8)
     before = uids(stack, running["id"])
     with _cutting(proxy) as cut:
         records = [stack.wait_state(stack.reserve("alice", gpus=8)["id"], "ready", "alice", CONVERGED)]
-        # A fast machine has few watches cut while one server starts.
+        # On a fast machine, few watches are cut while one server starts.
         while len(records) < 2 or sum(cut) <= 10:
             owner = ("alice", "carol")[len(records) % 2]
             waiting = stack.reserve(owner, gpus=8)
@@ -56,7 +56,7 @@ def test_watches_are_cut_while_servers_start_and_end(stack: ClusterStack, proxy:
 
 @contextmanager
 def _cutting(proxy: ApiProxy) -> Iterator[list[int]]:
-    """Once a second all watches are cut, and the next can't go on where one ended."""
+    """Cut all watches once a second. The next watch cannot resume where a cut one ended."""
     cut: list[int] = []
     done = threading.Event()
 
@@ -74,20 +74,20 @@ def _cutting(proxy: ApiProxy) -> Iterator[list[int]]:
 
 
 def test_watches_are_refused_for_a_while(stack: ClusterStack, proxy: ApiProxy) -> None:
-    """An overloaded API server answers so; it is asked again, and nobody is deaf for ever."""
+    """An overloaded API server refuses watches. The parts retry until they succeed."""
     running = ready(stack, "bob", gpus=2)
     before = uids(stack, running["id"])
     _all_watch(proxy)
     with proxy.refusing():
         proxy.cut()
-        # Only the service watches nodes, and it waits for a second in between.
+        # Only the service watches nodes. It waits a second between attempts.
         wait_for("refusals", lambda: proxy.refused["/api/v1/nodes"] >= 2)
     _all_watch(proxy)
     untouched(stack, running, before)
 
 
 def _all_watch(proxy: ApiProxy) -> None:
-    """Nodes and pods of the service's, pods and events of the Hub's."""
+    """Return whether all watches are open: nodes and pods (service), pods and events (Hub)."""
     try:
         wait_for("4 watches", lambda: proxy.watching == 4, CONVERGED)
     except AssertionError as error:
@@ -95,7 +95,7 @@ def _all_watch(proxy: ApiProxy) -> None:
 
 
 def test_the_api_servers_cache_is_behind(stack: ClusterStack, proxy: ApiProxy, cluster: Cluster) -> None:
-    """5, 8: an old list shows pods that are gone, and lacks some that run; neither is believed."""
+    """5, 8: an old list shows deleted pods and lacks new ones. The parts must trust neither."""
     lost, running = all_ready(stack, alice={"gpus": 2}, bob={"gpus": 2})
     before, others = uids(stack, lost["id"]), uids(stack, running["id"])
     with proxy.behind():
@@ -105,7 +105,7 @@ def test_the_api_servers_cache_is_behind(stack: ClusterStack, proxy: ApiProxy, c
         name = next(iter(before))
         cluster.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}").raise_for_status()
         wait_for("it gone", lambda: before[name] not in uids(stack, lost["id"]).values(), CONVERGED)
-        # The list that it begins with is of a time before any of these servers.
+        # Its first list is older than all these servers.
         stack.kill("hub")
         stack.start_part("hub")
         wait_for("the Hub", lambda: stack.answers("hub"), CONVERGED)

@@ -1,4 +1,4 @@
-"""One kill ends the whole cluster, and nothing of it is left on the machine; the next boot takes seconds."""
+"""One kill ends the whole cluster and leaves nothing on the machine; the next boot takes seconds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def layout() -> Layout:
 
 
 def machine() -> dict[str, object]:
-    """What a cluster might leave behind, as it is now."""
+    """Return the current state of everything that a cluster might leave behind."""
 
     def said(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -48,7 +48,7 @@ def machine() -> dict[str, object]:
 
 
 def namespaces_of(pid: str) -> set[str]:
-    """Of a process; none if it has ended, or is not for root to look at (a container's first process)."""
+    """Return the namespaces of a process; none if it has ended or hides them from root."""
     try:
         return {str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("net", "mnt", "pid_for_children")}
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -56,7 +56,7 @@ def namespaces_of(pid: str) -> set[str]:
 
 
 def members(namespaces: set[str]) -> list[str]:
-    """Processes in any of these namespaces."""
+    """Return the processes in any of these namespaces."""
     return [path.name for path in Path("/proc").glob("[0-9]*") if namespaces_of(path.name) & namespaces]
 
 
@@ -71,7 +71,7 @@ def left_cgroups(layout: Layout) -> list[Path]:
 
 def test_kill_9_leaves_nothing_and_the_next_boot_takes_seconds(layout: Layout) -> None:
     lifecycle.prepare(layout)
-    # A cluster that was killed earlier left empty folders, and the runs below would remove them.
+    # A cluster that was killed earlier may have left empty folders, which the runs below would remove.
     lifecycle.down(layout)
     before = machine()
     done = harness(layout, "up")
@@ -84,7 +84,7 @@ def test_kill_9_leaves_nothing_and_the_next_boot_takes_seconds(layout: Layout) -
     wait_for("all processes are gone", lambda: not members(own), timeout=20)
     wait_for("the lock is free", lambda: not lifecycle.runs(layout), timeout=20)
     after = machine()
-    # Until the next start or `down`: cgroups, and empty folders that were made to be mounted over.
+    # Cgroups and empty mount points stay until the next start or `down`.
     assert left_cgroups(layout)
     started = time.monotonic()
     done = harness(layout, "run", "--", "kubectl", "get", "nodes", "--output=name")
@@ -103,7 +103,7 @@ def test_kill_9_leaves_nothing_and_the_next_boot_takes_seconds(layout: Layout) -
 
 def test_the_cluster_ends_with_who_started_it(layout: Layout, tmp_path: Path) -> None:
     mark = tmp_path / "up"
-    # A session of its own: nothing but the parent's death is to end it.
+    # Use a separate session, so that only the parent's death can end it.
     with subprocess.Popen(
         [sys.executable, "-m", "harness", "run", "--", "sh", "-c", f"touch {mark}; sleep infinity"],
         start_new_session=True,

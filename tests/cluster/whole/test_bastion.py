@@ -1,4 +1,4 @@
-"""The installed bastion: ``ssh`` from outside the cluster, through its pods, to servers."""
+"""The installed bastion: ``ssh`` from outside the cluster to servers, through the bastion's pods."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 OWNER, OTHER = "erin", "frank"
 HOST = f"gpu-{OWNER}"
 SESSIONS = 50
-"""Of one user at the same time."""
+"""Sessions of one user at the same time."""
 Servers = dict[str, dict[str, Any]]
-"""Reservations by owner."""
+"""Ready reservations by owner."""
 
 
 @pytest.fixture(scope="module")
 def servers(stack: WholeStack, person: People) -> Iterator[Servers]:
-    """A ready server of each of two people, whose ``ssh`` knows it; ended after the last test."""
+    """Return ready servers of two users whose ``ssh`` is set up; end them after the last test."""
     started = [
         person(name).begin("reserve", "--gpus", "1", "--hours", "1", "--name", name)
         for name in (OWNER, OTHER)
@@ -49,18 +49,18 @@ def servers(stack: WholeStack, person: People) -> Iterator[Servers]:
 
 
 def pods(stack: WholeStack) -> list[str]:
-    """Names of the bastion's pods."""
+    """Return the names of the bastion's pods."""
     return [pod["metadata"]["name"] for pod in stack.parts("bastion")]
 
 
 def connections(stack: WholeStack) -> list[str]:
-    """Users' connections that the bastion's pods carry now."""
+    """Return how many users' connections the bastion's pods carry now."""
     command = ("ls", "/run/gpudev/connections")
     return [one for pod in pods(stack) for one in stack.cluster.execute(HOME, pod, *command).split()]
 
 
 def gateway(owner: Person) -> str:
-    """The bastion's name in the settings of that person's ``ssh``."""
+    """Return the bastion's name in this user's SSH settings."""
     (hosts,) = (owner.home / ".ssh" / "gpudev" / "hosts").glob("*.conf")
     return next(line.split()[1] for line in hosts.read_text().splitlines() if "ProxyJump" in line)
 
@@ -72,7 +72,7 @@ def address(stack: WholeStack, record: dict[str, Any]) -> str:
 
 @contextmanager
 def background(owner: Person, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``ssh``, ended afterwards."""
+    """Run ``ssh``, and end it afterwards."""
     process = subprocess.Popen(
         owner.ssh_argv(*arguments),
         env=owner.environment,
@@ -93,7 +93,7 @@ def first_bytes(process: subprocess.Popen[bytes], count: int) -> bytes:
 
 
 def run(owner: Person, *command: str, given: str = "") -> None:
-    """A program that uses ``ssh``; it must succeed."""
+    """Run a program that uses ``ssh``. It must succeed."""
     done = subprocess.run(
         command, env=owner.environment, input=given, capture_output=True, text=True, timeout=60
     )
@@ -158,7 +158,7 @@ def test_a_terminal(person: People, servers: Servers) -> None:
 
 
 def test_ports_of_the_server(stack: WholeStack, person: People, servers: Servers) -> None:
-    """``-L`` and ``-D`` to its sshd, entered a second time through that; ``-D`` through the bastion alone."""
+    """Connect to the server's sshd through ``-L`` and ``-D`` on the server, and ``-D`` on the bastion."""
     erin, port, socks, door = person(OWNER), free_port(), free_port(), free_port()
     own, others = address(stack, servers[OWNER]), address(stack, servers[OTHER])
     forwards = ["-L", f"127.0.0.1:{port}:127.0.0.1:2222", "-D", str(socks)]
@@ -197,7 +197,7 @@ def test_the_agent_is_forwarded_to_the_server_only(
         finally:
             process.kill()
     assert done.stdout.split()[1] == key.with_suffix(".pub").read_text().split()[1]
-    # The client that goes through the bastion asks for none there; any other one would be refused.
+    # The client does not request it at the bastion, which would refuse it.
     assert done.stderr.count("Requesting authentication agent forwarding") == 1
     for pod in pods(stack):
         look = ("/usr/sbin/sshd", "-T", "-f", "/run/gpudev/sshd_config")
@@ -205,9 +205,9 @@ def test_the_agent_is_forwarded_to_the_server_only(
 
 
 def test_several_sessions_over_one_connection(stack: WholeStack, person: People, servers: Servers) -> None:
-    """The user's own ``ControlMaster``."""
+    """The user has a ``ControlMaster`` of their own."""
     erin, command = person(OWNER), "echo $SSH_CONNECTION"
-    # The path of a socket must be short.
+    # Paths of sockets must be short.
     with TemporaryDirectory(prefix="gd-") as folder:
         path = ["-o", f"ControlPath={folder}/%C"]
         shared = [*path, "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
@@ -223,7 +223,7 @@ def test_several_sessions_over_one_connection(stack: WholeStack, person: People,
 
 
 def test_fifty_sessions_at_once(stack: WholeStack, person: People, servers: Servers) -> None:
-    """Each with a connection to the bastion of its own."""
+    """Each session has its own connection to the bastion."""
     erin = person(OWNER)
     with ExitStack() as opened:
         open_ones: list[subprocess.Popen[bytes]] = []
@@ -236,7 +236,7 @@ def test_fifty_sessions_at_once(stack: WholeStack, person: People, servers: Serv
 
 
 def test_nothing_else(stack: WholeStack, person: People, servers: Servers) -> None:
-    """Another's server, other ports of the own one, the Kubernetes API, the metadata, the gate; a shell."""
+    """It refuses another user's server, other ports, the Kubernetes API, metadata, the gate, and a shell."""
     erin = person(OWNER)
     own, others = address(stack, servers[OWNER]), address(stack, servers[OTHER])
     (service,) = stack.parts("service")
@@ -264,14 +264,14 @@ def test_nothing_else(stack: WholeStack, person: People, servers: Servers) -> No
     shell = erin.ssh(gateway(erin), "id", check=False)
     assert shell.returncode != 0
     assert "uid=" not in shell.stdout
-    # Not the other's door by his name either.
+    # The other user's name does not help either.
     assert erin.ssh(f"gpu-{OTHER}", "true", check=False).returncode == 255
 
 
 def test_who_loses_access_is_cut_and_gets_in_no_more(
     stack: WholeStack, person: People, servers: Servers
 ) -> None:
-    """GitHub tells of it; the service looks, and ends live connections of that person alone."""
+    """GitHub reports it. The service checks, and ends open connections of that user only."""
     erin, frank = person(OWNER), person(OTHER)
     wait = "echo in; sleep 600"
     with background(erin, HOST, wait) as cut, background(frank, f"gpu-{OTHER}", wait) as spared:
@@ -287,7 +287,7 @@ def test_who_loses_access_is_cut_and_gets_in_no_more(
         assert frank.ssh(f"gpu-{OTHER}", "true").returncode == 0
         assert stack.record(servers[OTHER]["id"], OTHER)["state"] == "ready"
         stack.github.control.join("pytorch", "metamates", OWNER)
-        # The tokens are gone with the access.
+        # The tokens are deleted with the access.
         stack.forget_tokens()
         assert stack.record(servers[OWNER]["id"], OWNER)["state"] == "ready", "the time of grace is not over"
         assert erin.ssh(HOST, "true").returncode == 0

@@ -1,4 +1,4 @@
-"""Servers as pods: reserved, opened, entered, ended. Everything real but the GPUs."""
+"""Servers as pods: reserve, open, connect, end. Only the GPUs are simulated."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def gpus_of(pod: dict[str, Any]) -> str:
 
 
 def test_every_size_in_the_picker_becomes_a_server(stack: WholeStack, person: People) -> None:
-    """1, 2, 4 and 8 GPUs on two nodes of 8: JupyterLab through the proxy, and SSH into the pod."""
+    """1, 2, 4 and 8 GPUs on two nodes: JupyterLab works through the proxy, and SSH in the pod."""
     names = {"1": "alice", "2": "bob", "4": "carol", "8": "dave"}
     ids: dict[str, str] = {}
     for gpus, user in names.items():
-        # The service asks GitHub at most once a minute for keys, so theirs are there before any server.
+        # Add the keys first, because the service asks GitHub for keys at most once a minute.
         person(user)
         with log_in(stack, user) as browser:
             ids[gpus] = reserve_in_picker(browser, f"of-{gpus}", f"h100-1x{gpus}")
@@ -58,7 +58,7 @@ def test_a_full_pool_queues_and_moves_on(stack: WholeStack) -> None:
 
 
 def test_a_pair_is_two_pods_that_know_each_other(stack: WholeStack, cluster: Cluster, person: People) -> None:
-    """Invariant 2: an all-reduce over both with nothing edited; both gone at once, and their policy too."""
+    """Invariant 2: an all-reduce works over both without edits. Both end together, with their policy."""
     alice = person("alice")
     record = alice.json("reserve", "--nodes", "2", "--hours", "1", "--name", "pair")
     pods = stack.pods(record["id"])

@@ -1,4 +1,4 @@
-"""The installed product: from the login to GPUs, then upgraded, taken apart, removed and installed again."""
+"""The installed product: log in, reserve, then upgrade, kill parts, uninstall and install again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOST = f"gpu-{NAME}"
 
 @dataclass(frozen=True)
 class Held:
-    """What the owner has got by clicking: a server, and the page that shows it."""
+    """A server that the owner reserved in a browser, and its page."""
 
     record: dict[str, Any]
     pods: dict[str, str]
@@ -47,7 +47,7 @@ class Held:
 
 @pytest.fixture(scope="module")
 def held(stack: WholeStack, person: People, visit: Callable[[], Page]) -> Held:
-    """A server of 2 GPUs: a login with GitHub, the picker, and the wait until JupyterLab is there."""
+    """Log in with GitHub, reserve 2 GPUs in the picker, and wait for JupyterLab."""
     owner = person(OWNER)
     page = visit()
     picture(page, "whole-login")
@@ -66,14 +66,14 @@ def held(stack: WholeStack, person: People, visit: Callable[[], Page]) -> Held:
 
 @pytest.fixture(scope="module")
 def other(stack: WholeStack, person: People) -> dict[str, Any]:
-    """A server of somebody else."""
+    """Reserve a server for another user."""
     person(OTHER)
     return stack.wait_state(stack.reserve(OTHER, hours=4, name="second")["id"], "ready", OTHER)
 
 
 @pytest.fixture
 def untouched(stack: WholeStack, held: Held) -> Iterator[None]:
-    """Whatever the test does to the parts: the server is the same, and its owner can use it."""
+    """Check after the test that the server is the same and its owner can use it."""
     before = stack.record(held.record["id"], OWNER)
     kernels = stack.kernels(before)
     yield
@@ -81,7 +81,7 @@ def untouched(stack: WholeStack, held: Held) -> Iterator[None]:
     assert uids(stack, after["id"]) == held.pods
     assert (after["allocation"], after["ends_at"]) == (before["allocation"], before["ends_at"])
     assert stack.kernels(after) == kernels, "no notebook lost its variables"
-    # A service that has just started lets nobody in before it has looked at the pods.
+    # A service that has just started allows no connections before it has read the pods.
     try:
         wait_for("SSH", lambda: held.owner.ssh(HOST, "true", check=False).returncode == 0)
     except AssertionError as error:
@@ -113,7 +113,7 @@ def test_ssh_leads_through_the_bastion_to_the_same_home(held: Held) -> None:
 
 
 def test_the_service_has_its_rights_in_aws_from_pod_identity(stack: WholeStack) -> None:
-    """It has no other credentials, and nobody else gets any."""
+    """It has no other credentials, and no other account gets any."""
     assert set(stack.identity.given) == {(HOME, "gpudev-service")}
 
 
@@ -134,7 +134,7 @@ def test_the_hub_and_the_service_complain_of_nothing(stack: WholeStack, held: He
 
 
 def test_the_check_of_the_installation_runs_as_the_page_says(stack: WholeStack, held: Held) -> None:
-    """In the service's pod, with its settings and rights: each fact holds, or has a reason and a remedy."""
+    """It runs in the service's pod, with its settings and rights. A failed check says what to do."""
     page = (ROOT / "docs" / "install-aws.md").read_text()
     (command,) = re.findall(r"^kubectl (.+ -- gpudev-hub doctor)$", page, re.MULTILINE)
     try:
@@ -149,14 +149,14 @@ def test_the_check_of_the_installation_runs_as_the_page_says(stack: WholeStack, 
     assert len(states) == len(CHECKS), said
     assert failed == ("FAILED" in states.values()), said
     assert len(remedies) == list(states.values()).count("FAILED"), said
-    # What a cluster without GPUs, EFA and AWS cannot show may fail. What the command itself needs may not.
+    # Checks of GPUs, EFA and AWS may fail on this cluster. Checks of what the command needs may not.
     for name in ("database", "JupyterHub", "Kubernetes API", "clock", "network policies", "SSH bastion"):
         assert states[name] == "ok", said
     assert stack.record(held.record["id"], OWNER)["state"] == "ready", "it changes nothing"
 
 
 def test_all_pods_keep_the_standard_of_their_namespaces(cluster: Cluster) -> None:
-    """PodSecurity enforces it; nothing was exempted or relabelled."""
+    """PodSecurity enforces it, without exemptions or changed labels."""
     for namespace in (HOME, NAMESPACE):
         found = cluster.api.get(f"/api/v1/namespaces/{namespace}").raise_for_status().json()
         assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -165,7 +165,7 @@ def test_all_pods_keep_the_standard_of_their_namespaces(cluster: Cluster) -> Non
 def test_another_user_reaches_nothing_of_the_server(
     stack: WholeStack, person: People, held: Held, other: dict[str, Any]
 ) -> None:
-    """Neither in a browser, nor by SSH, nor from a server of their own, nor with the server's own account."""
+    """They cannot use a browser, SSH, their own server, or the account of the server."""
     lab = f"/user/{OWNER}/{held.record['id']}/lab"
     with log_in(stack, OTHER) as browser:
         assert browser.get(lab).status_code == 403
@@ -188,7 +188,7 @@ def test_another_user_reaches_nothing_of_the_server(
 
 
 def reached(stack: WholeStack, record: dict[str, Any], targets: Iterable[str]) -> dict[str, bool]:
-    """Which of these (``ADDRESS/PORT``) the first node of a server reaches."""
+    """Return which of these (``ADDRESS/PORT``) the first node of a server can reach."""
     looks = [f"timeout 2 bash -c '>/dev/tcp/{target}' 2>/dev/null; echo $?" for target in targets]
     (pod, *_) = stack.pods(record["id"])
     said = stack.cluster.execute(NAMESPACE, pod["metadata"]["name"], "bash", "-c", "; ".join(looks))
@@ -211,7 +211,7 @@ def test_a_part_that_is_killed_comes_back(stack: WholeStack, cluster: Cluster, p
 
 
 def ready(stack: WholeStack, part: str) -> set[str]:
-    """Names of the part's pods that are ready."""
+    """Return the names of the part's ready pods."""
     return {
         pod["metadata"]["name"]
         for pod in stack.parts(part)
@@ -221,7 +221,7 @@ def ready(stack: WholeStack, part: str) -> set[str]:
 
 @pytest.mark.usefixtures("untouched")
 def test_an_upgrade_and_a_rollback_under_a_live_server(stack: WholeStack, held: Held) -> None:
-    """Sessions stay, except those through a bastion's pod that is replaced: their users connect again."""
+    """Sessions stay, except through a replaced pod of the bastion. Their users must connect again."""
     epoch, first = stack.epoch(), stack.revision()
     hub = {"hub": {"image": {"tag": NEXT_TAG}}}
     settings = {"settings": {"policy": {"contact": "gpu-help@example.org"}}}
@@ -250,7 +250,7 @@ def test_an_upgrade_and_a_rollback_under_a_live_server(stack: WholeStack, held: 
 
 
 def tags(stack: WholeStack) -> dict[str, str]:
-    """Of the images that run."""
+    """Return the tags of the running images."""
     found = {}
     for part in ("hub", "service", "bastion"):
         wait_for(f"only the new {part}", lambda part=part: len(images(stack, part)) == 1)  # type: ignore[misc]
@@ -266,7 +266,7 @@ def images(stack: WholeStack, part: str) -> set[str]:
 def test_servers_and_homes_outlive_the_release(
     stack: WholeStack, cluster: Cluster, held: Held, other: dict[str, Any]
 ) -> None:
-    """Removed and installed again: the reservations are there, and their servers were never touched."""
+    """After a removal and a new installation, reservations are there, and their servers never stopped."""
     epoch = stack.epoch()
     stack.helm("uninstall", "gpudev", "--wait")
     assert not [pod for part in PARTS for pod in stack.parts(part)]
