@@ -326,8 +326,8 @@ class Supervisor:
         demo = ", ".join(settings.demo_users)
         return (
             f"  log in as {settings.user} with the password {settings.secret('password')}\n"
-            f"  or as a demo user ({demo}; not isolated from each other or from you) "
-            f"with the password {settings.secret('demo-password')}\n"
+            f"  or as a demo user ({demo}) with the password {settings.secret('demo-password')}\n"
+            "  demo users are not isolated from each other or from you\n"
             f"  command line: {client} reserve --gpus 1 --hours 1\n"
         )
 

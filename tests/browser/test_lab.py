@@ -164,13 +164,13 @@ def test_warnings_are_answered_once_for_all_tabs(stack: Stack, login: Callable[.
 
 
 def test_the_dialogs_follow_the_warnings_of_the_policy(stack: Stack, login: Callable[..., Page]) -> None:
-    """Its last two: here 16 and 1 minutes of another policy, which the server tells instead of its own."""
+    """The dialogs use the last two warnings, which the test sets to 16 minutes and 1 minute."""
     record = reserve(stack, gpus=1, hours=0.25 + A_LITTLE_OVER, name="other-policy")
     page = login()
     close = False
 
     def tell(server: WebSocketRoute) -> None:
-        """Pass messages on, with other warnings in them, and if the end is close, with another time left."""
+        """Pass messages on with changed warnings and, if the end is close, with another time left."""
         service = server.connect_to_server()
         server.on_message(service.send)
 

@@ -70,7 +70,7 @@ async def test_a_number_of_gpus_that_no_pool_has_is_refused_by_the_pool(run: Run
     async with run.client("alices") as alice:
         answer = await alice.post("api/v1/reservations", json={"gpus": 5000})
         assert answer.json()["error"]["code"] == "invalid_shape"
-        assert message(answer).startswith("5000 GPUs cannot be reserved: a node of simulated has")
+        assert message(answer).startswith("5000 GPUs cannot be reserved: a node of pool simulated has")
 
 
 async def test_a_body_that_breaks_off_is_no_json(run: Running) -> None:

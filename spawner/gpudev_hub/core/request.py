@@ -79,14 +79,14 @@ def resolve_shape(pool: PoolSettings, gpus: int | None, nodes: int | None, known
         raise Refused(
             Code.INVALID_SHAPE,
             f"{counted(gpus, 'GPU')} on each of {nodes} nodes cannot be reserved: a reservation of several "
-            f"nodes takes whole nodes, with {counted(whole, 'GPU')} each in {pool.name}.",
+            f"nodes takes whole nodes, with {counted(whole, 'GPU')} each in pool {pool.name}.",
             f"Use --gpus {whole} --nodes {nodes}, or leave --gpus out.",
         )
     if nodes > largest:
         if nodes <= pool.max_gang:
-            why = f"{pool.name} has {counted(known, 'node')} that can be used together"
+            why = f"pool {pool.name} has {counted(known, 'node')} that can be used together"
         else:
-            why = f"the limit in {pool.name} is {pool.max_gang}"
+            why = f"the limit in pool {pool.name} is {pool.max_gang}"
             why += f", and it has {counted(known, 'node')} that can be used together" if known < nodes else ""
         best = f"Use --gpus {whole} --nodes {largest}." if largest > 1 else f"Use --gpus {whole}."
         raise Refused(Code.INVALID_SHAPE, f"{nodes} nodes cannot be reserved: {why}.", best)
@@ -101,14 +101,14 @@ def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
         better = next((size for size in sizes(pool) if size > gpus), whole)
         return Refused(
             Code.INVALID_SHAPE,
-            f"{gpus} GPUs cannot be reserved: a reservation of {pool.name} has {offered} GPUs per node.",
+            f"{gpus} GPUs cannot be reserved: a reservation in pool {pool.name} has {offered} GPUs per node.",
             f"Use --gpus {better}.",
         )
     nodes = -(-gpus // whole)
     if 1 < nodes <= largest:
         return Refused(
             Code.INVALID_SHAPE,
-            f"{gpus} GPUs do not fit on one node: a node of {pool.name} has {whole}. "
+            f"{gpus} GPUs do not fit on one node: a node of pool {pool.name} has {whole}. "
             f"Use --gpus {whole} --nodes {nodes} (gpus={whole}, nodes={nodes}).",
             f"A reservation of several nodes takes whole nodes of {whole} GPUs. "
             f"On one node, ask for {offered} GPUs.",
@@ -116,7 +116,7 @@ def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
     most = whole * max(1, largest)
     return Refused(
         Code.INVALID_SHAPE,
-        f"{gpus} GPUs cannot be reserved: a node of {pool.name} has {whole}, and the limit for one "
+        f"{gpus} GPUs cannot be reserved: a node of pool {pool.name} has {whole}, and the limit for one "
         f"reservation is {most}.",
         f"Use --gpus {whole} --nodes {largest}." if largest > 1 else f"Use --gpus {whole}.",
     )

@@ -382,8 +382,10 @@ def _is_due(world: WorkingState, now: Millis) -> bool:
     return due is not None and due <= now
 
 
-def _unavailable(error: Exception, hint: str = f"Nothing was changed. {TRY_AGAIN}") -> Refused:
-    return Refused(Code.UNAVAILABLE, sentence(str(error)), hint)
+def _unavailable(error: Exception) -> Refused:
+    message = sentence(str(error))
+    told = "nothing was changed" in message
+    return Refused(Code.UNAVAILABLE, message, TRY_AGAIN if told else f"Nothing was changed. {TRY_AGAIN}")
 
 
 def _internal_error() -> Refused:
