@@ -1,16 +1,12 @@
-"""Arguments of the library: checks of their types, and hints of the service in words of Python."""
+"""Checks of the types of the library's arguments."""
 
 from __future__ import annotations
 
 import operator
-import re
 from numbers import Real
 from typing import SupportsIndex
 
 from gpudev.errors import InvalidRequest
-
-_OPTION = re.compile(r"--(gpus|nodes|hours|gpu-type|image)(?: ([0-9]+(?:\.[0-9]+)?))?( (?=--))?")
-"""An option of ``gpu-dev reserve`` in a hint, perhaps with a number, perhaps followed by another option."""
 
 
 def whole_number(name: str, value: SupportsIndex | None) -> int | None:
@@ -43,16 +39,6 @@ def check_timeout(seconds: float | None) -> None:
             f"The timeout is {seconds:g} seconds, which is not possible.",
             hint="Use 0 or more, or leave it out.",
         )
-
-
-def in_python(hint: str) -> str:
-    """Return a hint with arguments in place of options: ``gpus=8, nodes=2``. Whole commands stay."""
-    return hint if "gpu-dev " in hint else _OPTION.sub(_argument, hint)
-
-
-def _argument(option: re.Match[str]) -> str:
-    name, value, more = option.groups()
-    return f"{name.replace('-', '_')}{f'={value}' if value else ''}{', ' if more else ''}"
 
 
 def _refused(name: str, value: object, wanted: str, hint: str = "") -> InvalidRequest:

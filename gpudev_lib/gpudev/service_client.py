@@ -18,7 +18,6 @@ import httpx
 import msgspec
 
 from gpudev import clock, network, wire
-from gpudev.arguments import in_python
 from gpudev.errors import (
     GpuDevError,
     InvalidRequest,
@@ -65,9 +64,6 @@ class ServiceClient:
     attempt. ``tell`` is called with a line of text for the user if an answer takes long. ``transport``
     replaces the network. ``keeper`` renews the token.
     """
-
-    names_options = False
-    """Whether hints name options of the command line, as the service writes them, in place of arguments."""
 
     def __init__(
         self,
@@ -130,8 +126,6 @@ class ServiceClient:
                 self._token = renewed
         if not answer.is_success:
             refused = _refused(answer, self.url)
-            if not self.names_options:
-                refused.hint = in_python(refused.hint)
             if isinstance(refused, NotLoggedIn) and used == os.environ.get("GPUDEV_TOKEN"):
                 # After another login, this token would still be used.
                 refused.hint = (

@@ -109,12 +109,15 @@ def test_refusals(ask: Ask, code: Code, words: str) -> None:
     assert (refused.code, STATUS[refused.code]) == (code, 400)
     assert words in refused.message
     assert refused.hint
+    assert "--" not in refused.hint, "pages and the library show it, too"
 
 
 def test_one_node_is_not_refused_when_none_is_known_and_two_are() -> None:
     assert resolve(H100, Ask(gpus=8), {}).shape == Shape(8)
     assert "has 1 node that can be used together." in refusal(Ask(nodes=2), {"h100": 1}).message
-    assert refusal(Ask(gpus=16), {"h100": 1}).hint == "Use --gpus 8."
+    assert refusal(Ask(gpus=16), {"h100": 1}).hint == "Use 8 GPUs."
+    assert refusal(Ask(gpus=24)).hint == refusal(Ask(nodes=3)).hint == "Use 2 nodes of 8 GPUs each."
+    assert refusal(Ask(gpus=1, nodes=2)).hint == "Use 8 GPUs per node, or leave the number of GPUs out."
 
 
 def test_nodes_are_joined_within_a_group() -> None:

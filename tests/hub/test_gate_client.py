@@ -42,13 +42,6 @@ def test_every_answer_has_a_status_for_people_and_one_for_programs(
     assert refusal(answer, form=True, page=PAGE).reason == verdict.value
 
 
-def test_hints_name_options_to_programs_and_no_options_on_pages() -> None:
-    answer = Admission(Verdict.INVALID, "You asked for 48 h; your limit is 24 h.", "Use --hours 24 or less.")
-    error = refusal(answer, form=True, page=PAGE)
-    assert error.jupyterhub_message.endswith("Use --hours 24 or less.")
-    assert error.jupyterhub_html_message.endswith("<br>Use 24 hours or less.")
-
-
 def test_without_a_place_to_go_the_reservations_page_it_is() -> None:
     assert refusal(Admission(Verdict.QUEUED), form=True, page=PAGE).headers["Location"] == PAGE
 

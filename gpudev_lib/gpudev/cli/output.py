@@ -45,9 +45,7 @@ def connect() -> Client:
     """Return a client of the configured hub that reports slow answers on standard error."""
     from gpudev.client import Client
 
-    client = Client(tell=say)
-    client.api.names_options = True
-    return client
+    return Client(tell=say)
 
 
 def say(text: str) -> None:

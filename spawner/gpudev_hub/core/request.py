@@ -69,7 +69,7 @@ def resolve_shape(pool: PoolSettings, gpus: int | None, nodes: int | None, known
         raise Refused(
             Code.INVALID_SHAPE,
             f"You asked for {nodes} nodes; the minimum is 1.",
-            "Leave --nodes out to get one node.",
+            "Leave the number of nodes out to get one node.",
         )
     if nodes == 1:
         if gpus not in sizes(pool):
@@ -80,7 +80,7 @@ def resolve_shape(pool: PoolSettings, gpus: int | None, nodes: int | None, known
             Code.INVALID_SHAPE,
             f"{counted(gpus, 'GPU')} on each of {nodes} nodes cannot be reserved: a reservation of several "
             f"nodes takes whole nodes, with {counted(whole, 'GPU')} each in pool {pool.name}.",
-            f"Use --gpus {whole} --nodes {nodes}, or leave --gpus out.",
+            f"Use {counted(whole, 'GPU')} per node, or leave the number of GPUs out.",
         )
     if nodes > largest:
         if nodes <= pool.max_gang:
@@ -88,9 +88,16 @@ def resolve_shape(pool: PoolSettings, gpus: int | None, nodes: int | None, known
         else:
             why = f"the limit in pool {pool.name} is {pool.max_gang}"
             why += f", and it has {counted(known, 'node')} that can be used together" if known < nodes else ""
-        best = f"Use --gpus {whole} --nodes {largest}." if largest > 1 else f"Use --gpus {whole}."
-        raise Refused(Code.INVALID_SHAPE, f"{nodes} nodes cannot be reserved: {why}.", best)
+        raise Refused(
+            Code.INVALID_SHAPE, f"{nodes} nodes cannot be reserved: {why}.", _largest(whole, largest)
+        )
     return Shape(gpus, nodes)
+
+
+def _largest(whole: int, nodes: int) -> str:
+    """Return a hint with the largest shape: ``nodes`` whole nodes, or one if no more can be used together."""
+    gpus = counted(whole, "GPU")
+    return f"Use {nodes} nodes of {gpus} each." if nodes > 1 else f"Use {gpus}."
 
 
 def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
@@ -102,7 +109,7 @@ def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
         return Refused(
             Code.INVALID_SHAPE,
             f"{gpus} GPUs cannot be reserved: a reservation in pool {pool.name} has {offered} GPUs per node.",
-            f"Use --gpus {better}.",
+            f"Use {counted(better, 'GPU')}.",
         )
     nodes = -(-gpus // whole)
     if 1 < nodes <= largest:
@@ -118,7 +125,7 @@ def _refused_size(pool: PoolSettings, gpus: int, largest: int) -> Refused:
         Code.INVALID_SHAPE,
         f"{gpus} GPUs cannot be reserved: a node of pool {pool.name} has {whole}, and the limit for one "
         f"reservation is {most}.",
-        f"Use --gpus {whole} --nodes {largest}." if largest > 1 else f"Use --gpus {whole}.",
+        _largest(whole, largest),
     )
 
 
@@ -126,20 +133,20 @@ def resolve_hours(hours: float, least: Millis) -> Millis:
     """Return hours as milliseconds; ``least``: the shortest hold."""
     if not math.isfinite(hours * HOUR):
         raise Refused(
-            Code.INVALID_HOURS, f"{hours} is not a number of hours.", "Use a number, for example --hours 4."
+            Code.INVALID_HOURS, f"{hours} is not a number of hours.", "Use a number, for example 4."
         )
     if hours <= 0:
         raise Refused(
             Code.INVALID_HOURS,
             f"You asked for {hours:g} hours; the hold time must be longer than zero.",
-            "Use a positive number, for example --hours 4.",
+            "Use a positive number, for example 4.",
         )
     millis = round(hours * HOUR)
     if millis < least:
         raise Refused(
             Code.INVALID_HOURS,
             f"You asked for {duration(millis)}; the shortest hold time is {duration(least)}.",
-            f"Use --hours {math.ceil(least / HOUR * 100) / 100:g} or more.",
+            f"Use {duration(least)} or more.",
         )
     return millis
 
@@ -155,7 +162,7 @@ def _pool(policy: Policy, gpu_type: str | None) -> PoolSettings:
     raise Refused(
         Code.UNKNOWN_GPU_TYPE,
         f"There is no GPU type {gpu_type!r}.",
-        f"Available: {known}. Leave --gpu-type out to get {policy.pools[0].name}.",
+        f"Available: {known}. Leave the GPU type out to get {policy.pools[0].name}.",
     )
 
 
@@ -167,5 +174,5 @@ def _image(pool: PoolSettings, image: str | None) -> str:
     raise Refused(
         Code.INVALID_IMAGE,
         f"Pool {pool.name} has no image {image!r}.",
-        f"Available: {listing(list(pool.images), 'and')}. Leave --image out to get {pool.images[0]}.",
+        f"Available: {listing(list(pool.images), 'and')}. Leave the image out to get {pool.images[0]}.",
     )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 from .model import HOUR, MINUTE, SECOND, Millis, Node, NodeStatus, Shape
 from .sentences import Sentence, Text, say
 
 UNPROVEN = "its policy probe is not ready"
 """Why nothing new starts on a node where nothing shows that network policies are enforced."""
-_OPTION: Final = re.compile(r"--(gpus|nodes|hours|gpu-type|image)(?: ([0-9]+(?:\.[0-9]+)?))?( (?=--))?")
-"""An option of ``gpu-dev reserve``, perhaps with a number, perhaps followed by another option."""
-_FIELDS: Final = {"gpus": "GPUs", "hours": "hours", "gpu-type": "the GPU type", "image": "the image"}
 
 
 def plain(text: Text | Millis, now: Millis) -> str:
@@ -99,16 +94,3 @@ def node_end(name: str, until: Millis) -> Sentence:
 def size(shape: Shape) -> str:
     """Return ``4 GPUs``, or ``2 whole nodes``."""
     return gpus(shape.gpus) if shape.nodes == 1 else f"{shape.nodes} whole nodes"
-
-
-def without_options(hint: str) -> str:
-    """Return a hint for a page: ``Use 4 GPUs``, not ``Use --gpus 4``. Whole commands stay."""
-    return hint if "gpu-dev " in hint else _OPTION.sub(_field, hint)
-
-
-def _field(option: re.Match[str]) -> str:
-    name, number, more = option.groups()
-    field = _FIELDS.get(name, name)
-    if number:
-        field = f"{number} {field.removesuffix('s') if number == '1' else field}"
-    return f"{field} and " if more else field

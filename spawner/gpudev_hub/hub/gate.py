@@ -16,7 +16,6 @@ from jupyterhub.spawner import SpawnException
 
 from gpudev import wire
 from gpudev_hub.core import gate
-from gpudev_hub.core.words import without_options
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class Refusal(Told):
         self.headers: dict[str, str] = {}
         page = html.escape(message)
         if hint:
-            page += f"<br>{html.escape(without_options(hint))}"
+            page += f"<br>{html.escape(hint)}"
         if location is not None:
             page += f' <a href="{html.escape(location)}">Open the page</a>.'
             if 300 <= status < 400:

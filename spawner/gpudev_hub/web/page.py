@@ -12,7 +12,7 @@ from gpudev import wire
 from gpudev_hub.core.decisions.timers import armed
 from gpudev_hub.core.errors import Code, Refused
 from gpudev_hub.core.model import Reservation
-from gpudev_hub.core.words import sentence, without_options
+from gpudev_hub.core.words import sentence
 from gpudev_hub.times import rfc3339
 
 from . import page_view
@@ -55,7 +55,6 @@ def _templates() -> jinja2.Environment:
         short=lambda iso, now: page_view.clock(parse(iso), parse(now)).removesuffix(" UTC"),
         size=page_view.size,
         when=page_view.when,
-        without_options=without_options,
     )
     return environment
 

@@ -40,7 +40,7 @@ def extend(turn: Turn, event: Extend) -> Reservation:
         raise Refused(
             Code.INVALID_HOURS,
             f"You asked for an extension by {asked}; the shortest is {duration(SHORTEST)}.",
-            "Use a longer time, for example --hours 1.",
+            "Use a longer time, for example 1 hour.",
         )
     if reservation.state not in (State.STARTING, State.READY) or reservation.hard_end is None:
         raise _too_early_or_late(reservation)

@@ -83,7 +83,7 @@ def check_scope(world: WorkingState, scope: str, pool: str | None) -> None:
         raise Refused(
             Code.UNKNOWN_GPU_TYPE,
             f"There is no GPU type {pool[:64]!r}.",
-            f"Available: {listing(list(world.plans), 'and')}. Leave --gpu-type out for all GPU types.",
+            f"Available: {listing(list(world.plans), 'and')}. Leave the GPU type out for all GPU types.",
         )
     kind, _, name = scope.partition(":")
     if scope == DEFAULT or (kind == "person" and _is_person(world, name)):

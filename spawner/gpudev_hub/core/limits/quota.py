@@ -120,7 +120,7 @@ def _check_hold(hold: Millis, longest: Millis) -> None:
         raise Refused(
             Code.QUOTA_EXCEEDED,
             f"You asked for {duration(hold)}; your limit for one request is {duration(longest)}.",
-            f"Use --hours {longest / HOUR:g} or less. You can extend the reservation once it is running.",
+            f"Use {duration(longest)} or less. You can extend the reservation once it is running.",
         )
 
 
