@@ -116,9 +116,7 @@ async def test_a_full_disk_is_said_clearly_and_leaves_nothing_half_made(tmp_path
     (pages,) = writing(store).execute("PRAGMA page_count").fetchone()
     writing(store).execute(f"PRAGMA max_page_count = {pages + 2}")
     many = tuple(Change(reservation(f"b{i}", 2 + i), Cause.REQUESTED, "a") for i in range(50))
-    with pytest.raises(
-        StoreUnavailable, match=r"disk that holds .*service\.sqlite is full; nothing was changed"
-    ):
+    with pytest.raises(StoreUnavailable, match=r"disk that holds .*service\.sqlite is full: free some space"):
         await store.commit(Commit(epoch, 2, "c2", 2, many))
     assert list((await store.reload()).reservations) == ["a1"]
     writing(store).execute("PRAGMA max_page_count = 100000")

@@ -383,9 +383,7 @@ def _is_due(world: WorkingState, now: Millis) -> bool:
 
 
 def _unavailable(error: Exception) -> Refused:
-    message = sentence(str(error))
-    told = "nothing was changed" in message
-    return Refused(Code.UNAVAILABLE, message, TRY_AGAIN if told else f"Nothing was changed. {TRY_AGAIN}")
+    return Refused(Code.UNAVAILABLE, sentence(str(error)), f"Nothing was changed. {TRY_AGAIN}")
 
 
 def _internal_error() -> Refused:

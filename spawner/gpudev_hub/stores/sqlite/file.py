@@ -247,12 +247,9 @@ class SqliteFile(Backend):
         except sqlite3.Error as error:
             if _code(error) == sqlite3.SQLITE_FULL:
                 raise StoreUnavailable(
-                    f"the disk that holds {self._path} is full; nothing was changed. "
-                    "Free some space, try again"
+                    f"the disk that holds {self._path} is full: free some space"
                 ) from error
-            raise StoreUnavailable(
-                f"the database {self._path} cannot be used: {_said(error)}; nothing was changed"
-            ) from error
+            raise StoreUnavailable(f"the database {self._path} cannot be used: {_said(error)}") from error
 
 
 def _decoded(pk: str, sk: str, data: bytes) -> Item:
