@@ -205,7 +205,7 @@ class Service:
     def owner_seen(self, subject: str) -> None:
         """Place or start again what was blocked because the Hub did not know this owner."""
         for record in self.view.reservations.values():
-            if is_owner_unknown(record.blocked) and record.owner.subject == subject:
+            if record.owner.subject == subject and is_owner_unknown(record.blocked):
                 self._writer.post(OwnerKnown(subject, known=True))
                 return
 
