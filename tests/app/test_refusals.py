@@ -136,9 +136,7 @@ class World:
 
     def listen(self) -> None:
         """As another program at the public port."""
-        listener = self.held.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", self.settings.port))
-        listener.listen(1)
+        self.held.enter_context(socket.create_server(("127.0.0.1", self.settings.port)))
 
     def set(self, **environment: str) -> None:
         """Other settings."""

@@ -112,9 +112,7 @@ def run(stack: Stack) -> tuple[int, str]:
 
 def test_a_port_in_use(short_folder: Path) -> None:
     stack = Stack(short_folder)
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", stack.port))
-        holder.listen(1)
+    with socket.create_server(("127.0.0.1", stack.port)):
         code, said = run(stack)
     assert code == Ended.PORT_IN_USE
     assert f"Port {stack.port} of 127.0.0.1 is in use" in said
@@ -205,9 +203,7 @@ def test_a_missing_sshd(short_folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="hiding a program needs root")
 def test_what_will_not_work_here_is_said_at_the_start(short_folder: Path) -> None:
     stack = Stack(short_folder)
-    with socket.socket() as holder:  # so that it ends by itself
-        holder.bind(("127.0.0.1", stack.port))
-        holder.listen(1)
+    with socket.create_server(("127.0.0.1", stack.port)):  # so that it ends by itself
         done = without(preflight.sftp_server() or "", stack)
     assert done.returncode == Ended.PORT_IN_USE, done.stderr
     assert "gpudev: sftp-server is not installed, so sftp and scp will not work" in done.stderr

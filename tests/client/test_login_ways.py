@@ -24,6 +24,7 @@ from gpudev.login_api import LoginApi
 from gpudev.login_flows import Login, new_proof
 from gpudev.loopback import Loopback
 from gpudev.renewal import due
+from hub_users import free_port
 from live_service import LiveService
 
 HUB = "https://hub.example.org"
@@ -101,9 +102,7 @@ def test_an_older_hub_is_named_with_the_ways_that_it_has(service: LiveService) -
 
 
 def test_a_hub_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(LoginApi, "_persist", lambda self, attempt: attempt())
     with pytest.raises(NetworkError, match="cannot be reached"):
         Login(url, print).by_code()

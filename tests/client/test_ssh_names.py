@@ -14,6 +14,7 @@ import gpudev
 from gpudev import clock, ssh, wire
 from gpudev.cli import sync
 from gpudev.client import Client
+from hub_users import free_port
 from live_service import NO_ACCESS, LiveService
 from patient_gpu_dev import patient_gpu_dev
 
@@ -135,8 +136,7 @@ def test_an_old_token_is_said(service: LiveService, home: Path, monkeypatch: pyt
 
 def test_other_machines_are_connected_without_a_word(service: LiveService, home: Path) -> None:
     """The user's own `gpu-box`, by their configuration; and hosts that are called otherwise ask nobody."""
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
+    port = free_port()
     with (home / ".ssh" / "config").open("a") as file:
         file.write(f"Host gpu-box other\n  HostName 127.0.0.1\n  Port {port}\n")
     before = 0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hub_users import wait_for
+from hub_users import free_port, wait_for
 from manifests import ROOT
 
 pytestmark = pytest.mark.integration
@@ -71,13 +71,6 @@ def listens(port: int) -> bool:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
-def closed() -> int:
-    """A port of this machine where nothing listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(404)
@@ -107,18 +100,18 @@ def serve() -> Iterator[Serve]:
 
 
 def test_enforced(tmp_path: Path, serve: Serve) -> None:
-    assert Probe(tmp_path, serve(), [closed(), closed()]).check() == (0, "")
+    assert Probe(tmp_path, serve(), [free_port(), free_port()]).check() == (0, "")
 
 
 def test_a_forbidden_target_that_can_be_reached(tmp_path: Path, serve: Serve) -> None:
     open_port = serve()
-    code, said = Probe(tmp_path, serve(), [closed(), open_port]).check()
+    code, said = Probe(tmp_path, serve(), [free_port(), open_port]).check()
     assert (code, said) == (1, f"127.0.0.1:{open_port} can be reached from here.")
 
 
 def test_no_network_proves_nothing(tmp_path: Path) -> None:
-    port = closed()
-    assert Probe(tmp_path, port, [closed()]).check() == (1, f"127.0.0.1:{port} does not answer.")
+    port = free_port()
+    assert Probe(tmp_path, port, [free_port()]).check() == (1, f"127.0.0.1:{port} does not answer.")
 
 
 def test_a_port_that_says_nothing_is_no_answer(tmp_path: Path) -> None:
@@ -128,7 +121,7 @@ def test_a_port_that_says_nothing_is_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_service_that_restarts_changes_nothing_for_a_minute(tmp_path: Path, serve: Serve) -> None:
-    port, forbidden = closed(), serve()
+    port, forbidden = free_port(), serve()
     (tmp_path / "answered").write_text(f"{int(time.time()) - 30}\n")
     assert Probe(tmp_path, port, []).check() == (0, "")
     code, said = Probe(tmp_path, port, [forbidden]).check()
@@ -139,7 +132,7 @@ def test_a_service_that_restarts_changes_nothing_for_a_minute(tmp_path: Path, se
 
 def test_a_connection_that_is_let_in_is_noted_where_it_arrives(tmp_path: Path, serve: Serve) -> None:
     probe = Probe(tmp_path, serve(), [], GPUDEV_PROBE_PEERS="localhost")
-    with probe.listening(closed()) as listener:
+    with probe.listening(free_port()) as listener:
         probe.check()
         wait_for("the connection is noted", (tmp_path / "arrived").exists)
         wrong = "A connection from the probe 127.0.0.1 was let in."
@@ -162,7 +155,7 @@ def test_it_counts_for_a_while(tmp_path: Path, serve: Serve) -> None:
 def test_connections_of_others_than_probes_are_not_counted(tmp_path: Path, serve: Serve) -> None:
     """The node's own, for one, which Kubernetes lets in whatever policies say."""
     probe = Probe(tmp_path, serve(), [])
-    with probe.listening(closed()):  # finding out whether it listens is such a connection
+    with probe.listening(free_port()):  # finding out whether it listens is such a connection
         assert probe.check() == (0, "")
         assert not (tmp_path / "arrived").exists()
 
@@ -190,9 +183,9 @@ def test_each_probe_tries_the_next_two_of_a_ring(tmp_path: Path) -> None:
 
 def test_it_ends_when_it_is_told_and_when_its_listener_dies(tmp_path: Path, serve: Serve) -> None:
     probe = Probe(tmp_path, serve(), [])
-    with probe.listening(closed()) as process:
+    with probe.listening(free_port()) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
-    with probe.listening(closed()) as process:
+    with probe.listening(free_port()) as process:
         subprocess.run(["pkill", "-P", str(process.pid), "sshd"], check=True)
         assert process.wait(10) == 1, "so that Kubernetes starts it again"

@@ -23,7 +23,8 @@ from gpudev_hub.server import gang, places, pod, private, processes, sshd
 from gpudev_hub.server.agent import Agent
 from gpudev_hub.server.logs import LIMIT, Lines, Log, tail
 from gpudev_hub.server.part import Part
-from ssh_world import eventually, free_port
+from hub_users import free_port
+from ssh_world import eventually
 
 ACCOUNT = pwd.struct_passwd(("dev", "x", 1000, 1000, "", "/home/dev", "/bin/bash"))
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -11,7 +11,7 @@ import pytest
 
 from gpudev_hub.server.pod import CannotStart, check_policies
 from gpudev_hub.server.policies import reachable, wait_until_enforced
-from ssh_world import free_port
+from hub_users import free_port
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tornado.web import Application, RequestHandler
 
 from gpudev_hub.core.ports import HubPending, HubUnavailable, OwnerUnknownToHub, StartBrokenOff, StartRefused
 from gpudev_hub.service.hubclient import PAGINATED, HubClient
+from hub_users import free_port
 
 
 class Answering(RequestHandler):
@@ -110,10 +111,7 @@ async def test_stops_to_be_asked_for_again(status: int, message: str, error: typ
 
 
 async def test_nobody_there_is_unavailable_and_no_token_is_told() -> None:
-    (socket,) = bind_sockets(0, "127.0.0.1")
-    port = socket.getsockname()[1]
-    socket.close()
-    client = HubClient(f"http://127.0.0.1:{port}/hub/api", "very-secret")
+    client = HubClient(f"http://127.0.0.1:{free_port()}/hub/api", "very-secret")
     with pytest.raises(HubUnavailable, match="the Hub does not answer: ConnectError") as raised:
         await client.start("alice", "k7d")
     assert "very-secret" not in str(raised.value)

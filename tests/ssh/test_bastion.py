@@ -17,7 +17,8 @@ from forwards import connects, greet, heard_as_vs_code
 from gpudev import ssh as client
 from gpudev_hub.core.model import Presence, State
 from gpudev_hub.core.ports import ServerSight
-from ssh_world import OTHER, Door, Rank, World, eventually, free_port
+from hub_users import free_port
+from ssh_world import OTHER, Door, Rank, World, eventually
 from terminals import Terminal
 
 pytestmark = pytest.mark.integration

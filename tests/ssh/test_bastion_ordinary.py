@@ -14,7 +14,8 @@ import pytest
 from gpudev import ssh as client
 from gpudev_hub.ssh.bastion import HOST_KEY_ALIAS
 from gpudev_hub.ssh.keygen import keep_pair, public_of
-from ssh_world import BASTION_CODE, World, eventually, free_port
+from hub_users import free_port
+from ssh_world import BASTION_CODE, World, eventually
 
 pytestmark = [
     pytest.mark.integration,

@@ -12,7 +12,8 @@ import pytest
 
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.keygen import keep_pair, public_of
-from ssh_world import BASTION_CODE, eventually, free_port
+from hub_users import free_port
+from ssh_world import BASTION_CODE, eventually
 
 pytestmark = pytest.mark.integration
 REFUSED = 3

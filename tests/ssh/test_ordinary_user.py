@@ -20,7 +20,8 @@ import pytest
 
 import gpudev_hub
 from gpudev.sshblocks import quoted
-from ssh_world import World, eventually, free_port
+from hub_users import free_port
+from ssh_world import World, eventually
 
 UID = 54321
 PYTHON = "/usr/bin/python3"

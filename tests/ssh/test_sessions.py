@@ -16,7 +16,8 @@ import pytest
 from forwards import connects, greet, heard_as_vs_code
 from gpudev_hub.core.model import HOUR
 from gpudev_hub.server import processes
-from ssh_world import Rank, World, eventually, free_port, now
+from hub_users import free_port
+from ssh_world import Rank, World, eventually, now
 from terminals import Terminal
 
 pytestmark = pytest.mark.integration

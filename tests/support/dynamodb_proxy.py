@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from hub_users import HeldPort
+
 TRANSACTION = "TransactWriteItems"
 
 
@@ -48,7 +50,7 @@ _ERRORS = {
 class FaultProxy:
     """A proxy of ``upstream``. Give its ``url`` to boto3. Nothing fails until a test adds a fault."""
 
-    def __init__(self, upstream: str, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, upstream: str, address: str = "127.0.0.1", port: int | None = None) -> None:
         self.asked: Counter[str] = Counter()
         """Requests by operation."""
         self.answers: dict[bytes, tuple[int, dict[str, str], bytes]] = {}
@@ -61,7 +63,8 @@ class FaultProxy:
         self._landed = threading.Semaphore(0)
         self._server: ThreadingHTTPServer | None = None
         self._address = address
-        self._port = port
+        self._held = HeldPort()
+        self._port = port or self._held.number
         self._lock = threading.Lock()
         self.up()
 
@@ -72,7 +75,6 @@ class FaultProxy:
     def up(self) -> None:
         """Listen; after ``down``, at the same address."""
         server = _Server((self._address, self._port), _handler(self))
-        self._port = server.server_address[1]
         self._server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 

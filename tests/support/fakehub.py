@@ -17,6 +17,7 @@ from gpudev_hub.core.gate import AdmitRequest, StopAsked, Verdict
 from gpudev_hub.core.gate import Deleted as DeletedServer
 from gpudev_hub.service.readiness import Report
 from gpudev_hub.service.service import Service
+from hub_users import HeldPort
 
 TOKEN = "the-services-token"
 RESERVE = "custom:gpudev:reserve"
@@ -89,8 +90,9 @@ class FakeHub:
         self.shares: dict[str, set[str]] = {}
         """Guests of servers; a new server has none."""
         self.subject_of: Callable[[str], str] = lambda user: f"local:{user}"
-        self._sockets = bind_sockets(0, "127.0.0.1")
-        self.port: int = self._sockets[0].getsockname()[1]
+        self._held = HeldPort()
+        self.port = self._held.number
+        self._sockets = bind_sockets(self.port, "127.0.0.1")
         self._server: HTTPServer | None = None
 
     @property

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from hub_users import HeldPort
+
 SHORT_POLL = 0.2
 """Seconds after which a long poll is answered, so that clients soon see what a test changes."""
 _OWN_HEADERS = {"connection", "content-length", "date", "server", "transfer-encoding"}
@@ -59,19 +61,18 @@ class FaultProxy:
         self._shown = threading.Event()
         self._shown.set()
         self._hidden = 0
-        self._port = 0
+        self._held = HeldPort()
         self._server: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._held.number}"
 
     def start(self) -> None:
         """Listen; after a `stop`, at the same address."""
-        server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
+        server = ThreadingHTTPServer(("127.0.0.1", self._held.number), _handler(self))
         server.daemon_threads = True
         self._server = server
-        self._port = server.server_address[1]
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:

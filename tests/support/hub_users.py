@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -23,11 +24,31 @@ NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of plain HTTP: without it, httpx loads all public certificates for each client."""
 
 
+class HeldPort:
+    """A port that nobody else gets while this object exists, and on which nothing listens.
+
+    Servers can bind it, because they set ``SO_REUSEADDR``.
+    """
+
+    def __init__(self) -> None:
+        held = socket.socket()
+        held.bind(("127.0.0.1", 0))
+        # Only now, because otherwise the kernel might choose a port that others hold.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.number = int(held.getsockname()[1])
+        self._file = held.detach()
+
+    def __del__(self) -> None:
+        os.close(self._file)
+
+
+_HELD: list[HeldPort] = []
+
+
 def free_port() -> int:
-    """Return a port on which nothing listens now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port that nobody else gets until the tests end, and on which nothing listens."""
+    _HELD.append(HeldPort())
+    return _HELD[-1].number
 
 
 def wait_for(what: str, look: Callable[[], T | None], timeout: float = SLOW) -> T:

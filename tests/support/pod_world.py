@@ -17,7 +17,8 @@ import msgspec
 
 from gpudev_hub.core.model import Presence
 from gpudev_hub.core.ports import ServerSight
-from ssh_world import World, eventually, free_port
+from hub_users import free_port
+from ssh_world import World, eventually
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UID = 1000

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -48,6 +47,7 @@ from gpudev_hub.ssh.directory import LocalDirectory
 from gpudev_hub.ssh.keygen import keep_pair, public_of
 from gpudev_hub.ssh.launches import Launches, ServerTokens
 from gpudev_hub.web.bastion import CutsAsked, SessionEvents, lines_to_end
+from hub_users import free_port
 
 Value = TypeVar("Value")
 OWNER = Owner("local:me", "me", "me")
@@ -60,12 +60,6 @@ PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 
 def now() -> Millis:
     return time.time_ns() // 1_000_000
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def eventually(what: Callable[[], Any], timeout: float = 20) -> Any:
