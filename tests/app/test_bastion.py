@@ -55,13 +55,13 @@ def test_everything_goes_through_the_bastion(bastion: Stack) -> None:
     bastion.wait_state(asked["id"], "ready")
     done = gpu_dev(bastion, "ssh", "way", "--", "echo $GPUDEV_SERVER")
     assert (done.returncode, done.stdout) == (0, f"{asked['id']}/1/0\n"), done.stderr
-    assert len(events(bastion, "asked")) == 1
+    wait_for("its event", lambda: len(events(bastion, "asked")) == 1)
     plain = ["ssh", "-F", str(bastion.home / ".ssh" / "config"), "gpu-way", "echo plain"]
     said = subprocess.run(
         plain, env=bastion.environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert (said.returncode, said.stdout) == (0, "plain\n"), said.stderr
-    assert len(events(bastion, "asked")) == 2
+    wait_for("its event", lambda: len(events(bastion, "asked")) == 2)
     (bastion.folder / "sent").write_text("sent")
     script = (
         "import gpudev\n"
@@ -78,7 +78,7 @@ def test_everything_goes_through_the_bastion(bastion: Stack) -> None:
         check=False,
     )
     assert used.returncode == 0, used.stderr
-    assert len(events(bastion, "asked")) > 2
+    wait_for("its event", lambda: len(events(bastion, "asked")) > 2)
 
     def told() -> bool:
         return "connected from 127.0.0.1 with the key SHA256:" in gpu_dev(bastion, "logs", "way").stdout

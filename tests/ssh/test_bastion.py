@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from gpudev import ssh as client
 from gpudev_hub.core.model import Presence, State
 from gpudev_hub.core.ports import ServerSight
 from hub_users import free_port
-from ssh_world import OTHER, Door, Rank, World, eventually
+from ssh_world import OTHER, Door, Rank, World, eventually, used
 from terminals import Terminal
 
 pytestmark = pytest.mark.integration
@@ -82,16 +82,6 @@ def live(door: Door) -> list[str]:
     return [path.name for path in (door.run / "connections").iterdir()]
 
 
-def is_used(door: Door, target: str) -> bool:
-    """Whether a connection that may open a target was used."""
-    for path in (door.run / "opened").iterdir():
-        with suppress(FileNotFoundError):  # it has ended
-            permitted = (door.run / "connections" / path.name).read_text().splitlines()
-            if path.stat().st_size and target in permitted:
-                return True
-    return False
-
-
 def background(world: World, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         world.argv(*arguments),
@@ -100,6 +90,19 @@ def background(world: World, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def connected(world: World, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``ssh`` in the background, through a connection of its own that carries something already."""
+    door = world.doors[0]
+    before = used(door.run).keys()
+    with background(world, *arguments) as process:
+        try:
+            eventually(lambda: used(door.run).keys() - before)
+            yield process
+        finally:
+            process.kill()
 
 
 def test_first_try_without_a_prompt(world: World, rank: Rank) -> None:
@@ -361,18 +364,16 @@ def test_wrong_keys_and_accounts(world: World, rank: Rank, tmp_path: Path) -> No
 
 
 def test_after_revocation_nobody_enters_and_live_connections_end(world: World, rank: Rank) -> None:
-    with background(world, "-N", HOST) as inner, background(world, "-N", gateway(world)) as idle:
-        opened = eventually(lambda: len(live(world.doors[0])) >= 2 and live(world.doors[0]))
-        assert opened
-        eventually(lambda: any((world.doors[0].run / "opened" / one).exists() for one in opened))
-        world.refused["local:me"] = "me is no longer a member of pytorch/metamates"
+    before = set(live(world.doors[0]))
+    with background(world, "-N", gateway(world)) as idle, connected(world, "-N", HOST) as inner:
         try:
+            eventually(lambda: len(set(live(world.doors[0])) - before) == 2)
+            world.refused["local:me"] = "me is no longer a member of pytorch/metamates"
             for process in (inner, idle):
                 process.wait(timeout=IN_TIME)
             done = world.run("ssh", HOST, "true")
             assert "Permission denied (publickey)" in done.stderr
         finally:
-            inner.kill()
             idle.kill()
     cut = eventually(lambda: [e for e in world.service.events if e["event"] == "cut"])
     assert cut[0]["reason"] == "me is no longer a member of pytorch/metamates"
@@ -381,29 +382,23 @@ def test_after_revocation_nobody_enters_and_live_connections_end(world: World, r
 @pytest.mark.parametrize("change", [{"state": State.STOPPING}, {"hard_end": 0}], ids=["stopping", "end"])
 def test_after_the_end_of_the_reservation(world: World, rank: Rank, change: dict[str, object]) -> None:
     """The server itself would still answer."""
-    with background(world, "-N", HOST) as process:
-        door = world.doors[0]
-        eventually(lambda: any(path.stat().st_size for path in (door.run / "opened").iterdir()))
+    with connected(world, "-N", HOST) as process:
         world.change("gdoor", **change)
-        try:
-            process.wait(timeout=IN_TIME)
-        finally:
-            process.kill()
+        process.wait(timeout=IN_TIME)
     assert "Permission denied (publickey)" in world.run("ssh", HOST, "true").stderr
 
 
-def test_the_end_of_one_server_spares_the_sessions_of_another(world: World, rank: Rank) -> None:
+def test_the_end_of_one_server_spares_the_sessions_of_another(
+    world: World, rank: Rank, tmp_path: Path
+) -> None:
     world.start("gsecond", name="second")
     try:
-        with (
-            background(world, HOST, "sleep 3; echo alive") as first,
-            background(world, "-N", "gpu-second") as second,
-        ):
-            opened = world.doors[0].run / "opened"
-            eventually(lambda: sum(path.stat().st_size > 0 for path in opened.iterdir()) >= 2)
+        waits = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; echo alive"
+        with connected(world, HOST, waits) as first, connected(world, "-N", "gpu-second") as second:
             world.change("gsecond", state=State.STOPPING)
             second.wait(timeout=IN_TIME)
-            out, _ = first.communicate(timeout=20)
+            (tmp_path / "go").touch()
+            out, _ = first.communicate(timeout=IN_TIME)
             assert out == "alive\n"
     finally:
         world.stop("gsecond")
@@ -413,16 +408,16 @@ def test_the_end_of_one_server_spares_the_sessions_of_another(world: World, rank
 def test_a_connection_that_may_open_another_persons_new_server(world: World, rank: Rank) -> None:
     """It was used only for a server that lives; of another one that it could open, only the port is left."""
     (ended,) = world.start("gended", name="ended")
-    with background(world, "-N", HOST) as process:
+    with connected(world, "-N", HOST) as process:
         try:
-            eventually(lambda: is_used(world.doors[0], f"127.0.0.1:{ended.port}"))
+            target = f"127.0.0.1:{ended.port}"
+            assert any(target in permitted for permitted in used(world.doors[0].run).values())
             world.stop("gended")
             world.reserve("gheir", owner=OTHER)
             sshd = {0: ("127.0.0.1", ended.port)}
             world.live.sights["gheir"] = ServerSight("gheir", 1, Presence.PRESENT, sshd=sshd)
             process.wait(timeout=IN_TIME)
         finally:
-            process.kill()
             world.live.reservations.pop("gheir", None)
             world.sync()
     reason = "an address that it could open belongs to another reservation now"
@@ -431,16 +426,13 @@ def test_a_connection_that_may_open_another_persons_new_server(world: World, ran
 
 def test_a_key_that_its_owner_removed_is_cut(world: World, rank: Rank) -> None:
     key = world.home / ".ssh/gpudev/id_ed25519.pub"
-    with background(world, "-N", HOST) as process:
-        opened = world.doors[0].run / "opened"
-        eventually(lambda: any(path.stat().st_size for path in opened.iterdir()))
+    with connected(world, "-N", HOST) as process:
         text = key.read_text()
         key.unlink()
         try:
             process.wait(timeout=IN_TIME)
         finally:
             key.write_text(text)
-            process.kill()
     # The service reads everybody's keys at most once a second.
     eventually(lambda: world.run("ssh", HOST, "true").returncode == 0)
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -322,6 +323,19 @@ class Rank:
             self.jupyter.stop()
         gang.cleanup(self.folder, self.env)
         places.remove(self.folder)
+
+
+def used(run: Path) -> dict[str, set[str]]:
+    """Return the connections of a bastion through which a target was asked for, with their permitted targets.
+
+    ``run`` is the bastion's folder. Connections that have just ended may still be there.
+    """
+    found = {}
+    for path in (run / "opened").glob("*"):
+        with suppress(FileNotFoundError):  # it has ended
+            if path.stat().st_size:
+                found[path.name] = set((run / "connections" / path.name).read_text().splitlines())
+    return found
 
 
 class Door:
