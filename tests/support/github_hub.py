@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +12,9 @@ import httpx
 
 from fake_github import FakeGithub, make_github
 from github_users import GithubUsers
-from gpudev_hub.settings import CHECKOUT, Settings
+from gpudev_hub.settings import Settings
 from hub_users import wait_for
 from stack import Stack
-
-ELSEWHERE = """
-import sys
-from pathlib import Path
-from gpudev_hub import app, supervisor
-supervisor.CHECKOUT = Path(sys.argv[1])
-del sys.argv[1:]
-app.main()
-"""
-"""Runs `gpudev-hub` with the Hub configuration below another folder."""
 
 
 class GithubStack(GithubUsers, Stack):
@@ -42,17 +31,10 @@ class GithubStack(GithubUsers, Stack):
         self.environment["GPUDEV_GITHUB"] = str(path)
         self.settings = Settings.read(self.environment)
         self.user = "ada"
-        self.github.start()
-
-    def launch(self, *wrapper: str) -> None:
-        """Start the hub with a separate Hub configuration, which has the users that ``block`` blocks."""
-        config = self.folder / "hub-config" / "jupyterhub_config.py"
-        config.parent.mkdir(exist_ok=True)
-        blocked = self.folder / "blocked"
+        blocked = folder / "blocked"
         blocked.touch()
-        site = f"c.Authenticator.blocked_users = set(open({str(blocked)!r}).read().split())\n"
-        config.write_text((CHECKOUT / "hub-config" / "jupyterhub_config.py").read_text() + site)
-        super().launch(*wrapper, sys.executable, "-c", ELSEWHERE, str(self.folder))
+        self.site = f"c.Authenticator.blocked_users = set(open({str(blocked)!r}).read().split())\n"
+        self.github.start()
 
     def block(self, *users: str) -> None:
         """Block these users of the Hub, and restart it, as an operator does."""

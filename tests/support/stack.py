@@ -15,7 +15,7 @@ from typing import Any
 
 from gpudev_hub.local_bastion import PROGRAM
 from gpudev_hub.server import processes
-from gpudev_hub.settings import Settings
+from gpudev_hub.settings import CHECKOUT, Settings
 from hub_users import SLOW, HubUsers, free_port, wait_for
 
 COMMANDS = {
@@ -24,6 +24,17 @@ COMMANDS = {
     "service": "gpudev_hub.app\0service",
     "bastion": "bash\0" + str(PROGRAM),
 }
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from gpudev_hub import app, supervisor
+supervisor.CHECKOUT = Path(sys.argv[1])
+del sys.argv[1:]
+app.main()
+"""
+"""Runs ``gpudev-hub`` with the Hub configuration below another folder."""
 
 
 class Stack(HubUsers):
@@ -49,6 +60,8 @@ class Stack(HubUsers):
         }
         self.settings = Settings.read(self.environment)
         super().__init__(folder, self.settings.url, self.settings.user)
+        self.site = ""
+        """Lines that the next start adds to the Hub's configuration."""
         self._process: subprocess.Popen[str] | None = None
         self._output = folder / "output"
 
@@ -65,9 +78,15 @@ class Stack(HubUsers):
 
     def launch(self, *wrapper: str) -> None:
         """Start the hub and return at once. ``wrapper`` is a command that runs it with ``exec``."""
+        command = [str(Path(sys.executable).parent / "gpudev-hub")]
+        if self.site:
+            config = self.folder / "hub-config" / "jupyterhub_config.py"
+            config.parent.mkdir(exist_ok=True)
+            config.write_text((CHECKOUT / "hub-config" / config.name).read_text() + self.site)
+            command = [sys.executable, "-c", ELSEWHERE, str(self.folder)]
         with self._output.open("w") as output:
             self._process = subprocess.Popen(
-                [*wrapper, str(Path(sys.executable).parent / "gpudev-hub")],
+                [*wrapper, *command],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
