@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, WebError
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, WebError, expect
 
 from gpudev_hub.settings import CHECKOUT
 
@@ -23,6 +23,7 @@ ARGUMENTS = [
 ]
 SLOW = 90_000
 """Milliseconds that a page may take on a busy machine."""
+expect.set_options(timeout=SLOW)  # instead of 5 s, in which a busy machine may not show a page
 SHOTS = os.environ.get("GPUDEV_SCREENSHOTS")
 """A folder for pictures of every page, wide and narrow. ``picker.png`` and ``pool.png`` are those in
 ``docs/images``."""
