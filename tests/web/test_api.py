@@ -156,13 +156,13 @@ async def test_a_long_poll_answers_at_the_change(run: Running) -> None:
     async with run.client("alices") as alice:
         made = await reserve(alice)
         path = f"{API}/reservations/{made.id}"
-        poll = asyncio.create_task(alice.get(path, params={"wait": 2, "version": made.version}))
+        poll = asyncio.create_task(alice.get(path, params={"wait": 20, "version": made.version}))
         await asyncio.sleep(0)
         await run.make_ready(made.id)
         changed = (await poll).json()
         assert changed["version"] > made.version
-        at_once = await alice.get(path, params={"wait": 2, "version": made.version})
-        assert at_once.elapsed.total_seconds() < 1
+        at_once = await alice.get(path, params={"wait": 20, "version": made.version})
+        assert at_once.elapsed.total_seconds() < 10
         quiet = await alice.get(path, params={"wait": 0.05, "version": at_once.json()["version"]})
         assert quiet.json()["version"] == at_once.json()["version"]
 
