@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -18,7 +19,7 @@ from gpudev import ssh as client
 from gpudev_hub.core.model import Presence, State
 from gpudev_hub.core.ports import ServerSight
 from hub_users import free_port
-from ssh_world import OTHER, Door, Rank, World, eventually, used
+from ssh_world import BASTION_CODE, OTHER, Door, Rank, World, eventually, used
 from terminals import Terminal
 
 pytestmark = pytest.mark.integration
@@ -422,6 +423,37 @@ def test_a_connection_that_may_open_another_persons_new_server(world: World, ran
             world.sync()
     reason = "an address that it could open belongs to another reservation now"
     eventually(lambda: any(event.get("reason") == reason for event in world.service.events))
+
+
+def test_a_connection_is_cut_with_all_its_processes(world: World, rank: Rank) -> None:
+    """Of its two processes, the one that carries data does not go on without the one that is watched."""
+    door = world.doors[0]
+    before = set(live(door))
+    with connected(world, "-N", HOST) as process:
+        (one,) = set(live(door)) - before
+        os.kill(int(one.partition("-")[0]), signal.SIGSTOP)
+        world.refused["local:me"] = "me left"
+        process.wait(timeout=IN_TIME)
+
+
+def test_a_login_whose_connection_has_ended_is_recorded_for_nobody(world: World, rank: Rank) -> None:
+    """An orphan's parent is process 1, or the hub: whoever is recorded can be ended."""
+    door, key = world.doors[0], world.home / ".ssh/gpudev/id_ed25519.pub"
+    said = subprocess.run(["ssh-keygen", "-lf", str(key)], capture_output=True, text=True, check=True).stdout
+    look = ["timeout", "20", "/bin/bash", str(BASTION_CODE.with_name("keys")), str(door.run), said.split()[1]]
+    before = set(live(door))
+    orphan = ["bash", "-c", '"$@"; exit $?', "bash", *look]
+    done = subprocess.run(orphan, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert set(live(door)) <= before
+    # sshd starts a session for each connection.
+    wait = ["bash", "-c", '"$@"; code=$?; echo "$code"; read -r', "bash", *look]
+    with subprocess.Popen(
+        wait, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as connection:
+        assert connection.stdout is not None
+        assert [connection.stdout.readline() for _ in range(2)][1] == "0\n"
+        assert [one for one in live(door) if one.startswith(f"{connection.pid}-")]
 
 
 def test_a_key_that_its_owner_removed_is_cut(world: World, rank: Rank) -> None:
