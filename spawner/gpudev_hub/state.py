@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -115,18 +116,39 @@ async def listens(host: str, port: int) -> bool:
     return True
 
 
-def choose_ports(settings: Settings) -> Ports:
-    """Return the ports behind the proxy. Earlier ports, which running servers use, are kept if free."""
+def hold_port(port: int, held: ExitStack, *, again: bool = False) -> bool:
+    """Keep other hubs from choosing a port until ``held`` is closed; return false if it is not free.
+
+    A part can bind the port meanwhile, because servers set ``SO_REUSEADDR``. ``again``: the port may have
+    connections of an earlier run that are still being closed.
+    """
+    candidate = socket.socket()
+    try:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(again))
+        candidate.bind((LOOPBACK, port))
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError:
+        candidate.close()
+        return False
+    held.enter_context(candidate)
+    return True
+
+
+def choose_ports(settings: Settings, held: ExitStack) -> Ports:
+    """Return the ports behind the proxy, and hold them. Earlier ports, which servers use, stay if free."""
     try:
         before = msgspec.structs.asdict(settings.ports())
     except SettingsError:  # no earlier ports are known, so choose any
         before = {}
     chosen: dict[str, int] = {}
     for part in Ports.__struct_fields__:
-        candidates = [before[part]] if before.get(part) else []
-        candidates += random.sample(INTERNAL, 200)
-        taken = (settings.port, *chosen.values())
-        chosen[part] = next(port for port in candidates if port not in taken and port_free(port))
+        taken = {settings.port, *chosen.values()}
+        earlier = before.get(part)
+        if earlier and earlier not in taken and port_free(earlier) and hold_port(earlier, held, again=True):
+            chosen[part] = earlier
+        else:
+            candidates = (port for port in random.sample(INTERNAL, len(INTERNAL)) if port not in taken)
+            chosen[part] = next(port for port in candidates if hold_port(port, held))
     ports = Ports(**chosen)
     private.write(settings.state / "ports.json", msgspec.json.encode(ports))
     return ports

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from enum import IntEnum
 from pathlib import Path
 
@@ -104,7 +104,9 @@ async def _run(
     await _once_left(lambda: check(settings))
     # Nothing has been changed so far. The next lines create and start things.
     state.furnish()
-    return await Supervisor(settings, user, environment).run()
+    with ExitStack() as held:
+        ports = choose_ports(settings, held)
+        return await Supervisor(settings, user, environment).run(ports)
 
 
 async def _check_port(settings: Settings) -> None:
@@ -165,7 +167,7 @@ class Supervisor:
         self._reaping: asyncio.TimerHandle | None = None
         self._parts: list[Part] = []
 
-    async def run(self) -> int:
+    async def run(self, ports: Ports) -> int:
         """Start everything, wait for Ctrl-C, SIGTERM or the end of the terminal, and end everything."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -173,7 +175,6 @@ class Supervisor:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._ending.set)
         isolation.adopt_orphans()
-        ports = choose_ports(self.settings)
         if self.settings.bastion:
             local_bastion.prepare(self.settings)
         self._parts = self._make(ports)

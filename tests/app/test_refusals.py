@@ -17,16 +17,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpudev_hub import supervisor
+from gpudev_hub import state, supervisor
 from gpudev_hub.core.causes import Cause
 from gpudev_hub.core.commit import Change, Commit, Slot
 from gpudev_hub.core.model import HOUR, Claim, NodeSlots, Owner, Request, Reservation, Shape, State
 from gpudev_hub.preconditions import check
 from gpudev_hub.server import processes, record
 from gpudev_hub.server.record import Record
-from gpudev_hub.settings import Settings
+from gpudev_hub.settings import Ports, Settings
 from gpudev_hub.ssh.ca import HostCA
-from gpudev_hub.state import choose_ports, port_free
+from gpudev_hub.state import choose_ports, hold_port, port_free
 from gpudev_hub.stores.sqlite.store import SqliteStore
 from gpudev_hub.supervisor import Ended
 from hub_users import free_port
@@ -252,9 +252,31 @@ def test_a_refusal_leaves_everything_as_it_was_and_comes_again(
 )
 def test_ports_that_cannot_be_used_are_chosen_again(world: World, text: str) -> None:
     world.write("ports.json", text)
-    assert {port_free(port) for port in msgspec.structs.asdict(choose_ports(world.settings)).values()} == {
-        True
-    }
+    with ExitStack() as held:
+        chosen = msgspec.structs.asdict(choose_ports(world.settings, held)).values()
+        assert {port_free(port) for port in chosen} == {True}
+
+
+def test_two_hubs_that_start_together_choose_different_ports(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their parts listen seconds later. Ports of an earlier run are kept."""
+    monkeypatch.setattr(state, "INTERNAL", range(11_900, 12_000))
+    few: list[int] = []
+    for port in state.INTERNAL:
+        with ExitStack() as tried:
+            if len(few) < 2 * len(Ports.__struct_fields__) and hold_port(port, tried):
+                few.append(port)
+    monkeypatch.setattr(state, "INTERNAL", few)
+    chosen: list[int] = []
+    with ExitStack() as held:
+        for _ in range(2):
+            world.write("ports.json", "{}")
+            chosen += msgspec.structs.asdict(choose_ports(world.settings, held)).values()
+        assert sorted(chosen) == few
+        second = world.settings.ports()
+    with ExitStack() as held:
+        assert choose_ports(world.settings, held) == second
 
 
 def test_a_refusal_makes_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,12 +32,12 @@ from gpudev_hub.core.model import (
     Reservation,
     Shape,
 )
-from gpudev_hub.hub.local import free_ports
 from gpudev_hub.server import processes, record
 from gpudev_hub.server.private import write
 from gpudev_hub.settings import Settings
 from gpudev_hub.ssh.ca import HostCA
 from gpudev_hub.ssh.launches import Launches, ServerTokens
+from hub_users import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -93,7 +93,7 @@ class Engine:
             allocation=allocation,
         )
         launch = await self.launches.make(reservation)
-        ports = free_ports(1 + ranks)
+        ports = [free_port() for _ in range(1 + ranks)]
         for rank in range(ranks):
             folder = self.servers.folder(id, 1) / str(rank)
             private = folder / record.PRIVATE

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ from gpudev_hub.hub.local import LocalGpuSpawner, free_ports, inherited
 from gpudev_hub.server import processes, record
 from gpudev_hub.server.record import Exit, Record
 from gpudev_hub.settings import CHECKOUT
+from gpudev_hub.state import hold_port
+from hub_users import free_port
 
 
 class Spawner(LocalGpuSpawner):
@@ -84,7 +87,7 @@ async def test_a_hub_that_comes_up_learns_at_once_what_becomes_of_a_start(tmp_pa
     try:
         begun = processes.start_time(running.pid)
         assert begun is not None
-        (port,) = free_ports(1)
+        port = free_port()
         folder = tmp_path / "starting-1" / "0"
         folder.mkdir(parents=True)
         record.write(
@@ -215,6 +218,15 @@ def test_pip_installs_whatever_the_users_pip_configuration_says_of_user(
         check=False,
     )
     assert "No matching distribution found for gpudev-absent" in done.stderr
+
+
+def test_two_starts_at_once_get_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of a server bind their ports seconds after these were chosen."""
+    ports = [free_port() for _ in range(4)]
+    monkeypatch.setattr("gpudev_hub.hub.local.PORTS", range(11_800, 11_900))
+    with ExitStack() as first, ExitStack() as second:
+        assert not set(free_ports(40, first)) & set(free_ports(40, second))
+        assert not any(hold_port(port, first) for port in ports), "held by others"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +24,7 @@ from gpudev_hub.core.ports import ServerSight
 from gpudev_hub.server import record
 from gpudev_hub.server.private import write
 from gpudev_hub.settings import Settings
-from gpudev_hub.state import listens, port_free
+from gpudev_hub.state import hold_port, listens
 
 from .environments import ensure_environment
 from .gated import Gated, NotStarted
@@ -63,6 +63,7 @@ class LocalGpuSpawner(Gated, Spawner):
         """Ask the gate, then adopt a running server or start one launcher per rank."""
         launch = await self.admitted()
         self.attempt = launch.attempt
+        held = ExitStack()
         try:
             sight = self._servers.look(launch.id, launch.attempt)
             if sight.presence is Presence.PRESENT and sight.complete and self._adopt(sight):
@@ -72,11 +73,13 @@ class LocalGpuSpawner(Gated, Spawner):
                     launch.id, launch.attempt
                 ):
                     raise NotStarted(f"the remaining processes of server {launch.id} cannot be ended")
-                await self._launch(launch)
+                await self._launch(launch, held)
             await self.gate.started(launch.id, launch.attempt)
             await self._listening(launch)
         except (OSError, ValueError) as error:
             raise NotStarted(f"server {launch.id} could not be started: {error}") from error
+        finally:
+            held.close()
         return f"http://{HOST}:{self.port}"
 
     async def _listening(self, launch: Launch) -> None:
@@ -101,10 +104,10 @@ class LocalGpuSpawner(Gated, Spawner):
         self.api_token = token
         return True
 
-    async def _launch(self, launch: Launch) -> None:
+    async def _launch(self, launch: Launch, held: ExitStack) -> None:
         ranks = len(launch.allocation)
         self.ip = HOST
-        self.port, master_port, *sshd_ports = free_ports(2 + ranks)
+        self.port, master_port, *sshd_ports = free_ports(2 + ranks, held)
         home = self.local.home_of(self.user.name)
         if not self.local.is_local(self.user.name):
             # A file in its place belongs to the user; SSH works without a home.
@@ -267,9 +270,9 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     return passed_on
 
 
-def free_ports(count: int) -> list[int]:
-    """Return different ports that are free now."""
-    free = (port for port in random.sample(PORTS, len(PORTS)) if port_free(port))
+def free_ports(count: int, held: ExitStack) -> list[int]:
+    """Return different ports that are free, and hold them for the server until ``held`` is closed."""
+    free = (port for port in random.sample(PORTS, len(PORTS)) if hold_port(port, held))
     found = list(islice(free, count))
     if len(found) < count:
         raise OSError(f"fewer than {count} ports of {HOST} between {PORTS.start} and {PORTS.stop} are free")
