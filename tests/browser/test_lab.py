@@ -218,12 +218,13 @@ def test_an_operator_ends_it_and_the_queue_refuses(stack: Stack, login: Callable
 def test_a_blocked_hub_an_extension_elsewhere_and_the_end_of_the_time(
     stack: Stack, login: Callable[..., Page]
 ) -> None:
-    short = reserve(stack, gpus=1, hours=1 / 60)
     record = reserve(stack, gpus=8, nodes=1, hours=1, name="long")
     first = login()
     page = first.context.new_page()
-    open_lab(first, short)
     open_lab(page, record)
+    # It ends soon, and nothing slow comes before its JupyterLab is open.
+    short = reserve(stack, gpus=1, hours=1 / 60)
+    open_lab(first, short)
     stack.api("POST", f"reservations/{record['id']}/extend", {"hours": 1}, "alice")
     expect(status(page)).to_contain_text(re.compile(r"1\sh"), timeout=SOON)
     with paused(stack, "hub"):

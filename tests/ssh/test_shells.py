@@ -174,7 +174,7 @@ def test_a_script_keeps_its_virtual_environment(world: World, bash: Rank) -> Non
 PANE = """
 tmux new-session -d -s $1
 tmux send-keys -t $1 'python ~/probe.py > ~/pane.new && mv ~/pane.new ~/pane' Enter
-for i in $(seq 200); do test -e ~/pane && break; sleep 0.05; done
+for i in $(seq 900); do test -e ~/pane && break; sleep 0.05; done
 cat ~/pane
 rm ~/pane
 tmux ls -F '#S'
