@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from gpudev import ssh
 from gpudev_hub.core.model import Guest, Owner
-from gpudev_hub.server import sessions
+from gpudev_hub.server import processes, sessions
 from ssh_world import Rank, World, eventually, now
 
 pytestmark = pytest.mark.integration
@@ -204,6 +205,41 @@ def test_a_login_under_way_while_access_ends(world: World, rank: Rank, bob: Clie
         world.service.delay = 0.0
         session.kill()
         session.communicate()
+
+
+def test_a_connection_ends_with_all_its_processes() -> None:
+    """sshd makes a second one after the login, unless the account is root."""
+    script = ["bash", "-c", "sleep 600 & echo $!; wait"]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True, start_new_session=True) as first:
+        assert first.stdout is not None
+        second, started = int(first.stdout.readline()), processes.start_time(first.pid)
+        assert started is not None
+        try:
+            assert sessions.end(sessions.Session(first.pid, started, "SHA256:x", BOB.subject))
+            eventually(lambda: processes.start_time(second) is None)
+        finally:
+            processes.send({second}, signal.SIGKILL)
+
+
+def test_a_login_whose_connection_has_ended_is_recorded_for_nobody(
+    world: World, rank: Rank, bob: Client
+) -> None:
+    """An orphan's parent is the launcher or process 1: whoever is recorded can be ended."""
+    command = ["timeout", "20", "/bin/bash", str(rank.folder / "keys"), "SHA256:" + "x" * 43]
+    waits = ["bash", "-c", '"$@"; echo done; read -r', "bash", *command]
+    for new_session in (False, True):
+        with subprocess.Popen(
+            waits,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=new_session,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+            # sshd starts a session for each connection.
+            assert (rank.folder / "sessions" / str(process.pid)).exists() == new_session
 
 
 def test_a_record_of_another_process_ends_nothing(world: World, rank: Rank, tmp_path: Path) -> None:

@@ -59,9 +59,12 @@ def lets_in(lines: bytes, session: Session) -> bool:
 
 
 def end(session: Session) -> bool:
-    """End a connection; return whether it still existed."""
+    """End all processes of a connection; return whether it still existed.
+
+    For a moment after a login, the second process would go on without the first one.
+    """
     if processes.start_time(session.pid) != session.started:
         return False
     with suppress(ProcessLookupError):
-        os.kill(session.pid, signal.SIGTERM)
+        os.killpg(session.pid, signal.SIGTERM)
     return True

@@ -86,11 +86,14 @@ fi
 offered=$fingerprint
 record() {{
     # For the agent, which ends this connection when the person loses access. The parent of this script's
-    # parent is the connection's own sshd. Its start time tells it from a later process with the same pid.
+    # parent is the connection's own sshd, which leads a session. If it has ended, the parent is another
+    # process, which must never be ended in its place. Its start time tells it from a later process with the
+    # same pid.
     local stat connection files=$folder/sessions
     read -r stat < "/proc/$PPID/stat" || return 1
     stat=(${{stat##*) }})
     connection=${{stat[1]}}
+    [ "$connection" = "${{stat[3]}}" ] || return 1
     read -r stat < "/proc/$connection/stat" || return 1
     stat=(${{stat##*) }})
     printf '%s %s %s\\n' "${{stat[19]}}" "$offered" "$1" > "$files/.$$" || return 1
